@@ -1,0 +1,65 @@
+"""Tissue maps of whole slides from patch labels: tile, segment with ConStruct, stitch, outline.
+
+>>> import wsiseg
+>>> results = wsiseg.annotate("slide.svs", "out")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsiseg.annotate import SlideResult, annotate
+    from wsiseg.config import Config, load_config
+    from wsiseg.outline import outline_regions
+    from wsiseg.predict import predict_tiles
+    from wsiseg.qupath import lint_geojson, write_geojson
+    from wsiseg.slide import open_slide
+    from wsiseg.stitch import stitch_labels
+    from wsiseg.store import SlideStore
+    from wsiseg.tile import tile_slide
+    from wsiseg.train import train_model
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Config": "wsiseg.config",
+    "SlideResult": "wsiseg.annotate",
+    "SlideStore": "wsiseg.store",
+    "annotate": "wsiseg.annotate",
+    "lint_geojson": "wsiseg.qupath",
+    "load_config": "wsiseg.config",
+    "open_slide": "wsiseg.slide",
+    "outline_regions": "wsiseg.outline",
+    "predict_tiles": "wsiseg.predict",
+    "stitch_labels": "wsiseg.stitch",
+    "tile_slide": "wsiseg.tile",
+    "train_model": "wsiseg.train",
+    "write_geojson": "wsiseg.qupath",
+}
+
+__all__ = [
+    "Config",
+    "SlideResult",
+    "SlideStore",
+    "annotate",
+    "lint_geojson",
+    "load_config",
+    "open_slide",
+    "outline_regions",
+    "predict_tiles",
+    "stitch_labels",
+    "tile_slide",
+    "train_model",
+    "write_geojson",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Public names load their module on first use, so that `import wsiseg` stays light.
+    if name not in _HOME:
+        raise AttributeError(f"module 'wsiseg' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value  # also undoes a submodule of the same name shadowing the function
+    return value

@@ -1,0 +1,75 @@
+"""Regions of one slide and the palette that names and colours their classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BACKGROUND", "PALETTES", "Annotations", "Palette", "Region"]
+
+BACKGROUND = 255
+"""Label of pixels that belong to no class (not tissue, or no class gated in)."""
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Class names and their ``(r, g, b)`` colours, by label 0..K-1."""
+
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.colors):
+            raise ValueError(f"{len(self.names)} names but {len(self.colors)} colours")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+PALETTES: dict[str, Palette] = {
+    # QuPath's own names and colours: it keeps its own colour for a class that it knows.
+    "bcss": Palette(
+        ("Tumor", "Stroma", "Immune cells", "Necrosis"),
+        ((200, 0, 0), (150, 200, 150), (160, 90, 160), (50, 50, 50)),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Region:
+    """One connected region of one class.
+
+    Rings are ``(N, 2)`` int32 ``x, y`` in *raster* pixel corners, closed (first equals last point);
+    whole numbers, so areas are exact. `Annotations.scale` takes them to level-0 pixels.
+    """
+
+    label: int
+    exterior: NDArray[np.int32]
+    holes: tuple[NDArray[np.int32], ...]
+    area_px: int
+    """Area in raster pixels (holes taken off)."""
+    confidence: float
+    """Mean confidence over the region's pixels, 0..1."""
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """All regions of one slide, ready to be written."""
+
+    slide: str
+    """Name of the slide file, with its extension."""
+    palette: Palette
+    regions: tuple[Region, ...]
+    scale: tuple[float, float]
+    """Level-0 pixels per raster pixel, x and y."""
+    mpp: float
+    """Micrometres per raster pixel."""
+    origin: tuple[int, int] = (0, 0)
+    """Level-0 point that is (0, 0) in the written file (the slide's bounds corner)."""
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def area_um2(self, region: Region) -> float:
+        """Area of a region in µm²."""
+        return region.area_px * self.mpp * self.mpp

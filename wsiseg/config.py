@@ -1,0 +1,233 @@
+"""Settings: one frozen model per step, unknown keys refused; YAML in, digest out."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wsiseg.errors import ConfigError
+
+__all__ = [
+    "Config",
+    "CrfConfig",
+    "ExportConfig",
+    "OutlineConfig",
+    "PredictConfig",
+    "SlideConfig",
+    "StitchConfig",
+    "TileConfig",
+    "TissueConfig",
+    "TrainConfig",
+    "digest_of",
+    "load_config",
+    "parse_config",
+]
+
+
+_M = TypeVar("_M", bound=BaseModel)  # PEP 695 syntax needs Python 3.12
+
+
+class _Step(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class SlideConfig(_Step):
+    """How slides are opened."""
+
+    reader: Literal["auto", "openslide", "tiffslide"] = "auto"
+    """Library that reads the slide; `auto` takes the first that opens it."""
+    mpp_override: float | None = Field(default=None, gt=0)
+    """Level-0 µm/px to use instead of the metadata (both axes)."""
+
+
+class TissueConfig(_Step):
+    """Where tissue is looked for."""
+
+    mpp: float = Field(default=8.0, gt=0)
+    """µm/px of the tissue mask."""
+    min_area_um2: float = Field(default=10_000.0, ge=0)
+    """Pieces of tissue smaller than this (µm²) are dropped."""
+    min_hole_um2: float = Field(default=10_000.0, ge=0)
+    """Holes smaller than this (µm²) are filled."""
+    min_fraction: float = Field(default=0.05, ge=0, le=1)
+    """A tile is kept if at least this fraction of it is tissue."""
+
+
+class TileConfig(_Step):
+    """The tile grid and the tile store."""
+
+    mpp: float = Field(default=0.5, gt=0)
+    """Working µm/px."""
+    tile: int = Field(default=224, ge=16)
+    """Tile side in pixels at the working resolution."""
+    stride: int = Field(default=224, ge=1)
+    """Distance between tile corners in pixels; smaller than `tile` overlaps."""
+    block: int = Field(default=1792, ge=16)
+    """Side in pixels of the unit of work and storage: a multiple of `tile` and of `stride`."""
+
+
+class PredictConfig(_Step):
+    """The model over the tiles."""
+
+    checkpoint: str = "tiny"
+    """`tiny` (ships with wsiseg, for trying the tool) or the path of a checkpoint."""
+    batch_size: int = Field(default=32, ge=1)
+    """Tiles a forward pass."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    tta: Literal[1, 6] = 1
+    """Test-time augmentations: 1 (none) or the paper's 6."""
+
+
+class CrfConfig(_Step):
+    """The dense CRF's energy (Kraehenbuehl and Koltun 2011) and its back end."""
+
+    backend: Literal["auto", "triton", "torch", "numba", "pydensecrf"] = "auto"
+    """`auto`: triton on CUDA, numba on a CPU, else torch."""
+    mode: Literal["exact", "fast"] = "fast"
+    """Key sampling of the windowed back ends (`triton`, `torch`)."""
+    iterations: int = Field(default=5, ge=0)
+    """Mean-field iterations; not converged at 5, so the count matters."""
+    smooth_sxy: float = Field(default=15.0, gt=0)
+    """Smoothness kernel: standard deviation in pixels."""
+    smooth_weight: float = Field(default=30.0, ge=0)
+    """Smoothness kernel: Potts weight."""
+    appearance_sxy: float = Field(default=10.0, gt=0)
+    """Appearance kernel: spatial standard deviation in pixels."""
+    appearance_srgb: float = Field(default=20.0, gt=0)
+    """Appearance kernel: colour standard deviation in grey levels."""
+    appearance_weight: float = Field(default=50.0, ge=0)
+    """Appearance kernel: Potts weight."""
+
+
+class StitchConfig(_Step):
+    """From CAMs to label and confidence rasters."""
+
+    gate: Literal["predicted", "none"] = "predicted"
+    """Classes let through: those that the tile's logits predict, or all."""
+    gate_threshold: float = Field(default=0.5, gt=0, lt=1)
+    """A class is predicted where the sigmoid of its logit reaches this."""
+    refine: bool = True
+    """Whether the dense CRF refines the probabilities."""
+    margin: int = Field(default=64, ge=0)
+    """Pixels read around a block for the CRF."""
+    crf: CrfConfig = CrfConfig()
+    """The CRF's settings."""
+
+
+class OutlineConfig(_Step):
+    """From labels to regions."""
+
+    min_area_um2: float = Field(default=400.0, ge=0)
+    """Regions smaller than this (µm²) are left out of the export (they stay in the raster)."""
+
+
+class ExportConfig(_Step):
+    """The GeoJSON file."""
+
+    origin: Literal["qupath", "level0"] = "qupath"
+    """`qupath` subtracts the slide's bounds corner, as QuPath shows the slide; `level0` does not."""
+    gzip: bool = False
+    """Write `.geojson.gz`."""
+
+
+class TrainConfig(_Step):
+    """Training on patch labels."""
+
+    encoder: Literal["tiny"] = "tiny"
+    """Frozen student/teacher pair, by name in `wsiseg.model.encoders.ENCODERS`."""
+    classes: tuple[str, ...] = ("Tumor", "Stroma", "Immune cells", "Necrosis")
+    """Class names in label order."""
+    prototypes_per_class: int = Field(default=1, ge=1)
+    """k of the prototype bank."""
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the patches."""
+    batch_size: int = Field(default=16, ge=1)
+    """Patches a step."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """AdamW's learning rate before decay."""
+    weight_decay: float = Field(default=1e-3, ge=0)
+    """AdamW's decoupled weight decay."""
+    struct_weight: float = Field(default=1.5, ge=0)
+    """Weight of the relational (teacher) loss."""
+    contrast_weight: float = Field(default=0.2, ge=0)
+    """Weight of the foreground/background contrastive loss."""
+    seed: int = 42
+    """Seed of initialisation, shuffling and augmentation."""
+
+
+class Config(_Step):
+    """Everything that `wsiseg annotate` needs."""
+
+    slide: SlideConfig = SlideConfig()
+    """How slides are opened."""
+    tissue: TissueConfig = TissueConfig()
+    """Where tissue is looked for."""
+    tile: TileConfig = TileConfig()
+    """The tile grid and store."""
+    predict: PredictConfig = PredictConfig()
+    """The model over the tiles."""
+    stitch: StitchConfig = StitchConfig()
+    """CAMs to label rasters."""
+    outline: OutlineConfig = OutlineConfig()
+    """Labels to regions."""
+    export: ExportConfig = ExportConfig()
+    """The GeoJSON file."""
+
+
+def digest_of(*parts: Any) -> str:
+    """Hex sha256 of `parts` (models, strings, numbers, plain containers), order kept."""
+    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_config(path: str | Path | None, model: type[_M]) -> _M:
+    """Read a YAML file into `model`; ``None`` gives the defaults.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, is not a YAML mapping, or a key or value is refused; the message
+        names the file, the key and the closest known key.
+    """
+    if path is None:
+        return model()
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not valid YAML ({error})") from error
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds a {type(data).__name__}; a mapping of settings is needed")
+    return parse_config(data, model, str(path))
+
+
+def parse_config(data: dict[str, Any], model: type[_M], source: str) -> _M:
+    """Validate `data` as `model`; `source` names where it came from in the error."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(dict(problem), model) for problem in error.errors()]
+        raise ConfigError(f"{source}: " + "; ".join(lines)) from error
+
+
+def _explain(problem: dict[str, Any], model: type[BaseModel]) -> str:
+    where = ".".join(str(step) for step in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{where} = {problem['input']!r}: {problem['msg']}"
+    owner: Any = model
+    for step in problem["loc"][:-1]:
+        owner = owner.model_fields[step].annotation
+    close = difflib.get_close_matches(str(problem["loc"][-1]), owner.model_fields, n=1, cutoff=0.3)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{where} is not a setting{hint}"

@@ -1,0 +1,80 @@
+"""Every error that wsiseg raises on purpose.
+
+::
+
+    WsisegError(Exception)
+    ├── ConfigError(ValueError)
+    ├── SlideError(OSError)
+    │   ├── SlideOpenError
+    │   ├── SlideReadError
+    │   └── MppError
+    ├── StoreError(OSError)
+    ├── CheckpointError(ValueError)
+    ├── DataError(ValueError)
+    ├── GeometryError(ValueError)
+    ├── GeoJsonError(ValueError)
+    └── MissingDependencyError(ImportError)
+"""
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "GeoJsonError",
+    "GeometryError",
+    "MissingDependencyError",
+    "MppError",
+    "SlideError",
+    "SlideOpenError",
+    "SlideReadError",
+    "StoreError",
+    "WsisegError",
+]
+
+
+class WsisegError(Exception):
+    """Base of all errors raised on purpose; its message is meant for the user."""
+
+
+class ConfigError(WsisegError, ValueError):
+    """A setting is unknown, missing or out of range."""
+
+
+class SlideError(WsisegError, OSError):
+    """A slide cannot be used."""
+
+
+class SlideOpenError(SlideError):
+    """No reader opens the file."""
+
+
+class SlideReadError(SlideError):
+    """The file opened, but its pixels cannot be read."""
+
+
+class MppError(SlideError):
+    """The slide's micrometres per pixel are missing or absurd."""
+
+
+class StoreError(WsisegError, OSError):
+    """A Zarr store is missing, incomplete or not ours."""
+
+
+class CheckpointError(WsisegError, ValueError):
+    """A checkpoint does not fit the model, or is not a checkpoint."""
+
+
+class DataError(WsisegError, ValueError):
+    """Training or evaluation data are wrong; lists every problem found."""
+
+
+class GeometryError(WsisegError, ValueError):
+    """A box, grid or array shape is impossible."""
+
+
+class GeoJsonError(WsisegError, ValueError):
+    """A GeoJSON file breaks a rule; names the feature and the rule."""
+
+
+class MissingDependencyError(WsisegError, ImportError):
+    """An optional package is not installed; gives the exact install line."""
