@@ -1,0 +1,234 @@
+"""What a slide is (`Slide`), and the geometry that all readers share (`PyramidSlide`)."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.errors import GeometryError
+from wsiseg.geometry import Box, MppXY, Size
+from wsiseg.slide.mpp import resolve_mpp
+from wsiseg.slide.resample import AxisWeights, area_mean, axis_weights
+
+__all__ = ["PyramidSlide", "Slide", "composite_on_white"]
+
+_STRIP_BYTES = 64 * 2**20
+"""Level pixels held at once while a box is read (at least one output row's worth)."""
+_LEVEL_SLACK = 1.01
+"""A level up to 1 % coarser than asked for still serves: 4.0004 for 4."""
+_NOISE = 1e-6
+
+
+class Slide(Protocol):
+    """A slide that is open for reading; may be read from several threads at once."""
+
+    path: Path
+    """The file."""
+    reader: str
+    """Which reader opened it."""
+    vendor: str
+    """Scanner family, as the reader names it."""
+    size: Size
+    """Level-0 pixels."""
+    mpp: MppXY
+    """Level-0 µm/px."""
+    mpp_source: str
+    """Where `mpp` comes from; see `wsiseg.slide.mpp.resolve_mpp`."""
+    bounds: Box
+    """Scanned part in level-0 pixels; the whole slide where the file names none."""
+    identity: str
+    """Hex sha256 that changes with the file's content (size, first and last 64 KiB)."""
+    level_sizes: tuple[Size, ...]
+    """Pixels of each pyramid level, finest first."""
+    associated: Mapping[str, NDArray[np.uint8]]
+    """Label, macro and the like: ``(H, W, 3)`` uint8 RGB, read when looked up."""
+
+    def read(self, box: Box, mpp: float) -> NDArray[np.uint8]:
+        """Pixels of `box` of the raster at `mpp`: ``(height, width, 3)`` uint8 RGB."""
+        ...
+
+    def raster_size(self, mpp: float) -> Size:
+        """Pixels of the whole slide at `mpp` µm/px."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class PyramidSlide(ABC):
+    """A `Slide` made of levels: a reader gives level pixels, this class does all the geometry.
+
+    Level ``l`` is taken to cover the slide exactly: its downsample is ``size / level_sizes[l]``
+    per axis, whatever the file calls it. Outside the slide is white, and counts as white in the
+    average of a pixel that lies across the slide's edge.
+
+    Raises
+    ------
+    MppError
+        If `properties` and `mpp_override` give no believable µm/px.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        reader: str,
+        vendor: str,
+        level_sizes: tuple[Size, ...],
+        properties: Mapping[str, str],
+        mpp_override: float | None,
+        identity: str,
+        associated: Mapping[str, NDArray[np.uint8]],
+    ) -> None:
+        self.path = path
+        self.reader = reader
+        self.vendor = vendor
+        self.level_sizes = level_sizes
+        self.size = level_sizes[0]
+        self.mpp, self.mpp_source = resolve_mpp(properties, mpp_override, str(path))
+        self.bounds = _bounds(properties, self.size)
+        self.identity = identity
+        self.associated = associated
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the file."""
+
+    @abstractmethod
+    def _pixels(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """``(height, width, 3)`` uint8 RGB of a non-empty `box` inside `level`, in its pixels."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def raster_size(self, mpp: float) -> Size:
+        """Pixels of the whole slide at `mpp` µm/px: ``ceil(size * slide.mpp / mpp)`` per axis."""
+        scale_x, scale_y = self._scale(mpp)
+        return Size(
+            max(1, math.ceil(self.size.width / scale_x - _NOISE)),
+            max(1, math.ceil(self.size.height / scale_y - _NOISE)),
+        )
+
+    def read(self, box: Box, mpp: float) -> NDArray[np.uint8]:
+        """Pixels of `box` of the raster at `mpp` µm/px, area-averaged from the nearest finer level.
+
+        A box read whole equals the same box read in parts. Finer than level 0, pixels repeat.
+
+        Parameters
+        ----------
+        box
+            In raster pixels: pixel ``i`` covers level-0 interval ``[i * s, (i + 1) * s)`` with
+            ``s = mpp / slide.mpp`` per axis. May lie outside the slide, which is white there.
+        mpp
+            µm/px of the raster, both axes.
+
+        Returns
+        -------
+        ``(box.height, box.width, 3)`` uint8 RGB.
+
+        Raises
+        ------
+        GeometryError
+            If `mpp` is not positive, or the box has a negative side.
+        SlideReadError
+            If the file's pixels cannot be read.
+        """
+        scale = self._scale(mpp)
+        if box.width < 0 or box.height < 0:
+            raise GeometryError(f"{self.path}: box {tuple(box)} has a negative side; give >= 0")
+        out = np.full((box.height, box.width, 3), 255, np.uint8)
+        whole = self.raster_size(mpp)
+        inside = box.intersect(Box(0, 0, *whole))
+        if not inside.empty:
+            self._read_strips(inside, scale, out[inside.slices(box)])
+        return out
+
+    def read_level(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """``(box.height, box.width, 3)`` uint8 of `box` in pixels of `level`; white outside."""
+        inside = box.intersect(Box(0, 0, *self.level_sizes[level]))
+        if inside == box and not box.empty:
+            return self._pixels(level, box)
+        out = np.full((box.height, box.width, 3), 255, np.uint8)
+        if not inside.empty:
+            out[inside.slices(box)] = self._pixels(level, inside)
+        return out
+
+    def _read_strips(self, box: Box, scale: tuple[float, float], out: NDArray[np.uint8]) -> None:
+        level = self._level_for(scale)
+        down_x, down_y = self._downsample(level)
+        columns = axis_weights(box.x, box.width, scale[0] / down_x)
+        rows = axis_weights(box.y, box.height, scale[1] / down_y)
+        row_bytes = 3 * (columns.stop - columns.first) * math.ceil(rows.factor)
+        step = max(1, _STRIP_BYTES // row_bytes)
+        for top in range(0, box.height, step):
+            strip = rows.part(top, min(top + step, box.height))
+            source = self.read_level(level, _source_box(strip, columns))
+            out[top : top + step] = area_mean(source, strip, columns)
+
+    def _level_for(self, scale: tuple[float, float]) -> int:
+        best, coarsest = 0, 1.0
+        for level in range(len(self.level_sizes)):
+            x, y = self._downsample(level)
+            fits = x <= scale[0] * _LEVEL_SLACK and y <= scale[1] * _LEVEL_SLACK
+            if fits and x > coarsest:
+                best, coarsest = level, x
+        return best
+
+    def _downsample(self, level: int) -> tuple[float, float]:
+        size = self.level_sizes[level]
+        return self.size.width / size.width, self.size.height / size.height
+
+    def _scale(self, mpp: float) -> tuple[float, float]:
+        if not mpp > 0 or not math.isfinite(mpp):
+            raise GeometryError(f"{self.path}: cannot read at {mpp!r} µm/px; give more than 0")
+        return mpp / self.mpp.x, mpp / self.mpp.y
+
+
+def composite_on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """``(H, W, 4)`` uint8, alpha last and not premultiplied, laid on white: ``(H, W, 3)`` uint8."""
+    alpha = rgba[..., 3:]
+    if alpha.min(initial=255) == 255:
+        return np.ascontiguousarray(rgba[..., :3])
+    opaque = alpha.astype(np.uint16)
+    mixed = rgba[..., :3] * opaque + 255 * (255 - opaque)
+    return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def _source_box(rows: AxisWeights, columns: AxisWeights) -> Box:
+    width, height = columns.stop - columns.first, rows.stop - rows.first
+    return Box(columns.first, rows.first, width, height)
+
+
+def _bounds(properties: Mapping[str, str], size: Size) -> Box:
+    # QuPath crops to the bounds only where all four are given; so do we.
+    names = ("x", "y", "width", "height")
+    try:
+        box = Box(*(int(properties[f"openslide.bounds-{name}"]) for name in names))
+    except (KeyError, ValueError):
+        return Box(0, 0, *size)
+    return box

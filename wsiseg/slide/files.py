@@ -1,0 +1,89 @@
+"""Slide files in a folder, what identifies one, and the images beside the pyramid."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.errors import SlideOpenError
+
+__all__ = ["SLIDE_SUFFIXES", "LazyImages", "find_slides", "identify_file", "is_slide"]
+
+# DICOM is not here: one slide is a folder of .dcm files, and each would count as a slide.
+SLIDE_SUFFIXES = frozenset(
+    {".bif", ".czi", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu"}
+)
+"""Lower-case suffixes of the files that `find_slides` takes."""
+
+_ENDS = 64 * 1024
+
+
+class LazyImages(Mapping[str, NDArray[np.uint8]]):
+    """Images by name, read when they are looked up."""
+
+    def __init__(self, names: tuple[str, ...], read: Callable[[str], NDArray[np.uint8]]) -> None:
+        self._names = names
+        self._read = read
+
+    def __getitem__(self, name: str) -> NDArray[np.uint8]:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def identify_file(path: Path) -> str:
+    """Hex sha256 of the file's size, first 64 KiB and last 64 KiB: cheap even over a network."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            head = file.read(_ENDS)
+            file.seek(max(0, size - _ENDS))
+            return hashlib.sha256(str(size).encode() + b":" + head + file.read(_ENDS)).hexdigest()
+    except OSError as error:
+        raise SlideOpenError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def is_slide(path: Path) -> bool:
+    """Whether `path` is a file, not hidden, whose suffix is a slide's; it is not opened."""
+    return (
+        path.suffix.lower() in SLIDE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def find_slides(folder: str | os.PathLike[str], nested: bool = False) -> list[Path]:
+    """Slide files in `folder`, sorted; with `nested`, in the folders below it too.
+
+    Hidden files and folders, ``.zarr`` folders and the folders that hold an MRXS file's data are
+    left out. Links to files are followed, links to folders are not.
+
+    Raises
+    ------
+    SlideOpenError
+        If `folder` is not a folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise SlideOpenError(f"{root}: is not a folder")
+    found: list[Path] = []
+    for parent, folders, files in os.walk(root):
+        found += [path for name in files if is_slide(path := Path(parent, name))]
+        companions = {Path(name).stem for name in files if name.lower().endswith(".mrxs")}
+        folders[:] = [name for name in folders if nested and _is_walked(name, companions)]
+    return sorted(found)
+
+
+def _is_walked(name: str, companions: set[str]) -> bool:
+    hidden = name.startswith(".") or name.lower().endswith(".zarr")
+    return not hidden and name not in companions

@@ -1,0 +1,100 @@
+"""Slides read with OpenSlide; its errors are translated here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import ArgumentError
+from pathlib import Path
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+
+from wsiseg.errors import SlideOpenError, SlideReadError
+from wsiseg.geometry import Box, Size
+from wsiseg.slide.base import PyramidSlide, composite_on_white
+from wsiseg.slide.files import LazyImages, identify_file
+
+__all__ = ["OpenSlideReader"]
+
+_ANCHOR = 256
+"""Grid, in level pixels, from whose corners levels of fractional downsample are read."""
+
+
+class OpenSlideReader(PyramidSlide):
+    """A slide that OpenSlide opens.
+
+    Raises
+    ------
+    SlideOpenError
+        If OpenSlide does not open the file.
+    MppError
+        If the µm/px are missing or absurd and `mpp_override` is ``None``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], mpp_override: float | None = None) -> None:
+        path = Path(path)
+        self._slide = _open(path)
+        try:
+            properties = dict(self._slide.properties)
+            super().__init__(
+                path,
+                reader="openslide",
+                vendor=properties.get("openslide.vendor", "unknown"),
+                level_sizes=tuple(Size(*size) for size in self._slide.level_dimensions),
+                properties=properties,
+                mpp_override=mpp_override,
+                identity=identify_file(path),
+                associated=LazyImages(tuple(self._slide.associated_images), self._read_associated),
+            )
+        except BaseException:
+            self._slide.close()
+            raise
+
+    def close(self) -> None:
+        """Release the file."""
+        self._slide.close()
+
+    def _pixels(self, level: int, box: Box) -> NDArray[np.uint8]:
+        downsample = self._slide.level_downsamples[level]
+        if downsample == round(downsample):
+            return self._region(level, round(downsample), box)
+        # OpenSlide takes level-0 corners, so a level pixel is hit only to half a level-0 pixel, and
+        # it interpolates by the rest. Fixed anchors make that rest the same for every box.
+        out = np.empty((box.height, box.width, 3), np.uint8)
+        for y in range(box.y - box.y % _ANCHOR, box.bottom, _ANCHOR):
+            for x in range(box.x - box.x % _ANCHOR, box.right, _ANCHOR):
+                cell = Box(x, y, min(_ANCHOR, box.right - x), min(_ANCHOR, box.bottom - y))
+                part = cell.intersect(box)
+                out[part.slices(box)] = self._region(level, downsample, cell)[part.slices(cell)]
+        return out
+
+    def _region(self, level: int, downsample: float, box: Box) -> NDArray[np.uint8]:
+        corner = (round(box.x * downsample), round(box.y * downsample))
+        with _translate(self.path, f"level {level}, box {tuple(box)}"):
+            image = self._slide.read_region(corner, level, (box.width, box.height))
+        return composite_on_white(np.asarray(image))
+
+    def _read_associated(self, name: str) -> NDArray[np.uint8]:
+        with _translate(self.path, f"associated image {name!r}"):
+            image = self._slide.associated_images[name]
+        return composite_on_white(np.asarray(image.convert("RGBA")))
+
+
+def _open(path: Path) -> openslide.OpenSlide:
+    try:
+        return openslide.OpenSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError as error:
+        raise SlideOpenError(f"{path}: OpenSlide does not know this format") from error
+    except (openslide.OpenSlideError, ArgumentError, OSError) as error:
+        raise SlideOpenError(f"{path}: OpenSlide cannot open it ({error})") from error
+
+
+@contextmanager
+def _translate(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (openslide.OpenSlideError, ArgumentError, OSError) as error:
+        raise SlideReadError(f"{path}: OpenSlide cannot read {what} ({error})") from error

@@ -1,0 +1,127 @@
+"""Area averaging by any factor, in absolute coordinates, so that parts equal the whole."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["AxisWeights", "area_mean", "axis_weights"]
+
+_SNAP = 1e-6
+"""Edges and factors this close to a whole number are taken as whole: float noise of mpp ratios."""
+
+
+class AxisWeights(NamedTuple):
+    """Which source pixels each output pixel covers along one axis, and how much of each.
+
+    Output pixel ``i`` is the sum of ``source[start[i] + k] * weight[i, k]``, divided by `factor`.
+    """
+
+    start: NDArray[np.int64]
+    """``(n,)`` absolute index of the first source pixel."""
+    weight: NDArray[np.float32]
+    """``(n, taps)`` covered length of each source pixel, in [0, 1]; 0 beyond the covered ones."""
+    factor: float
+    """Source pixels per output pixel."""
+
+    @property
+    def first(self) -> int:
+        """First source pixel needed."""
+        return int(self.start[0])
+
+    @property
+    def stop(self) -> int:
+        """One past the last source pixel that may be touched."""
+        return int(self.start[-1]) + int(self.weight.shape[1])
+
+    def part(self, start: int, stop: int) -> AxisWeights:
+        """The weights of output pixels ``start .. stop`` of these."""
+        return AxisWeights(self.start[start:stop], self.weight[start:stop], self.factor)
+
+
+def axis_weights(first: int, count: int, factor: float) -> AxisWeights:
+    """Weights of output pixels ``first .. first + count`` (`count` >= 1).
+
+    Output pixel ``i`` covers source interval ``[i * factor, (i + 1) * factor)``. Weights depend on
+    the absolute ``i`` only, not on `first`. A `factor` below 1 enlarges: mostly nearest neighbour,
+    with a blend where an output pixel lies across a source edge.
+    """
+    factor = _snap(factor)
+    edges = np.arange(first, first + count + 1, dtype=np.float64) * factor
+    whole = np.rint(edges)
+    edges = np.where(np.abs(edges - whole) < _SNAP, whole, edges)
+    low, high = edges[:-1], edges[1:]
+    start = np.floor(low)
+    # Fixed by the factor, not by this box: ceil(factor) + 1 pixels always hold the interval.
+    source = start[:, None] + np.arange(math.ceil(factor) + 1 if factor % 1 else int(factor))
+    overlap = np.minimum(source + 1, high[:, None]) - np.maximum(source, low[:, None])
+    weight = np.clip(overlap, 0, 1).astype(np.float32)
+    return AxisWeights(start.astype(np.int64), weight, factor)
+
+
+def area_mean(
+    source: NDArray[np.uint8], rows: AxisWeights, columns: AxisWeights
+) -> NDArray[np.uint8]:
+    """Average `source` over the pixels that `rows` and `columns` describe, rounding half up.
+
+    Parameters
+    ----------
+    source
+        ``(rows.stop - rows.first, columns.stop - columns.first, 3)`` uint8.
+    rows, columns
+        Weights along y and x.
+
+    Returns
+    -------
+    ``(len(rows.start), len(columns.start), 3)`` uint8. For whole factors the sums are whole numbers
+    below 2**24, hence exact in float32.
+    """
+    if rows.factor == 1 and columns.factor == 1:
+        return np.ascontiguousarray(source)
+    out = np.empty((len(rows.start), len(columns.start), 3), np.uint8)
+    area = np.float32(rows.factor * columns.factor)
+    _average(
+        np.ascontiguousarray(source), rows.start - rows.first, rows.weight,
+        columns.start - columns.first, columns.weight, area, out,
+    )  # fmt: skip
+    return out
+
+
+def _snap(factor: float) -> float:
+    whole = round(factor)
+    return float(whole) if whole >= 1 and abs(factor - whole) < _SNAP else factor
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _average(  # type: ignore[no-untyped-def]  # numba infers the types
+    source, row_start, row_weight, column_start, column_weight, area, out
+):
+    # Rows first, into one float32 line that stays in cache; then columns. The order of the sums
+    # is that of the absolute taps, so every box gives the same pixel.
+    flat = source.reshape(source.shape[0], source.shape[1] * 3)
+    line = np.empty(flat.shape[1], np.float32)
+    half = np.float32(0.5)
+    for i in range(out.shape[0]):
+        line[:] = 0
+        for k in range(row_weight.shape[1]):
+            weight = row_weight[i, k]
+            if weight > 0:
+                row = flat[row_start[i] + k]
+                for x in range(line.shape[0]):
+                    line[x] += weight * np.float32(row[x])
+        for j in range(out.shape[1]):
+            red = green = blue = np.float32(0)
+            at = column_start[j] * 3
+            for k in range(column_weight.shape[1]):
+                weight = column_weight[j, k]
+                red += weight * line[at]
+                green += weight * line[at + 1]
+                blue += weight * line[at + 2]
+                at += 3
+            out[i, j, 0] = np.uint8(red / area + half)
+            out[i, j, 1] = np.uint8(green / area + half)
+            out[i, j, 2] = np.uint8(blue / area + half)

@@ -1,0 +1,121 @@
+"""Slides read with tiffslide (tifffile underneath); their errors are translated here."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tiffslide
+from numpy.typing import NDArray
+
+from wsiseg.errors import SlideOpenError, SlideReadError
+from wsiseg.geometry import Box, Size
+from wsiseg.slide.base import PyramidSlide, composite_on_white
+from wsiseg.slide.files import LazyImages, identify_file
+
+__all__ = ["TiffSlideReader"]
+
+
+class TiffSlideReader(PyramidSlide):
+    """A slide that tiffslide opens: TIFFs of most scanners, generic and single-level ones too.
+
+    Grey images are repeated to RGB. Tiles that the file leaves out come back black.
+
+    Raises
+    ------
+    SlideOpenError
+        If tiffslide does not open the file, cannot decode its first pixel, or the pixels are not
+        8-bit grey, RGB or RGBA.
+    MppError
+        If the µm/px are missing or absurd and `mpp_override` is ``None``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], mpp_override: float | None = None) -> None:
+        path = Path(path)
+        self._slide, properties = _open(path)
+        try:
+            self._probe(path)
+            super().__init__(
+                path,
+                reader="tiffslide",
+                vendor=properties.get("openslide.vendor", "generic-tiff"),
+                level_sizes=tuple(Size(*size) for size in self._slide.level_dimensions),
+                properties=properties,
+                mpp_override=mpp_override,
+                identity=identify_file(path),
+                associated=LazyImages(tuple(self._slide.associated_images), self._read_associated),
+            )
+        except BaseException:
+            self._slide.close()
+            raise
+
+    def close(self) -> None:
+        """Release the file."""
+        self._slide.close()
+
+    def _pixels(self, level: int, box: Box) -> NDArray[np.uint8]:
+        downsample = self._slide.level_downsamples[level]
+        corner = (_corner(box.x, downsample), _corner(box.y, downsample))
+        with _translate(self.path, f"level {level}, box {tuple(box)}"):
+            pixels = self._slide.read_region(
+                corner, level, (box.width, box.height), as_array=True, padding=False
+            )
+            return _to_rgb(np.asarray(pixels))
+
+    def _probe(self, path: Path) -> None:
+        # tifffile opens files whose compression it cannot decode; better said now than in a worker.
+        try:
+            pixel = np.asarray(self._slide.read_region((0, 0), 0, (1, 1), as_array=True))
+        except Exception as error:  # codecs raise whatever they like
+            raise SlideOpenError(f"{path}: tiffslide cannot decode it ({error})") from error
+        if pixel.dtype != np.uint8 or pixel.shape[2] not in (1, 3, 4):
+            raise SlideOpenError(
+                f"{path}: {pixel.dtype} pixels with {pixel.shape[2]} channels; only 8-bit "
+                "grey, RGB and RGBA can be read"
+            )
+
+    def _read_associated(self, name: str) -> NDArray[np.uint8]:
+        with _translate(self.path, f"associated image {name!r}"):
+            image = self._slide.associated_images[name]
+            return composite_on_white(np.asarray(image.convert("RGBA")))
+
+
+def _open(path: Path) -> tuple[tiffslide.TiffSlide, dict[str, str]]:
+    """The slide and its properties under OpenSlide's names; they are parsed only when asked for."""
+    slide = None
+    try:
+        slide = tiffslide.TiffSlide(path)
+        return slide, _openslide_names(slide)
+    except Exception as error:  # tifffile raises whatever a bad file provokes
+        if slide is not None:
+            slide.close()
+        raise SlideOpenError(f"{path}: tiffslide cannot open it ({error})") from error
+
+
+def _openslide_names(slide: tiffslide.TiffSlide) -> dict[str, str]:
+    given = {key: value for key, value in slide.properties.items() if value is not None}
+    return {key.replace("tiffslide.", "openslide."): str(value) for key, value in given.items()}
+
+
+def _corner(position: int, downsample: float) -> int:
+    # tiffslide floors corner / downsample; take the first corner that lands on `position`.
+    corner = math.ceil(position * downsample)
+    return corner if int(corner / downsample) >= position else corner + 1
+
+
+def _to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if pixels.shape[2] == 1:
+        return np.repeat(pixels, 3, axis=2)
+    return composite_on_white(pixels) if pixels.shape[2] == 4 else pixels
+
+
+@contextmanager
+def _translate(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # codecs raise whatever they like
+        raise SlideReadError(f"{path}: tiffslide cannot read {what} ({error})") from error
