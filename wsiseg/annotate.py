@@ -5,39 +5,30 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import platform
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, field, replace
+from concurrent.futures import BrokenExecutor, Executor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from wsiseg.annotations import Annotations
-from wsiseg.compute import open_executor
+from wsiseg.compute import Progress, open_executor
 from wsiseg.config import Config
-from wsiseg.errors import ConfigError, SlideError, SlideOpenError, StoreError, WsisegError
-from wsiseg.geometry import Size
-from wsiseg.grid import TileGrid
+from wsiseg.errors import ConfigError, SlideOpenError, StoreError, WsisegError
 from wsiseg.outline import outline_regions
-from wsiseg.qupath import lint_geojson, write_geojson, write_import_script
-from wsiseg.report import (
-    measure_classes,
-    write_html,
-    write_measurements,
-    write_overlay,
-    write_summary,
-)
+from wsiseg.qupath import write_geojson, write_import_script
+from wsiseg.report import measure_classes, write_overlay, write_tables
 from wsiseg.slide import find_slides, open_slide
 from wsiseg.stitch import stitch_labels
 from wsiseg.store import SlideStore
-from wsiseg.tile import tile_slide
+from wsiseg.tile import plan_grid, tile_slide
 
 __all__ = ["Job", "OutputTree", "SlideResult", "annotate", "annotate_slide", "plan_jobs"]
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -65,6 +56,8 @@ class SlideResult:
     seconds: float = 0.0
     tissue_mm2: float = 0.0
     class_mm2: dict[str, float] = field(default_factory=dict)
+    measurements: list[dict[str, object]] = field(default_factory=list)
+    """Rows of `measurements.csv`, one a class."""
     error: str = ""
 
 
@@ -96,7 +89,7 @@ def annotate(
     out: str | Path,
     config: Config | None = None,
     *,
-    executor: str = "processes",
+    executor: str = "threads",
     workers: int | None = None,
     nested: bool = False,
     overwrite: bool = False,
@@ -106,7 +99,8 @@ def annotate(
     """Annotate slides, folders of slides or CSV manifests; write everything below `out`.
 
     Finished work is kept and resumed; `overwrite` redoes each given slide. A slide that fails is
-    recorded and the rest go on. `progress` is called with (job, step, blocks done, blocks).
+    recorded and the rest go on. `progress` is called with (job, step, blocks done, blocks), and
+    with (job, "slides", slides done, slides) after each slide.
 
     Returns
     -------
@@ -126,22 +120,21 @@ def annotate(
     if dry_run:
         return [_guard(job, lambda job: _plan(job, config)) for job in jobs]
     tree.root.mkdir(parents=True, exist_ok=True)
-    results, measured = [], []
-    with open_executor(executor, workers) as pool:
+    results: list[SlideResult] = []
+    with ExitStack() as stack:
+        pool = stack.enter_context(open_executor(executor, workers))
         for job in jobs:
-            report = _reporter(progress, job)
-            rows: list[dict[str, object]] = []
-
-            def work(job: Job, report: Progress = report, rows: list[dict[str, object]] = rows) -> SlideResult:  # fmt: skip
-                result, annotations = annotate_slide(
-                    job, tree, config, pool, overwrite=overwrite, progress=report
-                )
-                rows += measure_classes(annotations, result.tissue_mm2)
-                return result
-
+            work = partial(
+                annotate_slide, tree=tree, config=config, executor=pool, overwrite=overwrite,
+                progress=partial(progress, job) if progress else None,
+            )  # fmt: skip
             results.append(_guard(job, work))
-            measured += rows
-            _write_tables(tree, jobs, results, measured)
+            _write_tables(tree, results)
+            if progress:
+                progress(job, "slides", len(results), len(jobs))
+            if results[-1].status == "failed" and not _is_alive(pool):
+                stack.close()
+                pool = stack.enter_context(open_executor(executor, workers))
     _write_run(tree, config, results, executor, workers)
     write_import_script(tree.root)
     return results
@@ -155,7 +148,7 @@ def annotate_slide(
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> tuple[SlideResult, Annotations]:
+) -> SlideResult:
     """All steps on one slide: tile, predict, stitch, outline, export, picture.
 
     Raises
@@ -166,21 +159,18 @@ def annotate_slide(
     from wsiseg.predict import predict_tiles  # loads torch
 
     started = time.perf_counter()
-    if job.mpp is not None:
-        config = config.model_copy(
-            update={"slide": config.slide.model_copy(update={"mpp_override": job.mpp})}
-        )
+    config = _configure(job, config)
     path = tree.store(job.name)
     _check_same_slide(path, job, config, overwrite)
     if overwrite and path.exists():
         SlideStore(path).clear_marks()
     store = tile_slide(job.path, path, config, executor, progress, tissue=tree.tissue(job.name))
-    predicted = predict_tiles(path, config, executor, progress)
-    stitch_labels(path, config, executor, progress, previous=predicted)
+    predict_tiles(path, config, executor, progress)
+    stitch_labels(path, config, executor, progress)
     annotations = outline_regions(path, config, executor, progress)
-    _export(job, tree, config, annotations)
+    write_geojson(annotations, tree.geojson(job.name, config.export.gzip))
     write_overlay(SlideStore(path), tree.overlay(job.name), annotations)
-    return _result(job, store, annotations, time.perf_counter() - started), annotations
+    return _result(job, store, annotations, time.perf_counter() - started)
 
 
 def plan_jobs(inputs: Sequence[Path], *, nested: bool = False) -> list[Job]:
@@ -207,9 +197,7 @@ def plan_jobs(inputs: Sequence[Path], *, nested: bool = False) -> list[Job]:
     kept = list(reversed(unique.values()))
     stems = Counter(str(name.with_suffix("")).casefold() for _, name, _ in kept)
     names = Counter(str(name).casefold() for _, name, _ in kept)
-    return [
-        Job(path, _output_name(path, name, stems, names), mpp) for path, name, mpp in kept
-    ]
+    return [Job(path, _output_name(path, name, stems, names), mpp) for path, name, mpp in kept]
 
 
 def _output_name(path: Path, name: Path, stems: Counter[str], names: Counter[str]) -> str:
@@ -248,7 +236,9 @@ def _guard(job: Job, work: Callable[[Job], SlideResult]) -> SlideResult:
         return work(job)
     except WsisegError as error:
         message = str(error)
-    except (OSError, MemoryError, RuntimeError, ValueError) as error:
+    except BrokenExecutor as error:
+        message = f"a worker process died (out of memory, or a crash in a reader): {error}"
+    except Exception as error:  # noqa: BLE001  # whatever one slide does, the others go on
         message = f"{type(error).__name__}: {error}"
     return SlideResult(
         job.name, str(job.path), "failed", seconds=time.perf_counter() - started, error=message
@@ -256,18 +246,20 @@ def _guard(job: Job, work: Callable[[Job], SlideResult]) -> SlideResult:
 
 
 def _plan(job: Job, config: Config) -> SlideResult:
-    with open_slide(job.path, _slide_config(job, config)) as slide:
-        size: Size = slide.raster_size(config.tile.mpp)
-        tile = config.tile
-        grid = TileGrid(size.height, size.width, tile.tile, tile.stride, tile.block)
+    with open_slide(job.path, _configure(job, config).slide) as slide:
+        grid, _ = plan_grid(slide, config.tile)
         return SlideResult(
             job.name, str(job.path), "planned", mpp=slide.mpp.x, mpp_source=slide.mpp_source,
             tiles=grid.rows * grid.cols,
         )  # fmt: skip
 
 
-def _slide_config(job: Job, config: Config) -> Config:
-    raise NotImplementedError
+def _configure(job: Job, config: Config) -> Config:
+    """The run's settings with this slide's own mpp, if the manifest gave one."""
+    if job.mpp is None:
+        return config
+    slide = config.slide.model_copy(update={"mpp_override": job.mpp})
+    return config.model_copy(update={"slide": slide})
 
 
 def _check_same_slide(path: Path, job: Job, config: Config, overwrite: bool) -> None:
@@ -286,23 +278,69 @@ def _check_same_slide(path: Path, job: Job, config: Config, overwrite: bool) -> 
             )
 
 
-def _export(job: Job, tree: OutputTree, config: Config, annotations: Annotations) -> None:
-    path = write_geojson(annotations, tree.geojson(job.name, config.export.gzip))
-    errors = [finding for finding in lint_geojson(path) if finding.severity == "error"]
-    if errors:
-        raise StoreError(f"{path}: breaks a QuPath rule, please report it: {errors[0]}")
+def _is_alive(executor: Executor) -> bool:
+    """Whether the executor still takes work: a process pool does not once a worker has died."""
+    try:
+        executor.submit(int).result()
+    except BrokenExecutor:
+        return False
+    return True
 
 
-def _result(
-    job: Job, store: SlideStore, annotations: Annotations, seconds: float
-) -> SlideResult:
+def _result(job: Job, store: SlideStore, annotations: Annotations, seconds: float) -> SlideResult:
     mask, mask_mpp, _ = store.read_tissue()
     tissue = float(mask.sum()) * mask_mpp**2 / 1e6
-    areas = dict.fromkeys(annotations.palette.names, 0.0)
-    for region in annotations.regions:
-        areas[annotations.palette.names[region.label]] += annotations.area_um2(region) / 1e6
+    rows = measure_classes(annotations, tissue)
     return SlideResult(
         job.name, str(job.path), "done" if mask.any() else "no tissue",
         mpp=float(store.slide["mpp"][0]), mpp_source=str(store.slide["mpp_source"]),
-        tiles=store.count_tiles(), seconds=seconds, tissue_mm2=tissue, class_mm2=areas,
+        tiles=store.count_tiles(), seconds=seconds, tissue_mm2=tissue,
+        class_mm2={str(row["class"]): float(str(row["area_mm2"])) for row in rows},
+        measurements=[{**row, "slide": job.name} for row in rows],
     )  # fmt: skip
+
+
+def _write_tables(tree: OutputTree, results: list[SlideResult]) -> None:
+    """Write the tables with the rows of this run, and those of slides from earlier runs."""
+    fresh = {result.slide for result in results}
+    summary = [row for row in _read_rows(tree.root / "summary.csv") if row["slide"] not in fresh]
+    measured = [
+        row for row in _read_rows(tree.root / "measurements.csv") if row["slide"] not in fresh
+    ]
+    for result in results:
+        row = asdict(result)
+        areas, _ = row.pop("class_mm2"), row.pop("measurements")
+        error = row.pop("error")
+        summary.append(
+            row | {f"{name}_mm2": area for name, area in areas.items()} | {"error": error}
+        )
+        measured += result.measurements
+    write_tables(tree.root, summary, measured)
+
+
+def _read_rows(path: Path) -> list[dict[str, object]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return [dict(row) for row in csv.DictReader(file)]
+
+
+def _write_run(
+    tree: OutputTree, config: Config, results: list[SlideResult], executor: str, workers: int | None
+) -> None:
+    """Keep what was run, with what, and how it ended, in `runs/`."""
+    from wsiseg import __version__
+
+    record = {
+        "version": __version__,
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "executor": executor,
+        "workers": workers,
+        "config": config.model_dump(mode="json"),
+        "results": [asdict(result) for result in results],
+    }
+    folder = tree.root / "runs"
+    folder.mkdir(exist_ok=True)
+    name = f"{time.strftime('%Y%m%dT%H%M%S')}_{uuid.uuid4().hex[:6]}.json"
+    (folder / name).write_text(json.dumps(record, indent=1), encoding="utf-8")

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import (
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+)
 from contextlib import contextmanager
 from typing import TypeVar
 
 from wsiseg.errors import ConfigError, MissingDependencyError
 
-__all__ = ["SerialExecutor", "open_executor", "run"]
+__all__ = ["Progress", "SerialExecutor", "open_executor", "run", "run_blocks"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with (step, blocks done, blocks in all)."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -25,7 +34,7 @@ class SerialExecutor(Executor):
         future: Future[_R] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001  # the future carries it, as in every executor
+        except BaseException as error:  # the future carries it, as in every executor
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
             future.set_exception(error)
@@ -71,8 +80,10 @@ def _open_dask(kind: str, workers: int) -> Iterator[Executor]:
         with Client(kind) as client:
             yield client.get_executor(retries=1)
         return
+    # A port of its own: `dashboard_address=None` asks for 8787 and warns if another cluster has it.
+    quiet = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
     with (
-        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=workers, threads_per_worker=1, scheduler_kwargs=quiet) as cluster,
         Client(cluster) as client,
     ):
         yield client.get_executor(retries=1)
@@ -97,3 +108,24 @@ def run(
     finally:
         for future in futures:
             future.cancel()
+
+
+def run_blocks(
+    executor: Executor,
+    function: Callable[[int], object],
+    pending: Sequence[int],
+    total: int,
+    step: str,
+    progress: Progress | None = None,
+) -> None:
+    """Do the `pending` of a step's `total` blocks; `progress` counts the finished ones in."""
+    report = progress or _silent
+    done = total - len(pending)
+    report(step, done, total)
+    for _ in run(executor, function, pending):
+        done += 1
+        report(step, done, total)
+
+
+def _silent(step: str, done: int, total: int) -> None:
+    pass

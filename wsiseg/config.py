@@ -51,6 +51,10 @@ class TissueConfig(_Step):
 
     mpp: float = Field(default=8.0, gt=0)
     """µm/px of the tissue mask."""
+    min_density: float = Field(default=0.02, gt=0)
+    """Optical density (log10, green, against bare glass) from which a pixel counts as stained."""
+    closing_um: float = Field(default=24.0, ge=0)
+    """Gaps narrower than twice this (µm) are closed: fat cells between their membranes."""
     min_area_um2: float = Field(default=10_000.0, ge=0)
     """Pieces of tissue smaller than this (µm²) are dropped."""
     min_hole_um2: float = Field(default=10_000.0, ge=0)
@@ -64,6 +68,9 @@ class TileConfig(_Step):
 
     mpp: float = Field(default=0.5, gt=0)
     """Working µm/px."""
+    mpp_tolerance: float = Field(default=0.02, ge=0, lt=0.5)
+    """A whole multiple of the slide's own µm/px within this share of `mpp` is used instead of it:
+    sharper and faster."""
     tile: int = Field(default=224, ge=16)
     """Tile side in pixels at the working resolution."""
     stride: int = Field(default=224, ge=1)
@@ -124,15 +131,21 @@ class StitchConfig(_Step):
 class OutlineConfig(_Step):
     """From labels to regions."""
 
-    min_area_um2: float = Field(default=400.0, ge=0)
-    """Regions smaller than this (µm²) are left out of the export (they stay in the raster)."""
+    min_area_um2: float = Field(default=0.0, ge=0)
+    """Regions smaller than this (µm²) take the class that they border most, without a gap; 0 keeps
+    all, so that polygon areas equal the raster's. The raster itself stays as it is."""
+    min_hole_um2: float = Field(default=0.0, ge=0)
+    """Holes of background smaller than this (µm²) are filled with the class around them."""
+    simplify_um: float = Field(default=0.0, ge=0)
+    """Coarseness of the borders (µm): the square of it is the largest triangle that is cut off.
+    Neighbours keep one common border; 0 keeps every pixel edge."""
 
 
 class ExportConfig(_Step):
     """The GeoJSON file."""
 
     origin: Literal["qupath", "level0"] = "qupath"
-    """`qupath` subtracts the slide's bounds corner, as QuPath shows the slide; `level0` does not."""
+    """`qupath` takes off the slide's bounds corner, as QuPath shows it; `level0` does not."""
     gzip: bool = False
     """Write `.geojson.gz`."""
 
@@ -144,13 +157,19 @@ class TrainConfig(_Step):
     """Frozen student/teacher pair, by name in `wsiseg.model.encoders.ENCODERS`."""
     classes: tuple[str, ...] = ("Tumor", "Stroma", "Immune cells", "Necrosis")
     """Class names in label order."""
+    prompts: tuple[str, ...] = ()
+    """A text a class, which its prototypes begin as; empty for wsiseg's own."""
+    colors: tuple[tuple[int, int, int], ...] = ()
+    """RGB a class for labels and polygons; empty for QuPath's own."""
+    mpp: float = Field(default=0.5, gt=0)
+    """µm/px of the patches; the checkpoint remembers it."""
     prototypes_per_class: int = Field(default=1, ge=1)
     """k of the prototype bank."""
-    epochs: int = Field(default=10, ge=1)
+    epochs: int = Field(default=12, ge=1)
     """Passes over the patches."""
     batch_size: int = Field(default=16, ge=1)
     """Patches a step."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     """AdamW's learning rate before decay."""
     weight_decay: float = Field(default=1e-3, ge=0)
     """AdamW's decoupled weight decay."""
@@ -158,6 +177,8 @@ class TrainConfig(_Step):
     """Weight of the relational (teacher) loss."""
     contrast_weight: float = Field(default=0.2, ge=0)
     """Weight of the foreground/background contrastive loss."""
+    contrast_shrink: int = Field(default=2, ge=1)
+    """Its regions are cut from patches this many times smaller: faster, less detail."""
     seed: int = 42
     """Seed of initialisation, shuffling and augmentation."""
 
@@ -183,7 +204,9 @@ class Config(_Step):
 
 def digest_of(*parts: Any) -> str:
     """Hex sha256 of `parts` (models, strings, numbers, plain containers), order kept."""
-    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    plain = [
+        part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts
+    ]
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -37,6 +37,7 @@ FORMAT = 1
 """Version of the layout; a digest holds it, so a change of layout redoes the work."""
 
 _PYRAMID_STOP = 512  # the coarsest pyramid level is at most this many pixels a side
+_MASK_CHUNK = 4096  # most masks are one chunk, one file
 
 
 class SlideStore:
@@ -53,26 +54,37 @@ class SlideStore:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
+            if not _is_group(path):
+                raise FileNotFoundError
             self._group = zarr.open_group(str(path), mode="r+", zarr_format=3)
             self.meta: dict[str, Any] = dict(self._group.attrs["wsiseg"])  # type: ignore[arg-type]
+            known = self.meta["format"]
+            self.grid = TileGrid(**self.meta["grid"])
         except (FileNotFoundError, KeyError, ValueError) as error:
             raise StoreError(f"{path}: is not a wsiseg store; run `wsiseg tile` first") from error
-        if self.meta["format"] != FORMAT:
+        if known != FORMAT:
             raise StoreError(
-                f"{path}: has format {self.meta['format']}, this wsiseg reads {FORMAT}; "
-                f"write it anew with --overwrite"
+                f"{path}: has format {known}, this wsiseg reads {FORMAT}; "
+                f"tile the slide again, or use the wsiseg that wrote it"
             )
-        self.grid = TileGrid(**self.meta["grid"])
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
     @classmethod
-    def create(cls, path: str | Path, grid: TileGrid, mpp: float, slide: dict[str, Any]) -> SlideStore:
+    def create(
+        cls, path: str | Path, grid: TileGrid, mpp: float, slide: dict[str, Any]
+    ) -> SlideStore:
         """Make the store, or open it if it was made from the same slide and grid.
 
-        `slide` is plain JSON: name, path, identity, size, mpp, bounds. A store of another grid,
-        mpp or slide keeps its files, but its arrays are laid out anew and every mark is cleared.
+        `slide` is plain JSON: name, path, identity, size, mpp, bounds. The slide may have moved;
+        its new path is noted. A store of another grid, mpp or slide keeps its place, but its
+        arrays are laid out anew and every mark is cleared.
+
+        Raises
+        ------
+        StoreError
+            If the path holds something that wsiseg did not write.
         """
-        meta = {
+        meta: dict[str, Any] = {
             "format": FORMAT,
             "mpp": mpp,
             "slide": slide,
@@ -80,15 +92,28 @@ class SlideStore:
         }
         try:
             existing = cls(path)
-            if existing.meta == meta:
-                return existing
         except StoreError:
-            if Path(path).exists() and any(Path(path).iterdir()) and not _is_ours(path):
-                raise
-        group = zarr.open_group(str(path), mode="a", zarr_format=3)
+            if not _is_free(path):
+                raise StoreError(
+                    f"{path}: holds something that wsiseg did not write; choose another path"
+                ) from None
+        else:
+            if _same_pixels(existing.meta, meta):
+                if existing.meta != meta:
+                    existing._group.attrs["wsiseg"] = existing.meta = meta
+                return existing
+        cls._lay_out(path, grid, meta)
+        return cls(path)
+
+    @staticmethod
+    def _lay_out(path: str | Path, grid: TileGrid, meta: dict[str, Any]) -> None:
+        # Ours, but no store yet: killed from here on, it is laid out again, never half believed.
+        unfinished: dict[str, Any] = {"wsiseg": {"format": FORMAT}}
+        group = zarr.open_group(str(path), mode="a", zarr_format=3, attributes=unfinished)
+        group.attrs.update(unfinished)
         for name in [key for key in group.group_keys() if key in _GROUPS]:
             del group[name]
-        image = group.create_group("image", overwrite=True)
+        image = group.create_group("image")
         image.create_array(
             "0",
             shape=(3, grid.height, grid.width),
@@ -99,11 +124,10 @@ class SlideStore:
             compressors=_lossless(),
             dimension_names=("c", "y", "x"),
         )
-        name = str(slide.get("name", "image"))
+        name, mpp = str(meta["slide"].get("name", "image")), meta["mpp"]
         axes = [{"name": "c", "type": "channel"}, *_SPACE]
         image.attrs["ome"] = _multiscales(name, axes, [[1.0, mpp, mpp]])
         group.attrs["wsiseg"] = meta
-        return cls(path)
 
     @property
     def mpp(self) -> float:
@@ -133,6 +157,27 @@ class SlideStore:
         array = self._array(f"done/{step}", create=self._create_marks)
         array[block] = np.frombuffer(bytes.fromhex(digest), np.uint8)
 
+    def finished(self, step: str) -> str:
+        """The digest with which `step` finished every block.
+
+        Raises
+        ------
+        StoreError
+            If blocks are missing, or were made with different settings.
+        """
+        if f"done/{step}" in self._group:
+            marks = np.asarray(self._array(f"done/{step}")[:])
+            if marks[0].any() and (marks == marks[0]).all():
+                return bytes(marks[0]).hex()
+        raise StoreError(f"{self.path}: `wsiseg {step}` did not finish here; run it first")
+
+    def clear_marks(self) -> None:
+        """Forget what was done, so that every step is done again; no pixel is deleted."""
+        for key in [key for key in self._arrays if key.startswith("done/")]:
+            del self._arrays[key]
+        if "done" in self._group:
+            del self._group["done"]
+
     def _create_marks(self, key: str) -> None:
         self._group.create_array(
             key, shape=(self.grid.n_blocks, 32), dtype="uint8", chunks=(1, 32), compressors=None
@@ -144,6 +189,11 @@ class SlideStore:
         """Write one block's pixels ``(H, W, 3)`` uint8, whole; all-white tiles stay absent."""
         self._write("image/0", block, np.moveaxis(pixels, 2, 0))
 
+    def erase_image(self, block: int) -> None:
+        """Make one block white again, by taking its file away if it has one."""
+        row, col = divmod(block, self.grid.block_cols)
+        self.path.joinpath("image/0/c/0", str(row), str(col)).unlink(missing_ok=True)
+
     def read_image(self, box: Box) -> NDArray[np.uint8]:
         """Pixels ``(H, W, 3)`` uint8 of a box, white outside the raster and where no tissue is."""
         return np.ascontiguousarray(np.moveaxis(self._read("image/0", box, 255), 0, 2))
@@ -153,8 +203,17 @@ class SlideStore:
     def write_tissue(self, mask: NDArray[np.bool_], mpp: float, digest: str) -> None:
         """Keep the tissue mask ``(h, w)`` bool at `mpp`, and the digest of what made it."""
         group = self._group.require_group("tissue")
-        group.create_array("mask", data=mask.astype(np.uint8), overwrite=True)
+        group.attrs["digest"] = ""  # so that a half-written mask is not taken for a whole one
+        self._arrays.pop("tissue/mask", None)
+        height, width = (min(length, _MASK_CHUNK) for length in mask.shape)
+        data = mask.astype(np.uint8)
+        group.create_array("mask", data=data, chunks=(height, width), overwrite=True)
         group.attrs.update({"mpp": mpp, "digest": digest})
+
+    @property
+    def tissue_digest(self) -> str:
+        """The digest that `write_tissue` was given; empty if there is no whole mask."""
+        return str(self._group["tissue"].attrs["digest"]) if "tissue" in self._group else ""
 
     def read_tissue(self) -> tuple[NDArray[np.bool_], float, str]:
         """The tissue mask ``(h, w)`` bool, its µm/px and its digest.
@@ -164,7 +223,7 @@ class SlideStore:
         StoreError
             If no mask was stored yet.
         """
-        if "tissue/mask" not in self._group:
+        if not self.tissue_digest:
             raise StoreError(f"{self.path}: holds no tissue mask; run `wsiseg tile` first")
         attrs = self._group["tissue"].attrs
         mask = np.asarray(self._array("tissue/mask")[:]).astype(bool)
@@ -172,15 +231,20 @@ class SlideStore:
 
     # -- CAMs --------------------------------------------------------------------------------
 
-    def create_cams(self, classes: int, height: int, width: int) -> None:
-        """Make the CAM arrays for K `classes` and maps of ``height x width``, unless they are so."""
-        grid, n = self.grid, self.grid.tiles_per_block
+    def create_cams(self, palette: Palette, height: int, width: int) -> None:
+        """Make the CAM arrays for the palette's K classes and maps of ``height x width``.
+
+        Arrays that are there already stay as they are if they have this shape.
+        """
+        grid, n, classes = self.grid, self.grid.tiles_per_block, len(palette)
         shape = (grid.rows, grid.cols, classes, height, width)
-        if "cams/logits" in self._group and self._array("cams/logits").shape == shape:
+        cams = self._group.require_group("cams")
+        cams.attrs["palette"] = _plain(palette)
+        whole = "cams/logits" in self._group and "cams/classes" in self._group
+        if whole and self._array("cams/logits").shape == shape:
             return
         for key in ("cams/logits", "cams/classes"):
             self._arrays.pop(key, None)
-        cams = self._group.require_group("cams")
         nan = float("nan")
         cams.create_array(
             "logits", shape=shape, dtype="float16", chunks=(1, n, *shape[2:]),
@@ -211,6 +275,24 @@ class SlideStore:
         cams = np.asarray(self._array("cams/logits")[rows, cols])
         return cams, np.asarray(self._array("cams/classes")[rows, cols])
 
+    @property
+    def cam_palette(self) -> Palette:
+        """Names and colours of the CAMs' classes, from the model that made them."""
+        if "cams/logits" not in self._group:
+            raise StoreError(f"{self.path}: holds no CAMs; run `wsiseg predict` first")
+        return _palette(self._group["cams"].attrs["palette"])
+
+    @property
+    def cam_size(self) -> tuple[int, int]:
+        """Height and width of a tile's CAM in cells."""
+        height, width = self._array("cams/logits").shape[3:]
+        return height, width
+
+    def count_tiles(self) -> int:
+        """Number of tiles that the model saw."""
+        logits = np.asarray(self._array("cams/classes")[..., 0])
+        return int(np.isfinite(logits).sum())
+
     def _tile_slices(self, block: int) -> tuple[slice, slice]:
         row, col = divmod(block, self.grid.block_cols)
         n = self.grid.tiles_per_block
@@ -221,19 +303,22 @@ class SlideStore:
 
     def create_labels(self, palette: Palette) -> None:
         """Make the label and confidence pyramids, unless they are there with this palette."""
-        known = {"names": list(palette.names), "colors": [list(c) for c in palette.colors]}
+        known = _plain(palette)
         labels = self._group.require_group("labels")
         if labels.attrs.get("palette") == known:
             return
+        labels.attrs["palette"] = {}  # so that half-made arrays are not taken for whole ones
+        for key in [key for key in self._arrays if key.startswith("labels/")]:
+            del self._arrays[key]
         for name, fill in (("classes", BACKGROUND), ("confidence", 0)):
             group = labels.create_group(name, overwrite=True)
             scales = []
             for level, factor in enumerate(self.pyramid_factors):
-                shape = (-(-self.grid.height // factor), -(-self.grid.width // factor))
+                box = self.level_box(level)
                 side = max(1, self.grid.block // factor)
                 chunk = next(c for c in range(min(side, 512), 0, -1) if side % c == 0)
                 group.create_array(
-                    str(level), shape=shape, dtype="uint8", chunks=(chunk, chunk),
+                    str(level), shape=(box.height, box.width), dtype="uint8", chunks=(chunk, chunk),
                     shards=(side, side), fill_value=fill, compressors=_lossless(),
                     dimension_names=("y", "x"),
                 )  # fmt: skip
@@ -243,15 +328,15 @@ class SlideStore:
                 ome["image-label"] = _image_label(palette)
             group.attrs["ome"] = ome
         labels.attrs["ome"] = {"version": "0.5", "labels": ["classes", "confidence"]}
-        labels.attrs["palette"] = known  # type: ignore[assignment]
+        labels.attrs["palette"] = known
 
     @property
     def palette(self) -> Palette:
         """The palette that the labels were made with."""
-        if "labels/classes" not in self._group:
+        known = self._group["labels"].attrs.get("palette") if "labels" in self._group else None
+        if not known:
             raise StoreError(f"{self.path}: holds no labels; run `wsiseg stitch` first")
-        known: Any = self._group["labels"].attrs["palette"]
-        return Palette(tuple(known["names"]), tuple(tuple(c) for c in known["colors"]))
+        return _palette(known)
 
     @property
     def pyramid_factors(self) -> tuple[int, ...]:
@@ -262,6 +347,11 @@ class SlideStore:
             factors.append(factor)
             factor *= 2
         return tuple(factors)
+
+    def level_box(self, level: int) -> Box:
+        """The whole raster in pixels of one pyramid level."""
+        factor = self.pyramid_factors[level]
+        return Box(0, 0, -(-self.grid.width // factor), -(-self.grid.height // factor))
 
     def write_labels(
         self, block: int, level: int, labels: NDArray[np.uint8], confidence: NDArray[np.uint8]
@@ -316,18 +406,39 @@ _SPACE: list[dict[str, str]] = [
 ]
 
 
-def _is_ours(path: str | Path) -> bool:
+def _is_free(path: str | Path) -> bool:
+    """Whether a store may be laid out here: nothing, an empty folder, or what we began."""
+    path = Path(path)
+    if not _is_group(path):
+        return not path.exists() or (path.is_dir() and not any(path.iterdir()))
     try:
         return "wsiseg" in zarr.open_group(str(path), mode="r", zarr_format=3).attrs
-    except (FileNotFoundError, ValueError):
+    except ValueError:
         return False
+
+
+def _is_group(path: str | Path) -> bool:
+    """Whether there is something to open; zarr would make the folder in order to look."""
+    return Path(path, "zarr.json").is_file()
+
+
+def _same_pixels(known: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether two stores' facts describe the same raster of the same slide, wherever it lies."""
+    whole = [{key: meta[key] for key in ("format", "mpp", "grid")} for meta in (known, wanted)]
+    slide = [
+        {key: value for key, value in meta["slide"].items() if key not in ("path", "mpp_source")}
+        for meta in (known, wanted)
+    ]
+    return whole[0] == whole[1] and slide[0] == slide[1]
 
 
 def _lossless() -> zarr.codecs.ZstdCodec:
     return zarr.codecs.ZstdCodec(level=1)
 
 
-def _multiscales(name: str, axes: list[dict[str, str]], scales: list[list[float]]) -> dict[str, Any]:
+def _multiscales(
+    name: str, axes: list[dict[str, str]], scales: list[list[float]]
+) -> dict[str, Any]:
     """NGFF 0.5 multiscales metadata; `scales` in axis order, one list a level."""
     finest = scales[0]
     datasets = []
@@ -339,6 +450,14 @@ def _multiscales(name: str, axes: list[dict[str, str]], scales: list[list[float]
             transforms.append({"type": "translation", "translation": shift})
         datasets.append({"path": str(level), "coordinateTransformations": transforms})
     return {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": datasets}]}
+
+
+def _plain(palette: Palette) -> dict[str, Any]:
+    return {"names": list(palette.names), "colors": [list(color) for color in palette.colors]}
+
+
+def _palette(plain: Any) -> Palette:
+    return Palette(tuple(plain["names"]), tuple(tuple(color) for color in plain["colors"]))
 
 
 def _image_label(palette: Palette) -> dict[str, Any]:

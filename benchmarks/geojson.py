@@ -1,0 +1,126 @@
+"""Write and lint 100,000 regions, against the json module on the same features in the same run.
+
+    python benchmarks/geojson.py [regions]
+
+CPU seconds, as the machine may be shared; memory is the process's peak above what the regions
+themselves take. The json module writes the rounded coordinates and gives no id, no check and no
+repair; `write_geojson` does all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsiseg.annotations import PALETTES, Annotations, Region
+from wsiseg.qupath import lint_geojson, write_geojson
+
+STEPS = 18  # a staircase of this many steps has 39 points, near the mean of a fine tissue map
+
+
+def make_regions(count: int) -> tuple[Region, ...]:
+    """Staircase-shaped regions of four classes, side by side."""
+    rng = np.random.default_rng(0)
+    x = np.repeat(np.arange(STEPS + 1), 2)[1:-1]
+    regions = []
+    for number in range(count):
+        heights = np.cumsum(rng.integers(1, 3, STEPS))
+        top = np.stack([x, np.repeat(heights, 2)], axis=1)
+        ring = np.concatenate([[[0, 0]], top, [[STEPS, 0], [0, 0]]])
+        ring += (number % 300 * 60, number // 300 * 60)
+        area = int(heights.sum())
+        regions.append(Region(number % 4, ring.astype(np.int32), (), area, 0.87))
+    return tuple(regions)
+
+
+def make_features(annotations: Annotations) -> Iterator[dict[str, Any]]:
+    """The features as plain Python, for the json module."""
+    scale = np.array(annotations.scale)
+    for number, region in enumerate(annotations.regions):
+        name = annotations.palette.names[region.label]
+        yield {
+            "type": "Feature",
+            "id": f"581aee56-3644-5698-b093-{number:012x}",
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [np.round(region.exterior * scale, 2).tolist()],
+            },
+            "properties": {
+                "objectType": "annotation",
+                "name": f"{name} {number}",
+                "classification": {
+                    "name": name,
+                    "color": annotations.palette.colors[region.label],
+                },
+                "isLocked": True,
+                "measurements": {
+                    "Area mm^2": annotations.area_um2(region) / 1e6,
+                    "Mean confidence": region.confidence,
+                },
+            },
+        }
+
+
+def dump_by_json(annotations: Annotations, path: Path) -> None:
+    """`json.dump` of the whole collection to a file: the usual way."""
+    with path.open("w") as file:
+        whole = {"type": "FeatureCollection", "features": list(make_features(annotations))}
+        json.dump(whole, file, separators=(",", ":"))
+
+
+def stream_by_json(annotations: Annotations, path: Path) -> None:
+    """`json.dumps` feature by feature: the json module at its fastest."""
+    with path.open("w") as file:
+        file.write('{"type":"FeatureCollection","features":[')
+        for number, feature in enumerate(make_features(annotations)):
+            file.write("," * bool(number) + json.dumps(feature, separators=(",", ":")))
+        file.write("]}")
+
+
+def measure(work: Callable[[], object]) -> tuple[float, float]:
+    """CPU seconds, and MB by which the process's peak grew."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.process_time()
+    work()
+    seconds = time.process_time() - started
+    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def main() -> None:
+    """Print the table."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    regions = make_regions(count)
+    vertices = sum(len(region.exterior) for region in regions)
+    print(f"{count:,} regions, {vertices:,} vertices")
+    print("| scale | writer | CPU s | against write_geojson | peak MB |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "a.geojson"
+        for scale in (2.0, 1.9775):
+            annotations = Annotations("a", PALETTES["bcss"], regions, (scale, scale), 0.5)
+            # By growing memory: a peak that was reached before does not show.
+            ours, memory = measure(lambda a=annotations: write_geojson(a, target))
+            lint, lint_memory = measure(lambda: lint_geojson(target))
+            rows = [("write_geojson", ours, memory), ("lint_geojson of it", lint, lint_memory)]
+            for name, work in (
+                ("json.dumps, streamed", stream_by_json),
+                ("json.dump", dump_by_json),
+            ):
+                other = Path(folder) / "b.geojson"
+                rows.append((name, *measure(lambda w=work, a=annotations, o=other: w(a, o))))
+            for name, seconds, megabytes in rows:
+                print(
+                    f"| {scale:g} | {name} | {seconds:.2f} | {seconds / ours:.1f} | "
+                    f"{megabytes:.0f} |"
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wsiseg.annotations import BACKGROUND
+from wsiseg.demo import Truth
+from wsiseg.demo.run import run_demo
+from wsiseg.errors import ConfigError
+from wsiseg.qupath import lint_geojson
+from wsiseg.store import SlideStore
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[str]]:
+    out = tmp_path_factory.mktemp("demo")
+    seen: list[str] = []
+    figures = run_demo(
+        out, quick=True, workers=1, progress=lambda step, done, total: seen.append(step)
+    )
+    return out, figures, seen
+
+
+def test_figures_are_kept_and_whole(demo: tuple[Path, dict[str, Any], list[str]]) -> None:
+    out, figures, _ = demo
+    assert json.loads((out / "demo.json").read_text()) == figures
+    assert {"miou", "mdice", "area_error", "seconds"} <= set(figures)
+    for name in ("iou", "dice", "area_error"):
+        assert list(figures[name]) == ["Tumor", "Stroma", "Immune cells", "Necrosis"]
+    assert figures["seconds"] == pytest.approx(sum(figures["stages"].values()), abs=0.2)
+    assert all(Path(path).exists() for path in figures["paths"].values())
+
+
+def test_score_is_that_of_the_maps(demo: tuple[Path, dict[str, Any], list[str]]) -> None:
+    out, figures, _ = demo
+    truth = Truth.load(out / "slides" / "test.npz").labels
+    store = SlideStore(out / "annotated" / "slides" / "test.zarr")
+    mapped = store.read_labels(store.grid.box)
+    assert mapped.shape == truth.shape
+    for label, name in enumerate(figures["iou"]):
+        true, found = truth == label, mapped == label
+        both = (true & found).sum()
+        assert figures["iou"][name] == pytest.approx(both / (true | found).sum(), abs=1e-4)
+        assert figures["dice"][name] == pytest.approx(
+            2 * both / (true.sum() + found.sum()), abs=1e-4
+        )
+        error = abs(int(found.sum()) - int(true.sum())) / true.sum()
+        assert abs(figures["area_error"][name]) == pytest.approx(error, abs=1e-4)
+    assert figures["miou"] == pytest.approx(np.mean(list(figures["iou"].values())), abs=1e-4)
+    assert figures["mdice"] == pytest.approx(np.mean(list(figures["dice"].values())), abs=1e-4)
+
+
+def test_it_learns_even_when_quick(demo: tuple[Path, dict[str, Any], list[str]]) -> None:
+    # One class everywhere would give about 0.1.
+    assert demo[1]["miou"] > 0.4
+
+
+def test_polygons_are_clean_and_progress_names_the_steps(
+    demo: tuple[Path, dict[str, Any], list[str]],
+) -> None:
+    _, figures, seen = demo
+    assert not [f for f in lint_geojson(figures["paths"]["geojson"]) if f.severity == "error"]
+    assert {"slides", "tile", "predict", "stitch"} <= set(seen)
+
+
+def test_second_slide_is_another_one(demo: tuple[Path, dict[str, Any], list[str]]) -> None:
+    folder = demo[0] / "slides"
+    one, two = (Truth.load(folder / f"{name}.npz").labels for name in ("train", "test"))
+    assert one.shape == two.shape
+    tissue = (one != BACKGROUND) & (two != BACKGROUND)
+    assert (one[tissue] == two[tissue]).mean() < 0.6
+
+
+def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="is not empty and not from an earlier demo; give --out"):
+        run_demo(tmp_path)
+    assert os.listdir(tmp_path) == ["mine.txt"]
+    with pytest.raises(ConfigError, match=r"mine\.txt: is a file"):
+        run_demo(tmp_path / "mine.txt")
+
+
+def test_demo_runs_again_over_its_own_files_only(
+    demo: tuple[Path, dict[str, Any], list[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "again"
+    shutil.copytree(demo[0], out)
+    (out / "slides" / "notes.txt").write_text("mine")
+    (out / "annotated" / "tissue" / "test.geojson").write_text("edited")
+    figures = run_demo(out, quick=True, workers=1)
+    assert (out / "slides" / "notes.txt").read_text() == "mine"
+    for name in ("miou", "iou", "area_error"):
+        assert figures[name] == demo[1][name]

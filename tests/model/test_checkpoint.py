@@ -1,0 +1,142 @@
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from wsiseg.annotations import PALETTES
+from wsiseg.errors import CheckpointError
+from wsiseg.model.checkpoint import (
+    CheckpointInfo,
+    find_checkpoint,
+    load_checkpoint,
+    read_info,
+    save_checkpoint,
+    trained_state,
+)
+from wsiseg.model.construct import ConStruct
+from wsiseg.model.encoders import load_encoder
+
+INFO = CheckpointInfo(
+    encoder="tiny", identity=load_encoder("tiny").identity, names=("Ähnlich", "B"),
+    colors=((1, 2, 3), (4, 5, 6)), prompts=("one", "two"), prototypes_per_class=2, mpp=0.5,
+    tile=224, config={"epochs": 3}, note="a note",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model() -> ConStruct:
+    torch.manual_seed(0)
+    model = ConStruct(load_encoder("tiny"), INFO.prompts, prototypes_per_class=2)
+    for parameter in model.parameters():
+        parameter.data += 0.01 * torch.randn(parameter.shape)
+    return model.eval()
+
+
+@pytest.fixture
+def path(model, tmp_path) -> Path:
+    return save_checkpoint(model, INFO, tmp_path / "new" / "m.safetensors")
+
+
+def rewrite(path: Path, change) -> None:
+    """Change a checkpoint's description on disk."""
+    info = read_info(path)
+    plain = {k: v for k, v in vars(info).items() if k != "sha256"} | {"format": 1}
+    change(plain)
+    save_file(load_file(path), path, {"wsiseg": json.dumps(plain)})
+
+
+def test_comes_back_as_it_was(model, path):
+    loaded, info = load_checkpoint(path)
+    assert info == replace(INFO, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    assert read_info(path) == info
+    assert not loaded.training
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(loaded(images).cams, model(images).cams)
+
+
+def test_holds_the_trained_tensors_only(model, path):
+    tensors = load_file(path)
+    assert tensors.keys() == trained_state(model).keys()
+    assert not [name for name in tensors if name.startswith(("encoder", "teacher"))]
+    assert "prototypes" in tensors
+
+
+def test_same_model_same_bytes(model, path, tmp_path):
+    again = save_checkpoint(model, INFO, tmp_path / "again.safetensors")
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(CheckpointError, match=r"none\.safetensors: no such checkpoint; .* tiny"):
+        find_checkpoint(tmp_path / "none.safetensors")
+
+
+def test_not_safetensors(tmp_path):
+    (tmp_path / "a.pth").write_bytes(b"\x80\x02}q\x00." * 20)
+    with pytest.raises(CheckpointError, match=r"a\.pth: is not a safetensors file"):
+        load_checkpoint(tmp_path / "a.pth")
+
+
+def test_cut_short(path):
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="is not a safetensors file"):
+        load_checkpoint(path)
+
+
+def test_another_programs_safetensors(path):
+    save_file(load_file(path), path)
+    with pytest.raises(CheckpointError, match="was not written by wsiseg"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p.update(format=9), "has format 9, this wsiseg reads 1"),
+        (lambda p: p.update(identity="tiny-0"), "trained on encoder 'tiny-0', this wsiseg has"),
+        (lambda p: p.update(colors=[[1, 2, 3]]), "names 2 classes but 1 colours and 2 prompts"),
+        (lambda p: p.update(prototypes_per_class=1), r"is \(4, 128\), should be \(2, 128\)"),
+        (
+            lambda p: p.update(names=list("abc"), colors=[[0, 0, 0]] * 3, prompts=list("abc")),
+            "do not fit its 3 classes: prototypes is",
+        ),
+        (lambda p: p.pop("mpp"), "lacks or misnames a field"),
+    ],
+)  # fmt: skip
+def test_descriptions_that_do_not_fit(path, change, message):
+    rewrite(path, change)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "not JSON", "{}"])
+def test_a_broken_description(path, text):
+    save_file(load_file(path), path, {"wsiseg": text})
+    with pytest.raises(CheckpointError, match="lacks or misnames a field"):
+        read_info(path)
+
+
+def test_missing_and_foreign_tensors_are_named(model, path):
+    tensors = load_file(path)
+    del tensors["logit_scale"]
+    tensors["visual.weight"] = torch.zeros(3)
+    plain = {k: v for k, v in vars(read_info(path)).items() if k != "sha256"} | {"format": 1}
+    save_file(tensors, path, {"wsiseg": json.dumps(plain)})
+    with pytest.raises(
+        CheckpointError,
+        match=r"logit_scale is missing, should be \(\); visual.weight is \(3,\), should be absent",
+    ):
+        load_checkpoint(path)
+
+
+def test_the_shipped_checkpoint_says_what_it_is_for():
+    _, info = load_checkpoint("tiny")
+    assert info.palette == PALETTES["bcss"]
+    assert (info.mpp, info.tile, info.encoder) == (0.5, 224, "tiny")
+    assert "not for real tissue" in info.note
+    assert find_checkpoint("tiny").stat().st_size < 4e6

@@ -1,0 +1,237 @@
+import gzip
+import hashlib
+import json
+import uuid
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from wsiseg.annotations import PALETTES, Annotations, Palette
+from wsiseg.errors import GeoJsonError
+from wsiseg.qupath import lint_geojson, read_geojson, write_geojson
+from wsiseg.qupath import write as write_module
+
+from .regions import HOLE, SQUARE, annotate, make_region, regions_of
+
+LABELS = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)),
+                elements=st.sampled_from([0, 1, 255]))  # fmt: skip
+SCALES = st.sampled_from([1.0, 2.0, 1.9775, 0.5, 8.0, 3.3333333])
+
+
+def write_slowly(annotations: Annotations) -> list:
+    """What `write_geojson` should write of valid regions, one plain step after the other."""
+    (sx, sy), (ox, oy) = annotations.scale, annotations.origin
+    return [
+        [
+            [[_round(x * sx - ox), _round(y * sy - oy)] for x, y in ring.tolist()]
+            for ring in (region.exterior, *region.holes)
+        ]
+        for region in annotations.regions
+    ]
+
+
+def test_the_template_of_the_facts(tmp_path):
+    region = make_region(holes=[HOLE], area=96, confidence=0.87)
+    annotations = annotate([region], provenance={"model": "tiny"}, origin=(3, 5))
+    path = write_geojson(annotations, tmp_path / "case.geojson")
+    document = json.loads(path.read_bytes())
+    assert list(document) == ["type", "wsiseg", "features"]
+    assert document["wsiseg"]["model"] == "tiny"
+    assert document["wsiseg"]["origin"] == [3, 5]
+    (feature,) = document["features"]
+    assert uuid.UUID(feature.pop("id")).version == 5
+    assert feature == {
+        "type": "Feature",
+        "geometry": {
+            "type": "Polygon",
+            "coordinates": [
+                [[-3, -5], [17, -5], [17, 15], [-3, 15], [-3, -5]],
+                [[1, -1], [1, 3], [5, 3], [5, -1], [1, -1]],
+            ],
+        },
+        "properties": {
+            "objectType": "annotation",
+            "name": "Tumor 1",
+            "classification": {"name": "Tumor", "color": [200, 0, 0]},
+            "isLocked": True,
+            "measurements": {"Area mm^2": 96 * 0.25e-6, "Mean confidence": 0.87},
+        },
+    }
+
+
+def test_numbers_are_compact(tmp_path):
+    region = make_region(confidence=1.0)
+    path = write_geojson(annotate([region], scale=(1.5, 1.234)), tmp_path / "a.geojson")
+    text = path.read_text()
+    assert "[[[0,0],[15,0],[15,12.34],[0,12.34],[0,0]]]" in text
+
+
+def test_text_that_looks_like_a_number_stays(tmp_path):
+    palette = Palette(("Grade 2.0, high",), ((1, 2, 3),))
+    annotations = Annotations("1.0, a].svs", palette, (make_region(),), (1.5, 1.5), 0.5)
+    (feature,) = read_geojson(write_geojson(annotations, tmp_path / "a.geojson"))
+    assert feature.class_name == "Grade 2.0, high"
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    name = b"caf\xe9.svs".decode("utf-8", "surrogateescape")
+    annotations = Annotations(name, PALETTES["bcss"], (make_region(),), (1.0, 1.0), 0.5)
+    path = write_geojson(annotations, tmp_path / "a.geojson")
+    assert json.loads(path.read_bytes())["wsiseg"]["slide"] == "caf\\udce9.svs"
+
+
+def test_an_empty_slide_gives_an_empty_collection(tmp_path):
+    path = write_geojson(annotate([]), tmp_path / "a.geojson")
+    assert json.loads(path.read_bytes())["features"] == []
+    assert lint_geojson(path) == []
+    assert read_geojson(path) == []
+
+
+def _round(value: float) -> float:
+    return float(np.round(value, 2))  # Python's own round takes halves another way
+
+
+@settings(max_examples=60, deadline=None)
+@given(LABELS, SCALES, st.tuples(st.integers(-9, 9), st.integers(0, 9)))
+def test_any_raster_is_written_exactly_and_lints_clean(tmp_path_factory, labels, scale, origin):
+    annotations = annotate(regions_of(labels), scale=(scale, scale), origin=origin)
+    path = write_geojson(annotations, tmp_path_factory.mktemp("any") / "a.geojson")
+    assert lint_geojson(path) == []
+    features = json.loads(path.read_bytes())["features"]
+    found = [feature["geometry"]["coordinates"] for feature in features]
+    assert found == write_slowly(annotations)
+    shapes = [feature.geometry for feature in read_geojson(path)]
+    areas = [region.area_px * scale * scale for region in annotations.regions]
+    # A ring's corners move by up to half a hundredth of a pixel.
+    limits = [0.005 * shape.length + 1e-9 for shape in shapes]
+    assert np.all(np.abs(shapely.area(shapes) - areas) <= limits)
+    assert [feature.class_name for feature in read_geojson(path)] == [
+        annotations.palette.names[region.label] for region in annotations.regions
+    ]
+
+
+def test_write_read_write_is_a_fixed_point(tmp_path):
+    labels = np.random.default_rng(3).choice(np.array([0, 1, 2, 255], np.uint8), (12, 12))
+    first = regions_of(labels)
+    path = write_geojson(annotate(first, scale=(1.0, 1.0)), tmp_path / "a.geojson")
+    again = [
+        make_region(
+            shapely.get_coordinates(feature.geometry.exterior),
+            [shapely.get_coordinates(ring) for ring in feature.geometry.interiors],
+            region.label, region.area_px, region.confidence,
+        )
+        for feature, region in zip(read_geojson(path), first, strict=True)
+    ]  # fmt: skip
+    second = write_geojson(annotate(again, scale=(1.0, 1.0)), tmp_path / "b.geojson")
+    assert second.read_bytes() == path.read_bytes()
+
+
+def test_ids_hang_on_the_region_alone(tmp_path):
+    one, two = make_region(), make_region(np.array(SQUARE) + 20)
+    turned = make_region(np.array([*SQUARE[2:], *SQUARE[1:3]]))
+
+    def ids(*regions):
+        path = write_geojson(annotate(regions), tmp_path / "a.geojson")
+        return [feature["id"] for feature in json.loads(path.read_bytes())["features"]]
+
+    assert ids(one, two) == ids(two, one)[::-1]
+    assert ids(one) == ids(turned), "the id must not hang on where the ring starts"
+    assert len({*ids(one, two, one)}) == 3
+    key = b"case.svs|Tumor|0,0|100"
+    name = uuid.UUID(bytes=_sha1_of(write_module._NAMESPACE + key)[:16], version=5)
+    assert ids(one) == [str(name)]
+
+
+def _sha1_of(data: bytes) -> bytes:
+    return hashlib.sha1(data).digest()
+
+
+def test_names_count_within_a_class(tmp_path):
+    regions = [make_region(label=label) for label in (0, 1, 0, 3, 0)]
+    names = [f.name for f in read_geojson(write_geojson(annotate(regions), tmp_path / "a.json"))]
+    assert names == ["Tumor 1", "Stroma 1", "Tumor 2", "Necrosis 1", "Tumor 3"]
+
+
+def test_gzip_is_reproducible_and_holds_the_same(tmp_path):
+    regions = [make_region(holes=[HOLE])]
+    plain = write_geojson(annotate(regions), tmp_path / "a.geojson")
+    packed = write_geojson(annotate(regions), tmp_path / "b.geojson.gz")
+    assert gzip.decompress(packed.read_bytes()) == plain.read_bytes()
+    assert packed.read_bytes()[3:8] == bytes(5), "no name and no time in the header"
+    assert lint_geojson(packed) == []
+
+
+def test_chunks_do_not_show(tmp_path, monkeypatch):
+    labels = np.random.default_rng(0).integers(0, 4, (20, 20)).astype(np.uint8)
+    annotations = annotate(regions_of(labels))
+    whole = write_geojson(annotations, tmp_path / "a.geojson").read_bytes()
+    monkeypatch.setattr(write_module, "_CHUNK_POINTS", 1)
+    pieces = write_geojson(annotations, tmp_path / "b.geojson").read_bytes()
+    assert pieces == whole
+
+
+def test_a_self_touching_outline_is_mended(tmp_path):
+    touching = [[0, 0], [2, 0], [2, 2], [4, 2], [4, 4], [2, 4], [2, 2], [0, 2], [0, 0]]
+    crossing = [[0, 0], [4, 4], [4, 0], [0, 4], [0, 0]]
+    regions = [make_region(touching, area=8), make_region(crossing, label=1, area=8)]
+    for scale in (2.0, 1.37):
+        path = write_geojson(annotate(regions, scale=(scale, scale)), tmp_path / "a.geojson")
+        assert lint_geojson(path) == []
+        shapes = [feature.geometry for feature in read_geojson(path)]
+        assert [shape.geom_type for shape in shapes] == ["MultiPolygon", "MultiPolygon"]
+        assert shapely.area(shapes) == pytest.approx([8 * scale**2, 8 * scale**2], abs=0.2)
+
+
+def test_only_what_rounds_to_nothing_is_left_out(tmp_path):
+    thin = [[0, 0], [100, 0], [100, 1], [0, 1], [0, 0]]
+    annotations = annotate([make_region(thin), make_region(label=2)], scale=(0.1, 0.001))
+    path = write_geojson(annotations, tmp_path / "a.geojson")
+    (feature,) = read_geojson(path)
+    assert feature.class_name == "Immune cells"
+    assert lint_geojson(path) == []
+
+
+def test_confidence_that_is_no_number_is_left_out(tmp_path):
+    region = make_region(confidence=float("nan"))
+    (feature,) = read_geojson(write_geojson(annotate([region]), tmp_path / "a.geojson"))
+    assert list(feature.properties["measurements"]) == ["Area mm^2"]
+
+
+@pytest.mark.parametrize("name", ["a.gz", "a.txt", "a", "a.geojson.zip"])
+def test_a_name_that_qupath_ignores_is_refused(tmp_path, name):
+    with pytest.raises(GeoJsonError, match=r"QuPath imports nothing from this name"):
+        write_geojson(annotate([make_region()]), tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "message"),
+    [
+        (annotate([make_region(SQUARE[:4])]), "last point is not its first"),
+        (annotate([make_region([[0, 0], [1, 1], [0, 0]])]), "has 3 points; it needs 4"),
+        (
+            Annotations("a", Palette((" ",), ((1, 2, 3),)), (make_region(),), (1.0, 1.0), 0.5),
+            r"blank or no text \[class-name\]",
+        ),
+        (
+            Annotations("a", Palette(("a\nb",), ((1, 2, 3),)), (make_region(),), (1.0, 1.0), 0.5),
+            r"holds a line break \[class-name\]",
+        ),
+    ],
+)
+def test_a_broken_rule_never_replaces_the_file(tmp_path, annotations, message):
+    path = tmp_path / "a.geojson"
+    path.write_text("as it was")
+    with pytest.raises(GeoJsonError, match=message) as caught:
+        write_geojson(annotations, path)
+    assert str(path) in str(caught.value)
+    assert path.read_text() == "as it was"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.geojson"], "a part file was left"
+
+
+def test_folders_are_made_and_replaced_files_keep_their_rights(tmp_path):
+    path = write_geojson(annotate([make_region()]), tmp_path / "a" / "b" / "c.geojson")
+    assert path.stat().st_mode & 0o444 == 0o444

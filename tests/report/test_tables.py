@@ -1,0 +1,147 @@
+import csv
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from wsiseg.report import write_tables
+
+GOOD = {
+    "slide": "a/case 1", "path": "/slides/a/case 1.svs", "status": "done", "mpp": 0.2528,
+    "mpp_source": "metadata", "tiles": 12, "seconds": 3.25, "tissue_mm2": 8.0, "Tumor_mm2": 2.0,
+    "Odd class_mm2": 6.0, "error": "",
+}  # fmt: skip
+FAILED = {"slide": "cut", "path": "cut.svs", "status": "failed", "seconds": 0.1,
+          "error": "=cut.svs: <script>alert('x')</script> & more"}  # fmt: skip
+MEASURED = [
+    {"slide": "a/case 1", "class": "Tumor", "area_mm2": 2.0, "fraction_of_tissue": 0.25,
+     "n_regions": 3, "mean_confidence": 0.8},
+    {"slide": "a/case 1", "class": "Odd class", "area_mm2": 6.0, "fraction_of_tissue": 0.75,
+     "n_regions": 1, "mean_confidence": ""},
+]  # fmt: skip
+
+
+def read_rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_columns_are_stable(tmp_path):
+    write_tables(tmp_path, [FAILED, GOOD], MEASURED)
+    header = (tmp_path / "summary.csv").read_text().splitlines()[0]
+    assert header == (
+        "slide,path,status,mpp,mpp_source,tiles,seconds,tissue_mm2,Tumor_mm2,Odd class_mm2,error"
+    )
+    header = (tmp_path / "measurements.csv").read_text().splitlines()[0]
+    assert header == "slide,class,area_mm2,fraction_of_tissue,n_regions,mean_confidence"
+    write_tables(tmp_path, [], [])
+    assert read_rows(tmp_path / "summary.csv") == []
+
+
+def test_rows_come_back(tmp_path):
+    write_tables(tmp_path, [GOOD, FAILED], MEASURED)
+    good, failed = read_rows(tmp_path / "summary.csv")
+    assert good == {name: "" if value == "" else f"{value}" for name, value in GOOD.items()} | {
+        "tissue_mm2": "8", "Tumor_mm2": "2", "Odd class_mm2": "6",
+    }  # fmt: skip
+    assert failed["tissue_mm2"] == ""
+    assert [row["area_mm2"] for row in read_rows(tmp_path / "measurements.csv")] == ["2", "6"]
+
+
+def test_what_was_read_from_a_table_can_be_written_again(tmp_path):
+    write_tables(tmp_path, [GOOD, FAILED], MEASURED)
+    names = ("summary.csv", "measurements.csv", "report.html")
+    first = [(tmp_path / name).read_bytes() for name in names]
+    write_tables(
+        tmp_path, read_rows(tmp_path / "summary.csv"), read_rows(tmp_path / "measurements.csv")
+    )
+    second = [(tmp_path / name).read_bytes() for name in names]
+    assert second[:2] == first[:2]
+    assert second[2].replace(b"&#x27;=cut", b"=cut") == first[2]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-x", "@sum", "\tx", '=HYPERLINK("x")'])
+def test_formulas_are_neutralised(tmp_path, text):
+    write_tables(tmp_path, [{**FAILED, "slide": text}], [])
+    assert read_rows(tmp_path / "summary.csv")[0]["slide"] == "'" + text
+
+
+@pytest.mark.parametrize("number", ["-0.5", "+3", "-1e-5"])
+def test_numbers_with_a_sign_stay(tmp_path, number):
+    write_tables(tmp_path, [{**GOOD, "tiles": number}], [])
+    assert read_rows(tmp_path / "summary.csv")[0]["tiles"] == number
+
+
+class _Page(HTMLParser):
+    """Tags, their attributes, and that every one is closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.found, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read_page(path):
+    page = _Page()
+    page.feed((path / "report.html").read_text(encoding="utf-8"))
+    page.close()
+    assert page.open == []
+    return page
+
+
+def test_the_page_is_whole_escaped_and_needs_nothing(tmp_path):
+    write_tables(tmp_path, [GOOD, FAILED], MEASURED)
+    page = read_page(tmp_path)
+    assert "script" not in {tag for tag, _ in page.found}
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?://|url\(|@import|<link", text)
+    shown = "".join(page.text)
+    for part in ("a/case 1", "done", "failed", "<script>alert('x')</script> & more", "8.00 mm²",
+                 "0.2528 (metadata)", "Odd class"):  # fmt: skip
+        assert part in shown
+
+
+def test_the_page_links_what_is_there(tmp_path):
+    for name in ("overlays/a/case 1.jpg", "geojson/a/case 1.geojson.gz"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"x")
+    write_tables(tmp_path, [GOOD, FAILED], MEASURED)
+    page = read_page(tmp_path)
+    links = {attrs.get("href") or attrs.get("src") for tag, attrs in page.found if tag in "a img"}
+    assert {"overlays/a/case%201.jpg", "geojson/a/case%201.geojson.gz"} <= links
+    assert sum(tag == "img" for tag, _ in page.found) == 1, "no picture of the failed slide"
+
+
+def test_the_bar_shares_add_up(tmp_path):
+    write_tables(tmp_path, [GOOD], MEASURED)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    shares = [float(share) for share in re.findall(r"flex:([\d.]+);background", text)]
+    assert shares == [0.25, 0.75, 0.25, 0.75]  # the run's bar and the slide's
+    assert "rgb(200,0,0)" in text
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    (tmp_path / "overlays").mkdir()
+    (tmp_path / "overlays" / f"{name}.jpg").write_bytes(b"x")
+    write_tables(tmp_path, [{**GOOD, "slide": name}], [])
+    assert read_rows(tmp_path / "summary.csv")[0]["slide"] == "caf\\udce9"
+    assert 'src="overlays/caf%E9.jpg"' in (tmp_path / "report.html").read_text()
+
+
+def test_no_slides_is_a_page_too(tmp_path):
+    write_tables(tmp_path, [], [])
+    assert "No slides yet." in "".join(read_page(tmp_path).text)
+    assert [file.name for file in sorted(tmp_path.iterdir())] == [
+        "measurements.csv", "report.html", "summary.csv",
+    ]  # fmt: skip

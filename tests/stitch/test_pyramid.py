@@ -1,0 +1,26 @@
+from collections import Counter
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from wsiseg.stitch.pyramid import halve_confidence, halve_labels
+
+sides = st.tuples(st.integers(1, 9), st.integers(1, 9))
+rasters = arrays(np.uint8, sides, elements=st.sampled_from([0, 1, 2, 255]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(labels=rasters)
+def test_labels_are_the_most_frequent_of_each_square(labels):
+    half = halve_labels(labels)
+    for y, x in np.ndindex(*half.shape):
+        votes = Counter(labels[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].ravel().tolist())
+        most = max(votes.values())
+        assert half[y, x] == min(label for label, count in votes.items() if count == most)
+
+
+def test_confidence_is_the_rounded_mean():
+    got = halve_confidence(np.array([[0, 1, 255], [2, 255, 255], [7, 8, 9]], np.uint8))
+    np.testing.assert_array_equal(got, [[65, 255], [8, 9]])

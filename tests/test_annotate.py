@@ -1,0 +1,183 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from wsiseg.demo.synthesis import synthesize_slide
+from wsiseg.qupath import lint_geojson
+
+from wsiseg.annotate import annotate, plan_jobs
+from wsiseg.config import Config
+from wsiseg.errors import ConfigError, SlideOpenError
+from wsiseg.store import SlideStore
+
+CONFIG = Config.model_validate({"tile": {"block": 448}})
+
+
+@pytest.fixture(scope="session")
+def slide(tmp_path_factory):
+    path = tmp_path_factory.mktemp("slide") / "one.svs"
+    synthesize_slide(path, width=3072, height=2560, seed=3)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(slide, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished")
+    (result,) = annotate(slide, out, CONFIG, executor="serial")
+    return out, result
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    files = [*out.glob("slides/**/*"), *out.glob("geojson/**/*")]
+    return {str(f.relative_to(out)): f.read_bytes() for f in files if f.is_file()}
+
+
+def test_polygons_lint_clean_and_equal_the_raster(finished):
+    out, result = finished
+    assert result.status == "done", result.error
+    path = out / "geojson" / "one.geojson"
+    assert not [f for f in lint_geojson(path) if f.severity == "error"]
+    store = SlideStore(out / "slides" / "one.zarr")
+    labels = store.read_labels(store.grid.box)
+    counts = np.bincount(labels.ravel(), minlength=256)
+    features = json.loads(path.read_bytes())["features"]
+    for label, name in enumerate(store.palette.names):
+        mine = [f for f in features if f["properties"]["classification"]["name"] == name]
+        area = sum(f["properties"]["measurements"]["Area mm^2"] for f in mine)
+        assert area * 1e6 / store.mpp**2 == pytest.approx(counts[label], abs=0.01)
+        assert result.class_mm2[name] == pytest.approx(area)
+
+
+def test_the_output_tree_is_whole(finished):
+    out, _ = finished
+    for name in ("summary.csv", "report.html", "measurements.csv", "qupath/import.groovy"):
+        assert (out / name).stat().st_size > 0
+    assert (out / "overlays" / "one.jpg").stat().st_size > 1000
+    assert len(list((out / "runs").glob("*.json"))) == 1
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes", "dask"])
+def test_executors_give_the_same_bytes(slide, finished, tmp_path, executor):
+    (result,) = annotate(slide, tmp_path, CONFIG, executor=executor, workers=2)
+    assert result.status == "done", result.error
+    assert contents(tmp_path) == contents(finished[0])
+
+
+@pytest.mark.parametrize("step", ["tile", "predict", "stitch"])
+def test_kill_and_resume_gives_the_same_bytes(slide, finished, tmp_path, step):
+    """kill -9 after a few blocks of a step; the same command again ends with the same hashes."""
+    code = (
+        "import sys, time\nfrom wsiseg.annotate import annotate\nfrom wsiseg.config import Config\n"
+        "def report(job, step, done, total):\n"
+        f"    if step == {step!r} and done >= 2:\n"
+        "        print('now', flush=True)\n        time.sleep(60)\n"
+        f"annotate({str(slide)!r}, {str(tmp_path)!r}, Config.model_validate("
+        "{'tile': {'block': 448}}), executor='serial', progress=report)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"now\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    before = contents(tmp_path)
+    seen: dict[str, list[int]] = {}
+
+    def report(job, name, done, total):
+        seen.setdefault(name, []).append(done)
+
+    (result,) = annotate(slide, tmp_path, CONFIG, executor="serial", progress=report)
+    assert result.status == "done", result.error
+    assert contents(tmp_path) == contents(finished[0])
+    assert min(seen[step]) >= 2, "finished blocks were done again"
+    marks = [key for key in before if f"done/{step}/c/" in key]
+    assert len(marks) >= 2
+
+
+def test_second_run_does_nothing(slide, finished):
+    out, _ = finished
+    store = out / "slides"
+    times = {f: f.stat().st_mtime_ns for f in store.rglob("c/**/*") if f.is_file()}
+    time.sleep(0.01)
+    annotate(slide, out, CONFIG, executor="serial")
+    assert times == {f: f.stat().st_mtime_ns for f in store.rglob("c/**/*") if f.is_file()}
+
+
+def test_a_bad_folder_does_not_end_the_batch(slide, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for sub in ("a", "b"):
+        (folder / sub).mkdir(parents=True)
+        (folder / sub / "same.svs").symlink_to(slide)
+    (folder / "good.svs").write_bytes(slide.read_bytes())
+    (folder / "cut.svs").write_bytes(slide.read_bytes()[:20_000])
+    (folder / "text.svs").write_text("I am no slide")
+    synthesize_slide(folder / "blank.svs", width=1024, height=1024, seed=1, tissue=False)
+    (folder / "b" / "same.svs").unlink()
+    (folder / "b" / "same.svs").write_bytes(slide.read_bytes() + b"\0")
+    results = annotate(folder, out, CONFIG, executor="serial", nested=True)
+    status = {result.slide: result.status for result in results}
+    assert status == {
+        "a/same": "done", "b/same": "done", "good": "done", "cut": "failed", "text": "failed",
+        "blank": "no tissue",
+    }  # fmt: skip
+    rows = {row["slide"]: row for row in csv.DictReader((out / "summary.csv").open())}
+    assert "cut.svs" in rows["cut"]["error"]
+    assert json.loads((out / "geojson" / "blank.geojson").read_bytes())["features"] == []
+    assert (out / "geojson" / "a" / "same.geojson").exists()
+    assert (out / "geojson" / "b" / "same.geojson").exists()
+
+
+def test_names_never_collide(tmp_path):
+    for name in ("x/s.svs", "x/s.tif", "y/s.svs"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    names = [job.name for job in plan_jobs([tmp_path / "x", tmp_path / "y"])]
+    assert len({name.casefold() for name in names}) == 3
+    nested = [job.name for job in plan_jobs([tmp_path], nested=True)]
+    assert nested == ["x/s.svs", "x/s.tif", "y/s"]
+
+
+def test_manifest_gives_mpp(tmp_path):
+    (tmp_path / "m.csv").write_text("slide,mpp\na.svs,0.25\n/abs/b.svs,\n")
+    jobs = plan_jobs([tmp_path / "m.csv"])
+    assert [(job.path, job.mpp) for job in jobs] == [
+        (tmp_path / "a.svs", 0.25), (Path("/abs/b.svs"), None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("file\na\n", "needs 'slide'"), ("slide,mpp\na,x\n", "line 2: mpp 'x'")]
+)
+def test_bad_manifests(tmp_path, text, message):
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        plan_jobs([tmp_path / "m.csv"])
+
+
+def test_missing_input_and_empty_folder(tmp_path):
+    with pytest.raises(SlideOpenError, match="does not exist"):
+        plan_jobs([tmp_path / "none.svs"])
+    with pytest.raises(SlideOpenError, match="holds no slide; use --nested"):
+        plan_jobs([tmp_path])
+
+
+def test_another_slide_of_that_name_is_refused(slide, finished, tmp_path):
+    other = tmp_path / "one.svs"
+    synthesize_slide(other, width=1024, height=1024, seed=9)
+    (result,) = annotate(other, finished[0], CONFIG, executor="serial")
+    assert result.status == "failed"
+    assert "another slide" in result.error
+
+
+def test_dry_run_writes_nothing(slide, tmp_path):
+    (result,) = annotate(slide, tmp_path / "out", CONFIG, dry_run=True)
+    assert result.status == "planned"
+    assert result.tiles == 7 * 6
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,43 @@
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from wsiseg.cli import app
+from wsiseg.config import Config
+
+run = CliRunner()
+
+
+def test_config_prints_what_is_set():
+    done = run.invoke(app, ["config", "--set", "stitch.crf.iterations=3", "--set", "tile.mpp=1"])
+    assert done.exit_code == 0
+    settled = Config.model_validate(yaml.safe_load(done.stdout))
+    assert (settled.stitch.crf.iterations, settled.tile.mpp) == (3, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["config", "--set", "tile.strid=1"], "did you mean 'stride'"),
+        (["annotate", "nowhere.svs", "-o", "out"], "nowhere.svs"),
+        (["info", "nowhere.svs"], "nowhere.svs"),
+        (["predict", "nowhere.zarr"], "nowhere.zarr"),
+    ],
+)
+def test_errors_are_one_line_and_exit_1(arguments, message):
+    done = run.invoke(app, arguments)
+    assert done.exit_code == 1
+    assert message in done.output.replace("\n", "")
+    assert "Traceback" not in done.output
+
+
+def test_doctor_names_the_readers():
+    done = run.invoke(app, ["doctor"])
+    assert done.exit_code == 0
+    assert "openslide" in done.stdout
+
+
+def test_every_command_is_documented():
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert command.callback.__doc__, command.callback.__name__

@@ -1,0 +1,246 @@
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from wsiseg.compute import open_executor
+from wsiseg.config import Config, digest_of
+from wsiseg.errors import CheckpointError, ConfigError, StoreError
+from wsiseg.grid import TileGrid
+from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from wsiseg.model.construct import ConStruct
+from wsiseg.model.encoders import load_encoder
+from wsiseg.model.threads import fixed_threads
+from wsiseg.predict import cam_side, open_device, predict_digest, predict_tiles
+from wsiseg.store import SlideStore
+
+TILE, STRIDE, BLOCK, HEIGHT, WIDTH = 64, 32, 128, 200, 300
+MASK_MPP = 8.0
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A model of random weights: what it says does not matter here, only where it is written."""
+    encoder = load_encoder("tiny")
+    torch.manual_seed(0)
+    model = ConStruct(encoder, ("a", "b", "c"))
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape)
+    info = CheckpointInfo(
+        "tiny", encoder.identity, ("a", "b", "c"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)),
+        ("a", "b", "c"), 1, mpp=0.5, tile=TILE,
+    )  # fmt: skip
+    return save_checkpoint(model, info, tmp_path_factory.mktemp("model") / "m.safetensors")
+
+
+@pytest.fixture
+def config(checkpoint):
+    return Config.model_validate(
+        {"predict": {"checkpoint": str(checkpoint), "batch_size": 5, "device": "cpu"}}
+    )
+
+
+def make_store(path, tissue=None, mpp=0.5, finished=True):
+    """A tiled slide of noise; `tissue` is a mask ``(13, 19)`` at 8 µm/px, all by default."""
+    grid = TileGrid(HEIGHT, WIDTH, TILE, STRIDE, BLOCK)
+    store = SlideStore.create(
+        path, grid, mpp, {"name": "s.svs", "identity": "x", "mpp": [mpp, mpp]}
+    )
+    mask = np.ones((13, 19), bool) if tissue is None else tissue
+    store.write_tissue(mask, MASK_MPP, digest_of("tissue"))
+    rng = np.random.default_rng(0)
+    for block in range(grid.n_blocks):
+        box = grid.block_box(block)
+        coarse = rng.integers(60, 256, (-(-box.height // 8), -(-box.width // 8), 3), dtype=np.uint8)
+        pixels = coarse.repeat(8, 0).repeat(8, 1)[: box.height, : box.width]
+        store.write_image(block, pixels)
+        if finished or block:
+            store.mark_done("tile", block, digest_of("tiles"))
+    return path
+
+
+def everything(path):
+    store = SlideStore(path)
+    return store.read_cams(slice(0, store.grid.rows), slice(0, store.grid.cols))
+
+
+def predict(path, config, kind="serial"):
+    with open_executor(kind, 2) as pool:
+        return predict_tiles(path, config, pool)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, checkpoint):
+    path = make_store(tmp_path_factory.mktemp("done") / "s.zarr")
+    settings = {"checkpoint": str(checkpoint), "batch_size": 5, "device": "cpu"}
+    return path, predict(path, Config.model_validate({"predict": settings}))
+
+
+def test_each_tile_gets_what_the_model_says_of_its_pixels(done, config, checkpoint):
+    store, (cams, logits) = SlideStore(done[0]), everything(done[0])
+    model, _ = load_checkpoint(checkpoint)
+    side = TILE // model.encoder.level_strides[model.encoder.cam_level]
+    assert cams.shape == (store.grid.rows, store.grid.cols, 3, side, side)
+    assert (cams.dtype, logits.dtype) == (np.float16, np.float32)
+    assert store.cam_palette.colors[1] == (4, 5, 6)
+    for row, col in [(0, 0), (3, 4), (store.grid.rows - 1, store.grid.cols - 1)]:
+        pixels = store.read_image(store.grid.tile_box(row, col))
+        with torch.inference_mode():
+            output = model(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255)
+        np.testing.assert_allclose(cams[row, col], output.cams[0], atol=0.02)
+        np.testing.assert_allclose(logits[row, col], output.logits[0], atol=0.002)
+    assert len(np.unique(logits[..., 0])) > 10, "tiles differ"
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes", "dask"])
+def test_executors_give_the_same_bytes(done, config, tmp_path, kind):
+    path = make_store(tmp_path / "s.zarr")
+    assert predict(path, config, kind) == done[1]
+    for got, want in zip(everything(path), everything(done[0]), strict=True):
+        assert got.tobytes() == want.tobytes()
+
+
+def test_glass_is_not_looked_at(config, tmp_path):
+    tissue = np.zeros((13, 19), bool)
+    tissue[5, 7] = True  # raster pixels 80..95, 112..127: inside tiles of rows 1, 2 and cols 2, 3
+    sparse = config.model_copy(
+        update={"tissue": config.tissue.model_copy(update={"min_fraction": 0.0})}
+    )
+    path = make_store(tmp_path / "s.zarr", tissue)
+    predict(path, sparse)
+    cams, logits = everything(path)
+    seen = np.isfinite(logits[..., 0])
+    assert sorted(zip(*np.nonzero(seen), strict=True)) == [(1, 2), (1, 3), (2, 2), (2, 3)]
+    assert (np.isfinite(cams).all(axis=(2, 3, 4)) == seen).all()
+    assert SlideStore(path).count_tiles() == 4
+
+
+def test_no_tissue_at_all_finishes(config, tmp_path):
+    path = make_store(tmp_path / "s.zarr", np.zeros((13, 19), bool))
+    predict(path, config)
+    assert SlideStore(path).count_tiles() == 0
+    assert SlideStore(path).finished("predict")
+
+
+def test_resumes_and_redoes(done, config, tmp_path):
+    path = make_store(tmp_path / "s.zarr")
+    calls = []
+    with open_executor() as pool:
+
+        def stop(step, count, total):
+            calls.append((step, count, total))
+            if count == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            predict_tiles(path, config, pool, stop)
+        predict_tiles(path, config, pool, lambda *call: calls.append(call))
+    total = SlideStore(path).grid.n_blocks
+    assert calls == [("predict", n, total) for n in (0, 1, 2, 2, *range(3, total + 1))]
+    for got, want in zip(everything(path), everything(done[0]), strict=True):
+        assert got.tobytes() == want.tobytes()
+    with open_executor() as pool:
+        calls.clear()
+        predict_tiles(path, config, pool, lambda *call: calls.append(call))
+        assert calls == [("predict", total, total)], "a second run does nothing"
+
+
+def test_digest_holds_what_decides_the_cams(done, config, tmp_path, checkpoint):
+    def changed(part, **values):
+        inner = getattr(config, part).model_copy(update=values)
+        return predict_digest(done[0], config.model_copy(update={part: inner}))
+
+    base = predict_digest(done[0], config)
+    assert base == done[1]
+    other = tmp_path / "other.safetensors"
+    model, info = load_checkpoint(checkpoint)
+    model.logit_scale.data += 1
+    save_checkpoint(model, info, other)
+    assert len({
+        base, changed("predict", tta=6), changed("predict", batch_size=4),
+        changed("tissue", min_fraction=0.5), changed("predict", checkpoint=str(other)),
+    }) == 5  # fmt: skip
+    assert changed("outline", min_area_um2=9.0) == base
+    twin = tmp_path / "twin.safetensors"
+    twin.write_bytes(checkpoint.read_bytes())
+    assert changed("predict", checkpoint=str(twin)) == base, "its bytes count, not its name"
+
+
+def test_six_augmentations_are_averaged(done, config, tmp_path):
+    path = make_store(tmp_path / "s.zarr")
+    settings = config.predict.model_copy(update={"tta": 6})
+    predict(path, config.model_copy(update={"predict": settings}))
+    (plain, _), (mean, logits) = everything(done[0]), everything(path)
+    assert 0 < np.abs(mean.astype(float) - plain.astype(float)).max() < 20
+    np.testing.assert_allclose(logits, mean.astype(float).mean((3, 4)), atol=0.01)
+
+
+def test_tiles_must_be_finished(config, tmp_path):
+    path = make_store(tmp_path / "s.zarr", finished=False)
+    with pytest.raises(StoreError, match="`wsiseg tile` did not finish here"):
+        predict(path, config)
+    with pytest.raises(StoreError, match="run `wsiseg tile` first"):
+        predict(tmp_path / "none.zarr", config)
+
+
+def test_other_scale_is_a_warning_that_names_both(config, tmp_path):
+    path = make_store(tmp_path / "s.zarr", mpp=1.0)
+    with pytest.warns(UserWarning, match=r"tiles have 1 µm/px, the checkpoint was trained at 0.5"):
+        predict(path, config)
+    near = make_store(tmp_path / "near.zarr", mpp=0.45)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict(near, config)
+
+
+def test_a_checkpoint_that_changes_during_the_run_is_refused(done, config, checkpoint, tmp_path):
+    from wsiseg.predict import _load_model
+
+    with pytest.raises(CheckpointError, match="is not the file that this run began with"):
+        _load_model(str(checkpoint), "0" * 64, "cpu")
+    assert (
+        _load_model(str(checkpoint), load_checkpoint(checkpoint)[1].sha256, "cpu")[0]
+        is (_load_model(str(checkpoint), load_checkpoint(checkpoint)[1].sha256, "cpu")[0])
+    ), "loaded once"
+
+
+def test_tile_must_fit_the_encoder(checkpoint):
+    model, info = load_checkpoint(checkpoint)
+    with pytest.raises(ConfigError, match=r"tile 225 is no multiple of 32, .* that works is 224"):
+        cam_side(225, model.encoder, info)
+
+
+def test_devices():
+    assert open_device("cpu") == torch.device("cpu")
+    assert open_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ConfigError, match="device 'gpu' is unknown; use auto, cpu, cuda"):
+        open_device("gpu")
+    with pytest.raises(ConfigError, match="device 'meta' is not supported"):
+        open_device("meta")
+    with pytest.raises(ConfigError, match="device 'cuda:99' is not there: torch sees"):
+        open_device("cuda:99")
+
+
+def test_fixed_threads_hold_in_every_thread_and_are_restored():
+    """Threads that start and end at other times must not set each other's count."""
+    before, barrier = torch.get_num_threads(), threading.Barrier(3)
+
+    def work(number):
+        seen = []
+        for _ in range(5):
+            barrier.wait()
+            with fixed_threads(1):
+                for _ in range(number + 1):  # leave at different times
+                    torch.ones(300, 300) @ torch.ones(300, 300)
+                seen.append(torch.get_num_threads())
+        return seen
+
+    with ThreadPoolExecutor(3) as pool:
+        assert {count for seen in pool.map(work, range(3)) for count in seen} == {1}
+    assert torch.get_num_threads() == before
+    with pytest.raises(KeyError), fixed_threads(before + 1):
+        raise KeyError
+    assert torch.get_num_threads() == before

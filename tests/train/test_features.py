@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import wsiseg.train.features as features
+from wsiseg.model.encoders import load_encoder, load_teacher
+from wsiseg.train.features import FrozenFeatures, turn
+from wsiseg.train.patches import Patches
+
+
+@pytest.fixture
+def patches(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    paths = tuple(tmp_path / f"{number}.png" for number in range(3))
+    return Patches(paths, np.eye(3, dtype=np.float32), 64)
+
+
+class Counting:
+    """The tiny student, counting how many images it is asked about."""
+
+    def __init__(self, equivariant: bool = True) -> None:
+        self.inner, self.seen, self.equivariant = load_encoder("tiny"), 0, equivariant
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def pyramid(self, images):
+        self.seen += len(images)
+        return self.inner.pyramid(images)
+
+
+def test_turn_covers_the_eight_views():
+    corner = torch.arange(4.0).view(1, 2, 2)
+    views = {tuple(turn(corner, f, q).flatten().tolist()) for f in (0, 1) for q in range(4)}
+    assert len(views) == 8
+    assert turn(corner, 1, 0).tolist() == [[[1, 0], [3, 2]]]
+
+
+BATCH, TURNS = torch.tensor([2, 0]), torch.tensor([[1, 3], [0, 1]])
+
+
+def test_kept_features_equal_those_of_the_turned_image(patches):
+    teacher = load_teacher("tiny")
+    kept = FrozenFeatures(Counting(), teacher, patches).read(BATCH, TURNS)
+    fresh = FrozenFeatures(Counting(equivariant=False), teacher, patches).read(BATCH, TURNS)
+    assert torch.equal(kept.images, fresh.images)
+    level = load_encoder("tiny").cam_level
+    assert kept.pyramid.keys() == fresh.pyramid.keys() == {level}
+    for a, b in ((kept.pyramid, fresh.pyramid), (kept.stages, fresh.stages)):
+        torch.testing.assert_close(a[level], b[level], rtol=2e-3, atol=2e-3)  # float16
+
+
+def test_each_patch_is_looked_at_once(patches):
+    encoder = Counting()
+    source = FrozenFeatures(encoder, None, patches)
+    first = source.read(torch.tensor([0, 1]), torch.zeros(2, 2, dtype=torch.int64))
+    source.read(torch.tensor([1, 2]), torch.zeros(2, 2, dtype=torch.int64))
+    again = source.read(torch.tensor([0, 1]), torch.zeros(2, 2, dtype=torch.int64))
+    assert encoder.seen == 3
+    assert first.stages == {}
+    assert all(torch.equal(first.pyramid[i], again.pyramid[i]) for i in first.pyramid)
+
+
+def test_what_does_not_fit_is_computed_again_and_is_the_same(patches, monkeypatch):
+    want = FrozenFeatures(Counting(), None, patches).read(BATCH, TURNS)
+    monkeypatch.setattr(features, "_CACHE_BYTES", 0)
+    encoder = Counting()
+    source = FrozenFeatures(encoder, None, patches)
+    for _ in range(2):
+        got = source.read(BATCH, TURNS)
+        assert all(torch.equal(got.pyramid[i], want.pyramid[i]) for i in want.pyramid)
+    assert encoder.seen == 4

@@ -1,0 +1,117 @@
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsiseg.config import TrainConfig
+from wsiseg.errors import ConfigError, DataError
+from wsiseg.model.checkpoint import load_checkpoint
+from wsiseg.train import Patches, load_patches, train_model
+from wsiseg.train.loop import poly_rate
+
+CONFIG = TrainConfig(
+    classes=("Pink", "Blue"), epochs=16, batch_size=8, learning_rate=0.01, mpp=0.25,
+    colors=((255, 0, 255), (0, 0, 255)),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    """Pink and blue halves: which colour shows is the label."""
+    folder, rng = tmp_path_factory.mktemp("patches"), np.random.default_rng(0)
+    colors = {"Pink": (230, 150, 190), "Blue": (120, 90, 170)}
+    rows = ["image,labels"]
+    for number, names in enumerate([("Pink", "Pink"), ("Blue", "Blue"), ("Pink", "Blue")] * 8):
+        pixels = rng.normal(0, 6, (64, 64, 3))
+        pixels[:, :32] += colors[names[0]]
+        pixels[:, 32:] += colors[names[1]]
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,{';'.join(names)}")
+    (folder / "patches.csv").write_text("\n".join(rows))
+    return load_patches(folder / "patches.csv", CONFIG.classes)
+
+
+@pytest.fixture(scope="module")
+def trained(patches, tmp_path_factory):
+    calls = []
+    out = tmp_path_factory.mktemp("out") / "m.safetensors"
+    path = train_model(patches, CONFIG, out, lambda *call: calls.append(call), note="toy")
+    return path, calls
+
+
+def test_labels_alone_teach_where_things_are(patches, trained):
+    model, _ = load_checkpoint(trained[0])
+    images = torch.from_numpy(patches.read([0, 1, 2])).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        output = model(images)
+    assert (output.logits > 0).tolist() == [[True, False], [False, True], [True, True]]
+    winner = output.cams[2].argmax(0)
+    assert not winner[:, :3].any(), "the pink half is pink"
+    assert winner[:, 5:].all(), "the blue half is blue"
+
+
+def test_the_checkpoint_remembers_how_it_was_made(trained):
+    _, info = load_checkpoint(trained[0])
+    assert info.names == CONFIG.classes
+    assert info.colors == CONFIG.colors
+    assert info.prompts == ("Pink regions", "Blue regions")
+    assert (info.mpp, info.tile, info.note) == (0.25, 64, "toy")
+    assert TrainConfig.model_validate(info.config) == CONFIG
+
+
+def test_progress_and_losses_cover_every_step(trained):
+    path, calls = trained
+    assert calls == [("train", step, 48) for step in range(1, 49)]
+    rows = list(csv.DictReader(path.with_name("m.safetensors.csv").open()))
+    assert [int(row["step"]) for row in rows] == list(range(48))
+    for row in rows:
+        parts = [float(row[name]) for name in ("classes", "structure", "contrast")]
+        want = parts[0] + CONFIG.struct_weight * parts[1] + CONFIG.contrast_weight * parts[2]
+        assert float(row["total"]) == pytest.approx(want, rel=1e-4)
+    assert float(rows[-1]["classes"]) < 0.5 * float(rows[0]["classes"])
+    assert float(rows[0]["learning_rate"]) == CONFIG.learning_rate
+    assert float(rows[-1]["learning_rate"]) == pytest.approx(CONFIG.learning_rate / 48, rel=1e-4)
+
+
+def test_training_repeats_bit_by_bit_and_leaves_torch_as_it_was(patches, tmp_path):
+    config = CONFIG.model_copy(update={"epochs": 1})
+    threads = torch.get_num_threads()
+    first = train_model(patches, config, tmp_path / "a.safetensors").read_bytes()
+    torch.manual_seed(999)  # the caller's random state is neither used nor disturbed
+    want = torch.rand(1)
+    torch.manual_seed(999)
+    second = train_model(patches, config, tmp_path / "b.safetensors").read_bytes()
+    assert torch.rand(1) == want
+    assert first == second
+    assert torch.get_num_threads() == threads
+    other = config.model_copy(update={"seed": 1})
+    assert train_model(patches, other, tmp_path / "c.safetensors").read_bytes() != first
+
+
+def test_losses_can_be_switched_off(patches, tmp_path):
+    config = CONFIG.model_copy(update={"epochs": 1, "struct_weight": 0.0, "contrast_weight": 0.0})
+    path = train_model(patches, config, tmp_path / "m.safetensors")
+    rows = list(csv.DictReader(path.with_name("m.safetensors.csv").open()))
+    assert {row["structure"] + row["contrast"] for row in rows} == {"00"}
+
+
+def test_poly_rate_falls_in_a_line():
+    assert [poly_rate(step, 4) for step in range(4)] == [1, 0.75, 0.5, 0.25]
+
+
+def test_what_does_not_fit_is_refused(patches, tmp_path):
+    def train(given, **changes):
+        train_model(given, CONFIG.model_copy(update=changes), tmp_path / "m.safetensors")
+
+    with pytest.raises(DataError, match="labelled with 2 classes, the settings name 3"):
+        train(patches, classes=("a", "b", "c"), colors=())
+    odd = Patches(patches.paths, patches.labels, 100)
+    with pytest.raises(DataError, match=r"100 px a side; .* multiple of 32, the nearest is 96"):
+        train(odd)
+    with pytest.raises(ConfigError, match="prompts has 1 entries for 2 classes"):
+        train(patches, prompts=("one",))
+    with pytest.raises(ConfigError, match="colors has 1 entries for 2 classes"):
+        train(patches, colors=((0, 0, 0),))
+    assert not list(tmp_path.iterdir())

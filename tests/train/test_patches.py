@@ -1,0 +1,126 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsiseg.errors import DataError
+from wsiseg.train import load_patches
+
+CLASSES = ("Tumor", "Stroma", "Immune cells", "Necrosis")
+BCSS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "mini_bcss" / "train"
+
+
+def image(path: Path, width: int = 32, height: int = 32, value: int = 7) -> Path:
+    path.parent.mkdir(exist_ok=True, parents=True)
+    Image.fromarray(np.full((height, width, 3), value, np.uint8)).save(path)
+    return path
+
+
+def table(folder: Path, text: str) -> Path:
+    path = folder / "patches.csv"
+    path.write_text(text)
+    return path
+
+
+def test_flag_columns(tmp_path):
+    image(tmp_path / "a.png", value=3)
+    image(tmp_path / "sub" / "b.png", value=9)
+    csv = table(tmp_path, "image,B,A\na.png,0,1\nsub/b.png,1,1\n")
+    patches = load_patches(csv, ("A", "B"))
+    assert len(patches) == 2
+    assert patches.labels.tolist() == [[1, 0], [1, 1]]
+    assert patches.side == 32
+    pixels = patches.read([1, 0])
+    assert pixels.shape == (2, 32, 32, 3)
+    assert pixels[:, 0, 0, 0].tolist() == [9, 3]
+
+
+def test_label_column(tmp_path):
+    image(tmp_path / "a.png")
+    image(tmp_path / "b.png")
+    csv = table(tmp_path, "labels,image,by\nTumor; Immune cells,a.png,me\nStroma;Necrosis,b.png,\n")
+    assert load_patches(csv, CLASSES).labels.tolist() == [[1, 0, 1, 0], [0, 1, 0, 1]]
+
+
+def test_folder_reads_the_digits_of_the_base_name(tmp_path):
+    folder = tmp_path / "set[11]"
+    image(folder / "x_MPP-0.2500+1[10].png")
+    image(folder / "y[01].JPG")
+    (folder / "readme.txt").write_text("not an image")
+    assert load_patches(folder, ("A", "B")).labels.tolist() == [[1, 0], [0, 1]]
+
+
+def test_bcss_folder():
+    if not BCSS.is_dir():
+        pytest.skip("shared/reference/mini_bcss is not beside the checkout")
+    patches = load_patches(BCSS, CLASSES)
+    assert patches.labels.tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 1]]
+    assert patches.side == 224
+
+
+def test_one_error_lists_every_problem(tmp_path):
+    image(tmp_path / "good.png")
+    image(tmp_path / "fine.png")
+    image(tmp_path / "wide.png", width=40)
+    image(tmp_path / "big.png", 48, 48)
+    whole = image(tmp_path / "whole.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.png").write_text("no image")
+    rows = [
+        "good.png,1,0", "fine.png,0,1", "none.png,1,0", "wide.png,1,0", "big.png,1,0",
+        "cut.png,1,0", "text.png,1,0", "good.png,2,", "good.png,yes,0",
+    ]  # fmt: skip
+    csv = table(tmp_path, "image,A,B\n" + "\n".join(rows) + "\n")
+    with pytest.raises(DataError) as caught:
+        load_patches(csv, ("A", "B"))
+    message = str(caught.value)
+    assert "7 problem(s)" in message
+    for part in (
+        "line 4, none.png: no such image",
+        "line 5, wide.png: is 40 x 32 px; patches are square and of one size (most are 32 x 32)",
+        "line 6, big.png: is 48 x 48 px",
+        "line 7, cut.png: cannot be read",
+        "line 8, text.png: cannot be read",
+        "line 9: A = '2', B = ''; a class is 0 or 1",
+        "line 10: A = 'yes'",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,labels\na.png,Tumour\n", r"line 2: unknown class \['Tumour'\]; known are"),
+        ("file,labels\na.png,Tumor\n", r"has the columns \['file', 'labels'\]; needs image"),
+        ("image,Tumor,Stroma\na.png,1,0\n", "needs image and either labels or Tumor, Stroma"),
+        ("image,Tumor,Stroma,Immune cells,Necrosis,Fat\na.png,1,0,0,0,0\n", "'Fat'"),
+        ("image,labels\n", "holds no patch"),
+        ("labels,image\nTumor\n", "line 2, : no such image"),
+        ("", "holds no patch"),
+        ("image,labels\na.png,Tumor;Stroma;Immune cells\n", "no patch shows 'Necrosis'"),
+    ],
+)  # fmt: skip
+def test_bad_tables(tmp_path, text, message):
+    image(tmp_path / "a.png")
+    with pytest.raises(DataError, match=message):
+        load_patches(table(tmp_path, text), CLASSES)
+
+
+def test_not_text(tmp_path):
+    (tmp_path / "patches.csv").write_bytes(b"image\xff\xfe,labels\n")
+    with pytest.raises(DataError, match="cannot be read as CSV"):
+        load_patches(tmp_path / "patches.csv", CLASSES)
+
+
+def test_bad_folders(tmp_path):
+    with pytest.raises(DataError, match="does not exist; give a CSV"):
+        load_patches(tmp_path / "none", CLASSES)
+    with pytest.raises(DataError, match="holds no patch"):
+        load_patches(tmp_path, CLASSES)
+    image(tmp_path / "a[10].png")
+    image(tmp_path / "b.png")
+    with pytest.raises(DataError) as caught:
+        load_patches(tmp_path, CLASSES)
+    assert "a[10].png: has 2 digits in brackets; 4 of 0 or 1 are needed" in str(caught.value)
+    assert "b.png: has no digits in brackets" in str(caught.value)

@@ -1,0 +1,326 @@
+"""The command line: each command is its options and one call."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from wsiseg import __version__
+from wsiseg.config import Config, load_config, parse_config
+from wsiseg.errors import WsisegError
+
+if TYPE_CHECKING:
+    from wsiseg.annotate import Job, SlideResult
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Tissue maps of whole slides from patch labels, as polygons for QuPath.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+_out = Console()
+_err = Console(stderr=True)
+
+Inputs = Annotated[list[Path], typer.Argument(help="Slides, folders of slides, or CSV manifests.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="YAML settings; see `wsiseg config`.")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="One setting, as stitch.refine=false.")
+]
+MppOverride = Annotated[
+    float | None, typer.Option(help="Level-0 µm/px to use instead of the metadata.")
+]
+Executor = Annotated[
+    str, typer.Option(help="serial, threads, processes, dask, or a scheduler's tcp://HOST:PORT.")
+]
+Workers = Annotated[int | None, typer.Option(help="Workers; the number of cores if not given.")]
+StorePath = Annotated[Path, typer.Argument(help="A slide's .zarr store.")]
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Show an error of ours as one line, and exit with 1."""
+    try:
+        yield
+    except WsisegError as error:
+        _err.print(f"error: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(1) from error
+
+
+def _configure(path: Path | None, settings: list[str] | None, mpp: float | None) -> Config:
+    data = load_config(path, Config).model_dump()
+    for setting in settings or []:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--set {setting!r} needs the form step.name=value")
+        *parents, leaf = name.split(".")
+        target = data
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[leaf] = yaml.safe_load(value)
+    if mpp is not None:
+        data["slide"]["mpp_override"] = mpp
+    return parse_config(data, Config, "the command line")
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress bars with rate and time left on standard error; nothing if it is no terminal."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=_err, disable=not _err.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(step: str, done: int, total: int) -> None:
+            if done >= total:  # a batch has thousands of steps: what is finished leaves the screen
+                if step in tasks:
+                    bars.remove_task(tasks.pop(step))
+                return
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=total, rate="")
+            speed = bars.tasks[bars.task_ids.index(tasks[step])].speed
+            rate = f"{speed:.1f}/s" if speed else ""
+            bars.update(tasks[step], completed=done, total=total, rate=rate)
+
+        yield report
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        _out.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def annotate(
+    inputs: Inputs,
+    out: Out,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    mpp_override: MppOverride = None,
+    executor: Executor = "threads",
+    workers: Workers = None,
+    nested: Annotated[bool, typer.Option(help="Search folders within folders.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Redo the given slides.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
+) -> None:
+    """Tile, segment, stitch and outline slides; resumes what was interrupted."""
+    from wsiseg.annotate import annotate as run
+
+    with _errors(), _bars() as bars:
+
+        def report(job: Job, step: str, done: int, total: int) -> None:
+            bars(step if step == "slides" else f"{job.name}: {step}", done, total)
+
+        results = run(
+            inputs, out, _configure(config, settings, mpp_override), executor=executor,
+            workers=workers, nested=nested, overwrite=overwrite, dry_run=dry_run, progress=report,
+        )  # fmt: skip
+    _print_results(results)
+    if any(result.status == "failed" for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def tile(
+    slide: Annotated[Path, typer.Argument(help="A slide.")],
+    store: Annotated[Path, typer.Option("--out", "-o", help="The .zarr store to write.")],
+    config: ConfigFile = None,
+    settings: Settings = None,
+    mpp_override: MppOverride = None,
+    executor: Executor = "threads",
+    workers: Workers = None,
+) -> None:
+    """Find the tissue of one slide and stream its tiles into a Zarr store."""
+    from wsiseg.compute import open_executor
+    from wsiseg.tile import tile_slide
+
+    with _errors(), _bars() as bars, open_executor(executor, workers) as pool:
+        tile_slide(slide, store, _configure(config, settings, mpp_override), pool, bars)
+
+
+@app.command()
+def predict(
+    store: StorePath,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    executor: Executor = "threads",
+    workers: Workers = None,
+) -> None:
+    """Run the model over a store's tiles and keep the CAMs in it."""
+    from wsiseg.compute import open_executor
+    from wsiseg.predict import predict_tiles
+
+    with _errors(), _bars() as bars, open_executor(executor, workers) as pool:
+        predict_tiles(store, _configure(config, settings, None), pool, bars)
+
+
+@app.command()
+def stitch(
+    store: StorePath,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    executor: Executor = "threads",
+    workers: Workers = None,
+) -> None:
+    """Blend a store's CAMs into label and confidence rasters."""
+    from wsiseg.compute import open_executor
+    from wsiseg.stitch import stitch_labels
+
+    with _errors(), _bars() as bars, open_executor(executor, workers) as pool:
+        stitch_labels(store, _configure(config, settings, None), pool, bars)
+
+
+@app.command()
+def export(
+    store: StorePath,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .geojson(.gz) file to write.")],
+    config: ConfigFile = None,
+    settings: Settings = None,
+    executor: Executor = "threads",
+    workers: Workers = None,
+) -> None:
+    """Outline a store's regions and write them as GeoJSON."""
+    from wsiseg.compute import open_executor
+    from wsiseg.outline import outline_regions
+    from wsiseg.qupath import write_geojson
+
+    with _errors(), _bars() as bars, open_executor(executor, workers) as pool:
+        annotations = outline_regions(store, _configure(config, settings, None), pool, bars)
+        write_geojson(annotations, out)
+    _out.print(f"{out}: {len(annotations.regions)} regions")
+
+
+@app.command()
+def info(
+    slide: Annotated[Path, typer.Argument(help="A slide.")], mpp_override: MppOverride = None
+) -> None:
+    """Show what is known about one slide."""
+    from wsiseg.config import SlideConfig
+    from wsiseg.slide import open_slide
+
+    with _errors(), open_slide(slide, SlideConfig(mpp_override=mpp_override)) as opened:
+        facts = {
+            "reader": opened.reader,
+            "vendor": opened.vendor,
+            "size": f"{opened.size.width} x {opened.size.height} px",
+            "mpp": f"{opened.mpp.x:g} x {opened.mpp.y:g} ({opened.mpp_source})",
+            "bounds": "x {} y {} width {} height {}".format(*opened.bounds),
+            "levels": ", ".join(f"{s.width} x {s.height}" for s in opened.level_sizes),
+            "associated images": ", ".join(opened.associated) or "none",
+        }
+    _print_facts(facts)
+
+
+@app.command()
+def lint(
+    files: Annotated[list[Path], typer.Argument(help="GeoJSON files, ours or others'.")],
+) -> None:
+    """Check GeoJSON files against every rule that QuPath's importer has."""
+    from wsiseg.qupath import lint_geojson
+
+    failed = False
+    with _errors():
+        for file in files:
+            findings = lint_geojson(file)
+            failed |= any(finding.severity == "error" for finding in findings)
+            for finding in findings:
+                _out.print(f"{file}: {finding}", markup=False, highlight=False)
+            if not findings:
+                _out.print(f"{file}: clean")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("config")
+def show_config(config: ConfigFile = None, settings: Settings = None) -> None:
+    """Print the resolved settings as YAML."""
+    with _errors():
+        resolved = _configure(config, settings, None).model_dump(mode="json")
+    sys.stdout.write(yaml.safe_dump(resolved, sort_keys=False))
+
+
+@app.command()
+def train(
+    patches: Annotated[Path, typer.Argument(help="CSV of patches, or a BCSS-WSSS folder.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The checkpoint (.safetensors) to write.")
+    ],
+    config: ConfigFile = None,
+) -> None:
+    """Train on patch labels (no masks needed)."""
+    from wsiseg.config import TrainConfig
+    from wsiseg.train import load_patches, train_model
+
+    with _errors(), _bars() as bars:
+        settled = load_config(config, TrainConfig)
+        train_model(load_patches(patches, settled.classes), settled, out, bars)
+    _out.print(f"{out}")
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"),
+    quick: Annotated[bool, typer.Option(help="Small slides, for a check in seconds.")] = False,
+    workers: Workers = None,
+) -> None:
+    """Make two synthetic slides, train on patch labels of one, annotate and score the other."""
+    from wsiseg.demo.run import run_demo
+
+    with _errors(), _bars() as bars:
+        figures = run_demo(out, quick=quick, workers=workers, progress=bars)
+    _print_facts(
+        {
+            name: json.dumps(value) if isinstance(value, dict | list) else value
+            for name, value in figures.items()
+        }
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is missing, and what to do about it."""
+    from wsiseg.doctor import check_installation
+
+    table = Table("part", "found", "what to do")
+    for row in check_installation():
+        table.add_row(*row)
+    _out.print(table)
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        table.add_row(name, str(value))
+    _out.print(table)
+
+
+def _print_results(results: list[SlideResult]) -> None:
+    table = Table("slide", "status", "mpp", "tiles", "seconds", "tissue mm²")
+    for result in results:
+        table.add_row(
+            result.slide, result.status, f"{result.mpp:g}" if result.mpp else "",
+            str(result.tiles), f"{result.seconds:.1f}", f"{result.tissue_mm2:.2f}",
+        )  # fmt: skip
+    _out.print(table)
+    for result in results:
+        if result.error:
+            _err.print(f"failed: {result.error}", style="red", markup=False, highlight=False)

@@ -1,0 +1,60 @@
+"""The picture that shows how the demo did: the slide, its truth and its map side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from wsiseg.annotations import BACKGROUND, Palette
+from wsiseg.atomic import open_atomic
+from wsiseg.demo.layout import Truth
+from wsiseg.slide import open_slide
+from wsiseg.store import SlideStore
+
+__all__ = ["write_compare"]
+
+_WIDEST = 900  # of one panel, pixels
+_HEADER = 28
+_GAP = 12
+
+Picture = NDArray[np.uint8]
+
+
+def write_compare(slide: str | Path, store: SlideStore, truth: Truth, path: str | Path) -> None:
+    """Write a PNG of the slide, its truth and its map, with the classes' colours named."""
+    step = -(-truth.labels.shape[1] // _WIDEST)
+    shown, palette = truth.labels[::step, ::step], store.palette
+    height, width = shown.shape
+    with open_slide(slide) as opened:
+        whole = opened.bounds._replace(x=0, y=0, width=width, height=height)
+        pixels = opened.read(whole, truth.mpp * step)
+    mapped = store.read_labels(store.grid.box)[::step, ::step]
+    panels = [pixels, _paint(shown, palette), _paint(mapped, palette)]
+    sheet = np.full((height + 2 * _HEADER, 3 * width + 2 * _GAP, 3), 255, np.uint8)
+    for number, panel in enumerate(panels):
+        left = number * (width + _GAP)
+        sheet[_HEADER : _HEADER + height, left : left + width] = panel
+    picture = Image.fromarray(sheet)
+    _write_words(picture, palette, width + _GAP)
+    with open_atomic(path) as file:
+        picture.save(file, "png", optimize=True)
+
+
+def _paint(labels: Picture, palette: Palette) -> Picture:
+    colors = np.full((BACKGROUND + 1, 3), 240, np.uint8)
+    colors[: len(palette)] = palette.colors
+    return colors[labels]
+
+
+def _write_words(picture: Image.Image, palette: Palette, pitch: int) -> None:
+    draw = ImageDraw.Draw(picture)
+    for number, title in enumerate(("slide", "truth", "wsiseg")):
+        draw.text((number * pitch + 4, 4), title, fill="black", font_size=16)
+    x, y = 4.0, picture.height - _HEADER + 6
+    for name, color in zip(palette.names, palette.colors, strict=True):
+        draw.rectangle((x, y, x + 14, y + 14), fill=color)
+        draw.text((x + 20, y - 2), name, fill="black", font_size=15)
+        x += 44 + draw.textlength(name, font_size=15)

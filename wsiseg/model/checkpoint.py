@@ -1,0 +1,187 @@
+"""Checkpoints: the trained tensors and what they were trained for, as safetensors. No pickle.
+
+The frozen encoder is not inside; it is made again by its name, and its identity is checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from wsiseg.annotations import Palette
+from wsiseg.atomic import open_atomic
+from wsiseg.errors import CheckpointError
+from wsiseg.model.construct import ConStruct
+from wsiseg.model.encoders import load_encoder
+
+__all__ = [
+    "FORMAT",
+    "CheckpointInfo",
+    "find_checkpoint",
+    "load_checkpoint",
+    "read_info",
+    "save_checkpoint",
+    "trained_state",
+]
+
+FORMAT = 1
+"""Version of the layout of a checkpoint."""
+
+SHIPPED = {"tiny": Path(__file__).with_name("tiny.safetensors")}
+"""Checkpoints inside the package, by name."""
+
+_FROZEN = ("encoder.", "teacher.")
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint says about itself."""
+
+    encoder: str
+    """Name of the frozen pair in `ENCODERS`."""
+    identity: str
+    """`Encoder.identity` that it was trained on."""
+    names: tuple[str, ...]
+    """Class names, in label order."""
+    colors: tuple[tuple[int, int, int], ...]
+    """RGB of each class."""
+    prompts: tuple[str, ...]
+    """The text of each class that its prototypes began as."""
+    prototypes_per_class: int
+    """k."""
+    mpp: float
+    """µm/px of the training patches."""
+    tile: int
+    """Side of the training patches, pixels."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The `TrainConfig` that made it."""
+    note: str = ""
+    """What the user should know before trusting it."""
+    sha256: str = ""
+    """Of the file; filled in on loading."""
+
+    @property
+    def palette(self) -> Palette:
+        """Names and colours of the classes."""
+        return Palette(self.names, self.colors)
+
+
+def find_checkpoint(name_or_path: str | Path) -> Path:
+    """The file of a shipped checkpoint's name, or of a path.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such file.
+    """
+    path = SHIPPED.get(str(name_or_path), Path(name_or_path))
+    if not path.is_file():
+        known = ", ".join(sorted(SHIPPED))
+        raise CheckpointError(
+            f"{name_or_path}: no such checkpoint; give the path of a .safetensors file, or {known}"
+        )
+    return path
+
+
+def save_checkpoint(model: ConStruct, info: CheckpointInfo, path: str | Path) -> Path:
+    """Write the trained tensors and `info`; the file appears whole or not at all."""
+    path = Path(path)
+    plain = asdict(info)
+    del plain["sha256"]
+    metadata = {"wsiseg": json.dumps({"format": FORMAT, **plain}, sort_keys=True)}
+    with open_atomic(path) as file:
+        file.write(save_tensors(trained_state(model), metadata))
+    return path
+
+
+def read_info(name_or_path: str | Path) -> CheckpointInfo:
+    """What a checkpoint says about itself, without loading its encoder.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, not safetensors, or not a checkpoint of this format.
+    """
+    path = find_checkpoint(name_or_path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: is not a safetensors file ({error})") from error
+    if "wsiseg" not in metadata:
+        raise CheckpointError(f"{path}: was not written by wsiseg (its metadata lack 'wsiseg')")
+    return _parse(path, metadata["wsiseg"])
+
+
+def _parse(path: Path, text: str) -> CheckpointInfo:
+    try:
+        plain = json.loads(text)
+        version = plain.pop("format")
+        if version != FORMAT:
+            raise CheckpointError(f"{path}: has format {version}, this wsiseg reads {FORMAT}")
+        for name in ("names", "prompts"):
+            plain[name] = tuple(plain[name])
+        plain["colors"] = tuple((r, g, b) for r, g, b in plain["colors"])
+        info = CheckpointInfo(**plain, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: lacks or misnames a field ({error})") from error
+    if not len(info.names) == len(info.colors) == len(info.prompts):
+        raise CheckpointError(
+            f"{path}: names {len(info.names)} classes but {len(info.colors)} colours and "
+            f"{len(info.prompts)} prompts"
+        )
+    return info
+
+
+def load_checkpoint(name_or_path: str | Path) -> tuple[ConStruct, CheckpointInfo]:
+    """The model, in evaluation mode on the CPU, and what its checkpoint says.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, is no checkpoint, was trained on another version of the encoder,
+        or its tensors do not fit the classes and the encoder that it names.
+    """
+    info = read_info(name_or_path)
+    path = find_checkpoint(name_or_path)
+    encoder = load_encoder(info.encoder)
+    if encoder.identity != info.identity:
+        raise CheckpointError(
+            f"{path}: was trained on encoder {info.identity!r}, this wsiseg has "
+            f"{encoder.identity!r}; train it anew"
+        )
+    model = ConStruct(encoder, info.prompts, prototypes_per_class=info.prototypes_per_class)
+    _fill(model, load_tensors(path.read_bytes()), path)
+    return model.eval(), info
+
+
+def trained_state(model: ConStruct) -> dict[str, Tensor]:
+    """The tensors that training changes, by name: all but the frozen encoders'."""
+    return {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(_FROZEN)
+    }
+
+
+def _fill(model: ConStruct, tensors: dict[str, Tensor], path: Path) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in trained_state(model).items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    problems = [
+        f"{name} is {found.get(name, 'missing')}, should be {wanted.get(name, 'absent')}"
+        for name in sorted(wanted.keys() | found.keys())
+        if wanted.get(name) != found.get(name)
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{path}: its tensors do not fit its {model.classes} classes: {'; '.join(problems)}"
+        )
+    model.load_state_dict(tensors, strict=False)

@@ -1,0 +1,138 @@
+"""The fully connected CRF of Kraehenbuehl and Koltun (2011): one function, back ends by name.
+
+`triton` and `torch` sum exactly over a window of blocks, `numba` filters on a permutohedral
+lattice, `pydensecrf` is the usual library, for comparison. They share the energy and its
+conventions: unary -log(clip(p, 1e-5, 1)), Potts, symmetric normalisation, sums that include the
+pixel itself, a fixed number of mean-field iterations from the softmax of the negative unary.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+
+from wsiseg.config import CrfConfig
+from wsiseg.errors import DataError, GeometryError, MissingDependencyError
+
+__all__ = ["BACKENDS", "choose_backend", "refine"]
+
+BACKENDS = {
+    "triton": "wsiseg.model.crf.block_triton",
+    "torch": "wsiseg.model.crf.block_torch",
+    "numba": "wsiseg.model.crf.lattice_field",
+    "pydensecrf": "wsiseg.model.crf.pydensecrf_peer",
+}
+"""Back end -> module, whose `refine_batch` it is; loaded when first used."""
+
+TRITON_CLASSES = 64
+"""Most classes that the triton kernel holds in registers; `auto` takes torch above."""
+
+_INSTALL = {
+    "triton": "pip install triton",
+    "numba": "pip install numba",
+    "pydensecrf": "pip install 'wsiseg[pydensecrf]'",
+}
+_BATCH_BYTES = 2 * 2**30
+
+_Refine = Callable[[torch.Tensor, torch.Tensor, CrfConfig], torch.Tensor]
+
+
+def refine(probabilities: torch.Tensor, image: torch.Tensor, config: CrfConfig) -> torch.Tensor:
+    """Q of the dense CRF after `config.iterations` mean-field iterations.
+
+    Parameters
+    ----------
+    probabilities
+        `(B, C, H, W)` float, clipped to [1e-5, 1] and used as they are: the classes need not sum
+        to one.
+    image
+        `(B, 3, H, W)` uint8 RGB on the same device.
+    config
+        The energy's settings and the back end. The windowed back ends cut blocks of 8 x 8 pixels
+        from the corner, so a crop reproduces the whole only if it begins at multiples of 8.
+
+    Returns
+    -------
+    torch.Tensor
+        `(B, C, H, W)` float32 on the device of `probabilities`; sums to one over the classes.
+
+    Raises
+    ------
+    GeometryError
+        If the shapes do not fit together.
+    DataError
+        If a dtype or device is wrong or a probability is NaN or infinite.
+    ConfigError
+        If the back end cannot do what is asked (classes, device, too small a deviation).
+    MissingDependencyError
+        If the back end named is not installed.
+    """
+    _check(probabilities, image)
+    if probabilities.numel() == 0:
+        return torch.empty_like(probabilities, dtype=torch.float32)
+    run = _load(choose_backend(config, probabilities))
+    with torch.inference_mode():
+        values = probabilities.detach().float()
+        step = _images_at_once(values)
+        parts = [
+            run(values[i : i + step], image[i : i + step], config)
+            for i in range(0, len(values), step)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def choose_backend(config: CrfConfig, probabilities: torch.Tensor) -> str:
+    """The back end by name that `refine` uses for these tensors."""
+    if config.backend != "auto":
+        return config.backend
+    if not probabilities.is_cuda:
+        return "numba" if find_spec("numba") else "torch"
+    # sm_75 and older get a slow path from Triton for these dot products.
+    recent = torch.cuda.get_device_capability(probabilities.device) >= (8, 0)
+    fits = probabilities.shape[1] <= TRITON_CLASSES
+    return "triton" if recent and fits and find_spec("triton") else "torch"
+
+
+def _load(backend: str) -> _Refine:
+    try:
+        module = importlib.import_module(BACKENDS[backend])
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the {backend} CRF is not installed ({error}): {_INSTALL.get(backend, 'reinstall')}"
+        ) from error
+    run: _Refine = module.refine_batch
+    return run
+
+
+def _images_at_once(probabilities: torch.Tensor) -> int:
+    """Images whose intermediates fit the memory bound together."""
+    _, classes, height, width = probabilities.shape
+    a_pixel = 128 + 6 * 4 * classes
+    return max(1, _BATCH_BYTES // (a_pixel * height * width))
+
+
+def _check(probabilities: torch.Tensor, image: torch.Tensor) -> None:
+    shape, pixels = tuple(probabilities.shape), tuple(image.shape)
+    if len(shape) != 4 or shape[1] == 0:
+        raise GeometryError(f"probabilities have shape {shape}; (B, C, H, W) with C > 0 is needed")
+    if pixels != (shape[0], 3, *shape[2:]):
+        raise GeometryError(
+            f"image has shape {pixels}; the probabilities' {shape} need {(shape[0], 3, *shape[2:])}"
+        )
+    if not probabilities.is_floating_point():
+        raise DataError(f"probabilities are {probabilities.dtype}; a floating type is needed")
+    if image.dtype != torch.uint8:
+        raise DataError(f"image is {image.dtype}; torch.uint8 is needed")
+    if image.device != probabilities.device:
+        raise DataError(
+            f"image is on {image.device}, probabilities on {probabilities.device}; move one"
+        )
+    if not bool(torch.isfinite(probabilities).all()):
+        first = tuple(torch.nonzero(~torch.isfinite(probabilities))[0].tolist())
+        raise DataError(
+            f"probabilities[{', '.join(map(str, first))}] is {float(probabilities[first])}; "
+            "finite numbers are needed"
+        )

@@ -1,0 +1,118 @@
+"""Frozen encoders by name, and the two promises that ConStruct needs of them.
+
+Images enter as ``(B, 3, H, W)`` float32 RGB in [0, 1]; each encoder normalises for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple, Protocol, cast
+
+from torch import Tensor
+
+from wsiseg.errors import ConfigError, MissingDependencyError
+
+__all__ = ["ENCODERS", "Encoder", "Pair", "Teacher", "load_encoder", "load_teacher"]
+
+
+class Encoder(Protocol):
+    """The frozen student: feature pyramid, and one space for regions and texts.
+
+    Levels are counted from 0, the finest.
+    """
+
+    identity: str
+    """Name and version of the frozen weights; a checkpoint fits only the one it was trained on."""
+    level_channels: tuple[int, int, int, int]
+    """Channels of each pyramid level."""
+    level_strides: tuple[int, int, int, int]
+    """Input pixels a cell of each level; a tile is a multiple of the last."""
+    embedding_dim: int
+    """E: length of image and text embeddings."""
+    cam_level: int
+    """Level that the CAMs are taken from (the paper: 3)."""
+    guidance_levels: tuple[int, ...]
+    """Levels that the teacher guides (the paper: 2)."""
+    mean: tuple[float, float, float]
+    """Mean of the normalisation before the pyramid, RGB in [0, 1]; brightness turns about it."""
+    equivariant: bool
+    """Whether flips and quarter turns of the image only flip and turn the pyramid."""
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """Four maps ``(B, C_i, H / stride_i, W / stride_i)``, finest first; no gradient."""
+        ...
+
+    def embed_image(self, images: Tensor) -> Tensor:
+        """``(B, E)`` L2-normalised; no gradient."""
+        ...
+
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        """``(C, E)`` L2-normalised, one row a prompt; no gradient."""
+        ...
+
+
+class Teacher(Protocol):
+    """The frozen teacher whose token affinities the student's guided levels imitate."""
+
+    stage_channels: tuple[int, int, int, int]
+    """Channels of each stage."""
+    equivariant: bool
+    """As `Encoder.equivariant`."""
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """Four maps ``(B, D_i, h_i, w_i)``, finest first; no gradient."""
+        ...
+
+
+class Pair(NamedTuple):
+    """Where a student and its teacher are found, as ``module:name`` of what makes them."""
+
+    student: str
+    teacher: str
+    install: str
+    """What `pip install` needs if their module does not import."""
+
+
+ENCODERS: dict[str, Pair] = {
+    "tiny": Pair(
+        "wsiseg.model.encoders.tiny:TinyEncoder",
+        "wsiseg.model.encoders.tiny:TinyTeacher",
+        "wsiseg",
+    ),
+}
+"""Encoder pairs by name; one file each."""
+
+
+def load_encoder(name: str) -> Encoder:
+    """Make the frozen student `name`.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown; lists the known ones.
+    MissingDependencyError
+        If it needs a package that is not installed; gives the install line.
+    """
+    return cast(Encoder, _make(name, _find(name).student))
+
+
+def load_teacher(name: str) -> Teacher:
+    """Make the frozen teacher that goes with the student `name`; errors as `load_encoder`."""
+    return cast(Teacher, _make(name, _find(name).teacher))
+
+
+def _find(name: str) -> Pair:
+    if name not in ENCODERS:
+        raise ConfigError(f"encoder {name!r} is unknown; known are {', '.join(sorted(ENCODERS))}")
+    return ENCODERS[name]
+
+
+def _make(name: str, place: str) -> object:
+    module, attribute = place.split(":")
+    try:
+        return getattr(import_module(module), attribute)()
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"encoder {name!r} needs {error.name}: pip install '{ENCODERS[name].install}'"
+        ) from error

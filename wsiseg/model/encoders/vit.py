@@ -1,0 +1,66 @@
+"""What the vision transformers share: four taps at equal depths, made into a pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsiseg.errors import ConfigError, GeometryError
+
+__all__ = ["build_pyramid", "check_images", "normalize", "pyramid_strides", "tap_blocks"]
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """``(B, 3, H, W)`` RGB in [0, 1] to zero mean and unit spread."""
+    centre = images.new_tensor(mean)[:, None, None]
+    return (images - centre) / images.new_tensor(std)[:, None, None]
+
+
+def tap_blocks(depth: int) -> list[int]:
+    """The last block of each quarter of `depth` blocks: 2, 5, 8, 11 of 12."""
+    return [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
+
+
+def pyramid_strides(patch: int, image_size: int) -> tuple[int, int, int, int]:
+    """Input pixels a cell of each pyramid level.
+
+    Raises
+    ------
+    ConfigError
+        If the levels would not have whole strides or whole sides.
+    """
+    if patch % 4 or image_size % (2 * patch):
+        raise ConfigError(
+            f"patches of {patch} px on images of {image_size} px give no pyramid: the patch must "
+            f"be a multiple of 4 px, and the image of 2 patches ({2 * patch} px); "
+            f"patch 16 at 224 px works"
+        )
+    return patch // 4, patch // 2, patch, 2 * patch
+
+
+def build_pyramid(taps: Sequence[Tensor]) -> list[Tensor]:
+    """Four maps ``(B, C, h, w)`` of one size to levels of 4h, 2h, h and h / 2, shallow first."""
+    first, second, third, last = taps
+    return [
+        F.interpolate(first, scale_factor=4, mode="bilinear", align_corners=False),
+        F.interpolate(second, scale_factor=2, mode="bilinear", align_corners=False),
+        third,
+        F.avg_pool2d(last, 2),
+    ]
+
+
+def check_images(images: Tensor, size: int, encoder: str) -> None:
+    """Refuse images that position embeddings made for `size` do not fit.
+
+    Raises
+    ------
+    GeometryError
+        If they are not ``(B, 3, size, size)``.
+    """
+    if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
+        raise GeometryError(
+            f"{encoder} takes images (B, 3, {size}, {size}), not {tuple(images.shape)}; "
+            f"set tiles and image size alike"
+        )

@@ -1,0 +1,182 @@
+"""The losses of ConStruct, as the paper means them (facts: construct.md sections 4 and 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = [
+    "MemoryBank",
+    "Regions",
+    "background_loss",
+    "contrast_loss",
+    "cut_regions",
+    "foreground_loss",
+    "region_masks",
+    "relational_loss",
+]
+
+TEMPERATURE = 0.07
+
+
+def relational_loss(student: Tensor, teacher: Tensor, max_side: int = 64) -> Tensor:
+    """Mean squared difference of the two maps' token affinities (relational distillation).
+
+    With unit rows S and T (one token a row, N tokens) it is ``||S S' - T T'||^2 / N^2``, the mean
+    over the batch. Where N exceeds the channels, the same number is computed from the small
+    matrices ``S'S``, ``S'T`` and ``T'T``: the N x N affinities are never made.
+
+    Parameters
+    ----------
+    student
+        ``(B, C, h, w)`` float.
+    teacher
+        ``(B, D, h', w')`` float, resized to ``h x w`` (bilinear); no gradient is meant for it.
+    max_side
+        Maps larger than this are averaged down to ``max_side x max_side`` first.
+
+    Returns
+    -------
+    A scalar.
+    """
+    size = student.shape[2:]
+    if teacher.shape[2:] != size:
+        teacher = F.interpolate(teacher, size, mode="bilinear", align_corners=False)
+    if max(size) > max_side:
+        student = F.adaptive_avg_pool2d(student, max_side)
+        teacher = F.adaptive_avg_pool2d(teacher, max_side)
+    s, t = _tokens(student), _tokens(teacher)
+    count = s.shape[1]
+    if count <= max(s.shape[2], t.shape[2]):
+        return ((s @ s.mT - t @ t.mT) ** 2).mean()
+    squares = [(a.mT @ b).square().sum((1, 2)) for a, b in ((s, s), (s, t), (t, t))]
+    return ((squares[0] - 2 * squares[1] + squares[2]) / count**2).mean()
+
+
+def _tokens(maps: Tensor) -> Tensor:
+    """``(B, C, h, w)`` to L2-normalised tokens ``(B, N, C)``."""
+    return F.normalize(maps.flatten(2), dim=1).mT
+
+
+def region_masks(cams: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Activation maps at image size, and where each reaches half of the image's strongest.
+
+    The threshold is one per image, over all classes and pixels: a class that stays below half of
+    the strongest has an empty mask. It bears no gradient.
+
+    Returns
+    -------
+    Maps ``(B, K, H, W)`` float (the positive part of `cams`, bilinear, corners aligned) and masks
+    of the same shape, bool.
+    """
+    maps = F.interpolate(F.relu(cams), tuple(size), mode="bilinear", align_corners=True)
+    return maps, maps >= 0.5 * maps.amax((1, 2, 3), keepdim=True)
+
+
+class Regions(NamedTuple):
+    """One pair of images for every class present in every image; ``N`` pairs."""
+
+    foreground: Tensor
+    """``(N, 3, H, W)``: the class's region on the mean colour."""
+    background: Tensor
+    """``(N, 3, H, W)``: everything else on the mean colour."""
+    labels: Tensor
+    """``(N,)`` int64: the pair's class."""
+
+
+def cut_regions(images: Tensor, masks: Tensor, labels: Tensor, mean: Sequence[float]) -> Regions:
+    """Crop each present class's region and its complement.
+
+    What is cut away takes the encoder's `mean` colour, which its normalisation makes zero.
+
+    Parameters
+    ----------
+    images
+        ``(B, 3, H, W)`` float RGB in [0, 1].
+    masks
+        ``(B, K, H, W)`` bool of `region_masks`.
+    labels
+        ``(B, K)``: non-zero where the class is present.
+    """
+    which, classes = torch.nonzero(labels, as_tuple=True)
+    mask = masks[which, classes][:, None]
+    fill = images.new_tensor(mean)[:, None, None]
+    chosen = images[which]
+    return Regions(torch.where(mask, chosen, fill), torch.where(mask, fill, chosen), classes)
+
+
+def foreground_loss(region: Tensor, own: Tensor, others: Tensor, queue: Tensor) -> Tensor:
+    """InfoNCE that pulls a region to its class (van den Oord et al. 2018).
+
+    Cross entropy of target 0 over the cosines with `own` ``(N, E)``, `others` ``(N, K - 1, E)``
+    and the memory bank's `queue` ``(Q, E)``, divided by 0.07.
+    """
+    cosines = _cosines(region, own, others)
+    cosines = torch.cat([cosines, F.normalize(region, dim=1) @ F.normalize(queue, dim=1).T], 1)
+    return -F.log_softmax(cosines / TEMPERATURE, 1)[:, 0].mean()
+
+
+def background_loss(region: Tensor, own: Tensor, others: Tensor) -> Tensor:
+    """The mirror image: pushes a class's background away from the class.
+
+    ``logsumexp(own and others) - logsumexp(others)`` of the cosines over 0.07; shapes as in
+    `foreground_loss`.
+    """
+    cosines = _cosines(region, own, others) / TEMPERATURE
+    return (cosines.logsumexp(1) - cosines[:, 1:].logsumexp(1)).mean()
+
+
+def _cosines(region: Tensor, own: Tensor, others: Tensor) -> Tensor:
+    """``(N, K)``: cosines of each region with its own class, then with the others."""
+    anchors = F.normalize(torch.cat([own[:, None], others], 1), dim=2)
+    return torch.einsum("ne,nke->nk", F.normalize(region, dim=1), anchors)
+
+
+class MemoryBank:
+    """The last `size` background embeddings, first in first out; starts as unit noise."""
+
+    def __init__(self, size: int, dim: int, generator: torch.Generator | None = None) -> None:
+        self.queue = F.normalize(torch.randn(size, dim, generator=generator), dim=1)
+        """``(size, dim)`` float32, L2-normalised rows."""
+        self.pointer = 0
+
+    def push(self, rows: Tensor) -> None:
+        """Write `rows` ``(N, dim)``, L2-normalised, over the oldest."""
+        rows, size = F.normalize(rows.detach(), dim=1), len(self.queue)
+        if len(rows) >= size:
+            self.queue, self.pointer = rows[-size:].clone(), 0
+            return
+        at = (self.pointer + torch.arange(len(rows))) % size
+        self.queue[at] = rows
+        self.pointer = (self.pointer + len(rows)) % size
+
+
+def contrast_loss(
+    foreground: Tensor, background: Tensor, labels: Tensor, anchors: Tensor, bank: MemoryBank
+) -> Tensor:
+    """Foreground plus background loss of N region pairs; the bank takes in the backgrounds.
+
+    Gradients reach the `anchors`, and through them the prototypes, as the paper intends (the
+    released code detaches them, so that the loss does nothing there).
+
+    Parameters
+    ----------
+    foreground, background
+        ``(N, E)`` image embeddings of the regions, N > 0.
+    labels
+        ``(N,)`` int64: the class of each pair.
+    anchors
+        ``(K, E)``: the classes' mean prototypes.
+    """
+    classes = len(anchors)
+    others = torch.arange(classes).expand(len(labels), -1)
+    others = others[others != labels[:, None]].view(len(labels), classes - 1)
+    own, rest = anchors[labels], anchors[others]
+    loss = foreground_loss(foreground, own, rest, bank.queue)
+    loss = loss + background_loss(background, own, rest)
+    bank.push(background)
+    return loss

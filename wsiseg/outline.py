@@ -1,0 +1,157 @@
+"""The step from the label raster to regions: absorb what is small, trace, join, simplify."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.annotations import BACKGROUND, Annotations, Palette, Region
+from wsiseg.compute import Progress, run
+from wsiseg.config import Config, OutlineConfig
+from wsiseg.geometry import Box
+from wsiseg.store import SlideStore
+from wsiseg.trace import (
+    BlockTrace,
+    Contacts,
+    absorb_small,
+    find_contacts,
+    margin_box,
+    merge_blocks,
+    paint_block,
+    polygon_area,
+    simplify_regions,
+    trace_block,
+)
+
+__all__ = ["outline_regions"]
+
+_STEP = "outline"
+
+_Item = tuple[int, NDArray[np.uint8] | None]
+"""A block, and new labels for its components if small ones are absorbed."""
+
+_Report = Callable[[], None]
+_R = TypeVar("_R")  # PEP 695 syntax needs Python 3.12
+
+
+def outline_regions(
+    store_path: str | Path, config: Config, executor: Executor, progress: Progress | None = None
+) -> Annotations:
+    """Outline every connected region of the slide's labels.
+
+    The result does not depend on the block size, the executor or who finished first. The labels in
+    the store stay as they are.
+
+    Returns
+    -------
+    Annotations
+        Regions in raster pixel corners, sorted by label and first vertex. Its provenance names the
+        digest of the labels and the settings and, where regions were simplified, by how much
+        each class's area changed.
+
+    Raises
+    ------
+    StoreError
+        If the store holds no labels, or stitching did not finish.
+    """
+    store, settings = SlideStore(store_path), config.outline
+    palette, columns, n_blocks = store.palette, store.grid.block_cols, store.grid.n_blocks
+    labelled = store.finished("stitch")
+    absorbs = settings.min_area_um2 > 0 or settings.min_hole_um2 > 0
+    report = _count_up(progress, n_blocks * (1 + absorbs))
+    items: list[_Item] = [(block, None) for block in range(n_blocks)]
+    if absorbs:
+        limits = _pixel_limits(settings, store.mpp)
+        measure = partial(_measure_block, str(store_path), limits)
+        contacts = _gather(executor, measure, items, report)
+        items = list(absorb_small(contacts, columns, limits, BACKGROUND).items())
+    work = partial(_trace_block, str(store_path), settings.simplify_um > 0)
+    traces = _gather(executor, work, items, report)
+    regions = merge_blocks(traces, columns)
+    provenance = {"labels": labelled, "outline": settings.model_dump_json()}
+    if settings.simplify_um > 0:
+        regions = simplify_regions(regions, settings.simplify_um / store.mpp)
+        provenance["area_error"] = _area_errors(regions, palette)
+    return _annotate(store, config, regions, provenance)
+
+
+def _annotate(
+    store: SlideStore, config: Config, regions: list[Region], provenance: dict[str, str]
+) -> Annotations:
+    slide, mpp = store.slide, store.mpp
+    x, y = (int(corner) for corner in slide["bounds"][:2])
+    return Annotations(
+        slide=slide["name"],
+        palette=store.palette,
+        regions=tuple(regions),
+        scale=(mpp / slide["mpp"][0], mpp / slide["mpp"][1]),
+        mpp=mpp,
+        origin=(x, y) if config.export.origin == "qupath" else (0, 0),
+        provenance=provenance,
+    )
+
+
+def _gather(
+    executor: Executor, work: Callable[[_Item], _R], items: Sequence[_Item], report: _Report
+) -> dict[int, _R]:
+    """The result of every block, by block."""
+    results = {}
+    for (block, _), result in run(executor, work, items):
+        results[block] = result
+        report()
+    return results
+
+
+def _count_up(progress: Progress | None, total: int) -> _Report:
+    """A function that reports one more block done."""
+    done = count(1)
+    return lambda: progress(_STEP, next(done), total) if progress else None
+
+
+def _read_block(path: str, block: int) -> tuple[Box, NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """A block's square, and its labels and confidence with their margin; none if all background."""
+    store = SlideStore(path)
+    square = store.grid.block_box(block)
+    box = margin_box(square, store.grid.box)
+    labels = store.read_labels(box)
+    seen = (labels != BACKGROUND).any()
+    return square, labels, store.read_confidence(box) if seen else None
+
+
+def _measure_block(path: str, limits: NDArray[np.float64], item: _Item) -> Contacts:
+    _, labels, _ = _read_block(path, item[0])
+    return find_contacts(labels, limits)
+
+
+def _trace_block(path: str, junctions: bool, item: _Item) -> BlockTrace | None:
+    square, labels, confidence = _read_block(path, item[0])
+    if item[1] is not None:
+        labels = paint_block(labels, item[1])
+    return trace_block(labels, confidence, (square.x, square.y), BACKGROUND, junctions)
+
+
+def _pixel_limits(settings: OutlineConfig, mpp: float) -> NDArray[np.float64]:
+    """``(256,)`` by label: components of fewer pixels are absorbed."""
+    limits = np.full(256, settings.min_area_um2 / mpp**2)
+    limits[BACKGROUND] = settings.min_hole_um2 / mpp**2
+    return limits
+
+
+def _area_errors(regions: Sequence[Region], palette: Palette) -> str:
+    """By how much simplifying changed each class's area, in percent of it."""
+    true, drawn = np.zeros(len(palette)), np.zeros(len(palette))
+    for region in regions:
+        true[region.label] += region.area_px
+        drawn[region.label] += polygon_area(region)
+    return ", ".join(
+        f"{name} {100 * (drawn[i] / true[i] - 1):+.3f} %"
+        for i, name in enumerate(palette.names)
+        if true[i]
+    )

@@ -1,0 +1,218 @@
+"""The model over a slide's tiles: CAM logits and class logits, block by block."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsiseg.compute import Progress, run_blocks
+from wsiseg.config import Config, PredictConfig, TissueConfig, digest_of
+from wsiseg.errors import CheckpointError, ConfigError
+from wsiseg.geometry import Box
+from wsiseg.model.cam import augmented_cams
+from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint, read_info
+from wsiseg.model.construct import ConStruct
+from wsiseg.model.encoders import Encoder
+from wsiseg.model.threads import fixed_threads
+from wsiseg.store import FORMAT, SlideStore
+from wsiseg.tissue import kept_tiles
+
+__all__ = ["cam_side", "open_device", "predict_digest", "predict_tiles"]
+
+_STEP = "predict"
+_TOLERANCE = 0.2  # of the training scale, before a user is warned
+
+Array = NDArray[np.float32]
+_Tile = tuple[int, int]
+
+
+def predict_tiles(
+    store_path: str | Path, config: Config, executor: Executor, progress: Progress | None = None
+) -> str:
+    """Write the CAM and class logits of every tile that holds tissue.
+
+    Each block reads its own tiles in batches of fixed composition; on a CPU it computes with one
+    thread, so that every executor gives the same bytes.
+
+    Returns
+    -------
+    The digest that the blocks are marked with.
+
+    Raises
+    ------
+    StoreError
+        If the store is missing or its tiles are not finished.
+    CheckpointError
+        If the checkpoint cannot be used.
+    ConfigError
+        If the tiles do not fit the encoder, or the device does not exist.
+
+    Warns
+    -----
+    UserWarning
+        If the tiles' µm/px or side is more than 20 % off the training patches'.
+    """
+    store = SlideStore(store_path)
+    digest = predict_digest(store_path, config)
+    settings = config.predict
+    sha256 = read_info(settings.checkpoint).sha256
+    model, info = _load_model(settings.checkpoint, sha256, settings.device)
+    side = cam_side(store.grid.tile, model.encoder, info)
+    _check_scale(store, info)
+    store.create_cams(info.palette, side, side)
+    pending = store.pending(_STEP, digest)
+    work = partial(_predict_block, store_path, settings, config.tissue, sha256, digest)
+    run_blocks(executor, work, pending, store.grid.n_blocks, _STEP, progress)
+    return digest
+
+
+def predict_digest(store_path: str | Path, config: Config) -> str:
+    """Digest of what decides the CAMs: the tiles, the checkpoint's bytes and the settings.
+
+    Raises
+    ------
+    StoreError
+        If the store is missing or its tiles are not finished.
+    CheckpointError
+        If the checkpoint is missing or not one.
+    """
+    settings = config.predict
+    tiles = SlideStore(store_path).finished("tile")
+    sha256 = read_info(settings.checkpoint).sha256
+    # The composition of a batch may decide how a sum rounds, so its size counts.
+    return digest_of(
+        _STEP, FORMAT, tiles, sha256, config.tissue.min_fraction, settings.tta, settings.batch_size
+    )
+
+
+def _predict_block(
+    store_path: str | Path, settings: PredictConfig, tissue: TissueConfig, sha256: str,
+    digest: str, block: int,
+) -> None:  # fmt: skip
+    store = SlideStore(store_path)
+    model, info = _load_model(settings.checkpoint, sha256, settings.device)
+    owned = list(store.grid.block_tiles(block))
+    if owned:  # a block at the raster's edge may own none
+        kept = kept_tiles(store, tissue)
+        tiles = [tile for tile in owned if kept[tile]]
+        side = cam_side(store.grid.tile, model.encoder, info)
+        (top, left), (bottom, right) = owned[0], owned[-1]
+        shape = (bottom - top + 1, right - left + 1, len(info.names))
+        cams = np.full((*shape, side, side), np.nan, np.float16)
+        logits = np.full(shape, np.nan, np.float32)
+        for batch, found in _predict_batches(store, model, tiles, settings):
+            at = tuple(np.subtract(batch, (top, left)).T)
+            cams[at], logits[at] = found
+        store.write_cams(block, cams, logits)
+    store.mark_done(_STEP, block, digest)
+
+
+def _predict_batches(
+    store: SlideStore, model: ConStruct, tiles: list[_Tile], settings: PredictConfig
+) -> Iterator[tuple[list[_Tile], tuple[Array, Array]]]:
+    """Tiles of one block in batches, row by row, with their CAMs and class logits."""
+    if not tiles:
+        return
+    grid = store.grid
+    boxes = [grid.tile_box(*tile) for tile in tiles]
+    x, y = min(box.x for box in boxes), min(box.y for box in boxes)
+    around = Box(x, y, max(b.right for b in boxes) - x, max(b.bottom for b in boxes) - y)
+    pixels = store.read_image(around)
+    for start in range(0, len(tiles), settings.batch_size):
+        cut = slice(start, start + settings.batch_size)
+        images = np.stack([pixels[box.slices(around)] for box in boxes[cut]])
+        yield tiles[cut], _run_model(model, images, settings.tta)
+
+
+def _run_model(model: ConStruct, images: NDArray[np.uint8], tta: int) -> tuple[Array, Array]:
+    """CAM logits ``(B, K, h, w)`` and class logits ``(B, K)`` float32 of ``(B, H, W, 3)`` tiles."""
+    device = model.logit_scale.device
+    # One thread on a CPU: blocks run side by side, and the bytes must not depend on how many do.
+    threads = fixed_threads(1) if device.type == "cpu" else nullcontext()
+    with threads, torch.inference_mode():
+        batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+        cams = augmented_cams(lambda x: model(x).cams, batch, model.encoder.mean, tta)
+        return cams.cpu().numpy(), cams.mean((2, 3)).cpu().numpy()
+
+
+def cam_side(tile: int, encoder: Encoder, info: CheckpointInfo) -> int:
+    """Cells along one side of a tile's CAM.
+
+    Raises
+    ------
+    ConfigError
+        If `tile` is no multiple of the encoder's coarsest cell.
+    """
+    coarsest = encoder.level_strides[-1]
+    if tile % coarsest:
+        nearest = max(1, round(tile / coarsest)) * coarsest
+        raise ConfigError(
+            f"tile {tile} is no multiple of {coarsest}, the coarsest cell of encoder "
+            f"{info.encoder!r}; the nearest that works is {nearest}"
+        )
+    return tile // encoder.level_strides[encoder.cam_level]
+
+
+def open_device(name: str) -> torch.device:
+    """The device called `name`: `auto` is the first CUDA device, else the CPU.
+
+    Raises
+    ------
+    ConfigError
+        If torch knows no such device, or it is not there.
+    """
+    cuda = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N") from error
+    count = torch.cuda.device_count() if cuda else 0
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ConfigError(f"device {name!r} is not there: torch sees {count} CUDA device(s)")
+    return device
+
+
+_MODELS: dict[tuple[str, str, str], tuple[ConStruct, CheckpointInfo]] = {}
+_LOADING = threading.Lock()
+
+
+def _load_model(checkpoint: str, sha256: str, device: str) -> tuple[ConStruct, CheckpointInfo]:
+    """The model, loaded once a process; threads share it, as it is only read."""
+    key = (checkpoint, sha256, device)
+    with _LOADING:
+        if key not in _MODELS:
+            model, info = load_checkpoint(checkpoint)
+            if info.sha256 != sha256:
+                raise CheckpointError(
+                    f"{checkpoint}: is not the file that this run began with (sha256 "
+                    f"{info.sha256[:12]}, not {sha256[:12]}); all workers need the same"
+                )
+            _MODELS[key] = model.to(open_device(device)), info
+        return _MODELS[key]
+
+
+def _check_scale(store: SlideStore, info: CheckpointInfo) -> None:
+    """Warn where tiles show more or less of the tissue than the patches that taught the model."""
+    for what, tiles, patches in (
+        ("µm/px", store.mpp, info.mpp),
+        ("px a side", store.grid.tile, info.tile),
+    ):
+        if abs(tiles / patches - 1) > _TOLERANCE:
+            warnings.warn(
+                f"{store.path}: its tiles have {tiles:g} {what}, the checkpoint was trained at "
+                f"{patches:g}; expect worse maps, or tile at the training scale",
+                stacklevel=3,
+            )

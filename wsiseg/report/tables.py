@@ -1,0 +1,80 @@
+"""summary.csv, measurements.csv and report.html, each written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from wsiseg.atomic import open_atomic
+from wsiseg.report.html import render_report
+
+__all__ = ["write_tables"]
+
+_SUMMARY = ("slide", "path", "status", "mpp", "mpp_source", "tiles", "seconds", "tissue_mm2")
+_MEASUREMENTS = (
+    "slide", "class", "area_mm2", "fraction_of_tissue", "n_regions", "mean_confidence",
+)  # fmt: skip
+
+Row = Mapping[str, object]
+
+
+def write_tables(
+    root: str | Path, summary_rows: Sequence[Row], measurement_rows: Sequence[Row]
+) -> None:
+    """Write the tables and the page of a run below `root`.
+
+    Summary columns: slide, path, status, mpp, mpp_source, tiles, seconds, tissue_mm2, one
+    ``<class>_mm2`` a class, any further ones, error. Text that a spreadsheet would take for a
+    formula is led by an apostrophe.
+    """
+    root = Path(root)
+    summary = _order(_SUMMARY, summary_rows, last=("error",))
+    _write_csv(root / "summary.csv", summary, summary_rows)
+    measured = _order(_MEASUREMENTS, measurement_rows)
+    _write_csv(root / "measurements.csv", measured, measurement_rows)
+    page = render_report(root, summary_rows, measurement_rows)
+    with open_atomic(root / "report.html") as file:
+        file.write(_encode(page))
+
+
+def _order(first: Sequence[str], rows: Iterable[Row], last: Sequence[str] = ()) -> list[str]:
+    """Fixed columns, then areas, then what else the rows hold, as they come, then `last`."""
+    found = dict.fromkeys(name for row in rows for name in row)
+    others = [name for name in found if name not in first and name not in last]
+    areas = [name for name in others if name.endswith("_mm2")]
+    return [*first, *areas, *(name for name in others if name not in areas), *last]
+
+
+def _write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([_cell(name) for name in columns])
+    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+    with open_atomic(path) as file:
+        file.write(_encode(text.getvalue()))
+
+
+def _encode(text: str) -> bytes:
+    """UTF-8; a file name that is not UTF-8 comes as lone surrogates, which are spelt out."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    text = str(value)
+    if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not _is_number(text):
+        return "'" + text
+    return text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,155 @@
+"""From CAMs to maps: blend overlapping tiles, gate, refine with the CRF, write labels."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.annotations import BACKGROUND
+from wsiseg.compute import Progress, run_blocks
+from wsiseg.config import Config, CrfConfig, StitchConfig, digest_of
+from wsiseg.geometry import Box
+from wsiseg.stitch.blend import blend_cams, reach
+from wsiseg.stitch.pyramid import halve_confidence, halve_labels
+from wsiseg.store import FORMAT, SlideStore
+from wsiseg.tissue import sample_mask
+
+__all__ = ["class_probabilities", "stitch_labels"]
+
+_STEP = "stitch"
+
+
+def stitch_labels(
+    store_path: str | Path, config: Config, executor: Executor, progress: Progress | None = None
+) -> str:
+    """Write the store's label and confidence rasters, with their pyramids.
+
+    Each block pulls the tiles that reach it (and its margin) and sums them in a fixed order, so
+    neither the order nor the executor shows in the result. Background is what is no tissue, and
+    where no class was predicted.
+
+    Returns
+    -------
+    The digest that the blocks are marked with.
+
+    Raises
+    ------
+    StoreError
+        If the CAMs are missing or not finished.
+    """
+    store = SlideStore(store_path)
+    digest = digest_of(_STEP, FORMAT, store.finished("predict"), config.stitch)
+    store.create_labels(store.cam_palette)
+    pending = store.pending(_STEP, digest)
+    work = partial(_stitch_block, store_path, config.stitch, digest)
+    run_blocks(executor, work, pending, store.grid.n_blocks, _STEP, progress)
+    return digest
+
+
+def _stitch_block(store_path: str | Path, config: StitchConfig, digest: str, block: int) -> None:
+    store = SlideStore(store_path)
+    labels, confidence = _classify(store, config, store.grid.block_box(block))
+    for level in range(len(store.pyramid_factors)):
+        if level:
+            labels, confidence = halve_labels(labels), halve_confidence(confidence)
+        store.write_labels(block, level, labels, confidence)
+    store.mark_done(_STEP, block, digest)
+
+
+def _classify(
+    store: SlideStore, config: StitchConfig, box: Box
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Labels and confidence ``(H, W)`` uint8 of one block."""
+    outer = box.grow(config.margin if config.refine else 0).intersect(store.grid.box)
+    probabilities = class_probabilities(store, config, outer)
+    possible = probabilities[-1] < 1
+    if config.refine and possible[box.slices(outer)].any():
+        # The CRF sees no farther than its margin, so what lies beyond it need not be computed.
+        crop = _bounding_box(possible, outer).grow(config.margin).intersect(outer)
+        part = (slice(None), *crop.slices(outer))
+        probabilities[part] = _refine(probabilities[part], store.read_image(crop), config.crf)
+    part = (slice(None), *box.slices(outer))
+    return _label(probabilities[part], possible[part[1:]])
+
+
+def class_probabilities(store: SlideStore, config: StitchConfig, box: Box) -> NDArray[np.float32]:
+    """``(K + 1, H, W)`` float32 before the CRF: the classes, then background; they sum to 1.
+
+    The tiles' CAM logits blend to a field ``G``, their gates (1 where the tile's label is
+    predicted, else 0) to ``A``, more widely: a class fades in and out between the centres of
+    neighbouring tiles instead of at their border. Then ``p_k`` is ``A_k exp(G_k)``, normalised to
+    leave to background the share of tiles that predict nothing, or all where there is no tissue.
+    A pixel depends on the tiles that reach it only, so that any box gives it the same value.
+    """
+    classes = len(store.cam_palette)
+    probabilities = np.zeros((classes + 1, box.height, box.width), np.float32)
+    background = probabilities[-1]
+    background[:] = 1
+    first, cams, gates = _read_gated(store, config, box)
+    if not np.isfinite(gates).any():
+        return probabilities
+    field, reached = blend_cams(store.grid, box, first, cams)
+    gate, _ = blend_cams(store.grid, box, first, gates)
+    tissue = reached & sample_mask(*store.read_tissue()[:2], box, store.mpp)
+    field[gate[:classes] == 0] = -np.inf
+    tissue &= np.isfinite(field).any(axis=0)
+    weight = gate[:classes, tissue] * np.exp(field[:, tissue] - field[:, tissue].max(axis=0))
+    probabilities[:classes, tissue] = weight * (gate[classes, tissue] / weight.sum(axis=0))
+    background[tissue] = 1 - gate[classes, tissue]
+    return probabilities
+
+
+def _read_gated(
+    store: SlideStore, config: StitchConfig, box: Box
+) -> tuple[tuple[int, int], NDArray[np.float32], NDArray[np.float32]]:
+    """The first tile that reaches `box`, CAMs ``(rows, cols, K, h, w)`` and gates float32.
+
+    Gates are ``(rows, cols, K + 1, 1, 1)``, one cell a tile: each class, then whether any is let
+    through.
+    """
+    tiles = list(store.grid.touching(box.grow(reach(store.grid, 1))))
+    (top, left), (bottom, right) = tiles[0], tiles[-1]
+    cams, logits = store.read_cams(slice(top, bottom + 1), slice(left, right + 1))
+    if config.gate == "predicted":
+        # sigmoid(logit) >= threshold, without computing the sigmoid
+        threshold = np.log(config.gate_threshold / (1 - config.gate_threshold))
+        gates = (logits >= threshold).astype(np.float32)
+    else:
+        gates = np.ones(logits.shape, np.float32)
+    gates = np.concatenate([gates, gates.max(axis=-1, keepdims=True)], axis=-1)
+    gates[np.isnan(logits[..., 0])] = np.nan
+    return (top, left), cams.astype(np.float32), gates[..., None, None]
+
+
+def _bounding_box(mask: NDArray[np.bool_], frame: Box) -> Box:
+    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, left = int(rows[0]), int(cols[0])
+    height, width = int(rows[-1]) + 1 - top, int(cols[-1]) + 1 - left
+    return Box(frame.x + left, frame.y + top, width, height)
+
+
+def _refine(
+    probabilities: NDArray[np.float32], image: NDArray[np.uint8], config: CrfConfig
+) -> NDArray[np.float32]:
+    import torch  # heavy, and not needed without the CRF
+
+    from wsiseg.model.crf import refine
+
+    pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0)))
+    refined = refine(torch.from_numpy(probabilities.copy())[None], pixels[None], config)
+    return np.asarray(refined[0].cpu().numpy())
+
+
+def _label(
+    probabilities: NDArray[np.float32], possible: NDArray[np.bool_]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The most probable class and its probability; background stays where no class was possible."""
+    labels = probabilities.argmax(axis=0).astype(np.uint8)
+    confidence = np.rint(probabilities.max(axis=0) * 255).astype(np.uint8)
+    background = ~possible | (labels == len(probabilities) - 1)
+    labels[background], confidence[background] = BACKGROUND, 0
+    return labels, confidence

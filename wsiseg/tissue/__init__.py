@@ -1,0 +1,7 @@
+"""Where the tissue is: found from the slide's colours, or drawn by the user."""
+
+from wsiseg.tissue.detect import detect_tissue
+from wsiseg.tissue.outline import settle_tissue
+from wsiseg.tissue.tiles import kept_tiles, sample_mask, tile_fractions
+
+__all__ = ["detect_tissue", "kept_tiles", "sample_mask", "settle_tissue", "tile_fractions"]

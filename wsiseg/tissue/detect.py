@@ -1,0 +1,164 @@
+"""A coarse mask of the tissue from the slide's own colours."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from wsiseg.config import TissueConfig
+from wsiseg.geometry import Box
+from wsiseg.slide import Slide
+
+__all__ = ["detect_tissue"]
+
+Mask = NDArray[np.bool_]
+Image = NDArray[np.uint8]
+
+_STRIP_PIXELS = 2**22
+"""Mask pixels whose optical densities are held at once."""
+
+# Glass
+_WHITE = 253
+"""Pixels this bright in every channel were never scanned, or are glass of a balanced scanner."""
+_GLASS_DARKEST = 190
+"""No channel of scanned glass is darker than this."""
+_GLASS_TINT = 15
+"""Largest difference between the channels of scanned glass."""
+_GLASS_TINT_BESIDE_WHITE = 8
+"""The same where part of the slide is white: then what is smooth and tinted may be pale tissue."""
+_GLASS_RANGE = 4
+"""Largest difference of brightness among the 3 x 3 neighbours of glass; tissue has texture."""
+_GLASS_SHARE = 0.01
+"""Share of the slide that must look like glass; below it, white is taken."""
+
+# Stain. Haematoxylin and eosin both absorb green most; grey (shadow, dust, edge) absorbs all alike.
+_MIN_TINT = 0.01
+"""Optical density by which green must lead over red or blue."""
+_MIN_TINT_SHARE = 0.15
+"""The same as a share of green's density."""
+
+# Pen
+_PEN_DENSITY = 0.12
+"""Mean optical density from which a stroke is looked for."""
+_PEN_LEAD = 1.15
+"""Blue and green ink absorb red this many times more than green: H&E never does."""
+_BLACK_TINT_SHARE = 0.2
+"""Black ink: green leads by less than this share of its density."""
+_BLACK_DENSITY = 0.5
+"""Black ink is at least this dense in green; shadows are not."""
+_RED_DENSITY, _RED_BLUE, _RED_RED = 0.45, 0.75, 0.2
+"""Red ink: dense in green, nearly as dense in blue (eosin is not), nearly clear in red."""
+_PEN_AREA_UM2 = 50_000.0
+"""A stroke is at least this large: dark nuclei, pigment and red cells are not."""
+_PEN_RIM_UM = 40.0
+"""Ink thins out at the edge of a stroke into colours that tissue has too."""
+
+
+def detect_tissue(slide: Slide, config: TissueConfig) -> Mask:
+    """Find the stained part of a slide.
+
+    Every pixel's optical density is taken against the slide's own glass, so grey or tinted glass
+    and unscanned white are both background. Tissue is what absorbs green most, as both dyes of
+    H&E do, however pale; there is no threshold that adapts to the image, so a blank slide stays
+    blank. Gaps narrower than twice ``closing_um`` are closed (fat cells between their membranes),
+    holes below ``min_hole_um2`` filled, pen strokes cut out, and pieces below ``min_area_um2``
+    dropped.
+
+    Parameters
+    ----------
+    slide
+        An open slide.
+    config
+        Resolution and thresholds.
+
+    Returns
+    -------
+    ``(h, w)`` bool on the slide's raster at ``config.mpp`` µm/px; some 25 bytes of memory a pixel.
+
+    Raises
+    ------
+    SlideReadError
+        If the pixels cannot be read.
+    """
+    size = slide.raster_size(config.mpp)
+    image = slide.read(Box(0, 0, *size), config.mpp)
+    glass = _find_glass(ndimage.uniform_filter(image, (3, 3, 1)))
+    stained, pen = np.empty((2, *image.shape[:2]), bool)
+    step = max(1, _STRIP_PIXELS // size.width)
+    for top in range(0, size.height, step):
+        rows = slice(top, top + step)
+        stained[rows], pen[rows] = _classify(image[rows], glass, config.min_density)
+    pixel_um2 = config.mpp**2
+    mask = _close(_drop_noise(stained), round(config.closing_um / config.mpp))
+    mask = ~_drop_small(~mask, config.min_hole_um2 / pixel_um2)
+    pen = _drop_small(pen, _PEN_AREA_UM2 / pixel_um2)
+    if pen.any():
+        mask &= ~_grow(pen, math.ceil(_PEN_RIM_UM / config.mpp))
+    return _drop_small(mask, config.min_area_um2 / pixel_um2)
+
+
+def _find_glass(image: Image) -> NDArray[np.float64]:
+    """The colour ``(3,)`` of bare glass in `image` ``(h, w, 3)``; white where there is none."""
+    darkest, brightest = image.min(2), image.max(2)
+    range_ = ndimage.maximum_filter(darkest, 3) - ndimage.minimum_filter(darkest, 3)
+    white = darkest >= _WHITE
+    tint = _GLASS_TINT_BESIDE_WHITE if white.mean() > _GLASS_SHARE else _GLASS_TINT
+    glassy = (darkest >= _GLASS_DARKEST) & (brightest - darkest <= tint)
+    glassy &= (range_ <= _GLASS_RANGE) & ~white
+    counts = np.bincount(darkest[glassy], minlength=256)
+    mode = int(np.convolve(counts, [1, 1, 1], "same").argmax())
+    near = glassy & (np.abs(darkest.astype(np.int16) - mode) <= 3)
+    if near.mean() < _GLASS_SHARE:
+        return np.full(3, 255.0)
+    return np.asarray(np.median(image[near], axis=0))
+
+
+def _classify(image: Image, glass: NDArray[np.float64], min_density: float) -> tuple[Mask, Mask]:
+    """Which pixels of `image` ``(h, w, 3)`` are stained, and which look like ink."""
+    levels = np.log10(np.maximum(glass, 1) / np.maximum(np.arange(256), 1)[:, None])
+    tables = np.maximum(levels, 0).astype(np.float32)  # brighter than glass is glass
+    red, green, blue = (tables[:, channel][image[..., channel]] for channel in range(3))
+    lead = green - np.minimum(red, blue)
+    stained = green >= min_density
+    stained &= lead >= np.maximum(_MIN_TINT, _MIN_TINT_SHARE * green)
+    ink = (red > _PEN_LEAD * green) & (red + green + blue > 3 * _PEN_DENSITY)
+    ink |= (green > _BLACK_DENSITY) & (lead < _BLACK_TINT_SHARE * green)
+    ink |= (green > _RED_DENSITY) & (blue > _RED_BLUE * green) & (red < _RED_RED * green)
+    return stained, ink
+
+
+def _drop_noise(mask: Mask) -> Mask:
+    """`mask` where at least 3 of 3 x 3 neighbours are set: a line stays, a lone pixel goes.
+
+    Smoothing the colours instead would thicken dense edges and dilute the membranes of fat.
+    """
+    count = ndimage.uniform_filter1d(mask.astype(np.uint8) * 9, 3, axis=0, mode="constant")
+    count = ndimage.uniform_filter1d(count, 3, axis=1, mode="constant")
+    return np.asarray(mask & (count >= 3))
+
+
+def _close(mask: Mask, radius: int) -> Mask:
+    """Close gaps narrower than twice `radius`; beyond the frame is background."""
+    if radius == 0 or not mask.any():
+        return mask
+    grown = _grow(np.pad(mask, radius), radius)
+    return np.asarray(~_grow(~grown, radius)[radius:-radius, radius:-radius])
+
+
+def _grow(mask: Mask, radius: int) -> Mask:
+    """Dilate by an octagon of about `radius`."""
+    for step in range(radius):
+        neighbours = ndimage.generate_binary_structure(2, 1 + step % 2)
+        mask = ndimage.binary_dilation(mask, neighbours)
+    return mask
+
+
+def _drop_small(mask: Mask, area: float) -> Mask:
+    """`mask` without its 4-connected pieces of fewer than `area` pixels."""
+    pieces, _ = ndimage.label(mask)
+    large = np.bincount(pieces.ravel()) >= area
+    large[0] = False
+    return np.asarray(large[pieces])

@@ -1,0 +1,244 @@
+"""Join the traces of all blocks: components across edges, chains into rings, rings into regions.
+
+Nothing here depends on where the blocks lie: every ring begins at its least ``(y, x)`` vertex,
+regions are sorted by label and the first vertex of their exterior, holes by their first vertex.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from wsiseg.annotations import Region
+from wsiseg.errors import GeometryError
+from wsiseg.trace.block import BlockTrace
+from wsiseg.trace.parts import Parts
+from wsiseg.trace.sets import join_roots, number_roots
+
+__all__ = ["Components", "join_components", "merge_blocks"]
+
+Array = NDArray[Any]
+
+
+class Components(NamedTuple):
+    """The connected components of the whole raster."""
+
+    offsets: dict[int, int]
+    """Where each block's own components begin in `of`."""
+    of: NDArray[np.int64]
+    """``(L,)`` component of each block's component."""
+    labels: NDArray[np.uint8]
+    """``(C,)``."""
+    sums: NDArray[np.int64]
+    """``(C, 2)`` pixels and sum of their confidence."""
+
+    def of_block(self, block: int, local: NDArray[Any]) -> NDArray[np.int64]:
+        """The components of a block's own ones; -1 stays."""
+        return np.where(local < 0, -1, self.of[self.offsets[block] + local])
+
+
+class _Rings(NamedTuple):
+    """Closed rings in some array of points."""
+
+    points: NDArray[np.int32]
+    """``(N, 2)`` x, y."""
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+    components: NDArray[np.int64]
+
+
+def merge_blocks(
+    traces: Mapping[int, BlockTrace | None],
+    columns: int,
+    scored: bool = True,
+) -> list[Region]:
+    """Regions of the whole raster.
+
+    Parameters
+    ----------
+    traces
+        Trace of every block by its row-major index; None, or no entry, where all is background.
+    columns
+        Blocks in a row of blocks.
+    scored
+        Whether the blocks were traced with a confidence; without, every region's is 1.
+
+    Raises
+    ------
+    GeometryError
+        If a block that the boundaries reach is missing.
+    """
+    known = {block: trace for block, trace in sorted(traces.items()) if trace is not None}
+    if not known:
+        return []
+    components = join_components({block: trace.parts for block, trace in known.items()}, columns)
+    rings = [
+        _Rings(
+            trace.points, _starts(trace.ring_stops, trace.chain_stops), trace.ring_stops,
+            components.of_block(block, trace.ring_components),
+        )
+        for block, trace in known.items()
+    ]  # fmt: skip
+    rings.append(_close_chains(known, components))
+    return _assemble(rings, components, scored)
+
+
+def join_components(blocks: Mapping[int, Parts], columns: int) -> Components:
+    """Unite the blocks' components wherever two blocks see one pixel."""
+    sizes = [len(parts.labels) for parts in blocks.values()]
+    offsets = dict(zip(blocks, np.cumsum([0, *sizes]).tolist(), strict=False))
+    parent = np.arange(sum(sizes))
+    for block, parts in blocks.items():
+        beside, under = blocks.get(block + 1), blocks.get(block + columns)
+        if beside is not None and (block + 1) % columns:
+            one, two = parts.edges.right, beside.edges.left
+            _join_along(parent, one, offsets[block], two, offsets[block + 1])
+        if under is not None:
+            one, two = parts.edges.below, under.edges.above
+            _join_along(parent, one, offsets[block], two, offsets[block + columns])
+    count = number_roots(parent)
+    labels, sums = np.empty(count, np.uint8), np.zeros((count, 2), np.int64)
+    for block, parts in blocks.items():
+        of = parent[offsets[block] : offsets[block] + len(parts.labels)]
+        labels[of] = parts.labels
+        np.add.at(sums, of, parts.sums)
+    return Components(offsets, parent, labels, sums)
+
+
+@njit(nogil=True, cache=True)
+def _join_along(parent, one, offset, two, other):  # type: ignore[no-untyped-def]  # numba infers the types
+    for k in range(one.size):
+        if k == 0 or one[k] != one[k - 1] or two[k] != two[k - 1]:
+            join_roots(parent, offset + one[k], other + two[k])
+
+
+def _starts(stops: Array, before: Array) -> NDArray[np.int64]:
+    """Where each of consecutive pieces begins, the first at the end of those `before`."""
+    first = before[-1:] if len(before) else np.zeros(1, np.int64)
+    return np.concatenate([first, stops[:-1]])[: len(stops)]
+
+
+def _close_chains(traces: Mapping[int, BlockTrace], components: Components) -> _Rings:
+    """Link the open chains of all blocks into rings."""
+    ends = [trace.chain_stops[-1] if len(trace.chain_stops) else 0 for trace in traces.values()]
+    shift = np.concatenate([[0], np.cumsum(ends)])
+    points = np.concatenate(
+        [trace.points[:end] for trace, end in zip(traces.values(), ends, strict=True)]
+    )
+    stops = np.concatenate(
+        [trace.chain_stops + s for trace, s in zip(traces.values(), shift, strict=False)]
+    )
+    keys = np.concatenate([trace.chain_keys for trace in traces.values()])
+    counts = np.cumsum([0] + [len(trace.chain_stops) for trace in traces.values()])
+    pinches = np.concatenate(
+        [trace.pinches + n for trace, n in zip(traces.values(), counts, strict=False)]
+    )
+    of = np.concatenate(
+        [components.of_block(block, trace.chain_components) for block, trace in traces.items()]
+    )
+    following = _follow_keys(keys)
+    one, two = pinches[of[pinches[:, 0]] == of[pinches[:, 1]]].T
+    following[one], following[two] = following[two], following[one]
+    empty = np.zeros(0, np.int64)
+    return _Rings(*_link(points, _starts(stops, empty), stops, following, of))
+
+
+def _follow_keys(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The chain that follows each chain: it begins with the half-edge that the one ends before."""
+    order = np.argsort(keys[:, 0])
+    begins = keys[order, 0]
+    at = np.searchsorted(begins, keys[:, 1])
+    if (at == len(keys)).any() or (begins[at] != keys[:, 1]).any():
+        raise GeometryError(
+            f"boundaries run on into a block that was not traced ({len(keys)} open chains); "
+            f"trace every block of the grid"
+        )
+    return order[at]
+
+
+@njit(nogil=True, cache=True)
+def _link(points, starts, stops, following, of):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Points, starts, stops and components of the rings that the chains form; `of` is used up."""
+    count = starts.size
+    out = np.empty((points.shape[0] + count, 2), np.int32)
+    ring_stops, ring_of = np.empty(count, np.int64), np.empty(count, np.int64)
+    done = np.zeros(count, np.bool_)
+    filled, rings = 0, 0
+    for first in range(count):
+        if done[first]:
+            continue
+        begin, component, chain = filled, -1, first
+        while not done[chain]:
+            done[chain] = True
+            for k in range(starts[chain], stops[chain]):
+                out[filled] = points[k]
+                filled += 1
+            component = max(component, of[chain])
+            chain = following[chain]
+        _rotate(out[begin:filled])
+        out[filled] = out[begin]
+        filled += 1
+        ring_stops[rings], ring_of[rings] = filled, component
+        rings += 1
+    ring_starts = np.zeros(rings, np.int64)
+    ring_starts[1:] = ring_stops[: max(rings - 1, 0)]
+    return out[:filled], ring_starts, ring_stops[:rings], ring_of[:rings]
+
+
+@njit(nogil=True, cache=True)
+def _rotate(ring):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Let an unclosed ring begin at its least (y, x)."""
+    least = 0
+    for k in range(1, ring.shape[0]):
+        if ring[k, 1] < ring[least, 1] or (
+            ring[k, 1] == ring[least, 1] and ring[k, 0] < ring[least, 0]
+        ):
+            least = k
+    if least:
+        head = ring[:least].copy()
+        rest = ring.shape[0] - least
+        for k in range(rest):
+            ring[k] = ring[k + least]
+        ring[rest:] = head
+
+
+def _assemble(rings: list[_Rings], components: Components, scored: bool) -> list[Region]:
+    """Sort the rings into regions."""
+    heads = np.concatenate([part.points[part.starts] for part in rings]).astype(np.int64)
+    # From its least (y, x) an exterior sets out to the right, a hole downward.
+    seconds = np.concatenate([part.points[part.starts + 1] for part in rings])
+    hole = seconds[:, 1] != heads[:, 1]
+    of = np.concatenate([part.components for part in rings])
+    rank = _rank_components(heads[~hole], of[~hole], components.labels)
+    order = np.lexsort((heads[:, 0], heads[:, 1], hole, rank[of]))
+    views = [
+        part.points[start:stop]
+        for part in rings
+        for start, stop in zip(part.starts.tolist(), part.stops.tolist(), strict=True)
+    ]
+    first = np.flatnonzero(~hole[order])
+    own = of[order[first]]
+    pixels, scores = components.sums[own].T
+    confidence = scores / (255.0 * pixels) if scored else np.ones(len(own))
+    bounds = [*first.tolist(), len(order)]
+    at = order.tolist()
+    return [
+        Region(label, views[at[i]], tuple([views[k] for k in at[i + 1 : j]]), area, score)
+        for label, i, j, area, score in zip(
+            components.labels[own].tolist(), bounds[:-1], bounds[1:], pixels.tolist(),
+            confidence.tolist(), strict=True,
+        )
+    ]  # fmt: skip
+
+
+def _rank_components(
+    heads: NDArray[np.int64], of: NDArray[np.int64], labels: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """Place of each component in the order of regions, from its exterior's first vertex."""
+    rank = np.full(len(labels), -1)
+    rank[of[np.lexsort((heads[:, 0], heads[:, 1], labels[of]))]] = np.arange(len(of))
+    return rank

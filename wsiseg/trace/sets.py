@@ -1,0 +1,39 @@
+"""Disjoint sets of numbers, in an array of parents: connected components are made of these."""
+
+from numba import njit
+
+__all__ = ["find_root", "join_roots", "number_roots"]
+
+
+@njit(nogil=True, cache=True)
+def find_root(parent, i):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Root of `i`, halving the path on the way."""
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@njit(nogil=True, cache=True)
+def join_roots(parent, i, j):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Unite the sets of `i` and `j`; the smaller index is the root, whatever the order of calls."""
+    if parent[i] == parent[j]:
+        return
+    i, j = find_root(parent, i), find_root(parent, j)
+    if i < j:
+        parent[j] = i
+    else:
+        parent[i] = j
+
+
+@njit(nogil=True, cache=True)
+def number_roots(parent):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Replace each parent by its set's number, sets counted in the order of their roots."""
+    count = 0
+    for i in range(parent.size):
+        if parent[i] == i:
+            parent[i] = count
+            count += 1
+        else:  # a root comes before its members, so the parent is numbered already
+            parent[i] = parent[parent[i]]
+    return count
