@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from wsiseg.geometry import Box, Size
 from wsiseg.slide import PyramidSlide
 

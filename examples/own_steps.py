@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from wsiseg.compute import open_executor
 from wsiseg.config import Config
 from wsiseg.outline import outline_regions
@@ -25,9 +26,9 @@ def main(slide: str, out: str) -> None:
         mask, mask_mpp, _ = store.read_tissue()
         tissue = mask.sum() * mask_mpp**2 / 1e6
         print(f"{store.grid.rows} x {store.grid.cols} tiles, {tissue:.2f} mm² tissue")
-        predicted = predict_tiles(path, config, pool)
+        predict_tiles(path, config, pool)
         print(f"{store.count_tiles()} tiles hold tissue")
-        stitch_labels(path, config, pool, previous=predicted)
+        stitch_labels(path, config, pool)
         annotations = outline_regions(path, config, pool)
     shares = np.bincount(store.read_labels(store.grid.box).ravel(), minlength=256)
     for label, name in enumerate(annotations.palette.names):

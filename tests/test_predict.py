@@ -1,6 +1,4 @@
-import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ from wsiseg.grid import TileGrid
 from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import load_encoder
-from wsiseg.model.threads import fixed_threads
 from wsiseg.predict import cam_side, open_device, predict_digest, predict_tiles
 from wsiseg.store import SlideStore
 
@@ -222,25 +219,3 @@ def test_devices():
         open_device("meta")
     with pytest.raises(ConfigError, match="device 'cuda:99' is not there: torch sees"):
         open_device("cuda:99")
-
-
-def test_fixed_threads_hold_in_every_thread_and_are_restored():
-    """Threads that start and end at other times must not set each other's count."""
-    before, barrier = torch.get_num_threads(), threading.Barrier(3)
-
-    def work(number):
-        seen = []
-        for _ in range(5):
-            barrier.wait()
-            with fixed_threads(1):
-                for _ in range(number + 1):  # leave at different times
-                    torch.ones(300, 300) @ torch.ones(300, 300)
-                seen.append(torch.get_num_threads())
-        return seen
-
-    with ThreadPoolExecutor(3) as pool:
-        assert {count for seen in pool.map(work, range(3)) for count in seen} == {1}
-    assert torch.get_num_threads() == before
-    with pytest.raises(KeyError), fixed_threads(before + 1):
-        raise KeyError
-    assert torch.get_num_threads() == before

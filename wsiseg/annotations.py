@@ -69,6 +69,8 @@ class Annotations:
     origin: tuple[int, int] = (0, 0)
     """Level-0 point that is (0, 0) in the written file (the slide's bounds corner)."""
     provenance: dict[str, str] = field(default_factory=dict)
+    locked: bool = True
+    """Whether QuPath keeps the outlines from being moved by accident; it can be unlocked there."""
 
     def area_um2(self, region: Region) -> float:
         """Area of a region in µm²."""

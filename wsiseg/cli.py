@@ -148,13 +148,18 @@ def tile(
     mpp_override: MppOverride = None,
     executor: Executor = "threads",
     workers: Workers = None,
+    tissue: Annotated[
+        Path | None,
+        typer.Option(help="GeoJSON of the tissue outline: written, or read if you changed it."),
+    ] = None,
 ) -> None:
     """Find the tissue of one slide and stream its tiles into a Zarr store."""
     from wsiseg.compute import open_executor
     from wsiseg.tile import tile_slide
 
     with _errors(), _bars() as bars, open_executor(executor, workers) as pool:
-        tile_slide(slide, store, _configure(config, settings, mpp_override), pool, bars)
+        settled = _configure(config, settings, mpp_override)
+        tile_slide(slide, store, settled, pool, bars, tissue=tissue)
 
 
 @app.command()

@@ -118,8 +118,9 @@ class StitchConfig(_Step):
 
     gate: Literal["predicted", "none"] = "predicted"
     """Classes let through: those that the tile's logits predict, or all."""
-    gate_threshold: float = Field(default=0.5, gt=0, lt=1)
-    """A class is predicted where the sigmoid of its logit reaches this."""
+    gate_threshold: float = Field(default=0.25, gt=0, lt=1)
+    """A class is predicted where the sigmoid of its logit reaches this. A tile's logit is the mean
+    of its CAM, so it is low for a class that only touches the tile: hence less than one half."""
     refine: bool = True
     """Whether the dense CRF refines the probabilities."""
     margin: int = Field(default=64, ge=0)

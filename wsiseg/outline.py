@@ -121,7 +121,7 @@ def _read_block(path: str, block: int) -> tuple[Box, NDArray[np.uint8], NDArray[
     square = store.grid.block_box(block)
     box = margin_box(square, store.grid.box)
     labels = store.read_labels(box)
-    seen = (labels != BACKGROUND).any()
+    seen = labels.min() != BACKGROUND  # no label is larger
     return square, labels, store.read_confidence(box) if seen else None
 
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import nullcontext
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +102,7 @@ def _predict_block(
     model, info = _load_model(settings.checkpoint, sha256, settings.device)
     owned = list(store.grid.block_tiles(block))
     if owned:  # a block at the raster's edge may own none
-        kept = kept_tiles(store, tissue)
+        kept = _find_kept(store_path, tissue, digest)
         tiles = [tile for tile in owned if kept[tile]]
         side = cam_side(store.grid.tile, model.encoder, info)
         (top, left), (bottom, right) = owned[0], owned[-1]
@@ -114,6 +114,13 @@ def _predict_block(
             cams[at], logits[at] = found
         store.write_cams(block, cams, logits)
     store.mark_done(_STEP, block, digest)
+
+
+@lru_cache(maxsize=4)
+def _find_kept(store_path: str | Path, tissue: TissueConfig, digest: str) -> NDArray[np.bool_]:
+    """Which tiles are looked at; once a process and run, as it goes over the whole mask."""
+    del digest  # names the run, so that another mask in the same store is another entry
+    return kept_tiles(SlideStore(store_path), tissue)
 
 
 def _predict_batches(

@@ -60,7 +60,7 @@ def test_noise_and_compression_change_little(noise: float, quality: int | None) 
 
 
 @pytest.mark.parametrize("glass", [(255, 255, 255), (243, 240, 242), (222, 218, 221)])
-@pytest.mark.parametrize("noise", [0.0, 3.0, 12.0])
+@pytest.mark.parametrize("noise", [0.0, 3.0, 30.0])
 def test_blank_slides_stay_blank(glass: tuple[int, int, int], noise: float) -> None:
     assert not found(Scene(glass=glass), noise=noise).any()
 
@@ -90,6 +90,24 @@ def test_pale_necrosis_survives(glass: tuple[int, int, int], corners: bool) -> N
     mask = found(scene)
     assert mask[coarse(necrosis)].mean() > 0.97
     assert iou(mask, scene.coarse_truth(FACTOR)) > 0.93
+
+
+@pytest.mark.parametrize("texture", [0.0, 0.6])
+@pytest.mark.parametrize(("eosin", "haematoxylin"), [(0.06, 0.03), (0.2, 0.1)])
+def test_a_slide_of_nothing_but_pale_tissue(
+    texture: float, eosin: float, haematoxylin: float
+) -> None:
+    scene = Scene()
+    scene.stain(np.ones_like(scene.truth), eosin, haematoxylin, texture)
+    assert found(scene).all()
+
+
+def test_pale_and_nearly_grey_tissue_is_told_from_glass_by_its_texture() -> None:
+    scene = Scene()
+    scene.stain(np.ones_like(scene.truth), 0.0, 0.12, 0.5)
+    mean = scene.image.mean((0, 1))
+    assert min(mean[0], mean[2]) - mean[1] < detect._GLASS_PINK
+    assert found(scene).mean() > 0.95
 
 
 def test_fat_is_tissue() -> None:

@@ -61,6 +61,7 @@ def test_outline_lies_on_the_tissue_as_qupath_shows_it(tmp_path: Path, origin: s
     assert not lint_geojson(path)
     features = read_geojson(path)
     assert {feature.class_name for feature in features} == {"Tissue"}
+    assert not any(feature.properties["isLocked"] for feature in features)
     x, y = (40, 24) if origin == "qupath" else (0, 0)
     area = sum(feature.geometry.area for feature in features) * 4
     assert area == pytest.approx(store.read_tissue()[0].sum() * 64)

@@ -37,13 +37,14 @@ class _Scale:
     height: int
     patches: int
     epochs: int
+    batch: int
 
 
-_FULL = _Scale(width=12_288, height=9_216, patches=400, epochs=12)
-_QUICK = _Scale(width=3_072, height=2_560, patches=96, epochs=12)
+_FULL = _Scale(width=12_288, height=9_216, patches=400, epochs=12, batch=16)
+_QUICK = _Scale(width=3_072, height=2_560, patches=128, epochs=10, batch=8)
 _LEARNING_RATE = 3e-3
 # A tile's logit is the mean of its map, so it is low for a class at the tile's rim or beside glass.
-_GATE_THRESHOLD = 0.25
+_GATE_THRESHOLD = 0.1
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def run_demo(
         If the second slide could not be annotated.
     """
     folder, scale, clock = _claim(Path(out)), _QUICK if quick else _FULL, _Clock()
-    config = TrainConfig(epochs=scale.epochs, learning_rate=_LEARNING_RATE)
+    config = TrainConfig(epochs=scale.epochs, batch_size=scale.batch, learning_rate=_LEARNING_RATE)
     with clock.time("slides"):
         truths = _make_slides(folder, scale, progress)
     with clock.time("patches"):

@@ -25,7 +25,7 @@ __all__ = ["write_geojson"]
 _FEATURE = (
     b'{"type":"Feature","id":"%b","geometry":{"type":"%b","coordinates":%b},'
     b'"properties":{"objectType":"annotation","name":"%b %d","classification":%b,'
-    b'"isLocked":true,"measurements":%b}}'
+    b'"isLocked":%b,"measurements":%b}}'
 )
 _SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
 _CHUNK_POINTS = 200_000  # bounds the memory of a chunk to some 20 MB
@@ -34,7 +34,7 @@ _NAMESPACE = uuid.UUID("5bd5a1a1-9d2c-5b0e-8f0c-3f1f4c0d7a52").bytes
 
 
 def write_geojson(annotations: Annotations, path: str | Path) -> Path:
-    """Write one locked annotation a region, in level-0 pixels from the annotations' origin.
+    """Write one annotation a region, in level-0 pixels from the annotations' origin.
 
     One feature is one line. Coordinates are integers where they are whole, else they have at most
     2 decimals. Ids depend on slide, class and region only. ``.gz`` compresses. The file is written
@@ -158,6 +158,7 @@ def _feature(
         name,
         number,
         classification,
+        orjson.dumps(annotations.locked),
         orjson.dumps(measurements),
     )
 

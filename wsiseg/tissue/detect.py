@@ -26,10 +26,10 @@ _WHITE = 253
 _GLASS_DARKEST = 190
 """No channel of scanned glass is darker than this."""
 _GLASS_TINT = 15
-"""Largest difference between the channels of scanned glass."""
-_GLASS_TINT_BESIDE_WHITE = 8
-"""The same where part of the slide is white: then what is smooth and tinted may be pale tissue."""
-_GLASS_RANGE = 4
+"""Largest difference between the channels of scanned glass, whatever the lamp."""
+_GLASS_PINK = 6
+"""Green below both red and blue by more than this is pale tissue, not glass."""
+_GLASS_RANGE = 2
 """Largest difference of brightness among the 3 x 3 neighbours of glass; tissue has texture."""
 _GLASS_SHARE = 0.01
 """Share of the slide that must look like glass; below it, white is taken."""
@@ -104,10 +104,10 @@ def _find_glass(image: Image) -> NDArray[np.float64]:
     """The colour ``(3,)`` of bare glass in `image` ``(h, w, 3)``; white where there is none."""
     darkest, brightest = image.min(2), image.max(2)
     range_ = ndimage.maximum_filter(darkest, 3) - ndimage.minimum_filter(darkest, 3)
-    white = darkest >= _WHITE
-    tint = _GLASS_TINT_BESIDE_WHITE if white.mean() > _GLASS_SHARE else _GLASS_TINT
-    glassy = (darkest >= _GLASS_DARKEST) & (brightest - darkest <= tint)
-    glassy &= (range_ <= _GLASS_RANGE) & ~white
+    pink = np.minimum(image[..., 0], image[..., 2]).astype(np.int16) - image[..., 1]
+    glassy = (darkest >= _GLASS_DARKEST) & (darkest < _WHITE)
+    glassy &= (brightest - darkest <= _GLASS_TINT) & (pink <= _GLASS_PINK)
+    glassy &= range_ <= _GLASS_RANGE
     counts = np.bincount(darkest[glassy], minlength=256)
     mode = int(np.convolve(counts, [1, 1, 1], "same").argmax())
     near = glassy & (np.abs(darkest.astype(np.int16) - mode) <= 3)

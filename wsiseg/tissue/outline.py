@@ -84,6 +84,7 @@ def _write_outline(mask: Mask, slide: Slide, config: Config, detection: str, pat
         scale=_scale(slide, config),
         mpp=config.tissue.mpp,
         origin=_origin(slide, config),
+        locked=False,  # it is there to be edited
     )
     with tempfile.TemporaryDirectory() as folder:
         _, features = _split(write_geojson(annotations, Path(folder, path.name)))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.annotations import BACKGROUND, Region
 from wsiseg.errors import GeometryError
+from wsiseg.geometry import Box
 from wsiseg.trace.absorb import absorb_small
 from wsiseg.trace.block import BlockTrace, trace_block
 from wsiseg.trace.contacts import Contacts, find_contacts, paint_block
@@ -27,6 +30,8 @@ __all__ = [
     "trace_block",
     "trace_regions",
 ]
+
+_BLOCK = 2048  # what is traced at a time stays in the processor's cache
 
 
 def trace_regions(
@@ -64,7 +69,19 @@ def trace_regions(
             )
     if labels.ndim != 2:
         raise GeometryError(f"labels has {labels.ndim} dimensions; (height, width) is needed")
-    padded = np.pad(labels, 1, constant_values=background)
-    scores = None if confidence is None else np.pad(confidence, 1)
-    trace = trace_block(padded, scores, (0, 0), background)
-    return merge_blocks({0: trace}, 1, confidence is not None)
+    raster = Box(0, 0, labels.shape[1], labels.shape[0])
+    columns, rows = (range(0, length, _BLOCK) for length in (raster.width, raster.height))
+    traces = {}
+    for i, (y, x) in enumerate(product(rows, columns)):
+        box = margin_box(Box(x, y, _BLOCK, _BLOCK).intersect(raster), raster)
+        scores = None if confidence is None else _cut(confidence, box, 0)
+        traces[i] = trace_block(_cut(labels, box, background), scores, (x, y), background)
+    return merge_blocks(traces, len(columns), confidence is not None)
+
+
+def _cut(array: NDArray[np.uint8], box: Box, outside: int) -> NDArray[np.uint8]:
+    """A box of an array, with `outside` beyond the array."""
+    inside = box.intersect(Box(0, 0, array.shape[1], array.shape[0]))
+    out = np.full((box.height, box.width), outside, np.uint8)
+    out[inside.slices(box)] = array[inside.slices()]
+    return out

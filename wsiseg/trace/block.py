@@ -67,7 +67,7 @@ def trace_block(
     BlockTrace or None
         None where all is background.
     """
-    if (labels == background).all():
+    if labels.min() == labels.max() == background:
         return None
     x0, y0 = corner
     labels, scores = compiled_for(labels, confidence)

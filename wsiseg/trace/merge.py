@@ -7,6 +7,7 @@ regions are sorted by label and the first vertex of their exterior, holes by the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -220,19 +221,17 @@ def _assemble(rings: list[_Rings], components: Components, scored: bool) -> list
         for part in rings
         for start, stop in zip(part.starts.tolist(), part.stops.tolist(), strict=True)
     ]
+    views = [views[k] for k in order.tolist()]
     first = np.flatnonzero(~hole[order])
     own = of[order[first]]
     pixels, scores = components.sums[own].T
     confidence = scores / (255.0 * pixels) if scored else np.ones(len(own))
-    bounds = [*first.tolist(), len(order)]
-    at = order.tolist()
+    columns = (components.labels[own], pixels, confidence)
+    bounds = pairwise([*first.tolist(), len(views)])
     return [
-        Region(label, views[at[i]], tuple([views[k] for k in at[i + 1 : j]]), area, score)
-        for label, i, j, area, score in zip(
-            components.labels[own].tolist(), bounds[:-1], bounds[1:], pixels.tolist(),
-            confidence.tolist(), strict=True,
-        )
-    ]  # fmt: skip
+        Region(label, views[i], tuple(views[i + 1 : j]), area, score)
+        for label, area, score, (i, j) in zip(*(c.tolist() for c in columns), bounds, strict=True)
+    ]
 
 
 def _rank_components(

@@ -37,13 +37,13 @@ EXIT = -2
 """`NEXT` of ``EXIT - p`` leaves the block by port `p`."""
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 def _add_node(nodes, n, x, y, run):  # type: ignore[no-untyped-def]  # numba infers the types
     nodes[n, X], nodes[n, Y], nodes[n, RUN] = x, y, run
     return n + 1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")  # a call for each vertex would cost a tenth
 def _meet(nodes, n, down, up, j, right, left, x, y, quad, at, background, junctions):  # type: ignore[no-untyped-def]  # numba infers the types
     """Link the half-edges that meet at one vertex; how many nodes there are, and the open ends.
 
@@ -144,9 +144,11 @@ def scan_lines(labels, scores, background, junctions, x0, y0):  # type: ignore[n
     height, width = labels.shape[0] - 1, labels.shape[1] - 1
     to_left, to_right = np.empty(height + 1, np.int32), np.empty(height + 1, np.int32)
     n = 2 * (height + width)
-    nodes = np.empty((n + 4 * width + height * 8, 4), np.int32)
+    # Room for much detail: pages that are not touched cost nothing, growing costs a copy.
+    room = 4 * width + height * width // 8
+    nodes, runs = np.empty((n + room, 4), np.int32), np.empty((room, 4), np.int32)
     nodes[:n, NEXT] = UNUSED
-    runs, pinches = np.empty((2 * width + 16 * height, 4), np.int32), np.empty((64, 3), np.int32)
+    pinches = np.empty((64, 3), np.int32)
     down, up = np.arange(width), EXIT - np.arange(width)
     ends, ends_below = np.empty(width + 1, np.int32), np.empty(width + 1, np.int32)
     first, pinched = 0, 0

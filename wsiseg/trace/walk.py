@@ -89,13 +89,12 @@ def walk_rings(nodes, runs, points, filled):  # type: ignore[no-untyped-def]  # 
     for start in range(nodes.shape[0]):
         if nodes[start, NEXT] == UNUSED:
             continue
-        node = start
-        while nodes[node, NEXT] != UNUSED:
+        node, following = start, nodes[start, NEXT]
+        while following != UNUSED:
             points[filled, 0], points[filled, 1] = nodes[node, X], nodes[node, Y]
             filled += 1
-            following = nodes[node, NEXT]
             nodes[node, NEXT] = UNUSED
-            node = following
+            node, following = following, nodes[following, NEXT]
         points[filled, 0], points[filled, 1] = nodes[start, X], nodes[start, Y]
         filled += 1
         components[count], stops[count] = runs[nodes[start, RUN], 0], filled

@@ -115,21 +115,23 @@ def test_normalisations_equal_the_released_codes(case: str) -> None:
 
 
 @pytest.mark.slow
-def test_gradients_reach_the_images_but_no_weight(conch: ConchEncoder) -> None:
-    images = normalize(golden.images("224")[:1], CONCH_MEAN, CONCH_STD).requires_grad_()
-    conch.embed_normalized(images)[0, 0].backward()
+def test_gradients_reach_the_images_but_no_weight(conch_file: Path) -> None:
+    encoder = ConchEncoder(conch_file, image_size=32)
+    images = torch.rand(1, 3, 32, 32, requires_grad=True)
+    encoder.embed_normalized(images)[0, 0].backward()
     assert images.grad is not None
     assert images.grad.abs().max() > 0
-    assert not any(parameter.requires_grad for parameter in conch.parameters())
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
 
 
-@pytest.mark.slow
-def test_half_precision_is_close_and_gives_float32(conch_file: Path) -> None:
-    encoder = ConchEncoder(conch_file).bfloat16()
-    found = encoder.embed_image(golden.images("224")[:1])
-    wanted = torch.from_numpy(golden.array("224/img_emb_proj_norm")[:1])
-    assert found.dtype == torch.float32
-    assert nn.functional.cosine_similarity(found, wanted).item() > 0.999
+def test_half_precision_gives_float32(hollow_conch: Path) -> None:
+    encoder = ConchEncoder(hollow_conch, image_size=32).bfloat16()
+    for found in (
+        *encoder.pyramid(torch.rand(1, 3, 32, 32)),
+        encoder.embed_image(torch.rand(1, 3, 32, 32)),
+    ):
+        assert found.dtype == torch.float32
+        assert found.isfinite().all()
 
 
 def test_position_embedding_is_the_mean_of_four_at_half_the_size() -> None:

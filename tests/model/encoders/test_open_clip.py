@@ -104,6 +104,19 @@ def test_a_model_stays_frozen_and_in_evaluation(folder: Path) -> None:
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
 
 
+def test_half_precision_is_close_and_gives_float32(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "own", TOWERS["own"])
+    whole, half = OpenClipEncoder(folder), OpenClipEncoder(folder).bfloat16()
+    images = torch.rand(1, 3, 64, 64)
+    for found, wanted in (
+        (half.embed_image(images), whole.embed_image(images)),
+        (half.embed_text(["tumour"]), whole.embed_text(["tumour"])),
+        (half.pyramid(images)[0].flatten(1), whole.pyramid(images)[0].flatten(1)),
+    ):
+        assert found.dtype == torch.float32
+        assert torch.nn.functional.cosine_similarity(found, wanted).item() > 0.99
+
+
 def test_weights_beside_a_folder_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"brings its own weights: leave out other\.bin"):
         OpenClipEncoder(folder, "other.bin")

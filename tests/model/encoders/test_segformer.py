@@ -59,6 +59,15 @@ def test_the_teacher_never_trains(mit_files: dict[str, Path]) -> None:
     assert sum(parameter.numel() for parameter in teacher.parameters()) == 13_151_424
 
 
+def test_half_precision_is_close_and_gives_float32(mit_files: dict[str, Path]) -> None:
+    teacher = SegformerTeacher(mit_files["hub"])
+    images = golden.images("224")[:1, :, :32, :32]
+    wanted = teacher.stages(images)
+    for half, whole in zip(teacher.bfloat16().stages(images), wanted, strict=True):
+        assert half.dtype == torch.float32
+        assert torch.nn.functional.cosine_similarity(half.flatten(1), whole.flatten(1)) > 0.99
+
+
 def test_strides_and_weights_are_part_of_the_identity(mit_files: dict[str, Path]) -> None:
     teachers = [
         SegformerTeacher(mit_files["hub"]),

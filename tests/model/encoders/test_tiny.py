@@ -94,3 +94,13 @@ def test_a_missing_package_gives_the_install_line(monkeypatch):
         MissingDependencyError, match=r"needs no_such_package: pip install 'wsiseg\[encoders\]'"
     ):
         load_encoder("far")
+
+
+def test_prediction_does_not_spoil_training():
+    """Filters are kept between calls; made under inference mode they must still serve training."""
+    encoder, images = TinyEncoder(), torch.rand(1, 3, 160, 160)
+    with torch.inference_mode():
+        encoder.pyramid(images)
+    weight = torch.ones(1, 64, 1, 1, requires_grad=True)
+    torch.nn.functional.conv2d(encoder.pyramid(images)[1], weight).sum().backward()
+    assert weight.grad is not None

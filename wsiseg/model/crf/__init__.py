@@ -16,6 +16,7 @@ import torch
 
 from wsiseg.config import CrfConfig
 from wsiseg.errors import DataError, GeometryError, MissingDependencyError
+from wsiseg.model.crf.window import TRITON_CLASSES
 
 __all__ = ["BACKENDS", "choose_backend", "refine"]
 
@@ -26,9 +27,6 @@ BACKENDS = {
     "pydensecrf": "wsiseg.model.crf.pydensecrf_peer",
 }
 """Back end -> module, whose `refine_batch` it is; loaded when first used."""
-
-TRITON_CLASSES = 64
-"""Most classes that the triton kernel holds in registers; `auto` takes torch above."""
 
 _INSTALL = {
     "triton": "pip install triton",

@@ -16,16 +16,23 @@ _GPU_BYTES = 1024 * 2**20
 
 
 def refine_batch(
-    probabilities: torch.Tensor, image: torch.Tensor, config: CrfConfig
+    probabilities: torch.Tensor,
+    image: torch.Tensor,
+    config: CrfConfig,
+    radius: int | None = None,
 ) -> torch.Tensor:
-    """Mean field with block windows; see `wsiseg.model.crf.refine` for the arguments."""
+    """Mean field with block windows; see `wsiseg.model.crf.refine` for the arguments.
+
+    `radius` is the window in blocks on each side, if not the usual one; 6 or more at the default
+    deviations is as good as the whole image, and serves as the truth in measurements.
+    """
     prior = probabilities.clamp(MIN_PROBABILITY, 1.0)
     q = prior / prior.sum(1, keepdim=True)
     if config.iterations == 0:
         return q
     _, _, height, width = prior.shape
     smooth = Smoothness(height, width, config.smooth_sxy, prior.device)
-    appearance = Appearance(image, config)
+    appearance = Appearance(image, config, radius)
     unary = prior.log()
     for iteration in range(config.iterations):
         logits = unary + config.smooth_weight * smooth(q)
@@ -43,12 +50,14 @@ class Appearance:
         `(B, 3, H, W)` uint8.
     config
         Standard deviations, and the mode: every key in the window, or a rotating quarter.
+    radius
+        Blocks on each side of the window; by default what the deviation asks for.
     """
 
-    def __init__(self, image: torch.Tensor, config: CrfConfig) -> None:
+    def __init__(self, image: torch.Tensor, config: CrfConfig, radius: int | None = None) -> None:
         self.height, self.width = image.shape[2:]
         self.thin = config.mode == "fast"
-        self.radius = window_radius(config.appearance_sxy)
+        self.radius = radius or window_radius(config.appearance_sxy)
         self.sxy = config.appearance_sxy
         # Centred colours keep the rounding of the expanded square small.
         colour = (image.float() - 127.5) / config.appearance_srgb

@@ -66,7 +66,7 @@ def build_lattice(
     corner = np.empty((height * width, CORNERS), np.int32)
     weight = np.empty((height * width, CORNERS), np.float32)
     keys, table = _place_pixels(image, scale, radix, most_points, corner, weight)
-    if len(keys) > most_points:
+    if not 0 < len(keys) <= most_points:
         return None
     near = np.empty((CORNERS, len(keys), 2), np.int32)
     _link_neighbours(keys, table, radix, near)
@@ -121,8 +121,11 @@ def _place_pixels(image, scale, radix, most_points, corner, weight):  # type: ig
             count = _place_row(
                 first, rest, rank, origin, stop - start, radix, keys, table, count, corner, weight
             )
-        if count > most_points:
-            break
+            if count > most_points:
+                return keys[:count].copy(), table
+        # Give up early where the rest of the image, if like this, would not fit.
+        if count * width > most_points * stop:
+            return keys[:0].copy(), table
     return keys[:count].copy(), table
 
 

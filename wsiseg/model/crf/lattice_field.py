@@ -31,7 +31,7 @@ from wsiseg.model.crf.window import MIN_PROBABILITY
 
 __all__ = ["refine_batch"]
 
-_BYTES = 400 * 2**20
+_BYTES = 320 * 2**20
 _MARGIN = 64
 
 _FLOOR = np.float32(MIN_PROBABILITY)

@@ -11,7 +11,16 @@ import math
 
 from wsiseg.config import CrfConfig
 
-__all__ = ["BLOCK", "MIN_PROBABILITY", "SMOOTH_REACH", "phase_of", "reach_of", "window_radius"]
+__all__ = [
+    "BLOCK",
+    "MIN_PROBABILITY",
+    "SMOOTH_REACH",
+    "TRITON_CLASSES",
+    "phase_of",
+    "reach_of",
+    "smooth_radius",
+    "window_radius",
+]
 
 BLOCK = 8
 """Side of a query or key block in pixels."""
@@ -21,6 +30,9 @@ MIN_PROBABILITY = 1e-5
 
 SMOOTH_REACH = 4.0
 """Standard deviations after which the smoothness kernel is cut off."""
+
+TRITON_CLASSES = 32
+"""Most classes that the triton kernel holds in registers without spilling; torch takes more."""
 
 _PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
 

@@ -43,6 +43,8 @@ _FILES = (
 class OpenClipEncoder(nn.Module):
     """The student; keeps the promise `Encoder`. Always in evaluation mode.
 
+    It may be turned to half precision; what it gives stays float32.
+
     Parameters
     ----------
     model
@@ -103,25 +105,29 @@ class OpenClipEncoder(nn.Module):
             normalize_intermediates=False,
             intermediates_only=True,
         )
-        return build_pyramid(tapped["image_intermediates"])
+        return build_pyramid([tap.float() for tap in tapped["image_intermediates"]])
 
     @torch.no_grad()
     def embed_image(self, images: Tensor) -> Tensor:
         """``(B, E)``, L2-normalised, by the model's own `encode_image`."""
-        embedded: Tensor = self.clip.encode_image(self._prepare(images), normalize=True)
+        embedded: Tensor = self.clip.encode_image(self._prepare(images), normalize=True).float()
         return embedded
 
     @torch.no_grad()
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """``(C, E)``, L2-normalised, by the model's own tokenizer and `encode_text`."""
-        device = next(self.clip.parameters()).device
-        tokens = self.tokenizer(list(prompts)).to(device)
-        embedded: Tensor = self.clip.encode_text(tokens, normalize=True)
+        tokens = self.tokenizer(list(prompts)).to(self._weight.device)
+        embedded: Tensor = self.clip.encode_text(tokens, normalize=True).float()
         return embedded
 
     def _prepare(self, images: Tensor) -> Tensor:
         check_images(images, self.image_size, "this open_clip model")
-        return normalize(images, self.mean, self.std)
+        return normalize(images, self.mean, self.std).to(self._weight.dtype)
+
+    @property
+    def _weight(self) -> Tensor:
+        """Any of the weights, for where they are and how fine."""
+        return next(self.clip.parameters())
 
 
 def _find_model(

@@ -42,6 +42,8 @@ _STD = tuple(net[1] * data[1] / near[1] for data, near, net in _CHANNELS)
 class SegformerTeacher(nn.Module):
     """The teacher; keeps the promise `Teacher`. Always in evaluation mode and without gradient.
 
+    It may be turned to half precision; what it gives stays float32.
+
     Parameters
     ----------
     weights
@@ -89,8 +91,9 @@ class SegformerTeacher(nn.Module):
     @torch.no_grad()
     def stages(self, images: Tensor) -> list[Tensor]:
         """Four maps of 64, 128, 320 and 512 channels of ``(B, 3, H, W)`` RGB in [0, 1]."""
-        maps: list[Tensor] = self.encoder(normalize(images, _MEAN, _STD))
-        return maps
+        dtype = next(self.encoder.parameters()).dtype
+        maps = self.encoder(normalize(images, _MEAN, _STD).to(dtype))
+        return [found.float() for found in maps]
 
 
 class MixTransformer(nn.Module):
