@@ -5,16 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from wsiseg.demo.synthesis import synthesize_slide
-from wsiseg.qupath import lint_geojson
 
 from wsiseg.annotate import annotate, plan_jobs
+from wsiseg.annotations import BACKGROUND
 from wsiseg.config import Config
+from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.errors import ConfigError, SlideOpenError
+from wsiseg.qupath import lint_geojson
 from wsiseg.store import SlideStore
 
 CONFIG = Config.model_validate({"tile": {"block": 448}})
@@ -53,6 +55,27 @@ def test_polygons_lint_clean_and_equal_the_raster(finished):
         area = sum(f["properties"]["measurements"]["Area mm^2"] for f in mine)
         assert area * 1e6 / store.mpp**2 == pytest.approx(counts[label], abs=0.01)
         assert result.class_mm2[name] == pytest.approx(area)
+
+
+def test_no_polygon_edge_lies_on_a_block_border_between_equal_labels(finished):
+    out, _ = finished
+    store = SlideStore(out / "slides" / "one.zarr")
+    labels = np.pad(store.read_labels(store.grid.box), 1, constant_values=BACKGROUND)
+    features = json.loads((out / "geojson" / "one.geojson").read_bytes())["features"]
+    scale, seen = store.mpp / store.slide["mpp"][0], 0
+    for feature in features:
+        for ring in feature["geometry"]["coordinates"]:
+            points = np.rint(np.array(ring) / scale).astype(int)
+            for (x0, y0), (x1, y1) in pairwise(points.tolist()):
+                along_x = y0 == y1
+                fixed, (low, high) = (y0, sorted((x0, x1))) if along_x else (x0, sorted((y0, y1)))
+                if fixed % store.grid.block:
+                    continue
+                map_ = labels if along_x else labels.T
+                before, after = map_[fixed, low + 1 : high + 1], map_[fixed + 1, low + 1 : high + 1]
+                assert (before != after).all()
+                seen += 1
+    assert seen > 0  # the slide's own border is one, and regions do end at others by chance
 
 
 def test_the_output_tree_is_whole(finished):

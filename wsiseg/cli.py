@@ -56,7 +56,7 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except WsisegError as error:
-        _err.print(f"error: {error}", style="red", markup=False, highlight=False)
+        _err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 
@@ -248,7 +248,7 @@ def lint(
             findings = lint_geojson(file)
             failed |= any(finding.severity == "error" for finding in findings)
             for finding in findings:
-                _out.print(f"{file}: {finding}", markup=False, highlight=False)
+                _out.print(f"{file}: {finding}", markup=False, highlight=False, soft_wrap=True)
             if not findings:
                 _out.print(f"{file}: clean")
     if failed:
@@ -328,4 +328,10 @@ def _print_results(results: list[SlideResult]) -> None:
     _out.print(table)
     for result in results:
         if result.error:
-            _err.print(f"failed: {result.error}", style="red", markup=False, highlight=False)
+            _err.print(
+                f"failed: {result.error}",
+                style="red",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 
 from wsiseg.annotations import BACKGROUND
-from wsiseg.demo import Truth
+from wsiseg.demo import Truth, run
 from wsiseg.demo.run import run_demo
-from wsiseg.errors import ConfigError
+from wsiseg.errors import ConfigError, DataError
 from wsiseg.qupath import lint_geojson
 from wsiseg.store import SlideStore
+
+
+pytestmark = pytest.mark.slow  # trains a model and annotates with it
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,7 @@ def test_score_is_that_of_the_maps(demo: tuple[Path, dict[str, Any], list[str]])
 
 def test_it_learns_even_when_quick(demo: tuple[Path, dict[str, Any], list[str]]) -> None:
     # One class everywhere would give about 0.1.
-    assert demo[1]["miou"] > 0.4
+    assert demo[1]["miou"] > 0.55
 
 
 def test_polygons_are_clean_and_progress_names_the_steps(
@@ -87,13 +91,29 @@ def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_demo_runs_again_over_its_own_files_only(
-    demo: tuple[Path, dict[str, Any], list[str]], tmp_path: Path
+    demo: tuple[Path, dict[str, Any], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "again"
     shutil.copytree(demo[0], out)
     (out / "slides" / "notes.txt").write_text("mine")
+    # An outline that somebody edited would be read instead of detecting; this one cannot be.
     (out / "annotated" / "tissue" / "test.geojson").write_text("edited")
-    figures = run_demo(out, quick=True, workers=1)
+    small = dataclasses.replace(run._QUICK, width=2048, height=2048, patches=16, epochs=1)
+    monkeypatch.setattr(run, "_QUICK", small)
+    figures = run.run_demo(out, quick=True, workers=1)
     assert (out / "slides" / "notes.txt").read_text() == "mine"
-    for name in ("miou", "iou", "area_error"):
-        assert figures[name] == demo[1][name]
+    assert json.loads((out / "demo.json").read_text()) == figures
+    assert SlideStore(out / "annotated" / "slides" / "test.zarr").grid.box[2:] == (1024, 1024)
+
+
+def test_a_slide_that_fails_ends_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = dataclasses.replace(run._QUICK, width=1024, height=1024, patches=8, epochs=1)
+    monkeypatch.setattr(run, "_QUICK", small)
+    (tmp_path / ".wsiseg-demo").touch()
+    store = tmp_path / "annotated" / "slides" / "test.zarr"
+    store.mkdir(parents=True)
+    (store / "mine.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"test\.svs: failed .*test\.zarr"):
+        run.run_demo(tmp_path, quick=True, workers=1)
+    assert os.listdir(store) == ["mine.txt"]
+    assert not (tmp_path / "demo.json").exists()

@@ -41,7 +41,7 @@ class _Scale:
 
 
 _FULL = _Scale(width=12_288, height=9_216, patches=400, epochs=12, batch=16)
-_QUICK = _Scale(width=3_072, height=2_560, patches=128, epochs=10, batch=8)
+_QUICK = _Scale(width=3_072, height=2_560, patches=128, epochs=20, batch=8)
 _LEARNING_RATE = 3e-3
 # A tile's logit is the mean of its map, so it is low for a class at the tile's rim or beside glass.
 _GATE_THRESHOLD = 0.1

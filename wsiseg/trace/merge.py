@@ -176,12 +176,12 @@ def _link(points, starts, stops, following, of):  # type: ignore[no-untyped-def]
         while not done[chain]:
             done[chain] = True
             for k in range(starts[chain], stops[chain]):
-                out[filled] = points[k]
+                out[filled, 0], out[filled, 1] = points[k, 0], points[k, 1]
                 filled += 1
             component = max(component, of[chain])
             chain = following[chain]
         _rotate(out[begin:filled])
-        out[filled] = out[begin]
+        out[filled, 0], out[filled, 1] = out[begin, 0], out[begin, 1]
         filled += 1
         ring_stops[rings], ring_of[rings] = filled, component
         rings += 1
@@ -199,12 +199,13 @@ def _rotate(ring):  # type: ignore[no-untyped-def]  # numba infers the types
             ring[k, 1] == ring[least, 1] and ring[k, 0] < ring[least, 0]
         ):
             least = k
-    if least:
-        head = ring[:least].copy()
-        rest = ring.shape[0] - least
-        for k in range(rest):
-            ring[k] = ring[k + least]
-        ring[rest:] = head
+    # Turned by reversing both parts, then the whole: no copy.
+    count = ring.shape[0]
+    for low, high in ((0, least - 1), (least, count - 1), (0, count - 1)):
+        while low < high:
+            for k in range(2):
+                ring[low, k], ring[high, k] = ring[high, k], ring[low, k]
+            low, high = low + 1, high - 1
 
 
 def _assemble(rings: list[_Rings], components: Components, scored: bool) -> list[Region]:

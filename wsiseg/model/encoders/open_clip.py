@@ -127,7 +127,8 @@ class OpenClipEncoder(nn.Module):
     @property
     def _weight(self) -> Tensor:
         """Any of the weights, for where they are and how fine."""
-        return next(self.clip.parameters())
+        weight: Tensor = next(self.clip.parameters())
+        return weight
 
 
 def _find_model(

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import wsiseg.model.crf.lattice as lattice_module
+import wsiseg.model.crf.lattice_field as field
+from tests.model.crf.cases import make_case
+from wsiseg.config import CrfConfig
+from wsiseg.model.crf import refine
+from wsiseg.model.crf.lattice import blur, build_lattice
+
+
+def image_of(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (3, height, width), dtype=np.uint8)
+
+
+def reference_simplices(image: np.ndarray, sxy: float, srgb: float) -> list[dict]:
+    """For each pixel, strip order apart: {lattice point: barycentric weight}, as in the paper."""
+    _, height, width = image.shape
+    scale = np.sqrt(2 / 3) * 6 / np.sqrt(np.arange(1, 6) * np.arange(2, 7))
+    out = []
+    for y in range(height):
+        for x in range(width):
+            f = np.array([x / sxy, y / sxy, *(image[:, y, x] / srgb)]) * scale
+            elevated = np.zeros(6)
+            total = 0.0
+            for i in range(5, 0, -1):
+                elevated[i] = total - i * f[i - 1]
+                total += f[i - 1]
+            elevated[0] = total
+            zero = 6 * np.floor(elevated / 6 + 0.5)
+            rank = np.argsort(np.argsort(-(elevated - zero), kind="stable"))
+            shift = int(zero.sum() / 6)
+            rank = rank + shift
+            zero = np.where(rank < 0, zero + 6, np.where(rank > 5, zero - 6, zero))
+            rank = np.where(rank < 0, rank + 6, np.where(rank > 5, rank - 6, rank))
+            barycentric = np.zeros(7)
+            for i in range(6):
+                v = (elevated[i] - zero[i]) / 6
+                barycentric[5 - rank[i]] += v
+                barycentric[6 - rank[i]] -= v
+            barycentric[0] += 1 + barycentric[6]
+            points = {}
+            for k in range(6):
+                point = zero + np.where(rank <= 5 - k, k, k - 6)
+                points[tuple(point.astype(int))] = barycentric[k]
+            out.append(points)
+    return out
+
+
+def test_pixels_share_the_lattice_points_that_the_paper_gives_them(monkeypatch):
+    image = image_of(9, 8) // 3
+    # Without the norm, `weight` holds the plain barycentric weights.
+    monkeypatch.setattr(lattice_module, "_fold_norm", lambda *arrays: None)
+    lattice = build_lattice(image, 10.0, 20.0, 10**6)
+    reference = reference_simplices(image, 10.0, 20.0)
+    point_of: dict[tuple, int] = {}
+    for pixel, points in enumerate(reference):
+        for name, weight in points.items():
+            at = [
+                i
+                for i in range(6)
+                if lattice.corner[pixel, i] == point_of.get(name, lattice.corner[pixel, i])
+                and abs(lattice.weight[pixel, i] - weight) < 1e-4
+            ]
+            assert at, f"pixel {pixel} has no corner {name}"
+            if abs(weight) > 1e-3:  # else another corner may have the same weight, zero
+                point_of[name] = lattice.corner[pixel, at[0]]
+    assert len(set(point_of.values())) == len(point_of)
+    # Neighbours differ by one everywhere, but for one axis, where it is five the other way.
+    for name, point in point_of.items():
+        for axis in range(6):
+            other = tuple(c + 1 - 6 * (i == axis) for i, c in enumerate(name))
+            if other in point_of:
+                assert lattice.near[axis, point, 0] == point_of[other]
+                assert lattice.near[axis, point_of[other], 1] == point
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 600), (300, 5), (64, 300)])
+def test_every_point_is_used_and_every_neighbour_mutual(height, width):
+    lattice = build_lattice(image_of(height, width), 10.0, 20.0, 10**7)
+    assert np.array_equal(np.unique(lattice.corner), np.arange(lattice.points))
+    for axis in range(6):
+        one, two = lattice.near[axis].T
+        known = np.flatnonzero(one < lattice.points)
+        assert np.array_equal(two[one[known]], known)
+
+
+def test_blur_spreads_to_neighbours_and_keeps_the_empty_point_empty():
+    lattice = build_lattice(image_of(20, 20) // 8, 10.0, 20.0, 10**6)
+    value = np.zeros((lattice.points + 1) * 16, np.float32)
+    value[: lattice.points * 16] = np.random.default_rng(0).random(lattice.points * 16)
+    expected = value.reshape(-1, 16).copy()
+    for axis in range(6):
+        sides = expected[lattice.near[axis, :, 0]] + expected[lattice.near[axis, :, 1]]
+        expected[:-1] += 0.5 * sides
+    blur(value, np.zeros_like(value), lattice.near, 16)
+    np.testing.assert_allclose(value.reshape(-1, 16), expected, rtol=1e-5)
+    assert not value[-16:].any()
+
+
+def test_the_row_sums_of_the_normalised_kernel_are_near_one():
+    probabilities, image = make_case(64, 64, 3, 1)
+    lattice = build_lattice(image[0].numpy(), 10.0, 20.0, 10**6)
+    value = np.zeros((lattice.points + 1) * 8, np.float32)
+    for i in range(6):
+        np.add.at(value, lattice.corner[:, i] * 8, lattice.weight[:, i])
+    blur(value, np.zeros_like(value), lattice.near, 8)
+    row = (lattice.weight * value[lattice.corner * 8]).sum(1)
+    assert row.mean() == pytest.approx(1, abs=0.05)
+
+
+def test_a_lattice_over_the_bound_is_refused_early():
+    image = image_of(64, 600)
+    assert build_lattice(image, 10.0, 20.0, 1000) is None
+    assert build_lattice(image, 10.0, 20.0, 10**6) is not None
+
+
+def test_halves_agree_with_the_whole(monkeypatch):
+    probabilities, image = make_case(200, 264, 4, 2, cell=20)
+    config = CrfConfig(backend="numba")
+    whole = refine(probabilities, image, config)
+    most = build_lattice(image[0].numpy(), 10.0, 20.0, 10**7).points - 1
+    monkeypatch.setattr(field, "_most_points", lambda pixels, classes: most)
+    halves = refine(probabilities, image, config)
+    assert not torch.equal(halves, whole)
+    assert float((halves.argmax(1) != whole.argmax(1)).float().mean()) <= 0.002
+
+
+def test_the_result_is_the_same_on_any_number_of_threads():
+    cases = [make_case(72, 300, 9, seed) for seed in range(4)]
+    probabilities = torch.cat([case[0] for case in cases])
+    image = torch.cat([case[1] for case in cases])
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            results.append(refine(probabilities, image, CrfConfig(backend="numba")))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_strips_do_not_change_the_result(monkeypatch):
+    """The lattice is the same whatever the order in which pixels find its points."""
+    probabilities, image = make_case(32, 520, 3, 4)
+    config = CrfConfig(backend="numba")
+    q = refine(probabilities, image, config)
+    mirrored = refine(probabilities.flip(3), image.flip(3), config).flip(3)
+    # Mirrored, the pixels lie elsewhere in the lattice's cells: the same up to its accuracy.
+    assert float((mirrored.argmax(1) != q.argmax(1)).float().mean()) <= 0.02
