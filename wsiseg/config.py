@@ -127,6 +127,9 @@ class StitchConfig(_Step):
     """Pixels read around a block for the CRF."""
     crf: CrfConfig = CrfConfig()
     """The CRF's settings."""
+    smooth_um: float = Field(default=3.0, ge=0)
+    """Every pixel takes the most frequent label within this distance (µm): no specks that would
+    choke a viewer; 0 leaves the CRF's labels as they are."""
 
 
 class OutlineConfig(_Step):

@@ -17,7 +17,6 @@ from wsiseg.errors import ConfigError, DataError
 from wsiseg.qupath import lint_geojson
 from wsiseg.store import SlideStore
 
-
 pytestmark = pytest.mark.slow  # trains a model and annotates with it
 
 

@@ -27,8 +27,9 @@ from wsiseg.store import SlideStore
 __all__ = ["run_demo"]
 
 _MARK = ".wsiseg-demo"
-# Other tissue, other batch of stain. The settings below were found on slides 2 and 3, not on 7.
-_TRAIN_SEED, _TEST_SEED = 1, 7
+# Other tissue, other batch of stain. The settings below were chosen by the scores of slides 2, 3
+# and 7; slide 11 was first looked at when they stood, so its score is that of an unseen slide.
+_TRAIN_SEED, _TEST_SEED = 1, 11
 
 
 @dataclass(frozen=True)

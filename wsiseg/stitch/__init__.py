@@ -14,6 +14,7 @@ from wsiseg.compute import Progress, run_blocks
 from wsiseg.config import Config, CrfConfig, StitchConfig, digest_of
 from wsiseg.geometry import Box
 from wsiseg.stitch.blend import blend_cams, reach
+from wsiseg.stitch.majority import majority_filter
 from wsiseg.stitch.pyramid import halve_confidence, halve_labels
 from wsiseg.store import FORMAT, SlideStore
 from wsiseg.tissue import sample_mask
@@ -21,6 +22,8 @@ from wsiseg.tissue import sample_mask
 __all__ = ["class_probabilities", "stitch_labels"]
 
 _STEP = "stitch"
+_CRF_GRID = 8
+"""Pixels a side of the squares into which the CRF's back ends cut an image from its corner."""
 
 
 def stitch_labels(
@@ -64,16 +67,18 @@ def _classify(
     store: SlideStore, config: StitchConfig, box: Box
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Labels and confidence ``(H, W)`` uint8 of one block."""
-    outer = box.grow(config.margin if config.refine else 0).intersect(store.grid.box)
+    radius = round(config.smooth_um / store.mpp)
+    margin = max(radius, config.margin if config.refine else 0)
+    outer = _align(box.grow(margin)).intersect(store.grid.box)
     probabilities = class_probabilities(store, config, outer)
     possible = probabilities[-1] < 1
     if config.refine and possible[box.slices(outer)].any():
         # The CRF sees no farther than its margin, so what lies beyond it need not be computed.
-        crop = _bounding_box(possible, outer).grow(config.margin).intersect(outer)
+        crop = _align(_bounding_box(possible, outer).grow(config.margin)).intersect(outer)
         part = (slice(None), *crop.slices(outer))
         probabilities[part] = _refine(probabilities[part], store.read_image(crop), config.crf)
-    part = (slice(None), *box.slices(outer))
-    return _label(probabilities[part], possible[part[1:]])
+    labels, confidence = _label(probabilities, possible, radius)
+    return labels[box.slices(outer)], confidence[box.slices(outer)]
 
 
 def class_probabilities(store: SlideStore, config: StitchConfig, box: Box) -> NDArray[np.float32]:
@@ -125,6 +130,13 @@ def _read_gated(
     return (top, left), cams.astype(np.float32), gates[..., None, None]
 
 
+def _align(box: Box) -> Box:
+    """The box grown to whole squares of the CRF's grid, so that crops meet the same squares."""
+    x, y = box.x // _CRF_GRID * _CRF_GRID, box.y // _CRF_GRID * _CRF_GRID
+    right, bottom = -(-box.right // _CRF_GRID), -(-box.bottom // _CRF_GRID)
+    return Box(x, y, right * _CRF_GRID - x, bottom * _CRF_GRID - y)
+
+
 def _bounding_box(mask: NDArray[np.bool_], frame: Box) -> Box:
     rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     top, left = int(rows[0]), int(cols[0])
@@ -145,11 +157,15 @@ def _refine(
 
 
 def _label(
-    probabilities: NDArray[np.float32], possible: NDArray[np.bool_]
+    probabilities: NDArray[np.float32], possible: NDArray[np.bool_], radius: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The most probable class and its probability; background stays where no class was possible."""
-    labels = probabilities.argmax(axis=0).astype(np.uint8)
-    confidence = np.rint(probabilities.max(axis=0) * 255).astype(np.uint8)
-    background = ~possible | (labels == len(probabilities) - 1)
-    labels[background], confidence[background] = BACKGROUND, 0
+    """The most probable class, smoothed, and its probability; background elsewhere."""
+    background = len(probabilities) - 1
+    winner = probabilities.argmax(axis=0).astype(np.uint8)
+    winner[~possible] = background
+    labels = majority_filter(winner, radius, background + 1)
+    labels[~possible] = background
+    chosen = np.take_along_axis(probabilities, labels[None].astype(np.intp), axis=0)[0]
+    confidence = np.rint(chosen * 255).astype(np.uint8)
+    confidence[labels == background], labels[labels == background] = 0, BACKGROUND
     return labels, confidence

@@ -1,4 +1,4 @@
-"""Test cases of the dense CRF: five saved ones with exact results, and a generator of small ones."""
+"""Test cases of the dense CRF: five saved ones with exact results, and a maker of small ones."""
 
 from __future__ import annotations
 

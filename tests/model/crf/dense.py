@@ -1,4 +1,4 @@
-"""The dense CRF as the paper writes it: whole matrices in float64. O(N²) memory, so small images."""
+"""The dense CRF as the paper writes it: whole matrices in float64, so for small images only."""
 
 from __future__ import annotations
 
