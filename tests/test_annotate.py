@@ -8,6 +8,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import geojson
 import numpy as np
 import pytest
 
@@ -49,6 +50,7 @@ def test_polygons_lint_clean_and_equal_the_raster(finished):
     store = SlideStore(out / "slides" / "one.zarr")
     labels = store.read_labels(store.grid.box)
     counts = np.bincount(labels.ravel(), minlength=256)
+    assert geojson.loads(path.read_text()).is_valid  # as another reader sees it
     features = json.loads(path.read_bytes())["features"]
     for label, name in enumerate(store.palette.names):
         mine = [f for f in features if f["properties"]["classification"]["name"] == name]

@@ -33,7 +33,7 @@ for height, width, classes, mode, srgb in CASES:
 
 
 def test_the_interpreted_kernel_equals_the_torch_back_end():
-    cases = [(19, 21, 5, "fast", 20.0), (11, 17, 3, "exact", 20.0), (16, 9, 17, "exact", 300.0)]
+    cases = [(18, 13, 5, "fast", 20.0), (11, 17, 3, "exact", 20.0), (8, 9, 17, "exact", 300.0)]
     code = f"CASES = {cases!r}\nNAMES = ('triton', 'torch')\n" + INTERPRETED
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -101,7 +101,7 @@ def test_agrees_with_dense_matrices_at_other_settings(config, difference, seed):
 
 
 @every_backend
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(shape=shapes)
 def test_q_is_a_distribution_for_any_shape(config, shape):
     probabilities, image = random_input(*shape)
@@ -178,10 +178,10 @@ def test_a_block_with_a_margin_beyond_the_reach_equals_the_whole(config):
 
 @pytest.mark.parametrize("config", [FAST, NUMBA], ids=["torch-fast", "numba"])
 def test_a_block_with_the_default_margin_agrees(config):
-    probabilities, image = make_case(208, 208, 4, 5, cell=20)
-    whole = refine(probabilities, image, config)[..., :80, 64:144]
+    probabilities, image = make_case(208, 128, 4, 5, cell=20)
+    whole = refine(probabilities, image, config)[..., :80, :]
     part = refine(probabilities[..., :144, :], image[..., :144, :], config)
-    assert disagreement(part[..., :80, 64:144], whole) <= 0.002
+    assert disagreement(part[..., :80, :], whole) <= 0.002
 
 
 # What comes in

@@ -31,7 +31,8 @@ from wsiseg.model.crf.window import MIN_PROBABILITY
 
 __all__ = ["refine_batch"]
 
-_BYTES = 320 * 2**20
+# Lattice and pixel weights of one image; with Q and the copies that halving needs, 400 MB.
+_BYTES = 256 * 2**20
 _MARGIN = 64
 
 _FLOOR = np.float32(MIN_PROBABILITY)
@@ -46,13 +47,17 @@ def refine_batch(
     prior = probabilities.cpu().contiguous().numpy()
     pixels = image.cpu().contiguous().numpy()
     out = np.empty(prior.shape, np.float32)
-    with ThreadPoolExecutor(max(1, min(len(prior), torch.get_num_threads()))) as threads:
-        # `list` waits, and raises what a thread raised.
-        list(
-            threads.map(
-                lambda i: _refine_image(prior[i], pixels[i], config, out[i]), range(len(prior))
-            )
-        )
+
+    def refine_one(i: int) -> None:
+        _refine_image(prior[i], pixels[i], config, out[i])
+
+    workers = min(len(prior), torch.get_num_threads())
+    if workers <= 1:
+        for i in range(len(prior)):
+            refine_one(i)
+    else:
+        with ThreadPoolExecutor(workers) as threads:
+            list(threads.map(refine_one, range(len(prior))))  # waits, and raises what they raised
     return torch.from_numpy(out).to(probabilities.device)
 
 
