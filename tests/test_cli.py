@@ -37,6 +37,12 @@ def test_doctor_names_the_readers():
     assert "openslide" in done.stdout
 
 
+def test_brackets_are_shown_not_taken_for_markup(monkeypatch):
+    rows = [("pydensecrf2", "missing", "pip install 'wsiseg[pydensecrf]'")]
+    monkeypatch.setattr("wsiseg.doctor.check_installation", lambda: rows)
+    assert "wsiseg[pydensecrf]" in run.invoke(app, ["doctor"]).stdout
+
+
 def test_every_command_is_documented():
     for command in app.registered_commands:
         assert command.callback is not None

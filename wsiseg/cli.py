@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -56,7 +57,7 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except WsisegError as error:
-        _err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _complain(f"error: {error}")
         raise typer.Exit(1) from error
 
 
@@ -128,7 +129,7 @@ def annotate(
     with _errors(), _bars() as bars:
 
         def report(job: Job, step: str, done: int, total: int) -> None:
-            bars(step if step == "slides" else f"{job.name}: {step}", done, total)
+            bars(step if step == "slides" else f"{escape(job.name)}: {step}", done, total)
 
         results = run(
             inputs, out, _configure(config, settings, mpp_override), executor=executor,
@@ -211,7 +212,7 @@ def export(
     with _errors(), _bars() as bars, open_executor(executor, workers) as pool:
         annotations = outline_regions(store, _configure(config, settings, None), pool, bars)
         write_geojson(annotations, out)
-    _out.print(f"{out}: {len(annotations.regions)} regions")
+    _say(f"{out}: {len(annotations.regions)} regions")
 
 
 @app.command()
@@ -248,9 +249,9 @@ def lint(
             findings = lint_geojson(file)
             failed |= any(finding.severity == "error" for finding in findings)
             for finding in findings:
-                _out.print(f"{file}: {finding}", markup=False, highlight=False, soft_wrap=True)
+                _say(f"{file}: {finding}")
             if not findings:
-                _out.print(f"{file}: clean")
+                _say(f"{file}: clean")
     if failed:
         raise typer.Exit(1)
 
@@ -278,7 +279,7 @@ def train(
     with _errors(), _bars() as bars:
         settled = load_config(config, TrainConfig)
         train_model(load_patches(patches, settled.classes), settled, out, bars)
-    _out.print(f"{out}")
+    _say(str(out))
 
 
 @app.command()
@@ -307,14 +308,23 @@ def doctor() -> None:
 
     table = Table("part", "found", "what to do")
     for row in check_installation():
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     _out.print(table)
+
+
+def _say(text: str) -> None:
+    """A line as it is: names may hold brackets, and a path must not be broken."""
+    _out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _complain(text: str) -> None:
+    _err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
     table = Table(show_header=False, box=None)
     for name, value in facts.items():
-        table.add_row(name, str(value))
+        table.add_row(name, escape(str(value)))
     _out.print(table)
 
 
@@ -322,16 +332,10 @@ def _print_results(results: list[SlideResult]) -> None:
     table = Table("slide", "status", "mpp", "tiles", "seconds", "tissue mm²")
     for result in results:
         table.add_row(
-            result.slide, result.status, f"{result.mpp:g}" if result.mpp else "",
+            escape(result.slide), result.status, f"{result.mpp:g}" if result.mpp else "",
             str(result.tiles), f"{result.seconds:.1f}", f"{result.tissue_mm2:.2f}",
         )  # fmt: skip
     _out.print(table)
     for result in results:
         if result.error:
-            _err.print(
-                f"failed: {result.error}",
-                style="red",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            _complain(f"failed: {result.error}")
