@@ -177,7 +177,8 @@ def measure_margins() -> None:
             whole = refine(probabilities, image, config)[..., 128:288, 128:288]
             for i, margin in enumerate(margins):
                 cut = slice(128 - margin, 288 + margin)
-                part = refine(probabilities[..., cut, cut], image[..., cut, cut], config)
+                corner = (128 - margin, 128 - margin)
+                part = refine(probabilities[..., cut, cut], image[..., cut, cut], config, corner)
                 inner = slice(margin, margin + 160)
                 found[i].append(differing(part[..., inner, inner], whole))
         print(f"| {name} | " + " | ".join(f"{mean(values):.2f}" for values in found) + " |")

@@ -76,7 +76,7 @@ def _classify(
         # The CRF sees no farther than its margin, so what lies beyond it need not be computed.
         crop = _align(_bounding_box(possible, outer).grow(config.margin)).intersect(outer)
         part = (slice(None), *crop.slices(outer))
-        probabilities[part] = _refine(probabilities[part], store.read_image(crop), config.crf)
+        probabilities[part] = _refine(probabilities[part], store.read_image(crop), crop, config.crf)
     labels, confidence = _label(probabilities, possible, radius)
     return labels[box.slices(outer)], confidence[box.slices(outer)]
 
@@ -145,14 +145,15 @@ def _bounding_box(mask: NDArray[np.bool_], frame: Box) -> Box:
 
 
 def _refine(
-    probabilities: NDArray[np.float32], image: NDArray[np.uint8], config: CrfConfig
+    probabilities: NDArray[np.float32], image: NDArray[np.uint8], box: Box, config: CrfConfig
 ) -> NDArray[np.float32]:
     import torch  # heavy, and not needed without the CRF
 
     from wsiseg.model.crf import refine
 
     pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0)))
-    refined = refine(torch.from_numpy(probabilities.copy())[None], pixels[None], config)
+    prior = torch.from_numpy(np.ascontiguousarray(probabilities))
+    refined = refine(prior[None], pixels[None], config, corner=(box.x, box.y))
     return np.asarray(refined[0].cpu().numpy())
 
 

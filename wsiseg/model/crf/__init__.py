@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -35,10 +36,15 @@ _INSTALL = {
 }
 _BATCH_BYTES = 2 * 2**30
 
-_Refine = Callable[[torch.Tensor, torch.Tensor, CrfConfig], torch.Tensor]
+_Refine = Callable[..., torch.Tensor]
 
 
-def refine(probabilities: torch.Tensor, image: torch.Tensor, config: CrfConfig) -> torch.Tensor:
+def refine(
+    probabilities: torch.Tensor,
+    image: torch.Tensor,
+    config: CrfConfig,
+    corner: tuple[int, int] = (0, 0),
+) -> torch.Tensor:
     """Q of the dense CRF after `config.iterations` mean-field iterations.
 
     Parameters
@@ -49,8 +55,11 @@ def refine(probabilities: torch.Tensor, image: torch.Tensor, config: CrfConfig) 
     image
         `(B, 3, H, W)` uint8 RGB on the same device.
     config
-        The energy's settings and the back end. The windowed back ends cut blocks of 8 x 8 pixels
-        from the corner, so a crop reproduces the whole only if it begins at multiples of 8.
+        The energy's settings and the back end.
+    corner
+        Place (x, y) of the first pixel, if the image is a crop of a larger one. Crops then agree
+        with each other and with the whole, given a margin; both must be multiples of 8, the side
+        of the blocks that the windowed back ends cut.
 
     Returns
     -------
@@ -71,12 +80,15 @@ def refine(probabilities: torch.Tensor, image: torch.Tensor, config: CrfConfig) 
     _check(probabilities, image)
     if probabilities.numel() == 0:
         return torch.empty_like(probabilities, dtype=torch.float32)
-    run = _load(choose_backend(config, probabilities))
+    backend = choose_backend(config, probabilities)
+    run = _load(backend)
+    if backend == "numba":  # the others have no lattice that the place would move
+        run = partial(run, corner=corner)
     with torch.inference_mode():
         values = probabilities.detach().float()
         step = _images_at_once(values)
         parts = [
-            run(values[i : i + step], image[i : i + step], config)
+            run(values[i : i + step], image[i : i + step], config, origin)
             for i in range(0, len(values), step)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -52,9 +52,16 @@ class Lattice(NamedTuple):
 
 
 def build_lattice(
-    image: NDArray[np.uint8], sxy: float, srgb: float, most_points: int
+    image: NDArray[np.uint8],
+    sxy: float,
+    srgb: float,
+    most_points: int,
+    corner: tuple[int, int] = (0, 0),
 ) -> Lattice | None:
     """The lattice of a `(3, H, W)` uint8 image, or `None` if it needs over `most_points` points.
+
+    `corner` is the place (x, y) of the first pixel in a larger image: all its crops then lie on
+    one lattice.
 
     Raises
     ------
@@ -63,15 +70,28 @@ def build_lattice(
     """
     _, height, width = image.shape
     scale, radix = _scale_and_radix(height, width, sxy, srgb)
-    corner = np.empty((height * width, CORNERS), np.int32)
+    shift = _shift(corner, sxy)
+    around = np.empty((height * width, CORNERS), np.int32)
     weight = np.empty((height * width, CORNERS), np.float32)
-    keys, table = _place_pixels(image, scale, radix, most_points, corner, weight)
+    keys, table = _place_pixels(image, scale, shift, radix, most_points, around, weight)
     if not 0 < len(keys) <= most_points:
         return None
     near = np.empty((CORNERS, len(keys), 2), np.int32)
     _link_neighbours(keys, table, radix, near)
-    _fold_norm(corner, weight, near)
-    return Lattice(corner, weight, near)
+    _fold_norm(around, weight, near)
+    return Lattice(around, weight, near)
+
+
+def _shift(corner: tuple[int, int], sxy: float) -> NDArray[np.float32]:
+    """The first three lattice coordinates of a corner, less the lattice point next to it.
+
+    Lattice points of remainder 0 are multiples of six that sum to zero; a move by one of them maps
+    the lattice onto itself, so only what is left over counts.
+    """
+    unit = math.sqrt(2 / 3) * CORNERS / sxy
+    x, y = unit / math.sqrt(2) * corner[0], unit / math.sqrt(6) * corner[1]
+    first, second = (e - CORNERS * round(e / CORNERS) for e in (y + x, y - x))
+    return np.array([first, second, -first - second], np.float32)
 
 
 def _scale_and_radix(
@@ -85,6 +105,7 @@ def _scale_and_radix(
     unit = math.sqrt(2 / 3) * CORNERS / np.sqrt(axes * (axes + 1.0))
     scale = unit / np.array([sxy, sxy, srgb, srgb, srgb])
     top = scale * np.array([width, height, 255, 255, 255])
+    top[:2] += CORNERS  # an origin within the first period
     radix = [0] * CORNERS
     step = 1
     for axis in range(CORNERS - 1):
@@ -100,7 +121,7 @@ def _scale_and_radix(
 
 
 @compiled
-def _place_pixels(image, scale, radix, most_points, corner, weight):  # type: ignore[no-untyped-def] # numba infers
+def _place_pixels(image, scale, shift, radix, most_points, corner, weight):  # type: ignore[no-untyped-def] # numba infers
     """Fill `corner` and `weight`; the points' numbers and the hash table that finds them."""
     _, height, width = image.shape
     strip = min(width, STRIP)
@@ -116,7 +137,7 @@ def _place_pixels(image, scale, radix, most_points, corner, weight):  # type: ig
             if count + CORNERS * STRIP > len(keys):
                 keys, table = _grow(keys, count)
             colours = image[:, y, start:stop]
-            _find_simplices(colours, start, y, scale, rest, rank, origin)
+            _find_simplices(colours, start, y, scale, shift, rest, rank, origin)
             first = start * height + y * (stop - start)
             count = _place_row(
                 first, rest, rank, origin, stop - start, radix, keys, table, count, corner, weight
@@ -160,7 +181,7 @@ def _place_row(first, rest, rank, origin, width, radix, keys, table, count, corn
 
 
 @compiled
-def _find_simplices(colours, left, y, scale, rest, rank, origin):  # type: ignore[no-untyped-def] # numba infers
+def _find_simplices(colours, left, y, scale, shift, rest, rank, origin):  # type: ignore[no-untyped-def] # numba infers
     """For a row of pixels: the nearest point of remainder 0 (over 6), what is left, its ranks.
 
     Straight-line code without branches, written out so that the compiler does eight pixels at once.
@@ -175,9 +196,9 @@ def _find_simplices(colours, left, y, scale, rest, rank, origin):  # type: ignor
         e5 = -np.float32(5) * c4
         e4 = c4 - np.float32(4) * c3
         e3 = c4 + c3 - np.float32(3) * c2
-        e2 = c4 + c3 + c2 - np.float32(2) * c1
-        e1 = c4 + c3 + c2 + c1 - c0
-        e0 = c4 + c3 + c2 + c1 + c0
+        e2 = c4 + c3 + c2 - np.float32(2) * c1 + shift[2]
+        e1 = c4 + c3 + c2 + c1 - c0 + shift[1]
+        e0 = c4 + c3 + c2 + c1 + c0 + shift[0]
         q0 = np.floor(e0 * _SIXTH + _HALF)
         q1 = np.floor(e1 * _SIXTH + _HALF)
         q2 = np.floor(e2 * _SIXTH + _HALF)

@@ -41,7 +41,10 @@ _ONE = np.float32(1)
 
 
 def refine_batch(
-    probabilities: torch.Tensor, image: torch.Tensor, config: CrfConfig
+    probabilities: torch.Tensor,
+    image: torch.Tensor,
+    config: CrfConfig,
+    corner: tuple[int, int] = (0, 0),
 ) -> torch.Tensor:
     """Mean field on the lattice; see `wsiseg.model.crf.refine` for the arguments."""
     prior = probabilities.cpu().contiguous().numpy()
@@ -49,7 +52,7 @@ def refine_batch(
     out = np.empty(prior.shape, np.float32)
 
     def refine_one(i: int) -> None:
-        _refine_image(prior[i], pixels[i], config, out[i])
+        _refine_image(prior[i], pixels[i], config, out[i], corner)
 
     workers = min(len(prior), torch.get_num_threads())
     if workers <= 1:
@@ -66,6 +69,7 @@ def _refine_image(
     image: NDArray[np.uint8],
     config: CrfConfig,
     out: NDArray[np.float32],
+    corner: tuple[int, int],
 ) -> None:
     """Refine one `(C, H, W)` image into `out`; halve it where its lattice outgrows the memory."""
     classes, height, width = prior.shape
@@ -74,9 +78,11 @@ def _refine_image(
         config.appearance_sxy,
         config.appearance_srgb,
         _most_points(height * width, classes),
+        origin,
+        corner,
     )
     if lattice is None:
-        _refine_halves(prior, image, config, out)
+        _refine_halves(prior, image, config, out, corner)
         return
     _iterate(np.ascontiguousarray(prior), lattice, config, out)
 
@@ -98,16 +104,18 @@ def _refine_halves(
     image: NDArray[np.uint8],
     config: CrfConfig,
     out: NDArray[np.float32],
+    corner: tuple[int, int],
 ) -> None:
     """Refine both halves of the longer side, each with a margin, and keep their inner parts."""
     axis = 1 if prior.shape[1] >= prior.shape[2] else 2
     size = prior.shape[axis]
-    middle = size // 2
+    middle = size // 16 * 8  # where the coarse grid has a cell's edge
     for start, stop in ((0, middle), (middle, size)):
         first, last = max(start - _MARGIN, 0), min(stop + _MARGIN, size)
         cut = (slice(None),) * axis + (slice(first, last),)
         part = np.empty(prior[cut].shape, np.float32)
-        _refine_image(prior[cut], image[cut], config, part)
+        x, y = (corner[0], corner[1] + first) if axis == 1 else (corner[0] + first, corner[1])
+        _refine_image(prior[cut], image[cut], config, part, (x, y))
         inner = (slice(None),) * axis + (slice(start - first, stop - first),)
         out[(slice(None),) * axis + (slice(start, stop),)] = part[inner]
 
