@@ -61,5 +61,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'wsiseg' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value  # also undoes a submodule of the same name shadowing the function
+    globals()[name] = value
     return value

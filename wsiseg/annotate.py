@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import platform
+import sys
 import time
 import uuid
 from collections import Counter
@@ -15,6 +16,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from wsiseg.annotations import Annotations
 from wsiseg.compute import Progress, open_executor
@@ -344,3 +347,16 @@ def _write_run(
     folder.mkdir(exist_ok=True)
     name = f"{time.strftime('%Y%m%dT%H%M%S')}_{uuid.uuid4().hex[:6]}.json"
     (folder / name).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+class _CallableModule(ModuleType):
+    """Lets ``wsiseg.annotate(...)`` mean the function even where this module was imported first.
+
+    Importing a submodule binds its name in the package over the function of the same name.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> list[SlideResult]:
+        return annotate(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

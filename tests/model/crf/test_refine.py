@@ -180,19 +180,8 @@ def test_a_block_with_a_margin_beyond_the_reach_equals_the_whole(config):
 def test_a_block_with_the_default_margin_agrees(config):
     probabilities, image = make_case(208, 128, 4, 5, cell=20)
     whole = refine(probabilities, image, config)[..., 128:, :]
-    part = refine(probabilities[..., 64:, :], image[..., 64:, :], config, origin=(64, 0))
+    part = refine(probabilities[..., 64:, :], image[..., 64:, :], config, corner=(0, 64))
     assert disagreement(part[..., 64:, :], whole) <= 0.002
-
-
-def test_the_origin_lays_the_lattice_of_a_crop():
-    probabilities, image = make_case(136, 420, 4, 6, noise=20.0)
-    crop = (..., slice(40, None), slice(296, None))
-    inner = (..., slice(64, None), slice(64, None))
-    whole = refine(probabilities, image, NUMBA)[crop]
-    aligned = refine(probabilities[crop], image[crop], NUMBA, origin=(40, 296))
-    shifted = refine(probabilities[crop], image[crop], NUMBA)
-    assert disagreement(aligned[inner], whole[inner]) <= 0.001
-    assert disagreement(shifted[inner], whole[inner]) > 0.001
 
 
 # What comes in

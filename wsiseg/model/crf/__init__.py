@@ -88,7 +88,7 @@ def refine(
         values = probabilities.detach().float()
         step = _images_at_once(values)
         parts = [
-            run(values[i : i + step], image[i : i + step], config, origin)
+            run(values[i : i + step], image[i : i + step], config)
             for i in range(0, len(values), step)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)

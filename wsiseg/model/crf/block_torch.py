@@ -19,7 +19,6 @@ def refine_batch(
     probabilities: torch.Tensor,
     image: torch.Tensor,
     config: CrfConfig,
-    origin: tuple[int, int] = (0, 0),
     radius: int | None = None,
 ) -> torch.Tensor:
     """Mean field with block windows; see `wsiseg.model.crf.refine` for the arguments.

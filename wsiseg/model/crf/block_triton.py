@@ -37,10 +37,7 @@ _LOG2_E = math.log2(math.e)
 
 
 def refine_batch(
-    probabilities: torch.Tensor,
-    image: torch.Tensor,
-    config: CrfConfig,
-    origin: tuple[int, int] = (0, 0),
+    probabilities: torch.Tensor, image: torch.Tensor, config: CrfConfig
 ) -> torch.Tensor:
     """Mean field by the fused kernel; see `wsiseg.model.crf.refine` for the arguments.
 

@@ -105,7 +105,6 @@ def _scale_and_radix(
     unit = math.sqrt(2 / 3) * CORNERS / np.sqrt(axes * (axes + 1.0))
     scale = unit / np.array([sxy, sxy, srgb, srgb, srgb])
     top = scale * np.array([width, height, 255, 255, 255])
-    top[:2] += CORNERS  # an origin within the first period
     radix = [0] * CORNERS
     step = 1
     for axis in range(CORNERS - 1):

@@ -78,7 +78,6 @@ def _refine_image(
         config.appearance_sxy,
         config.appearance_srgb,
         _most_points(height * width, classes),
-        origin,
         corner,
     )
     if lattice is None:

@@ -14,10 +14,7 @@ __all__ = ["refine_batch"]
 
 
 def refine_batch(
-    probabilities: torch.Tensor,
-    image: torch.Tensor,
-    config: CrfConfig,
-    origin: tuple[int, int] = (0, 0),
+    probabilities: torch.Tensor, image: torch.Tensor, config: CrfConfig
 ) -> torch.Tensor:
     """Mean field by pydensecrf; see `wsiseg.model.crf.refine` for the arguments."""
     prior = probabilities.cpu().numpy()
