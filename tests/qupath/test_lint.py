@@ -234,6 +234,7 @@ def zipped(members):
         ("a.zip", b"not zip"),
         ("a.zip", zipped({"notes.txt": b"no"})),
     ],
+    ids=["not gzip", "cut gzip", "not zip", "zip without JSON"],  # the bytes hold the time
 )
 def test_compression(tmp_path, name, data):
     assert rules(lint(tmp_path, data, name)) == ["compression"]

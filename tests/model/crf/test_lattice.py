@@ -153,8 +153,8 @@ def test_the_result_is_the_same_on_any_number_of_threads():
     assert torch.equal(results[0], results[2])
 
 
-def test_strips_do_not_change_the_result(monkeypatch):
-    """The lattice is the same whatever the order in which pixels find its points."""
+def test_a_mirrored_image_gives_the_mirrored_result():
+    """Wider than a strip, so that the strips' order changes, too."""
     probabilities, image = make_case(32, 520, 3, 4)
     config = CrfConfig(backend="numba")
     q = refine(probabilities, image, config)
