@@ -32,6 +32,37 @@ def test_default_yaml_holds_every_field_with_its_default():
 def test_the_other_configs_load():
     assert load_config(CONFIGS / "overlap.yaml", Config).tile.stride == 112
     assert load_config(CONFIGS / "train_tiny.yaml", TrainConfig) == TrainConfig()
+    raw = yaml.safe_load((CONFIGS / "train_tiny.yaml").read_text())
+    assert raw.keys() == TrainConfig.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", ["bcss", "luad"])
+def test_the_papers_configs_hold_every_field(name):
+    raw = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    assert raw.keys() == TrainConfig.model_fields.keys()
+    config = load_config(CONFIGS / f"{name}.yaml", TrainConfig)
+    assert (config.preset, config.encoder, len(config.prompts)) == ("reference", "conch", 4)
+
+
+ABLATIONS = {
+    "without_distillation": {"struct_weight": 0.0},
+    "without_contrast": {"contrast_weight": 0.0},
+    "guidance_0": {"guidance_levels": (0,)},
+    "guidance_1": {"guidance_levels": (1,)},
+    "guidance_3": {"guidance_levels": (3,)},
+    "guidance_all": {"guidance_levels": (0, 1, 2, 3)},
+    "random_prototypes": {"prototypes": "random"},
+    "prototypes_2": {"prototypes_per_class": 2},
+    "prototypes_3": {"prototypes_per_class": 3},
+}
+
+
+def test_each_ablation_changes_one_thing():
+    base = load_config(CONFIGS / "bcss.yaml", TrainConfig)
+    assert {path.stem for path in (CONFIGS / "ablations").iterdir()} == ABLATIONS.keys()
+    for name, change in ABLATIONS.items():
+        wanted = base.model_copy(update={"preset": "paper", **change})
+        assert load_config(CONFIGS / "ablations" / f"{name}.yaml", TrainConfig) == wanted, name
 
 
 def test_unknown_key_names_the_closest(tmp_path):

@@ -204,6 +204,13 @@ def test_a_checkpoint_that_changes_during_the_run_is_refused(done, config, check
     ), "loaded once"
 
 
+def test_options_reach_the_encoder(tmp_path, checkpoint):
+    settings = {"checkpoint": str(checkpoint), "encoder_options": {"weights": "w.bin"}}
+    config = Config.model_validate({"predict": settings})
+    with pytest.raises(ConfigError, match="encoder 'tiny' has no option 'weights'"):
+        predict(make_store(tmp_path / "a.zarr"), config)
+
+
 def test_tile_must_fit_the_encoder(checkpoint):
     model, info = load_checkpoint(checkpoint)
     with pytest.raises(ConfigError, match=r"tile 225 is no multiple of 32, .* that works is 224"):

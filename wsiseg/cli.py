@@ -63,18 +63,24 @@ def _errors() -> Iterator[None]:
 
 def _configure(path: Path | None, settings: list[str] | None, mpp: float | None) -> Config:
     data = load_config(path, Config).model_dump()
+    _override(data, settings, "--set")
+    if mpp is not None:
+        data["slide"]["mpp_override"] = mpp
+    return parse_config(data, Config, "the command line")
+
+
+def _override(data: dict[str, Any], settings: list[str] | None, option: str) -> dict[str, Any]:
+    """Put each ``step.name=value`` of the command line into `data`."""
     for setting in settings or []:
         name, equals, value = setting.partition("=")
         if not equals:
-            raise typer.BadParameter(f"--set {setting!r} needs the form step.name=value")
+            raise typer.BadParameter(f"{option} {setting!r} needs the form name=value")
         *parents, leaf = name.split(".")
         target = data
         for parent in parents:
             target = target.setdefault(parent, {})
         target[leaf] = yaml.safe_load(value)
-    if mpp is not None:
-        data["slide"]["mpp_override"] = mpp
-    return parse_config(data, Config, "the command line")
+    return data
 
 
 @contextmanager
@@ -271,15 +277,61 @@ def train(
         Path, typer.Option("--out", "-o", help="The checkpoint (.safetensors) to write.")
     ],
     config: ConfigFile = None,
+    settings: Settings = None,
+    dry_run: Annotated[
+        bool, typer.Option(help="Check everything and count parameters and steps, no more.")
+    ] = False,
 ) -> None:
-    """Train on patch labels (no masks needed)."""
+    """Train on patch labels (no masks needed); resumes what was interrupted."""
     from wsiseg.config import TrainConfig
-    from wsiseg.train import load_patches, train_model
+    from wsiseg.train import describe_training, load_patches, train_model
 
     with _errors(), _bars() as bars:
-        settled = load_config(config, TrainConfig)
-        train_model(load_patches(patches, settled.classes), settled, out, bars)
-    _say(str(out))
+        data = _override(load_config(config, TrainConfig).model_dump(), settings, "--set")
+        settled = parse_config(data, TrainConfig, "the command line")
+        found = load_patches(patches, settled.classes)
+        if dry_run:
+            facts = describe_training(found, settled)
+        else:
+            train_model(found, settled, out, bars)
+    if dry_run:
+        _print_facts({name: f"{count:,}" for name, count in facts.items()})
+    else:
+        _say(str(out))
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's path, or tiny.")],
+    data: Annotated[
+        Path, typer.Argument(help="Folder of img/ and mask/, or of splits (BCSS-WSSS, LUAD).")
+    ],
+    out: Out = Path("evaluation"),
+    split: Annotated[str, typer.Option(help="Split of the data set: test or valid.")] = "test",
+    config: ConfigFile = None,
+    settings: Settings = None,
+    encoder_options: Annotated[
+        list[str] | None,
+        typer.Option("--encoder", help="Where the encoder is, as weights=PATH, if not on the hub."),
+    ] = None,
+    pictures: Annotated[int, typer.Option(help="Patches drawn.", min=0)] = 8,
+    labels: Annotated[bool, typer.Option(help="Write every patch's labels as PNG.")] = False,
+    workers: Workers = None,
+) -> None:
+    """Score a checkpoint on patches with masks, with and without the true classes given."""
+    from wsiseg.compute import open_executor
+    from wsiseg.config import EvaluateConfig
+    from wsiseg.evaluate import evaluate_checkpoint, format_table
+
+    with _errors(), _bars() as bars, open_executor("threads", workers) as pool:
+        settled = _override(load_config(config, EvaluateConfig).model_dump(), settings, "--set")
+        evaluations = evaluate_checkpoint(
+            checkpoint, data, parse_config(settled, EvaluateConfig, "the command line"), out,
+            split=split, pictures=pictures, save_labels=labels, executor=pool, progress=bars,
+            encoder_options=_override({}, encoder_options, "--encoder"),
+        )  # fmt: skip
+    for evaluation in evaluations:
+        _say(format_table(evaluation) + "\n")
 
 
 @app.command()

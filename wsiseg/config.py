@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,9 +16,11 @@ from wsiseg.errors import ConfigError
 __all__ = [
     "Config",
     "CrfConfig",
+    "EvaluateConfig",
     "ExportConfig",
     "OutlineConfig",
     "PredictConfig",
+    "Preset",
     "SlideConfig",
     "StitchConfig",
     "TileConfig",
@@ -84,6 +86,8 @@ class PredictConfig(_Step):
 
     checkpoint: str = "tiny"
     """`tiny` (ships with wsiseg, for trying the tool) or the path of a checkpoint."""
+    encoder_options: dict[str, Any] = {}
+    """Where its encoder's weights are, as `{weights: PATH}`, if not on the hub."""
     batch_size: int = Field(default=32, ge=1)
     """Tiles a forward pass."""
     device: str = "auto"
@@ -154,27 +158,44 @@ class ExportConfig(_Step):
     """Write `.geojson.gz`."""
 
 
+Preset = Literal["reference", "paper", "wsiseg"]
+"""Whose reading of ConStruct is computed: the released code's, the paper's text, or ours."""
+
+
 class TrainConfig(_Step):
     """Training on patch labels."""
 
-    encoder: Literal["tiny"] = "tiny"
+    preset: Preset = "wsiseg"
+    """`reference`: what the released code computes, its accidents included. `paper`: what the text
+    says. `wsiseg`: neither's dead weight, and contrast that reaches the prototypes."""
+    encoder: Literal["tiny", "conch", "open_clip"] = "tiny"
     """Frozen student/teacher pair, by name in `wsiseg.model.encoders.ENCODERS`."""
+    encoder_options: dict[str, Any] = {}
+    """What the student takes: `weights`, `image_size`, ... ; an unknown one lists the known."""
+    teacher_options: dict[str, Any] = {}
+    """What the teacher takes: `weights`, `strides`, ..."""
     classes: tuple[str, ...] = ("Tumor", "Stroma", "Immune cells", "Necrosis")
     """Class names in label order."""
     prompts: tuple[str, ...] = ()
     """A text a class, which its prototypes begin as; empty for wsiseg's own."""
+    prototypes: Literal["text", "random"] = "text"
+    """What prototypes begin as: the embedded prompts, or random directions (for comparison)."""
     colors: tuple[tuple[int, int, int], ...] = ()
     """RGB a class for labels and polygons; empty for QuPath's own."""
     mpp: float = Field(default=0.5, gt=0)
     """µm/px of the patches; the checkpoint remembers it."""
     prototypes_per_class: int = Field(default=1, ge=1)
     """k of the prototype bank."""
+    guidance_levels: tuple[Annotated[int, Field(ge=0, le=3)], ...] = ()
+    """Pyramid levels (0 the finest) that the teacher guides; empty for the encoder's own."""
     epochs: int = Field(default=12, ge=1)
     """Passes over the patches."""
     batch_size: int = Field(default=16, ge=1)
     """Patches a step."""
     learning_rate: float = Field(default=3e-3, gt=0)
     """AdamW's learning rate before decay."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps over which the learning rate rises from almost nothing."""
     weight_decay: float = Field(default=1e-3, ge=0)
     """AdamW's decoupled weight decay."""
     struct_weight: float = Field(default=1.5, ge=0)
@@ -182,9 +203,39 @@ class TrainConfig(_Step):
     contrast_weight: float = Field(default=0.2, ge=0)
     """Weight of the foreground/background contrastive loss."""
     contrast_shrink: int = Field(default=2, ge=1)
-    """Its regions are cut from patches this many times smaller: faster, less detail."""
+    """Its regions are cut from patches this many times smaller: faster, less detail. Presets
+    `reference` and `paper` take them whole."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`; only a CPU repeats bit by bit."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the frozen encoders and of products in the trained part; weights stay float32."""
     seed: int = 42
     """Seed of initialisation, shuffling and augmentation."""
+
+
+class EvaluateConfig(_Step):
+    """Scoring a model on patches whose masks are known."""
+
+    protocols: tuple[Literal["oracle", "deploy"], ...] = Field(
+        default=("oracle", "deploy"), min_length=1
+    )
+    """`oracle`: classes let through by the true labels, as in the paper's tables; `deploy`: by
+    those that the model predicts, as on a slide that nobody has labelled."""
+    batch_size: int = Field(default=10, ge=1)
+    """Patches a forward pass."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    tta: Literal[1, 6] = 6
+    """Test-time augmentations: 1 (none) or the paper's 6."""
+    gate_threshold: float = Field(default=0.25, gt=0, lt=1)
+    """In `deploy`, a class is predicted where the sigmoid of its logit reaches this."""
+    crf: CrfConfig = CrfConfig(backend="numba")
+    """The CRF's settings; `pydensecrf` is what the released code calls, and gives its labels to the
+    last pixel; `numba`, which is always there, gives all but some 0.15 % of them."""
+    resamples: int = Field(default=1000, ge=1)
+    """Bootstrap resamples of the images, for the confidence intervals."""
+    seed: int = 0
+    """Seed of the bootstrap."""
 
 
 class Config(_Step):

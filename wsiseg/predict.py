@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from wsiseg.geometry import Box
 from wsiseg.model.cam import augmented_cams
 from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint, read_info
 from wsiseg.model.construct import ConStruct
+from wsiseg.model.device import open_device
 from wsiseg.model.encoders import Encoder
 from wsiseg.model.threads import fixed_threads
 from wsiseg.store import FORMAT, SlideStore
@@ -65,7 +67,9 @@ def predict_tiles(
     digest = predict_digest(store_path, config)
     settings = config.predict
     sha256 = read_info(settings.checkpoint).sha256
-    model, info = _load_model(settings.checkpoint, sha256, settings.device)
+    model, info = _load_model(
+        settings.checkpoint, sha256, settings.device, settings.encoder_options
+    )
     side = cam_side(store.grid.tile, model.encoder, info)
     _check_scale(store, info)
     store.create_cams(info.palette, side, side)
@@ -99,7 +103,9 @@ def _predict_block(
     digest: str, block: int,
 ) -> None:  # fmt: skip
     store = SlideStore(store_path)
-    model, info = _load_model(settings.checkpoint, sha256, settings.device)
+    model, info = _load_model(
+        settings.checkpoint, sha256, settings.device, settings.encoder_options
+    )
     owned = list(store.grid.block_tiles(block))
     if owned:  # a block at the raster's edge may own none
         kept = _find_kept(store_path, tissue, digest)
@@ -169,39 +175,18 @@ def cam_side(tile: int, encoder: Encoder, info: CheckpointInfo) -> int:
     return tile // encoder.level_strides[encoder.cam_level]
 
 
-def open_device(name: str) -> torch.device:
-    """The device called `name`: `auto` is the first CUDA device, else the CPU.
-
-    Raises
-    ------
-    ConfigError
-        If torch knows no such device, or it is not there.
-    """
-    cuda = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if cuda else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N") from error
-    count = torch.cuda.device_count() if cuda else 0
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise ConfigError(f"device {name!r} is not there: torch sees {count} CUDA device(s)")
-    return device
-
-
-_MODELS: dict[tuple[str, str, str], tuple[ConStruct, CheckpointInfo]] = {}
+_MODELS: dict[tuple[str, str, str, str], tuple[ConStruct, CheckpointInfo]] = {}
 _LOADING = threading.Lock()
 
 
-def _load_model(checkpoint: str, sha256: str, device: str) -> tuple[ConStruct, CheckpointInfo]:
+def _load_model(
+    checkpoint: str, sha256: str, device: str, encoder_options: Mapping[str, Any] | None = None
+) -> tuple[ConStruct, CheckpointInfo]:
     """The model, loaded once a process; threads share it, as it is only read."""
-    key = (checkpoint, sha256, device)
+    key = (checkpoint, sha256, device, repr(encoder_options or {}))
     with _LOADING:
         if key not in _MODELS:
-            model, info = load_checkpoint(checkpoint)
+            model, info = load_checkpoint(checkpoint, encoder_options)
             if info.sha256 != sha256:
                 raise CheckpointError(
                     f"{checkpoint}: is not the file that this run began with (sha256 "

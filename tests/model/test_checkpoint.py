@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wsiseg.annotations import PALETTES
-from wsiseg.errors import CheckpointError
+from wsiseg.errors import CheckpointError, ConfigError
 from wsiseg.model.checkpoint import (
     CheckpointInfo,
     find_checkpoint,
@@ -119,6 +119,30 @@ def test_a_broken_description(path, text):
     save_file(load_file(path), path, {"wsiseg": text})
     with pytest.raises(CheckpointError, match="lacks or misnames a field"):
         read_info(path)
+
+
+@pytest.mark.parametrize("preset", ["reference", "paper"])
+def test_every_preset_comes_back(tmp_path, preset):
+    torch.manual_seed(1)
+    guided = {"preset": preset, "guidance_levels": (0, 2)}
+    model = ConStruct(load_encoder("tiny"), INFO.prompts, prototypes_per_class=2, **guided)
+    path = save_checkpoint(model.eval(), replace(INFO, **guided), tmp_path / "m.safetensors")
+    loaded, info = load_checkpoint(path)
+    assert (loaded.preset, loaded.guidance_levels) == (preset, (0, 2))
+    assert (info.preset, info.guidance_levels) == (preset, (0, 2))
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(loaded(images).cams, model(images).cams)
+    rewrite(path, lambda plain: plain.update(preset="wsiseg"))
+    with pytest.raises(CheckpointError, match="should be absent"):
+        load_checkpoint(path)
+
+
+def test_the_recorded_commit_of_the_hub_is_asked_for(path):
+    facts = {"source": "a/b/c.bin", "revision": "1f2e", "sha256": "0" * 64}
+    rewrite(path, lambda plain: plain.update(weights={"encoder": facts}))
+    with pytest.raises(ConfigError, match="no option 'revision'"):  # tiny knows no hub
+        load_checkpoint(path)
 
 
 def test_missing_and_foreign_tensors_are_named(model, path):

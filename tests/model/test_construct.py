@@ -77,10 +77,19 @@ def test_names_are_the_papers():
 def test_prototypes_begin_as_the_texts():
     texts = FakeEncoder().embed_text(PROMPTS)
     torch.testing.assert_close(model().prototypes.data, texts)
-    twice = model(prototypes_per_class=2)
+    twice = model(prototypes_per_class=2, preset="reference")
     torch.testing.assert_close(twice.prototypes.data[2:4], texts[1].expand(2, -1))
     torch.testing.assert_close(twice.anchors, texts)
     assert model().logit_scale.item() == pytest.approx(1 / 0.07)
+
+
+def test_several_prototypes_of_a_class_part():
+    texts, several = FakeEncoder().embed_text(PROMPTS), model(prototypes_per_class=3)
+    away = (several.prototypes.data - texts.repeat_interleave(3, 0)).norm(dim=1)
+    torch.testing.assert_close(away, torch.full((9,), 0.1))
+    several(torch.rand(2, 3, 64, 64)).logits.sum().backward()
+    gradient = several.prototypes.grad.view(3, 3, -1)
+    assert not torch.allclose(gradient[:, 0], gradient[:, 1])
 
 
 def test_adaptive_layer_gives_unit_rows():

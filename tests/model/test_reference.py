@@ -14,7 +14,25 @@ from wsiseg.model.losses import (
     region_masks,
     relational_loss,
 )
-from wsiseg.train.loop import poly_rate
+from wsiseg.train.step import poly_rate
+
+LR_WARM = [
+    2e-11,
+    5.000015e-06,
+    1.000001e-05,
+    1.500001e-05,
+    2e-05,
+    1.849355e-05,
+    1.697332e-05,
+    1.543779e-05,
+    1.388506e-05,
+    1.231275e-05,
+    1.071773e-05,
+    9.095779e-06,
+    9.095779e-06,
+    9.095779e-06,
+    9.095779e-06,
+]
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +91,10 @@ def test_metrics(unit):
 def test_learning_rate(unit):
     got = [2e-5 * poly_rate(step, 10) for step in range(10)]
     np.testing.assert_allclose(got, unit["lr.poly"][:10], rtol=1e-4)
+
+
+def test_learning_rate_stays_after_the_last_step_and_rises_first(unit):
+    tail = [2e-5 * poly_rate(step, 10) for step in range(10, 13)]
+    np.testing.assert_allclose(tail, unit["lr.poly"][10:], rtol=1e-4)
+    warm = [2e-5 * poly_rate(step, 12, warmup=4, power=0.9) for step in range(15)]
+    np.testing.assert_allclose(warm, LR_WARM, rtol=1e-4, atol=1e-12)

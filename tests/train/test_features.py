@@ -1,3 +1,6 @@
+from collections import Counter
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,7 @@ from PIL import Image
 
 import wsiseg.train.features as features
 from wsiseg.model.encoders import load_encoder, load_teacher
-from wsiseg.train.features import FrozenFeatures, turn
+from wsiseg.train.features import FrozenFeatures, draw_turns, turn
 from wsiseg.train.patches import Patches
 
 
@@ -38,6 +41,31 @@ def test_turn_covers_the_eight_views():
     views = {tuple(turn(corner, f, q).flatten().tolist()) for f in (0, 1) for q in range(4)}
     assert len(views) == 8
     assert turn(corner, 1, 0).tolist() == [[[1, 0], [3, 2]]]
+
+
+def shares(preset):
+    """How often each of the eight views is drawn."""
+    turns = draw_turns(20000, preset, torch.Generator().manual_seed(0)).tolist()
+    corner = torch.arange(4).view(1, 2, 2)
+    views = {pair: tuple(turn(corner, *pair).flatten().tolist()) for pair in map(tuple, turns)}
+    counts = Counter(views[tuple(pair)] for pair in turns)
+    return {view: count / len(turns) for view, count in counts.items()}
+
+
+def test_ours_draws_the_eight_views_alike():
+    assert shares("wsiseg") == pytest.approx(dict.fromkeys(shares("wsiseg"), 1 / 8), abs=0.01)
+    assert len(shares("wsiseg")) == 8
+
+
+@pytest.mark.parametrize("preset", ["reference", "paper"])
+def test_the_released_code_flips_each_way_and_then_may_turn(preset):
+    corner, wanted = torch.arange(4).view(2, 2), Counter()
+    for across, down, turned, quarters in product((0, 1), (0, 1), (0, 1), range(4)):
+        view = corner.flip(1) if across else corner
+        view = view.flip(0) if down else view
+        view = torch.rot90(view, quarters) if turned else view
+        wanted[tuple(view.flatten().tolist())] += 1 / 32
+    assert shares(preset) == pytest.approx(wanted, abs=0.01)
 
 
 BATCH, TURNS = torch.tensor([2, 0]), torch.tensor([[1, 3], [0, 1]])

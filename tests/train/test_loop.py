@@ -9,10 +9,10 @@ from wsiseg.config import TrainConfig
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.model.checkpoint import load_checkpoint
 from wsiseg.train import Patches, load_patches, train_model
-from wsiseg.train.loop import poly_rate
+from wsiseg.train.step import poly_rate
 
 CONFIG = TrainConfig(
-    classes=("Pink", "Blue"), epochs=16, batch_size=8, learning_rate=0.01, mpp=0.25,
+    classes=("Pink", "Blue"), epochs=16, batch_size=8, learning_rate=0.01, mpp=0.25, device="cpu",
     colors=((255, 0, 255), (0, 0, 255)),
 )  # fmt: skip
 
@@ -99,6 +99,32 @@ def test_losses_can_be_switched_off(patches, tmp_path):
 
 def test_poly_rate_falls_in_a_line():
     assert [poly_rate(step, 4) for step in range(4)] == [1, 0.75, 0.5, 0.25]
+
+
+def test_half_precision_learns_and_keeps_float32_weights(patches, tmp_path):
+    changes = {"precision": "bfloat16", "preset": "paper", "epochs": 2}
+    path = train_model(patches, CONFIG.model_copy(update=changes), tmp_path / "m.safetensors")
+    model, _ = load_checkpoint(path)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    rows = list(csv.DictReader(path.with_name("m.safetensors.csv").open()))
+    totals = [float(row["total"]) for row in rows]
+    assert all(np.isfinite(totals))
+    assert totals[-1] < totals[0]
+
+
+@pytest.mark.parametrize("change", [{"prototypes": "random"}, {"guidance_levels": (0, 2)}])
+def test_each_comparison_trains_another_model(patches, trained, tmp_path, change):
+    config = CONFIG.model_copy(update={"epochs": 1, **change})
+    model, info = load_checkpoint(train_model(patches, config, tmp_path / "m.safetensors"))
+    usual, _ = load_checkpoint(trained[0])
+    if "prototypes" in change:
+        texts = model.encoder.embed_text(info.prompts)
+        cosine = torch.nn.functional.cosine_similarity(model.prototypes, texts).abs()
+        assert cosine.max() < 0.5
+    else:
+        assert info.guidance_levels == (0, 2)
+        assert list(model.structure_adapters) == ["0", "1", "2"]
+        assert list(usual.structure_adapters) == ["1"]
 
 
 def test_what_does_not_fit_is_refused(patches, tmp_path):

@@ -48,6 +48,9 @@ def test_folder_reads_the_digits_of_the_base_name(tmp_path):
     image(folder / "x_MPP-0.2500+1[10].png")
     image(folder / "y[01].JPG")
     (folder / "readme.txt").write_text("not an image")
+    folder.rename(tmp_path / "train")
+    assert load_patches(tmp_path, ("A", "B")).labels.tolist() == [[1, 0], [0, 1]]
+    (tmp_path / "train").rename(folder)
     assert load_patches(folder, ("A", "B")).labels.tolist() == [[1, 0], [0, 1]]
 
 
@@ -57,6 +60,7 @@ def test_bcss_folder():
     patches = load_patches(BCSS, CLASSES)
     assert patches.labels.tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 1]]
     assert patches.side == 224
+    assert load_patches(BCSS.parent, CLASSES).paths == patches.paths, "train/ is found"
 
 
 def test_one_error_lists_every_problem(tmp_path):

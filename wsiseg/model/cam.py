@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["BRIGHTNESS", "augmented_cams", "cosine_cams"]
+__all__ = [
+    "BRIGHTNESS",
+    "MapsAndLogits",
+    "augmented_cams",
+    "augmented_maps",
+    "class_probabilities",
+    "cosine_cams",
+    "scale_maps",
+]
 
 BRIGHTNESS = (0.9, 1.0, 1.1)
 """Factors of the paper's six-fold augmentation, each without and with a horizontal flip."""
+
+_BACKGROUND_POWER = 10
+
+CamsOf = Callable[[Tensor], Tensor]
 
 
 def cosine_cams(features: Tensor, prototypes: Tensor, scale: Tensor, classes: int) -> Tensor:
@@ -38,12 +51,9 @@ def cosine_cams(features: Tensor, prototypes: Tensor, scale: Tensor, classes: in
 
 
 def augmented_cams(
-    cams_of: Callable[[Tensor], Tensor], images: Tensor, mean: Sequence[float], augmentations: int
+    cams_of: CamsOf, images: Tensor, mean: Sequence[float], augmentations: int
 ) -> Tensor:
     """Mean CAM logits over 1 (none) or the paper's 6 augmentations of `images`.
-
-    A brightness factor multiplies the *normalised* image (construct.md section 7), which in
-    [0, 1] is a change of contrast about the encoder's `mean`.
 
     Parameters
     ----------
@@ -52,14 +62,89 @@ def augmented_cams(
     images
         ``(B, 3, H, W)`` float RGB in [0, 1].
     """
-    if augmentations == 1:
-        return cams_of(images)
-    centre = images.new_tensor(mean)[:, None, None]
     total: Tensor | None = None
+    for cams, flip in _augment(cams_of, images, mean, augmentations):
+        cams = cams.flip(3) if flip else cams
+        total = cams if total is None else total + cams
+    assert total is not None
+    return total / augmentations
+
+
+class MapsAndLogits(NamedTuple):
+    """What the paper's inference makes of images, before it is known which classes show."""
+
+    maps: Tensor
+    """``(B, K, H, W)`` in [0, 1]: every class's own best place, whether or not it is there."""
+    logits: Tensor
+    """``(B, K)`` class logits, the mean over the augmentations."""
+
+
+def augmented_maps(
+    cams_of: CamsOf, images: Tensor, mean: Sequence[float], augmentations: int = 6
+) -> MapsAndLogits:
+    """The paper's fused maps at image size: each augmentation's scaled map, then their mean.
+
+    The class labels, by which the released code multiplies each map before the mean, are left to
+    the caller: as they are 0 or 1, multiplying the mean gives the same bits.
+
+    Parameters
+    ----------
+    cams_of
+        Gives CAMs ``(B, K, h, w)`` of images.
+    images
+        ``(B, 3, H, W)`` float RGB in [0, 1].
+    mean
+        Colour about which brightness turns.
+    augmentations
+        1 (none) or 6.
+    """
+    maps = logits = images.new_zeros(())
+    for cams, flip in _augment(cams_of, images, mean, augmentations):
+        scaled = scale_maps(cams, images.shape[2:])
+        maps = maps + (scaled.flip(3) if flip else scaled)
+        logits = logits + cams.mean((2, 3))
+    return MapsAndLogits(maps / augmentations, logits / augmentations)
+
+
+def scale_maps(cams: Tensor, size: Sequence[int]) -> Tensor:
+    """``(B, K, h, w)`` CAMs to ``(B, K, H, W)`` in [0, 1]: min and max of each positive part.
+
+    Bilinear with aligned corners, as the released code does. A map without activation is 0.
+    """
+    maps = F.relu(cams)
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    maps = (maps - low) / (high - low + 1e-6)
+    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=True)
+
+
+def class_probabilities(maps: Tensor) -> Tensor:
+    """``(B, K + 1, H, W)``: softmax over the gated `maps` and the background they leave.
+
+    Background, the last, is ``(1 - max)^10``. There is no temperature, so that no probability
+    leaves the range of 0.1 to 0.4 (K = 4): the dense CRF decides.
+
+    Parameters
+    ----------
+    maps
+        ``(B, K, H, W)`` in [0, 1], 0 for the classes that are not let through.
+    """
+    background = (1 - maps.amax(1, keepdim=True)) ** _BACKGROUND_POWER
+    return torch.cat([maps, background], 1).softmax(1)
+
+
+def _augment(
+    cams_of: CamsOf, images: Tensor, mean: Sequence[float], augmentations: int
+) -> Iterator[tuple[Tensor, bool]]:
+    """CAMs of each changed image, and whether they are mirrored.
+
+    A brightness factor multiplies the *normalised* image (construct.md section 7), which in
+    [0, 1] is a change of contrast about the encoder's `mean`.
+    """
+    if augmentations == 1:
+        yield cams_of(images), False
+        return
+    centre = images.new_tensor(mean)[:, None, None]
     for flip in (False, True):
         for factor in BRIGHTNESS:
             changed = centre + factor * (images - centre)
-            cams = cams_of(changed.flip(3)).flip(3) if flip else cams_of(changed)
-            total = cams if total is None else total + cams
-    assert total is not None
-    return total / (2 * len(BRIGHTNESS))
+            yield cams_of(changed.flip(3) if flip else changed), flip

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from wsiseg.annotations import Palette
 from wsiseg.atomic import open_atomic
+from wsiseg.config import Preset
 from wsiseg.errors import CheckpointError
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import load_encoder
@@ -39,6 +42,7 @@ SHIPPED = {"tiny": Path(__file__).with_name("tiny.safetensors")}
 """Checkpoints inside the package, by name."""
 
 _FROZEN = ("encoder.", "teacher.")
+_PLACES = {"weights", "model"}  # options that say where an encoder's weights are
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,14 @@ class CheckpointInfo:
     """The `TrainConfig` that made it."""
     note: str = ""
     """What the user should know before trusting it."""
+    preset: Preset = "wsiseg"
+    """Whose reading of ConStruct it is."""
+    guidance_levels: tuple[int, ...] | None = None
+    """Levels that the teacher guided; None for the encoder's own."""
+    encoder_options: dict[str, Any] = field(default_factory=dict)
+    """What the encoder was made with, but for paths."""
+    weights: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Source, revision and sha256 of the `encoder`'s and the `teacher`'s weights."""
     sha256: str = ""
     """Of the file; filled in on loading."""
 
@@ -129,6 +141,8 @@ def _parse(path: Path, text: str) -> CheckpointInfo:
             raise CheckpointError(f"{path}: has format {version}, this wsiseg reads {FORMAT}")
         for name in ("names", "prompts"):
             plain[name] = tuple(plain[name])
+        if plain.get("guidance_levels") is not None:
+            plain["guidance_levels"] = tuple(plain["guidance_levels"])
         plain["colors"] = tuple((r, g, b) for r, g, b in plain["colors"])
         info = CheckpointInfo(**plain, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
@@ -141,26 +155,58 @@ def _parse(path: Path, text: str) -> CheckpointInfo:
     return info
 
 
-def load_checkpoint(name_or_path: str | Path) -> tuple[ConStruct, CheckpointInfo]:
+def load_checkpoint(
+    name_or_path: str | Path, encoder_options: Mapping[str, Any] | None = None
+) -> tuple[ConStruct, CheckpointInfo]:
     """The model, in evaluation mode on the CPU, and what its checkpoint says.
+
+    Parameters
+    ----------
+    name_or_path
+        A shipped checkpoint's name, or a file.
+    encoder_options
+        Options of its encoder that the checkpoint does not hold, such as `weights`, the path of
+        weights that do not come from the hub. Neither tokenizer nor text tower is needed.
 
     Raises
     ------
     CheckpointError
         If the file is missing, is no checkpoint, was trained on another version of the encoder,
-        or its tensors do not fit the classes and the encoder that it names.
+        its tensors do not fit the classes and the encoder that it names, or the encoder's weights
+        are not given.
     """
     info = read_info(name_or_path)
     path = find_checkpoint(name_or_path)
-    encoder = load_encoder(info.encoder)
+    encoder = load_encoder(info.encoder, **_complete_options(info, encoder_options or {}, path))
     if encoder.identity != info.identity:
         raise CheckpointError(
             f"{path}: was trained on encoder {info.identity!r}, this wsiseg has "
             f"{encoder.identity!r}; train it anew"
         )
-    model = ConStruct(encoder, info.prompts, prototypes_per_class=info.prototypes_per_class)
+    model = ConStruct(
+        encoder,
+        torch.zeros(len(info.prompts), encoder.embedding_dim),
+        prototypes_per_class=info.prototypes_per_class,
+        preset=info.preset,
+        guidance_levels=info.guidance_levels,
+    )
     _fill(model, load_tensors(path.read_bytes()), path)
     return model.eval(), info
+
+
+def _complete_options(info: CheckpointInfo, given: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The encoder's options: the recorded, then the given, and the recorded state of the hub."""
+    used = info.weights.get("encoder")
+    if used is None or given.keys() & _PLACES:
+        return {**info.encoder_options, **given}
+    if used["revision"]:
+        # The commit itself: a branch of that name may have moved on.
+        return {**info.encoder_options, "revision": used["revision"], **given}
+    raise CheckpointError(
+        f"{path}: was trained on weights from a file, {used['source']} (sha256 "
+        f"{used['sha256'][:12]}), and a checkpoint does not hold its encoder's weights; give "
+        f"their path as the encoder option 'weights' (a folder for open_clip: 'model')"
+    )
 
 
 def trained_state(model: ConStruct) -> dict[str, Tensor]:

@@ -13,14 +13,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsiseg.config import Preset
 from wsiseg.model.cam import cosine_cams
 from wsiseg.model.encoders import Encoder, Teacher
 from wsiseg.model.losses import relational_loss
 
-__all__ = ["AdaptiveLayer", "ConStruct", "ConStructOutput", "StructureAdapter"]
+__all__ = [
+    "AdaptiveLayer",
+    "ConStruct",
+    "ConStructOutput",
+    "ParameterCounts",
+    "StructureAdapter",
+    "TextProjection",
+]
 
 LOGIT_SCALE = 1 / 0.07
 """First value of the logit scale: itself, not its logarithm."""
+SPREAD = 0.1
+"""How far a class's several prototypes begin from its text, which has length 1."""
 
 
 class ConStructOutput(NamedTuple):
@@ -75,6 +85,30 @@ class AdaptiveLayer(nn.Module):
         return F.normalize(self.fc2(F.relu(self.fc1(prototypes))), dim=1)
 
 
+class TextProjection(nn.Module):
+    """The paper's two-layer MLP over text prototypes, for preset `paper`; unit rows."""
+
+    def __init__(self, embedding: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embedding, embedding // 2)
+        self.fc2 = nn.Linear(embedding // 2, embedding)
+
+    def forward(self, prototypes: Tensor) -> Tensor:
+        """``(P, E)`` to ``(P, E)``, L2-normalised rows."""
+        return F.normalize(self.fc2(F.relu(self.fc1(prototypes))), dim=1)
+
+
+class ParameterCounts(NamedTuple):
+    """How many numbers a model holds, by what training does with them."""
+
+    marked: int
+    """Handed to the optimiser."""
+    learning: int
+    """Reached by a gradient, so really changed."""
+    frozen: int
+    """Of the encoder and the teacher."""
+
+
 class ConStruct(nn.Module):
     """The model over one frozen encoder.
 
@@ -82,12 +116,18 @@ class ConStruct(nn.Module):
     ----------
     encoder
         The frozen student; its widths decide the adapters'.
-    prompts
-        One text a class; their embeddings are the first prototypes.
+    texts
+        One text a class, which the encoder embeds, or the embeddings ``(K, E)`` themselves: the
+        first prototypes.
     prototypes_per_class
         k; a class's CAM is the maximum over its k.
     teacher
         Only for training: gives the stages that the structure loss compares with.
+    preset
+        `reference` and `paper` hold an adapter and an adaptive layer at every level, used or not,
+        as the released code does; `paper` also projects the prototypes (`TextProjection`).
+    guidance_levels
+        Levels that the teacher guides; None for the encoder's own.
     """
 
     encoder: Encoder
@@ -96,23 +136,42 @@ class ConStruct(nn.Module):
     def __init__(
         self,
         encoder: Encoder,
-        prompts: Sequence[str],
+        texts: Sequence[str] | Tensor,
         *,
         prototypes_per_class: int = 1,
         teacher: Teacher | None = None,
+        preset: Preset = "wsiseg",
+        guidance_levels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.encoder, self.teacher = encoder, teacher
-        self.classes = len(prompts)
-        # Only levels that a loss or the CAM reaches; the others would be dead weight.
-        levels = sorted({encoder.cam_level, *encoder.guidance_levels})
+        self.encoder, self.teacher, self.preset = encoder, teacher, preset
+        self.classes = len(texts)
+        self.guidance_levels = tuple(guidance_levels or encoder.guidance_levels)
+        channels = encoder.level_channels
+        used = {encoder.cam_level, *self.guidance_levels}
+        # Ours holds only levels that a loss or the CAM reaches; the others are dead weight.
+        levels = sorted(used) if preset == "wsiseg" else range(len(channels))
         self.structure_adapters = nn.ModuleDict(
-            {str(level): StructureAdapter(encoder.level_channels[level]) for level in levels}
+            {str(level): StructureAdapter(channels[level]) for level in levels}
         )
-        self.l_fc = AdaptiveLayer(encoder.embedding_dim, encoder.level_channels[encoder.cam_level])
-        texts = encoder.embed_text(prompts)
-        self.prototypes = nn.Parameter(texts.repeat_interleave(prototypes_per_class, 0))
+        self.l_fc = AdaptiveLayer(encoder.embedding_dim, channels[encoder.cam_level])
+        if preset != "wsiseg":
+            self._add_idle_layers()
+        embedded = texts if isinstance(texts, Tensor) else encoder.embed_text(texts)
+        bank = embedded.repeat_interleave(prototypes_per_class, 0)
+        if prototypes_per_class > 1 and preset != "reference":
+            # Equal ones would get equal gradients, and stay equal for ever.
+            bank = bank + SPREAD * F.normalize(torch.randn(bank.shape).to(bank), dim=1)
+        self.prototypes = nn.Parameter(bank)
         self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE))
+        self.text_projection = TextProjection(encoder.embedding_dim) if preset == "paper" else None
+
+    def _add_idle_layers(self) -> None:
+        """The adaptive layers of the other levels, which nothing uses: ``l_fc1`` and so on."""
+        for level, channels in enumerate(self.encoder.level_channels):
+            if level != self.encoder.cam_level:
+                layer = AdaptiveLayer(self.encoder.embedding_dim, channels)
+                self.add_module(f"l_fc{level + 1}", layer)
 
     def train(self, mode: bool = True) -> ConStruct:
         """Switch the trained part; the frozen encoders stay in evaluation mode."""
@@ -129,30 +188,60 @@ class ConStruct(nn.Module):
             return self.read_pyramid(pyramid)
         return self.read_pyramid(pyramid, dict(enumerate(self.teacher.stages(images))))
 
+    def levels_for(self, guided: bool) -> set[int]:
+        """Pyramid levels that `read_pyramid` needs, with teacher stages (`guided`) or without."""
+        if self.training and self.preset != "wsiseg":
+            # Unused adapters run in training, so that their batch statistics move.
+            return set(range(len(self.encoder.level_channels)))
+        return {self.encoder.cam_level, *(self.guidance_levels if guided else ())}
+
     def read_pyramid(
         self, pyramid: Mapping[int, Tensor], stages: Mapping[int, Tensor] | None = None
     ) -> ConStructOutput:
         """The same from the maps that the encoder and the teacher gave, by level.
 
-        Only the CAM's level is needed, and with `stages` the guidance levels of both.
+        Only the levels of `levels_for` are needed, and of `stages` the guidance levels.
         """
         cam_level = self.encoder.cam_level
-        wanted = {cam_level} if stages is None else {cam_level, *self.encoder.guidance_levels}
         refined = {
-            level: self.structure_adapters[str(level)](pyramid[level]) for level in sorted(wanted)
+            level: self.structure_adapters[str(level)](pyramid[level])
+            for level in sorted(self.levels_for(stages is not None))
         }
-        projected = self.l_fc(self.prototypes)
+        projected = self.l_fc(self.bank)
         cams = cosine_cams(refined[cam_level], projected, self.logit_scale, self.classes)
         loss = None if stages is None else self._structure_loss(refined, stages)
         return ConStructOutput(cams.mean((2, 3)), cams, loss)
 
     def _structure_loss(self, refined: dict[int, Tensor], stages: Mapping[int, Tensor]) -> Tensor:
-        losses = [
-            relational_loss(refined[level], stages[level]) for level in self.encoder.guidance_levels
-        ]
+        losses = [relational_loss(refined[level], stages[level]) for level in self.guidance_levels]
         return torch.stack(losses).mean()
+
+    @property
+    def bank(self) -> Tensor:
+        """``(K * k, E)``: the prototype bank, through the text projection where there is one."""
+        if self.text_projection is None:
+            return self.prototypes
+        projected: Tensor = self.text_projection(self.prototypes)
+        return projected
 
     @property
     def anchors(self) -> Tensor:
         """``(K, E)``: mean prototype of each class, for the contrastive loss."""
-        return self.prototypes.view(self.classes, -1, self.prototypes.shape[1]).mean(1)
+        bank = self.bank
+        return bank.view(self.classes, -1, bank.shape[1]).mean(1)
+
+    def count_parameters(self) -> ParameterCounts:
+        """Count what is marked for training, what learns and what is frozen."""
+        guided = self.guidance_levels if self.teacher is not None else ()
+        reached = {f"structure_adapters.{i}." for i in (self.encoder.cam_level, *guided)}
+        reached |= {"l_fc.", "prototypes", "logit_scale", "text_projection."}
+        marked = {name: p.numel() for name, p in self.named_parameters() if p.requires_grad}
+        learning = sum(n for name, n in marked.items() if name.startswith(tuple(reached)))
+        parts: list[object] = [self.encoder, self.teacher]
+        frozen = sum(
+            tensor.numel()
+            for part in parts
+            if isinstance(part, nn.Module)
+            for tensor in (*part.parameters(), *part.buffers())
+        )
+        return ParameterCounts(sum(marked.values()), learning, frozen)

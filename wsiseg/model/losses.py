@@ -18,6 +18,7 @@ __all__ = [
     "foreground_loss",
     "region_masks",
     "relational_loss",
+    "weigh_regions",
 ]
 
 TEMPERATURE = 0.07
@@ -62,11 +63,14 @@ def _tokens(maps: Tensor) -> Tensor:
     return F.normalize(maps.flatten(2), dim=1).mT
 
 
-def region_masks(cams: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Activation maps at image size, and where each reaches half of the image's strongest.
+def region_masks(
+    cams: Tensor, size: Sequence[int], *, per_class: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Activation maps at image size, and where each reaches half of the strongest activation.
 
-    The threshold is one per image, over all classes and pixels: a class that stays below half of
-    the strongest has an empty mask. It bears no gradient.
+    The strongest is one per image, over all classes and pixels: a class that stays below half of
+    it has an empty mask. With `per_class`, as the paper writes, it is each class's own. The masks
+    bear no gradient.
 
     Returns
     -------
@@ -74,16 +78,17 @@ def region_masks(cams: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
     of the same shape, bool.
     """
     maps = F.interpolate(F.relu(cams), tuple(size), mode="bilinear", align_corners=True)
-    return maps, maps >= 0.5 * maps.amax((1, 2, 3), keepdim=True)
+    over = (2, 3) if per_class else (1, 2, 3)
+    return maps, maps >= 0.5 * maps.amax(over, keepdim=True)
 
 
 class Regions(NamedTuple):
     """One pair of images for every class present in every image; ``N`` pairs."""
 
     foreground: Tensor
-    """``(N, 3, H, W)``: the class's region on the mean colour."""
+    """``(N, 3, H, W)``: the class's region, the rest of the mean colour."""
     background: Tensor
-    """``(N, 3, H, W)``: everything else on the mean colour."""
+    """``(N, 3, H, W)``: everything else likewise."""
     labels: Tensor
     """``(N,)`` int64: the pair's class."""
 
@@ -107,6 +112,27 @@ def cut_regions(images: Tensor, masks: Tensor, labels: Tensor, mean: Sequence[fl
     fill = images.new_tensor(mean)[:, None, None]
     chosen = images[which]
     return Regions(torch.where(mask, chosen, fill), torch.where(mask, fill, chosen), classes)
+
+
+def weigh_regions(images: Tensor, maps: Tensor, masks: Tensor, labels: Tensor) -> Regions:
+    """The same regions weighted by the activation: M in the foreground, 1 - M in the background.
+
+    Gradients reach the `maps`, which a mere cut does not let through. M is used as it is: beyond 1
+    it turns the background's colours about, as in the released code.
+
+    Parameters
+    ----------
+    images
+        ``(B, 3, H, W)`` float in the statistics of the encoder, so that 0 is the mean colour.
+    maps, masks
+        ``(B, K, H, W)`` of `region_masks`.
+    labels
+        ``(B, K)``: non-zero where the class is present.
+    """
+    which, classes = torch.nonzero(labels, as_tuple=True)
+    weight, mask = maps[which, classes][:, None], masks[which, classes][:, None].to(maps.dtype)
+    chosen = images[which]
+    return Regions(weight * chosen * mask, (1 - weight) * chosen * (1 - mask), classes)
 
 
 def foreground_loss(region: Tensor, own: Tensor, others: Tensor, queue: Tensor) -> Tensor:
@@ -146,11 +172,11 @@ class MemoryBank:
 
     def push(self, rows: Tensor) -> None:
         """Write `rows` ``(N, dim)``, L2-normalised, over the oldest."""
-        rows, size = F.normalize(rows.detach(), dim=1), len(self.queue)
+        rows, size = F.normalize(rows.detach().to(self.queue), dim=1), len(self.queue)
         if len(rows) >= size:
             self.queue, self.pointer = rows[-size:].clone(), 0
             return
-        at = (self.pointer + torch.arange(len(rows))) % size
+        at = (self.pointer + torch.arange(len(rows), device=rows.device)) % size
         self.queue[at] = rows
         self.pointer = (self.pointer + len(rows)) % size
 
@@ -160,8 +186,8 @@ def contrast_loss(
 ) -> Tensor:
     """Foreground plus background loss of N region pairs; the bank takes in the backgrounds.
 
-    Gradients reach the `anchors`, and through them the prototypes, as the paper intends (the
-    released code detaches them, so that the loss does nothing there).
+    Gradients reach the `anchors`, and through them the prototypes, and the embeddings where those
+    bear any; what preset `reference` detaches, it detaches before.
 
     Parameters
     ----------
@@ -173,7 +199,7 @@ def contrast_loss(
         ``(K, E)``: the classes' mean prototypes.
     """
     classes = len(anchors)
-    others = torch.arange(classes).expand(len(labels), -1)
+    others = torch.arange(classes, device=labels.device).expand(len(labels), -1)
     others = others[others != labels[:, None]].view(len(labels), classes - 1)
     own, rest = anchors[labels], anchors[others]
     loss = foreground_loss(foreground, own, rest, bank.queue)

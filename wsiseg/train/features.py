@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from wsiseg.config import Preset
 from wsiseg.model.encoders import Encoder, Teacher
 from wsiseg.train.patches import Patches
 
-__all__ = ["FrozenFeatures", "Seen", "turn"]
+__all__ = ["FrozenFeatures", "Seen", "draw_turns", "turn"]
 
 _CACHE_BYTES = 1 << 30
 
@@ -36,16 +38,56 @@ def turn(maps: Tensor, flip: int, quarter: int) -> Tensor:
     return torch.rot90(maps, quarter, (-2, -1))
 
 
+def draw_turns(count: int, preset: Preset, generator: torch.Generator) -> Tensor:
+    """``(B, 2)``: whether each patch is flipped left to right, then its quarter turns.
+
+    Ours draws the eight views alike. The released code flips each way with probability 1/2, and
+    turns with 1/2 by any number of quarters.
+    """
+    if preset == "wsiseg":
+        flips, quarters = (torch.randint(n, (count,), generator=generator) for n in (2, 4))
+        return torch.stack([flips, quarters], 1)
+    across, down, turned = (torch.randint(2, (count,), generator=generator) for _ in range(3))
+    quarters = turned * torch.randint(4, (count,), generator=generator)
+    # A flip top to bottom is one left to right and half a turn.
+    return torch.stack([across ^ down, (2 * down + quarters) % 4], 1)
+
+
 class FrozenFeatures:
     """Batches of a set of patches, each patch flipped and turned as asked.
 
     Where both encoders are equivariant, what they see of a patch is kept (maps as float16, the
     image as bytes) and flipped and turned itself, as far as it fits in 1 GiB. Else it is computed
     every time.
+
+    Parameters
+    ----------
+    levels, guided
+        Levels that are wanted of the pyramid and of the teacher; None: the CAM's and the guided
+        ones of the encoder.
+    device
+        Where the encoders are; None is the CPU.
+    autocast
+        Makes the context that the encoders compute in, for a lower precision.
     """
 
-    def __init__(self, encoder: Encoder, teacher: Teacher | None, patches: Patches) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        teacher: Teacher | None,
+        patches: Patches,
+        levels: Sequence[int] | None = None,
+        guided: Sequence[int] | None = None,
+        device: torch.device | None = None,
+        autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self._encoder, self._teacher, self._patches = encoder, teacher, patches
+        self._autocast = autocast
+        self._device = device or torch.device("cpu")
+        guided = encoder.guidance_levels if guided is None else guided
+        self._guided = tuple(guided) if teacher is not None else ()
+        wanted = (encoder.cam_level, *self._guided) if levels is None else levels
+        self._levels = sorted(set(wanted))
         self._equivariant = encoder.equivariant and (teacher is None or teacher.equivariant)
         self._kept: dict[int, Seen] = {}
         self._room = _CACHE_BYTES
@@ -61,29 +103,39 @@ class FrozenFeatures:
         return self._look(torch.stack([turn(i, *h) for i, h in zip(images, how, strict=True)]))
 
     def _recall(self, numbers: Sequence[int]) -> list[Seen]:
-        """What is seen of each patch; what is new is looked at in one go, and kept if it fits."""
-        new = [number for number in numbers if number not in self._kept]
-        fresh: dict[int, Seen] = {}
-        if new:
-            looked = self._look(self._load(new))
-            fresh = {number: _pack(looked, at) for at, number in enumerate(new)}
-        for number, seen in fresh.items():
-            size = sum(part.nbytes for part in _parts(seen))
-            if size <= self._room:
-                self._kept[number] = seen
-                self._room -= size
-        return [fresh.get(number) or self._kept[number] for number in numbers]
+        """What is seen of each patch; what is new is looked at, and kept if it fits.
+
+        One by one: what is seen of a patch must not depend on the batch it came with first, or a
+        resumed run would round otherwise.
+        """
+        found = []
+        for number in numbers:
+            seen = self._kept.get(number)
+            if seen is None:
+                seen = _pack(self._look(self._load([number])), 0)
+                self._keep(number, seen)
+            found.append(seen)
+        return found
+
+    def _keep(self, number: int, seen: Seen) -> None:
+        size = sum(part.nbytes for part in _parts(seen))
+        if size <= self._room:
+            self._kept[number] = seen
+            self._room -= size
 
     def _load(self, numbers: Sequence[int]) -> Tensor:
-        pixels = torch.from_numpy(self._patches.read(numbers))
+        pixels = torch.from_numpy(self._patches.read(numbers)).to(self._device)
         return pixels.permute(0, 3, 1, 2).float() / 255
 
     def _look(self, images: Tensor) -> Seen:
-        guided = self._encoder.guidance_levels if self._teacher is not None else ()
-        levels = sorted({self._encoder.cam_level, *guided})
-        pyramid = self._encoder.pyramid(images)
-        stages = self._teacher.stages(images) if self._teacher is not None else []
-        return Seen(images, {i: pyramid[i] for i in levels}, {i: stages[i] for i in guided})
+        with self._autocast():
+            pyramid = [level.float() for level in self._encoder.pyramid(images)]
+            stages = self._teacher.stages(images) if self._teacher is not None else []
+        return Seen(
+            images,
+            {level: pyramid[level] for level in self._levels},
+            {level: stages[level].float() for level in self._guided},
+        )
 
 
 def _parts(seen: Seen) -> list[Tensor]:

@@ -1,51 +1,38 @@
-"""The training loop: labels in, checkpoint out; the same bits on every run of one machine."""
+"""The training loop: labels in, checkpoint out; the same bits on every run of one CPU.
+
+A run that was killed is taken up after its last whole epoch, to the same bits.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from wsiseg.annotations import PALETTES, Palette
-from wsiseg.atomic import open_atomic
 from wsiseg.compute import Progress
 from wsiseg.config import TrainConfig
-from wsiseg.errors import ConfigError, DataError
 from wsiseg.model.checkpoint import CheckpointInfo, save_checkpoint
 from wsiseg.model.construct import ConStruct
-from wsiseg.model.encoders import load_encoder, load_teacher
-from wsiseg.model.losses import MemoryBank, contrast_loss, cut_regions, region_masks
+from wsiseg.model.device import open_device
+from wsiseg.model.encoders import keep_portable
 from wsiseg.model.threads import fixed_threads
-from wsiseg.train.features import FrozenFeatures, Seen
+from wsiseg.train.features import FrozenFeatures, draw_turns
+from wsiseg.train.history import draw_curves, write_table
 from wsiseg.train.patches import Patches
+from wsiseg.train.resume import Unfinished, read_unfinished, run_digest, write_unfinished
+from wsiseg.train.setup import check_fit, count_steps, describe_classes, make_model
+from wsiseg.train.step import Trainer
 
-__all__ = ["poly_rate", "train_model"]
-
-PROMPTS = {
-    "Tumor": "tumor regions: crowded epithelial cells with large irregular nuclei",
-    "Stroma": "stroma regions: pink fibrous connective tissue with spindle nuclei",
-    "Immune cells": "lymphocyte regions: small round dark nuclei with little cytoplasm",
-    "Necrosis": "necrosis regions: pale structureless debris with ghost cells",
-}
-"""Texts of the classes that wsiseg knows."""
+__all__ = ["train_model"]
 
 _THREADS = 1  # fixed, so that sums round alike whatever the machine has
-_BANK = 2048
 
 
-class _Losses(NamedTuple):
-    """The loss of one step and its parts, before weighting."""
-
-    total: Tensor
-    classes: Tensor
-    structure: Tensor
-    contrast: Tensor
+Validate = Callable[[ConStruct], float]
+"""Scores a model in evaluation mode; higher is better."""
 
 
 def train_model(
@@ -55,21 +42,28 @@ def train_model(
     progress: Progress | None = None,
     *,
     note: str = "",
+    validate: Validate | None = None,
 ) -> Path:
-    """Train on patch labels and write a checkpoint, with a CSV of the losses beside it.
+    """Train on patch labels and write a checkpoint, with its losses beside it.
 
-    Bit-repeatable on one machine: seed, order, augmentation and number of threads are fixed.
+    Bit-repeatable on the CPU of one machine: seed, order, augmentation and number of threads are
+    fixed. After each epoch all files are written anew, and a run that was cut off goes on after its
+    last whole epoch when it is called again.
 
     Parameters
     ----------
     patches
         From `load_patches`, with the classes of `config`.
     out
-        The ``.safetensors`` file to write; losses go to ``<out>.csv``.
+        The ``.safetensors`` file to write: the last epoch. Beside it go the best epoch
+        (``<stem>.best.safetensors``), losses (``<out>.csv`` and ``.png``) and, until the end, what
+        a resumed run needs (``<out>.unfinished``).
     progress
         Called with ("train", step, steps).
     note
         Kept in the checkpoint and shown to who loads it.
+    validate
+        Scores each epoch; without it, the best epoch has the lowest mean loss.
 
     Returns
     -------
@@ -80,130 +74,134 @@ def train_model(
     DataError
         If the labels do not fit the classes, or the patches the encoder.
     ConfigError
-        If prompts or colours are given, but not one a class.
+        If a setting does not fit the others, or an unfinished run of other settings is there.
+    CheckpointError
+        If the encoder's weights are not found or not its own.
     """
-    prompts, palette = _describe(config)
     with fixed_threads(_THREADS), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        encoder = load_encoder(config.encoder)
-        teacher = load_teacher(config.encoder) if config.struct_weight else None
-        model = ConStruct(
-            encoder, prompts, prototypes_per_class=config.prototypes_per_class, teacher=teacher
+        model = make_model(config)
+        check_fit(patches, config, model.encoder)
+        model.to(open_device(config.device))
+        run = _Run(model, patches, config, Path(out), note)
+        run.resume()
+        while run.epoch < config.epochs:
+            run.train_epoch(progress)
+            run.save(validate)
+        run.finish()
+    return run.out
+
+
+class _Run:
+    """One training run, from wherever it stands."""
+
+    def __init__(
+        self, model: ConStruct, patches: Patches, config: TrainConfig, out: Path, note: str
+    ) -> None:
+        self.patches, self.config, self.out, self.note = patches, config, out, note
+        self.best_out = out.with_name(f"{out.stem}.best{out.suffix}")
+        self.unfinished = out.with_name(f"{out.name}.unfinished")
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.steps = count_steps(patches, config)
+        self.trainer = Trainer(model, config, self.steps, self.generator)
+        self.model = model
+        guided = model.teacher is not None
+        self.source = FrozenFeatures(
+            model.encoder,
+            model.teacher,
+            patches,
+            levels=sorted(model.levels_for(guided)),
+            guided=model.guidance_levels,
+            device=self.trainer.device,
+            autocast=self.trainer.autocast,
         )
-        _check(patches, config, encoder.level_strides[-1])
-        history = _fit(model, patches, config, progress)
-    info = CheckpointInfo(
-        encoder=config.encoder, identity=encoder.identity, names=palette.names,
+        self.labels = torch.from_numpy(patches.labels)
+        self.digest = run_digest(patches, config, _identities(model), note)
+        self.epoch, self.best = 0, -float("inf")
+        self.history: list[list[float]] = []
+
+    def resume(self) -> None:
+        """Take up what a run that was cut off left."""
+        state = read_unfinished(self.unfinished, self.digest)
+        if state is not None:
+            self.trainer.restore(state["trainer"])
+            self.generator.set_state(state["generator"])
+            self.epoch, self.best = state["epoch"], state["best"]
+            self.history = state["history"]
+
+    def train_epoch(self, progress: Progress | None) -> None:
+        """Every patch once, in new order; the last batch may be smaller."""
+        order = torch.randperm(len(self.patches), generator=self.generator)
+        for batch in torch.split(order, self.config.batch_size):
+            turns = draw_turns(len(batch), self.config.preset, self.generator)
+            rate = self.trainer.rate
+            losses = self.trainer.step(self.source.read(batch, turns), self.labels[batch])
+            self.history.append([rate, *(loss.item() for loss in losses)])
+            if progress is not None:
+                progress("train", self.trainer.done, self.steps)
+        self.epoch += 1
+
+    def save(self, validate: Validate | None) -> None:
+        """Write the epoch: what is a result first, what takes it up again last."""
+        self.model.eval()
+        info = _make_info(self.model, self.patches, self.config, self.note)
+        save_checkpoint(self.model, info, self.out)
+        score = self._score() if validate is None else validate(self.model)
+        self.model.train()
+        if score > self.best:
+            self.best = score
+            save_checkpoint(self.model, info, self.best_out)
+        write_table(self.history, self.out.with_name(f"{self.out.name}.csv"))
+        draw_curves(self.history, self.out.with_name(f"{self.out.name}.png"))
+        write_unfinished(self._state(), self.unfinished)
+
+    def _score(self) -> float:
+        """Minus the mean loss of the last epoch."""
+        totals = [row[1] for row in self.history[-(self.steps // self.config.epochs) :]]
+        return -sum(totals) / len(totals)
+
+    def _state(self) -> Unfinished:
+        return Unfinished(
+            digest=self.digest,
+            epoch=self.epoch,
+            trainer=self.trainer.state(),
+            generator=self.generator.get_state(),
+            history=self.history,
+            best=self.best,
+        )
+
+    def finish(self) -> None:
+        """Nothing is left to take up."""
+        self.model.eval()
+        self.unfinished.unlink(missing_ok=True)
+
+
+def _identities(model: ConStruct) -> list[str]:
+    frozen = (model.encoder, model.teacher)
+    return [str(getattr(part, "identity", type(part).__name__)) for part in frozen]
+
+
+def _make_info(
+    model: ConStruct, patches: Patches, config: TrainConfig, note: str
+) -> CheckpointInfo:
+    prompts, palette = describe_classes(config)
+    plain = config.model_dump(mode="json")
+    for options in ("encoder_options", "teacher_options"):
+        plain[options] = keep_portable(plain[options])
+    return CheckpointInfo(
+        encoder=config.encoder, identity=model.encoder.identity, names=palette.names,
         colors=palette.colors, prompts=prompts, prototypes_per_class=config.prototypes_per_class,
-        mpp=config.mpp, tile=patches.side, config=config.model_dump(mode="json"), note=note,
+        mpp=config.mpp, tile=patches.side, config=plain, note=note, preset=config.preset,
+        guidance_levels=model.guidance_levels, encoder_options=plain["encoder_options"],
+        weights=_name_weights(model),
     )  # fmt: skip
-    path = save_checkpoint(model.eval(), info, out)
-    _write_history(path.with_name(path.name + ".csv"), history)
-    return path
 
 
-def poly_rate(step: int, steps: int) -> float:
-    """The share of the learning rate at a step: a line from 1 to ``1 / steps`` (construct.md 6)."""
-    return 1 - step / steps
-
-
-def _describe(config: TrainConfig) -> tuple[tuple[str, ...], Palette]:
-    """Prompts and palette of the classes; wsiseg's own where none are given."""
-    known = PALETTES["bcss"]
-    own = dict(zip(known.names, known.colors, strict=True))
-    spare = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178)]
-    colors = config.colors or tuple(
-        own.get(name, spare[i % len(spare)]) for i, name in enumerate(config.classes)
-    )
-    prompts = config.prompts or tuple(
-        PROMPTS.get(name, f"{name} regions") for name in config.classes
-    )
-    for what, given in (("prompts", prompts), ("colors", colors)):
-        if len(given) != len(config.classes):
-            raise ConfigError(
-                f"{what} has {len(given)} entries for {len(config.classes)} classes; "
-                f"give one a class, or none"
-            )
-    return prompts, Palette(config.classes, colors)
-
-
-def _check(patches: Patches, config: TrainConfig, stride: int) -> None:
-    if patches.labels.shape[1] != len(config.classes):
-        raise DataError(
-            f"the patches are labelled with {patches.labels.shape[1]} classes, the settings name "
-            f"{len(config.classes)}: {', '.join(config.classes)}"
-        )
-    if patches.side % stride:
-        raise DataError(
-            f"the patches are {patches.side} px a side; encoder {config.encoder!r} needs a "
-            f"multiple of {stride}, the nearest is {max(1, round(patches.side / stride)) * stride}"
-        )
-
-
-def _fit(
-    model: ConStruct, patches: Patches, config: TrainConfig, progress: Progress | None
-) -> list[list[float]]:
-    """Train `model` in place; one row a step: learning rate, total loss and its parts."""
-    generator = torch.Generator().manual_seed(config.seed)
-    bank = MemoryBank(_BANK, model.encoder.embedding_dim, generator)
-    source = FrozenFeatures(model.encoder, model.teacher, patches)
-    labels = torch.from_numpy(patches.labels)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
-    steps = config.epochs * -(-len(patches) // config.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: poly_rate(step, steps))
-    history: list[list[float]] = []
-    model.train()
-    for step, batch in enumerate(_batches(len(patches), config, generator)):
-        turns = torch.stack(
-            [torch.randint(n, (len(batch),), generator=generator) for n in (2, 4)], 1
-        )
-        losses = _losses(model, source.read(batch, turns), labels[batch], bank, config)
-        optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        optimizer.step()
-        history.append([optimizer.param_groups[0]["lr"], *(loss.item() for loss in losses)])
-        schedule.step()
-        if progress is not None:
-            progress("train", step + 1, steps)
-    return history
-
-
-def _batches(count: int, config: TrainConfig, generator: torch.Generator) -> Iterator[Tensor]:
-    """Patch numbers, shuffled anew every epoch; the last batch of an epoch may be smaller."""
-    for _ in range(config.epochs):
-        yield from torch.split(torch.randperm(count, generator=generator), config.batch_size)
-
-
-def _losses(
-    model: ConStruct, seen: Seen, labels: Tensor, bank: MemoryBank, config: TrainConfig
-) -> _Losses:
-    output = model.read_pyramid(seen.pyramid, seen.stages or None)
-    zero = output.logits.new_zeros(())
-    classes = F.binary_cross_entropy_with_logits(output.logits, labels)
-    structure = zero if output.structure_loss is None else output.structure_loss
-    contrast = zero
-    if config.contrast_weight and labels.any():
-        images = F.avg_pool2d(seen.images, config.contrast_shrink)
-        contrast = _contrast(model, images, output.cams.detach(), labels, bank)
-    total = classes + config.struct_weight * structure + config.contrast_weight * contrast
-    return _Losses(total, classes, structure, contrast)
-
-
-def _contrast(
-    model: ConStruct, images: Tensor, cams: Tensor, labels: Tensor, bank: MemoryBank
-) -> Tensor:
-    _, masks = region_masks(cams, images.shape[2:])
-    regions = cut_regions(images, masks, labels, model.encoder.mean)
-    foreground, background = (model.encoder.embed_image(part) for part in regions[:2])
-    return contrast_loss(foreground, background, regions.labels, model.anchors, bank)
-
-
-def _write_history(path: Path, history: list[list[float]]) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["step", "learning_rate", "total", "classes", "structure", "contrast"])
-    table.writerows([step, *(f"{value:.6g}" for value in row)] for step, row in enumerate(history))
-    with open_atomic(path) as file:
-        file.write(text.getvalue().encode())
+def _name_weights(model: ConStruct) -> dict[str, dict[str, str]]:
+    """Source, revision and sha256 of the frozen weights; never where they lie on this machine."""
+    named: dict[str, dict[str, str]] = {}
+    for part, frozen in (("encoder", model.encoder), ("teacher", model.teacher)):
+        weights: Any = getattr(frozen, "weights", None)
+        if weights is not None:
+            facts = asdict(weights)
+            named[part] = {name: facts[name] for name in ("source", "revision", "sha256")}
+    return named

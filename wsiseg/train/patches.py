@@ -56,8 +56,9 @@ def load_patches(path: str | Path, classes: Sequence[str]) -> Patches:
     ----------
     path
         A CSV with the column ``image`` (relative to the CSV) and either one 0/1 column a class or
-        a column ``labels`` of class names separated by ``;``. Or a BCSS-WSSS folder: images whose
-        names hold one digit a class in brackets, such as ``..._[1010].png``.
+        a column ``labels`` of class names separated by ``;``. Or a BCSS-WSSS or LUAD-HistoSeg
+        folder: images, in it or in its ``train/``, whose names hold one digit a class in brackets,
+        such as ``..._[1010].png``.
     classes
         Class names in label order.
 
@@ -71,6 +72,8 @@ def load_patches(path: str | Path, classes: Sequence[str]) -> Patches:
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: does not exist; give a CSV of patches or a folder of images")
+    if (path / "train").is_dir():
+        path = path / "train"
     problems: list[str] = []
     read = _read_folder if path.is_dir() else _read_table
     rows = list(read(path, classes, problems))

@@ -5,15 +5,25 @@ Images enter as ``(B, 3, H, W)`` float32 RGB in [0, 1]; each encoder normalises 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import NamedTuple, Protocol, cast
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
 
 from torch import Tensor
 
 from wsiseg.errors import ConfigError, MissingDependencyError
 
-__all__ = ["ENCODERS", "Encoder", "Pair", "Teacher", "load_encoder", "load_teacher"]
+__all__ = [
+    "ENCODERS",
+    "Encoder",
+    "Pair",
+    "Teacher",
+    "keep_portable",
+    "load_encoder",
+    "load_teacher",
+]
 
 
 class Encoder(Protocol):
@@ -38,6 +48,10 @@ class Encoder(Protocol):
     """Mean of the normalisation before the pyramid, RGB in [0, 1]; brightness turns about it."""
     equivariant: bool
     """Whether flips and quarter turns of the image only flip and turn the pyramid."""
+    region_mean: tuple[float, float, float]
+    """Mean of the normalisation that `embed_normalized` expects, RGB in [0, 1]."""
+    region_std: tuple[float, float, float]
+    """Its spread."""
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Four maps ``(B, C_i, H / stride_i, W / stride_i)``, finest first; no gradient."""
@@ -45,6 +59,10 @@ class Encoder(Protocol):
 
     def embed_image(self, images: Tensor) -> Tensor:
         """``(B, E)`` L2-normalised; no gradient."""
+        ...
+
+    def embed_normalized(self, images: Tensor) -> Tensor:
+        """The same of images normalised by `region_mean` and `region_std`; gradients reach them."""
         ...
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
@@ -75,6 +93,16 @@ class Pair(NamedTuple):
 
 
 ENCODERS: dict[str, Pair] = {
+    "conch": Pair(
+        "wsiseg.model.encoders.conch:ConchEncoder",
+        "wsiseg.model.encoders.segformer:SegformerTeacher",
+        "wsiseg[encoders]",
+    ),
+    "open_clip": Pair(
+        "wsiseg.model.encoders.open_clip:OpenClipEncoder",
+        "wsiseg.model.encoders.segformer:SegformerTeacher",
+        "wsiseg[encoders]",
+    ),
     "tiny": Pair(
         "wsiseg.model.encoders.tiny:TinyEncoder",
         "wsiseg.model.encoders.tiny:TinyTeacher",
@@ -84,22 +112,38 @@ ENCODERS: dict[str, Pair] = {
 """Encoder pairs by name; one file each."""
 
 
-def load_encoder(name: str) -> Encoder:
-    """Make the frozen student `name`.
+def load_encoder(name: str, **options: Any) -> Encoder:
+    """Make the frozen student `name`; `options` are what its class takes.
 
     Raises
     ------
     ConfigError
-        If the name is unknown; lists the known ones.
+        If the name or an option is unknown; lists the known ones.
     MissingDependencyError
         If it needs a package that is not installed; gives the install line.
+    CheckpointError
+        If its weights are not found or are not its own.
     """
-    return cast(Encoder, _make(name, _find(name).student))
+    return cast(Encoder, _make(name, _find(name).student, options))
 
 
-def load_teacher(name: str) -> Teacher:
+def load_teacher(name: str, **options: Any) -> Teacher:
     """Make the frozen teacher that goes with the student `name`; errors as `load_encoder`."""
-    return cast(Teacher, _make(name, _find(name).teacher))
+    return cast(Teacher, _make(name, _find(name).teacher, options))
+
+
+def keep_portable(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that mean the same on another machine: all but paths of this one."""
+    return {name: value for name, value in options.items() if not _names_a_file(value)}
+
+
+def _names_a_file(value: object) -> bool:
+    if isinstance(value, Path):
+        return True
+    if not isinstance(value, str):
+        return False
+    path = Path(value).expanduser()
+    return path.is_absolute() or path.exists()
 
 
 def _find(name: str) -> Pair:
@@ -108,11 +152,21 @@ def _find(name: str) -> Pair:
     return ENCODERS[name]
 
 
-def _make(name: str, place: str) -> object:
+def _make(name: str, place: str, options: Mapping[str, Any]) -> object:
     module, attribute = place.split(":")
     try:
-        return getattr(import_module(module), attribute)()
+        make = getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"encoder {name!r} needs {error.name}: pip install '{ENCODERS[name].install}'"
         ) from error
+    accepted = list(inspect.signature(make).parameters)
+    unknown = [option for option in options if option not in accepted]
+    if unknown:
+        raise ConfigError(
+            f"{attribute} of encoder {name!r} has no option {', '.join(map(repr, unknown))}; "
+            f"it takes {', '.join(accepted) or 'none'}"
+        )
+    # YAML knows lists only; the encoders' own values are tuples.
+    settled = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
+    return make(**settled)

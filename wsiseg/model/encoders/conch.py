@@ -93,6 +93,8 @@ class ConchEncoder(nn.Module):
     cam_level = 3
     guidance_levels: tuple[int, ...] = (2,)
     equivariant = False
+    region_mean = CONCH_MEAN
+    region_std = CONCH_STD
 
     def __init__(
         self,

@@ -88,6 +88,7 @@ class OpenClipEncoder(nn.Module):
         preprocessing = open_clip.get_model_preprocess_cfg(self.clip)
         self.mean: tuple[float, float, float] = tuple(preprocessing["mean"])
         self.std: tuple[float, float, float] = tuple(preprocessing["std"])
+        self.region_mean, self.region_std = self.mean, self.std
         _load(self.clip, self.weights.path)
         self.clip.requires_grad_(False).eval()
         self.identity = f"open_clip-{self.weights.sha256[:16]}"
@@ -110,7 +111,13 @@ class OpenClipEncoder(nn.Module):
     @torch.no_grad()
     def embed_image(self, images: Tensor) -> Tensor:
         """``(B, E)``, L2-normalised, by the model's own `encode_image`."""
-        embedded: Tensor = self.clip.encode_image(self._prepare(images), normalize=True).float()
+        return self.embed_normalized(normalize(images, self.mean, self.std))
+
+    def embed_normalized(self, images: Tensor) -> Tensor:
+        """The same of images in the model's own statistics; gradients reach them."""
+        check_images(images, self.image_size, "this open_clip model")
+        images = images.to(self._weight.dtype)
+        embedded: Tensor = self.clip.encode_image(images, normalize=True).float()
         return embedded
 
     @torch.no_grad()

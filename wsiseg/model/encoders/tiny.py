@@ -47,6 +47,8 @@ class TinyEncoder(nn.Module):
     guidance_levels = (1,)
     mean = _MEAN
     equivariant = True
+    region_mean = _MEAN
+    region_std = (0.2, 0.2, 0.2)
     regions: Tensor
 
     def __init__(self) -> None:
@@ -65,6 +67,16 @@ class TinyEncoder(nn.Module):
     @torch.no_grad()
     def embed_image(self, images: Tensor) -> Tensor:
         """``(B, 128)``: mean and spread of the descriptors."""
+        return self._embed(images)
+
+    def embed_normalized(self, images: Tensor) -> Tensor:
+        """The same of images in `region_mean` and `region_std`; gradients reach them."""
+        mean, std = (
+            images.new_tensor(v)[:, None, None] for v in (self.region_mean, self.region_std)
+        )
+        return self._embed(images * std + mean)
+
+    def _embed(self, images: Tensor) -> Tensor:
         described = self.descriptors(images).flatten(2)
         facts = torch.cat([described.mean(2), described.std(2)], 1)
         return F.normalize(facts @ self.regions.T, dim=1)

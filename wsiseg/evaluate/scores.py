@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from wsiseg.annotations import BACKGROUND
 from wsiseg.errors import DataError
 
-__all__ = ["Scores", "confusion_matrix", "score"]
+__all__ = ["Scores", "confusion_matrix", "measure", "score"]
 
 Labels = NDArray[np.uint8]
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -83,20 +84,32 @@ def score(confusion: NDArray[np.int64]) -> Scores:
     Background is counted in every union and in `fwiou`, never in the means (construct.md 7). A
     class that is nowhere does not make the mean NaN, as it does in the released code.
     """
-    hit = confusion.diagonal().astype(np.float64)
     true, found = confusion.sum(1), confusion.sum(0)
-    iou, dice = _ratio(hit, true + found - hit), _ratio(2 * hit, true + found)
-    classes = len(hit) - 1
+    iou, dice, fwiou = measure(confusion)
+    classes = len(iou) - 1
     area = _ratio(np.abs(found - true), true)[:classes]
     return Scores(
         miou=_mean(iou[:classes]),
         mdice=_mean(dice[:classes]),
         iou=tuple(iou[:classes].tolist()),
         dice=tuple(dice[:classes].tolist()),
-        fwiou=float(np.nansum(_ratio(true, true.sum()) * iou)) if true.sum() else float("nan"),
+        fwiou=float(fwiou),
         area_error=tuple(area.tolist()),
         absent=tuple(np.flatnonzero(np.isnan(iou[:classes])).tolist()),
     )
+
+
+def measure(confusion: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+    """IoU ``(..., K + 1)``, Dice likewise and fwIoU ``(...)`` of matrices ``(..., K + 1, K + 1)``.
+
+    NaN where a class is nowhere, and where there is nothing to count.
+    """
+    hit = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
+    true, found = confusion.sum(-1), confusion.sum(-2)
+    iou, dice = _ratio(hit, true + found - hit), _ratio(2 * hit, true + found)
+    total = true.sum(-1)
+    weighted = np.nansum(true * iou, axis=-1)
+    return iou, dice, _ratio(weighted, total)
 
 
 def _ratio(part: NDArray[np.number], whole: NDArray[np.number]) -> NDArray[np.float64]:

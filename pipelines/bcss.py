@@ -1,0 +1,77 @@
+"""Train on BCSS-WSSS, keep the best epoch of the validation set, score the test set, print it.
+
+    python pipelines/bcss.py BCSS-WSSS out
+    python pipelines/bcss.py BCSS-WSSS out --set encoder_options.weights=conch/pytorch_model.bin \\
+        --set encoder_options.tokenizer=conch_byte_level_bpe_uncased.json
+
+The data set holds train/, valid/ and test/ as its authors publish it. As in the released code, the
+oracle protocol picks the epoch, and the printed scores are of the last one; see out/ for the best.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wsiseg.config import EvaluateConfig, TrainConfig, load_config, parse_config
+from wsiseg.evaluate import (
+    Evaluation,
+    evaluate_checkpoint,
+    evaluate_model,
+    format_table,
+    load_masked_patches,
+)
+from wsiseg.model.checkpoint import read_info
+from wsiseg.model.construct import ConStruct
+from wsiseg.train import load_patches, train_model
+
+CONFIG = Path(__file__).parents[1] / "configs" / "bcss.yaml"
+ORACLE = EvaluateConfig(protocols=("oracle",), resamples=1)
+
+
+def run(data: Path, out: Path, config: TrainConfig) -> tuple[Evaluation, ...]:
+    """Train, evaluate the last epoch by both protocols, print the tables."""
+    patches = load_patches(data, config.classes)
+    valid = load_masked_patches(data, config.classes, "valid")
+    checkpoint = out / "last.safetensors"
+
+    def validate(model: ConStruct) -> float:
+        palette = read_info(checkpoint).palette
+        return evaluate_model(model, palette, valid, ORACLE)[0].scores.miou
+
+    train_model(patches, config, checkpoint, report, validate=validate)
+    evaluations = evaluate_checkpoint(
+        checkpoint, data, EvaluateConfig(), out / "test", encoder_options=config.encoder_options
+    )
+    for evaluation in evaluations:
+        print(f"\n{format_table(evaluation)}")
+    return evaluations
+
+
+def report(step: str, done: int, total: int) -> None:
+    """Print where the training is."""
+    print(f"\r{step} {done}/{total}", end="", flush=True)
+
+
+def configure(path: Path, settings: list[str]) -> TrainConfig:
+    """Settings of a file, changed by ``name=value``."""
+    data: dict[str, Any] = load_config(path, TrainConfig).model_dump()
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        *parents, leaf = name.split(".")
+        target = data
+        for parent in parents:
+            target = target[parent]
+        target[leaf] = yaml.safe_load(value)
+    return parse_config(data, TrainConfig, "the command line")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--config", type=Path, default=CONFIG)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    given = parser.parse_args()
+    run(given.data, given.out, configure(given.config, given.set))

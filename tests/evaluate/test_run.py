@@ -1,0 +1,112 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.evaluate.golden import MINI_BCSS
+from tests.evaluate.test_patches import write
+from tests.test_config import CONFIGS, fields
+from wsiseg.annotations import PALETTES, Palette
+from wsiseg.config import EvaluateConfig, parse_config
+from wsiseg.errors import ConfigError, DataError
+from wsiseg.evaluate import (
+    confusion_matrix,
+    evaluate_checkpoint,
+    evaluate_model,
+    load_masked_patches,
+    score,
+)
+from wsiseg.model.checkpoint import load_checkpoint
+
+PALETTE = PALETTES["bcss"]
+CONFIG = EvaluateConfig(tta=1, device="cpu", batch_size=3, resamples=20)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_checkpoint("tiny")[0]
+
+
+@pytest.fixture(scope="module")
+def patches():
+    return load_masked_patches(MINI_BCSS, PALETTE.names)
+
+
+@pytest.fixture(scope="module")
+def found(model, patches):
+    seen, steps = [], []
+    evaluations = evaluate_model(
+        model, PALETTE, patches, CONFIG, visit=seen.append,
+        progress=lambda step, done, total: steps.append((step, done, total)),
+    )  # fmt: skip
+    return evaluations, seen, steps
+
+
+def test_protocols_are_kept_apart(found):
+    oracle, deploy = found[0]
+    assert (oracle.protocol, deploy.protocol) == ("oracle", "deploy")
+    assert (oracle.gates == oracle.true_classes).all()
+    assert (deploy.true_classes == oracle.true_classes).all()
+    assert (deploy.gates != oracle.gates).any()
+    assert oracle.scores.miou > deploy.scores.miou, "being told the classes helps"
+
+
+def test_scores_are_those_of_all_pixels(found, patches):
+    evaluations, seen, steps = found
+    assert steps == [("evaluate", 3, 4), ("evaluate", 4, 4)]
+    assert len(seen) == 8
+    for evaluation in evaluations:
+        mine = sorted(
+            (s for s in seen if s.protocol == evaluation.protocol), key=lambda s: s.number
+        )
+        assert [s.name for s in mine] == list(evaluation.names)
+        truth, labels = (np.stack([getattr(s, n) for s in mine]) for n in ("truth", "labels"))
+        whole = confusion_matrix(truth, labels, 4)
+        assert (evaluation.confusion == whole).all()
+        assert evaluation.scores == score(whole)
+        low, high = evaluation.intervals.fwiou
+        assert low < evaluation.scores.fwiou < high
+        assert (truth == patches.read(range(4))[1]).all()
+
+
+def test_neither_batches_nor_threads_show(model, patches, found):
+    with ThreadPoolExecutor(2) as pool:
+        others = evaluate_model(
+            model, PALETTE, patches, CONFIG.model_copy(update={"batch_size": 1}), executor=pool
+        )
+    for one, other in zip(found[0], others, strict=True):
+        assert (one.confusions == other.confusions).all()
+        assert (one.gates == other.gates).all()
+
+
+def test_a_model_in_training_is_scored_as_it_will_be_used(model, patches, found):
+    model.train()
+    config = CONFIG.model_copy(update={"protocols": ("deploy", "deploy")})
+    (again,) = evaluate_model(model, PALETTE, patches, config)
+    assert model.training
+    model.eval()
+    assert (again.confusions == found[0][1].confusions).all()
+
+
+def test_the_settings_are_described_and_written_out():
+    for _, name, field in fields(EvaluateConfig):
+        assert field.description, f"EvaluateConfig.{name} has no docstring"
+    raw = yaml.safe_load((CONFIGS / "evaluate.yaml").read_text())
+    assert raw == EvaluateConfig().model_dump(mode="json")
+    with pytest.raises(ConfigError, match="protocols"):
+        parse_config({"protocols": []}, EvaluateConfig, "a test")
+
+
+def test_what_does_not_fit_is_refused(model, patches, tmp_path):
+    short = Palette(PALETTE.names[:3], PALETTE.colors[:3])
+    with pytest.raises(DataError, match="masks of 4 classes, a model of 4 and 3 names"):
+        evaluate_model(model, short, patches, CONFIG)
+    write(tmp_path, "a.png", image=(48, 40), mask=(48, 40))
+    odd = load_masked_patches(tmp_path, PALETTE.names)
+    with pytest.raises(
+        DataError, match="patches are 48 x 40 px; the encoder needs multiples of 32"
+    ):
+        evaluate_model(model, PALETTE, odd, CONFIG)
+    with pytest.raises(ConfigError, match="device 'abacus' is unknown"):
+        evaluate_checkpoint("tiny", MINI_BCSS, CONFIG.model_copy(update={"device": "abacus"}))

@@ -1,0 +1,94 @@
+"""Encoders by name and option, and checkpoints that say which weights they need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsiseg.config import TrainConfig
+from wsiseg.errors import CheckpointError, ConfigError, DataError
+from wsiseg.model.checkpoint import load_checkpoint, read_info
+from wsiseg.model.encoders import ENCODERS, keep_portable, load_encoder, load_teacher
+from wsiseg.train import Patches, describe_training, train_model
+
+CLASSES = ("Pink", "Blue")
+
+
+def test_an_unknown_option_lists_what_is_accepted() -> None:
+    with pytest.raises(ConfigError, match=r"TinyEncoder .* no option 'size'; it takes none"):
+        load_encoder("tiny", size=3)
+    with pytest.raises(ConfigError, match=r"ConchEncoder .* 'weigths'; it takes weights, revis"):
+        load_encoder("conch", weigths="a")
+    with pytest.raises(ConfigError, match=r"SegformerTeacher of encoder 'conch' .* strides$"):
+        load_teacher("conch", stride=4)
+    with pytest.raises(ConfigError, match=r"OpenClipEncoder .* it takes model, weights, revision"):
+        load_encoder("open_clip", image_size=3)
+
+
+def test_every_name_of_the_registry_is_one_of_the_settings() -> None:
+    for name in ENCODERS:
+        assert TrainConfig(encoder=name).encoder == name  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="encoder 'big' is unknown; known are conch, open_clip"):
+        load_encoder("big")
+
+
+def test_lists_become_tuples(hollow_conch: Path) -> None:
+    encoder = load_encoder("conch", weights=hollow_conch, image_size=32, mean=[0.1, 0.2, 0.3])
+    assert encoder.mean == (0.1, 0.2, 0.3)
+
+
+def test_only_paths_are_not_portable(tmp_path: Path) -> None:
+    options = {"weights": str(tmp_path), "texts": tmp_path / "no", "image_size": 448}
+    hub = {"weights": "MahmoodLab/CONCH", "mean": (0.1, 0.2, 0.3)}
+    assert keep_portable(options | {"tokenizer": "/no/such/file"}) == {"image_size": 448}
+    assert keep_portable(hub) == hub
+
+
+@pytest.fixture
+def patches(tmp_path: Path) -> Patches:
+    for number in range(4):
+        pixels = np.full((32, 32, 3), 60 * number, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    paths = tuple(tmp_path / f"{number}.png" for number in range(4))
+    return Patches(paths, np.eye(2, dtype=np.float32)[[0, 1, 0, 1]], 32)
+
+
+def conch_config(weights: Path, **changes: Any) -> TrainConfig:
+    options = {"weights": str(weights), "image_size": 32}
+    settings: dict[str, Any] = {
+        "encoder": "conch", "encoder_options": options, "prototypes": "random",
+        "classes": CLASSES, "struct_weight": 0.0, "contrast_shrink": 1, "epochs": 1,
+    }  # fmt: skip
+    return TrainConfig.model_validate(settings | changes)
+
+
+def test_a_checkpoint_names_its_encoders_weights_but_no_path(
+    hollow_conch: Path, patches: Patches, tmp_path: Path
+) -> None:
+    out = train_model(patches, conch_config(hollow_conch), tmp_path / "m.safetensors")
+    info = read_info(out)
+    assert info.encoder_options == info.config["encoder_options"] == {"image_size": 32}
+    weights = info.weights["encoder"]
+    assert (weights["source"], weights["revision"]) == ("pytorch_model.bin", "")
+    assert info.identity == f"conch-32-{weights['sha256'][:16]}"
+    assert str(hollow_conch.parent).encode() not in out.read_bytes()
+    with pytest.raises(
+        CheckpointError, match=r"weights from a file, pytorch_model\.bin \(sha256 .*'weights' \("
+    ):
+        load_checkpoint(out)
+    model, _ = load_checkpoint(out, {"weights": hollow_conch})  # no tokenizer, no text tower
+    assert model(torch.rand(1, 3, 32, 32)).cams.shape == (1, 2, 1, 1)
+
+
+def test_patches_and_regions_must_fit_the_encoder(hollow_conch: Path, patches: Patches) -> None:
+    options = {"weights": str(hollow_conch), "image_size": 64}
+    larger = conch_config(hollow_conch, encoder_options=options)
+    with pytest.raises(DataError, match="are 32 px a side; encoder 'conch' was made for 64"):
+        describe_training(patches, larger)
+    with pytest.raises(ConfigError, match="contrast_shrink = 2 gives regions of 16 px"):
+        describe_training(patches, conch_config(hollow_conch, contrast_shrink=2))

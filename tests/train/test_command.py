@@ -1,0 +1,53 @@
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from wsiseg.cli import app
+from wsiseg.model.checkpoint import read_info
+
+SMALL = ["--set", "classes=[A, B]", "--set", "epochs=1", "--set", "device=cpu"]
+
+
+@pytest.fixture
+def patches(tmp_path):
+    folder = tmp_path / "patches"
+    folder.mkdir()
+    for number, digits in enumerate(("10", "01", "11")):
+        pixels = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}[{digits}].png")
+    return folder
+
+
+def call(*args):
+    return CliRunner().invoke(app, ["train", *map(str, args)])
+
+
+def test_a_dry_run_counts_and_writes_nothing(patches, tmp_path):
+    result = call(patches, "-o", tmp_path / "m.safetensors", *SMALL, "--dry-run")
+    assert result.exit_code == 0, result.output
+    for name, count in (("patches", "3"), ("steps", "1"), ("frozen parameters", "[0-9,]+")):
+        assert re.search(rf"{name} +{count}", result.output), result.output
+    learning, marked = (
+        re.search(rf"{name} parameters +([0-9,]+)", result.output)[1]
+        for name in ("learning", "marked")
+    )
+    assert learning == marked, "the default preset holds no dead weight"
+    assert list(tmp_path.iterdir()) == [patches]
+
+
+def test_settings_of_the_command_line_reach_the_checkpoint(patches, tmp_path):
+    out = tmp_path / "m.safetensors"
+    result = call(patches, "-o", out, *SMALL, "--set", "preset=paper")
+    assert result.exit_code == 0, result.output
+    info = read_info(out)
+    assert (info.names, info.preset, info.config["epochs"]) == (("A", "B"), "paper", 1)
+
+
+def test_a_wrong_encoder_option_is_one_line(patches, tmp_path):
+    option = ("--set", "encoder_options.sise=3")
+    result = call(patches, "-o", tmp_path / "m.safetensors", *SMALL, *option)
+    assert result.exit_code == 1
+    assert "has no option 'sise'; it takes none" in result.output

@@ -1,0 +1,115 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsiseg.config import TrainConfig
+from wsiseg.errors import CheckpointError, ConfigError
+from wsiseg.train import Patches, train_model
+
+CONFIG = TrainConfig(
+    classes=("Pink", "Blue"), epochs=3, batch_size=4, learning_rate=0.01, device="cpu"
+)
+STEPS_AN_EPOCH = 3
+
+KILLED = """
+import os, signal, sys
+from tests.train.test_resume import CONFIG, find_patches
+from wsiseg.train import train_model
+
+def progress(step, done, total):
+    if done == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train_model(find_patches(sys.argv[1]), CONFIG, sys.argv[2], progress)
+"""
+
+
+def find_patches(folder):
+    paths = tuple(Path(folder) / f"{number}.png" for number in range(10))
+    return Patches(paths, np.eye(2, dtype=np.float32)[np.arange(10) % 2], 64)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("patches"), np.random.default_rng(0)
+    for number in range(10):
+        pixels = rng.normal(150 + 60 * (number % 2), 20, (64, 64, 3)).clip(0, 255)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory):
+    return train_model(
+        find_patches(folder), CONFIG, tmp_path_factory.mktemp("whole") / "m.safetensors"
+    )
+
+
+def kill(folder, out, step):
+    root = Path(__file__).resolve().parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, folder, out, str(step)], env=environment, cwd=root
+    )
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("step", [STEPS_AN_EPOCH + 2, 3 * STEPS_AN_EPOCH])
+def test_a_killed_run_ends_in_the_same_bits(folder, whole, tmp_path, step):
+    out = tmp_path / "m.safetensors"
+    kill(folder, out, step)
+    assert out.exists(), "the epochs before are there"
+    assert out.with_name("m.safetensors.unfinished").exists()
+    calls = []
+    train_model(find_patches(folder), CONFIG, out, lambda *call: calls.append(call))
+    first = (step - 1) // STEPS_AN_EPOCH * STEPS_AN_EPOCH + 1
+    assert calls[0] == ("train", first, 9), "whole epochs are not done again"
+    names = ["m.safetensors", "m.best.safetensors", "m.safetensors.csv", "m.safetensors.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    for name in names:
+        assert (tmp_path / name).read_bytes() == whole.with_name(name).read_bytes(), name
+
+
+def test_a_run_of_other_settings_is_not_taken_up(folder, tmp_path):
+    out, patches = tmp_path / "m.safetensors", find_patches(folder)
+
+    def stop(step, done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_model(patches, CONFIG, out, stop)
+    other = CONFIG.model_copy(update={"learning_rate": 0.02})
+    with pytest.raises(ConfigError, match=r"unfinished: holds an unfinished run of other settings"):
+        train_model(patches, other, out)
+    left = out.with_name("m.safetensors.unfinished")
+    left.write_bytes(left.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        train_model(patches, CONFIG, out)
+
+
+def test_the_best_epoch_is_kept_beside_the_last(folder, tmp_path):
+    scores = iter([0.2, 0.9, 0.5])
+    kept = {}
+
+    def validate(model):
+        assert not model.training
+        score = next(scores)
+        kept[score] = (tmp_path / "m.safetensors").read_bytes()
+        return score
+
+    out = train_model(find_patches(folder), CONFIG, tmp_path / "m.safetensors", validate=validate)
+    assert (tmp_path / "m.best.safetensors").read_bytes() == kept[0.9]
+    assert out.read_bytes() == kept[0.5]
+
+
+def test_the_curves_are_a_picture(whole):
+    with Image.open(whole.with_name("m.safetensors.png")) as image:
+        colors = {color for _, color in image.convert("RGB").getcolors(1 << 20)}
+    assert {(0, 0, 0), (0, 114, 178), (0, 158, 115), (213, 94, 0)} <= colors

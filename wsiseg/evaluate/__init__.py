@@ -1,0 +1,24 @@
+"""How well a model does where masks are known: protocols, scores, intervals, tables, pictures."""
+
+from wsiseg.evaluate.bootstrap import Intervals, bootstrap_intervals
+from wsiseg.evaluate.checkpoint import evaluate_checkpoint
+from wsiseg.evaluate.patches import MaskedPatches, load_masked_patches
+from wsiseg.evaluate.report import format_table, write_report
+from wsiseg.evaluate.run import Evaluation, Scored, evaluate_model
+from wsiseg.evaluate.scores import Scores, confusion_matrix, score
+
+__all__ = [
+    "Evaluation",
+    "Intervals",
+    "MaskedPatches",
+    "Scored",
+    "Scores",
+    "bootstrap_intervals",
+    "confusion_matrix",
+    "evaluate_checkpoint",
+    "evaluate_model",
+    "format_table",
+    "load_masked_patches",
+    "score",
+    "write_report",
+]

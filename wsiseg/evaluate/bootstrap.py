@@ -1,0 +1,99 @@
+"""How far the scores would move with other images: percentile bootstrap over images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.errors import DataError
+from wsiseg.evaluate.scores import measure
+
+__all__ = ["Intervals", "bootstrap_intervals"]
+
+Range = tuple[float, float]
+_AT_ONCE = 256  # resamples whose matrices are held together
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Lower and upper end of each score's interval; named as in `Scores`."""
+
+    miou: Range
+    mdice: Range
+    iou: tuple[Range, ...]
+    dice: tuple[Range, ...]
+    fwiou: Range
+    level: float
+    """Share of the resamples that lies within, such as 0.95."""
+    resamples: int
+    """How many times the images were drawn anew."""
+    seed: int
+    """Of the draws."""
+
+
+def bootstrap_intervals(
+    confusions: NDArray[np.int64], *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> Intervals:
+    """Draw as many images as there are, with replacement, `resamples` times, and score each draw.
+
+    Patches of one slide resemble each other, so over patches the intervals are too narrow for new
+    slides; they say how well the number is known on slides like these.
+
+    Parameters
+    ----------
+    confusions
+        ``(N, K + 1, K + 1)`` int64, one of `confusion_matrix` an image.
+
+    Raises
+    ------
+    DataError
+        If there is no image.
+    """
+    count, side = confusions.shape[0], confusions.shape[-1]
+    if count == 0:
+        raise DataError("there is no image to draw from; the bootstrap needs at least one")
+    random, flat = np.random.default_rng(seed), confusions.reshape(count, -1)
+    rows = []
+    for start in range(0, resamples, _AT_ONCE):
+        draws = min(_AT_ONCE, resamples - start)
+        # How often each image is drawn says all; the matrices of a draw add up.
+        times = random.multinomial(count, np.full(count, 1 / count), size=draws)
+        rows.append(_score_all((times @ flat).reshape(draws, side, side)))
+    ends = _ends(np.concatenate(rows), level)
+    classes = side - 1
+    return Intervals(
+        miou=ends[0], mdice=ends[1], fwiou=ends[2], iou=tuple(ends[3 : 3 + classes]),
+        dice=tuple(ends[3 + classes :]), level=level, resamples=resamples, seed=seed,
+    )  # fmt: skip
+
+
+def _score_all(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """One row a draw: mIoU, mDice, fwIoU, then IoU and Dice of each class."""
+    iou, dice, fwiou = measure(confusions)
+    iou, dice = iou[:, :-1], dice[:, :-1]
+    means = [_mean_known(values) for values in (iou, dice)]
+    return np.column_stack([*means, fwiou, iou, dice])
+
+
+def _mean_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of each row over what is not NaN; NaN where all is."""
+    known = ~np.isnan(values)
+    counts = known.sum(1)
+    total = np.where(known, values, 0).sum(1)
+    return np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
+
+
+def _ends(rows: NDArray[np.float64], level: float) -> list[Range]:
+    """Percentiles of each column over the draws in which it could be computed."""
+    tail = (1 - level) / 2
+    ends: list[Range] = []
+    for column in rows.T:
+        known = column[~np.isnan(column)]
+        if not known.size:
+            ends.append((float("nan"), float("nan")))
+            continue
+        low, high = np.quantile(known, [tail, 1 - tail])
+        ends.append((float(low), float(high)))
+    return ends

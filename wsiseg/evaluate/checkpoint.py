@@ -1,0 +1,99 @@
+"""A checkpoint scored over a data set, and all that is to be seen of it written to a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from wsiseg.annotations import Palette
+from wsiseg.compute import Progress
+from wsiseg.config import EvaluateConfig
+from wsiseg.evaluate.patches import load_masked_patches
+from wsiseg.evaluate.pictures import draw_maps, draw_predictions, write_labels, write_picture
+from wsiseg.evaluate.report import write_report
+from wsiseg.evaluate.run import Evaluation, Scored, evaluate_model
+from wsiseg.model.checkpoint import load_checkpoint
+from wsiseg.model.device import open_device
+
+__all__ = ["evaluate_checkpoint"]
+
+
+def evaluate_checkpoint(
+    checkpoint: str | Path,
+    data: str | Path,
+    config: EvaluateConfig,
+    out: str | Path | None = None,
+    *,
+    split: str = "test",
+    pictures: int = 8,
+    save_labels: bool = False,
+    encoder_options: Mapping[str, Any] | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> tuple[Evaluation, ...]:
+    """Score a checkpoint, one `Evaluation` a protocol, each with a folder of its own in `out`.
+
+    Parameters
+    ----------
+    checkpoint
+        A shipped checkpoint's name, or a file.
+    data, split
+        As in `load_masked_patches`.
+    out
+        Gets ``<protocol>/`` with the tables of `write_report`, ``predictions.png``, ``maps.png``
+        and, if asked, ``labels/``. None: nothing is written.
+    pictures
+        How many patches, the first by name, are drawn.
+    save_labels
+        Whether every patch's labels are written, numbered as the masks are.
+    encoder_options
+        Passed on to `load_checkpoint`: where the encoder's weights are, if not on the hub.
+    executor, progress
+        As in `evaluate_model`.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint cannot be used.
+    DataError
+        If anything is wrong with the patches; lists every problem.
+    ConfigError
+        If the device does not exist.
+    """
+    device = open_device(config.device)
+    model, info = load_checkpoint(checkpoint, encoder_options)
+    patches = load_masked_patches(data, info.names, split)
+    gallery = _Gallery(Path(out), info.palette, pictures, save_labels) if out is not None else None
+    evaluations = evaluate_model(
+        model.to(device), info.palette, patches, config, executor=executor, progress=progress,
+        visit=None if gallery is None else gallery.take,
+    )  # fmt: skip
+    if gallery is not None:
+        gallery.write()
+        for evaluation in evaluations:
+            write_report(evaluation, info, patches.folder, gallery.out / evaluation.protocol)
+    return evaluations
+
+
+class _Gallery:
+    """Takes in patches as they are scored; keeps the few that are drawn."""
+
+    def __init__(self, out: Path, palette: Palette, pictures: int, save_labels: bool) -> None:
+        self.out, self._palette = out, palette
+        self._pictures, self._save_labels = pictures, save_labels
+        self._kept: dict[str, list[Scored]] = {}
+
+    def take(self, scored: Scored) -> None:
+        if self._save_labels:
+            write_labels(scored, self._palette, self.out / scored.protocol / "labels")
+        if scored.number < self._pictures:
+            self._kept.setdefault(scored.protocol, []).append(scored)
+
+    def write(self) -> None:
+        for protocol, kept in self._kept.items():
+            kept.sort(key=lambda one: one.number)
+            folder = self.out / protocol
+            write_picture(draw_predictions(kept, self._palette), folder / "predictions.png")
+            write_picture(draw_maps(kept, self._palette), folder / "maps.png")

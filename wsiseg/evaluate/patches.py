@@ -1,0 +1,185 @@
+"""Patches with masks, in the layout of BCSS-WSSS and LUAD-HistoSeg, checked whole before use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from wsiseg.annotations import BACKGROUND
+from wsiseg.errors import DataError
+
+__all__ = ["MaskedPatches", "find_split", "load_masked_patches"]
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_SPELLINGS = {"valid": ("valid", "val"), "val": ("val", "valid")}
+_PLAIN = {"L", "P", "I", "I;16", "1"}  # one channel, or a palette's numbers
+
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class MaskedPatches:
+    """RGB images of one size, each with its mask."""
+
+    folder: Path
+    """Where ``img/`` and ``mask/`` are."""
+    images: tuple[Path, ...]
+    """In the order of their names."""
+    masks: tuple[Path, ...]
+    """One an image."""
+    classes: int
+    """K: masks hold 0 .. K - 1, and K for background."""
+    size: tuple[int, int]
+    """Width and height of every patch in pixels."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, indices: Sequence[int]) -> tuple[NDArray[np.uint8], Labels]:
+        """``(B, H, W, 3)`` uint8 RGB and ``(B, H, W)`` uint8 labels, `BACKGROUND` outside."""
+        images = np.stack([_read_image(self.images[index]) for index in indices])
+        masks = np.stack([_read_mask(self.masks[index]) for index in indices])
+        labels = masks.astype(np.uint8)
+        labels[masks == self.classes] = BACKGROUND
+        return images, labels
+
+
+def find_split(data: str | Path, split: str) -> Path:
+    """The folder with ``img/`` and ``mask/``: `data` itself, or its `split` (``val`` is ``valid``).
+
+    Raises
+    ------
+    DataError
+        If there is no such folder.
+    """
+    data = Path(data)
+    tried = [data, *(data / name for name in _SPELLINGS.get(split, (split,)))]
+    for folder in tried:
+        if (folder / "img").is_dir() and (folder / "mask").is_dir():
+            return folder
+    listed = " or ".join(str(folder) for folder in tried)
+    raise DataError(f"{data}: no img/ and mask/ in {listed}; give the folder that holds them")
+
+
+def load_masked_patches(
+    data: str | Path, classes: Sequence[str], split: str = "test"
+) -> MaskedPatches:
+    """Find the patches of a split and check every image and mask.
+
+    Parameters
+    ----------
+    data
+        A folder with ``img/`` and ``mask/``, or the data set's, with them in ``<split>/``. An
+        image and its mask have one name; the suffix may differ. A mask holds one channel, or a
+        palette's numbers: a class's number, or K for background.
+    classes
+        Class names in label order.
+
+    Raises
+    ------
+    DataError
+        If anything is wrong; lists every problem: images without mask and masks without image,
+        files that cannot be read, sizes that differ, masks in colours, labels that are no class.
+    """
+    folder = find_split(data, split)
+    problems: list[str] = []
+    images, masks = (_list_images(folder / name, problems) for name in ("img", "mask"))
+    problems += [f"img/{images[name].name}: has no mask" for name in images if name not in masks]
+    problems += [f"mask/{masks[name].name}: has no image" for name in masks if name not in images]
+    shared = [name for name in images if name in masks]
+    pairs = [(images[name], masks[name]) for name in shared]
+    size = _check(pairs, classes, problems)
+    if not images and not masks:
+        problems.append("img/ holds no image")
+    if problems:
+        lines = "\n  ".join(problems)
+        raise DataError(f"{folder}: {len(problems)} problem(s) with the patches\n  {lines}")
+    return MaskedPatches(
+        folder, tuple(i for i, _ in pairs), tuple(m for _, m in pairs), len(classes), size
+    )
+
+
+def _list_images(folder: Path, problems: list[str]) -> dict[str, Path]:
+    """Images by name without suffix, in the order of their names."""
+    found: dict[str, Path] = {}
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES):
+        if path.stem in found:
+            problems.append(
+                f"{folder.name}/{path.name}: has the name of {found[path.stem].name} too"
+            )
+        found[path.stem] = path
+    return found
+
+
+def _check(
+    pairs: Sequence[tuple[Path, Path]], classes: Sequence[str], problems: list[str]
+) -> tuple[int, int]:
+    """Read every file once; the usual size."""
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(partial(_inspect, classes=classes), pairs))
+    sizes = Counter(size for size, _ in found if size is not None)
+    usual = sizes.most_common(1)[0][0] if sizes else (0, 0)
+    for (image, _), (size, wrong) in zip(pairs, found, strict=True):
+        problems += wrong
+        if size is not None and size != usual:
+            problems.append(
+                f"img/{image.name}: is {size[0]} x {size[1]} px; patches are of one size "
+                f"(most are {usual[0]} x {usual[1]})"
+            )
+    return usual
+
+
+def _inspect(
+    pair: tuple[Path, Path], classes: Sequence[str]
+) -> tuple[tuple[int, int] | None, list[str]]:
+    """Width and height of an image, if it can be read, and what is wrong with it or its mask."""
+    image, mask = pair
+    wrong: list[str] = []
+    shapes: list[tuple[int, ...]] = []
+    for path, read in ((image, _read_image), (mask, _read_mask)):
+        try:
+            pixels = read(path)
+        except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+            wrong.append(f"{path.parent.name}/{path.name}: cannot be read ({error})")
+            continue
+        shapes.append(pixels.shape[:2])
+        if path is mask:
+            wrong += _check_labels(pixels, mask, classes)
+    if len(shapes) == 2 and shapes[0] != shapes[1]:
+        (height, width), (tall, wide) = shapes
+        wrong.append(f"mask/{mask.name}: is {wide} x {tall} px, its image {width} x {height}")
+    readable = shapes and not any(line.startswith("img/") for line in wrong)
+    return ((shapes[0][1], shapes[0][0]) if readable else None), wrong
+
+
+def _check_labels(mask: NDArray[np.integer], path: Path, classes: Sequence[str]) -> list[str]:
+    odd = [value for value in np.unique(mask).tolist() if not 0 <= value <= len(classes)]
+    if not odd:
+        return []
+    shown, count = ", ".join(map(str, odd[:5])), len(classes)
+    return [
+        f"mask/{path.name}: holds the labels {shown}; with {count} classes "
+        f"({', '.join(classes)}) they are 0 to {count - 1}, and {count} for background"
+    ]
+
+
+def _read_image(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _read_mask(path: Path) -> NDArray[np.integer]:
+    with Image.open(path) as mask:
+        if mask.mode not in _PLAIN:
+            raise ValueError(
+                f"is in colours, mode {mask.mode}; a mask has one channel or a palette"
+            )
+        return np.asarray(mask).astype(np.int64)

@@ -1,0 +1,177 @@
+"""What an evaluation gave, as a table to read, and as JSON and CSV to compute with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from wsiseg.atomic import open_atomic
+from wsiseg.evaluate.run import Evaluation
+from wsiseg.evaluate.scores import score
+from wsiseg.model.checkpoint import CheckpointInfo
+
+__all__ = ["PROTOCOLS", "format_table", "write_report"]
+
+PROTOCOLS = {
+    "oracle": "classes let through by the true labels of each patch (the paper's tables)",
+    "deploy": "classes let through by the model's own prediction",
+}
+"""Each protocol in a line, for whoever reads the numbers."""
+
+Range = tuple[float, float]
+
+
+def format_table(evaluation: Evaluation) -> str:
+    """A plain text table in percent, with intervals; its first line names the protocol."""
+    scores, ends, settings = evaluation.scores, evaluation.intervals, evaluation.config
+    rows = [
+        (name, iou, dice)
+        for name, iou, dice in zip(
+            evaluation.palette.names,
+            map(_percent, scores.iou, ends.iou),
+            map(_percent, scores.dice, ends.dice),
+            strict=True,
+        )
+    ]
+    rows.append(("mean", _percent(scores.miou, ends.miou), _percent(scores.mdice, ends.mdice)))
+    rows.append(("weighted by frequency", _percent(scores.fwiou, ends.fwiou), ""))
+    wide = max(len(name) for name, *_ in rows)
+    interval = f"{ends.level:.0%} interval"
+    lines = [
+        f"protocol {evaluation.protocol}: {PROTOCOLS[evaluation.protocol]}",
+        f"{len(evaluation.names)} patches; augmentations: {settings.tta}; CRF: "
+        f"{settings.crf.backend}; {interval} by {ends.resamples} bootstraps over patches",
+        f"{'class':<{wide}}  {'IoU %':<22}  {'Dice %':<22}".rstrip(),
+    ]
+    lines += [f"{name:<{wide}}  {iou:<22}  {dice:<22}".rstrip() for name, iou, dice in rows]
+    absent = [evaluation.palette.names[label] for label in scores.absent]
+    if absent:
+        lines.append(f"neither true nor found, so left out of the means: {', '.join(absent)}")
+    return "\n".join(lines)
+
+
+def _percent(value: float, ends: Range) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{100 * value:6.2f} [{100 * ends[0]:.2f}, {100 * ends[1]:.2f}]"
+
+
+def write_report(evaluation: Evaluation, info: CheckpointInfo, data: Path, out: str | Path) -> Path:
+    """Write ``table.txt``, ``scores.json``, ``scores.csv``, ``images.csv`` and ``confusion.csv``.
+
+    Parameters
+    ----------
+    info
+        Of the checkpoint that was scored.
+    data
+        The folder of the patches; the last two of its names are recorded.
+    out
+        The folder to write to, one a protocol.
+    """
+    out = Path(out)
+    text = json.dumps(_describe(evaluation, info, data), indent=2, ensure_ascii=False)
+    _write(out / "scores.json", text + "\n")
+    _write(out / "table.txt", format_table(evaluation) + "\n")
+    _write_csv(out / "scores.csv", _score_rows(evaluation))
+    _write_csv(out / "images.csv", _image_rows(evaluation))
+    names = [*evaluation.palette.names, "background"]
+    matrix = evaluation.confusion.tolist()
+    rows = [[name, *counts] for name, counts in zip(names, matrix, strict=True)]
+    _write_csv(out / "confusion.csv", [["true \\ found", *names], *rows])
+    return out
+
+
+def _describe(evaluation: Evaluation, info: CheckpointInfo, data: Path) -> dict[str, Any]:
+    scores, ends = evaluation.scores, evaluation.intervals
+    classes = {
+        name: {
+            "iou": _plain(scores.iou[label]),
+            "iou_interval": [_plain(end) for end in ends.iou[label]],
+            "dice": _plain(scores.dice[label]),
+            "dice_interval": [_plain(end) for end in ends.dice[label]],
+        }
+        for label, name in enumerate(evaluation.palette.names)
+    }
+    means = {
+        name: {
+            "value": _plain(getattr(scores, name)),
+            "interval": [_plain(end) for end in getattr(ends, name)],
+        }
+        for name in ("miou", "mdice", "fwiou")
+    }
+    return {
+        "protocol": evaluation.protocol,
+        "protocol_means": PROTOCOLS[evaluation.protocol],
+        "checkpoint": {
+            "sha256": info.sha256, "encoder": info.identity, "preset": info.preset,
+            "note": info.note,
+        },
+        "data": "/".join(data.parts[-2:]),
+        "patches": len(evaluation.names),
+        "settings": evaluation.config.model_dump(mode="json", exclude={"protocols", "device"}),
+        **means,
+        "interval": {"level": ends.level, "resamples": ends.resamples, "seed": ends.seed},
+        "classes": classes,
+        "absent": [evaluation.palette.names[label] for label in scores.absent],
+        "class_accuracy": _class_accuracy(evaluation),
+        "confusion": evaluation.confusion.tolist(),
+    }  # fmt: skip
+
+
+def _class_accuracy(evaluation: Evaluation) -> dict[str, float] | None:
+    """How often the model says rightly whether a class shows; not asked in `oracle`."""
+    if evaluation.protocol == "oracle":
+        return None
+    right = (evaluation.gates == evaluation.true_classes).mean(0)
+    return dict(zip(evaluation.palette.names, right.tolist(), strict=True))
+
+
+def _score_rows(evaluation: Evaluation) -> list[list[object]]:
+    scores, ends = evaluation.scores, evaluation.intervals
+    rows: list[list[object]] = [["protocol", "score", "class", "value", "low", "high"]]
+    for metric in ("miou", "mdice", "fwiou"):
+        value, (low, high) = getattr(scores, metric), getattr(ends, metric)
+        rows.append([evaluation.protocol, metric, "", *map(_digits, (value, low, high))])
+    for metric in ("iou", "dice"):
+        values, ranges = getattr(scores, metric), getattr(ends, metric)
+        for name, value, (low, high) in zip(evaluation.palette.names, values, ranges, strict=True):
+            rows.append([evaluation.protocol, metric, name, *map(_digits, (value, low, high))])
+    return rows
+
+
+def _image_rows(evaluation: Evaluation) -> list[list[object]]:
+    """IoU of each class in each image, empty where it is nowhere."""
+    names = evaluation.palette.names
+    rows: list[list[object]] = [["image", "classes_true", "classes_let_through", "miou", *names]]
+    for number, image in enumerate(evaluation.names):
+        scores = score(evaluation.confusions[number])
+        shown = [
+            ";".join(name for name, there in zip(names, flags[number], strict=True) if there)
+            for flags in (evaluation.true_classes, evaluation.gates)
+        ]
+        rows.append([image, *shown, _digits(scores.miou), *map(_digits, scores.iou)])
+    return rows
+
+
+def _digits(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"
+
+
+def _plain(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(value) else value
+
+
+def _write_csv(path: Path, rows: list[list[object]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    _write(path, text.getvalue())
+
+
+def _write(path: Path, text: str) -> None:
+    with open_atomic(path) as file:
+        file.write(text.encode())

@@ -1,0 +1,220 @@
+"""A model scored over a set of patches, by one protocol or both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.annotations import Palette
+from wsiseg.compute import Progress, SerialExecutor, run
+from wsiseg.config import EvaluateConfig
+from wsiseg.errors import DataError
+from wsiseg.evaluate.bootstrap import Intervals, bootstrap_intervals
+from wsiseg.evaluate.patches import MaskedPatches
+from wsiseg.evaluate.protocols import Protocol, label_maps, predict_maps, present
+from wsiseg.evaluate.scores import Scores, confusion_matrix, score
+from wsiseg.model.construct import ConStruct
+from wsiseg.model.threads import fixed_threads
+
+__all__ = ["Evaluation", "Scored", "evaluate_model"]
+
+
+class Scored(NamedTuple):
+    """One patch, as it was scored."""
+
+    protocol: Protocol
+    """By which."""
+    number: int
+    """Of the patch, in the order of the names."""
+    name: str
+    """File name of the image."""
+    image: NDArray[np.uint8]
+    """``(H, W, 3)`` RGB."""
+    truth: NDArray[np.uint8]
+    """``(H, W)`` labels of the mask."""
+    labels: NDArray[np.uint8]
+    """``(H, W)`` labels found."""
+    maps: NDArray[np.float32]
+    """``(K, H, W)`` in [0, 1]: the fused maps before the gate."""
+    gates: NDArray[np.bool_]
+    """``(K,)``: the classes let through."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a protocol gave over a set of patches."""
+
+    protocol: Protocol
+    """How classes were let through; numbers of different protocols are not comparable."""
+    palette: Palette
+    """Names and colours of the classes."""
+    names: tuple[str, ...]
+    """File names of the images."""
+    confusions: NDArray[np.int64]
+    """``(N, K + 1, K + 1)``: one matrix an image, rows truth, background last."""
+    true_classes: NDArray[np.bool_]
+    """``(N, K)``: classes that occur in each mask."""
+    gates: NDArray[np.bool_]
+    """``(N, K)``: classes that were let through; in `oracle` the same as the true ones."""
+    scores: Scores
+    """Of all pixels together."""
+    intervals: Intervals
+    """By bootstrap over the images."""
+    config: EvaluateConfig
+    """The settings."""
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """``(K + 1, K + 1)`` over all images."""
+        return np.asarray(self.confusions.sum(0))
+
+
+def evaluate_model(
+    model: ConStruct,
+    palette: Palette,
+    patches: MaskedPatches,
+    config: EvaluateConfig,
+    *,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+    visit: Callable[[Scored], None] | None = None,
+) -> tuple[Evaluation, ...]:
+    """Score a model, one `Evaluation` a protocol of `config`, from one pass over the patches.
+
+    On a CPU every batch computes with one thread, so that the numbers do not depend on how many
+    there are; give an executor of threads to use the others.
+
+    Parameters
+    ----------
+    model
+        On its device. It is scored in evaluation mode, and left in the mode that it had.
+    executor
+        Serial (None) or threads, which share the model.
+    progress
+        Called with ("evaluate", patches done, patches).
+    visit
+        Called with every patch as it was scored, in no fixed order, in the thread that scored it:
+        the pixels are kept no longer than that, whatever the number of patches.
+
+    Raises
+    ------
+    DataError
+        If the patches do not fit the model's classes or its encoder's cells.
+    """
+    _check(model, palette, patches)
+    starts = range(0, len(patches), config.batch_size)
+    batches = [tuple(range(s, min(s + config.batch_size, len(patches)))) for s in starts]
+    work = partial(_score_batch, model, patches, config, visit)
+    tables = {protocol: _Table(len(patches), len(palette)) for protocol in config.protocols}
+    done = 0
+    with _evaluating(model):
+        for numbers, found in run(executor or SerialExecutor(), work, batches):
+            for protocol, part in found.items():
+                tables[protocol].fill(numbers, part)
+            done += len(numbers)
+            if progress is not None:
+                progress("evaluate", done, len(patches))
+    return tuple(
+        _sum_up(protocol, table, palette, patches, config) for protocol, table in tables.items()
+    )
+
+
+@contextmanager
+def _evaluating(model: ConStruct) -> Iterator[None]:
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
+class _Part(NamedTuple):
+    """One batch, by one protocol."""
+
+    confusions: NDArray[np.int64]
+    true_classes: NDArray[np.bool_]
+    gates: NDArray[np.bool_]
+
+
+class _Table:
+    """The numbers of every image, filled in as batches finish."""
+
+    def __init__(self, count: int, classes: int) -> None:
+        self.confusions = np.zeros((count, classes + 1, classes + 1), np.int64)
+        self.true_classes, self.gates = np.zeros((2, count, classes), bool)
+
+    def fill(self, numbers: Sequence[int], part: _Part) -> None:
+        rows = list(numbers)
+        self.confusions[rows] = part.confusions
+        self.true_classes[rows], self.gates[rows] = part.true_classes, part.gates
+
+
+def _score_batch(
+    model: ConStruct,
+    patches: MaskedPatches,
+    config: EvaluateConfig,
+    visit: Callable[[Scored], None] | None,
+    numbers: tuple[int, ...],
+) -> dict[Protocol, _Part]:
+    images, truth = patches.read(numbers)
+    on_cpu = model.logit_scale.device.type == "cpu"
+    parts: dict[Protocol, _Part] = {}
+    with fixed_threads(1) if on_cpu else nullcontext():
+        found = predict_maps(model, images, config)
+        for protocol in dict.fromkeys(config.protocols):
+            predicted = label_maps(found, images, truth, protocol, model, config)
+            gates = predicted.gates.cpu().numpy()
+            matrices = [
+                confusion_matrix(true, labels, model.classes)
+                for true, labels in zip(truth, predicted.labels, strict=True)
+            ]
+            parts[protocol] = _Part(np.stack(matrices), present(truth, model.classes), gates)
+            if visit is not None:
+                names = [patches.images[number].name for number in numbers]
+                maps = found.maps.cpu().numpy()
+                for row in zip(
+                    numbers, names, images, truth, predicted.labels, maps, gates, strict=True
+                ):
+                    visit(Scored(protocol, *row))
+    return parts
+
+
+def _check(model: ConStruct, palette: Palette, patches: MaskedPatches) -> None:
+    if not patches.classes == model.classes == len(palette):
+        raise DataError(
+            f"{patches.folder}: masks of {patches.classes} classes, a model of {model.classes} and "
+            f"{len(palette)} names; they must agree"
+        )
+    stride = model.encoder.level_strides[-1]
+    if any(side % stride for side in patches.size):
+        width, height = patches.size
+        raise DataError(
+            f"{patches.folder}: its patches are {width} x {height} px; the encoder needs multiples "
+            f"of {stride}"
+        )
+
+
+def _sum_up(
+    protocol: Protocol,
+    table: _Table,
+    palette: Palette,
+    patches: MaskedPatches,
+    config: EvaluateConfig,
+) -> Evaluation:
+    return Evaluation(
+        protocol=protocol, palette=palette, names=tuple(path.name for path in patches.images),
+        confusions=table.confusions, true_classes=table.true_classes, gates=table.gates,
+        scores=score(table.confusions.sum(0)),
+        intervals=bootstrap_intervals(
+            table.confusions, resamples=config.resamples, seed=config.seed
+        ),
+        config=config,
+    )  # fmt: skip

@@ -1,0 +1,61 @@
+"""What training reports: the losses of every step as a table, and drawn as curves."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from wsiseg.atomic import open_atomic
+
+__all__ = ["COLUMNS", "draw_curves", "write_table"]
+
+COLUMNS = ("learning_rate", "total", "classes", "structure", "contrast")
+"""Of one row of the history; the step is its place."""
+
+_SIZE = (960, 480)
+_MARGIN = 48
+_COLORS = {
+    "total": (0, 0, 0),
+    "classes": (0, 114, 178),
+    "structure": (0, 158, 115),
+    "contrast": (213, 94, 0),
+}
+
+History = Sequence[Sequence[float]]
+
+
+def write_table(history: History, path: Path) -> None:
+    """Write a CSV with one row a step."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["step", *COLUMNS])
+    table.writerows([step, *(f"{value:.6g}" for value in row)] for step, row in enumerate(history))
+    with open_atomic(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def draw_curves(history: History, path: Path) -> None:
+    """Draw each loss, as a share of its own largest value, over the steps; a PNG."""
+    image = Image.new("RGB", _SIZE, "white")
+    draw = ImageDraw.Draw(image)
+    left, top, right, bottom = _MARGIN, _MARGIN, _SIZE[0] - _MARGIN, _SIZE[1] - _MARGIN
+    draw.line([(left, top), (left, bottom), (right, bottom)], fill=(120, 120, 120))
+    draw.text((left, bottom + 8), f"{len(history)} steps; each loss over its largest value")
+    x = left
+    for name, color in _COLORS.items():
+        values = np.array([row[COLUMNS.index(name)] for row in history], float)
+        largest = np.nanmax(values, initial=0)
+        words = f"{name}: {values[0]:.3g} to {values[-1]:.3g}"
+        draw.text((x, top // 2), words, fill=color)
+        x += 220
+        if largest > 0 and np.isfinite(values).all():
+            across = np.linspace(left, right, len(values))
+            down = bottom - (bottom - top) * values / largest
+            draw.line(list(zip(across.tolist(), down.tolist(), strict=True)), color, width=2)
+    with open_atomic(path) as file:
+        image.save(file, "PNG")

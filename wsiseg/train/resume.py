@@ -1,0 +1,76 @@
+"""An unfinished training run on disk: written after each epoch, taken up by the next call."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from wsiseg.atomic import open_atomic
+from wsiseg.config import TrainConfig, digest_of
+from wsiseg.errors import ConfigError
+from wsiseg.model.encoders import keep_portable
+from wsiseg.model.weights import translated
+from wsiseg.train.patches import Patches
+
+__all__ = ["Unfinished", "read_unfinished", "run_digest", "write_unfinished"]
+
+
+class Unfinished(TypedDict):
+    """Where a run stands after an epoch."""
+
+    digest: str
+    """Of everything that decides its result: another run's file is not taken up."""
+    epoch: int
+    """Epochs done."""
+    trainer: dict[str, Any]
+    """`Trainer.state`."""
+    generator: Tensor
+    """State of the random numbers that order and turn the patches."""
+    history: list[list[float]]
+    """The losses so far."""
+    best: float
+    """Score of the best epoch so far."""
+
+
+def run_digest(patches: Patches, config: TrainConfig, identities: list[str], note: str) -> str:
+    """Hash of settings, patches (names and labels) and frozen weights; paths do not count."""
+    plain = config.model_dump(mode="json")
+    for options in ("encoder_options", "teacher_options"):
+        plain[options] = keep_portable(plain[options])
+    names = [path.name for path in patches.paths]
+    return digest_of(plain, names, patches.labels.tolist(), patches.side, identities, note)
+
+
+def write_unfinished(state: Unfinished, path: Path) -> None:
+    """Write `state`; the file appears whole or not at all."""
+    held = io.BytesIO()
+    torch.save(dict(state), held)
+    with open_atomic(path) as file:
+        file.write(held.getvalue())
+
+
+def read_unfinished(path: Path, digest: str) -> Unfinished | None:
+    """The state in `path`, or None if there is none.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged.
+    ConfigError
+        If it belongs to a run of other settings, patches or weights.
+    """
+    if not path.exists():
+        return None
+    with translated(path):
+        state: Unfinished = torch.load(path, map_location="cpu", weights_only=True)
+        found = state["digest"]
+    if found != digest:
+        raise ConfigError(
+            f"{path}: holds an unfinished run of other settings, patches or weights; delete it to "
+            f"start anew, or write to another file"
+        )
+    return state

@@ -1,0 +1,112 @@
+"""What a run starts from: the model of the settings, and whether patches and settings fit it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wsiseg.annotations import PALETTES, Palette
+from wsiseg.config import TrainConfig
+from wsiseg.errors import ConfigError, DataError
+from wsiseg.model.construct import ConStruct
+from wsiseg.model.encoders import Encoder, load_encoder, load_teacher
+from wsiseg.train.patches import Patches
+
+__all__ = ["check_fit", "count_steps", "describe_classes", "describe_training", "make_model"]
+
+PROMPTS = {
+    "Tumor": "tumor regions: crowded epithelial cells with large irregular nuclei",
+    "Stroma": "stroma regions: pink fibrous connective tissue with spindle nuclei",
+    "Immune cells": "lymphocyte regions: small round dark nuclei with little cytoplasm",
+    "Necrosis": "necrosis regions: pale structureless debris with ghost cells",
+}
+"""Texts of the classes that wsiseg knows."""
+
+
+def make_model(config: TrainConfig) -> ConStruct:
+    """The untrained model of `config`, seeded, with its teacher if it has a part in the loss."""
+    prompts, _ = describe_classes(config)
+    torch.manual_seed(config.seed)
+    encoder = load_encoder(config.encoder, **config.encoder_options)
+    teacher = (
+        load_teacher(config.encoder, **config.teacher_options) if config.struct_weight else None
+    )
+    texts: tuple[str, ...] | Tensor = prompts
+    if config.prototypes == "random":
+        noise = torch.randn(len(prompts), encoder.embedding_dim)
+        texts = torch.nn.functional.normalize(noise, dim=1)
+    return ConStruct(
+        encoder,
+        texts,
+        prototypes_per_class=config.prototypes_per_class,
+        teacher=teacher,
+        preset=config.preset,
+        guidance_levels=config.guidance_levels or None,
+    )
+
+
+def describe_training(patches: Patches, config: TrainConfig) -> dict[str, int]:
+    """What `train_model` would do, without doing it; the same errors."""
+    with torch.random.fork_rng(devices=[]):
+        model = make_model(config)
+    check_fit(patches, config, model.encoder)
+    counts = model.count_parameters()
+    return {
+        "patches": len(patches),
+        "steps": count_steps(patches, config),
+        **{f"{name} parameters": count for name, count in counts._asdict().items()},
+    }
+
+
+def check_fit(patches: Patches, config: TrainConfig, encoder: Encoder) -> None:
+    """Refuse patches that classes or encoder do not fit; errors as `train_model`."""
+    if patches.labels.shape[1] != len(config.classes):
+        raise DataError(
+            f"the patches are labelled with {patches.labels.shape[1]} classes, the settings name "
+            f"{len(config.classes)}: {', '.join(config.classes)}"
+        )
+    stride = encoder.level_strides[-1]
+    if patches.side % stride:
+        raise DataError(
+            f"the patches are {patches.side} px a side; encoder {config.encoder!r} needs a "
+            f"multiple of {stride}, the nearest is {max(1, round(patches.side / stride)) * stride}"
+        )
+    size = getattr(encoder, "image_size", None)
+    if size is None:
+        return
+    if patches.side != size:
+        raise DataError(
+            f"the patches are {patches.side} px a side; encoder {config.encoder!r} was made for "
+            f"{size}: resize them, or set encoder_options.image_size where it has one"
+        )
+    if config.preset == "wsiseg" and config.contrast_weight and config.contrast_shrink > 1:
+        raise ConfigError(
+            f"contrast_shrink = {config.contrast_shrink} gives regions of "
+            f"{size // config.contrast_shrink} px, but encoder {config.encoder!r} takes {size} px "
+            f"only; set contrast_shrink to 1"
+        )
+
+
+def count_steps(patches: Patches, config: TrainConfig) -> int:
+    """Steps of the whole run; the last batch of an epoch may be smaller."""
+    return config.epochs * -(-len(patches) // config.batch_size)
+
+
+def describe_classes(config: TrainConfig) -> tuple[tuple[str, ...], Palette]:
+    """Prompts and palette of the classes; wsiseg's own where none are given."""
+    known = PALETTES["bcss"]
+    own = dict(zip(known.names, known.colors, strict=True))
+    spare = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178)]
+    colors = config.colors or tuple(
+        own.get(name, spare[i % len(spare)]) for i, name in enumerate(config.classes)
+    )
+    prompts = config.prompts or tuple(
+        PROMPTS.get(name, f"{name} regions") for name in config.classes
+    )
+    for what, given in (("prompts", prompts), ("colors", colors)):
+        if len(given) != len(config.classes):
+            raise ConfigError(
+                f"{what} has {len(given)} entries for {len(config.classes)} classes; "
+                f"give one a class, or none"
+            )
+    return prompts, Palette(config.classes, colors)
