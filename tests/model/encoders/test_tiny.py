@@ -104,3 +104,6 @@ def test_prediction_does_not_spoil_training():
     weight = torch.ones(1, 64, 1, 1, requires_grad=True)
     torch.nn.functional.conv2d(encoder.pyramid(images)[1], weight).sum().backward()
     assert weight.grad is not None
+    regions = torch.rand(1, 3, 160, 160, requires_grad=True)
+    encoder.embed_normalized(regions).sum().backward()
+    assert regions.grad is not None

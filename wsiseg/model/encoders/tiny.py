@@ -203,10 +203,12 @@ def _smoothing(size: int, count: int, sigma: float, device: torch.device) -> Ten
     Rows sum to 1, at the border too, and the matrix is its own mirror image. A product of small
     matrices is several times faster than pooling on a CPU.
     """
-    at = (torch.arange(size, dtype=torch.float64) + 0.5) * count / size
-    centre = torch.arange(count, dtype=torch.float64) + 0.5
-    weights = torch.exp(-((at - centre[:, None]) ** 2) / (2 * sigma**2))
-    return (weights / weights.sum(1, keepdim=True)).float().to(device)
+    # Kept for later calls, which may need gradients even if this one does not.
+    with torch.inference_mode(False):
+        at = (torch.arange(size, dtype=torch.float64) + 0.5) * count / size
+        centre = torch.arange(count, dtype=torch.float64) + 0.5
+        weights = torch.exp(-((at - centre[:, None]) ** 2) / (2 * sigma**2))
+        return (weights / weights.sum(1, keepdim=True)).float().to(device)
 
 
 def _random(name: str, rows: int, columns: int) -> Tensor:
