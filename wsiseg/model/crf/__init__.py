@@ -82,7 +82,7 @@ def refine(
         return torch.empty_like(probabilities, dtype=torch.float32)
     backend = choose_backend(config, probabilities)
     run = _load(backend)
-    if backend == "numba":  # the others have no lattice that the place would move
+    if backend in ("numba", "pydensecrf"):  # the others have no lattice that the place would move
         run = partial(run, corner=corner)
     with torch.inference_mode():
         values = probabilities.detach().float()
