@@ -97,6 +97,7 @@ def test_demo_runs_again_over_its_own_files_only(
     (out / "slides" / "notes.txt").write_text("mine")
     # An outline that somebody edited would be read instead of detecting; this one cannot be.
     (out / "annotated" / "tissue" / "test.geojson").write_text("edited")
+    (out / "model.safetensors.unfinished").write_text("of a run that was cut off")
     small = dataclasses.replace(run._QUICK, width=2048, height=2048, patches=16, epochs=1)
     monkeypatch.setattr(run, "_QUICK", small)
     figures = run.run_demo(out, quick=True, workers=1)

@@ -183,8 +183,10 @@ def _claim(root: Path) -> _Folder:
         (root / name).mkdir(parents=True, exist_ok=True)
     mark.write_text("made by `wsiseg demo`, which writes over its own files here\n")
     folder = _Folder(root)
-    # `annotate` would take an edited tissue outline over the slide's own.
-    for stale in (folder.figures, folder.annotated / "tissue" / "test.geojson"):
+    # `annotate` would take an edited tissue outline over the slide's own, and `train` would not
+    # start over a run of other settings that was cut off.
+    unfinished = folder.checkpoint.with_name(f"{folder.checkpoint.name}.unfinished")
+    for stale in (folder.figures, folder.annotated / "tissue" / "test.geojson", unfinished):
         stale.unlink(missing_ok=True)
     return folder
 
