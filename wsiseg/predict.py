@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import nullcontext
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from wsiseg.compute import Progress, run_blocks
-from wsiseg.config import Config, PredictConfig, TissueConfig, digest_of
+from wsiseg.config import Config, PredictConfig, digest_of
 from wsiseg.errors import CheckpointError, ConfigError
 from wsiseg.geometry import Box
 from wsiseg.model.cam import augmented_cams
@@ -63,10 +63,8 @@ def predict_tiles(
     UserWarning
         If the tiles' µm/px or side is more than 20 % off the training patches'.
     """
-    store = SlideStore(store_path)
-    digest = predict_digest(store_path, config)
-    settings = config.predict
-    sha256 = read_info(settings.checkpoint).sha256
+    store, settings = SlideStore(store_path), config.predict
+    digest, sha256 = _identify(store, config)
     model, info = _load_model(
         settings.checkpoint, sha256, settings.device, settings.encoder_options
     )
@@ -74,7 +72,8 @@ def predict_tiles(
     _check_scale(store, info)
     store.create_cams(info.palette, side, side)
     pending = store.pending(_STEP, digest)
-    work = partial(_predict_block, store_path, settings, config.tissue, sha256, digest)
+    kept = kept_tiles(store, config.tissue)
+    work = partial(_predict_block, store_path, settings, kept, sha256, digest)
     run_blocks(executor, work, pending, store.grid.n_blocks, _STEP, progress)
     return digest
 
@@ -89,17 +88,22 @@ def predict_digest(store_path: str | Path, config: Config) -> str:
     CheckpointError
         If the checkpoint is missing or not one.
     """
-    settings = config.predict
-    tiles = SlideStore(store_path).finished("tile")
+    return _identify(SlideStore(store_path), config)[0]
+
+
+def _identify(store: SlideStore, config: Config) -> tuple[str, str]:
+    """The step's digest, and the checkpoint's sha256 that it hangs on."""
+    settings, tiles = config.predict, store.finished("tile")
     sha256 = read_info(settings.checkpoint).sha256
     # The composition of a batch may decide how a sum rounds, so its size counts.
-    return digest_of(
+    digest = digest_of(
         _STEP, FORMAT, tiles, sha256, config.tissue.min_fraction, settings.tta, settings.batch_size
     )
+    return digest, sha256
 
 
 def _predict_block(
-    store_path: str | Path, settings: PredictConfig, tissue: TissueConfig, sha256: str,
+    store_path: str | Path, settings: PredictConfig, kept: NDArray[np.bool_], sha256: str,
     digest: str, block: int,
 ) -> None:  # fmt: skip
     store = SlideStore(store_path)
@@ -108,7 +112,6 @@ def _predict_block(
     )
     owned = list(store.grid.block_tiles(block))
     if owned:  # a block at the raster's edge may own none
-        kept = _find_kept(store_path, tissue, digest)
         tiles = [tile for tile in owned if kept[tile]]
         side = cam_side(store.grid.tile, model.encoder, info)
         (top, left), (bottom, right) = owned[0], owned[-1]
@@ -120,13 +123,6 @@ def _predict_block(
             cams[at], logits[at] = found
         store.write_cams(block, cams, logits)
     store.mark_done(_STEP, block, digest)
-
-
-@lru_cache(maxsize=4)
-def _find_kept(store_path: str | Path, tissue: TissueConfig, digest: str) -> NDArray[np.bool_]:
-    """Which tiles are looked at; once a process and run, as it goes over the whole mask."""
-    del digest  # names the run, so that another mask in the same store is another entry
-    return kept_tiles(SlideStore(store_path), tissue)
 
 
 def _predict_batches(
