@@ -1,0 +1,78 @@
+"""Commands that look and say: a slide, a file, the settings, the installation."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.markup import escape
+from rich.table import Table
+
+from wsiseg.cli.app import app
+from wsiseg.cli.options import ConfigFile, MppOverride, Settings, configure
+from wsiseg.cli.show import OUT, errors, print_facts, say
+
+__all__ = ["doctor", "info", "lint", "show_config"]
+
+
+@app.command()
+def info(
+    slide: Annotated[Path, typer.Argument(help="A slide.")], mpp_override: MppOverride = None
+) -> None:
+    """Show what is known about one slide."""
+    from wsiseg.config import SlideConfig
+    from wsiseg.slide import open_slide
+
+    with errors(), open_slide(slide, SlideConfig(mpp_override=mpp_override)) as opened:
+        facts = {
+            "reader": opened.reader,
+            "vendor": opened.vendor,
+            "size": f"{opened.size.width} x {opened.size.height} px",
+            "mpp": f"{opened.mpp.x:g} x {opened.mpp.y:g} ({opened.mpp_source})",
+            "bounds": "x {} y {} width {} height {}".format(*opened.bounds),
+            "levels": ", ".join(f"{s.width} x {s.height}" for s in opened.level_sizes),
+            "associated images": ", ".join(opened.associated) or "none",
+        }
+    print_facts(facts)
+
+
+@app.command()
+def lint(
+    files: Annotated[list[Path], typer.Argument(help="GeoJSON files, ours or others'.")],
+) -> None:
+    """Check GeoJSON files against every rule that QuPath's importer has."""
+    from wsiseg.qupath import lint_geojson
+
+    failed = False
+    with errors():
+        for file in files:
+            findings = lint_geojson(file)
+            failed |= any(finding.severity == "error" for finding in findings)
+            for finding in findings:
+                say(f"{file}: {finding}")
+            if not findings:
+                say(f"{file}: clean")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("config")
+def show_config(config: ConfigFile = None, settings: Settings = None) -> None:
+    """Print the resolved settings as YAML."""
+    with errors():
+        resolved = configure(config, settings, None).model_dump(mode="json")
+    sys.stdout.write(yaml.safe_dump(resolved, sort_keys=False))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is missing, and what to do about it."""
+    from wsiseg.doctor import check_installation
+
+    table = Table("part", "found", "what to do")
+    for row in check_installation():
+        table.add_row(*map(escape, row))
+    OUT.print(table)

@@ -1,0 +1,99 @@
+"""Commands that train and score models, and the demo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsiseg.cli.app import app
+from wsiseg.cli.options import ConfigFile, Out, Settings, Workers, override
+from wsiseg.cli.show import errors, print_facts, progress_bars, say
+from wsiseg.config import load_config, parse_config
+
+__all__ = ["demo", "evaluate", "train"]
+
+
+@app.command()
+def train(
+    patches: Annotated[Path, typer.Argument(help="CSV of patches, or a BCSS-WSSS folder.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The checkpoint (.safetensors) to write.")
+    ],
+    config: ConfigFile = None,
+    settings: Settings = None,
+    dry_run: Annotated[
+        bool, typer.Option(help="Check everything and count parameters and steps, no more.")
+    ] = False,
+) -> None:
+    """Train on patch labels (no masks needed); resumes what was interrupted."""
+    from wsiseg.config import TrainConfig
+    from wsiseg.train import describe_training, load_patches, train_model
+
+    with errors(), progress_bars() as bars:
+        data = override(load_config(config, TrainConfig).model_dump(), settings, "--set")
+        settled = parse_config(data, TrainConfig, "the command line")
+        found = load_patches(patches, settled.classes)
+        if dry_run:
+            facts = describe_training(found, settled)
+        else:
+            train_model(found, settled, out, bars)
+    if dry_run:
+        print_facts({name: f"{count:,}" for name, count in facts.items()})
+    else:
+        say(str(out))
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's path, or tiny.")],
+    data: Annotated[
+        Path, typer.Argument(help="Folder of img/ and mask/, or of splits (BCSS-WSSS, LUAD).")
+    ],
+    out: Out = Path("evaluation"),
+    split: Annotated[str, typer.Option(help="Split of the data set: test or valid.")] = "test",
+    config: ConfigFile = None,
+    settings: Settings = None,
+    encoder_options: Annotated[
+        list[str] | None,
+        typer.Option("--encoder", help="Where the encoder is, as weights=PATH, if not on the hub."),
+    ] = None,
+    pictures: Annotated[int, typer.Option(help="Patches drawn.", min=0)] = 8,
+    labels: Annotated[bool, typer.Option(help="Write every patch's labels as PNG.")] = False,
+    workers: Workers = None,
+) -> None:
+    """Score a checkpoint on patches with masks, with and without the true classes given."""
+    from wsiseg.compute import open_executor
+    from wsiseg.config import EvaluateConfig
+    from wsiseg.evaluate import evaluate_checkpoint, format_table
+
+    with errors(), progress_bars() as bars, open_executor("threads", workers) as pool:
+        settled = override(load_config(config, EvaluateConfig).model_dump(), settings, "--set")
+        evaluations = evaluate_checkpoint(
+            checkpoint, data, parse_config(settled, EvaluateConfig, "the command line"), out,
+            split=split, pictures=pictures, save_labels=labels, executor=pool, progress=bars,
+            encoder_options=override({}, encoder_options, "--encoder"),
+        )  # fmt: skip
+    for evaluation in evaluations:
+        say(format_table(evaluation) + "\n")
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"),
+    quick: Annotated[bool, typer.Option(help="Small slides, for a check in seconds.")] = False,
+    workers: Workers = None,
+) -> None:
+    """Make two synthetic slides, train on patch labels of one, annotate and score the other."""
+    from wsiseg.demo.run import run_demo
+
+    with errors(), progress_bars() as bars:
+        figures = run_demo(out, quick=quick, workers=workers, progress=bars)
+    print_facts(
+        {
+            name: json.dumps(value) if isinstance(value, dict | list) else value
+            for name, value in figures.items()
+        }
+    )

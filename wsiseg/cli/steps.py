@@ -1,0 +1,133 @@
+"""Commands that turn slides into maps, whole or step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from wsiseg.cli.app import app
+from wsiseg.cli.options import (
+    ConfigFile,
+    Executor,
+    Inputs,
+    MppOverride,
+    Out,
+    Settings,
+    StorePath,
+    Workers,
+    configure,
+)
+from wsiseg.cli.show import errors, print_results, progress_bars, say
+
+if TYPE_CHECKING:
+    from wsiseg.annotate import Job
+
+__all__ = ["annotate", "export", "predict", "stitch", "tile"]
+
+
+@app.command()
+def annotate(
+    inputs: Inputs,
+    out: Out,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    mpp_override: MppOverride = None,
+    executor: Executor = "threads",
+    workers: Workers = None,
+    nested: Annotated[bool, typer.Option(help="Search folders within folders.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Redo the given slides.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
+) -> None:
+    """Tile, segment, stitch and outline slides; resumes what was interrupted."""
+    from wsiseg.annotate import annotate as run
+
+    with errors(), progress_bars() as bars:
+
+        def report(job: Job, step: str, done: int, total: int) -> None:
+            bars(step if step == "slides" else f"{escape(job.name)}: {step}", done, total)
+
+        results = run(
+            inputs, out, configure(config, settings, mpp_override), executor=executor,
+            workers=workers, nested=nested, overwrite=overwrite, dry_run=dry_run, progress=report,
+        )  # fmt: skip
+    print_results(results)
+    if any(result.status == "failed" for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def tile(
+    slide: Annotated[Path, typer.Argument(help="A slide.")],
+    store: Annotated[Path, typer.Option("--out", "-o", help="The .zarr store to write.")],
+    config: ConfigFile = None,
+    settings: Settings = None,
+    mpp_override: MppOverride = None,
+    executor: Executor = "threads",
+    workers: Workers = None,
+    tissue: Annotated[
+        Path | None,
+        typer.Option(help="GeoJSON of the tissue outline: written, or read if you changed it."),
+    ] = None,
+) -> None:
+    """Find the tissue of one slide and stream its tiles into a Zarr store."""
+    from wsiseg.compute import open_executor
+    from wsiseg.tile import tile_slide
+
+    with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
+        settled = configure(config, settings, mpp_override)
+        tile_slide(slide, store, settled, pool, bars, tissue=tissue)
+
+
+@app.command()
+def predict(
+    store: StorePath,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    executor: Executor = "threads",
+    workers: Workers = None,
+) -> None:
+    """Run the model over a store's tiles and keep the CAMs in it."""
+    from wsiseg.compute import open_executor
+    from wsiseg.predict import predict_tiles
+
+    with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
+        predict_tiles(store, configure(config, settings, None), pool, bars)
+
+
+@app.command()
+def stitch(
+    store: StorePath,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    executor: Executor = "threads",
+    workers: Workers = None,
+) -> None:
+    """Blend a store's CAMs into label and confidence rasters."""
+    from wsiseg.compute import open_executor
+    from wsiseg.stitch import stitch_labels
+
+    with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
+        stitch_labels(store, configure(config, settings, None), pool, bars)
+
+
+@app.command()
+def export(
+    store: StorePath,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .geojson(.gz) file to write.")],
+    config: ConfigFile = None,
+    settings: Settings = None,
+    executor: Executor = "threads",
+    workers: Workers = None,
+) -> None:
+    """Outline a store's regions and write them as GeoJSON."""
+    from wsiseg.compute import open_executor
+    from wsiseg.outline import outline_regions
+    from wsiseg.qupath import write_geojson
+
+    with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
+        annotations = outline_regions(store, configure(config, settings, None), pool, bars)
+        write_geojson(annotations, out)
+    say(f"{out}: {len(annotations.regions)} regions")
