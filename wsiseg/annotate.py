@@ -23,6 +23,7 @@ from wsiseg.annotations import Annotations
 from wsiseg.compute import Progress, open_executor
 from wsiseg.config import Config
 from wsiseg.errors import ConfigError, SlideOpenError, StoreError, WsisegError
+from wsiseg.export import export_formats
 from wsiseg.outline import outline_regions
 from wsiseg.qupath import write_geojson, write_import_script
 from wsiseg.report import measure_classes, write_overlay, write_tables
@@ -171,7 +172,9 @@ def annotate_slide(
     predict_tiles(path, config, executor, progress)
     stitch_labels(path, config, executor, progress)
     annotations = outline_regions(path, config, executor, progress)
-    write_geojson(annotations, tree.geojson(job.name, config.export.gzip))
+    if "geojson" in config.export.formats:
+        write_geojson(annotations, tree.geojson(job.name, config.export.gzip))
+    export_formats(store, annotations, tree.root, job.name, config.export)
     write_overlay(SlideStore(path), tree.overlay(job.name), annotations)
     return _result(job, store, annotations, time.perf_counter() - started)
 

@@ -18,6 +18,7 @@ __all__ = [
     "CrfConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "ExportFormat",
     "OutlineConfig",
     "PredictConfig",
     "Preset",
@@ -149,13 +150,30 @@ class OutlineConfig(_Step):
     Neighbours keep one common border; 0 keeps every pixel edge."""
 
 
+ExportFormat = Literal["geojson", "ome-tiff", "parquet", "png", "masks", "coco"]
+"""What a slide's map is written as."""
+
+
 class ExportConfig(_Step):
-    """The GeoJSON file."""
+    """What is written, and how."""
+
+    formats: tuple[ExportFormat, ...] = ("geojson",)
+    """What `wsiseg annotate` writes of each slide, each in a folder of its own: `geojson` for
+    QuPath; `ome-tiff`: label and confidence pyramids; `parquet`: the regions as a GeoParquet table;
+    `png`: one picture, coloured by class; `masks`: a mask a class; `coco`: tiles with masks."""
 
     origin: Literal["qupath", "level0"] = "qupath"
     """`qupath` takes off the slide's bounds corner, as QuPath shows it; `level0` does not."""
     gzip: bool = False
     """Write `.geojson.gz`."""
+    tiff_compression: Literal["deflate", "zstd"] = "deflate"
+    """Of the OME-TIFF: every reader knows `deflate`; `zstd` is faster, but older ones refuse it."""
+    mask_mpp: float | None = Field(default=None, gt=0)
+    """µm/px of `png` and `masks`; the raster's own if null."""
+    coco_tile: int | None = Field(default=None, ge=16)
+    """Side of COCO's tiles in raster pixels; the grid's own tile if null."""
+    coco_images: Literal["png", "jpeg"] = "png"
+    """COCO's pictures: `png` keeps the store's pixels, `jpeg` takes a sixth of the room."""
 
 
 Preset = Literal["reference", "paper", "wsiseg"]
@@ -254,7 +272,7 @@ class Config(_Step):
     outline: OutlineConfig = OutlineConfig()
     """Labels to regions."""
     export: ExportConfig = ExportConfig()
-    """The GeoJSON file."""
+    """What is written, and how."""
 
 
 def digest_of(*parts: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,7 @@ from wsiseg.cli.options import (
     configure,
 )
 from wsiseg.cli.show import errors, print_results, progress_bars, say
+from wsiseg.config import ExportFormat
 
 if TYPE_CHECKING:
     from wsiseg.annotate import Job
@@ -116,18 +118,32 @@ def stitch(
 @app.command()
 def export(
     store: StorePath,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .geojson(.gz) file to write.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="A .geojson(.gz), .ome.tiff, .parquet or .png; a folder for masks and coco.",
+        ),
+    ],
+    kind: Annotated[
+        ExportFormat | None,
+        typer.Option("--format", help="What to write, if the name of --out does not say it."),
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
     executor: Executor = "threads",
     workers: Workers = None,
 ) -> None:
-    """Outline a store's regions and write them as GeoJSON."""
+    """Outline a store's regions and write them, or its rasters, for other tools."""
     from wsiseg.compute import open_executor
+    from wsiseg.export import export_slide, infer_format
     from wsiseg.outline import outline_regions
-    from wsiseg.qupath import write_geojson
+    from wsiseg.store import SlideStore
 
     with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
-        annotations = outline_regions(store, configure(config, settings, None), pool, bars)
-        write_geojson(annotations, out)
-    say(f"{out}: {len(annotations.regions)} regions")
+        kind = kind or infer_format(out)
+        settled = configure(config, settings, None)
+        outline = partial(outline_regions, store, settled, pool, bars)
+        export_slide(SlideStore(store), outline, out, kind, settled.export, workers)
+    say(str(out))

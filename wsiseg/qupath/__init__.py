@@ -7,11 +7,12 @@ name (`rules.py`, `shapes.py`), and what is written is checked against them firs
 from wsiseg.qupath.lint import Finding, lint_geojson
 from wsiseg.qupath.read import Feature, read_geojson
 from wsiseg.qupath.script import write_import_script
-from wsiseg.qupath.write import write_geojson
+from wsiseg.qupath.write import identify_regions, write_geojson
 
 __all__ = [
     "Feature",
     "Finding",
+    "identify_regions",
     "lint_geojson",
     "read_geojson",
     "write_geojson",

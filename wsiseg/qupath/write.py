@@ -20,7 +20,7 @@ from wsiseg.errors import GeoJsonError
 from wsiseg.qupath.lint import lint_features
 from wsiseg.qupath.outlines import Outline, place_outlines
 
-__all__ = ["write_geojson"]
+__all__ = ["identify_regions", "write_geojson"]
 
 _FEATURE = (
     b'{"type":"Feature","id":"%b","geometry":{"type":"%b","coordinates":%b},'
@@ -63,6 +63,16 @@ def write_geojson(annotations: Annotations, path: str | Path) -> Path:
             separator = b",\n"
         file.write(b"\n]}\n")
     return path
+
+
+def identify_regions(annotations: Annotations) -> Iterator[tuple[Region, str]]:
+    """Each region that has an outline, with the id that it has in the annotations' GeoJSON."""
+    owners = [_style(annotations, label)[2] for label in range(len(annotations.palette))]
+    ids: Counter[bytes] = Counter()
+    for regions in _chunks(annotations.regions):
+        for outline in _place(annotations, regions, Path(annotations.slide)):
+            region = outline.region
+            yield region, _stable_id(owners[region.label], outline, ids).decode()
 
 
 def _compress(raw: BinaryIO, path: Path) -> AbstractContextManager[BinaryIO]:
