@@ -13,11 +13,15 @@ from wsiseg.cli.options import (
     ConfigFile,
     Executor,
     Inputs,
+    MaxMb,
+    MaxObjects,
+    MaxVertices,
     MppOverride,
     Out,
     Settings,
     StorePath,
     Workers,
+    budget,
     configure,
 )
 from wsiseg.cli.show import errors, print_results, progress_bars, say
@@ -40,6 +44,9 @@ def annotate(
     nested: Annotated[bool, typer.Option(help="Search folders within folders.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Redo the given slides.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
+    max_objects: MaxObjects = None,
+    max_vertices: MaxVertices = None,
+    max_mb: MaxMb = None,
 ) -> None:
     """Tile, segment, stitch and outline slides; resumes what was interrupted."""
     from wsiseg.annotate import annotate as run
@@ -49,6 +56,7 @@ def annotate(
         def report(job: Job, step: str, done: int, total: int) -> None:
             bars(step if step == "slides" else f"{escape(job.name)}: {step}", done, total)
 
+        settings = budget(settings, max_objects, max_vertices, max_mb)
         results = run(
             inputs, out, configure(config, settings, mpp_override), executor=executor,
             workers=workers, nested=nested, overwrite=overwrite, dry_run=dry_run, progress=report,
@@ -121,13 +129,19 @@ def export(
     settings: Settings = None,
     executor: Executor = "threads",
     workers: Workers = None,
+    max_objects: MaxObjects = None,
+    max_vertices: MaxVertices = None,
+    max_mb: MaxMb = None,
 ) -> None:
     """Outline a store's regions and write them as GeoJSON."""
     from wsiseg.compute import open_executor
     from wsiseg.outline import outline_regions
-    from wsiseg.qupath import write_geojson
+    from wsiseg.qupath import export_geojson
 
     with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
-        annotations = outline_regions(store, configure(config, settings, None), pool, bars)
-        write_geojson(annotations, out)
-    say(f"{out}: {len(annotations.regions)} regions")
+        settled = configure(config, budget(settings, max_objects, max_vertices, max_mb), None)
+        annotations = outline_regions(store, settled, pool, bars)
+        written = export_geojson(annotations, out, settled.export)
+    for note in written.notes:
+        say(f"{out.name}: {note}")
+    say(f"{written.path}: {written.regions} regions")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 import orjson
@@ -21,7 +22,7 @@ from wsiseg.qupath.lint import lint_features
 from wsiseg.qupath.outlines import Outlines, place_outlines
 from wsiseg.qupath.text import format_ids
 
-__all__ = ["ObjectType", "number_regions", "write_geojson"]
+__all__ = ["ObjectType", "measure_geojson", "number_regions", "write_geojson"]
 
 ObjectType = Literal["annotation", "detection"]
 """What QuPath makes of a region: annotations can be edited, detections are cheap."""
@@ -66,9 +67,40 @@ def write_geojson(
         raise GeoJsonError(
             f"{path}: QuPath imports nothing from this name; end it in {', '.join(_SUFFIXES)}"
         )
-    if numbers is None:
-        numbers = number_regions(annotations)
-    with open_atomic(path) as raw, _compress(raw, path) as file:
+    with open_atomic(path) as file:
+        _stream(annotations, path, object_type, numbers, file)
+    return path
+
+
+def measure_geojson(annotations: Annotations, path: Path, object_type: ObjectType) -> int:
+    """How many bytes `write_geojson` would write at `path`."""
+    counter = _Counter()
+    _stream(annotations, path, object_type, None, cast(BinaryIO, counter))
+    return counter.count
+
+
+class _Counter(io.RawIOBase):
+    """A file that keeps nothing but its size."""
+
+    count = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.count += len(data)
+        return len(data)
+
+
+def _stream(
+    annotations: Annotations,
+    path: Path,
+    object_type: ObjectType,
+    numbers: NDArray[np.intp] | None,
+    raw: BinaryIO,
+) -> None:
+    numbers = number_regions(annotations) if numbers is None else numbers
+    with _compress(raw, path) as file:
         file.write(_head(annotations))
         separator = b""
         for chunk in _serialize(annotations, path, object_type, numbers):
@@ -76,7 +108,6 @@ def write_geojson(
             file.write(chunk)
             separator = b",\n"
         file.write(b"\n]}\n")
-    return path
 
 
 def number_regions(annotations: Annotations) -> NDArray[np.intp]:

@@ -137,9 +137,10 @@ def _render_links(root: Path, name: str) -> str:
         for file, text in (
             (f"geojson/{name}.geojson", "polygons"),
             (f"geojson/{name}.geojson.gz", "polygons (gz)"),
+            (f"geojson/{name}.parts", "polygons (parts)"),
             (f"tissue/{name}.geojson", "tissue outline"),
         )
-        if (root / file).is_file()
+        if (root / file).exists()
     ]
     return f'<p class="links">{" ".join(links)}</p>' if links else ""
 
