@@ -145,9 +145,9 @@ if (output.isDirectory()) {
 getProject()?.getPathClasses()
 COLORS.each { name, rgb ->
     def color = ColorTools.packRGB(rgb[0], rgb[1], rgb[2])
-    def known = PathClass.fromString(name, color)
-    if (known.getColor() == null || known.getColor() == ColorTools.packRGB(64, 64, 64))
-        known.setColor(color)
+    def pathClass = PathClass.fromString(name, color)
+    if (pathClass.getColor() == null || pathClass.getColor() == ColorTools.packRGB(64, 64, 64))
+        pathClass.setColor(color)
 }
 def hierarchy = imageData.getHierarchy()
 def known = hierarchy.getAllObjects(false).collect { it.getID() } as Set

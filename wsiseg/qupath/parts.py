@@ -93,7 +93,7 @@ def _halve(
     axis = int(np.ptp(own, axis=0).argmax())
     order = members[np.argsort(own[:, axis], kind="stable")]
     sums = np.cumsum(weights[order])
-    cut = min(max(int(np.searchsorted(sums, sums[-1] / 2)), 1), len(order) - 1)
+    cut = min(max(int(np.searchsorted(sums, sums[-1] / 2, "right")), 1), len(order) - 1)
     yield from _halve(order[:cut], centers, weights, limit)
     yield from _halve(order[cut:], centers, weights, limit)
 
