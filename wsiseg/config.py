@@ -174,6 +174,14 @@ class ExportConfig(_Step):
     """Side of COCO's tiles in raster pixels; the grid's own tile if null."""
     coco_images: Literal["png", "jpeg"] = "png"
     """COCO's pictures: `png` keeps the store's pixels, `jpeg` takes a sixth of the room."""
+    max_objects: int = Field(default=5_000, ge=0)
+    """More regions are written as detections, which QuPath takes by the hundred thousand, instead
+    of annotations."""
+    max_vertices: int = Field(default=4_000_000, ge=1)
+    """More are written in parts, each a place of the slide, which the import script loads where one
+    looks: QuPath takes about half a minute and 2 GB for so many."""
+    max_mb: float = Field(default=100.0, gt=0)
+    """A larger file (MB) is packed as `.geojson.gz`; if that is still larger, written in parts."""
 
 
 Preset = Literal["reference", "paper", "wsiseg"]

@@ -14,11 +14,15 @@ from wsiseg.cli.options import (
     ConfigFile,
     Executor,
     Inputs,
+    MaxMb,
+    MaxObjects,
+    MaxVertices,
     MppOverride,
     Out,
     Settings,
     StorePath,
     Workers,
+    budget,
     configure,
 )
 from wsiseg.cli.show import errors, print_results, progress_bars, say
@@ -42,6 +46,9 @@ def annotate(
     nested: Annotated[bool, typer.Option(help="Search folders within folders.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Redo the given slides.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
+    max_objects: MaxObjects = None,
+    max_vertices: MaxVertices = None,
+    max_mb: MaxMb = None,
 ) -> None:
     """Tile, segment, stitch and outline slides; resumes what was interrupted."""
     from wsiseg.annotate import annotate as run
@@ -51,6 +58,7 @@ def annotate(
         def report(job: Job, step: str, done: int, total: int) -> None:
             bars(step if step == "slides" else f"{escape(job.name)}: {step}", done, total)
 
+        settings = budget(settings, max_objects, max_vertices, max_mb)
         results = run(
             inputs, out, configure(config, settings, mpp_override), executor=executor,
             workers=workers, nested=nested, overwrite=overwrite, dry_run=dry_run, progress=report,
@@ -134,6 +142,9 @@ def export(
     settings: Settings = None,
     executor: Executor = "threads",
     workers: Workers = None,
+    max_objects: MaxObjects = None,
+    max_vertices: MaxVertices = None,
+    max_mb: MaxMb = None,
 ) -> None:
     """Outline a store's regions and write them, or its rasters, for other tools."""
     from wsiseg.compute import open_executor
@@ -143,7 +154,11 @@ def export(
 
     with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
         kind = kind or infer_format(out)
-        settled = configure(config, settings, None)
+        settled = configure(config, budget(settings, max_objects, max_vertices, max_mb), None)
         outline = partial(outline_regions, store, settled, pool, bars)
-        export_slide(SlideStore(store), outline, out, kind, settled.export, workers)
-    say(str(out))
+        written, notes = export_slide(
+            SlideStore(store), outline, out, kind, settled.export, workers
+        )
+    for note in notes:
+        say(f"{out.name}: {note}")
+    say(str(written))

@@ -13,7 +13,7 @@ from wsiseg.export.masks import export_masks, export_png
 from wsiseg.export.ome import export_ome_tiff
 from wsiseg.export.parquet import export_parquet
 from wsiseg.geometry import Size
-from wsiseg.qupath import write_geojson
+from wsiseg.qupath import export_geojson
 from wsiseg.store import SlideStore
 
 __all__ = ["export_formats", "export_slide", "infer_format"]
@@ -59,19 +59,20 @@ def export_slide(
     kind: ExportFormat,
     config: ExportConfig,
     workers: int | None = None,
-) -> Path:
+) -> tuple[Path, tuple[str, ...]]:
     """Write one slide in one format to `path`: a folder for `masks` and `coco`, else a file.
 
     `outline` gives the slide's regions; it is called only for a format that is made of them.
 
     Returns
     -------
-    `path`.
+    Where it was written: `path`, unless GeoJSON is too large for it; and what is to be said of it.
     """
     size = Size(store.grid.width, store.grid.height)
     match kind:
         case "geojson":
-            write_geojson(outline(), path)
+            written = export_geojson(outline(), path, config)
+            return written.path, written.notes
         case "ome-tiff":
             export_ome_tiff(store, path, compression=config.tiff_compression, workers=workers)
         case "parquet":
@@ -85,7 +86,7 @@ def export_slide(
                 store, outline(), path, tile=config.coco_tile, images=config.coco_images,
                 workers=workers,
             )  # fmt: skip
-    return Path(path)
+    return Path(path), ()
 
 
 def export_formats(
@@ -101,7 +102,9 @@ def export_formats(
     `name` is the slide's name within the run. Returns the files and folders written.
     """
     return [
-        export_slide(store, lambda: annotations, root / place.format(name), kind, config, workers)
+        export_slide(store, lambda: annotations, root / place.format(name), kind, config, workers)[
+            0
+        ]
         for kind, place in _PLACES.items()
         if kind in config.formats
     ]

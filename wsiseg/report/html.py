@@ -172,6 +172,7 @@ def _render_links(root: Path, name: str) -> str:
             (f"png/{name}.png", "classes as PNG"),
             (f"masks/{name}", "masks"),
             (f"coco/{name}", "COCO"),
+            (f"geojson/{name}.parts", "polygons (parts)"),
             (f"tissue/{name}.geojson", "tissue outline"),
         )
         if (root / file).exists()
