@@ -73,7 +73,7 @@ def tile_slide(
         store.erase_image(block)
         store.mark_done("tile", block, digest)
     work = partial(
-        _tile_block, slide_path=Path(slide_path), store_path=store.path, config=config.slide,
+        _tile_block, slide_path=Path(slide_path), store_path=store.location, config=config.slide,
         squares=squares, digest=digest,
     )  # fmt: skip
     run_blocks(executor, work, busy, grid.n_blocks, "tile", progress)

@@ -89,10 +89,10 @@ def test_any_box_of_the_image_is_read_back(
 
 
 def test_coarser_levels_are_means_of_the_finer(tmp_path: Path) -> None:
-    grid = TileGrid(700, 1100, 64, 64, 256)
+    grid = TileGrid(900, 2100, 64, 64, 256)
     store = SlideStore.create(tmp_path / "a.zarr", grid, 0.5, SLIDE)
     assert store.image_factors == (1, 4, 16)
-    image = noise((700, 1100, 3))
+    image = noise((900, 2100, 3))
     for block in range(grid.n_blocks):
         box = grid.block_box(block)
         store.write_image(block, image[box.slices()])
@@ -248,7 +248,11 @@ def test_cams_of_the_same_shape_stay_and_of_another_go(store: SlideStore) -> Non
     store.create_cams(renamed, 7, 7)
     assert store.count_tiles() == 16
     assert store.cam_palette == renamed
+    store.mark_done("predict", 0, DIGEST)
+    store.create_cams(renamed, 7, 7)
+    assert store.is_done("predict", 0, DIGEST)
     store.create_cams(renamed, 8, 7)
+    assert not store.is_done("predict", 0, DIGEST)
     assert store.count_tiles() == 0
     assert store.cam_size == (8, 7)
 
@@ -302,7 +306,9 @@ def test_labels_of_another_palette_are_laid_out_anew(store: SlideStore) -> None:
     store.create_labels(BCSS)
     assert (store.read_labels(Box(0, 0, 128, 128)) == 1).all()
     other = Palette(("Tumor",), ((1, 2, 3),))
+    store.mark_done("stitch", 0, DIGEST)
     store.create_labels(other)
+    assert not store.is_done("stitch", 0, DIGEST)
     assert store.palette == other == SlideStore(store.path).palette
     assert (store.read_labels(GRID.box) == BACKGROUND).all()
 
@@ -360,6 +366,12 @@ def test_a_block_that_is_written_again_is_not_done(store: SlideStore) -> None:
 def test_cleared_marks_leave_the_pixels(store: SlideStore) -> None:
     pixels = noise((128, 128, 3))
     store.write_image(0, pixels)
+    store.mark_done("tile", 0, DIGEST)
+    store.mark_done("predict", 0, DIGEST)
+    store.clear_marks("tile")
+    store.clear_marks("tile")
+    assert store.is_done("predict", 0, DIGEST)
+    assert not store.is_done("tile", 0, DIGEST)
     store.mark_done("tile", 0, DIGEST)
     store.clear_marks()
     store.clear_marks()

@@ -38,11 +38,14 @@ class SlideStore:
         If a URL needs obstore.
     """
 
-    path: str | Path
-    """Where it lies: a `Path`, or a URL as text."""
+    location: str | Path
+    """Where it lies, and how it is opened again: a `Path`, or a URL as text."""
+    path: Path
+    """The same for a folder; of a URL, what follows the scheme, for its name and messages."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = path if is_url(path) else Path(path)
+        self.location = path if is_url(path) else Path(path)
+        self.path = Path(str(path).partition("://")[2]) if is_url(path) else Path(path)
         self._files = open_files(path)
         try:
             if not _is_group(self._files):
@@ -61,7 +64,7 @@ class SlideStore:
         self._arrays: dict[str, ShardedArray] = {}
 
     def __reduce__(self) -> tuple[type[SlideStore], tuple[str | Path]]:
-        return SlideStore, (self.path,)
+        return SlideStore, (self.location,)
 
     @classmethod
     def create(
@@ -129,6 +132,14 @@ class SlideStore:
         wanted = bytes.fromhex(digest)
         return [block for block, mark in enumerate(self._marks(step)) if mark != wanted]
 
+    def begin(self, step: str, block: int) -> None:
+        """Forget the mark of a block that is about to be written; what writes a block does so.
+
+        Else a run with other settings that is killed between the writing and the marking would
+        leave its pixels under the old mark.
+        """
+        self._files.delete(_mark_key(step, block))
+
     def mark_done(self, step: str, block: int, digest: str) -> None:
         """Record, last of all, that `step` finished `block`."""
         if not self._has_array(f"done/{step}"):
@@ -148,18 +159,18 @@ class SlideStore:
             return marks[0].hex()
         raise StoreError(f"{self.path}: `wsiseg {step}` did not finish here; run it first")
 
-    def clear_marks(self) -> None:
-        """Forget what was done, so that every step is done again; no pixel is deleted."""
-        if "done" in self._group:
-            del self._group["done"]
+    def clear_marks(self, step: str = "") -> None:
+        """Forget what was done, by one step or by all, so that it is done again.
+
+        No pixel is deleted.
+        """
+        gone = f"done/{step}" if step else "done"
+        if gone in self._group:
+            del self._group[gone]
 
     def _marks(self, step: str) -> list[bytes | None]:
         keys = [_mark_key(step, block) for block in range(self.grid.n_blocks)]
         return self._files.each(self._files.read, keys)
-
-    def _unmark(self, step: str, block: int) -> None:
-        # Killed after it, the block holds half of one setting's data: no old mark may vouch for it.
-        self._files.delete(_mark_key(step, block))
 
     # -- image -------------------------------------------------------------------------------
 
@@ -170,7 +181,7 @@ class SlideStore:
 
     def write_image(self, block: int, pixels: NDArray[np.uint8]) -> None:
         """Write one block's pixels ``(H, W, 3)`` uint8 and coarser levels; white stays absent."""
-        self._unmark("tile", block)
+        self.begin("tile", block)
         place = divmod(block, self.grid.block_cols)
         for level, factor in enumerate(self.image_factors):
             if level:
@@ -179,7 +190,7 @@ class SlideStore:
 
     def erase_image(self, block: int) -> None:
         """Make one block white again, by taking its files away if it has any."""
-        self._unmark("tile", block)
+        self.begin("tile", block)
         for level in range(len(self.image_factors)):
             self._array(f"image/{level}").erase(*divmod(block, self.grid.block_cols))
 
@@ -252,6 +263,7 @@ class SlideStore:
         whole = self._has_array("cams/logits") and self._has_array("cams/classes")
         if whole and self._array("cams/logits").shape == shape:
             return
+        self.clear_marks("predict")  # also of other settings: what they marked is no longer there
         for key in ("cams/logits", "cams/classes"):
             self._arrays.pop(key, None)
         layout.lay_out_cams(cams, self.grid, palette, height, width)
@@ -263,7 +275,7 @@ class SlideStore:
 
         Rows and columns are the block's own tiles; NaN where a tile holds no tissue.
         """
-        self._unmark("predict", block)
+        self.begin("predict", block)
         place = divmod(block, self.grid.block_cols)
         self._array("cams/logits").write(*place, cams)
         self._array("cams/classes").write(*place, logits)
@@ -305,6 +317,7 @@ class SlideStore:
         labels = self._group.require_group("labels")
         if labels.attrs.get("palette") == known:
             return
+        self.clear_marks("stitch")
         labels.attrs["palette"] = {}  # so that half-made arrays are not taken for whole ones
         for key in [key for key in self._arrays if key.startswith("labels/")]:
             del self._arrays[key]
@@ -332,7 +345,7 @@ class SlideStore:
         self, block: int, level: int, labels: NDArray[np.uint8], confidence: NDArray[np.uint8]
     ) -> None:
         """Write one block's labels and confidence ``(H, W)`` at one pyramid level, whole."""
-        self._unmark("stitch", block)
+        self.begin("stitch", block)
         place = divmod(block, self.grid.block_cols)
         self._array(f"labels/classes/{level}").write(*place, labels)
         self._array(f"labels/confidence/{level}").write(*place, confidence)
