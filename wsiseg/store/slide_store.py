@@ -133,7 +133,7 @@ class SlideStore:
         return [block for block, mark in enumerate(self._marks(step)) if mark != wanted]
 
     def begin(self, step: str, block: int) -> None:
-        """Forget the mark of a block that is about to be written; what writes a block does so.
+        """Forget the mark of a block that is about to be written.
 
         Else a run with other settings that is killed between the writing and the marking would
         leave its pixels under the old mark.
@@ -181,7 +181,6 @@ class SlideStore:
 
     def write_image(self, block: int, pixels: NDArray[np.uint8]) -> None:
         """Write one block's pixels ``(H, W, 3)`` uint8 and coarser levels; white stays absent."""
-        self.begin("tile", block)
         place = divmod(block, self.grid.block_cols)
         for level, factor in enumerate(self.image_factors):
             if level:
@@ -190,7 +189,6 @@ class SlideStore:
 
     def erase_image(self, block: int) -> None:
         """Make one block white again, by taking its files away if it has any."""
-        self.begin("tile", block)
         for level in range(len(self.image_factors)):
             self._array(f"image/{level}").erase(*divmod(block, self.grid.block_cols))
 
@@ -275,7 +273,6 @@ class SlideStore:
 
         Rows and columns are the block's own tiles; NaN where a tile holds no tissue.
         """
-        self.begin("predict", block)
         place = divmod(block, self.grid.block_cols)
         self._array("cams/logits").write(*place, cams)
         self._array("cams/classes").write(*place, logits)
@@ -345,7 +342,6 @@ class SlideStore:
         self, block: int, level: int, labels: NDArray[np.uint8], confidence: NDArray[np.uint8]
     ) -> None:
         """Write one block's labels and confidence ``(H, W)`` at one pyramid level, whole."""
-        self.begin("stitch", block)
         place = divmod(block, self.grid.block_cols)
         self._array(f"labels/classes/{level}").write(*place, labels)
         self._array(f"labels/confidence/{level}").write(*place, confidence)
