@@ -41,7 +41,7 @@ def tile_slide(
     Parameters
     ----------
     slide_path, store_path
-        The slide's file, and the ``.zarr`` folder to make or to go on with.
+        The slide's file, and the ``.zarr`` folder, or its URL, to make or to go on with.
     config
         Its `slide`, `tissue`, `tile` and `export` settings are used.
     executor
@@ -63,7 +63,7 @@ def tile_slide(
     """
     with open_slide(slide_path, config.slide) as slide:
         grid, mpp = plan_grid(slide, config.tile)
-        store = SlideStore.create(store_path, grid, mpp, _describe(slide))
+        store = SlideStore.create(store_path, grid, mpp, _describe(slide), config.tile.codec)
         settle_tissue(slide, store, config, tissue)
     digest = tile_digest(store, config)
     squares = _needed_squares(grid, kept_tiles(store, config.tissue))
@@ -73,7 +73,7 @@ def tile_slide(
         store.erase_image(block)
         store.mark_done("tile", block, digest)
     work = partial(
-        _tile_block, slide_path=Path(slide_path), store_path=store.path, config=config.slide,
+        _tile_block, slide_path=Path(slide_path), store_path=store.location, config=config.slide,
         squares=squares, digest=digest,
     )  # fmt: skip
     run_blocks(executor, work, busy, grid.n_blocks, "tile", progress)
@@ -158,7 +158,7 @@ def _tile_block(
     block: int,
     *,
     slide_path: Path,
-    store_path: Path,
+    store_path: str | Path,
     config: SlideConfig,
     squares: NDArray[np.bool_],
     digest: str,

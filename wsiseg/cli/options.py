@@ -42,7 +42,9 @@ Executor = Annotated[
     str, typer.Option(help="serial, threads, processes, dask, or a scheduler's tcp://HOST:PORT.")
 ]
 Workers = Annotated[int | None, typer.Option(help="Workers; the number of cores if not given.")]
-StorePath = Annotated[Path, typer.Argument(help="A slide's .zarr store.")]
+StorePath = Annotated[
+    str, typer.Argument(help="A slide's .zarr store: a folder, or a URL as s3://BUCKET/NAME.zarr.")
+]
 
 
 MaxObjects = Annotated[

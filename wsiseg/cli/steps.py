@@ -71,7 +71,9 @@ def annotate(
 @app.command()
 def tile(
     slide: Annotated[Path, typer.Argument(help="A slide.")],
-    store: Annotated[Path, typer.Option("--out", "-o", help="The .zarr store to write.")],
+    store: Annotated[
+        str, typer.Option("--out", "-o", help="The .zarr store to write: a folder or a URL.")
+    ],
     config: ConfigFile = None,
     settings: Settings = None,
     mpp_override: MppOverride = None,

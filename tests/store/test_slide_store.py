@@ -17,6 +17,8 @@ from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.store import FORMAT, SlideStore
+from wsiseg.store.codecs import CodecName
+from wsiseg.store.shrink import shrink_mean
 
 GRID = TileGrid(300, 420, 32, 32, 128)  # 3 x 4 blocks, the last ones cut
 OVERLAPPING = TileGrid(300, 420, 32, 16, 128)
@@ -84,6 +86,48 @@ def test_any_box_of_the_image_is_read_back(
     np.testing.assert_array_equal(got, window(image, box, 255))
     assert got.flags.c_contiguous
     assert got.dtype == np.uint8
+
+
+def test_coarser_levels_are_means_of_the_finer(tmp_path: Path) -> None:
+    grid = TileGrid(900, 2100, 64, 64, 256)
+    store = SlideStore.create(tmp_path / "a.zarr", grid, 0.5, SLIDE)
+    assert store.image_factors == (1, 4, 16)
+    image = noise((900, 2100, 3))
+    for block in range(grid.n_blocks):
+        box = grid.block_box(block)
+        store.write_image(block, image[box.slices()])
+    for level in (1, 2):
+        image = shrink_mean(image, 4)
+        whole = Box(0, 0, image.shape[1], image.shape[0])
+        np.testing.assert_array_equal(store.read_image(whole, level), image)
+    store.erase_image(0)
+    assert (store.read_image(Box(0, 0, 64, 64), 1) == 255).all()
+    for level in range(3):
+        assert len(files(store, f"image/{level}")) == grid.n_blocks - 1
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4", "none"])
+def test_every_codec_keeps_every_pixel_and_its_store(tmp_path: Path, codec: CodecName) -> None:
+    store = SlideStore.create(tmp_path / "a.zarr", GRID, 0.5, SLIDE, codec)
+    store.write_image(0, noise((128, 128, 3)))
+    store.mark_done("tile", 0, DIGEST)
+    for other in ("zstd", "none"):
+        again = SlideStore.create(store.path, GRID, 0.5, SLIDE, other)
+        assert again.meta["codec"] == codec
+        assert again.is_done("tile", 0, DIGEST)
+        np.testing.assert_array_equal(again.read_image(Box(0, 0, 128, 128)), noise((128, 128, 3)))
+
+
+def test_any_tiles_are_read_as_their_boxes(
+    filled: tuple[SlideStore, NDArray[np.uint8]],
+) -> None:
+    store, image = filled
+    tiles = [(row, col) for row in range(GRID.rows) for col in range(GRID.cols)][::-1] * 2
+    got = store.read_tiles(tiles)
+    assert got.shape == (len(tiles), 32, 32, 3)
+    for tile, pixels in zip(tiles, got, strict=True):
+        np.testing.assert_array_equal(pixels, window(image, GRID.tile_box(*tile), 255))
+    assert store.read_tiles([]).shape == (0, 32, 32, 3)
 
 
 def test_one_file_a_block_and_array(filled: tuple[SlideStore, NDArray[np.uint8]]) -> None:
@@ -204,7 +248,11 @@ def test_cams_of_the_same_shape_stay_and_of_another_go(store: SlideStore) -> Non
     store.create_cams(renamed, 7, 7)
     assert store.count_tiles() == 16
     assert store.cam_palette == renamed
+    store.mark_done("predict", 0, DIGEST)
+    store.create_cams(renamed, 7, 7)
+    assert store.is_done("predict", 0, DIGEST)
     store.create_cams(renamed, 8, 7)
+    assert not store.is_done("predict", 0, DIGEST)
     assert store.count_tiles() == 0
     assert store.cam_size == (8, 7)
 
@@ -258,7 +306,9 @@ def test_labels_of_another_palette_are_laid_out_anew(store: SlideStore) -> None:
     store.create_labels(BCSS)
     assert (store.read_labels(Box(0, 0, 128, 128)) == 1).all()
     other = Palette(("Tumor",), ((1, 2, 3),))
+    store.mark_done("stitch", 0, DIGEST)
     store.create_labels(other)
+    assert not store.is_done("stitch", 0, DIGEST)
     assert store.palette == other == SlideStore(store.path).palette
     assert (store.read_labels(GRID.box) == BACKGROUND).all()
 
@@ -294,9 +344,23 @@ def test_finished_needs_every_block_with_one_digest(store: SlideStore) -> None:
         store.finished("tile")
 
 
+def test_a_block_that_is_begun_again_is_not_done(store: SlideStore) -> None:
+    store.begin("tile", 0)
+    for block in (0, 1):
+        store.mark_done("tile", block, DIGEST)
+    store.begin("tile", 0)
+    assert [store.is_done("tile", block, DIGEST) for block in (0, 1)] == [False, True]
+
+
 def test_cleared_marks_leave_the_pixels(store: SlideStore) -> None:
     pixels = noise((128, 128, 3))
     store.write_image(0, pixels)
+    store.mark_done("tile", 0, DIGEST)
+    store.mark_done("predict", 0, DIGEST)
+    store.clear_marks("tile")
+    store.clear_marks("tile")
+    assert store.is_done("predict", 0, DIGEST)
+    assert not store.is_done("tile", 0, DIGEST)
     store.mark_done("tile", 0, DIGEST)
     store.clear_marks()
     store.clear_marks()
@@ -316,8 +380,9 @@ def test_facts_are_kept(store: SlideStore) -> None:
 
 def test_the_path_is_enough_for_a_worker(store: SlideStore) -> None:
     store.write_image(0, noise((128, 128, 3)))
-    path = pickle.loads(pickle.dumps(store.path))
-    np.testing.assert_array_equal(SlideStore(path).read_image(GRID.box), store.read_image(GRID.box))
+    for known in (SlideStore(pickle.loads(pickle.dumps(store.path))),
+                  pickle.loads(pickle.dumps(store))):  # fmt: skip
+        np.testing.assert_array_equal(known.read_image(GRID.box), store.read_image(GRID.box))
 
 
 def fill(store: SlideStore) -> None:
@@ -428,10 +493,10 @@ def test_image_and_labels_are_ngff_0_5(tmp_path: Path) -> None:
     grid = TileGrid(1500, 2300, 64, 64, 512)
     store = SlideStore.create(tmp_path / "a.zarr", grid, 0.25, SLIDE)
     store.create_labels(BCSS)
-    for name, leading, levels in (
-        ("image", 1, 1),
-        ("labels/classes", 0, 4),
-        ("labels/confidence", 0, 4),
+    for name, leading, factors in (
+        ("", 1, (1, 4, 16)),
+        ("labels/classes", 0, (1, 2, 4, 8)),
+        ("labels/confidence", 0, (1, 2, 4, 8)),
     ):
         meta = ome(store.path / name)
         assert meta["version"] == "0.5"
@@ -439,13 +504,12 @@ def test_image_and_labels_are_ngff_0_5(tmp_path: Path) -> None:
         axes = scales["axes"]
         assert [axis["name"] for axis in axes] == ["c", "y", "x"][1 - leading :]
         assert all(axis["unit"] == "micrometer" for axis in axes[leading:])
-        assert len(scales["datasets"]) == levels
-        for level, dataset in enumerate(scales["datasets"]):
+        for factor, dataset in zip(factors, scales["datasets"], strict=True):
             array = zarr.open_array(str(store.path / name / dataset["path"]), mode="r")
             assert array.ndim == len(axes)
             assert array.metadata.dimension_names == tuple(axis["name"] for axis in axes)
             scale, *rest = dataset["coordinateTransformations"]
-            pixel = 0.25 * 2**level
+            pixel = 0.25 * factor
             assert scale == {"type": "scale", "scale": [1.0] * leading + [pixel] * 2}
             # The first pixel's centre, from the corner of the raster: half a pixel of any level.
             shift = rest[0]["translation"][-1] if rest else 0.0
@@ -454,7 +518,7 @@ def test_image_and_labels_are_ngff_0_5(tmp_path: Path) -> None:
     assert [color["rgba"] for color in label["colors"]] == [[*c, 255] for c in BCSS.colors]
     assert [item["class"] for item in label["properties"]] == list(BCSS.names)
     source = (store.path / "labels/classes" / label["source"]["image"]).resolve()
-    assert source == (store.path / "image").resolve()
+    assert source == store.path.resolve()
     assert ome(store.path / "labels")["labels"] == ["classes", "confidence"]
 
 

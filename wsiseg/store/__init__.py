@@ -1,0 +1,25 @@
+"""The Zarr v3 layout of one slide. All of it is here; nobody else imports zarr.
+
+::
+
+    <slide>.zarr                     group, NGFF image; attrs.wsiseg = format, slide facts, grid
+    ├── image            0..n: (3, H, W) uint8, levels of 1, 4, 16 ...; 255 = no tissue
+    ├── tissue/mask      (h, w) uint8 {0, 1}, coarse raster at the tissue mpp
+    ├── cams
+    │   ├── logits       (rows, cols, K, h, w) float16, NaN = no tile
+    │   └── classes      (rows, cols, K) float32, class logits, NaN = no tile
+    ├── labels           NGFF labels
+    │   ├── classes      0..n: (H, W) uint8, levels of 1, 2, 4 ...; 255 = background
+    │   └── confidence   0..n: (H, W) uint8, 255 = certain
+    └── done/<step>      (blocks, 32) uint8: sha256 of what made the block, written last
+
+Every array but the marks is sharded: one block is one shard, one file, and has one writer, which
+writes it whole. Inside the image's shards a chunk is one tile, its colours interleaved as every
+reader and model has them (the codec `transpose`), so that nothing is shuffled on the way.
+A missing shard or chunk is background.
+"""
+
+from wsiseg.store.layout import FORMAT
+from wsiseg.store.slide_store import SlideStore
+
+__all__ = ["FORMAT", "SlideStore"]

@@ -1,0 +1,243 @@
+"""Where a store's bytes lie: in a folder, or in a bucket behind a URL.
+
+Whole files appear or do not: a folder's are renamed into place, a bucket's are put in one request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from wsiseg.atomic import open_atomic
+from wsiseg.errors import MissingDependencyError, StoreError
+
+__all__ = ["Bucket", "Files", "Folder", "OpenFile", "is_url", "open_files"]
+
+_REQUESTS = 16  # at a time: a bucket answers late, but many at once
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class OpenFile(Protocol):
+    """One file of a store, of which parts are read."""
+
+    def end(self, length: int) -> bytes:
+        """The last `length` bytes."""
+
+    def parts(self, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes]:
+        """The bytes of each range, from its first position to before its second."""
+
+
+class Files(Protocol):
+    """The files below one place, by keys such as ``image/0/zarr.json``."""
+
+    for_zarr: Any
+    """What zarr opens."""
+
+    def read(self, key: str) -> bytes | None:
+        """A whole file, or None if there is none."""
+
+    def open(self, key: str) -> Any:
+        """A context that gives an `OpenFile`, or None if there is none."""
+
+    def write(self, key: str, parts: Iterable[bytes]) -> None:
+        """Put a file of these parts in place, whole or not at all."""
+
+    def delete(self, key: str) -> None:
+        """Take a file away, if it is there."""
+
+    def empty(self) -> bool:
+        """Whether nothing lies here."""
+
+    def each(self, function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
+        """The results of `function` on every item, in order, as many at once as pays here."""
+
+
+def is_url(location: str | Path) -> bool:
+    """Whether a store's location is a URL, not a path."""
+    return isinstance(location, str) and "://" in location
+
+
+def open_files(location: str | Path) -> Files:
+    """The files at a path, or at a URL: ``file://``, ``s3://``, ``gs://``, ``az://``, ``memory://``.
+
+    Raises
+    ------
+    StoreError
+        If the URL cannot be used, or was made a `Path`, which breaks it.
+    MissingDependencyError
+        If it needs obstore, which is not installed.
+    """
+    if not is_url(location):
+        if re.match(r"[a-z0-9]{2,}:[/\\]", str(location)):
+            raise StoreError(f"{location}: is a URL that was made a Path; pass it as text")
+        return Folder(Path(location))
+    url = str(location)
+    if url.startswith("file://"):
+        return Folder(Path(url2pathname(urlsplit(url).path)))
+    return _open_bucket(url)
+
+
+class Folder:
+    """A folder of a file system."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.for_zarr = str(path)
+
+    def read(self, key: str) -> bytes | None:
+        """See `Files.read`."""
+        try:
+            return self.path.joinpath(key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[OpenFile | None]:
+        """See `Files.open`; a file that is replaced meanwhile is read to its end as it was."""
+        try:
+            file = open(f"{self.path}/{key}", "rb", buffering=0)  # noqa: SIM115  # closed below
+        except FileNotFoundError:
+            yield None
+            return
+        with file:
+            yield _LocalFile(file)
+
+    def write(self, key: str, parts: Iterable[bytes]) -> None:
+        """See `Files.write`."""
+        with open_atomic(self.path / key) as file:
+            file.writelines(parts)
+
+    def delete(self, key: str) -> None:
+        """See `Files.delete`."""
+        self.path.joinpath(key).unlink(missing_ok=True)
+
+    def empty(self) -> bool:
+        """See `Files.empty`; an empty folder is nothing, a file is not."""
+        return not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
+
+    def each(self, function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
+        """See `Files.each`."""
+        return [function(item) for item in items]
+
+
+class _LocalFile:
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def end(self, length: int) -> bytes:
+        size = self.file.seek(0, 2)
+        self.file.seek(max(0, size - length))
+        return self.file.read(length)
+
+    def parts(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        found = []
+        for start, stop in ranges:
+            self.file.seek(start)
+            found.append(self.file.read(stop - start))
+        return found
+
+
+class Bucket:
+    """A place in an object store, through obstore; credentials as it finds them.
+
+    Raises `StoreError` for every failure of the service.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            import obstore
+            from zarr.storage import ObjectStore
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"{url}: needs obstore: pip install 'wsiseg[cloud]'"
+            ) from error
+        self.url, self._api = url, obstore
+        with self._translated():
+            opened: Any = obstore.store.from_url(url)  # one of a closed union of stores
+        self._store = opened
+        self.for_zarr: Any = ObjectStore(opened)
+
+    def read(self, key: str) -> bytes | None:
+        """See `Files.read`."""
+        with self._translated():
+            try:
+                return bytes(self._api.get(self._store, key).bytes())
+            except FileNotFoundError:
+                return None
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[OpenFile | None]:
+        """See `Files.open`; looks for the file when its end is read."""
+        yield _RemoteFile(self, key)
+
+    def end(self, key: str, length: int) -> bytes:
+        """The last `length` bytes of a file, empty if there is none."""
+        with self._translated():
+            try:
+                options: Any = {"range": {"suffix": length}}
+                return bytes(self._api.get(self._store, key, options=options).bytes())
+            except FileNotFoundError:
+                return b""
+
+    def parts(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Parts of one file, neighbours in one request."""
+        starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
+        with self._translated():
+            return [
+                bytes(part)
+                for part in self._api.get_ranges(self._store, key, starts=starts, ends=ends)
+            ]
+
+    def write(self, key: str, parts: Iterable[bytes]) -> None:
+        """See `Files.write`."""
+        with self._translated():
+            self._api.put(self._store, key, b"".join(parts))
+
+    def delete(self, key: str) -> None:
+        """See `Files.delete`."""
+        with self._translated(), suppress(FileNotFoundError):
+            self._api.delete(self._store, key)
+
+    def empty(self) -> bool:
+        """See `Files.empty`."""
+        with self._translated():
+            found = self._api.list_with_delimiter(self._store)
+        return not found["objects"] and not found["common_prefixes"]
+
+    def each(self, function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
+        """See `Files.each`."""
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            return list(pool.map(function, items))
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (self._api.exceptions.BaseError, OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise StoreError(f"{self.url}: {reason}") from error
+
+
+class _RemoteFile:
+    def __init__(self, bucket: Bucket, key: str) -> None:
+        self.bucket, self.key = bucket, key
+
+    def end(self, length: int) -> bytes:
+        return self.bucket.end(self.key, length)
+
+    def parts(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        return self.bucket.parts(self.key, ranges)
+
+
+@cache  # one client and its connections for all blocks; and what memory:// holds is kept here
+def _open_bucket(url: str) -> Bucket:
+    return Bucket(url)

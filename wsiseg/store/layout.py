@@ -1,0 +1,204 @@
+"""The groups and arrays of a store, and what they tell other programs (OME-NGFF 0.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import zarr
+import zarr.codecs
+
+from wsiseg.annotations import BACKGROUND, Palette
+from wsiseg.geometry import Box
+from wsiseg.grid import TileGrid
+from wsiseg.store.codecs import CodecName, describe_codec
+
+__all__ = [
+    "FORMAT",
+    "image_factors",
+    "label_factors",
+    "lay_out_cams",
+    "lay_out_labels",
+    "lay_out_marks",
+    "lay_out_store",
+    "lay_out_tissue",
+    "level_box",
+    "palette_of",
+    "plain_palette",
+]
+
+FORMAT = 2
+"""Version of the layout; a digest holds it, so a change of layout redoes the work."""
+
+_GROUPS = ("image", "tissue", "cams", "labels", "done")
+_SPACE: list[dict[str, str]] = [
+    {"name": "y", "type": "space", "unit": "micrometer"},
+    {"name": "x", "type": "space", "unit": "micrometer"},
+]
+_COARSEST = 512  # the coarsest pyramid level is at most this many pixels a side
+_LEAST = 16  # ... of the image, unless a block's share of it would be smaller than this
+_LABEL_CHUNK = 512
+_MASK_CHUNK, _MASK_SHARD = 256, 4096  # most masks are one file; a block needs a corner of it
+
+
+def image_factors(grid: TileGrid) -> tuple[int, ...]:
+    """Down-sampling of each image level: powers of four that divide a block, as scanners do.
+
+    Half of the files and a quarter of the bytes that powers of two would take.
+    """
+    return _factors(grid, 4, _LEAST)
+
+
+def label_factors(grid: TileGrid) -> tuple[int, ...]:
+    """Down-sampling of each label level: powers of two that divide a block."""
+    return _factors(grid, 2, 1)
+
+
+def _factors(grid: TileGrid, step: int, least: int) -> tuple[int, ...]:
+    factors, factor = [1], step
+    longest = max(grid.height, grid.width)
+    while (
+        longest // factors[-1] > _COARSEST
+        and grid.block % factor == 0
+        and grid.block // factor >= least
+    ):
+        factors.append(factor)
+        factor *= step
+    return tuple(factors)
+
+
+def level_box(grid: TileGrid, factor: int) -> Box:
+    """The whole raster in pixels of one pyramid level."""
+    return Box(0, 0, -(-grid.width // factor), -(-grid.height // factor))
+
+
+def lay_out_store(place: Any, grid: TileGrid, meta: dict[str, Any], codec: CodecName) -> None:
+    """Make the group and its image; what an earlier layout left of ours goes.
+
+    `place` is what zarr opens, `meta` the attribute `wsiseg`.
+    """
+    # Ours, but no store yet: killed from here on, it is laid out again, never half believed.
+    unfinished: dict[str, Any] = {"wsiseg": {"format": FORMAT}}
+    group = zarr.open_group(place, mode="a", zarr_format=3, attributes=unfinished)
+    group.attrs.update(unfinished)
+    for name in [key for key in group.group_keys() if key in _GROUPS]:
+        del group[name]
+    image, scales = group.create_group("image"), []
+    for level, factor in enumerate(image_factors(grid)):
+        box, side = level_box(grid, factor), grid.block // factor
+        chunk = _chunk_side(side, grid.tile)
+        _create(
+            image, str(level), (3, box.height, box.width), (3, chunk, chunk), (3, side, side),
+            "uint8", 255, codec, names=("c", "y", "x"), order=(1, 2, 0),
+        )  # fmt: skip
+        scales.append([1.0, meta["mpp"] * factor, meta["mpp"] * factor])
+    axes = [{"name": "c", "type": "channel"}, *_SPACE]
+    name = str(meta["slide"].get("name", "image"))
+    # At the root, where viewers look; they find the labels beside it.
+    group.attrs["ome"] = _multiscales(name, axes, scales, "image/")
+    group.attrs["wsiseg"] = meta
+
+
+def lay_out_tissue(group: zarr.Group, height: int, width: int) -> None:
+    """Make the mask's array anew in the group `tissue`."""
+    _create(
+        group, "mask", (height, width), (_MASK_CHUNK,) * 2, (_MASK_SHARD,) * 2, "uint8", 0, "zstd"
+    )
+
+
+def lay_out_cams(
+    group: zarr.Group, grid: TileGrid, palette: Palette, height: int, width: int
+) -> None:
+    """Make the CAM arrays anew in the group `cams`."""
+    n, nan = grid.tiles_per_block, float("nan")
+    item = (len(palette), height, width)
+    tiles = (grid.rows, grid.cols)
+    _create(group, "logits", (*tiles, *item), (1, n, *item), (n, n, *item), "float16", nan, "zstd")
+    few = (len(palette),)
+    _create(group, "classes", (*tiles, *few), (n, n, *few), (n, n, *few), "float32", nan, "zstd")
+
+
+def lay_out_labels(labels: zarr.Group, grid: TileGrid, palette: Palette, mpp: float) -> None:
+    """Make both pyramids anew in the group `labels`."""
+    for name, fill in (("classes", BACKGROUND), ("confidence", 0)):
+        group, scales = labels.create_group(name, overwrite=True), []
+        for level, factor in enumerate(label_factors(grid)):
+            box, side = level_box(grid, factor), grid.block // factor
+            chunk = _chunk_side(side, _LABEL_CHUNK)
+            _create(
+                group, str(level), (box.height, box.width), (chunk, chunk), (side, side), "uint8",
+                fill, "zstd", names=("y", "x"),
+            )  # fmt: skip
+            scales.append([mpp * factor, mpp * factor])
+        ome = _multiscales(name, _SPACE, scales)
+        ome["image-label"] = _image_label(palette if name == "classes" else None)
+        group.attrs["ome"] = ome
+    labels.attrs["ome"] = {"version": "0.5", "labels": ["classes", "confidence"]}
+
+
+def lay_out_marks(group: zarr.Group, key: str, n_blocks: int) -> None:
+    """Make a step's marks: a chunk, so a file, each, for each has a writer of its own."""
+    group.create_array(key, shape=(n_blocks, 32), dtype="uint8", chunks=(1, 32), compressors=None)
+
+
+def plain_palette(palette: Palette) -> dict[str, Any]:
+    """A palette as JSON."""
+    return {"names": list(palette.names), "colors": [list(color) for color in palette.colors]}
+
+
+def palette_of(plain: Any) -> Palette:
+    """The palette that `plain_palette` wrote."""
+    return Palette(tuple(plain["names"]), tuple(tuple(color) for color in plain["colors"]))
+
+
+def _create(
+    group: zarr.Group,
+    name: str,
+    shape: Sequence[int],
+    chunk: Sequence[int],
+    shard: Sequence[int],
+    dtype: str,
+    fill: float,
+    codec: CodecName,
+    *,
+    names: Sequence[str] | None = None,
+    order: Sequence[int] | None = None,
+) -> None:
+    """Make one sharded array; `order` is the order in which a chunk's axes are stored."""
+    filters = zarr.codecs.TransposeCodec(order=tuple(order)) if order else None
+    group.create_array(
+        name, shape=tuple(shape), dtype=dtype, chunks=tuple(chunk), shards=tuple(shard),
+        fill_value=fill, filters=filters, compressors=describe_codec(codec), overwrite=True,
+        dimension_names=tuple(names) if names else None,
+    )  # fmt: skip
+
+
+def _chunk_side(side: int, most: int) -> int:
+    """The largest divisor of a shard's side that is at most `most`."""
+    return next(length for length in range(min(side, most), 0, -1) if side % length == 0)
+
+
+def _multiscales(
+    name: str, axes: list[dict[str, str]], scales: list[list[float]], folder: str = ""
+) -> dict[str, Any]:
+    """NGFF 0.5 multiscales metadata; `scales` in axis order, one list a level."""
+    finest = scales[0]
+    datasets = []
+    for level, scale in enumerate(scales):
+        # Pixel centres shift as pixels grow: half the difference, so that levels lie on each other.
+        shift = [(s - f) / 2 for s, f in zip(scale, finest, strict=True)]
+        transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+        if any(shift):
+            transforms.append({"type": "translation", "translation": shift})
+        datasets.append({"path": f"{folder}{level}", "coordinateTransformations": transforms})
+    return {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": datasets}]}
+
+
+def _image_label(palette: Palette | None) -> dict[str, Any]:
+    """NGFF's colours and names of labels; confidence has none of its own."""
+    label: dict[str, Any] = {"source": {"image": "../../"}}
+    if palette:
+        colors, names = enumerate(palette.colors), enumerate(palette.names)
+        label["colors"] = [{"label-value": i, "rgba": [*color, 255]} for i, color in colors]
+        label["properties"] = [{"label-value": i, "class": name} for i, name in names]
+    return label

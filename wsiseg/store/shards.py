@@ -1,0 +1,213 @@
+"""Arrays of whole shards, read and written without the detour through zarr's event loop.
+
+A shard is Zarr v3's `sharding_indexed`: packed chunks, then for each its place and length, then a
+checksum of that index. zarr, zarrs and tensorstore read the same values; reading and writing here
+costs little more than the codec does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.errors import StoreError
+from wsiseg.geometry import Box
+from wsiseg.store.codecs import Codec, codec_of
+from wsiseg.store.files import Files, OpenFile
+
+__all__ = ["ShardedArray"]
+
+_ABSENT = 2**64 - 1
+
+
+class _Piece(NamedTuple):
+    """What one chunk gives to one window."""
+
+    chunk: int
+    """Index of the chunk in its shard."""
+    source: tuple[slice, slice]
+    target: NDArray[Any]
+    """View of the window."""
+
+
+class ShardedArray:
+    """One array, seen as rows and columns of pixels or tiles, ``(H, W, ...)``.
+
+    Only rows and columns are cut into chunks; further axes (colours, classes) lie within a chunk.
+    Stored axes may have another order: the image is ``(3, H, W)`` to Zarr.
+
+    Raises
+    ------
+    KeyError
+        If there is no such array.
+    StoreError
+        If it is packed as wsiseg does not.
+    """
+
+    shape: tuple[int, ...]
+    """``(H, W, ...)``."""
+    dtype: np.dtype[Any]
+    fill: float
+    """What is not stored."""
+
+    def __init__(self, files: Files, key: str) -> None:
+        self._files, self._key = files, key
+        data = files.read(f"{key}/zarr.json")
+        if data is None:
+            raise KeyError(key)
+        meta = json.loads(data)
+        sharding = meta["codecs"][0]["configuration"]
+        inner = list(sharding["codecs"])
+        order = list(range(len(meta["shape"])))
+        if inner[0]["name"] == "transpose":
+            order = inner.pop(0)["configuration"]["order"]
+        self._codec: Codec = codec_of(inner[1] if len(inner) > 1 else None)
+        self._axes = order
+        self.shape = tuple(meta["shape"][axis] for axis in order)
+        self._chunk = tuple(sharding["chunk_shape"][axis] for axis in order)
+        shard = [meta["chunk_grid"]["configuration"]["chunk_shape"][axis] for axis in order]
+        self._per_shard = shard[0] // self._chunk[0], shard[1] // self._chunk[1]
+        self.dtype = np.dtype(meta["data_type"])
+        self.fill = float(meta["fill_value"])
+
+    @property
+    def box(self) -> Box:
+        """The whole array."""
+        return Box(0, 0, self.shape[1], self.shape[0])
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """A window ``(box.height, box.width, ...)``; `fill` outside the array."""
+        out = np.empty((box.height, box.width, *self.shape[2:]), self.dtype)
+        self.read_into([(box, out)])
+        return out
+
+    def read_into(self, windows: Iterable[tuple[Box, NDArray[Any]]]) -> None:
+        """Fill each window; each shard that they share is opened once.
+
+        Raises
+        ------
+        StoreError
+            If a shard is damaged.
+        """
+        wanted: dict[tuple[int, int], list[_Piece]] = defaultdict(list)
+        for box, out in windows:
+            for shard, piece in self._cut(box, out):
+                wanted[shard].append(piece)
+        self._files.each(self._read_shard, wanted.items())
+
+    def write(self, row: int, col: int, data: NDArray[Any]) -> None:
+        """Write one shard, ``(h, w, ...)`` from its corner, whole; no file if all of it is fill."""
+        down, right = self._per_shard
+        height, width = self._chunk[:2]
+        index = np.full((down * right, 2), _ABSENT, "<u8")
+        parts: list[bytes] = []
+        end = 0
+        for i in range(down * right):
+            y, x = i // right * height, i % right * width
+            chunk = data[y : y + height, x : x + width]
+            if self._is_fill(chunk):
+                continue
+            parts.append(self._codec.encode(self._whole(chunk)))
+            index[i] = end, len(parts[-1])
+            end += len(parts[-1])
+        if not parts:
+            self._files.delete(self._shard_key(row, col))
+            return
+        parts += [index.tobytes(), _checksum(index.tobytes())]
+        self._files.write(self._shard_key(row, col), parts)
+
+    def write_all(self, data: NDArray[Any]) -> None:
+        """Write every shard; `data` is the whole array."""
+        height, width = (n * c for n, c in zip(self._per_shard, self._chunk[:2], strict=True))
+        for row in range(-(-self.shape[0] // height)):
+            for col in range(-(-self.shape[1] // width)):
+                y, x = row * height, col * width
+                self.write(row, col, data[y : y + height, x : x + width])
+
+    def erase(self, row: int, col: int) -> None:
+        """Make one shard `fill` again, by taking its file away if it has one."""
+        self._files.delete(self._shard_key(row, col))
+
+    def _shard_key(self, row: int, col: int) -> str:
+        place = [0] * len(self._axes)
+        place[self._axes[0]], place[self._axes[1]] = row, col
+        return f"{self._key}/c/{'/'.join(map(str, place))}"
+
+    def _is_fill(self, chunk: NDArray[Any]) -> bool:
+        if np.isnan(self.fill):
+            return bool(np.isnan(chunk).all())
+        # Most chunks differ in their first value already.
+        return not chunk.size or (chunk.flat[0] == self.fill and bool((chunk == self.fill).all()))
+
+    def _whole(self, chunk: NDArray[Any]) -> NDArray[Any]:
+        """`chunk` in one piece of memory, made full where the array's edge cut it."""
+        if chunk.shape == self._chunk:
+            return np.ascontiguousarray(chunk, self.dtype)
+        full = np.full(self._chunk, self.fill, self.dtype)
+        full[: chunk.shape[0], : chunk.shape[1]] = chunk
+        return full
+
+    def _cut(self, box: Box, out: NDArray[Any]) -> Iterator[tuple[tuple[int, int], _Piece]]:
+        """The chunks under a window, each with its shard; what lies outside is filled."""
+        inside = box.intersect(self.box)
+        if inside != box:
+            out[...] = self.fill
+        if inside.empty:
+            return
+        down, right = self._per_shard
+        height, width = self._chunk[:2]
+        for row in range(inside.y // height, -(-inside.bottom // height)):
+            for col in range(inside.x // width, -(-inside.right // width)):
+                square = Box(col * width, row * height, width, height)
+                common = square.intersect(inside)
+                chunk = row % down * right + col % right
+                piece = _Piece(chunk, common.slices(square), out[common.slices(box)])
+                yield (row // down, col // right), piece
+
+    def _read_shard(self, wanted: tuple[tuple[int, int], list[_Piece]]) -> None:
+        (row, col), pieces = wanted
+        key = self._shard_key(row, col)
+        with self._files.open(key) as file:
+            index = self._read_index(file, key)
+            stored = [piece for piece in pieces if index[piece.chunk][0] != _ABSENT]
+            for piece in pieces:
+                if index[piece.chunk][0] == _ABSENT:
+                    piece.target[...] = self.fill
+            if not stored:
+                return
+            places = [index[piece.chunk] for piece in stored]
+            parts = file.parts([(start, start + length) for start, length in places])
+        scratch = np.empty(self._chunk, self.dtype)
+        for piece, data in zip(stored, parts, strict=True):
+            self._unpack(piece, data, scratch, key)
+
+    def _read_index(self, file: OpenFile | None, key: str) -> list[tuple[int, int]]:
+        """Place and length of each chunk."""
+        count = self._per_shard[0] * self._per_shard[1]
+        data = file.end(16 * count + 4) if file else b""
+        if not data:
+            return [(_ABSENT, _ABSENT)] * count
+        if len(data) != 16 * count + 4 or _checksum(data[:-4]) != data[-4:]:
+            raise StoreError(f"{key}: is damaged (its index does not fit its checksum); redo it")
+        pairs = np.frombuffer(data[:-4], "<u8").reshape(-1, 2)
+        return [(start, length) for start, length in pairs.tolist()]
+
+    def _unpack(self, piece: _Piece, data: bytes, scratch: NDArray[Any], key: str) -> None:
+        target = piece.target
+        straight = target.shape == self._chunk and target.flags.c_contiguous
+        try:
+            self._codec.decode(data, target if straight else scratch)
+        except (RuntimeError, ValueError) as error:
+            raise StoreError(f"{key}: is damaged ({error}); redo it") from error
+        if not straight:
+            target[...] = scratch[piece.source]
+
+
+def _checksum(data: bytes) -> bytes:
+    return int(google_crc32c.value(data)).to_bytes(4, "little")

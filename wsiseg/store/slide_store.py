@@ -1,0 +1,399 @@
+"""SlideStore: one slide's pixels, mask, CAMs, labels and marks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from wsiseg.annotations import Palette
+from wsiseg.errors import StoreError
+from wsiseg.geometry import Box
+from wsiseg.grid import TileGrid
+from wsiseg.store import layout
+from wsiseg.store.codecs import CodecName
+from wsiseg.store.files import Files, is_url, open_files
+from wsiseg.store.layout import FORMAT
+from wsiseg.store.shards import ShardedArray
+from wsiseg.store.shrink import shrink_mean
+
+__all__ = ["SlideStore"]
+
+
+class SlideStore:
+    """One slide's Zarr group, opened for reading and writing.
+
+    It lies in a folder, or in a bucket: ``s3://``, ``gs://``, ``az://`` or ``memory://`` with the
+    extra `cloud`. Cheap to open and picklable by its location: workers open their own.
+
+    Raises
+    ------
+    StoreError
+        If the location holds something that wsiseg did not write, or another format version.
+    MissingDependencyError
+        If a URL needs obstore.
+    """
+
+    location: str | Path
+    """Where it lies, and how it is opened again: a `Path`, or a URL as text."""
+    path: Path
+    """The same for a folder; of a URL, what follows the scheme, for its name and messages."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.location = path if is_url(path) else Path(path)
+        self.path = Path(str(path).partition("://")[2]) if is_url(path) else Path(path)
+        self._files = open_files(path)
+        try:
+            if not _is_group(self._files):
+                raise FileNotFoundError
+            self._group = zarr.open_group(self._files.for_zarr, mode="r+", zarr_format=3)
+            self.meta: dict[str, Any] = dict(self._group.attrs["wsiseg"])  # type: ignore[arg-type]  # JSON
+            known = self.meta["format"]
+            self.grid = TileGrid(**self.meta["grid"])
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise StoreError(f"{path}: is not a wsiseg store; run `wsiseg tile` first") from error
+        if known != FORMAT:
+            raise StoreError(
+                f"{path}: has format {known}, this wsiseg reads {FORMAT}; "
+                f"tile the slide again, or use the wsiseg that wrote it"
+            )
+        self._arrays: dict[str, ShardedArray] = {}
+
+    def __reduce__(self) -> tuple[type[SlideStore], tuple[str | Path]]:
+        return SlideStore, (self.location,)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        grid: TileGrid,
+        mpp: float,
+        slide: dict[str, Any],
+        codec: CodecName = "zstd",
+    ) -> SlideStore:
+        """Make the store, or open it if it was made from the same slide and grid.
+
+        `slide` is plain JSON: name, path, identity, size, mpp, bounds. The slide may have moved;
+        its new path is noted. `codec` packs the image of a new store: its pixels, and so what is
+        made of them, are the same with each, so a store that is there keeps its own. A store of
+        another grid, mpp or slide keeps its place, but its arrays are laid out anew and every mark
+        is cleared.
+
+        Raises
+        ------
+        StoreError
+            If the location holds something that wsiseg did not write.
+        """
+        meta: dict[str, Any] = {
+            "format": FORMAT,
+            "mpp": mpp,
+            "slide": slide,
+            "grid": {name: getattr(grid, name) for name in grid.__dataclass_fields__},
+            "codec": codec,
+        }
+        try:
+            existing = cls(path)
+        except StoreError:
+            if not _is_free(open_files(path)):
+                raise StoreError(
+                    f"{path}: holds something that wsiseg did not write; choose another path"
+                ) from None
+        else:
+            if _same_pixels(existing.meta, meta):
+                meta["codec"] = existing.meta["codec"]
+                if existing.meta != meta:
+                    existing._group.attrs["wsiseg"] = existing.meta = meta
+                return existing
+        layout.lay_out_store(open_files(path).for_zarr, grid, meta, codec)
+        return cls(path)
+
+    @property
+    def mpp(self) -> float:
+        """Working µm/px."""
+        return float(self.meta["mpp"])
+
+    @property
+    def slide(self) -> dict[str, Any]:
+        """Facts about the slide, as given to `create`."""
+        return dict(self.meta["slide"])
+
+    # -- marks -------------------------------------------------------------------------------
+
+    def is_done(self, step: str, block: int, digest: str) -> bool:
+        """Whether `step` finished `block` with exactly this digest."""
+        return self._files.read(_mark_key(step, block)) == bytes.fromhex(digest)
+
+    def pending(self, step: str, digest: str) -> list[int]:
+        """Blocks that `step` has still to do, in order."""
+        wanted = bytes.fromhex(digest)
+        return [block for block, mark in enumerate(self._marks(step)) if mark != wanted]
+
+    def begin(self, step: str, block: int) -> None:
+        """Forget the mark of a block that is about to be written.
+
+        Else a run with other settings that is killed between the writing and the marking would
+        leave its pixels under the old mark.
+        """
+        self._files.delete(_mark_key(step, block))
+
+    def mark_done(self, step: str, block: int, digest: str) -> None:
+        """Record, last of all, that `step` finished `block`."""
+        if not self._has_array(f"done/{step}"):
+            layout.lay_out_marks(self._group, f"done/{step}", self.grid.n_blocks)
+        self._files.write(_mark_key(step, block), [bytes.fromhex(digest)])
+
+    def finished(self, step: str) -> str:
+        """The digest with which `step` finished every block.
+
+        Raises
+        ------
+        StoreError
+            If blocks are missing, or were made with different settings.
+        """
+        marks = self._marks(step) if self._has_array(f"done/{step}") else [None]
+        if marks[0] and marks.count(marks[0]) == len(marks):
+            return marks[0].hex()
+        raise StoreError(f"{self.path}: `wsiseg {step}` did not finish here; run it first")
+
+    def clear_marks(self, step: str = "") -> None:
+        """Forget what was done, by one step or by all, so that it is done again.
+
+        No pixel is deleted.
+        """
+        gone = f"done/{step}" if step else "done"
+        if gone in self._group:
+            del self._group[gone]
+
+    def _marks(self, step: str) -> list[bytes | None]:
+        keys = [_mark_key(step, block) for block in range(self.grid.n_blocks)]
+        return self._files.each(self._files.read, keys)
+
+    # -- image -------------------------------------------------------------------------------
+
+    @property
+    def image_factors(self) -> tuple[int, ...]:
+        """Down-sampling of each image level: powers of four that divide a block."""
+        return layout.image_factors(self.grid)
+
+    def write_image(self, block: int, pixels: NDArray[np.uint8]) -> None:
+        """Write one block's pixels ``(H, W, 3)`` uint8 and coarser levels; white stays absent."""
+        place = divmod(block, self.grid.block_cols)
+        for level, factor in enumerate(self.image_factors):
+            if level:
+                pixels = shrink_mean(pixels, factor // self.image_factors[level - 1])
+            self._array(f"image/{level}").write(*place, pixels)
+
+    def erase_image(self, block: int) -> None:
+        """Make one block white again, by taking its files away if it has any."""
+        for level in range(len(self.image_factors)):
+            self._array(f"image/{level}").erase(*divmod(block, self.grid.block_cols))
+
+    def read_image(self, box: Box, level: int = 0) -> NDArray[np.uint8]:
+        """Pixels ``(H, W, 3)`` uint8 of a box of that level.
+
+        White outside the raster and where no tissue is.
+        """
+        return self._array(f"image/{level}").read(box)
+
+    def read_tiles(self, tiles: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
+        """Pixels ``(N, tile, tile, 3)`` uint8 of any tiles ``(row, col)``, as for training."""
+        side = self.grid.tile
+        out = np.empty((len(tiles), side, side, 3), np.uint8)
+        boxes = [self.grid.tile_box(row, col) for row, col in tiles]
+        self._array("image/0").read_into(zip(boxes, out, strict=True))
+        return out
+
+    # -- tissue ------------------------------------------------------------------------------
+
+    def write_tissue(self, mask: NDArray[np.bool_], mpp: float, digest: str) -> None:
+        """Keep the tissue mask ``(h, w)`` bool at `mpp`, and the digest of what made it."""
+        group = self._group.require_group("tissue")
+        group.attrs["digest"] = ""  # so that a half-written mask is not taken for a whole one
+        self._arrays.pop("tissue/mask", None)
+        layout.lay_out_tissue(group, *mask.shape)
+        self._array("tissue/mask").write_all(mask.astype(np.uint8))
+        group.attrs.update({"mpp": mpp, "digest": digest})
+
+    @property
+    def tissue_digest(self) -> str:
+        """The digest that `write_tissue` was given; empty if there is no whole mask."""
+        return str(self._group["tissue"].attrs["digest"]) if "tissue" in self._group else ""
+
+    @property
+    def tissue_mpp(self) -> float:
+        """µm/px of the tissue mask; raises `StoreError` if none was stored yet."""
+        self._check_tissue()
+        return float(self._group["tissue"].attrs["mpp"])  # type: ignore[arg-type]  # JSON number
+
+    def read_tissue(self, box: Box | None = None) -> tuple[NDArray[np.bool_], float, str]:
+        """The tissue mask ``(h, w)`` bool, its µm/px and its digest.
+
+        With a `box` in mask pixels only that window is read; False outside the mask.
+
+        Raises
+        ------
+        StoreError
+            If no mask was stored yet.
+        """
+        self._check_tissue()
+        array = self._array("tissue/mask")
+        mask = array.read(array.box if box is None else box).astype(bool)
+        return mask, self.tissue_mpp, self.tissue_digest
+
+    def _check_tissue(self) -> None:
+        if not self.tissue_digest:
+            raise StoreError(f"{self.path}: holds no tissue mask; run `wsiseg tile` first")
+
+    # -- CAMs --------------------------------------------------------------------------------
+
+    def create_cams(self, palette: Palette, height: int, width: int) -> None:
+        """Make the CAM arrays for the palette's K classes and maps of ``height x width``.
+
+        Arrays that are there already stay as they are if they have this shape.
+        """
+        shape = (self.grid.rows, self.grid.cols, len(palette), height, width)
+        cams = self._group.require_group("cams")
+        cams.attrs["palette"] = layout.plain_palette(palette)
+        whole = self._has_array("cams/logits") and self._has_array("cams/classes")
+        if whole and self._array("cams/logits").shape == shape:
+            return
+        self.clear_marks("predict")  # also of other settings: what they marked is no longer there
+        for key in ("cams/logits", "cams/classes"):
+            self._arrays.pop(key, None)
+        layout.lay_out_cams(cams, self.grid, palette, height, width)
+
+    def write_cams(
+        self, block: int, cams: NDArray[np.float16], logits: NDArray[np.float32]
+    ) -> None:
+        """Write one block's CAMs ``(rows, cols, K, h, w)`` and class logits ``(rows, cols, K)``.
+
+        Rows and columns are the block's own tiles; NaN where a tile holds no tissue.
+        """
+        place = divmod(block, self.grid.block_cols)
+        self._array("cams/logits").write(*place, cams)
+        self._array("cams/classes").write(*place, logits)
+
+    def read_cams(
+        self, rows: slice, cols: slice
+    ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+        """CAMs ``(rows, cols, K, h, w)`` float16 and class logits ``(rows, cols, K)`` float32."""
+        self._check_cams()
+        box = Box(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
+        return self._array("cams/logits").read(box), self._array("cams/classes").read(box)
+
+    @property
+    def cam_palette(self) -> Palette:
+        """Names and colours of the CAMs' classes, from the model that made them."""
+        self._check_cams()
+        return layout.palette_of(self._group["cams"].attrs["palette"])
+
+    @property
+    def cam_size(self) -> tuple[int, int]:
+        """Height and width of a tile's CAM in cells."""
+        height, width = self._array("cams/logits").shape[3:]
+        return height, width
+
+    def count_tiles(self) -> int:
+        """Number of tiles that the model saw."""
+        classes = self._array("cams/classes")
+        return int(np.isfinite(classes.read(classes.box)[..., 0]).sum())
+
+    def _check_cams(self) -> None:
+        if not self._has_array("cams/logits"):
+            raise StoreError(f"{self.path}: holds no CAMs; run `wsiseg predict` first")
+
+    # -- labels ------------------------------------------------------------------------------
+
+    def create_labels(self, palette: Palette) -> None:
+        """Make the label and confidence pyramids, unless they are there with this palette."""
+        known = layout.plain_palette(palette)
+        labels = self._group.require_group("labels")
+        if labels.attrs.get("palette") == known:
+            return
+        self.clear_marks("stitch")
+        labels.attrs["palette"] = {}  # so that half-made arrays are not taken for whole ones
+        for key in [key for key in self._arrays if key.startswith("labels/")]:
+            del self._arrays[key]
+        layout.lay_out_labels(labels, self.grid, palette, self.mpp)
+        labels.attrs["palette"] = known
+
+    @property
+    def palette(self) -> Palette:
+        """The palette that the labels were made with."""
+        known = self._group["labels"].attrs.get("palette") if "labels" in self._group else None
+        if not known:
+            raise StoreError(f"{self.path}: holds no labels; run `wsiseg stitch` first")
+        return layout.palette_of(known)
+
+    @property
+    def pyramid_factors(self) -> tuple[int, ...]:
+        """Down-sampling of each label level: powers of two that divide a block."""
+        return layout.label_factors(self.grid)
+
+    def level_box(self, level: int) -> Box:
+        """The whole raster in pixels of one label level."""
+        return layout.level_box(self.grid, self.pyramid_factors[level])
+
+    def write_labels(
+        self, block: int, level: int, labels: NDArray[np.uint8], confidence: NDArray[np.uint8]
+    ) -> None:
+        """Write one block's labels and confidence ``(H, W)`` at one pyramid level, whole."""
+        place = divmod(block, self.grid.block_cols)
+        self._array(f"labels/classes/{level}").write(*place, labels)
+        self._array(f"labels/confidence/{level}").write(*place, confidence)
+
+    def read_labels(self, box: Box, level: int = 0) -> NDArray[np.uint8]:
+        """Labels ``(H, W)`` uint8 of a box of that level; background outside the raster."""
+        return self._array(f"labels/classes/{level}").read(box)
+
+    def read_confidence(self, box: Box, level: int = 0) -> NDArray[np.uint8]:
+        """Confidence ``(H, W)`` uint8 of a box of that level; 0 outside the raster."""
+        return self._array(f"labels/confidence/{level}").read(box)
+
+    # -- inner -------------------------------------------------------------------------------
+
+    def _array(self, key: str) -> ShardedArray:
+        if key not in self._arrays:
+            try:
+                self._arrays[key] = ShardedArray(self._files, key)
+            except KeyError as error:
+                raise StoreError(
+                    f"{self.path}: holds no {key}; run the step that makes it"
+                ) from error
+        return self._arrays[key]
+
+    def _has_array(self, key: str) -> bool:
+        return key in self._arrays or self._files.read(f"{key}/zarr.json") is not None
+
+
+def _mark_key(step: str, block: int) -> str:
+    return f"done/{step}/c/{block}/0"
+
+
+def _is_free(files: Files) -> bool:
+    """Whether a store may be laid out here: nothing, an empty folder, or what we began."""
+    if not _is_group(files):
+        return files.empty()
+    try:
+        return "wsiseg" in zarr.open_group(files.for_zarr, mode="r", zarr_format=3).attrs
+    except ValueError:
+        return False
+
+
+def _is_group(files: Files) -> bool:
+    """Whether there is something to open; zarr would make the folder in order to look."""
+    return files.read("zarr.json") is not None
+
+
+def _same_pixels(known: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether two stores' facts describe the same raster of the same slide, wherever it lies."""
+    whole = [{key: meta[key] for key in ("format", "mpp", "grid")} for meta in (known, wanted)]
+    slide = [
+        {key: value for key, value in meta["slide"].items() if key not in ("path", "mpp_source")}
+        for meta in (known, wanted)
+    ]
+    return whole[0] == whole[1] and slide[0] == slide[1]
