@@ -25,7 +25,7 @@ SLIDES = Path(__file__).resolve().parents[2] / "shared" / "data" / "slides"
 CMU = "CMU-1-Small-Region.svs"
 TCGA = "tcga-cr-7395-01a-01-ts1.svs"
 HE2 = "lung_scc_HE2.svs"
-READERS = ("openslide", "tiffslide")
+READERS = ("direct", "openslide", "tiffslide")
 
 Image = NDArray[np.uint8]
 
@@ -92,11 +92,12 @@ def test_box_whole_equals_box_in_parts(factor: float, box: Box, cut: tuple[int, 
 
 
 @pytest.mark.parametrize("factor", [2.0, 2.37])
-def test_strips_equal_one_read(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+def test_chunks_equal_one_read(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     slide = ArraySlide(noise(200, 90), 0.25)
     box = Box(1, 2, 35, 70)
     whole = slide.read(box, factor * 0.25)
-    monkeypatch.setattr(base, "_STRIP_BYTES", 2000)
+    monkeypatch.setattr(base, "_CHUNK_WIDTH", 16)
+    monkeypatch.setattr(base, "_CHUNK_PIXELS", 200)
     np.testing.assert_array_equal(slide.read(box, factor * 0.25), whole)
 
 
@@ -371,12 +372,13 @@ def test_cmu(reader: str) -> None:
 
 
 @pytest.mark.parametrize("name", [CMU, TCGA, HE2])
-def test_readers_agree(name: str) -> None:
+@pytest.mark.parametrize("reader", ["direct", "tiffslide"])
+def test_readers_agree(name: str, reader: str) -> None:
     path = data(name)
     config = {} if name != TCGA else {"mpp_override": 0.5}
     first, second = (
-        open_slide(path, SlideConfig.model_validate({"reader": reader, **config}))
-        for reader in READERS
+        open_slide(path, SlideConfig.model_validate({"reader": each, **config}))
+        for each in ("openslide", reader)
     )
     with first, second:
         assert (first.size, first.identity) == (second.size, second.identity)

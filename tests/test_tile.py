@@ -135,6 +135,7 @@ def test_facts_about_the_slide_are_kept(slide_path: Path, tmp_path: Path) -> Non
             "mpp_source": slide.mpp_source,
             "bounds": [0, 0, 620, 480],
             "vendor": slide.vendor,
+            "reader": slide.reader,
         }
 
 
@@ -237,6 +238,8 @@ def test_a_moved_slide_is_not_done_again(
         {"tile": {"mpp": 2.0}},
         {"tile": {"stride": 16}},
         {"slide": {"mpp_override": 1.1}},
+        {"slide": {"reader": "tiffslide"}},
+        {"slide": {"scaled_decode": False}},
     ],
     ids=str,
 )

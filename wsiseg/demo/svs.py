@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -15,14 +16,13 @@ from numpy.typing import NDArray
 
 from wsiseg.geometry import Size
 
-__all__ = ["TILE", "write_svs"]
+__all__ = ["TILE", "Coding", "write_svs"]
 
 TILE = 256
 """Side of a tile; a strip is a row of them."""
 
 _SHRINK = 4  # from level to level
 _LEVELS = 3
-_QUALITY = 85
 _VENDOR = "Aperio Image Library v12.0.16"
 _LABEL, _MACRO = 1, 9  # TIFF NewSubfileType, as Aperio sets it
 _THUMBNAIL = 768
@@ -30,8 +30,25 @@ _THUMBNAIL = 768
 Image = NDArray[np.uint8]
 
 
+class Coding(NamedTuple):
+    """How tiles are stored."""
+
+    tile: int = TILE
+    """Side in pixels."""
+    quality: int = 85
+    """Of the JPEG, 4:2:0."""
+
+
+_CODING = Coding()
+
+
 def write_svs(
-    path: Path, size: Size, strips: Iterable[Image], mpp: float, executor: Executor
+    path: Path,
+    size: Size,
+    strips: Iterable[Image],
+    mpp: float,
+    executor: Executor,
+    coding: Coding = _CODING,
 ) -> None:
     """Write level 0 from `strips` as they come, then the thumbnail, the coarser levels and a label.
 
@@ -42,38 +59,41 @@ def write_svs(
     size
         Level-0 pixels.
     strips
-        ``(256, width, 3)`` uint8 RGB from top to bottom; the last may be lower.
+        ``(coding.tile, width, 3)`` uint8 RGB from top to bottom; the last may be lower.
     mpp
         Level-0 µm/px.
     executor
         Encodes the tiles; the file does not depend on how many it does at a time.
+    coding
+        Size and quality of the tiles.
     """
+    tile, quality = coding
     coarse: list[Image] = []
     head = f"{_VENDOR}\n{size.width}x{size.height} [0,0 {size.width}x{size.height}]"
-    facts = f"AppMag = {10 / mpp:g}|StripeWidth = {TILE}|MPP = {mpp:.4f}"
-    tiles = f"({TILE}x{TILE})"
+    facts = f"AppMag = {10 / mpp:g}|StripeWidth = {tile}|MPP = {mpp:.4f}"
+    tiles = f"({tile}x{tile})"
     with tifffile.TiffWriter(path, bigtiff=size.width * size.height > 2**31) as tiff:
-        encoded = _encode_strips(strips, coarse, executor)
-        _write_level(tiff, size, encoded, f"{head} {tiles} JPEG/RGB Q={_QUALITY}|{facts}")
+        encoded = _encode_strips(strips, coarse, executor, coding)
+        _write_level(tiff, size, encoded, tile, f"{head} {tiles} JPEG/RGB Q={quality}|{facts}")
         levels = _pyramid(np.concatenate(coarse))
         small = _thumbnail(levels)
         shown = f"{small.shape[1]}x{small.shape[0]}"
         _write_flat(tiff, small, f"{head} -> {shown} - |{facts}", 0)
         for level in levels:
             below = Size(level.shape[1], level.shape[0])
-            encoded = _encode_strips(_cut(level), [], executor)
-            text = f"{head} {tiles} -> {below.width}x{below.height} JPEG/RGB Q={_QUALITY}"
-            _write_level(tiff, below, encoded, text)
+            encoded = _encode_strips(_cut(level, tile), [], executor, coding)
+            text = f"{head} {tiles} -> {below.width}x{below.height} JPEG/RGB Q={quality}"
+            _write_level(tiff, below, encoded, tile, text)
         label = np.full((128, 128, 3), 230, np.uint8)
         _write_flat(tiff, label, f"{_VENDOR}\nlabel 128x128", _LABEL)
         _write_flat(tiff, small, f"{_VENDOR}\nmacro {shown}", _MACRO)
 
 
 def _write_level(
-    tiff: tifffile.TiffWriter, size: Size, tiles: Iterator[bytes], description: str
+    tiff: tifffile.TiffWriter, size: Size, tiles: Iterator[bytes], side: int, description: str
 ) -> None:
     tiff.write(
-        tiles, shape=(size.height, size.width, 3), dtype=np.uint8, tile=(TILE, TILE),
+        tiles, shape=(size.height, size.width, 3), dtype=np.uint8, tile=(side, side),
         photometric="ycbcr", subsampling=(2, 2), compression="jpeg", **_tags(description),
     )  # fmt: skip
 
@@ -81,7 +101,7 @@ def _write_level(
 def _write_flat(tiff: tifffile.TiffWriter, image: Image, description: str, kind: int) -> None:
     tiff.write(
         image, photometric="ycbcr", subsampling=(2, 2), compression="jpeg", rowsperstrip=len(image),
-        compressionargs={"level": _QUALITY}, subfiletype=kind, **_tags(description),
+        compressionargs={"level": _CODING.quality}, subfiletype=kind, **_tags(description),
     )  # fmt: skip
 
 
@@ -91,24 +111,25 @@ def _tags(description: str) -> dict[str, Any]:
 
 
 def _encode_strips(
-    strips: Iterable[Image], coarse: list[Image], executor: Executor
+    strips: Iterable[Image], coarse: list[Image], executor: Executor, coding: Coding
 ) -> Iterator[bytes]:
+    encode = partial(_encode, quality=coding.quality)
     for strip in strips:
         coarse.append(_shrink(strip))
-        yield from executor.map(_encode, _tiles(strip))
+        yield from executor.map(encode, _tiles(strip, coding.tile))
 
 
-def _tiles(strip: Image) -> list[Image]:
-    height, width = (-(-side // TILE) * TILE for side in strip.shape[:2])
+def _tiles(strip: Image, tile: int) -> list[Image]:
+    height, width = (-(-side // tile) * tile for side in strip.shape[:2])
     # Tiles past the edge repeat its last pixel: no ringing, few bytes.
     gap = ((0, height - strip.shape[0]), (0, width - strip.shape[1]), (0, 0))
     whole = np.pad(strip, gap, mode="edge")
-    return [np.ascontiguousarray(whole[:, x : x + TILE]) for x in range(0, width, TILE)]
+    return [np.ascontiguousarray(whole[:, x : x + tile]) for x in range(0, width, tile)]
 
 
-def _encode(tile: Image) -> bytes:
+def _encode(tile: Image, quality: int) -> bytes:
     encoded = imagecodecs.jpeg8_encode(
-        tile, level=_QUALITY, colorspace="RGB", outcolorspace="YCBCR", subsampling="420"
+        tile, level=quality, colorspace="RGB", outcolorspace="YCBCR", subsampling="420"
     )
     return bytes(encoded)
 
@@ -134,6 +155,6 @@ def _thumbnail(levels: list[Image]) -> Image:
     return np.ascontiguousarray(levels[-1][::step, ::step])
 
 
-def _cut(level: Image) -> Iterator[Image]:
-    edges = [*range(0, len(level), TILE), len(level)]
+def _cut(level: Image, tile: int) -> Iterator[Image]:
+    edges = [*range(0, len(level), tile), len(level)]
     return (level[top:bottom] for top, bottom in pairwise(edges))

@@ -11,6 +11,7 @@ from wsiseg.config import SlideConfig
 from wsiseg.errors import SlideOpenError
 from wsiseg.slide.array import ArraySlide
 from wsiseg.slide.base import PyramidSlide, Slide
+from wsiseg.slide.direct import DirectReader
 from wsiseg.slide.files import SLIDE_SUFFIXES, find_slides, is_slide
 from wsiseg.slide.mpp import resolve_mpp
 from wsiseg.slide.openslide import OpenSlideReader
@@ -28,7 +29,8 @@ __all__ = [
     "resolve_mpp",
 ]
 
-READERS: dict[str, Callable[[Path, float | None], Slide]] = {
+READERS: dict[str, Callable[[Path, SlideConfig], Slide]] = {
+    "direct": DirectReader,
     "openslide": OpenSlideReader,
     "tiffslide": TiffSlideReader,
 }
@@ -61,17 +63,19 @@ def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> 
     refusals: list[SlideOpenError] = []
     for name in names:
         try:
-            return READERS[name](path, config.mpp_override)
+            return READERS[name](path, config)
         except SlideOpenError as error:
             refusals.append(error)
     raise SlideOpenError(_explain(path, names, refusals)) from refusals[-1]
 
 
 def _explain(path: Path, names: list[str], refusals: list[SlideOpenError]) -> str:
-    said = "; ".join(str(error).removeprefix(f"{path}: ") for error in refusals)
+    # Readers that share a library say the same.
+    said = "; ".join(dict.fromkeys(str(error).removeprefix(f"{path}: ") for error in refusals))
     return f"{path}: not a slide that {' or '.join(names)} can read: {said}"
 
 
 if TYPE_CHECKING:
+    _direct: type[Slide] = DirectReader
     _openslide: type[Slide] = OpenSlideReader
     _tiffslide: type[Slide] = TiffSlideReader

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -19,8 +19,9 @@ from wsiseg.slide.resample import AxisWeights, area_mean, axis_weights
 
 __all__ = ["PyramidSlide", "Slide", "composite_on_white"]
 
-_STRIP_BYTES = 64 * 2**20
-"""Level pixels held at once while a box is read (at least one output row's worth)."""
+_CHUNK_WIDTH = 4096
+_CHUNK_PIXELS = 2**21
+"""Level pixels that are read and averaged at once, few enough for the processor's cache."""
 _LEVEL_SLACK = 1.01
 """A level up to 1 % coarser than asked for still serves: 4.0004 for 4."""
 _NOISE = 1e-6
@@ -102,6 +103,7 @@ class PyramidSlide(ABC):
         self.vendor = vendor
         self.level_sizes = level_sizes
         self.size = level_sizes[0]
+        self.properties = dict(properties)
         self.mpp, self.mpp_source = resolve_mpp(properties, mpp_override, str(path))
         self.bounds = _bounds(properties, self.size)
         self.identity = identity
@@ -114,6 +116,9 @@ class PyramidSlide(ABC):
     @abstractmethod
     def _pixels(self, level: int, box: Box) -> NDArray[np.uint8]:
         """``(height, width, 3)`` uint8 RGB of a non-empty `box` inside `level`, in its pixels."""
+
+    _shrinks: tuple[int, ...] = ()
+    """Factors by which `_source` can decode smaller than stored."""
 
     def __enter__(self) -> Self:
         return self
@@ -165,7 +170,7 @@ class PyramidSlide(ABC):
         whole = self.raster_size(mpp)
         inside = box.intersect(Box(0, 0, *whole))
         if not inside.empty:
-            self._read_strips(inside, scale, out[inside.slices(box)])
+            self._read_inside(inside, scale, out[inside.slices(box)])
         return out
 
     def read_level(self, level: int, box: Box) -> NDArray[np.uint8]:
@@ -178,17 +183,43 @@ class PyramidSlide(ABC):
             out[inside.slices(box)] = self._pixels(level, inside)
         return out
 
-    def _read_strips(self, box: Box, scale: tuple[float, float], out: NDArray[np.uint8]) -> None:
+    def _read_inside(self, box: Box, scale: tuple[float, float], out: NDArray[np.uint8]) -> None:
         level = self._level_for(scale)
         down_x, down_y = self._downsample(level)
-        columns = axis_weights(box.x, box.width, scale[0] / down_x)
-        rows = axis_weights(box.y, box.height, scale[1] / down_y)
-        row_bytes = 3 * (columns.stop - columns.first) * math.ceil(rows.factor)
-        step = max(1, _STRIP_BYTES // row_bytes)
-        for top in range(0, box.height, step):
-            strip = rows.part(top, min(top + step, box.height))
-            source = self.read_level(level, _source_box(strip, columns))
-            out[top : top + step] = area_mean(source, strip, columns)
+        factors = scale[0] / down_x, scale[1] / down_y
+        shrink = max((s for s in self._shrinks if _divides(s, factors)), default=1)
+        if shrink == 1:
+            self._read_chunks(level, box, factors, 1, out)
+            return
+        # What lies across the level's edge is mixed with white, not with the decoder's padding.
+        whole = self.level_sizes[level]
+        inner = Size(whole.width // round(factors[0]), whole.height // round(factors[1]))
+        for part, inside in _split(box, inner):
+            self._read_chunks(level, part, factors, shrink if inside else 1, out[part.slices(box)])
+
+    def _read_chunks(
+        self,
+        level: int,
+        box: Box,
+        factors: tuple[float, float],
+        shrink: int,
+        out: NDArray[np.uint8],
+    ) -> None:
+        columns = axis_weights(box.x, box.width, factors[0] / shrink)
+        rows = axis_weights(box.y, box.height, factors[1] / shrink)
+        width = min(box.width, max(1, int(_CHUNK_WIDTH / columns.factor)))
+        height = max(1, int(_CHUNK_PIXELS / (width * columns.factor * rows.factor)))
+        for left in range(0, box.width, width):
+            across = columns.part(left, min(left + width, box.width))
+            for top in range(0, box.height, height):
+                down = rows.part(top, min(top + height, box.height))
+                source = self._source(level, _source_box(down, across), shrink)
+                out[top : top + height, left : left + width] = area_mean(source, down, across)
+
+    def _source(self, level: int, box: Box, shrink: int) -> NDArray[np.uint8]:
+        """Pixels of `box` of a level `shrink` times smaller; the next call may overwrite them."""
+        assert shrink == 1, "readers that name `_shrinks` do this themselves"
+        return self.read_level(level, box)
 
     def _level_for(self, scale: tuple[float, float]) -> int:
         best, coarsest = 0, 1.0
@@ -217,6 +248,22 @@ def composite_on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     opaque = alpha.astype(np.uint16)
     mixed = rgba[..., :3] * opaque + 255 * (255 - opaque)
     return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def _divides(shrink: int, factors: tuple[float, float]) -> bool:
+    return all(abs(f - round(f)) < _NOISE and round(f) % shrink == 0 for f in factors)
+
+
+def _split(box: Box, inner: Size) -> Iterator[tuple[Box, bool]]:
+    """The part of `box` within `inner` (``True``), and what lies right of it and below."""
+    right = min(max(inner.width, box.x), box.right)
+    bottom = min(max(inner.height, box.y), box.bottom)
+    parts = (
+        (Box(box.x, box.y, right - box.x, bottom - box.y), True),
+        (Box(right, box.y, box.right - right, bottom - box.y), False),
+        (Box(box.x, bottom, box.width, box.bottom - bottom), False),
+    )
+    return ((part, inside) for part, inside in parts if not part.empty)
 
 
 def _source_box(rows: AxisWeights, columns: AxisWeights) -> Box:

@@ -6,13 +6,14 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.errors import SlideOpenError
 
-__all__ = ["SLIDE_SUFFIXES", "LazyImages", "find_slides", "identify_file", "is_slide"]
+__all__ = ["SLIDE_SUFFIXES", "LazyImages", "SharedFile", "find_slides", "identify_file", "is_slide"]
 
 # DICOM is not here: one slide is a folder of .dcm files, and each would count as a slide.
 SLIDE_SUFFIXES = frozenset(
@@ -40,6 +41,45 @@ class LazyImages(Mapping[str, NDArray[np.uint8]]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+class SharedFile:
+    """A file that several threads read from any place at once.
+
+    Raises
+    ------
+    SlideOpenError
+        If it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise SlideOpenError(f"{path}: cannot be read ({error.strerror})") from error
+        self._lock = Lock()
+
+    @property
+    def stamp(self) -> tuple[int, ...]:
+        """Numbers that change when the file is written or replaced."""
+        status = os.fstat(self._file.fileno())
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Bytes ``offset .. offset + count``; `OSError` if the file ends before."""
+        if hasattr(os, "pread"):
+            data = os.pread(self._file.fileno(), count, offset)
+        else:  # Windows
+            with self._lock:
+                self._file.seek(offset)
+                data = self._file.read(count)
+        if len(data) != count:
+            raise OSError(f"the file ends within bytes {offset} to {offset + count}")
+        return data
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
 
 
 def identify_file(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import ArgumentError
@@ -13,9 +12,9 @@ import openslide
 from numpy.typing import NDArray
 
 from wsiseg.errors import SlideOpenError, SlideReadError
-from wsiseg.geometry import Box, Size
-from wsiseg.slide.base import PyramidSlide, composite_on_white
-from wsiseg.slide.files import LazyImages, identify_file
+from wsiseg.geometry import Box
+from wsiseg.slide.base import composite_on_white
+from wsiseg.slide.library import LibrarySlide
 
 __all__ = ["OpenSlideReader"]
 
@@ -23,39 +22,20 @@ _ANCHOR = 256
 """Grid, in level pixels, from whose corners levels of fractional downsample are read."""
 
 
-class OpenSlideReader(PyramidSlide):
-    """A slide that OpenSlide opens.
+class OpenSlideReader(LibrarySlide):
+    """A slide that OpenSlide opens; raises what `LibrarySlide` raises."""
 
-    Raises
-    ------
-    SlideOpenError
-        If OpenSlide does not open the file.
-    MppError
-        If the µm/px are missing or absurd and `mpp_override` is ``None``.
-    """
+    _name = "openslide"
 
-    def __init__(self, path: str | os.PathLike[str], mpp_override: float | None = None) -> None:
-        path = Path(path)
-        self._slide = _open(path)
+    @staticmethod
+    def _open(path: Path) -> tuple[openslide.OpenSlide, dict[str, str]]:
         try:
-            properties = dict(self._slide.properties)
-            super().__init__(
-                path,
-                reader="openslide",
-                vendor=properties.get("openslide.vendor", "unknown"),
-                level_sizes=tuple(Size(*size) for size in self._slide.level_dimensions),
-                properties=properties,
-                mpp_override=mpp_override,
-                identity=identify_file(path),
-                associated=LazyImages(tuple(self._slide.associated_images), self._read_associated),
-            )
-        except BaseException:
-            self._slide.close()
-            raise
-
-    def close(self) -> None:
-        """Release the file."""
-        self._slide.close()
+            slide = openslide.OpenSlide(path)
+        except openslide.OpenSlideUnsupportedFormatError as error:
+            raise SlideOpenError(f"{path}: OpenSlide does not know this format") from error
+        except (openslide.OpenSlideError, ArgumentError, OSError) as error:
+            raise SlideOpenError(f"{path}: OpenSlide cannot open it ({error})") from error
+        return slide, dict(slide.properties)
 
     def _pixels(self, level: int, box: Box) -> NDArray[np.uint8]:
         downsample = self._slide.level_downsamples[level]
@@ -81,15 +61,6 @@ class OpenSlideReader(PyramidSlide):
         with _translate(self.path, f"associated image {name!r}"):
             image = self._slide.associated_images[name]
         return composite_on_white(np.asarray(image.convert("RGBA")))
-
-
-def _open(path: Path) -> openslide.OpenSlide:
-    try:
-        return openslide.OpenSlide(path)
-    except openslide.OpenSlideUnsupportedFormatError as error:
-        raise SlideOpenError(f"{path}: OpenSlide does not know this format") from error
-    except (openslide.OpenSlideError, ArgumentError, OSError) as error:
-        raise SlideOpenError(f"{path}: OpenSlide cannot open it ({error})") from error
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -80,20 +80,101 @@ def area_mean(
     ``(len(rows.start), len(columns.start), 3)`` uint8. For whole factors the sums are whole numbers
     below 2**24, hence exact in float32.
     """
+    source = np.ascontiguousarray(source)
     if rows.factor == 1 and columns.factor == 1:
-        return np.ascontiguousarray(source)
+        return source
     out = np.empty((len(rows.start), len(columns.start), 3), np.uint8)
+    # Which loop runs hangs on the factors alone, so that every box gives the same pixel.
+    if rows.factor == columns.factor in _HALVINGS:
+        _HALVINGS[rows.factor](source, columns.start - columns.first, out)
+        return out
     area = np.float32(rows.factor * columns.factor)
-    _average(
-        np.ascontiguousarray(source), rows.start - rows.first, rows.weight,
-        columns.start - columns.first, columns.weight, area, out,
-    )  # fmt: skip
+    places = rows.start - rows.first, rows.weight, columns.start - columns.first
+    if (
+        rows.weight.shape[1] == columns.weight.shape[1] == 3
+        and min(rows.factor, columns.factor) > 1
+    ):
+        _average_three(source, *places, _spread(columns) / area, out)
+    else:
+        _average(source, *places, columns.weight, area, out)
     return out
+
+
+def _spread(axis: AxisWeights) -> NDArray[np.float32]:
+    """The weights at the first value of each output pixel in a line of RGB: ``(taps, 3 * n)``."""
+    first = axis.start - axis.first
+    spread = np.zeros((axis.weight.shape[1], axis.stop - axis.first, 3), np.float32)
+    spread[:, first] = axis.weight.T[..., None]
+    return spread.reshape(len(spread), -1)
 
 
 def _snap(factor: float) -> float:
     whole = round(factor)
     return float(whole) if whole >= 1 and abs(factor - whole) < _SNAP else factor
+
+
+# The loops below run over neighbours in memory, many at a time; a loop over output pixels, which
+# jumps from one to the next, costs several times as much. So sums are taken at every place of a
+# line, also where no output pixel starts, and `_take` picks those that are wanted.
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _take(line, start, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    for j in range(out.shape[0]):
+        at = 3 * start[j]
+        out[j, 0], out[j, 1], out[j, 2] = line[at], line[at + 1], line[at + 2]
+
+
+def _halving(factor: int) -> Any:
+    """The loop that means squares of `factor` pixels, a power of two, rounding half up."""
+    # A shift that is known when it is compiled is done in 16 bits, any other in 64.
+    area = factor * factor
+    bits, half = np.uint16(area.bit_length() - 1), np.uint16(area // 2)
+
+    @numba.njit(nogil=True, cache=True, error_model="numpy")
+    def halve(source, column_start, out):  # type: ignore[no-untyped-def]  # numba infers the types
+        flat = source.reshape(source.shape[0], source.shape[1] * 3)
+        line = np.zeros(flat.shape[1], np.uint16)  # 16 * 16 * 255 + 128 still fits
+        mean = np.empty(flat.shape[1], np.uint8)
+        for i in range(out.shape[0]):
+            line[:] = 0
+            for k in range(factor):
+                row = flat[i * factor + k]
+                for x in range(line.shape[0]):
+                    line[x] += np.uint16(row[x])
+            for x in range(line.shape[0] - 3 * (factor - 1)):
+                total = half
+                for k in range(factor):
+                    total += line[x + 3 * k]
+                mean[x] = np.uint8(total >> bits)
+            _take(mean, column_start, out[i])
+
+    return halve
+
+
+_HALVINGS = {float(factor): _halving(factor) for factor in (2, 4, 8, 16)}
+"""Whole factors whose sums fit in 16 bits."""
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _average_three(source, row_start, row_weight, column_start, spread, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    """`_average` for three taps; `spread` has the columns' weights, divided by the area."""
+    flat = source.reshape(source.shape[0], source.shape[1] * 3)
+    line = np.zeros(flat.shape[1] + 6, np.float32)
+    mean = np.empty(flat.shape[1], np.uint8)
+    half = np.float32(0.5)
+    left, middle, right = spread[0], spread[1], spread[2]
+    for i in range(out.shape[0]):
+        top, centre, bottom = row_weight[i, 0], row_weight[i, 1], row_weight[i, 2]
+        at = row_start[i]
+        first, second, third = flat[at], flat[at + 1], flat[at + 2]
+        for x in range(mean.shape[0]):
+            upper = top * np.float32(first[x]) + centre * np.float32(second[x])
+            line[x] = upper + bottom * np.float32(third[x])
+        for x in range(mean.shape[0]):
+            total = left[x] * line[x] + middle[x] * line[x + 3] + right[x] * line[x + 6]
+            mean[x] = np.int32(total + half)
+        _take(mean, column_start, out[i])
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,49 +12,39 @@ import tiffslide
 from numpy.typing import NDArray
 
 from wsiseg.errors import SlideOpenError, SlideReadError
-from wsiseg.geometry import Box, Size
-from wsiseg.slide.base import PyramidSlide, composite_on_white
-from wsiseg.slide.files import LazyImages, identify_file
+from wsiseg.geometry import Box
+from wsiseg.slide.base import composite_on_white
+from wsiseg.slide.library import LibrarySlide
 
 __all__ = ["TiffSlideReader"]
 
 
-class TiffSlideReader(PyramidSlide):
+class TiffSlideReader(LibrarySlide):
     """A slide that tiffslide opens: TIFFs of most scanners, generic and single-level ones too.
 
-    Grey images are repeated to RGB. Tiles that the file leaves out come back black.
-
-    Raises
-    ------
-    SlideOpenError
-        If tiffslide does not open the file, cannot decode its first pixel, or the pixels are not
-        8-bit grey, RGB or RGBA.
-    MppError
-        If the µm/px are missing or absurd and `mpp_override` is ``None``.
+    Grey images are repeated to RGB. Tiles that the file leaves out come back black. Raises what
+    `LibrarySlide` raises, and SlideOpenError too if tiffslide cannot decode the first pixel, or the
+    pixels are not 8-bit grey, RGB or RGBA.
     """
 
-    def __init__(self, path: str | os.PathLike[str], mpp_override: float | None = None) -> None:
-        path = Path(path)
-        self._slide, properties = _open(path)
-        try:
-            self._probe(path)
-            super().__init__(
-                path,
-                reader="tiffslide",
-                vendor=properties.get("openslide.vendor", "generic-tiff"),
-                level_sizes=tuple(Size(*size) for size in self._slide.level_dimensions),
-                properties=properties,
-                mpp_override=mpp_override,
-                identity=identify_file(path),
-                associated=LazyImages(tuple(self._slide.associated_images), self._read_associated),
-            )
-        except BaseException:
-            self._slide.close()
-            raise
+    _name = "tiffslide"
 
-    def close(self) -> None:
-        """Release the file."""
-        self._slide.close()
+    @staticmethod
+    def _open(path: Path) -> tuple[tiffslide.TiffSlide, dict[str, str]]:
+        slide = None
+        try:
+            slide = tiffslide.TiffSlide(path)
+            # They are parsed only when asked for.
+            properties = _openslide_names(slide)
+            _probe(slide, path)
+        except BaseException as error:
+            if slide is not None:
+                slide.close()
+            if isinstance(error, SlideOpenError) or not isinstance(error, Exception):
+                raise
+            # tifffile raises whatever a bad file provokes
+            raise SlideOpenError(f"{path}: tiffslide cannot open it ({error})") from error
+        return slide, {"openslide.vendor": "generic-tiff"} | properties
 
     def _pixels(self, level: int, box: Box) -> NDArray[np.uint8]:
         downsample = self._slide.level_downsamples[level]
@@ -66,34 +55,23 @@ class TiffSlideReader(PyramidSlide):
             )
             return _to_rgb(np.asarray(pixels))
 
-    def _probe(self, path: Path) -> None:
-        # tifffile opens files whose compression it cannot decode; better said now than in a worker.
-        try:
-            pixel = np.asarray(self._slide.read_region((0, 0), 0, (1, 1), as_array=True))
-        except Exception as error:  # codecs raise whatever they like
-            raise SlideOpenError(f"{path}: tiffslide cannot decode it ({error})") from error
-        if pixel.dtype != np.uint8 or pixel.shape[2] not in (1, 3, 4):
-            raise SlideOpenError(
-                f"{path}: {pixel.dtype} pixels with {pixel.shape[2]} channels; only 8-bit "
-                "grey, RGB and RGBA can be read"
-            )
-
     def _read_associated(self, name: str) -> NDArray[np.uint8]:
         with _translate(self.path, f"associated image {name!r}"):
             image = self._slide.associated_images[name]
             return composite_on_white(np.asarray(image.convert("RGBA")))
 
 
-def _open(path: Path) -> tuple[tiffslide.TiffSlide, dict[str, str]]:
-    """The slide and its properties under OpenSlide's names; they are parsed only when asked for."""
-    slide = None
+def _probe(slide: tiffslide.TiffSlide, path: Path) -> None:
+    # tifffile opens files whose compression it cannot decode; better said now than in a worker.
     try:
-        slide = tiffslide.TiffSlide(path)
-        return slide, _openslide_names(slide)
-    except Exception as error:  # tifffile raises whatever a bad file provokes
-        if slide is not None:
-            slide.close()
-        raise SlideOpenError(f"{path}: tiffslide cannot open it ({error})") from error
+        pixel = np.asarray(slide.read_region((0, 0), 0, (1, 1), as_array=True))
+    except Exception as error:  # codecs raise whatever they like
+        raise SlideOpenError(f"{path}: tiffslide cannot decode it ({error})") from error
+    if pixel.dtype != np.uint8 or pixel.shape[2] not in (1, 3, 4):
+        raise SlideOpenError(
+            f"{path}: {pixel.dtype} pixels with {pixel.shape[2]} channels; only 8-bit "
+            "grey, RGB and RGBA can be read"
+        )
 
 
 def _openslide_names(slide: tiffslide.TiffSlide) -> dict[str, str]:

@@ -63,7 +63,8 @@ def settle_tissue(
 
 def _digest_detection(slide: Slide, config: Config) -> str:
     how = config.tissue.model_dump(mode="json", exclude={"min_fraction"})
-    facts = [slide.identity, list(slide.mpp), list(_origin(slide, config)), config.slide.reader]
+    reader = [slide.reader, config.slide.scaled_decode]
+    facts = [slide.identity, list(slide.mpp), list(_origin(slide, config)), reader]
     return digest_of("tissue", _VERSION, how, facts)
 
 

@@ -1,0 +1,173 @@
+"""Slides whose compressed tiles are read from the file and decoded here, each of them once.
+
+OpenSlide still says what the slide is: vendor, µm/px, bounds, levels, associated images.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.config import SlideConfig
+from wsiseg.errors import SlideOpenError, SlideReadError
+from wsiseg.geometry import Box
+from wsiseg.slide.base import PyramidSlide
+from wsiseg.slide.files import LazyImages, SharedFile
+from wsiseg.slide.openslide import OpenSlideReader
+from wsiseg.slide.scratch import scratch
+from wsiseg.slide.tiff import SHRINKS, TiledLevel, TileError, find_levels
+
+__all__ = ["DirectReader"]
+
+_VENDORS = frozenset({"aperio", "generic-tiff"})
+"""Whose levels are plain grids of tiles; others overlap, lie scattered, or are padded."""
+_LAYOUTS = 4
+"""Slides whose facts are remembered, so that a worker parses a file once and not once a block."""
+_DEFAULT = SlideConfig()
+_tickets = itertools.count()
+"""One for every reader, so that nobody takes another's tiles."""
+
+
+class DirectReader(PyramidSlide):
+    """An Aperio or generic TIFF with JPEG or JPEG 2000 tiles, decoded without OpenSlide.
+
+    Raises
+    ------
+    SlideOpenError
+        If OpenSlide does not open the file, or its levels are not plain grids of such tiles.
+    MppError
+        If the µm/px are missing or absurd and ``config.mpp_override`` is ``None``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> None:
+        path = Path(path)
+        self._file = SharedFile(path)
+        try:
+            facts = _learn(path, self._file.stamp)
+            super().__init__(
+                path,
+                reader="direct",
+                vendor=facts.vendor,
+                level_sizes=tuple(level.size for level in facts.levels),
+                properties=facts.properties,
+                mpp_override=config.mpp_override,
+                identity=facts.identity,
+                associated=LazyImages(facts.associated, self._read_associated),
+            )
+        except BaseException:
+            self._file.close()
+            raise
+        self._levels = facts.levels
+        self._ticket = next(_tickets)
+        if config.scaled_decode:
+            common = (set(level.shrinks) for level in self._levels)
+            self._shrinks = tuple(sorted(set(SHRINKS).intersection(*common)))
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
+
+    def _pixels(self, level: int, box: Box) -> NDArray[np.uint8]:
+        out = np.empty((box.height, box.width, 3), np.uint8)
+        self._fill(level, box, 1, out)
+        return out
+
+    def _source(self, level: int, box: Box, shrink: int) -> NDArray[np.uint8]:
+        if shrink == 1 and box != box.intersect(Box(0, 0, *self.level_sizes[level])):
+            return super()._source(level, box, shrink)
+        out = scratch.array("source", (box.height, box.width, 3))
+        self._fill(level, box, shrink, out)
+        return out
+
+    def _fill(self, level: int, box: Box, shrink: int, out: NDArray[np.uint8]) -> None:
+        """Pixels of a `box` inside a level that is decoded `shrink` times smaller."""
+        width, height = (side // shrink for side in self._levels[level].tile)
+        columns = list(_cuts(box.x, box.right, width))
+        for row, down, rows in _cuts(box.y, box.bottom, height):
+            for column, across, cols in columns:
+                # Of a tile that is cut, the box beside it is likely to need the rest.
+                cut = rows.stop - rows.start < height or cols.stop - cols.start < width
+                out[down, across] = self._tile(level, row, column, shrink, keep=cut)[rows, cols]
+
+    def _tile(
+        self, level: int, row: int, column: int, shrink: int, keep: bool
+    ) -> NDArray[np.uint8]:
+        """Pixels of a tile, valid until the next call from this thread."""
+        key = (self._ticket, level, row, column, shrink)
+        found = scratch.kept.get(key)
+        if found is not None:
+            return found
+        shape = self._levels[level].shape(shrink)
+        out = scratch.kept.room(shape) if keep else scratch.array("tile", shape)
+        self._decode(level, row, column, shrink, out)
+        if keep:
+            scratch.kept.keep(key, out)
+        return out
+
+    def _decode(
+        self, level: int, row: int, column: int, shrink: int, out: NDArray[np.uint8]
+    ) -> None:
+        tiles = self._levels[level]
+        index = row * tiles.across + column
+        count = int(tiles.counts[index])
+        if count == 0:
+            out[:] = 255
+            return
+        try:
+            tiles.decode(self._file.read_at(int(tiles.offsets[index]), count), shrink, out)
+        except (TileError, OSError, ValueError) as error:
+            raise SlideReadError(
+                f"{self.path}: cannot decode level {level}, tile {index} "
+                f"(column {column}, row {row}): {error}"
+            ) from error
+
+    def _read_associated(self, name: str) -> NDArray[np.uint8]:
+        with OpenSlideReader(self.path, SlideConfig(mpp_override=self.mpp.x)) as slide:
+            return slide.associated[name]
+
+
+def _cuts(start: int, stop: int, side: int) -> Iterator[tuple[int, slice, slice]]:
+    """Tiles of `side` that ``start .. stop`` touches: index, place in the box, in the tile."""
+    for index in range(start // side, -(-stop // side)):
+        corner = index * side
+        first, last = max(start, corner), min(stop, corner + side)
+        yield index, slice(first - start, last - start), slice(first - corner, last - corner)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a file says of itself; pixels are not in it."""
+
+    vendor: str
+    properties: dict[str, str]
+    identity: str
+    associated: tuple[str, ...]
+    levels: tuple[TiledLevel, ...]
+
+
+@lru_cache(_LAYOUTS)
+def _learn(path: Path, stamp: tuple[int, ...]) -> _Facts:
+    """The facts of the file that bears this `stamp`, which is there for the cache alone."""
+    # Any believable µm/px will do: the caller's own are settled by `PyramidSlide`.
+    with OpenSlideReader(path, SlideConfig(mpp_override=1.0)) as slide:
+        if slide.vendor not in _VENDORS:
+            raise SlideOpenError(f"{path}: direct reading: not for the layout of {slide.vendor}")
+        levels = find_levels(path, slide.level_sizes)
+        _check_missing(path, slide.vendor, levels)
+        return _Facts(
+            slide.vendor, slide.properties, slide.identity, tuple(slide.associated), levels
+        )
+
+
+def _check_missing(path: Path, vendor: str, levels: tuple[TiledLevel, ...]) -> None:
+    # OpenSlide paints these from the finer level.
+    gaps = [i for i, level in enumerate(levels) if i and not level.counts.all()]
+    if vendor == "aperio" and gaps:
+        raise SlideOpenError(f"{path}: direct reading: level {gaps[0]} leaves out tiles")
