@@ -121,13 +121,36 @@ def export(
     settings: Settings = None,
     executor: Executor = "threads",
     workers: Workers = None,
+    simplify: Annotated[
+        float | None, typer.Option(help="Coarseness of the borders in µm; common ones stay so.")
+    ] = None,
+    smooth: Annotated[
+        int | None, typer.Option(help="How often corners are rounded off; common borders stay so.")
+    ] = None,
+    min_area: Annotated[
+        float | None, typer.Option(help="Smaller regions (µm²) join the neighbour they touch most.")
+    ] = None,
+    min_hole: Annotated[
+        float | None, typer.Option(help="Smaller holes of background (µm²) are filled.")
+    ] = None,
+    origin: Annotated[
+        str | None, typer.Option(help="qupath takes off the slide's bounds corner; level0 not.")
+    ] = None,
 ) -> None:
     """Outline a store's regions and write them as GeoJSON."""
     from wsiseg.compute import open_executor
     from wsiseg.outline import outline_regions
     from wsiseg.qupath import write_geojson
 
+    named = {
+        "outline.simplify_um": simplify, "outline.smooth": smooth, "outline.min_area_um2": min_area,
+        "outline.min_hole_um2": min_hole, "export.origin": origin,
+    }  # fmt: skip
+    given = [f"{name}={value}" for name, value in named.items() if value is not None]
     with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
-        annotations = outline_regions(store, configure(config, settings, None), pool, bars)
+        settled = configure(config, [*(settings or []), *given], None)
+        annotations = outline_regions(store, settled, pool, bars)
         write_geojson(annotations, out)
     say(f"{out}: {len(annotations.regions)} regions")
+    if error := annotations.provenance.get("area_error"):
+        say(f"areas changed by {error}")
