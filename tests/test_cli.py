@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests.test_outline import make_store
+from tests.trace.rasters import blobs
 from wsiseg.cli import app
 from wsiseg.config import Config
 
@@ -47,3 +50,23 @@ def test_every_command_is_documented():
     for command in app.registered_commands:
         assert command.callback is not None
         assert command.callback.__doc__, command.callback.__name__
+
+
+def test_export_takes_the_shape_of_borders_as_options(tmp_path):
+    labels = np.pad(blobs((60, 70), 3, 5, coarse=4), 4, constant_values=255)
+    make_store(tmp_path / "s.zarr", labels)
+    sizes = {}
+    for name, options in (("exact", []), ("coarse", ["--simplify", "1.5", "--min-area", "4"])):
+        out = tmp_path / f"{name}.geojson"
+        done = run.invoke(
+            app, ["export", str(tmp_path / "s.zarr"), "--out", str(out), "--executor", "serial",
+                  "--origin", "level0", *options]
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        assert ("areas changed by" in done.output) == (name == "coarse")
+        sizes[name] = out.stat().st_size
+        assert b'"origin":[0,0]' in out.read_bytes()
+    assert sizes["coarse"] < 0.6 * sizes["exact"]
+    refused = run.invoke(app, ["export", str(tmp_path / "s.zarr"), "-o", str(out), "--smooth", "9"])
+    assert refused.exit_code == 1
+    assert "outline.smooth" in refused.output

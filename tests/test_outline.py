@@ -8,7 +8,7 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
-from tests.trace.rasters import Labels, assert_same, blobs, draw, noise, scores_for
+from tests.trace.rasters import Labels, assert_same, blobs, build_polygons, draw, noise, scores_for
 from wsiseg.annotations import BACKGROUND, PALETTES, Annotations
 from wsiseg.compute import open_executor
 from wsiseg.config import Config
@@ -16,8 +16,7 @@ from wsiseg.errors import StoreError
 from wsiseg.grid import TileGrid
 from wsiseg.outline import outline_regions
 from wsiseg.store import SlideStore
-from wsiseg.trace import polygon_area, trace_regions
-from wsiseg.trace.simplify import build_polygons
+from wsiseg.trace import polygon_areas, trace_regions
 
 DIGEST = "5e" * 32
 SLIDE = {"name": "one.svs", "mpp": [0.25, 0.2], "bounds": [40, 30, 800, 800]}
@@ -122,8 +121,18 @@ def test_simplified_regions_share_their_borders(tmp_path: Path, labels: Labels) 
     found = outline(tmp_path / "s.zarr", simplify_um=1.0)
     assert shapely.coverage_is_valid(build_polygons(found.regions))
     areas = [region for region in found.regions if region.label == 0]
-    error = sum(map(polygon_area, areas)) / sum(region.area_px for region in areas) - 1
+    error = polygon_areas(areas).sum() / sum(region.area_px for region in areas) - 1
     assert found.provenance["area_error"].startswith(f"Tumor {100 * error:+.3f} %, Stroma ")
+
+
+def test_smooth_regions_count_fractions_of_a_pixel(tmp_path: Path, labels: Labels) -> None:
+    make_store(tmp_path / "s.zarr", labels)
+    found = outline(tmp_path / "s.zarr", smooth=2)
+    assert found.scale == (2.0 / 16, 2.5 / 16)
+    assert shapely.coverage_is_valid(build_polygons(found.regions))
+    drawn = polygon_areas(found.regions).sum() / 16**2
+    assert drawn == pytest.approx((labels != BACKGROUND).sum(), rel=0.02)
+    assert "Tumor -" in found.provenance["area_error"]
 
 
 def test_no_tissue_is_no_region(tmp_path: Path) -> None:

@@ -155,6 +155,9 @@ class OutlineConfig(_Step):
     simplify_um: float = Field(default=0.0, ge=0)
     """Coarseness of the borders (µm): the square of it is the largest triangle that is cut off.
     Neighbours keep one common border; 0 keeps every pixel edge."""
+    smooth: int = Field(default=0, ge=0, le=3)
+    """How often the corners of the borders are rounded off, after simplifying; neighbours keep one
+    common border. Each time doubles the vertices."""
 
 
 ExportFormat = Literal["geojson", "ome-tiff", "parquet", "png", "masks", "coco"]

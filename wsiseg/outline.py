@@ -1,4 +1,4 @@
-"""The step from the label raster to regions: absorb what is small, trace, join, simplify."""
+"""The step from the label raster to regions: absorb small ones, trace, join, simplify, smooth."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from wsiseg.config import Config, OutlineConfig
 from wsiseg.geometry import Box
 from wsiseg.store import SlideStore
 from wsiseg.trace import (
+    SMOOTH_UNITS,
     BlockTrace,
     Contacts,
     absorb_small,
@@ -25,8 +26,9 @@ from wsiseg.trace import (
     margin_box,
     merge_blocks,
     paint_block,
-    polygon_area,
+    polygon_areas,
     simplify_regions,
+    smooth_regions,
     trace_block,
 )
 
@@ -52,9 +54,9 @@ def outline_regions(
     Returns
     -------
     Annotations
-        Regions in raster pixel corners, sorted by label and first vertex. Its provenance names the
-        digest of the labels and the settings and, where regions were simplified, by how much
-        each class's area changed.
+        Regions sorted by label and first vertex. Its provenance names the digest of the labels and
+        the settings and, where borders were simplified or smoothed, by how much each class's
+        area changed.
 
     Raises
     ------
@@ -72,26 +74,32 @@ def outline_regions(
         measure = partial(_measure_block, str(store_path), limits)
         contacts = _gather(executor, measure, items, report)
         items = list(absorb_small(contacts, columns, limits, BACKGROUND).items())
-    work = partial(_trace_block, str(store_path), settings.simplify_um > 0)
-    traces = _gather(executor, work, items, report)
-    regions = merge_blocks(traces, columns)
+    reshapes = settings.simplify_um > 0 or settings.smooth > 0
+    work = partial(_trace_block, str(store_path), reshapes)
+    regions = merge_blocks(_gather(executor, work, items, report), columns)
     provenance = {"labels": labelled, "outline": settings.model_dump_json()}
-    if settings.simplify_um > 0:
+    if reshapes:
+        # No tolerance takes off what lies on a straight line, which tracing left for neighbours.
         regions = simplify_regions(regions, settings.simplify_um / store.mpp)
-        provenance["area_error"] = _area_errors(regions, palette)
-    return _annotate(store, config, regions, provenance)
+    for _ in range(settings.smooth):
+        regions = smooth_regions(regions)
+    units = SMOOTH_UNITS**settings.smooth
+    if reshapes:
+        provenance["area_error"] = _area_errors(regions, palette, units)
+    return _annotate(store, config, regions, units, provenance)
 
 
 def _annotate(
-    store: SlideStore, config: Config, regions: list[Region], provenance: dict[str, str]
-) -> Annotations:
+    store: SlideStore, config: Config, regions: list[Region], units: int,
+    provenance: dict[str, str],
+) -> Annotations:  # fmt: skip
     slide, mpp = store.slide, store.mpp
     x, y = (int(corner) for corner in slide["bounds"][:2])
     return Annotations(
         slide=slide["name"],
         palette=store.palette,
         regions=tuple(regions),
-        scale=(mpp / slide["mpp"][0], mpp / slide["mpp"][1]),
+        scale=(mpp / slide["mpp"][0] / units, mpp / slide["mpp"][1] / units),
         mpp=mpp,
         origin=(x, y) if config.export.origin == "qupath" else (0, 0),
         provenance=provenance,
@@ -144,12 +152,12 @@ def _pixel_limits(settings: OutlineConfig, mpp: float) -> NDArray[np.float64]:
     return limits
 
 
-def _area_errors(regions: Sequence[Region], palette: Palette) -> str:
-    """By how much simplifying changed each class's area, in percent of it."""
+def _area_errors(regions: Sequence[Region], palette: Palette, units: int) -> str:
+    """By how much simplifying and smoothing changed each class's area, in percent of it."""
     true, drawn = np.zeros(len(palette)), np.zeros(len(palette))
-    for region in regions:
+    for region, area in zip(regions, polygon_areas(regions).tolist(), strict=True):
         true[region.label] += region.area_px
-        drawn[region.label] += polygon_area(region)
+        drawn[region.label] += area / units**2
     return ", ".join(
         f"{name} {100 * (drawn[i] / true[i] - 1):+.3f} %"
         for i, name in enumerate(palette.names)

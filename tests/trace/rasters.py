@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+import shapely
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -147,6 +148,17 @@ def trace_in_blocks(
             cut(labels, box), cut(scores, box, 0), (square.x, square.y), BACKGROUND, junctions
         )
     return merge_blocks(traces, -(-raster.width // block))
+
+
+def build_polygons(regions: Sequence[Region]) -> NDArray[np.object_]:
+    """Shapely polygons of the regions, in the units of their rings."""
+    rings = [ring for region in regions for ring in (region.exterior, *region.holes)]
+    ring_ends = np.cumsum([0] + [len(ring) for ring in rings])
+    region_ends = np.cumsum([0] + [1 + len(region.holes) for region in regions])
+    points = np.concatenate(rings).astype(float)
+    return np.asarray(
+        shapely.from_ragged_array(shapely.GeometryType.POLYGON, points, (ring_ends, region_ends))
+    )
 
 
 def assert_same(got: Sequence[Region], want: Sequence[Region]) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tests.trace.rasters import (
     Labels,
     assert_same,
+    build_polygons,
     draw,
     fill,
     flood,
@@ -22,7 +23,6 @@ from wsiseg.annotations import BACKGROUND
 from wsiseg.errors import GeometryError
 from wsiseg.geometry import Box
 from wsiseg.trace import margin_box, merge_blocks, trace_block, trace_regions
-from wsiseg.trace.simplify import build_polygons
 
 o = BACKGROUND
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,9 +23,9 @@ __all__ = [
     "Settings",
     "StorePath",
     "Workers",
-    "budget",
     "configure",
     "override",
+    "with_given",
 ]
 
 Inputs = Annotated[list[Path], typer.Argument(help="Slides, folders of slides, or CSV manifests.")]
@@ -58,13 +59,10 @@ MaxMb = Annotated[
 ]
 
 
-def budget(
-    settings: list[str] | None, objects: int | None, vertices: int | None, mb: float | None
-) -> list[str]:
-    """The settings of the command line, and those that have options of their own."""
-    limits = {"objects": objects, "vertices": vertices, "mb": mb}
-    own = [f"export.max_{name}={limit}" for name, limit in limits.items() if limit is not None]
-    return [*(settings or []), *own]
+def with_given(settings: list[str] | None, options: Mapping[str, object]) -> list[str]:
+    """The settings of the command line, and those of its options by name that were given."""
+    given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    return [*(settings or []), *given]
 
 
 def configure(path: Path | None, settings: list[str] | None, mpp: float | None) -> Config:

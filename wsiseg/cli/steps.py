@@ -22,8 +22,8 @@ from wsiseg.cli.options import (
     Settings,
     StorePath,
     Workers,
-    budget,
     configure,
+    with_given,
 )
 from wsiseg.cli.show import errors, print_results, progress_bars, say
 from wsiseg.config import ExportFormat
@@ -58,7 +58,11 @@ def annotate(
         def report(job: Job, step: str, done: int, total: int) -> None:
             bars(step if step == "slides" else f"{escape(job.name)}: {step}", done, total)
 
-        settings = budget(settings, max_objects, max_vertices, max_mb)
+        options = {
+            "export.max_objects": max_objects, "export.max_vertices": max_vertices,
+            "export.max_mb": max_mb,
+        }  # fmt: skip
+        settings = with_given(settings, options)
         results = run(
             inputs, out, configure(config, settings, mpp_override), executor=executor,
             workers=workers, nested=nested, overwrite=overwrite, dry_run=dry_run, progress=report,
@@ -144,6 +148,21 @@ def export(
     settings: Settings = None,
     executor: Executor = "threads",
     workers: Workers = None,
+    simplify: Annotated[
+        float | None, typer.Option(help="Coarseness of the borders in µm; common ones stay so.")
+    ] = None,
+    smooth: Annotated[
+        int | None, typer.Option(help="How often corners are rounded off; common borders stay so.")
+    ] = None,
+    min_area: Annotated[
+        float | None, typer.Option(help="Smaller regions (µm²) join the neighbour they touch most.")
+    ] = None,
+    min_hole: Annotated[
+        float | None, typer.Option(help="Smaller holes of background (µm²) are filled.")
+    ] = None,
+    origin: Annotated[
+        str | None, typer.Option(help="qupath takes off the slide's bounds corner; level0 not.")
+    ] = None,
     max_objects: MaxObjects = None,
     max_vertices: MaxVertices = None,
     max_mb: MaxMb = None,
@@ -154,9 +173,15 @@ def export(
     from wsiseg.outline import outline_regions
     from wsiseg.store import SlideStore
 
+    options = {
+        "outline.simplify_um": simplify, "outline.smooth": smooth, "outline.min_area_um2": min_area,
+        "outline.min_hole_um2": min_hole, "export.origin": origin,
+        "export.max_objects": max_objects, "export.max_vertices": max_vertices,
+        "export.max_mb": max_mb,
+    }  # fmt: skip
     with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
         kind = kind or infer_format(out)
-        settled = configure(config, budget(settings, max_objects, max_vertices, max_mb), None)
+        settled = configure(config, with_given(settings, options), None)
         outline = partial(outline_regions, store, settled, pool, bars)
         written, notes = export_slide(
             SlideStore(store), outline, out, kind, settled.export, workers

@@ -71,8 +71,11 @@ def export_slide(
     size = Size(store.grid.width, store.grid.height)
     match kind:
         case "geojson":
-            written = export_geojson(outline(), path, config)
-            return written.path, written.notes
+            annotations = outline()
+            written = export_geojson(annotations, path, config)
+            change = annotations.provenance.get("area_error")
+            more = (f"areas changed by {change}",) if change else ()
+            return written.path, (*written.notes, *more)
         case "ome-tiff":
             export_ome_tiff(store, path, compression=config.tiff_compression, workers=workers)
         case "parquet":

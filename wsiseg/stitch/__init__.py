@@ -13,11 +13,12 @@ from wsiseg.annotations import BACKGROUND
 from wsiseg.compute import Progress, run_blocks
 from wsiseg.config import Config, CrfConfig, StitchConfig, digest_of
 from wsiseg.geometry import Box
-from wsiseg.stitch.blend import blend_cams, reach
+from wsiseg.stitch.blend import place_tiles, reach
 from wsiseg.stitch.majority import majority_filter
 from wsiseg.stitch.pyramid import halve_confidence, halve_labels
+from wsiseg.stitch.weigh import pick_confidence, pick_winner, weigh_classes
 from wsiseg.store import FORMAT, SlideStore
-from wsiseg.tissue import sample_mask
+from wsiseg.tissue import sample_tissue
 
 __all__ = ["class_probabilities", "stitch_labels"]
 
@@ -90,21 +91,17 @@ def class_probabilities(store: SlideStore, config: StitchConfig, box: Box) -> ND
     leave to background the share of tiles that predict nothing, or all where there is no tissue.
     A pixel depends on the tiles that reach it only, so that any box gives it the same value.
     """
-    classes = len(store.cam_palette)
-    probabilities = np.zeros((classes + 1, box.height, box.width), np.float32)
-    background = probabilities[-1]
-    background[:] = 1
     first, cams, gates = _read_gated(store, config, box)
     if not np.isfinite(gates).any():
-        return probabilities
-    field, reached = blend_cams(store.grid, box, first, cams)
-    gate, _ = blend_cams(store.grid, box, first, gates)
-    tissue = reached & sample_mask(*store.read_tissue()[:2], box, store.mpp)
-    field[gate[:classes] == 0] = -np.inf
-    tissue &= np.isfinite(field).any(axis=0)
-    weight = gate[:classes, tissue] * np.exp(field[:, tissue] - field[:, tissue].max(axis=0))
-    probabilities[:classes, tissue] = weight * (gate[classes, tissue] / weight.sum(axis=0))
-    background[tissue] = 1 - gate[classes, tissue]
+        return _background(len(store.cam_palette), box)
+    tissue = sample_tissue(store, box)
+    fields = place_tiles(store.grid, box, first, cams)
+    return weigh_classes(fields, place_tiles(store.grid, box, first, gates), tissue)
+
+
+def _background(classes: int, box: Box) -> NDArray[np.float32]:
+    probabilities = np.zeros((classes + 1, box.height, box.width), np.float32)
+    probabilities[-1] = 1
     return probabilities
 
 
@@ -162,11 +159,8 @@ def _label(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The most probable class, smoothed, and its probability; background elsewhere."""
     background = len(probabilities) - 1
-    winner = probabilities.argmax(axis=0).astype(np.uint8)
-    winner[~possible] = background
-    labels = majority_filter(winner, radius, background + 1)
+    labels = majority_filter(pick_winner(probabilities, possible), radius, background + 1)
     labels[~possible] = background
-    chosen = np.take_along_axis(probabilities, labels[None].astype(np.intp), axis=0)[0]
-    confidence = np.rint(chosen * 255).astype(np.uint8)
+    confidence = pick_confidence(probabilities, labels)
     confidence[labels == background], labels[labels == background] = 0, BACKGROUND
     return labels, confidence

@@ -10,6 +10,7 @@ way the sum is divided by the summed weights, so a constant field stays constant
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -18,7 +19,33 @@ from numpy.typing import NDArray
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 
-__all__ = ["blend_cams", "reach", "window"]
+__all__ = ["Tiles", "add_row", "blend_cams", "place_tiles", "reach", "window"]
+
+
+class Taps(NamedTuple):
+    """How much of two neighbouring cells reaches each pixel along one side of a tile."""
+
+    low: NDArray[np.float32]
+    """``(n,)`` weight of the cell before the pixel's centre, from `reach` px before the tile on."""
+    high: NDArray[np.float32]
+    """``(n,)`` weight of the cell after it."""
+    starts: NDArray[np.int64]
+    """``(cells + 2,)``: from ``starts[i]`` on the cells are ``i - 1`` and ``i``."""
+
+
+class Tiles(NamedTuple):
+    """Maps of a rectangle of tiles, ready to be summed over the rows of a box."""
+
+    cams: NDArray[np.float32]
+    """``(rows, cols, K, h, w)``."""
+    known: NDArray[np.bool_]
+    """``(rows, cols)``."""
+    tall: Taps
+    wide: Taps
+    top: int
+    """Row of the box at which the first tile's taps begin; negative above it."""
+    left: int
+    stride: int
 
 
 def reach(grid: TileGrid, cells: int) -> int:
@@ -57,47 +84,89 @@ def blend_cams(
 
     Returns
     -------
-    ``(K, H, W)`` float32, 0 where no tile reaches, and ``(H, W)`` bool. A pixel's sum runs over
-    the tiles in row-major order, whatever the box: boxes cut from a larger one agree bit by bit.
+    ``(K, H, W)`` float32, 0 where no tile reaches, and ``(H, W)`` bool. A pixel sums the tiles of
+    each column from above, then the columns from the left, whatever the box: boxes cut from a
+    larger one agree bit by bit.
     """
-    rows, cols, classes, height, width = cams.shape
-    field = np.zeros((classes, box.height, box.width), np.float32)
-    weights = np.zeros((box.height, box.width), np.float32)
-    tall, wide = window(grid, height), window(grid, width)
-    for row in range(rows):
-        for col in range(cols):
-            cam = cams[row, col]
-            if math.isnan(cam[0, 0, 0]):
-                continue
-            tile = grid.tile_box(first[0] + row, first[1] + col)
-            _add_tile(
-                field, weights, cam, tall, wide, tile.y - box.y, tile.x - box.x, grid.tile
-            )  # fmt: skip
-    reached = weights > 0
-    np.divide(field, weights, out=field, where=reached)
-    return field, reached
+    field, weights = _blend(place_tiles(grid, box, first, cams), box.height, box.width)
+    return field, weights > 0
+
+
+def place_tiles(
+    grid: TileGrid, box: Box, first: tuple[int, int], cams: NDArray[np.float32]
+) -> Tiles:
+    """The tiles of `blend_cams` for `add_row`."""
+    height, width = cams.shape[3:]
+    corner = grid.tile_box(*first)
+    return Tiles(
+        np.ascontiguousarray(cams), ~np.isnan(cams[:, :, 0, 0, 0]), _taps(grid, height),
+        _taps(grid, width), corner.y - box.y - reach(grid, height),
+        corner.x - box.x - reach(grid, width), grid.stride,
+    )  # fmt: skip
+
+
+def _taps(grid: TileGrid, cells: int) -> Taps:
+    margin, weights = reach(grid, cells), np.pad(window(grid, cells), 1)
+    # Cell centres lie at (i + 0.5) * cell; a pixel's centre between centres i and i + 1.
+    at = (np.arange(-margin, grid.tile + margin) + 0.5) * cells / grid.tile - 0.5
+    before = np.clip(np.floor(at), -1, cells - 1).astype(np.int64)
+    low, high = (before + 1 - at) * weights[before + 1], (at - before) * weights[before + 2]
+    low, high = np.maximum(low, 0).astype(np.float32), np.maximum(high, 0).astype(np.float32)
+    return Taps(low, high, np.searchsorted(before, np.arange(-1, cells + 1)))
 
 
 @numba.njit(nogil=True, cache=True)
-def _add_tile(field, weights, cam, tall, wide, top, left, tile):  # type: ignore[no-untyped-def]  # numba infers the types
-    classes, height, width = cam.shape
-    cell_y, cell_x = np.float32(tile / height), np.float32(tile / width)
-    half_y, half_x = int(np.ceil(cell_y / 2)), int(np.ceil(cell_x / 2))
-    for y in range(max(0, top - half_y), min(field.shape[1], top + tile + half_y)):
-        # Cell centres lie at (i + 0.5) * cell; a pixel's centre between centres i and i + 1.
-        v = np.float32(y - top + 0.5) / cell_y - np.float32(0.5)
-        i = int(np.floor(v))
-        low_y = (np.float32(1) - (v - i)) * tall[i] if 0 <= i < height else np.float32(0)
-        high_y = (v - i) * tall[i + 1] if 0 <= i + 1 < height else np.float32(0)
-        i0, i1 = min(max(i, 0), height - 1), min(max(i + 1, 0), height - 1)
-        for x in range(max(0, left - half_x), min(field.shape[2], left + tile + half_x)):
-            u = np.float32(x - left + 0.5) / cell_x - np.float32(0.5)
-            j = int(np.floor(u))
-            low_x = (np.float32(1) - (u - j)) * wide[j] if 0 <= j < width else np.float32(0)
-            high_x = (u - j) * wide[j + 1] if 0 <= j + 1 < width else np.float32(0)
-            j0, j1 = min(max(j, 0), width - 1), min(max(j + 1, 0), width - 1)
-            weights[y, x] += (low_y + high_y) * (low_x + high_x)
+def _blend(tiles, height, width):  # type: ignore[no-untyped-def]  # numba infers the types
+    classes = tiles.cams.shape[2]
+    field = np.empty((classes, height, width), np.float32)
+    weights, row = np.empty((height, width), np.float32), np.empty((classes, width), np.float32)
+    for y in range(height):
+        add_row(tiles, y, row, weights[y])
+        for k in range(classes):
+            for x in range(width):
+                field[k, y, x] = row[k, x] / weights[y, x] if weights[y, x] > 0 else 0
+    return field, weights
+
+
+@numba.njit(nogil=True, cache=True)
+def add_row(tiles, y, field, weights):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Sums of the box's row `y`: weighted maps ``(K, W)`` and weights ``(W,)``, float32, put there.
+
+    Columns of tiles first, cell by cell, as these are few; pixels then sum along the row only.
+    """
+    rows, cols, classes, height, width = tiles.cams.shape
+    tall, low, high, starts = tiles.tall, tiles.wide.low, tiles.wide.high, tiles.wide.starts
+    cells = np.zeros((cols, classes, width + 2), np.float32)  # a cell of nothing at either end
+    masses = np.zeros(cols, np.float32)
+    for row in range(rows):
+        at = y - tiles.top - row * tiles.stride
+        if not 0 <= at < tall.low.size:
+            continue
+        below = np.searchsorted(tall.starts, at, side="right") - 1
+        upper, lower = max(below - 1, 0), min(below, height - 1)
+        for col in range(cols):
+            if tiles.known[row, col]:
+                masses[col] += tall.low[at] + tall.high[at]
+                for k in range(classes):
+                    for j in range(width):
+                        cells[col, k, j + 1] += (
+                            tall.low[at] * tiles.cams[row, col, k, upper, j]
+                            + tall.high[at] * tiles.cams[row, col, k, lower, j]
+                        )
+    field[:], weights[:] = 0, 0
+    for col in range(cols):
+        start = tiles.left + col * tiles.stride
+        if masses[col] == 0:
+            continue
+        for i in range(starts.size - 1):
+            begin, end = max(0, start + starts[i]), min(weights.size, start + starts[i + 1])
+            if begin >= end:
+                continue
+            before, after = low[begin - start : end - start], high[begin - start : end - start]
+            mass, total = weights[begin:end], masses[col]
+            for x in range(mass.size):
+                mass[x] += (before[x] + after[x]) * total
             for k in range(classes):
-                upper = low_x * cam[k, i0, j0] + high_x * cam[k, i0, j1]
-                lower = low_x * cam[k, i1, j0] + high_x * cam[k, i1, j1]
-                field[k, y, x] += low_y * upper + high_y * lower
+                line, one, two = field[k, begin:end], cells[col, k, i], cells[col, k, i + 1]
+                for x in range(line.size):
+                    line[x] += before[x] * one + after[x] * two

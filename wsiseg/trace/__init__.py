@@ -15,9 +15,15 @@ from wsiseg.trace.block import BlockTrace, trace_block
 from wsiseg.trace.contacts import Contacts, find_contacts, paint_block
 from wsiseg.trace.merge import merge_blocks
 from wsiseg.trace.parts import margin_box
-from wsiseg.trace.simplify import polygon_area, simplify_regions
+from wsiseg.trace.simplify import (
+    SMOOTH_UNITS,
+    polygon_areas,
+    simplify_regions,
+    smooth_regions,
+)
 
 __all__ = [
+    "SMOOTH_UNITS",
     "BlockTrace",
     "Contacts",
     "absorb_small",
@@ -25,8 +31,9 @@ __all__ = [
     "margin_box",
     "merge_blocks",
     "paint_block",
-    "polygon_area",
+    "polygon_areas",
     "simplify_regions",
+    "smooth_regions",
     "trace_block",
     "trace_regions",
 ]
