@@ -106,14 +106,14 @@ def test_poly_rate_falls_in_a_line():
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_learns_and_keeps_float32_weights(patches, tmp_path, precision):
-    changes = {"precision": precision, "preset": "paper", "epochs": 2}
+    changes = {"precision": precision, "epochs": 4}  # float16 leaves out steps until it scales
     path = train_model(patches, CONFIG.model_copy(update=changes), tmp_path / "m.safetensors")
     model, _ = load_checkpoint(path)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     rows = list(csv.DictReader(path.with_name("m.safetensors.csv").open()))
-    totals = [float(row["total"]) for row in rows]
-    assert all(np.isfinite(totals))
-    assert totals[-1] < totals[0]
+    losses = [float(row["classes"]) for row in rows]
+    assert all(np.isfinite(losses))
+    assert losses[-1] < 0.5 * losses[0]
 
 
 @pytest.mark.parametrize("change", [{"prototypes": "random"}, {"guidance_levels": (0, 2)}])
