@@ -28,7 +28,7 @@ from wsiseg.model.threads import fixed_threads
 from wsiseg.store import FORMAT, SlideStore
 from wsiseg.tissue import kept_tiles
 
-__all__ = ["cam_side", "open_device", "predict_digest", "predict_tiles"]
+__all__ = ["cam_side", "open_device", "predict_digest", "predict_tiles", "run_model"]
 
 _STEP = "predict"
 _TOLERANCE = 0.2  # of the training scale, before a user is warned
@@ -140,10 +140,10 @@ def _predict_batches(
     for start in range(0, len(tiles), settings.batch_size):
         cut = slice(start, start + settings.batch_size)
         images = np.stack([pixels[box.slices(around)] for box in boxes[cut]])
-        yield tiles[cut], _run_model(model, images, settings)
+        yield tiles[cut], run_model(model, images, settings)
 
 
-def _run_model(
+def run_model(
     model: ConStruct, images: NDArray[np.uint8], settings: PredictConfig
 ) -> tuple[Array, Array]:
     """CAM logits ``(B, K, h, w)`` and class logits ``(B, K)`` float32 of ``(B, H, W, 3)`` tiles."""
