@@ -19,7 +19,9 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "ExportFormat",
+    "LabelConfig",
     "OutlineConfig",
+    "Precision",
     "PredictConfig",
     "Preset",
     "SlideConfig",
@@ -34,6 +36,10 @@ __all__ = [
 
 
 _M = TypeVar("_M", bound=BaseModel)  # PEP 695 syntax needs Python 3.12
+
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""What a model computes in; the lower two are for GPUs."""
 
 
 class _Step(BaseModel):
@@ -100,6 +106,8 @@ class PredictConfig(_Step):
     """Tiles a forward pass."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    precision: Precision = "float32"
+    """What the model computes in: `bfloat16` and `float16` are faster on a GPU."""
     tta: Literal[1, 6] = 1
     """Test-time augmentations: 1 (none) or the paper's 6."""
 
@@ -198,6 +206,20 @@ Preset = Literal["reference", "paper", "wsiseg"]
 """Whose reading of ConStruct is computed: the released code's, the paper's text, or ours."""
 
 
+class LabelConfig(_Step):
+    """Tiles of stores as training data: which are used, and which classes show in them."""
+
+    origin: Literal["qupath", "level0"] = "qupath"
+    """Where coordinates begin: at the slide's bounds corner, as QuPath has it, or at level 0's."""
+    class_fraction: float = Field(default=0.05, gt=0, le=1)
+    """A tile shows a class if annotations of it cover at least this fraction of the tile."""
+    annotated_fraction: float = Field(default=0.5, gt=0, le=1)
+    """A tile is used if annotations of any class cover at least this fraction of it: what nobody
+    looked at may hold anything."""
+    tissue_fraction: float = Field(default=0.05, ge=0, le=1)
+    """A tile of a store can be used if at least this fraction of it is tissue."""
+
+
 class TrainConfig(_Step):
     """Training on patch labels."""
 
@@ -219,7 +241,9 @@ class TrainConfig(_Step):
     colors: tuple[tuple[int, int, int], ...] = ()
     """RGB a class for labels and polygons; empty for QuPath's own."""
     mpp: float = Field(default=0.5, gt=0)
-    """µm/px of the patches; the checkpoint remembers it."""
+    """µm/px of the patches; the checkpoint remembers it. Stores know their own."""
+    labels: LabelConfig = LabelConfig()
+    """How tiles of stores get their labels."""
     prototypes_per_class: int = Field(default=1, ge=1)
     """k of the prototype bank."""
     guidance_levels: tuple[Annotated[int, Field(ge=0, le=3)], ...] = ()
@@ -243,8 +267,9 @@ class TrainConfig(_Step):
     `reference` and `paper` take them whole."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`; only a CPU repeats bit by bit."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the frozen encoders and of products in the trained part; weights stay float32."""
+    precision: Precision = "float32"
+    """Of the frozen encoders and of products in the trained part; weights stay float32. With
+    `float16` the loss is scaled, and a step whose gradients overflow is left out."""
     seed: int = 42
     """Seed of initialisation, shuffling and augmentation."""
 

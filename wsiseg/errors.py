@@ -11,6 +11,7 @@
     ├── StoreError(OSError)
     ├── CheckpointError(ValueError)
     ├── DataError(ValueError)
+    ├── TrainingError(ArithmeticError)
     ├── GeometryError(ValueError)
     ├── GeoJsonError(ValueError)
     └── MissingDependencyError(ImportError)
@@ -28,6 +29,7 @@ __all__ = [
     "SlideOpenError",
     "SlideReadError",
     "StoreError",
+    "TrainingError",
     "WsisegError",
 ]
 
@@ -66,6 +68,10 @@ class CheckpointError(WsisegError, ValueError):
 
 class DataError(WsisegError, ValueError):
     """Training or evaluation data are wrong; lists every problem found."""
+
+
+class TrainingError(WsisegError, ArithmeticError):
+    """A loss or a weight is no finite number any more."""
 
 
 class GeometryError(WsisegError, ValueError):

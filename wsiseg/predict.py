@@ -22,13 +22,13 @@ from wsiseg.geometry import Box
 from wsiseg.model.cam import augmented_cams
 from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint, read_info
 from wsiseg.model.construct import ConStruct
-from wsiseg.model.device import open_device
+from wsiseg.model.device import autocast, open_device
 from wsiseg.model.encoders import Encoder
 from wsiseg.model.threads import fixed_threads
 from wsiseg.store import FORMAT, SlideStore
 from wsiseg.tissue import kept_tiles
 
-__all__ = ["cam_side", "open_device", "predict_digest", "predict_tiles"]
+__all__ = ["cam_side", "open_device", "predict_digest", "predict_tiles", "run_model"]
 
 _STEP = "predict"
 _TOLERANCE = 0.2  # of the training scale, before a user is warned
@@ -97,8 +97,9 @@ def _identify(store: SlideStore, config: Config) -> tuple[str, str]:
     sha256 = read_info(settings.checkpoint).sha256
     # The composition of a batch may decide how a sum rounds, so its size counts.
     digest = digest_of(
-        _STEP, FORMAT, tiles, sha256, config.tissue.min_fraction, settings.tta, settings.batch_size
-    )
+        _STEP, FORMAT, tiles, sha256, config.tissue.min_fraction, settings.tta, settings.batch_size,
+        settings.precision,
+    )  # fmt: skip
     return digest, sha256
 
 
@@ -139,17 +140,20 @@ def _predict_batches(
     for start in range(0, len(tiles), settings.batch_size):
         cut = slice(start, start + settings.batch_size)
         images = np.stack([pixels[box.slices(around)] for box in boxes[cut]])
-        yield tiles[cut], _run_model(model, images, settings.tta)
+        yield tiles[cut], run_model(model, images, settings)
 
 
-def _run_model(model: ConStruct, images: NDArray[np.uint8], tta: int) -> tuple[Array, Array]:
+def run_model(
+    model: ConStruct, images: NDArray[np.uint8], settings: PredictConfig
+) -> tuple[Array, Array]:
     """CAM logits ``(B, K, h, w)`` and class logits ``(B, K)`` float32 of ``(B, H, W, 3)`` tiles."""
     device = model.logit_scale.device
     # One thread on a CPU: blocks run side by side, and the bytes must not depend on how many do.
     threads = fixed_threads(1) if device.type == "cpu" else nullcontext()
-    with threads, torch.inference_mode():
+    with threads, torch.inference_mode(), autocast(device, settings.precision):
         batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
-        cams = augmented_cams(lambda x: model(x).cams, batch, model.encoder.mean, tta)
+        cams = augmented_cams(lambda x: model(x).cams, batch, model.encoder.mean, settings.tta)
+        cams = cams.float()
         return cams.cpu().numpy(), cams.mean((2, 3)).cpu().numpy()
 
 

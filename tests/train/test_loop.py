@@ -1,4 +1,5 @@
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -6,10 +7,12 @@ import torch
 from PIL import Image
 
 from wsiseg.config import TrainConfig
-from wsiseg.errors import ConfigError, DataError
+from wsiseg.errors import ConfigError, DataError, TrainingError
 from wsiseg.model.checkpoint import load_checkpoint
 from wsiseg.train import Patches, load_patches, train_model
-from wsiseg.train.step import poly_rate
+from wsiseg.train.features import FrozenFeatures
+from wsiseg.train.setup import make_model
+from wsiseg.train.step import Trainer, poly_rate
 
 CONFIG = TrainConfig(
     classes=("Pink", "Blue"), epochs=16, batch_size=8, learning_rate=0.01, mpp=0.25, device="cpu",
@@ -101,15 +104,16 @@ def test_poly_rate_falls_in_a_line():
     assert [poly_rate(step, 4) for step in range(4)] == [1, 0.75, 0.5, 0.25]
 
 
-def test_half_precision_learns_and_keeps_float32_weights(patches, tmp_path):
-    changes = {"precision": "bfloat16", "preset": "paper", "epochs": 2}
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_learns_and_keeps_float32_weights(patches, tmp_path, precision):
+    changes = {"precision": precision, "epochs": 4}  # float16 leaves out steps until it scales
     path = train_model(patches, CONFIG.model_copy(update=changes), tmp_path / "m.safetensors")
     model, _ = load_checkpoint(path)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     rows = list(csv.DictReader(path.with_name("m.safetensors.csv").open()))
-    totals = [float(row["total"]) for row in rows]
-    assert all(np.isfinite(totals))
-    assert totals[-1] < totals[0]
+    losses = [float(row["classes"]) for row in rows]
+    assert all(np.isfinite(losses))
+    assert losses[-1] < 0.5 * losses[0]
 
 
 @pytest.mark.parametrize("change", [{"prototypes": "random"}, {"guidance_levels": (0, 2)}])
@@ -141,3 +145,96 @@ def test_what_does_not_fit_is_refused(patches, tmp_path):
     with pytest.raises(ConfigError, match="colors has 1 entries for 2 classes"):
         train(patches, colors=((0, 0, 0),))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Makes the named loss not a number from a step on."""
+
+    def break_(name, step):
+        right = Trainer._losses
+
+        def wrong(self, seen, labels):
+            losses = right(self, seen, labels)
+            if self.done < step:
+                return losses
+            bad = losses._replace(**{name: losses.total * float("nan")})
+            return bad._replace(total=bad.total * float("nan"))
+
+        monkeypatch.setattr(Trainer, "_losses", wrong)
+
+    return break_
+
+
+@pytest.mark.parametrize("preset", ["wsiseg", "paper"])
+def test_a_loss_that_is_no_number_stops_the_run_and_names_its_patches(
+    patches, tmp_path, broken, preset
+):
+    config = CONFIG.model_copy(update={"epochs": 2, "preset": preset})
+    broken("structure", 4)  # the second step of the second epoch
+    out = tmp_path / "m.safetensors"
+    with pytest.raises(TrainingError, match=r"epoch 2, step 5: the loss 'structure' is nan") as bad:
+        train_model(patches, config, out)
+    batch = re.findall(r"\d+\.png", str(bad.value))
+    assert len(batch) == 8
+    assert len(set(batch)) == 8
+    assert f"epoch 1 is kept in {out}" in str(bad.value)
+    model, _ = load_checkpoint(out)
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+    assert out.with_name("m.safetensors.unfinished").exists()
+
+
+def test_nothing_is_written_of_a_first_epoch_that_failed(patches, tmp_path, broken):
+    broken("classes", 0)
+    with pytest.raises(TrainingError, match=r"epoch 1, step 1: .*'classes' is nan; nothing was"):
+        train_model(patches, CONFIG, tmp_path / "m.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_released_code_goes_on_with_what_is_no_number(patches, tmp_path, broken):
+    broken("contrast", 4)
+    config = CONFIG.model_copy(update={"epochs": 2, "preset": "reference"})
+    path = train_model(patches, config, tmp_path / "m.safetensors")
+    rows = list(csv.DictReader(path.with_name("m.safetensors.csv").open()))
+    assert [row["total"] == "nan" for row in rows] == [False] * 4 + [True] * 2
+
+
+def test_weights_that_the_last_step_ruined_are_not_kept(patches, tmp_path, monkeypatch):
+    right = Trainer.step
+
+    def ruin(self, seen, labels):
+        losses = right(self, seen, labels)
+        if self.done == 6:
+            self.model.prototypes.data[0, 0] = float("inf")
+        return losses
+
+    monkeypatch.setattr(Trainer, "step", ruin)
+    config, out = CONFIG.model_copy(update={"epochs": 2}), tmp_path / "m.safetensors"
+    with pytest.raises(TrainingError, match="epoch 2: prototypes is not finite after its last"):
+        train_model(patches, config, out)
+    model, _ = load_checkpoint(out)
+    assert model.prototypes.isfinite().all()
+
+
+def test_a_step_whose_gradients_overflow_is_left_out(patches):
+    config = CONFIG.model_copy(update={"precision": "float16", "contrast_weight": 0.0})
+    torch.manual_seed(0)
+    model = make_model(config)
+    trainer = Trainer(model, config, 10)
+    source = FrozenFeatures(model.encoder, model.teacher, patches, autocast=trainer.autocast)
+    batch = torch.arange(8)
+    seen, labels = source.read(batch, torch.zeros(8, 2, dtype=torch.int64)), patches.labels[:8]
+    state = trainer.scaler.state_dict()
+    trainer.scaler.load_state_dict({**state, "scale": 2.0**40})  # beyond what float16 can hold
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    trainer.step(seen, torch.from_numpy(labels))
+    assert trainer.done == 0, "the schedule waits, as in the released code"
+    assert trainer.scaler.get_scale() == 2.0**39
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    again = Trainer(make_model(config), config, 10)
+    again.restore(trainer.state())
+    assert again.scaler.get_scale() == 2.0**39
+    trainer.scaler.update(2.0**10)
+    trainer.step(seen, torch.from_numpy(labels))
+    assert trainer.done == 1
+    assert not torch.equal(model.prototypes, before["prototypes"])

@@ -18,10 +18,19 @@ __all__ = ["demo", "evaluate", "train"]
 
 @app.command()
 def train(
-    patches: Annotated[Path, typer.Argument(help="CSV of patches, or a BCSS-WSSS folder.")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            help="CSV of patches, a BCSS-WSSS folder, or with --labels stores or folders of stores."
+        ),
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The checkpoint (.safetensors) to write.")
     ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Of tiles: a CSV, QuPath's GeoJSON, or a folder of <store>.geojson."),
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
     dry_run: Annotated[
@@ -30,16 +39,24 @@ def train(
 ) -> None:
     """Train on patch labels (no masks needed); resumes what was interrupted."""
     from wsiseg.config import TrainConfig
-    from wsiseg.train import describe_training, load_patches, train_model
+    from wsiseg.train import describe_training, leads, load_patches, load_tiles, train_model
 
+    if labels is None and len(data) > 1:
+        raise typer.BadParameter("several inputs are stores, which need --labels")
     with errors(), progress_bars() as bars:
-        data = override(load_config(config, TrainConfig).model_dump(), settings, "--set")
-        settled = parse_config(data, TrainConfig, "the command line")
-        found = load_patches(patches, settled.classes)
+        plain = override(load_config(config, TrainConfig).model_dump(), settings, "--set")
+        settled = parse_config(plain, TrainConfig, "the command line")
+        found = (
+            load_patches(data[0], settled.classes)
+            if labels is None
+            else load_tiles(data, labels, settled.classes, settled.labels)
+        )
         if dry_run:
             facts = describe_training(found, settled)
         else:
             train_model(found, settled, out, bars)
+    if not leads():
+        return
     if dry_run:
         print_facts({name: f"{count:,}" for name, count in facts.items()})
     else:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from wsiseg.config import Precision
 from wsiseg.errors import ConfigError
 
-__all__ = ["open_device"]
+__all__ = ["autocast", "open_device"]
 
 
 def open_device(name: str) -> torch.device:
@@ -30,3 +31,8 @@ def open_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= count:
         raise ConfigError(f"device {name!r} is not there: torch sees {count} CUDA device(s)")
     return device
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Products computed in it take `precision`; weights and sums stay float32."""
+    return torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32")

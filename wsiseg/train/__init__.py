@@ -1,7 +1,18 @@
 """Train ConStruct on patch labels: which classes show in a patch, no masks."""
 
 from wsiseg.train.loop import train_model
-from wsiseg.train.patches import Patches, load_patches
+from wsiseg.train.parallel import leads
+from wsiseg.train.patches import Patches, PatchSource, load_patches
 from wsiseg.train.setup import describe_training
+from wsiseg.train.stores import StoreTiles, load_tiles
 
-__all__ = ["Patches", "describe_training", "load_patches", "train_model"]
+__all__ = [
+    "PatchSource",
+    "Patches",
+    "StoreTiles",
+    "describe_training",
+    "leads",
+    "load_patches",
+    "load_tiles",
+    "train_model",
+]

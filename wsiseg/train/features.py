@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wsiseg.config import Preset
 from wsiseg.model.encoders import Encoder, Teacher
-from wsiseg.train.patches import Patches
+from wsiseg.train.patches import PatchSource
 
 __all__ = ["FrozenFeatures", "Seen", "draw_turns", "turn"]
 
 _CACHE_BYTES = 1 << 30
+_READERS = 4
 
 Maps = dict[int, Tensor]
+_Pixels = dict[int, Future[NDArray[np.uint8]]]
+"""Patches ``(1, side, side, 3)`` that are being read, by number."""
 
 
 class Seen(NamedTuple):
@@ -75,7 +81,7 @@ class FrozenFeatures:
         self,
         encoder: Encoder,
         teacher: Teacher | None,
-        patches: Patches,
+        patches: PatchSource,
         levels: Sequence[int] | None = None,
         guided: Sequence[int] | None = None,
         device: torch.device | None = None,
@@ -94,38 +100,49 @@ class FrozenFeatures:
 
     def read(self, batch: Tensor, turns: Tensor) -> Seen:
         """Patches of the numbers `batch` ``(B,)``, turned by `turns` ``(B, 2)``: flip, quarter."""
-        numbers, how = batch.tolist(), turns.tolist()
-        if self._equivariant:
-            return _stack(
-                [_turn(seen, *h) for seen, h in zip(self._recall(numbers), how, strict=True)]
-            )
-        images = self._load(numbers)
-        return self._look(torch.stack([turn(i, *h) for i, h in zip(images, how, strict=True)]))
+        return next(iter(self.stream([(batch, turns)])))
 
-    def _recall(self, numbers: Sequence[int]) -> list[Seen]:
-        """What is seen of each patch; what is new is looked at, and kept if it fits.
+    def stream(self, plan: Sequence[tuple[Tensor, Tensor]]) -> Iterator[Seen]:
+        """Batch after batch of `read`; the pixels of the next are read while one is used."""
+        with ThreadPoolExecutor(_READERS) as readers:
+            waiting = self._fetch(readers, plan[0][0])
+            for step, (batch, turns) in enumerate(plan):
+                pixels = waiting
+                if step + 1 < len(plan):
+                    waiting = self._fetch(readers, plan[step + 1][0])
+                yield self._see(batch.tolist(), turns.tolist(), pixels)
+
+    def _fetch(self, readers: Executor, batch: Tensor) -> _Pixels:
+        """Begin to read what of a batch is not kept."""
+        wanted = [number for number in batch.tolist() if number not in self._kept]
+        return {number: readers.submit(self._patches.read, [number]) for number in wanted}
+
+    def _see(self, numbers: list[int], turns: list[list[int]], pixels: _Pixels) -> Seen:
+        if self._equivariant:
+            seen = [self._recall(number, pixels) for number in numbers]
+            return _stack([_turn(one, *how) for one, how in zip(seen, turns, strict=True)])
+        images = [self._to_image(pixels[number]) for number in numbers]
+        return self._look(torch.stack([turn(i, *h) for i, h in zip(images, turns, strict=True)]))
+
+    def _recall(self, number: int, pixels: _Pixels) -> Seen:
+        """What is seen of a patch; what is new is looked at, and kept if it fits.
 
         One by one: what is seen of a patch must not depend on the batch it came with first, or a
         resumed run would round otherwise.
         """
-        found = []
-        for number in numbers:
-            seen = self._kept.get(number)
-            if seen is None:
-                seen = _pack(self._look(self._load([number])), 0)
-                self._keep(number, seen)
-            found.append(seen)
-        return found
+        seen = self._kept.get(number)
+        if seen is None:
+            seen = _pack(self._look(self._to_image(pixels[number])[None]), 0)
+            size = sum(part.nbytes for part in _parts(seen))
+            if size <= self._room:
+                self._kept[number] = seen
+                self._room -= size
+        return seen
 
-    def _keep(self, number: int, seen: Seen) -> None:
-        size = sum(part.nbytes for part in _parts(seen))
-        if size <= self._room:
-            self._kept[number] = seen
-            self._room -= size
-
-    def _load(self, numbers: Sequence[int]) -> Tensor:
-        pixels = torch.from_numpy(self._patches.read(numbers)).to(self._device)
-        return pixels.permute(0, 3, 1, 2).float() / 255
+    def _to_image(self, pixels: Future[NDArray[np.uint8]]) -> Tensor:
+        """``(3, H, W)`` float32 in [0, 1]."""
+        image = torch.from_numpy(pixels.result()[0]).to(self._device)
+        return image.permute(2, 0, 1).float() / 255
 
     def _look(self, images: Tensor) -> Seen:
         with self._autocast():

@@ -14,14 +14,15 @@ import torch
 
 from wsiseg.compute import Progress
 from wsiseg.config import TrainConfig
-from wsiseg.model.checkpoint import CheckpointInfo, save_checkpoint
+from wsiseg.errors import ConfigError, TrainingError
+from wsiseg.model.checkpoint import CheckpointInfo, save_checkpoint, trained_state
 from wsiseg.model.construct import ConStruct
-from wsiseg.model.device import open_device
 from wsiseg.model.encoders import keep_portable
 from wsiseg.model.threads import fixed_threads
 from wsiseg.train.features import FrozenFeatures, draw_turns
 from wsiseg.train.history import draw_curves, write_table
-from wsiseg.train.patches import Patches
+from wsiseg.train.parallel import Group, check_parts, open_group, share_batch_norms
+from wsiseg.train.patches import PatchSource
 from wsiseg.train.resume import Unfinished, read_unfinished, run_digest, write_unfinished
 from wsiseg.train.setup import check_fit, count_steps, describe_classes, make_model
 from wsiseg.train.step import Trainer
@@ -36,7 +37,7 @@ Validate = Callable[[ConStruct], float]
 
 
 def train_model(
-    patches: Patches,
+    patches: PatchSource,
     config: TrainConfig,
     out: str | Path,
     progress: Progress | None = None,
@@ -48,12 +49,13 @@ def train_model(
 
     Bit-repeatable on the CPU of one machine: seed, order, augmentation and number of threads are
     fixed. After each epoch all files are written anew, and a run that was cut off goes on after its
-    last whole epoch when it is called again.
+    last whole epoch when it is called again. Under ``torchrun`` its processes share every batch;
+    the first alone writes files, on a file system that all of them see.
 
     Parameters
     ----------
     patches
-        From `load_patches`, with the classes of `config`.
+        From `load_patches` or `load_tiles`, with the classes of `config`.
     out
         The ``.safetensors`` file to write: the last epoch. Beside it go the best epoch
         (``<stem>.best.safetensors``), losses (``<out>.csv`` and ``.png``) and, until the end, what
@@ -77,12 +79,18 @@ def train_model(
         If a setting does not fit the others, or an unfinished run of other settings is there.
     CheckpointError
         If the encoder's weights are not found or not its own.
+    TrainingError
+        If a loss or a weight is no finite number any more; what was written before stays. Preset
+        `reference` goes on.
     """
     with fixed_threads(_THREADS), torch.random.fork_rng(devices=[]):
+        group, device = open_group(config.device)
         model = make_model(config)
         check_fit(patches, config, model.encoder)
-        model.to(open_device(config.device))
-        run = _Run(model, patches, config, Path(out), note)
+        check_parts(len(patches), config, group)
+        model.to(device)
+        share_batch_norms(model.structure_adapters, group)
+        run = _Run(model, patches, config, Path(out), note, group)
         run.resume()
         while run.epoch < config.epochs:
             run.train_epoch(progress)
@@ -95,14 +103,21 @@ class _Run:
     """One training run, from wherever it stands."""
 
     def __init__(
-        self, model: ConStruct, patches: Patches, config: TrainConfig, out: Path, note: str
+        self,
+        model: ConStruct,
+        patches: PatchSource,
+        config: TrainConfig,
+        out: Path,
+        note: str,
+        group: Group,
     ) -> None:
         self.patches, self.config, self.out, self.note = patches, config, out, note
+        self.group = group
         self.best_out = out.with_name(f"{out.stem}.best{out.suffix}")
         self.unfinished = out.with_name(f"{out.name}.unfinished")
         self.generator = torch.Generator().manual_seed(config.seed)
         self.steps = count_steps(patches, config)
-        self.trainer = Trainer(model, config, self.steps, self.generator)
+        self.trainer = Trainer(model, config, self.steps, self.generator, group)
         self.model = model
         guided = model.teacher is not None
         self.source = FrozenFeatures(
@@ -121,27 +136,53 @@ class _Run:
 
     def resume(self) -> None:
         """Take up what a run that was cut off left."""
+        self.group.wait(self.trainer.device)  # the first may still be writing the run before this
         state = read_unfinished(self.unfinished, self.digest)
         if state is not None:
             self.trainer.restore(state["trainer"])
             self.generator.set_state(state["generator"])
             self.epoch, self.best = state["epoch"], state["best"]
             self.history = state["history"]
+        seen = self.group.gather(torch.tensor([self.epoch], device=self.trainer.device)).tolist()
+        if len(set(seen)) > 1:
+            raise ConfigError(
+                f"{self.unfinished}: the processes go on after epochs {seen}; all of them need to "
+                f"see the same file"
+            )
 
     def train_epoch(self, progress: Progress | None) -> None:
         """Every patch once, in new order; the last batch may be smaller."""
         order = torch.randperm(len(self.patches), generator=self.generator)
-        for batch in torch.split(order, self.config.batch_size):
-            turns = draw_turns(len(batch), self.config.preset, self.generator)
+        batches = torch.split(order, self.config.batch_size)
+        preset = self.config.preset
+        turns = [draw_turns(len(batch), preset, self.generator) for batch in batches]
+        part = self.group.part
+        seen = self.source.stream([(part(b), part(t)) for b, t in zip(batches, turns, strict=True)])
+        for batch, patches in zip(batches, seen, strict=True):
             rate = self.trainer.rate
-            losses = self.trainer.step(self.source.read(batch, turns), self.labels[batch])
+            try:
+                losses = self.trainer.step(patches, self.labels[part(batch)])
+            except TrainingError as error:
+                raise self._explain(error, batch.tolist()) from error
             self.history.append([rate, *(loss.item() for loss in losses)])
-            if progress is not None:
-                progress("train", self.trainer.done, self.steps)
+            if progress is not None and self.group.leads:
+                progress("train", len(self.history), self.steps)
         self.epoch += 1
+
+    def _explain(self, error: TrainingError, batch: list[int]) -> TrainingError:
+        names = ", ".join(self.patches.name(index) for index in batch)
+        kept = f"epoch {self.epoch} is kept in {self.out}" if self.epoch else "nothing was written"
+        return TrainingError(
+            f"epoch {self.epoch + 1}, step {len(self.history) + 1}: {error}; {kept}; try a lower "
+            f"learning_rate or precision float32, or look at the patches of this batch: {names}"
+        )
 
     def save(self, validate: Validate | None) -> None:
         """Write the epoch: what is a result first, what takes it up again last."""
+        if self.config.preset != "reference":
+            self._check_weights()
+        if not self.group.leads:
+            return
         self.model.eval()
         info = _make_info(self.model, self.patches, self.config, self.note)
         save_checkpoint(self.model, info, self.out)
@@ -153,6 +194,17 @@ class _Run:
         write_table(self.history, self.out.with_name(f"{self.out.name}.csv"))
         draw_curves(self.history, self.out.with_name(f"{self.out.name}.png"))
         write_unfinished(self._state(), self.unfinished)
+
+    def _check_weights(self) -> None:
+        """The last step of an epoch may have ruined them, and no loss has shown it yet."""
+        for name, tensor in trained_state(self.model).items():
+            if not tensor.isfinite().all():
+                last = self.epoch - 1
+                kept = f"epoch {last} is kept in {self.out}" if last else "nothing was written"
+                raise TrainingError(
+                    f"epoch {self.epoch}: {name} is not finite after its last step; {kept}; try a "
+                    f"lower learning_rate or precision float32"
+                )
 
     def _score(self) -> float:
         """Minus the mean loss of the last epoch."""
@@ -172,7 +224,9 @@ class _Run:
     def finish(self) -> None:
         """Nothing is left to take up."""
         self.model.eval()
-        self.unfinished.unlink(missing_ok=True)
+        if self.group.leads:
+            self.unfinished.unlink(missing_ok=True)
+        self.group.wait(self.trainer.device)
 
 
 def _identities(model: ConStruct) -> list[str]:
@@ -181,7 +235,7 @@ def _identities(model: ConStruct) -> list[str]:
 
 
 def _make_info(
-    model: ConStruct, patches: Patches, config: TrainConfig, note: str
+    model: ConStruct, patches: PatchSource, config: TrainConfig, note: str
 ) -> CheckpointInfo:
     prompts, palette = describe_classes(config)
     plain = config.model_dump(mode="json")
@@ -190,9 +244,9 @@ def _make_info(
     return CheckpointInfo(
         encoder=config.encoder, identity=model.encoder.identity, names=palette.names,
         colors=palette.colors, prompts=prompts, prototypes_per_class=config.prototypes_per_class,
-        mpp=config.mpp, tile=patches.side, config=plain, note=note, preset=config.preset,
-        guidance_levels=model.guidance_levels, encoder_options=plain["encoder_options"],
-        weights=_name_weights(model),
+        mpp=patches.mpp or config.mpp, tile=patches.side, config=plain, note=note,
+        preset=config.preset, guidance_levels=model.guidance_levels,
+        encoder_options=plain["encoder_options"], weights=_name_weights(model),
     )  # fmt: skip
 
 

@@ -2,38 +2,85 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from wsiseg.config import digest_of
 from wsiseg.errors import DataError
+from wsiseg.train.labels import Label, gather_labels, read_label_table, refuse
 
-__all__ = ["Patches", "load_patches"]
+__all__ = ["PatchSource", "Patches", "load_patches"]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _DIGITS = re.compile(r"\[([01]*)\]")
 
 
+class PatchSource(Protocol):
+    """Square RGB images of one size and their labels, wherever they lie."""
+
+    @property
+    def labels(self) -> NDArray[np.float32]:
+        """``(N, K)`` float32: 1 where the class shows, else 0."""
+        ...
+
+    @property
+    def side(self) -> int:
+        """Side of every patch in pixels."""
+        ...
+
+    @property
+    def mpp(self) -> float | None:
+        """µm/px of the patches, or None where only the user knows it."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Hash of which patches these are; where they lie does not count."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What a person calls the patch."""
+        ...
+
+    def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """``(B, side, side, 3)`` uint8 RGB."""
+        ...
+
+
 @dataclass(frozen=True)
 class Patches:
-    """Square RGB images of one size, and which classes show in each."""
+    """Image files; keeps the promise `PatchSource`."""
 
     paths: tuple[Path, ...]
     labels: NDArray[np.float32]
     """``(N, K)`` float32: 1 where the class shows, else 0."""
     side: int
     """Side of every patch in pixels."""
+    mpp: float | None = None
+    """µm/px; image files do not say."""
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def identity(self) -> str:
+        """Hash of names, labels and side."""
+        return digest_of([path.name for path in self.paths], self.labels.tolist(), self.side)
+
+    def name(self, index: int) -> str:
+        """The file's name."""
+        return self.paths[index].name
 
     def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """``(B, side, side, 3)`` uint8 RGB."""
@@ -46,7 +93,7 @@ class _Row:
 
     where: str
     image: Path
-    label: tuple[int, ...]
+    label: Label
 
 
 def load_patches(path: str | Path, classes: Sequence[str]) -> Patches:
@@ -78,13 +125,8 @@ def load_patches(path: str | Path, classes: Sequence[str]) -> Patches:
     read = _read_folder if path.is_dir() else _read_table
     rows = list(read(path, classes, problems))
     side = _check_images(rows, problems)
-    labels = np.array([row.label for row in rows], np.float32).reshape(-1, len(classes))
-    if not problems:
-        unseen = [name for name, seen in zip(classes, labels.max(0), strict=True) if not seen]
-        problems += [f"no patch shows {name!r}, so it cannot be learned" for name in unseen]
-    if problems:
-        lines = "\n  ".join(problems)
-        raise DataError(f"{path}: {len(problems)} problem(s) with the patches\n  {lines}")
+    labels = gather_labels([row.label for row in rows], classes, problems)
+    refuse(path, problems)
     return Patches(tuple(row.image for row in rows), labels, side)
 
 
@@ -105,54 +147,8 @@ def _read_folder(folder: Path, classes: Sequence[str], problems: list[str]) -> I
 
 
 def _read_table(path: Path, classes: Sequence[str], problems: list[str]) -> Iterator[_Row]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = list(csv.DictReader(file))
-            columns = list(table[0]) if table else []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        problems.append(f"cannot be read as CSV ({error})")
-        return
-    listed = "labels" in columns
-    wanted = ["image", "labels"] if listed else ["image", *classes]
-    unknown = [] if listed else [c for c in columns if c not in wanted and c is not None]
-    missing = [name for name in wanted if name not in columns]
-    if missing or unknown:
-        problems.append(
-            f"has the columns {columns}; needs image and either labels or {', '.join(classes)}"
-        )
-        return
-    for number, row in enumerate(table, start=2):
-        where = f"line {number}"
-        label = (
-            _named(row, where, classes, problems)
-            if listed
-            else _flagged(row, where, classes, problems)
-        )
-        if label is not None:
-            name = (row["image"] or "").strip()
-            yield _Row(f"{where}, {name}", path.parent / name, label)
-
-
-def _named(
-    row: dict[str, str], where: str, classes: Sequence[str], problems: list[str]
-) -> tuple[int, ...] | None:
-    names = {name.strip() for name in (row["labels"] or "").split(";")} - {""}
-    unknown = sorted(names - set(classes))
-    if unknown:
-        problems.append(f"{where}: unknown class {unknown}; known are {', '.join(classes)}")
-        return None
-    return tuple(int(name in names) for name in classes)
-
-
-def _flagged(
-    row: dict[str, str], where: str, classes: Sequence[str], problems: list[str]
-) -> tuple[int, ...] | None:
-    values = [(row[name] or "").strip() for name in classes]
-    wrong = [f"{n} = {v!r}" for n, v in zip(classes, values, strict=True) if v not in ("0", "1")]
-    if wrong:
-        problems.append(f"{where}: {', '.join(wrong)}; a class is 0 or 1")
-        return None
-    return tuple(int(value) for value in values)
+    for where, keys, label in read_label_table(path, [("image",)], classes, problems):
+        yield _Row(f"{where}, {keys['image']}", path.parent / keys["image"], label)
 
 
 def _check_images(rows: Sequence[_Row], problems: list[str]) -> int:

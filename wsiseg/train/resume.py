@@ -14,7 +14,7 @@ from wsiseg.config import TrainConfig, digest_of
 from wsiseg.errors import ConfigError
 from wsiseg.model.encoders import keep_portable
 from wsiseg.model.weights import translated
-from wsiseg.train.patches import Patches
+from wsiseg.train.patches import PatchSource
 
 __all__ = ["Unfinished", "read_unfinished", "run_digest", "write_unfinished"]
 
@@ -36,13 +36,12 @@ class Unfinished(TypedDict):
     """Score of the best epoch so far."""
 
 
-def run_digest(patches: Patches, config: TrainConfig, identities: list[str], note: str) -> str:
-    """Hash of settings, patches (names and labels) and frozen weights; paths do not count."""
+def run_digest(patches: PatchSource, config: TrainConfig, identities: list[str], note: str) -> str:
+    """Hash of settings, patches and frozen weights; where they lie does not count."""
     plain = config.model_dump(mode="json")
     for options in ("encoder_options", "teacher_options"):
         plain[options] = keep_portable(plain[options])
-    names = [path.name for path in patches.paths]
-    return digest_of(plain, names, patches.labels.tolist(), patches.side, identities, note)
+    return digest_of(plain, patches.identity, identities, note)
 
 
 def write_unfinished(state: Unfinished, path: Path) -> None:

@@ -10,7 +10,7 @@ from wsiseg.config import TrainConfig
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import Encoder, load_encoder, load_teacher
-from wsiseg.train.patches import Patches
+from wsiseg.train.patches import PatchSource
 
 __all__ = ["check_fit", "count_steps", "describe_classes", "describe_training", "make_model"]
 
@@ -45,7 +45,7 @@ def make_model(config: TrainConfig) -> ConStruct:
     )
 
 
-def describe_training(patches: Patches, config: TrainConfig) -> dict[str, int]:
+def describe_training(patches: PatchSource, config: TrainConfig) -> dict[str, int]:
     """What `train_model` would do, without doing it; the same errors."""
     with torch.random.fork_rng(devices=[]):
         model = make_model(config)
@@ -58,7 +58,7 @@ def describe_training(patches: Patches, config: TrainConfig) -> dict[str, int]:
     }
 
 
-def check_fit(patches: Patches, config: TrainConfig, encoder: Encoder) -> None:
+def check_fit(patches: PatchSource, config: TrainConfig, encoder: Encoder) -> None:
     """Refuse patches that classes or encoder do not fit; errors as `train_model`."""
     if patches.labels.shape[1] != len(config.classes):
         raise DataError(
@@ -87,7 +87,7 @@ def check_fit(patches: Patches, config: TrainConfig, encoder: Encoder) -> None:
         )
 
 
-def count_steps(patches: Patches, config: TrainConfig) -> int:
+def count_steps(patches: PatchSource, config: TrainConfig) -> int:
     """Steps of the whole run; the last batch of an epoch may be smaller."""
     return config.epochs * -(-len(patches) // config.batch_size)
 

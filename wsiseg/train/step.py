@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, NamedTuple
 
 import torch
@@ -9,11 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsiseg.config import TrainConfig
+from wsiseg.errors import TrainingError
 from wsiseg.model.checkpoint import trained_state
 from wsiseg.model.construct import ConStruct
-from wsiseg.model.losses import MemoryBank
+from wsiseg.model.device import autocast
 from wsiseg.train.contrast import contrast
 from wsiseg.train.features import Seen
+from wsiseg.train.parallel import Group, SharedBank
 
 __all__ = ["Losses", "Trainer", "poly_rate"]
 
@@ -54,6 +57,8 @@ class Trainer:
         How many there will be in all, for the schedule.
     generator
         For the first content of the memory bank.
+    group
+        The processes that train together; None for this one alone.
     """
 
     def __init__(
@@ -62,18 +67,21 @@ class Trainer:
         config: TrainConfig,
         steps: int,
         generator: torch.Generator | None = None,
+        group: Group | None = None,
     ) -> None:
         self.model, self.config, self.steps = model.train(), config, steps
+        self.group = group or Group()
         self.device = model.prototypes.device
-        self.bank = MemoryBank(_BANK, model.encoder.embedding_dim, generator)
+        self.bank = SharedBank(_BANK, model.encoder.embedding_dim, generator, self.group)
         self.bank.queue = self.bank.queue.to(self.device)
         self.optimizer = torch.optim.AdamW(
             [parameter for parameter in model.parameters() if parameter.requires_grad],
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
         )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.done = 0
-        """Steps taken."""
+        """Steps taken; one that was left out because a gradient overflowed does not count."""
 
     @property
     def rate(self) -> float:
@@ -82,38 +90,64 @@ class Trainer:
         return self.config.learning_rate * share
 
     def step(self, seen: Seen, labels: Tensor) -> Losses:
-        """Change the model by one batch; `labels` ``(B, K)`` float, 1 where the class shows."""
+        """Change the model by one batch; `labels` ``(B, K)`` float, 1 where the class shows.
+
+        Where several processes train, these are its rows of the batch, and all of them give the
+        losses of the whole.
+
+        Raises
+        ------
+        TrainingError
+            If a loss is not a finite number, before anything was changed. Preset `reference` goes
+            on, as the released code does.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         losses = self.losses(seen, labels)
+        whole = Losses(*self.group.add(torch.stack(losses).detach()))
+        if self.config.preset != "reference":
+            _check_finite(whole)
         # To none, not to zero: what no gradient reaches must not decay either.
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self.optimizer.step()
-        self.done += 1
-        return losses
+        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]  # torch's own
+        self.group.add_gradients(self.model.parameters())
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.done += int(self.scaler.get_scale() >= scale)
+        return whole
 
     def losses(self, seen: Seen, labels: Tensor) -> Losses:
-        """The losses of a batch; pushes its backgrounds into the memory bank."""
+        """This process's part of the losses; the bank takes in the batch's backgrounds."""
         with self.autocast():
             return self._losses(seen, labels.to(self.device))
 
     def autocast(self) -> torch.autocast:
         """Whatever is computed in it takes the precision of the settings."""
-        wanted = self.config.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
+        return autocast(self.device, self.config.precision)
 
     def _losses(self, seen: Seen, labels: Tensor) -> Losses:
         config = self.config
         output = self.model.read_pyramid(seen.pyramid, seen.stages or None)
-        zero = output.logits.new_zeros(())
-        classes = F.binary_cross_entropy_with_logits(output.logits, labels)
-        structure = zero if output.structure_loss is None else output.structure_loss
+        zero = output.logits.new_zeros((), dtype=torch.float32)
+        # Means over the batch, so a process's part of it counts as its rows do.
+        share = self.group.share(len(labels), self.device)
+        classes = share * F.binary_cross_entropy_with_logits(output.logits, labels)
+        structure = zero if output.structure_loss is None else share * output.structure_loss
         apart = zero
-        if config.contrast_weight and labels.any():
-            apart = contrast(self.model, seen.images, output.cams, labels, self.bank, config)
+        if config.contrast_weight:
+            apart = self._contrast(seen, output.cams, labels)
         total = classes + config.struct_weight * structure + config.contrast_weight * apart
-        return Losses(total, classes, structure, apart)
+        return Losses(total, *(part.float() for part in (classes, structure, apart)))
+
+    def _contrast(self, seen: Seen, cams: Tensor, labels: Tensor) -> Tensor:
+        """A mean over pairs of a patch and a class that it shows; 0 if there are none."""
+        share = self.group.share(int(labels.count_nonzero()), self.device)
+        if share:
+            return share * contrast(self.model, seen.images, cams, labels, self.bank, self.config)
+        if self.group.count > 1:  # the others may have some to push
+            self.bank.push(self.bank.queue[:0])
+        return cams.new_zeros((), dtype=torch.float32)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, as tensors, numbers and plain containers."""
@@ -123,6 +157,7 @@ class Trainer:
             "queue": self.bank.queue.cpu(),
             "pointer": self.bank.pointer,
             "done": self.done,
+            "scaler": self.scaler.state_dict(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -131,3 +166,12 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.bank.queue, self.bank.pointer = state["queue"].to(self.device), state["pointer"]
         self.done = state["done"]
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def _check_finite(losses: Losses) -> None:
+    # The parts first: where one is not finite, neither is the total.
+    for name in (*Losses._fields[1:], "total"):
+        value = getattr(losses, name).item()
+        if not isfinite(value):
+            raise TrainingError(f"the loss {name!r} is {value}")

@@ -1,0 +1,258 @@
+import csv
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from wsiseg.annotations import Annotations, Palette
+from wsiseg.cli import app
+from wsiseg.config import LabelConfig, TrainConfig, digest_of
+from wsiseg.errors import DataError
+from wsiseg.grid import TileGrid
+from wsiseg.model.checkpoint import read_info
+from wsiseg.qupath import write_geojson
+from wsiseg.store import SlideStore
+from wsiseg.trace import trace_regions
+from wsiseg.train import load_tiles, train_model
+from wsiseg.train.cover import tile_cover
+
+CLASSES = ("Pink", "Blue")
+PALETTE = Palette(CLASSES, ((255, 0, 255), (0, 0, 255)))
+COLORS = np.array([(230, 150, 190), (120, 90, 170)], np.uint8)
+TILE, ROWS, COLS = 64, 4, 5
+BOUNDS = (100, 40)
+"""Corner of the scanned part in level-0 px; a raster px is two of them."""
+
+
+def make_store(folder, name="one", tile=TILE, mpp=0.5, stride=None, finished=True, tissue=None):
+    """A slide whose left half is pink and whose right half is blue."""
+    grid = TileGrid(ROWS * TILE, COLS * TILE, tile, stride or tile, 2 * tile)
+    slide = {
+        "name": f"{name}.svs", "identity": name, "mpp": [mpp / 2, mpp / 2],
+        "bounds": [*BOUNDS, 4 * TILE, 4 * TILE],
+    }  # fmt: skip
+    store = SlideStore.create(folder / f"{name}.zarr", grid, mpp, slide)
+    store.write_tissue(np.ones((ROWS, COLS), bool) if tissue is None else tissue, mpp * TILE, "0")
+    image = COLORS[labels_of(grid)]
+    for block in range(grid.n_blocks):
+        store.write_image(block, image[grid.block_box(block).slices()])
+        if finished:
+            store.mark_done("tile", block, digest_of(name))
+    return store
+
+
+def labels_of(grid):
+    labels = np.zeros((grid.height, grid.width), np.uint8)
+    labels[:, grid.width // 2 :] = 1
+    return labels
+
+
+def table(folder, text):
+    path = folder / "tiles.csv"
+    path.write_text(text)
+    return path
+
+
+def test_tiles_by_row_and_column_of_two_stores(tmp_path):
+    stores = [make_store(tmp_path, "one"), make_store(tmp_path, "two", mpp=0.51)]
+    labels = table(
+        tmp_path, "slide,row,col,Blue,Pink\none,0,0,0,1\ntwo.svs,3,4,1,0\none.svs,1,2,1,1\n"
+    )
+    tiles = load_tiles([tmp_path], labels, CLASSES)
+    assert len(tiles) == 3
+    assert tiles.labels.tolist() == [[1, 0], [0, 1], [1, 1]]
+    assert (tiles.side, tiles.mpp) == (TILE, 0.505)
+    assert tiles.name(1) == "two tile (3, 4)"
+    wanted = [store.read_image(store.grid.tile_box(*t)) for store, t in (
+        (stores[1], (3, 4)), (stores[0], (0, 0)))]  # fmt: skip
+    assert np.array_equal(tiles.read([1, 0]), wanted)
+    assert (tiles.read([1])[0] == COLORS[1]).all()
+
+
+def test_tiles_by_a_point_as_qupath_shows_it(tmp_path):
+    store = make_store(tmp_path, stride=TILE // 2)
+    labels = table(tmp_path, "store,x,y,labels\none.zarr,0,0,Pink\none,400,290,Blue\n")
+    tiles = load_tiles([store.path], labels, CLASSES)
+    # Raster ((0, 0) + bounds) / 2 = (50, 20) and (250, 165), in steps of 32.
+    assert tiles.tiles.tolist() == [[0, 0, 1], [0, 5, 7]]
+    tiles = load_tiles([store.path], labels, CLASSES, LabelConfig(origin="level0"))
+    assert tiles.tiles.tolist() == [[0, 0, 0], [0, 4, 6]]
+
+
+def test_one_error_lists_every_problem_of_a_table(tmp_path):
+    tissue = np.ones((ROWS, COLS), bool)
+    tissue[3, 3] = False
+    make_store(tmp_path, tissue=tissue)
+    make_store(tmp_path, "open", finished=False)
+    make_store(tmp_path, "wide", tile=32)
+    rows = [
+        "one,0,0,Pink", "one,0,0,Blue", "none,0,0,Pink", "one,4,0,Pink", "one,0,-1,Pink",
+        "one,1.5,0,Pink", "one,a,0,Pink", "one,3,3,Pink", "one,1,1,Green",
+    ]  # fmt: skip
+    with pytest.raises(DataError) as caught:
+        load_tiles([tmp_path], table(tmp_path, "slide,row,col,labels\n" + "\n".join(rows)), CLASSES)
+    message = str(caught.value)
+    assert "10 problem(s) with the labels or stores" in message
+    for part in (
+        "open.zarr: `wsiseg tile` did not finish here",
+        "wide.zarr: has tiles of 32 px at 0.5 µm/px",
+        "line 3: tile (0, 0) of one was given in line 2",
+        "line 4: no store of slide 'none'; there are one, wide",
+        "line 5: row = 4, col = 0 is outside one, which has 4 rows and 5 columns of tiles",
+        "line 6: row = 0, col = -1 is outside one",
+        "line 7: row = '1.5', col = '0' are not whole numbers",
+        "line 8: row = 'a', col = '0' are not whole numbers",
+        "line 9: tile (3, 3) of one holds no tissue",
+        "line 10: unknown class ['Green']",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slide,row,col,labels\none,0,0,Pink\n", "no tile shows 'Blue', so it cannot be learned"),
+        ("slide,x,y,labels\none,nan,0,Pink\n", "x = 'nan', y = '0' are not numbers"),
+        ("slide,x,y,labels\none,600,0,Pink\n", "x = 600, y = 0 is outside one"),
+        ("slide,tile,labels\none,0,Pink\n", r"needs slide,row,col or slide,x,y or store,row,col"),
+    ],
+)
+def test_bad_tables(tmp_path, text, message):
+    make_store(tmp_path)
+    with pytest.raises(DataError, match=message):
+        load_tiles([tmp_path], table(tmp_path, text), CLASSES)
+
+
+def test_no_stores_and_no_labels(tmp_path):
+    with pytest.raises(DataError, match=r"is neither a \.zarr store nor a folder of them"):
+        load_tiles([tmp_path], table(tmp_path, ""), CLASSES)
+    make_store(tmp_path)
+    with pytest.raises(DataError, match=r"none\.csv: does not exist; give a CSV, a GeoJSON"):
+        load_tiles([tmp_path], tmp_path / "none.csv", CLASSES)
+
+
+def test_one_name_for_two_stores(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        make_store(tmp_path / folder)
+    labels = table(tmp_path, "slide,row,col,labels\none,0,0,Pink;Blue\n")
+    with pytest.raises(DataError, match=r"one.zarr are both 'one'"):
+        load_tiles([tmp_path / "a", tmp_path / "b"], labels, CLASSES)
+
+
+# -- annotations ---------------------------------------------------------------------------------
+
+
+def annotate(store, path, labels=None, palette=PALETTE):
+    labels = labels_of(store.grid) if labels is None else labels
+    regions = tuple(trace_regions(labels))
+    x, y, *_ = store.slide["bounds"]
+    found = Annotations(store.slide["name"], palette, regions, (2.0, 2.0), 0.5, origin=(x, y))
+    path.parent.mkdir(exist_ok=True)
+    return write_geojson(found, path)
+
+
+def test_polygons_give_each_tile_its_classes(tmp_path):
+    store = make_store(tmp_path)
+    tiles = load_tiles([store.path], annotate(store, tmp_path / "one.geojson"), CLASSES)
+    assert len(tiles) == ROWS * COLS, "whole slide annotated, tiles at its border too"
+    for (_, _, col), label in zip(tiles.tiles.tolist(), tiles.labels.tolist(), strict=True):
+        assert label == [col <= 2, col >= 2], "the middle column shows both"
+
+
+def test_a_class_needs_its_share_and_a_tile_its_annotation(tmp_path):
+    store = make_store(tmp_path)
+    labels = np.full((ROWS * TILE, COLS * TILE), 255, np.uint8)
+    labels[:TILE, : TILE // 2] = 0  # half of tile (0, 0)
+    labels[:TILE, TILE // 2 : TILE // 2 + 3] = 1  # 3 / 64 of it
+    labels[:TILE, TILE : TILE + 31] = 1  # 31 / 64 of tile (0, 1)
+    labels[TILE : 2 * TILE, :TILE] = 1
+    path = annotate(store, tmp_path / "one.geojson", labels)
+    found = load_tiles([store.path], path, CLASSES)
+    assert found.tiles.tolist() == [[0, 0, 0], [0, 1, 0]]
+    assert found.labels.tolist() == [[1, 0], [0, 1]]
+    config = LabelConfig(class_fraction=3 / 64, annotated_fraction=31 / 64)
+    found = load_tiles([store.path], path, CLASSES, config)
+    assert found.tiles.tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 0]]
+    assert found.labels.tolist() == [[1, 1], [0, 1], [0, 1]]
+
+
+def test_what_is_ignored_is_cut_out_and_what_has_no_class_says_nothing(tmp_path):
+    store = make_store(tmp_path)
+    names = Palette(("Pink", "Blue", "Ignore*"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
+    labels = labels_of(store.grid)
+    labels[:TILE] = 2
+    path = annotate(store, tmp_path / "one.geojson", labels, names)
+    text = path.read_text()
+    assert {row for _, row, _ in load_tiles([store.path], path, CLASSES).tiles.tolist()} == {
+        1, 2, 3,
+    }  # fmt: skip
+    path.write_text(text.replace('"classification"', '"class"'))
+    with pytest.raises(DataError, match=r"no tile with tissue of one is annotated over 0\.5"):
+        load_tiles([store.path], path, CLASSES)
+
+
+def test_problems_of_annotations_are_listed_together(tmp_path):
+    stores = [make_store(tmp_path, name) for name in ("one", "two", "three")]
+    drawn = tmp_path / "drawn"
+    annotate(stores[0], drawn / "one.geojson", palette=Palette(("Pink", "Red"), PALETTE.colors))
+    (drawn / "two.geojson").write_text("{")
+    with pytest.raises(DataError) as caught:
+        load_tiles([tmp_path], drawn, CLASSES)
+    message = str(caught.value)
+    assert "one.geojson: unknown class ['Red']; known are Pink, Blue" in message
+    assert "two.geojson" in message
+    assert "three.zarr: has no three.geojson" in message
+    with pytest.raises(DataError, match="is one file for 3 stores; give a folder"):
+        load_tiles([tmp_path], drawn / "one.geojson", CLASSES)
+
+
+@given(
+    seed=st.integers(0, 1000), tile=st.sampled_from([4, 8]), stride=st.sampled_from([2, 4]),
+    height=st.integers(3, 40), width=st.integers(3, 40),
+)  # fmt: skip
+def test_cover_is_the_count_of_pixels(seed, tile, stride, height, width):
+    rng = np.random.default_rng(seed)
+    mask = rng.random((-(-height // 3), -(-width // 3))) < 0.5
+    mask = mask.repeat(3, 0).repeat(3, 1)[:height, :width]
+    grid = TileGrid(height, width, tile, min(stride, tile), 2 * tile)
+    rows, cols = np.nonzero(mask)
+    shape = shapely.union_all(shapely.box(cols, rows, cols + 1, rows + 1))
+    padded = np.pad(mask, ((0, tile), (0, tile)))
+    wanted = [
+        [padded[grid.tile_box(r, c).slices()].mean() for c in range(grid.cols)]
+        for r in range(grid.rows)
+    ]
+    np.testing.assert_allclose(tile_cover(shape, grid), wanted, atol=1e-9)
+
+
+# -- training ------------------------------------------------------------------------------------
+
+
+def test_stores_train_a_model_that_remembers_their_resolution(tmp_path):
+    store = make_store(tmp_path, mpp=0.25)
+    tiles = load_tiles([store.path], annotate(store, tmp_path / "one.geojson"), CLASSES)
+    config = TrainConfig(classes=CLASSES, epochs=6, learning_rate=0.01, device="cpu")
+    out = train_model(tiles, config, tmp_path / "m.safetensors")
+    rows = list(csv.DictReader(out.with_name("m.safetensors.csv").open()))
+    assert float(rows[-1]["classes"]) < 0.5 * float(rows[0]["classes"])
+    assert (read_info(out).mpp, read_info(out).tile) == (0.25, TILE)
+
+
+def test_the_command_takes_stores(tmp_path):
+    store = make_store(tmp_path)
+    drawn = annotate(store, tmp_path / "one.geojson")
+    call = ["train", str(store.path), "--labels", str(drawn), "-o", str(tmp_path / "m.safetensors")]
+    call += ["--dry-run", "--set", "classes=[Pink, Blue]"]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 0, result.output
+    assert f"{ROWS * COLS}" in result.output
+    result = CliRunner().invoke(app, [*call, "--set", "labels.annotated_fraction=0"])
+    assert result.exit_code == 1
+    assert "labels.annotated_fraction = 0" in result.output
+    result = CliRunner().invoke(app, ["train", "a.zarr", "b.zarr", "-o", "m.safetensors"])
+    assert result.exit_code == 2
+    assert "need --labels" in result.output

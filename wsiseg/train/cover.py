@@ -1,0 +1,97 @@
+"""How much of each tile lies in the annotations of each class: exact areas of polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from wsiseg.errors import GeoJsonError
+from wsiseg.geometry import Box
+from wsiseg.grid import TileGrid
+from wsiseg.qupath import Feature, read_geojson
+
+__all__ = ["ClassShapes", "read_class_shapes", "tile_cover"]
+
+Affine = tuple[tuple[float, float], tuple[float, float]]
+"""Origin ``(x, y)`` in level-0 px that the file calls (0, 0), and level-0 px a raster px."""
+
+
+class ClassShapes(NamedTuple):
+    """Annotations of one slide in raster pixels, overlaps of one class joined."""
+
+    classes: tuple[Any, ...]
+    """One shapely geometry a class, empty where there is none."""
+    anything: Any
+    """Their union."""
+
+
+def read_class_shapes(
+    path: Path, classes: Sequence[str], place: Affine, problems: list[str]
+) -> ClassShapes:
+    """Polygons of a GeoJSON file by class, in raster pixels.
+
+    What has no class says nothing and is passed over, as are detections and cells. Polygons of a
+    class whose name ends in ``*``, as QuPath's ``Ignore*``, are cut out of the others.
+
+    Parameters
+    ----------
+    problems
+        Takes in unknown classes, and a file that cannot be read.
+    """
+    try:
+        features = [feature for feature in read_geojson(path) if _is_classified(feature)]
+    except GeoJsonError as error:
+        problems.append(str(error))
+        features = []
+    ignored = [f for f in features if str(f.class_name).endswith("*")]
+    named = [f for f in features if not str(f.class_name).endswith("*")]
+    unknown = sorted({str(f.class_name) for f in named} - set(classes))
+    if unknown:
+        problems.append(f"{path}: unknown class {unknown}; known are {', '.join(classes)}")
+    hole = _join(ignored, place)
+    shapes = [
+        shapely.difference(_join([f for f in named if f.class_name == name], place), hole)
+        for name in classes
+    ]
+    return ClassShapes(tuple(shapes), shapely.union_all(shapes))
+
+
+def _is_classified(feature: Feature) -> bool:
+    kind = feature.properties.get("objectType", "annotation")
+    shape = feature.geometry.geom_type in ("Polygon", "MultiPolygon")
+    return feature.class_name is not None and kind == "annotation" and shape
+
+
+def _join(features: Sequence[Feature], place: Affine) -> Any:
+    origin, scale = (np.array(pair) for pair in place)
+    shapes = [shapely.make_valid(feature.geometry) for feature in features]
+    return shapely.transform(shapely.union_all(shapes), lambda points: (points + origin) / scale)
+
+
+def tile_cover(shape: Any, grid: TileGrid) -> NDArray[np.float64]:
+    """``(rows, cols)`` float64 in [0, 1]: the share of each tile's square that `shape` covers."""
+    covered = np.zeros((grid.rows, grid.cols))
+    parts = shapely.get_parts(shape)
+    tree = shapely.STRtree(parts)
+    for block in range(grid.n_blocks):
+        tiles = np.array(list(grid.block_tiles(block))).reshape(-1, 2)
+        if not len(tiles):
+            continue
+        boxes = [grid.tile_box(row, col) for row, col in tiles.tolist()]
+        # First to the block, then to its tiles: an outline may have very many points.
+        window = _rectangle(boxes[0], boxes[-1])
+        near = shapely.intersection(parts[tree.query(window, predicate="intersects")], window)
+        if len(near):
+            squares = np.array([_rectangle(box, box) for box in boxes])
+            inside = shapely.area(shapely.intersection(near[None], squares[:, None])).sum(1)
+            covered[tuple(tiles.T)] = inside / grid.tile**2
+    return covered
+
+
+def _rectangle(first: Box, last: Box) -> Any:
+    return shapely.box(first.x, first.y, last.right, last.bottom)
