@@ -9,6 +9,7 @@ from wsiseg.qupath.finding import Finding, Repair
 from wsiseg.qupath.fix import fix_geojson
 from wsiseg.qupath.lint import lint_geojson
 from wsiseg.qupath.read import Feature, read_geojson
+from wsiseg.qupath.regions import read_annotations
 from wsiseg.qupath.script import write_import_script
 from wsiseg.qupath.write import write_geojson
 
@@ -20,6 +21,7 @@ __all__ = [
     "export_geojson",
     "fix_geojson",
     "lint_geojson",
+    "read_annotations",
     "read_geojson",
     "write_geojson",
     "write_import_script",
