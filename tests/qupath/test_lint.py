@@ -173,6 +173,7 @@ MORE = [
     ("coordinates", polygon([[0, 0], [1e297, 0], [1e297, 1], [0, 0]])),
     ("coordinates", feature({"type": "Point", "coordinates": [1e10, 0]})),
     ("ring-open", polygon([*RING[:-1], [0, 0.001]])),
+    ("ring-crossing", polygon([[0, 0], [4, 4], [4, 0], [0, 4], [0, 0]])),  # its lobes cancel
     ("plane", feature({**POLYGON, "plane": None})),
     ("json", b""),
     ("json", b"[" * 5000),

@@ -42,21 +42,40 @@ def info(
 @app.command()
 def lint(
     files: Annotated[list[Path], typer.Argument(help="GeoJSON files, ours or others'.")],
+    fix: Annotated[bool, typer.Option("--fix", help="Write a repaired copy.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The copy; NAME.fixed.geojson if not given.")
+    ] = None,
 ) -> None:
-    """Check GeoJSON files against every rule that QuPath's importer has."""
+    """Check GeoJSON files against every rule that QuPath's importer has, or repair them."""
+    if out is not None and (not fix or len(files) != 1):
+        raise typer.BadParameter("--out names the repaired copy of one file: give --fix and one")
+    with errors():
+        clean = [_fix(file, out) if fix else _lint(file) for file in files]
+    if not all(clean):
+        raise typer.Exit(1)
+
+
+def _lint(file: Path) -> bool:
+    """Say what is wrong with a file; whether QuPath loses nothing of it."""
     from wsiseg.qupath import lint_geojson
 
-    failed = False
-    with errors():
-        for file in files:
-            findings = lint_geojson(file)
-            failed |= any(finding.severity == "error" for finding in findings)
-            for finding in findings:
-                say(f"{file}: {finding}")
-            if not findings:
-                say(f"{file}: clean")
-    if failed:
-        raise typer.Exit(1)
+    findings = lint_geojson(file)
+    for finding in findings:
+        say(f"{file}: {finding}")
+    if not findings:
+        say(f"{file}: clean")
+    return all(finding.severity != "error" for finding in findings)
+
+
+def _fix(file: Path, out: Path | None) -> bool:
+    """Write a repaired copy of a file, say what was done, and hold it against the rules."""
+    from wsiseg.qupath import fix_geojson
+
+    copy, repairs = fix_geojson(file, out)
+    for repair in repairs:
+        say(f"{file}: {repair}")
+    return _lint(copy)
 
 
 @app.command("config")

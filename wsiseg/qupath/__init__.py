@@ -5,8 +5,11 @@ name (`rules.py`, `shapes.py`), and what is written is checked against them firs
 """
 
 from wsiseg.qupath.export import Export, export_geojson
-from wsiseg.qupath.lint import Finding, lint_geojson
+from wsiseg.qupath.finding import Finding, Repair
+from wsiseg.qupath.fix import fix_geojson
+from wsiseg.qupath.lint import lint_geojson
 from wsiseg.qupath.read import Feature, read_geojson
+from wsiseg.qupath.regions import read_annotations
 from wsiseg.qupath.script import write_import_script
 from wsiseg.qupath.write import identify_regions, write_geojson
 
@@ -14,9 +17,12 @@ __all__ = [
     "Export",
     "Feature",
     "Finding",
+    "Repair",
     "export_geojson",
+    "fix_geojson",
     "identify_regions",
     "lint_geojson",
+    "read_annotations",
     "read_geojson",
     "write_geojson",
     "write_import_script",

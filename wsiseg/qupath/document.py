@@ -23,6 +23,7 @@ __all__ = [
     "parse_document",
     "parse_lines",
     "read_documents",
+    "walk_children",
 ]
 
 EXTENSIONS = (".geojson", ".json", ".zip", ".geojson.gz", ".json.gz")
@@ -168,7 +169,7 @@ def flatten_document(tree: Any) -> tuple[list[dict[str, Any]], list[Finding]]:
     for element in tree if isinstance(tree, list) else [tree]:
         found, problem = _flatten_element(element, len(features))
         for feature in found:
-            features.extend(_with_children(feature))
+            features.extend(walk_children(feature))
         findings += problem
     return features, findings
 
@@ -208,7 +209,8 @@ def _flatten_collection(element: dict[str, Any]) -> tuple[list[dict[str, Any]], 
     return features, findings
 
 
-def _with_children(feature: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def walk_children(feature: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A feature, then all below its ``properties.childObjects``."""
     pending = [feature]
     while pending:
         current = pending.pop(0)

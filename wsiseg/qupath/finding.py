@@ -1,11 +1,11 @@
-"""Finding: one broken rule, and the table of all rules with their severities."""
+"""Finding: one broken rule; Repair: what was done about one; and the table of all rules."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["RULES", "Finding", "Severity"]
+__all__ = ["RULES", "Finding", "Repair", "Severity"]
 
 Severity = Literal["error", "warning"]
 
@@ -83,3 +83,20 @@ class Finding:
         if where and self.id is not None:
             where += f" ({self.id})"
         return f"{self.severity}: {where + ': ' if where else ''}{self.message} [{self.rule}]"
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was done about a broken rule."""
+
+    rule: str
+    """Key of `RULES`."""
+    message: str
+    feature: int | None = None
+    """Index of the feature in the file, from 0; ``None`` for the file itself."""
+    dropped: bool = False
+    """Whether something was lost by it."""
+
+    def __str__(self) -> str:
+        where = "" if self.feature is None else f"feature {self.feature}: "
+        return f"{'dropped' if self.dropped else 'fixed'}: {where}{self.message} [{self.rule}]"

@@ -11,7 +11,7 @@ from wsiseg.qupath.finding import Finding
 from wsiseg.qupath.rules import MEMBER_RULES, is_uuid
 from wsiseg.qupath.shapes import build_shapes
 
-__all__ = ["Finding", "lint_features", "lint_geojson"]
+__all__ = ["lint_features", "lint_geojson"]
 
 _MANY_ANNOTATIONS = 5_000
 _MANY_VERTICES = 4_000_000

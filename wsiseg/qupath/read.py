@@ -13,7 +13,7 @@ from wsiseg.qupath.document import flatten_document, parse_document, read_docume
 from wsiseg.qupath.finding import Finding
 from wsiseg.qupath.shapes import build_shapes
 
-__all__ = ["Feature", "read_geojson"]
+__all__ = ["Feature", "read_facts", "read_geojson"]
 
 # What read_geojson can live with: QuPath itself reads these, or nothing is lost for us.
 _HARMLESS = ("extension", "byte-order-mark", "not-a-number", "collection-type")
@@ -50,17 +50,25 @@ def read_geojson(path: str | Path) -> list[Feature]:
     GeoJsonError
         If the file cannot be read, is no GeoJSON, or a shape is not one; names feature and rule.
     """
+    return read_facts(path)[0]
+
+
+def read_facts(path: str | Path) -> tuple[list[Feature], dict[str, Any]]:
+    """What `read_geojson` reads, and what `write_geojson` noted about the whole."""
     path = Path(path)
     documents, findings = read_documents(path)
     _refuse(path, findings)
     features: list[Feature] = []
+    facts: dict[str, Any] = {}
     for text in documents:
         tree, findings = parse_document(text)
         _refuse(path, findings)
         members, findings = flatten_document(tree)
         _refuse(path, findings)
         features += _build(path, members)
-    return features
+        noted = tree.get("wsiseg") if isinstance(tree, dict) else None
+        facts |= noted if isinstance(noted, dict) else {}
+    return features, facts
 
 
 def _build(path: Path, members: list[dict[str, Any]]) -> list[Feature]:

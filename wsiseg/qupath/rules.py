@@ -6,15 +6,15 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["MEMBER_RULES", "Broken", "is_uuid"]
+__all__ = ["MEMBER_RULES", "MISPLACED", "OBJECT_TYPES", "Broken", "is_uuid"]
 
 Broken = Iterator[tuple[str, str]]
 """(rule, message) of each rule that a feature breaks."""
 
-_OBJECT_TYPES = ("annotation", "detection", "tile", "cell", "tmaCore", "root", "unknown")
+OBJECT_TYPES = ("annotation", "detection", "tile", "cell", "tmaCore", "root", "unknown")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _PLANE_KEYS = {"c", "z", "t"}
-_MISPLACED = ("objectType", "name", "classification", "measurements", "isLocked", "color")
+MISPLACED = ("objectType", "name", "classification", "measurements", "isLocked", "color")
 
 
 def check_id(feature: dict[str, Any]) -> Broken:
@@ -52,7 +52,7 @@ def check_properties(feature: dict[str, Any]) -> Broken:
 
 def check_misplaced(feature: dict[str, Any]) -> Broken:
     """Members beside ``properties`` are ignored."""
-    misplaced = [name for name in _MISPLACED if name in feature]
+    misplaced = [name for name in MISPLACED if name in feature]
     if misplaced:
         yield "feature-members", f"{misplaced} are ignored on the feature; put them in properties"
 
@@ -65,7 +65,7 @@ def check_object_type(feature: dict[str, Any]) -> Broken:
     value = properties["objectType"]
     if not isinstance(value, str):
         yield "object-type", '"objectType" is null or no text; leave it out, or write "annotation"'
-    elif value not in _OBJECT_TYPES:
+    elif value not in OBJECT_TYPES:
         yield "object-type-unknown", f'"objectType" {value!r} is unknown; it becomes an annotation'
 
 

@@ -19,7 +19,9 @@ from wsiseg.qupath.document import GEOMETRY_TYPES
 
 __all__ = [
     "DECIMALS",
+    "LARGEST",
     "Problem",
+    "are_flat",
     "build_polygons",
     "build_shapes",
     "judge_polygons",
@@ -30,8 +32,9 @@ DECIMALS = 2
 """QuPath snaps coordinates to 0.01 px since 0.6."""
 
 
-_LARGEST = 1e9  # px; far beyond any slide, and products of coordinates stay finite
-_SIZE_ADVICE = f"a coordinate is not a number, or beyond {_LARGEST:.0e} px"
+LARGEST = 1e9
+"""Largest coordinate (px): far beyond any slide, and products of coordinates stay finite."""
+_SIZE_ADVICE = f"a coordinate is not a number, or beyond {LARGEST:.0e} px"
 
 
 class Problem(NamedTuple):
@@ -69,13 +72,22 @@ def build_polygons(
 
 def judge_polygons(polygons: NDArray[np.object_]) -> Iterator[Problem]:
     """What QuPath would refuse or drop among polygons whose coordinates are rounded already."""
-    flat = shapely.area(shapely.polygons(shapely.get_exterior_ring(polygons))) == 0
+    flat = are_flat(polygons)
     for index in np.flatnonzero(flat):
         yield Problem(int(index), "zero-area", "has no area; QuPath makes an empty object of it")
     for index in np.flatnonzero(~flat & ~shapely.is_valid(polygons)):
         reason = str(shapely.is_valid_reason(polygons[index]))
         rule, advice = _explain(reason)
         yield Problem(int(index), rule, f"{advice} ({reason})")
+
+
+def are_flat(polygons: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Which shells enclose nothing; lobes of a crossing one are something, if they cancel too."""
+    shells = shapely.polygons(shapely.get_exterior_ring(polygons))
+    flat: NDArray[np.bool_] = shapely.area(shells) == 0
+    lobes = shapely.make_valid(shells[flat], method="structure", keep_collapsed=False)
+    flat[flat] = shapely.area(lobes) == 0
+    return flat
 
 
 def _explain(reason: str) -> tuple[str, str]:
@@ -145,7 +157,7 @@ def _build_simple(index: int, geometry: dict[str, Any], problems: list[Problem])
     except (ArithmeticError, LookupError, TypeError, ValueError, ShapelyError) as error:
         problems.append(Problem(index, "coordinates", f"its coordinates are malformed ({error})"))
         return None
-    if not (np.abs(points) <= _LARGEST).all():
+    if not (np.abs(points) <= LARGEST).all():
         problems.append(Problem(index, "coordinates", _SIZE_ADVICE))
         return None
     return shape
@@ -258,6 +270,6 @@ def _judge_ring(ring: NDArray[np.float64]) -> tuple[str, str] | None:
         return "ring-short", f"a ring has {len(ring)} points; 4 are needed, the last as the first"
     if ring[0, 0] != ring[-1, 0] or ring[0, 1] != ring[-1, 1]:
         return "ring-open", "a ring's last point is not exactly its first"
-    if not (np.abs(ring) <= _LARGEST).all():  # neither is NaN
+    if not (np.abs(ring) <= LARGEST).all():  # neither is NaN
         return "coordinates", _SIZE_ADVICE
     return None

@@ -1,0 +1,185 @@
+"""Annotations out of a GeoJSON file: ours, as they were; QuPath's and others', to 0.01 px."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from wsiseg.annotations import PALETTES, Annotations, Palette, Region
+from wsiseg.errors import GeoJsonError
+from wsiseg.qupath.read import Feature, read_facts
+from wsiseg.qupath.shapes import DECIMALS
+
+__all__ = ["read_annotations"]
+
+_HUNDRED = 10**DECIMALS
+_PLAIN = ((64, 64, 64), "Unclassified")  # as QuPath shows what has no class
+_OWN = ("slide", "mpp", "scale", "origin", "regions")
+
+
+def read_annotations(
+    path: str | Path,
+    *,
+    palette: Palette | None = None,
+    mpp: float | None = None,
+    slide: str | None = None,
+) -> Annotations:
+    """Read a GeoJSON file back as regions, in every form that QuPath writes or accepts.
+
+    A file of ours gives the regions that were written: written again, it is the same to the byte.
+    From another file, rings come at 0.01 px, each part of a MultiPolygon is a region, and points
+    and lines, which are none, are left out (the provenance says how many). Names of single objects
+    are not kept.
+
+    Parameters
+    ----------
+    path : any file that `read_geojson` takes.
+    palette : the classes, in label order; the file's own, in their order, if not given.
+    mpp : level-0 µm/px, for a file that is not ours; one of ours knows it.
+    slide : name of the slide file; what the file says, else its own name, if not given.
+
+    Raises
+    ------
+    GeoJsonError
+        If the file cannot be read, names a class that `palette` lacks, or says no pixel size and
+        `mpp` is not given.
+    """
+    path = Path(path)
+    features, facts = read_facts(path)
+    areas = [one for one in features if one.geometry.geom_type in ("Polygon", "MultiPolygon")]
+    frame = _find_frame(path, areas, facts, mpp)
+    palette = palette or _find_palette(areas)
+    provenance = {key: str(value) for key, value in facts.items() if key not in _OWN}
+    if len(areas) < len(features):
+        provenance["left_out"] = f"{len(features) - len(areas)} points and lines"
+    return Annotations(
+        slide=slide or str(facts.get("slide") or re.sub(r"\.(geo)?json.*|\.zip$", "", path.name)),
+        palette=palette,
+        regions=tuple(_make_regions(path, areas, frame, palette)),
+        scale=frame.scale,
+        mpp=frame.mpp,
+        origin=frame.origin,
+        provenance=provenance,
+        locked=all(one.properties.get("isLocked") is True for one in areas),
+    )
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where the raster lies in the file's pixels."""
+
+    scale: tuple[float, float]
+    origin: tuple[int, int]
+    mpp: float
+    known: bool
+    """Whether the file says so: then its areas are the raster's."""
+
+    def to_raster(self, points: NDArray[np.float64]) -> NDArray[np.int32]:
+        """``(N, 2)`` raster corners of points in the file's pixels."""
+        return np.rint((points + self.origin) / self.scale).astype(np.int32)
+
+    def fits(self, points: NDArray[np.float64]) -> bool:
+        """Whether all points are corners of the raster, to the written precision."""
+        placed = self.to_raster(points) * np.array(self.scale) - self.origin
+        return np.array_equal(np.rint(placed * _HUNDRED), np.rint(points * _HUNDRED))
+
+
+def _find_frame(
+    path: Path, areas: Sequence[Feature], facts: dict[str, Any], mpp: float | None
+) -> _Frame:
+    """The raster of a file of ours; else a grid of whole pixels or of hundredths."""
+    points = shapely.get_coordinates([one.geometry for one in areas])
+    try:
+        noted = _Frame(
+            (float(facts["scale"][0]), float(facts["scale"][1])),
+            (int(facts["origin"][0]), int(facts["origin"][1])),
+            float(facts["mpp"]),
+            known=True,
+        )
+    except (KeyError, IndexError, TypeError, ValueError):
+        noted = None
+    if noted is not None:
+        if noted.fits(points):
+            return noted
+        mpp = mpp or noted.mpp / noted.scale[0]  # somebody moved a vertex
+    if mpp is None:
+        raise GeoJsonError(f"{path}: says no pixel size; give mpp, the slide's level-0 µm/px")
+    if points.size and np.abs(points).max() * _HUNDRED >= 2**31:
+        raise GeoJsonError(f"{path}: holds a coordinate beyond {2**31 // _HUNDRED:,} px")
+    step = 1.0 if np.array_equal(points, np.rint(points)) else 1.0 / _HUNDRED
+    return _Frame((step, step), noted.origin if noted else (0, 0), mpp * step, known=False)
+
+
+def _find_palette(areas: Sequence[Feature]) -> Palette:
+    """The classes of the file, as they come."""
+    colors: dict[str, tuple[int, int, int]] = {}
+    for one in areas:
+        name = one.class_name or _PLAIN[1]
+        if name not in colors:
+            colors[name] = _color_of(one) or _default_color(name)
+    return Palette(tuple(colors), tuple(colors.values()))
+
+
+def _color_of(one: Feature) -> tuple[int, int, int] | None:
+    value = one.properties.get("classification")
+    if not isinstance(value, dict):
+        return None
+    color = value.get("color", value.get("colorRGB"))
+    if isinstance(color, int):
+        return (color >> 16 & 255, color >> 8 & 255, color & 255)
+    if isinstance(color, list) and len(color) >= 3:
+        red, green, blue = (min(max(int(part), 0), 255) for part in color[:3])
+        return red, green, blue
+    return None
+
+
+def _default_color(name: str) -> tuple[int, int, int]:
+    for palette in PALETTES.values():
+        if name in palette.names:
+            return palette.colors[palette.names.index(name)]
+    return _PLAIN[0]
+
+
+def _make_regions(
+    path: Path, areas: Sequence[Feature], frame: _Frame, palette: Palette
+) -> Iterator[Region]:
+    labels = {name: label for label, name in enumerate(palette.names)}
+    for one in areas:
+        name = one.class_name or _PLAIN[1]
+        if name not in labels:
+            raise GeoJsonError(
+                f"{path}: holds the class {name!r}, which is none of {list(palette.names)}"
+            )
+        measured = _measurements(one)
+        parts = shapely.get_parts(one.geometry)
+        for polygon in parts:
+            rings = [
+                frame.to_raster(shapely.get_coordinates(ring))
+                for ring in (polygon.exterior, *polygon.interiors)
+            ]
+            area = measured.get("Area mm^2") if frame.known and len(parts) == 1 else None
+            pixels = area * 1e6 / (frame.mpp * frame.mpp) if area is not None else _area(rings)
+            confidence = measured.get("Mean confidence", float("nan"))
+            yield Region(labels[name], rings[0], tuple(rings[1:]), round(pixels), confidence)
+
+
+def _measurements(one: Feature) -> dict[str, float]:
+    """Numbers by name, from either form."""
+    value = one.properties.get("measurements")
+    if isinstance(value, list):
+        value = {item["name"]: item.get("value") for item in value if isinstance(item, dict)}
+    items = value.items() if isinstance(value, dict) else ()
+    return {str(name): float(number) for name, number in items if isinstance(number, int | float)}
+
+
+def _area(rings: Sequence[NDArray[np.int32]]) -> float:
+    """Area within the first ring and in none of the others, in raster pixels."""
+    sizes = shapely.area(shapely.polygons([shapely.linearrings(ring) for ring in rings]))
+    return float(sizes[0] - sizes[1:].sum())
