@@ -10,28 +10,29 @@ oracle protocol picks the epoch, and the printed scores are of the last one; see
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from wsiseg.cli.options import override
 from wsiseg.config import EvaluateConfig, TrainConfig, load_config, parse_config
 from wsiseg.evaluate import (
     Evaluation,
     evaluate_checkpoint,
     evaluate_model,
+    format_comparison,
     format_table,
     load_masked_patches,
+    load_published,
 )
 from wsiseg.model.checkpoint import read_info
 from wsiseg.model.construct import ConStruct
 from wsiseg.train import load_patches, train_model
 
 CONFIG = Path(__file__).parents[1] / "configs" / "bcss.yaml"
+PUBLISHED = CONFIG.with_name("published_bcss.yaml")
 ORACLE = EvaluateConfig(protocols=("oracle",), resamples=1)
 
 
 def run(data: Path, out: Path, config: TrainConfig) -> tuple[Evaluation, ...]:
-    """Train, evaluate the last epoch by both protocols, print the tables."""
+    """Train, evaluate the last epoch by both protocols, print the tables and the paper's beside."""
     patches = load_patches(data, config.classes)
     valid = load_masked_patches(data, config.classes, "valid")
     checkpoint = out / "last.safetensors"
@@ -46,6 +47,7 @@ def run(data: Path, out: Path, config: TrainConfig) -> tuple[Evaluation, ...]:
     )
     for evaluation in evaluations:
         print(f"\n{format_table(evaluation)}")
+    print(f"\n{format_comparison(evaluations[0], load_published(PUBLISHED))}")
     return evaluations
 
 
@@ -56,14 +58,7 @@ def report(step: str, done: int, total: int) -> None:
 
 def configure(path: Path, settings: list[str]) -> TrainConfig:
     """Settings of a file, changed by ``name=value``."""
-    data: dict[str, Any] = load_config(path, TrainConfig).model_dump()
-    for setting in settings:
-        name, _, value = setting.partition("=")
-        *parents, leaf = name.split(".")
-        target = data
-        for parent in parents:
-            target = target[parent]
-        target[leaf] = yaml.safe_load(value)
+    data = override(load_config(path, TrainConfig).model_dump(), settings, "--set")
     return parse_config(data, TrainConfig, "the command line")
 
 

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -366,7 +366,8 @@ def _explain(problem: dict[str, Any], model: type[BaseModel]) -> str:
         return f"{where} = {problem['input']!r}: {problem['msg']}"
     owner: Any = model
     for step in problem["loc"][:-1]:
-        owner = owner.model_fields[step].annotation
+        listed = isinstance(step, int)  # a place in a tuple, whose items are all of one kind
+        owner = get_args(owner)[0] if listed else owner.model_fields[step].annotation
     close = difflib.get_close_matches(str(problem["loc"][-1]), owner.model_fields, n=1, cutoff=0.3)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"{where} is not a setting{hint}"

@@ -13,7 +13,12 @@ from wsiseg.cli.options import ConfigFile, Out, Settings, Workers, override
 from wsiseg.cli.show import errors, print_facts, progress_bars, say
 from wsiseg.config import load_config, parse_config
 
-__all__ = ["demo", "evaluate", "train"]
+EncoderOptions = Annotated[
+    list[str] | None,
+    typer.Option("--encoder", help="Where the encoder is, as weights=PATH, if not on the hub."),
+]
+
+__all__ = ["demo", "evaluate", "picture", "train"]
 
 
 @app.command()
@@ -73,28 +78,68 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split of the data set: test or valid.")] = "test",
     config: ConfigFile = None,
     settings: Settings = None,
-    encoder_options: Annotated[
-        list[str] | None,
-        typer.Option("--encoder", help="Where the encoder is, as weights=PATH, if not on the hub."),
-    ] = None,
+    encoder_options: EncoderOptions = None,
     pictures: Annotated[int, typer.Option(help="Patches drawn.", min=0)] = 8,
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="YAML of published scores to stand beside ours (configs/published_*)."),
+    ] = None,
     labels: Annotated[bool, typer.Option(help="Write every patch's labels as PNG.")] = False,
     workers: Workers = None,
 ) -> None:
     """Score a checkpoint on patches with masks, with and without the true classes given."""
     from wsiseg.compute import open_executor
     from wsiseg.config import EvaluateConfig
-    from wsiseg.evaluate import evaluate_checkpoint, format_table
+    from wsiseg.evaluate import (
+        evaluate_checkpoint,
+        format_comparison,
+        format_table,
+        load_published,
+    )
 
     with errors(), progress_bars() as bars, open_executor("threads", workers) as pool:
         settled = override(load_config(config, EvaluateConfig).model_dump(), settings, "--set")
+        published = () if compare is None else load_published(compare)
         evaluations = evaluate_checkpoint(
             checkpoint, data, parse_config(settled, EvaluateConfig, "the command line"), out,
             split=split, pictures=pictures, save_labels=labels, executor=pool, progress=bars,
             encoder_options=override({}, encoder_options, "--encoder"),
         )  # fmt: skip
-    for evaluation in evaluations:
-        say(format_table(evaluation) + "\n")
+        beside = [format_comparison(one, published) for one in evaluations if published]
+    for text in (*map(format_table, evaluations), *beside):
+        say(text + "\n")
+
+
+@app.command()
+def picture(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's path, or tiny.")],
+    patches: Annotated[list[Path], typer.Argument(help="Patches, or folders of them.")],
+    out: Out = Path("pictures"),
+    kinds: Annotated[
+        list[str] | None, typer.Option("--kind", help="cams, prototypes or features; all if none.")
+    ] = None,
+    without: Annotated[
+        Path | None,
+        typer.Option(help="A checkpoint trained without distillation, to compare features with."),
+    ] = None,
+    encoder_options: EncoderOptions = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+) -> None:
+    """Draw what a checkpoint sees in patches: CAMs, prototypes' similarity, features by stage."""
+    from wsiseg.evaluate import write_figures
+    from wsiseg.evaluate.figures import KINDS
+
+    unknown = sorted(set(kinds or ()) - set(KINDS))
+    if unknown:
+        raise typer.BadParameter(f"--kind {unknown[0]!r} is none of {', '.join(KINDS)}")
+    with errors():
+        written = write_figures(
+            checkpoint, patches, out, [kind for kind in KINDS if kind in (kinds or KINDS)],
+            without=without, device=device,
+            encoder_options=override({}, encoder_options, "--encoder"),
+        )  # fmt: skip
+    for path in written:
+        say(str(path))
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from wsiseg.evaluate.bootstrap import Intervals, bootstrap_intervals
 from wsiseg.evaluate.checkpoint import evaluate_checkpoint
+from wsiseg.evaluate.compare import format_comparison, load_published
+from wsiseg.evaluate.figures import write_figures
 from wsiseg.evaluate.patches import MaskedPatches, load_masked_patches
 from wsiseg.evaluate.report import format_table, write_report
 from wsiseg.evaluate.run import Evaluation, Scored, evaluate_model
@@ -17,8 +19,11 @@ __all__ = [
     "confusion_matrix",
     "evaluate_checkpoint",
     "evaluate_model",
+    "format_comparison",
     "format_table",
     "load_masked_patches",
+    "load_published",
     "score",
+    "write_figures",
     "write_report",
 ]

@@ -11,9 +11,10 @@ from wsiseg.annotations import Palette
 from wsiseg.compute import Progress
 from wsiseg.config import EvaluateConfig
 from wsiseg.evaluate.patches import load_masked_patches
-from wsiseg.evaluate.pictures import draw_maps, draw_predictions, write_labels, write_picture
+from wsiseg.evaluate.pictures import draw_maps, draw_predictions, write_labels
 from wsiseg.evaluate.report import write_report
 from wsiseg.evaluate.run import Evaluation, Scored, evaluate_model
+from wsiseg.evaluate.sheet import write_picture
 from wsiseg.model.checkpoint import load_checkpoint
 from wsiseg.model.device import open_device
 

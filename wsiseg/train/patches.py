@@ -21,7 +21,7 @@ from wsiseg.train.labels import Label, gather_labels, read_label_table, refuse
 __all__ = ["PatchSource", "Patches", "load_patches"]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-_DIGITS = re.compile(r"\[([01]*)\]")
+_DIGITS = re.compile(r"\[([01 ]*)\]")  # LUAD-HistoSeg puts blanks between
 
 
 class PatchSource(Protocol):
@@ -105,7 +105,7 @@ def load_patches(path: str | Path, classes: Sequence[str]) -> Patches:
         A CSV with the column ``image`` (relative to the CSV) and either one 0/1 column a class or
         a column ``labels`` of class names separated by ``;``. Or a BCSS-WSSS or LUAD-HistoSeg
         folder: images, in it or in its ``train/``, whose names hold one digit a class in brackets,
-        such as ``..._[1010].png``.
+        such as ``..._[1010].png`` or ``...-[1 0 1 0].png``.
     classes
         Class names in label order.
 
@@ -136,14 +136,15 @@ def _read_folder(folder: Path, classes: Sequence[str], problems: list[str]) -> I
         if image.suffix.lower() not in _SUFFIXES:
             continue
         found = _DIGITS.search(image.name)
-        if found is None or len(found[1]) != len(classes):
-            digits = "no digits" if found is None else f"{len(found[1])} digits"
+        label = "" if found is None else found[1].replace(" ", "")
+        if found is None or len(label) != len(classes):
+            digits = "no digits" if found is None else f"{len(label)} digits"
             problems.append(
                 f"{image.name}: has {digits} in brackets; "
                 f"{len(classes)} of 0 or 1 are needed, for {', '.join(classes)}"
             )
             continue
-        yield _Row(image.name, image, tuple(int(digit) for digit in found[1]))
+        yield _Row(image.name, image, tuple(int(digit) for digit in label))
 
 
 def _read_table(path: Path, classes: Sequence[str], problems: list[str]) -> Iterator[_Row]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.model import golden
+from wsiseg.model.encoders import Encoder, load_encoder
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +19,12 @@ def conch_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     torch.save(golden.make_tensors("conch"), path)
     yield path
     path.unlink()  # 800 MB: pytest would keep it for the next sessions
+
+
+@pytest.fixture(scope="session")
+def conch_at(conch_file: Path) -> Callable[[int], Encoder]:
+    """CONCH for images of a size, loaded once; tests leave it as it is."""
+    return cache(lambda size: load_encoder("conch", weights=conch_file, image_size=size))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from wsiseg.errors import CheckpointError, ConfigError, GeometryError
 pytest.importorskip("timm", reason="CONCH's vision tower is timm's: pip install 'wsiseg[encoders]'")
 pytest.importorskip("open_clip", reason="CONCH's text tower is open_clip's: 'wsiseg[encoders]'")
 
-from wsiseg.model.encoders import Encoder
+from open_clip.transformer import ResidualAttentionBlock
+
 from wsiseg.model.encoders.conch import (
     BCSS_MEAN,
     BCSS_STD,
@@ -26,11 +27,9 @@ from wsiseg.model.encoders.conch import (
 from wsiseg.model.encoders.vit import normalize
 
 BLOCKS = (0, 2, 5, 8, 11)
+CASES = ("224", "448")
 
-
-@pytest.fixture(scope="module")
-def conch(conch_file: Path) -> ConchEncoder:
-    return ConchEncoder(conch_file)
+ConchAt = Callable[[int], ConchEncoder]
 
 
 @contextmanager
@@ -45,7 +44,11 @@ def recorded(*modules: nn.Module) -> Iterator[list[Tensor]]:
         yield outputs
 
 
-def check_pyramid(encoder: ConchEncoder, case: str) -> None:
+@golden.asserts("*/pos_embed_loaded", "*/tap_block*", "*/pyramid*")
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_the_pyramid_equals_the_released_codes(conch_at: ConchAt, case: str) -> None:
+    encoder = conch_at(int(case))
     trunk = encoder.visual.trunk
     golden.check(f"{case}/pos_embed_loaded", trunk.pos_embed)
     with recorded(*(trunk.blocks[block] for block in BLOCKS)) as taps:
@@ -56,58 +59,66 @@ def check_pyramid(encoder: ConchEncoder, case: str) -> None:
         golden.check(f"{case}/pyramid{level}", found)
 
 
+@golden.asserts("*/img_emb_proj_*", "*/img_emb_noproj_*")
 @pytest.mark.slow
-def test_pyramid_equals_the_released_code_at_224(conch: ConchEncoder) -> None:
-    check_pyramid(conch, "224")
-
-
-@pytest.mark.slow
-def test_pyramid_and_embedding_equal_the_released_code_at_448(conch_file: Path) -> None:
-    encoder = ConchEncoder(conch_file, image_size=448)
-    check_pyramid(encoder, "448")
-    golden.check("448/img_emb_proj_norm", encoder.embed_image(golden.images("448")))
-
-
-@pytest.mark.slow
-def test_embedding_equals_the_released_code(conch: ConchEncoder) -> None:
-    encoder: Encoder = conch
-    golden.check("224/img_emb_proj_norm", encoder.embed_image(golden.images("224")))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("project", [True, False])
-@pytest.mark.parametrize("unit", [True, False])
+@pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
-def test_each_stage_of_the_embedding_equals_the_released_code(
-    conch: ConchEncoder, project: bool, unit: bool
+def test_each_stage_of_the_embedding_equals_the_released_codes(
+    conch_at: ConchAt, case: str
 ) -> None:
-    images = normalize(golden.images("224")[:1], CONCH_MEAN, CONCH_STD)
-    found = conch.embed_normalized(images, project=project, unit=unit)
-    name = f"img_emb_{'proj' if project else 'noproj'}_{'norm' if unit else 'raw'}"
-    golden.check(f"224/{name}", found, rows=1)
+    encoder, images = conch_at(int(case)), golden.images(case)
+    golden.check(f"{case}/img_emb_proj_norm", encoder.embed_image(images))
+    images = normalize(images, CONCH_MEAN, CONCH_STD)
+    for name, project, unit in (
+        ("proj_raw", True, False), ("noproj_raw", False, False), ("noproj_norm", False, True)
+    ):  # fmt: skip
+        found = encoder.embed_normalized(images, project=project, unit=unit)
+        golden.check(f"{case}/img_emb_{name}", found)
 
 
+@golden.asserts("*/trunk_final_norm", "*/img_emb_dsnorm_proj_norm", "*/caption_tokens")
 @pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
-def test_the_trunk_ends_in_the_released_codes_norm(conch: ConchEncoder) -> None:
-    images = normalize(golden.images("224"), BCSS_MEAN, BCSS_STD)
-    with recorded(conch.visual.trunk.norm) as normed:
-        found = conch.embed_normalized(images)
-    golden.check("224/trunk_final_norm", normed[0])
-    golden.check("224/img_emb_dsnorm_proj_norm", found)
+def test_the_trunk_ends_in_the_released_codes_norm(conch_at: ConchAt, case: str) -> None:
+    encoder, images = conch_at(int(case)), normalize(golden.images(case), BCSS_MEAN, BCSS_STD)
+    with recorded(encoder.visual.trunk.norm) as normed:
+        found = encoder.embed_normalized(images)
+    golden.check(f"{case}/trunk_final_norm", normed[0])
+    golden.check(f"{case}/img_emb_dsnorm_proj_norm", found)
+    golden.check(f"{case}/caption_tokens", encoder.caption_tokens(images))
 
 
+@golden.asserts("text/*.emb*", "text/*block*", "*/prototypes_text_init")
 @pytest.mark.slow
-def test_text_tower_equals_the_released_code(conch: ConchEncoder) -> None:
-    cases = ("yaml", "paper", "edge")
+def test_the_text_tower_equals_the_released_codes(conch_at: ConchAt) -> None:
+    """From token ids; padding shows only in the class token, so pads are not compared."""
+    encoder, cases = conch_at(224), ("yaml", "paper", "edge")
     tokens = torch.cat([torch.from_numpy(golden.array(f"text/{case}.tokens")) for case in cases])
-    raw = conch.embed_tokens(tokens.long(), unit=False)
-    for case, found in zip(cases, raw.split(4), strict=True):
-        golden.check(f"text/{case}.emb_raw", found)
-        golden.check(f"text/{case}.emb", nn.functional.normalize(found, dim=1))
+    blocks: list[Tensor] = []
+
+    def keep(module: nn.Module, _: object, output: Tensor) -> None:
+        if isinstance(module, ResidualAttentionBlock):
+            blocks.append(output)
+
+    with nn.modules.module.register_module_forward_hook(keep):  # the tower is made for the call
+        raw = encoder.embed_tokens(tokens.long(), unit=False)
+    assert len(blocks) == 12
+    for number, case in enumerate(cases):
+        rows = slice(4 * number, 4 * number + 4)
+        golden.check(f"text/{case}.emb_raw", raw[rows])
+        unit = nn.functional.normalize(raw[rows], dim=1)
+        golden.check(f"text/{case}.emb", unit)
+        for block in (0, 5, 11):
+            golden.check(f"text/{case}.cls_block{block:02d}", blocks[block][rows, -1])
+        real = int((tokens[rows.start] > 0).sum())
+        golden.check(f"text/{case}.tok_block11_first", blocks[11][rows.start, :real])
+        for size in CASES if case == "yaml" else ():
+            golden.check(f"{size}/prototypes_text_init", unit)
 
 
-@pytest.mark.parametrize("case", ["224", "448"])
+@golden.asserts("*/x_norm", "*/x_conch_norm")
+@pytest.mark.parametrize("case", CASES)
 def test_normalisations_equal_the_released_codes(case: str) -> None:
     images = golden.images(case)
     golden.check(f"{case}/x_norm", normalize(images, BCSS_MEAN, BCSS_STD))

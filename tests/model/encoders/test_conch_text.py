@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
+from tests.model import golden
 from wsiseg.errors import CheckpointError
 
 tokenizers = pytest.importorskip("tokenizers", reason="pip install 'wsiseg[encoders]'")
@@ -23,6 +26,7 @@ from wsiseg.model.encoders.conch_text import (  # noqa: E402
     write_texts,
 )
 
+ROOT = Path(__file__).resolve().parents[3]
 SPECIAL = ["<pad>", "<start_of_text>", "<end_of_text>"]
 
 
@@ -127,3 +131,26 @@ def test_a_file_that_holds_no_texts_is_refused(tmp_path: Path) -> None:
     save_file({"embeddings": torch.zeros(1, 2)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="is not a file of text embeddings"):
         read_texts(tmp_path / "other.safetensors", "0" * 64)
+
+
+STRAIGHT = {ord(quote): '"' for quote in "“”"}
+PROMPTS = yaml.safe_load((ROOT / "configs" / "bcss.yaml").read_text())["prompts"]
+TEXTS = {
+    "text/yaml": PROMPTS,
+    # Table 1: no abbreviations, straight quotes.
+    "text/paper": [re.sub(r" \([A-Z]{3}\)", "", text).translate(STRAIGHT) for text in PROMPTS],
+    "text/edge": ["", "H&E", "Ductal carcinoma IN SITU — naïve Café, 40×!",
+                  " ".join(["lymphocytes and stroma"] * 60)],
+}  # fmt: skip
+
+
+@golden.asserts("text/*.tokens", needs="conch")
+@pytest.mark.parametrize("case", ["text/yaml", "text/paper", "text/edge"])
+def test_tokens_equal_the_released_codes(case: str) -> None:
+    """With CONCH's own file, which may not be passed on; the last of 128 columns is empty."""
+    try:
+        tokenizer = find_tokenizer(None)
+    except CheckpointError:
+        pytest.skip("the conch package, whose tokenizer is needed, is not installed")
+    found = tokenize(TEXTS[case], tokenizer)
+    golden.check(f"{case}.tokens", torch.nn.functional.pad(found, (0, 1)))

@@ -151,6 +151,18 @@ class ConchEncoder(nn.Module):
         return F.normalize(embedded, dim=1) if unit else embedded
 
     @torch.no_grad()
+    def caption_tokens(self, images: Tensor) -> Tensor:
+        """``(B, 256, 768)`` of normalised images: what CONCH's text decoder would look at.
+
+        ConStruct has no use for them, so that their pooler is read for this call and let go.
+        """
+        check_images(images, self.image_size, "CONCH")
+        caption = _load_caption(_read_conch(self.weights.path))
+        tokens = self.visual.trunk.forward_features(images.to(self.visual.proj_contrast.dtype))
+        pooled: Tensor = caption(tokens.float().cpu())
+        return pooled.to(images.device)
+
+    @torch.no_grad()
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """``(C, 512)``, L2-normalised.
 
@@ -224,10 +236,13 @@ class _Conch(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.visual = _Visual(_TRAINED_AT)
-        self.visual.attn_pool_caption = AttentionalPooler(_WIDTH, _WIDTH, n_head=8, n_queries=256)
-        self.visual.ln_caption = nn.LayerNorm(_WIDTH)
+        self.visual.attn_pool_caption, self.visual.ln_caption = _make_caption()
         self.text = _make_text()
         self.logit_scale = nn.Parameter(torch.empty(()))
+
+
+def _make_caption() -> tuple[AttentionalPooler, nn.LayerNorm]:
+    return AttentionalPooler(_WIDTH, _WIDTH, n_head=8, n_queries=256), nn.LayerNorm(_WIDTH)
 
 
 def _make_text() -> TextTransformer:
@@ -266,6 +281,13 @@ def _load_visual(tensors: Mapping[str, Tensor], image_size: int) -> _Visual:
     kept[position] = resize_position(kept[position], image_size // _PATCH)
     visual.load_state_dict(kept, assign=True)
     return visual.requires_grad_(False).eval()
+
+
+def _load_caption(tensors: Mapping[str, Tensor]) -> nn.Sequential:
+    caption = _on_meta(lambda: nn.Sequential(*_make_caption()))
+    for module, name in zip(caption, _CAPTION, strict=True):
+        module.load_state_dict(_below(f"visual.{name}.", tensors), assign=True)
+    return caption.requires_grad_(False).eval()
 
 
 def _load_text(tensors: Mapping[str, Tensor]) -> TextTransformer:

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+from tests.evaluate.test_report import PALETTE, made_up
+from wsiseg.errors import ConfigError, DataError
+from wsiseg.evaluate import format_comparison, load_published
+from wsiseg.evaluate.compare import Published
+
+PAPER = Path(__file__).resolve().parents[2] / "configs" / "published_bcss.yaml"
+
+
+def row(**changes) -> Published:
+    return Published(**{"name": "M", "source": "a paper", "protocol": "oracle"} | changes)
+
+
+def test_the_papers_rows_stand_above_ours():
+    lines = format_comparison(made_up("oracle"), load_published(PAPER)).splitlines()
+    assert lines[0].startswith("protocol oracle, %")
+    head = ["method", *(f"IoU {n}" for n in PALETTE.names), "mIoU"]
+    assert [part.strip() for part in lines[1].split("  ") if part][:6] == head
+    full, without, ours = ([p.strip() for p in line.split("  ") if p] for line in lines[2:5])
+    assert full == ["ConStruct, full", *"----", "70.96", *"----", "82.83"]
+    assert without == ["ConStruct, without distillation", *"----", "70.40", *"----", "82.47"]
+    scores = made_up("oracle").scores
+    assert ours[:2] == ["this checkpoint", "75.00"]
+    assert ours[4:6] == ["-", f"{100 * scores.miou:.2f}"], "a class that is nowhere has no score"
+    assert lines[5].startswith("ConStruct, full: Le et al.")
+    assert len({len(line) for line in lines[1:5]}) == 1, "one width"
+
+
+def test_protocols_are_not_mixed():
+    text = format_comparison(made_up("deploy"), load_published(PAPER))
+    assert "70.96" not in text
+    assert "2 published row(s) of another protocol are not comparable" in text
+
+
+def test_classes_are_put_in_their_columns():
+    text = format_comparison(made_up("oracle"), [row(iou={"Stroma": 61.5}, dice={"Tumor": 7})])
+    cells = [part.strip() for part in text.splitlines()[2].split("  ") if part]
+    assert cells == ["M", "-", "61.50", "-", "-", "-", "7.00", "-", "-", "-", "-"]
+
+
+def test_a_class_that_was_not_scored_is_named():
+    with pytest.raises(DataError, match=r"^M: scores the class 'Fat'; this checkpoint has Tumor, "):
+        format_comparison(made_up("oracle"), [row(iou={"Fat": 1.0})])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("scores: []", "scores"),
+        ("scores: [{name: M, source: x, protocol: guess}]", "protocol"),
+        ("scores: [{name: M, source: x, protocol: oracle, miou: 170}]", "miou"),
+        ("scores: [{name: M, source: x, protocol: oracle, mIoU: 1}]", r"mIoU .* 'miou'"),
+    ],
+)
+def test_bad_files_are_explained(tmp_path, text, message):
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"p\.yaml: .*{message}"):
+        load_published(path)

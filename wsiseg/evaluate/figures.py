@@ -1,0 +1,233 @@
+"""What a model sees in a patch, as pictures: CAMs, prototypes' similarity, features by stage.
+
+The last, with a checkpoint that was trained without distillation beside it, is the paper's Figure
+3. No masks are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from wsiseg.annotations import Palette
+from wsiseg.errors import DataError
+from wsiseg.evaluate.sheet import LINE, Pixels, draw_bar, heat, lay_out, overlay, write_picture
+from wsiseg.model.cam import cosine_cams
+from wsiseg.model.checkpoint import load_checkpoint
+from wsiseg.model.construct import ConStruct
+from wsiseg.model.device import open_device
+from wsiseg.model.encoders import Encoder
+
+__all__ = ["KINDS", "Kind", "draw_cams", "draw_features", "draw_prototypes", "write_figures"]
+
+Kind = Literal["cams", "prototypes", "features"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""What can be drawn."""
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_PANEL = 224  # smaller patches are drawn at a whole multiple of their size
+
+Array = NDArray[np.float32]
+
+
+class _Loaded(NamedTuple):
+    model: ConStruct
+    palette: Palette
+
+
+def write_figures(
+    checkpoint: str | Path,
+    patches: Sequence[str | Path],
+    out: str | Path,
+    kinds: Sequence[Kind] = KINDS,
+    *,
+    without: str | Path | None = None,
+    encoder_options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+) -> list[Path]:
+    """Draw patches as a checkpoint sees them: ``<out>/<patch>_<kind>.png``, one a patch and kind.
+
+    Parameters
+    ----------
+    checkpoint
+        A shipped checkpoint's name, or a file.
+    patches
+        RGB images, or folders of them.
+    without
+        A checkpoint trained without distillation, for a row of its own in the features.
+    encoder_options
+        Passed on to `load_checkpoint`, for both.
+
+    Raises
+    ------
+    CheckpointError
+        If a checkpoint cannot be used.
+    DataError
+        If there is no patch, two have one name, or a patch cannot be read or does not fit the
+        encoder; lists every problem.
+    """
+    where, out = open_device(device), Path(out)
+    shown = [c for c in (checkpoint, without) if c is not None]
+    loaded = [load_checkpoint(one, encoder_options) for one in shown]
+    first = _Loaded(loaded[0][0].to(where), loaded[0][1].palette)
+    compared = {"with distillation" if without else "adapted": first.model}
+    if without is not None:
+        compared["without distillation"] = loaded[1][0].to(where)
+    written = []
+    for path, image in _read_patches(patches, first.model.encoder):
+        for kind in dict.fromkeys(kinds):
+            sheet = _draw(kind, first, compared, image)
+            written.append(write_picture(sheet, out / f"{path.stem}_{kind}.png"))
+    return written
+
+
+def _draw(
+    kind: Kind, loaded: _Loaded, compared: Mapping[str, ConStruct], image: Pixels
+) -> Image.Image:
+    if kind == "cams":
+        return draw_cams(loaded.model, loaded.palette, image)
+    if kind == "prototypes":
+        return draw_prototypes(loaded.model, loaded.palette, image)
+    return draw_features(compared, image)
+
+
+@torch.inference_mode()
+def draw_cams(model: ConStruct, palette: Palette, image: Pixels) -> Image.Image:
+    """The CAM of each class laid over ``(H, W, 3)`` RGB, all in one scale; above, its probability.
+
+    Ungated, one look: what the classifier's logits are the means of.
+    """
+    logits, cams, _ = model(_to_batch(model, image))
+    maps = _grow(F.relu(cams), image)
+    top = max(float(maps.max()), 1e-6)
+    shares = torch.sigmoid(logits)[0].tolist()
+    titles = [f"{name}  p {share:.2f}" for name, share in zip(palette.names, shares, strict=True)]
+    shown = _enlarge(image)
+    panels = [shown, *(overlay(shown, _enlarge(one / top)) for one in maps)]
+    sheet = lay_out([panels], ["image", *titles], foot=LINE)
+    draw_bar(sheet, "CAM  0 or less", f"{top:.2f}")
+    return sheet
+
+
+@torch.inference_mode()
+def draw_prototypes(model: ConStruct, palette: Palette, image: Pixels) -> Image.Image:
+    """Cosine of every prototype with every cell of ``(H, W, 3)`` RGB, all in one scale.
+
+    One column a class, one row a prototype of it.
+    """
+    level = model.encoder.cam_level
+    features = _refine(model, model.encoder.pyramid(_to_batch(model, image))[level], level)
+    bank = model.l_fc(model.bank)
+    maps = _grow(cosine_cams(features, bank, features.new_ones(()), len(bank)), image)
+    low, high = float(maps.min()), float(maps.max())
+    scaled = (maps - low) / max(high - low, 1e-6)
+    count = len(bank) // model.classes
+    panels = [[heat(_enlarge(one)) for one in scaled[row::count]] for row in range(count)]
+    rows = [[_enlarge(image), *row] for row in panels]
+    names = [f"prototype {row + 1}" for row in range(count)] if count > 1 else []
+    sheet = lay_out(rows, ["image", *palette.names], names, foot=LINE)
+    draw_bar(sheet, f"cosine  {low:.2f}", f"{high:.2f}")
+    return sheet
+
+
+@torch.inference_mode()
+def draw_features(models: Mapping[str, ConStruct], image: Pixels) -> Image.Image:
+    """Feature activation per stage: the frozen encoder's, then each model's; ``(H, W, 3)`` RGB.
+
+    Activation is the mean magnitude over the channels of a cell, each panel in its own scale. A
+    stage that a model has no adapter for is the frozen one.
+    """
+    first = next(iter(models.values()))
+    pyramid = first.encoder.pyramid(_to_batch(first, image))
+    stages = {"frozen encoder": pyramid}
+    for name, model in models.items():
+        own = model.encoder.pyramid(_to_batch(model, image))
+        stages[name] = [_refine(model, level, number) for number, level in enumerate(own)]
+    rows = []
+    for levels in stages.values():
+        maps = [_grow(level.abs().mean(1, keepdim=True), image)[0] for level in levels]
+        rows.append([_enlarge(image), *(heat(_enlarge(_stretch(one))) for one in maps)])
+    titles = [
+        f"stage {number + 1}  {level.shape[2]} x {level.shape[3]}"
+        for number, level in enumerate(pyramid)
+    ]
+    sheet = lay_out(rows, ["image", *titles], list(stages), foot=LINE)
+    draw_bar(sheet, "activation  least", "most of the panel")
+    return sheet
+
+
+def _refine(model: ConStruct, features: Tensor, level: int) -> Tensor:
+    """Through the level's adapter, if the model has one."""
+    name = str(level)
+    held = name in model.structure_adapters
+    adapted: Tensor = model.structure_adapters[name](features) if held else features
+    return adapted
+
+
+def _to_batch(model: ConStruct, image: Pixels) -> Tensor:
+    pixels = torch.from_numpy(image.copy()).to(model.logit_scale.device)
+    return pixels.permute(2, 0, 1)[None].float() / 255
+
+
+def _grow(maps: Tensor, image: Pixels) -> Array:
+    """``(1, N, h, w)`` to ``(N, H, W)`` of the image."""
+    grown = F.interpolate(maps, image.shape[:2], mode="bilinear", align_corners=False)
+    return np.asarray(grown[0].float().cpu().numpy())
+
+
+def _stretch(values: Array) -> Array:
+    low, high = values.min(), values.max()
+    return np.asarray((values - low) / max(high - low, 1e-12), np.float32)
+
+
+def _enlarge(panel: NDArray[Any]) -> NDArray[Any]:
+    times = -(-_PANEL // min(panel.shape[:2]))
+    return panel.repeat(times, 0).repeat(times, 1)
+
+
+def _read_patches(given: Sequence[str | Path], encoder: Encoder) -> list[tuple[Path, Pixels]]:
+    found: dict[str, tuple[Path, Pixels]] = {}
+    problems: list[str] = []
+    for path in _list_images(given):
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+            problems.append(f"{path}: cannot be read ({error})")
+            continue
+        problems += _misfit(path, pixels, encoder)
+        if path.stem in found:
+            problems.append(f"{path}: another patch is named {path.stem} too")
+        found[path.stem] = path, pixels
+    if not found and not problems:
+        problems.append(f"no image in {', '.join(map(str, given)) or 'nothing'}")
+    if problems:
+        lines = "\n  ".join(problems)
+        raise DataError(f"{len(problems)} problem(s) with the patches\n  {lines}")
+    return list(found.values())
+
+
+def _list_images(given: Sequence[str | Path]) -> Iterator[Path]:
+    for path in map(Path, given):
+        if path.is_dir():
+            yield from (p for p in sorted(path.iterdir()) if p.suffix.lower() in _SUFFIXES)
+        else:
+            yield path
+
+
+def _misfit(path: Path, pixels: Pixels, encoder: Encoder) -> list[str]:
+    height, width = pixels.shape[:2]
+    size, stride = getattr(encoder, "image_size", None), encoder.level_strides[-1]
+    if size is not None and (height, width) != (size, size):
+        return [f"{path}: is {width} x {height} px; the encoder was made for {size} x {size}"]
+    if height % stride or width % stride:
+        return [f"{path}: is {width} x {height} px; the encoder needs multiples of {stride}"]
+    return []
