@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from math import ceil
 
 import numba
@@ -32,9 +33,7 @@ class RegionRaster:
     """
 
     def __init__(self, annotations: Annotations, size: Size, mpp: float | None = None) -> None:
-        self.mpp = mpp or annotations.mpp
-        self._scale = self.mpp / annotations.mpp
-        self.size = Size(*(max(1, ceil(round(n / self._scale, 6))) for n in size))
+        self._place(mpp or annotations.mpp, annotations.mpp, size)
         self._rings: list[NDArray[np.int32]] = []
         heights: list[int] = []
         for region in annotations.regions:
@@ -43,6 +42,18 @@ class RegionRaster:
         self._heights = np.array(heights, np.int16)
         self._extents = _measure_extents(self._rings)
 
+    def _place(self, mpp: float, own_mpp: float, own_size: Size) -> None:
+        self.mpp, self._own_mpp, self._own_size = mpp, own_mpp, own_size
+        self._scale = mpp / own_mpp
+        # Rounded first: 3 pixels of 0.1 are 1 of 0.3, not 1 and a bit.
+        self.size = Size(*(max(1, ceil(round(n / self._scale, 6))) for n in own_size))
+
+    def at(self, mpp: float) -> RegionRaster:
+        """The same regions at another µm/px; they are held once."""
+        other = copy(self)
+        other._place(mpp, self._own_mpp, self._own_size)
+        return other
+
     def read(self, box: Box) -> NDArray[np.uint8]:
         """Labels ``(H, W)`` uint8 of a box of this raster; it may reach past the raster."""
         steps = np.zeros((box.height, box.width + 1), np.int16)
@@ -50,7 +61,7 @@ class RegionRaster:
         if len(found):
             rings = [self._rings[i] for i in found]
             starts = np.cumsum([0, *(len(ring) for ring in rings)])
-            points = np.concatenate(rings).astype(np.float64)
+            points = np.concatenate(rings)
             _step_across(points, starts, self._heights[found], self._scale, (box.x, box.y), steps)
         return np.asarray(_sum_along(steps))
 
@@ -80,14 +91,15 @@ def _measure_extents(rings: list[NDArray[np.int32]]) -> NDArray[np.float64]:
 def _step_across(points, starts, heights, scale, corner, steps):  # type: ignore[no-untyped-def]  # numba infers the types
     """Add to `steps` what each ring adds to the label from a pixel on, going right.
 
-    ``points (N, 2)`` float64 of all rings, ``starts (R + 1,)``, ``heights (R,)`` int16: what a
+    ``points (N, 2)`` of all rings, ``starts (R + 1,)``, ``heights (R,)`` int16: what a
     ring adds inside. ``steps (H, W + 1)`` int16. Whichever way a ring runs is found by its area.
     """
     rows, columns = steps.shape[0], steps.shape[1] - 1
     for ring in range(len(heights)):
         area = 0.0
         for i in range(starts[ring], starts[ring + 1] - 1):
-            area += points[i, 0] * points[i + 1, 1] - points[i + 1, 0] * points[i, 1]
+            x, y = float(points[i, 0]), float(points[i, 1])
+            area += x * points[i + 1, 1] - points[i + 1, 0] * y
         # With y down and positive area, an edge that goes up has the inside at its right.
         height = heights[ring] if area > 0 else -heights[ring]
         for i in range(starts[ring], starts[ring + 1] - 1):

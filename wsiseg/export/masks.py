@@ -75,8 +75,9 @@ def export_masks(
             mask = partial(_read_mask, raster.read, label, 1)
             write_png(path, mask, raster.size, raster.mpp)
         return paths
-    levels = _halve(annotations, size, raster)
-    picture = partial(Picture, sizes=tuple(level.size for level in levels), mpp=raster.mpp)
+    levels = _halve(raster)
+    sizes = tuple(level.size for level in levels)
+    picture = partial(Picture, sizes=sizes, mpp=raster.mpp, block=1024)
     plane = Plane("classes", lambda level, box: levels[level].read(box))
     everything = picture("classes", (plane,), palette=table, notes=describe_classes(palette))
     write_pyramids(paths[0], [everything], workers=workers)
@@ -100,11 +101,11 @@ def name_files(names: Sequence[str]) -> list[str]:
     return found
 
 
-def _halve(annotations: Annotations, size: Size, raster: RegionRaster) -> list[RegionRaster]:
+def _halve(raster: RegionRaster) -> list[RegionRaster]:
     """The raster and those of twice, four times ... its µm/px."""
     levels = [raster]
     while max(levels[-1].size) > _COARSEST:
-        levels.append(RegionRaster(annotations, size, 2 * levels[-1].mpp))
+        levels.append(raster.at(2 * levels[-1].mpp))
     return levels
 
 
