@@ -162,7 +162,11 @@ class Bucket:
             ) from error
         self.url, self._api = url, obstore
         with self._translated():
-            opened: Any = obstore.store.from_url(url)  # one of a closed union of stores
+            opened: Any = (  # one of a closed union of stores
+                obstore.store.MemoryStore()
+                if url.startswith("memory://")
+                else obstore.store.from_url(url)
+            )
         self._store = opened
         self.for_zarr: Any = ObjectStore(opened)
 

@@ -36,35 +36,31 @@ _SPACE: list[dict[str, str]] = [
     {"name": "x", "type": "space", "unit": "micrometer"},
 ]
 _COARSEST = 512  # the coarsest pyramid level is at most this many pixels a side
-_LEAST = 16  # ... of the image, unless a block's share of it would be smaller than this
+_LEAST = 16  # the image has no level at which a block is smaller than this
 _LABEL_CHUNK = 512
 _MASK_CHUNK, _MASK_SHARD = 256, 4096  # most masks are one file; a block needs a corner of it
 
 
+def label_factors(grid: TileGrid) -> tuple[int, ...]:
+    """Down-sampling of each label level: powers of two that divide a block."""
+    factors, factor = [1], 2
+    longest = max(grid.height, grid.width)
+    while longest // factors[-1] > _COARSEST and grid.block % factor == 0:
+        factors.append(factor)
+        factor *= 2
+    return tuple(factors)
+
+
 def image_factors(grid: TileGrid) -> tuple[int, ...]:
-    """Down-sampling of each image level: powers of four that divide a block, as scanners do.
+    """Down-sampling of each image level: the powers of four among the labels', as scanners do.
 
     Half of the files and a quarter of the bytes that powers of two would take.
     """
-    return _factors(grid, 4, _LEAST)
-
-
-def label_factors(grid: TileGrid) -> tuple[int, ...]:
-    """Down-sampling of each label level: powers of two that divide a block."""
-    return _factors(grid, 2, 1)
-
-
-def _factors(grid: TileGrid, step: int, least: int) -> tuple[int, ...]:
-    factors, factor = [1], step
-    longest = max(grid.height, grid.width)
-    while (
-        longest // factors[-1] > _COARSEST
-        and grid.block % factor == 0
-        and grid.block // factor >= least
-    ):
-        factors.append(factor)
-        factor *= step
-    return tuple(factors)
+    return tuple(
+        factor
+        for factor in label_factors(grid)[::2]
+        if factor == 1 or grid.block // factor >= _LEAST
+    )
 
 
 def level_box(grid: TileGrid, factor: int) -> Box:
@@ -83,7 +79,7 @@ def lay_out_store(place: Any, grid: TileGrid, meta: dict[str, Any], codec: Codec
     group.attrs.update(unfinished)
     for name in [key for key in group.group_keys() if key in _GROUPS]:
         del group[name]
-    image, scales = group.create_group("image"), []
+    image, scales = group.create_group("image"), {}
     for level, factor in enumerate(image_factors(grid)):
         box, side = level_box(grid, factor), grid.block // factor
         chunk = _chunk_side(side, grid.tile)
@@ -91,11 +87,11 @@ def lay_out_store(place: Any, grid: TileGrid, meta: dict[str, Any], codec: Codec
             image, str(level), (3, box.height, box.width), (3, chunk, chunk), (3, side, side),
             "uint8", 255, codec, names=("c", "y", "x"), order=(1, 2, 0),
         )  # fmt: skip
-        scales.append([1.0, meta["mpp"] * factor, meta["mpp"] * factor])
+        scales[f"image/{level}"] = [1.0, meta["mpp"] * factor, meta["mpp"] * factor]
     axes = [{"name": "c", "type": "channel"}, *_SPACE]
     name = str(meta["slide"].get("name", "image"))
     # At the root, where viewers look; they find the labels beside it.
-    group.attrs["ome"] = _multiscales(name, axes, scales, "image/")
+    group.attrs["ome"] = _multiscales(name, axes, scales)
     group.attrs["wsiseg"] = meta
 
 
@@ -121,7 +117,7 @@ def lay_out_cams(
 def lay_out_labels(labels: zarr.Group, grid: TileGrid, palette: Palette, mpp: float) -> None:
     """Make both pyramids anew in the group `labels`."""
     for name, fill in (("classes", BACKGROUND), ("confidence", 0)):
-        group, scales = labels.create_group(name, overwrite=True), []
+        group, scales = labels.create_group(name, overwrite=True), {}
         for level, factor in enumerate(label_factors(grid)):
             box, side = level_box(grid, factor), grid.block // factor
             chunk = _chunk_side(side, _LABEL_CHUNK)
@@ -129,7 +125,9 @@ def lay_out_labels(labels: zarr.Group, grid: TileGrid, palette: Palette, mpp: fl
                 group, str(level), (box.height, box.width), (chunk, chunk), (side, side), "uint8",
                 fill, "zstd", names=("y", "x"),
             )  # fmt: skip
-            scales.append([mpp * factor, mpp * factor])
+            # NGFF wants the image's levels of its labels, no more; those between are ours.
+            if factor in image_factors(grid):
+                scales[str(level)] = [mpp * factor, mpp * factor]
         ome = _multiscales(name, _SPACE, scales)
         ome["image-label"] = _image_label(palette if name == "classes" else None)
         group.attrs["ome"] = ome
@@ -179,18 +177,18 @@ def _chunk_side(side: int, most: int) -> int:
 
 
 def _multiscales(
-    name: str, axes: list[dict[str, str]], scales: list[list[float]], folder: str = ""
+    name: str, axes: list[dict[str, str]], scales: dict[str, list[float]]
 ) -> dict[str, Any]:
-    """NGFF 0.5 multiscales metadata; `scales` in axis order, one list a level."""
-    finest = scales[0]
+    """NGFF 0.5 multiscales metadata; `scales` in axis order, one list for each array's path."""
+    finest = next(iter(scales.values()))
     datasets = []
-    for level, scale in enumerate(scales):
+    for path, scale in scales.items():
         # Pixel centres shift as pixels grow: half the difference, so that levels lie on each other.
         shift = [(s - f) / 2 for s, f in zip(scale, finest, strict=True)]
         transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
         if any(shift):
             transforms.append({"type": "translation", "translation": shift})
-        datasets.append({"path": f"{folder}{level}", "coordinateTransformations": transforms})
+        datasets.append({"path": path, "coordinateTransformations": transforms})
     return {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": datasets}]}
 
 

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """A bucket on an S3 server of this machine, which the environment leads to."""
+    pytest.importorskip("obstore", reason="pip install 'wsiseg[cloud]'")
+    server = pytest.importorskip("moto.server", reason="pip install 'moto[server]'")
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    address = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": address, "AWS_ALLOW_HTTP": "true",
+        }.items():  # fmt: skip
+            patch.setenv(name, value)
+        urllib.request.urlopen(urllib.request.Request(f"{address}/slides", method="PUT")).close()
+        yield "s3://slides"
+    running.stop()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from wsiseg.errors import MissingDependencyError, StoreError
+from wsiseg.store.files import Files, Folder, open_files
+
+
+@pytest.fixture(params=["folder", "file", "memory", "s3"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
+    if request.param == "folder":
+        return open_files(tmp_path / "a")
+    if request.param == "file":
+        return open_files((tmp_path / "a").as_uri())
+    pytest.importorskip("obstore", reason="pip install 'wsiseg[cloud]'")
+    if request.param == "memory":
+        return open_files(f"memory://{uuid4().hex}/a")
+    return open_files(f"{request.getfixturevalue('bucket')}/{uuid4().hex}")
+
+
+def test_all_places_keep_files_alike(files: Files) -> None:
+    assert files.empty()
+    assert files.read("x/y") is None
+    files.delete("x/y")
+    files.write("x/y", [b"abc", b"", b"defgh"])
+    assert not files.empty()
+    assert files.read("x/y") == b"abcdefgh"
+    with files.open("x/y") as file:
+        assert file.end(3) == b"fgh"
+        assert list(file.parts([(0, 2), (5, 8), (1, 2)])) == [b"ab", b"fgh", b"b"]
+    files.write("x/y", [b"new"])
+    assert files.read("x/y") == b"new"
+    assert files.each(files.read, ["x/y", "none", "x/y"]) == [b"new", None, b"new"]
+    files.delete("x/y")
+    assert files.read("x/y") is None
+    with files.open("x/y") as file:
+        assert file is None or file.end(3) == b""
+
+
+def test_a_file_that_is_being_read_is_replaced_under_no_reader(tmp_path: Path) -> None:
+    files = Folder(tmp_path)
+    files.write("x", [b"old"])
+    with files.open("x") as file:
+        assert file is not None
+        if sys.platform != "win32":
+            files.write("x", [b"longer"])
+        assert file.end(3) == b"old"
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    files = Folder(tmp_path)
+    files.write("x", [b"old"])
+
+    def parts():
+        yield b"ne"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        files.write("x", parts())
+    assert os.listdir(tmp_path) == ["x"]
+    assert files.read("x") == b"old"
+
+
+def test_places_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StoreError, match=r"s3:/a/b: is a URL that was made a Path; pass it as"):
+        open_files(Path("s3://a/b"))
+    pytest.importorskip("obstore", reason="pip install 'wsiseg[cloud]'")
+    with pytest.raises(StoreError, match=r"foo://a/b: .*foo"):
+        open_files("foo://a/b")
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(MissingDependencyError, match=r"gs://a/b: .*pip install 'wsiseg\[cloud\]'"):
+        open_files("gs://a/b")
+
+
+def test_a_service_that_fails_is_named(bucket: str) -> None:
+    files = open_files(f"{bucket}-that-is-not/a")
+    with pytest.raises(StoreError, match=r"s3://.*-that-is-not/a: "):
+        files.write("x", [b"abc"])
