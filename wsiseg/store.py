@@ -152,6 +152,16 @@ class SlideStore:
         wanted = np.frombuffer(bytes.fromhex(digest), np.uint8)
         return [int(i) for i in np.flatnonzero((marks != wanted).any(axis=1))]
 
+    def begin(self, step: str, block: int) -> None:
+        """Forget the mark of a block that is about to be written.
+
+        Else a run with other settings that is killed between the writing and the marking would
+        leave its pixels under the old mark.
+        """
+        array = self._array(f"done/{step}", create=self._create_marks)
+        if np.asarray(array[block]).any():
+            array[block] = 0
+
     def mark_done(self, step: str, block: int, digest: str) -> None:
         """Record, last of all, that `step` finished `block`."""
         array = self._array(f"done/{step}", create=self._create_marks)
@@ -171,12 +181,16 @@ class SlideStore:
                 return bytes(marks[0]).hex()
         raise StoreError(f"{self.path}: `wsiseg {step}` did not finish here; run it first")
 
-    def clear_marks(self) -> None:
-        """Forget what was done, so that every step is done again; no pixel is deleted."""
-        for key in [key for key in self._arrays if key.startswith("done/")]:
+    def clear_marks(self, step: str = "") -> None:
+        """Forget what was done, by one step or by all, so that it is done again.
+
+        No pixel is deleted.
+        """
+        gone = f"done/{step}" if step else "done"
+        for key in [key for key in self._arrays if key.startswith(gone)]:
             del self._arrays[key]
-        if "done" in self._group:
-            del self._group["done"]
+        if gone in self._group:
+            del self._group[gone]
 
     def _create_marks(self, key: str) -> None:
         self._group.create_array(
@@ -243,6 +257,7 @@ class SlideStore:
         whole = "cams/logits" in self._group and "cams/classes" in self._group
         if whole and self._array("cams/logits").shape == shape:
             return
+        self.clear_marks("predict")  # also of other settings: what they marked is no longer there
         for key in ("cams/logits", "cams/classes"):
             self._arrays.pop(key, None)
         nan = float("nan")
@@ -307,6 +322,7 @@ class SlideStore:
         labels = self._group.require_group("labels")
         if labels.attrs.get("palette") == known:
             return
+        self.clear_marks("stitch")
         labels.attrs["palette"] = {}  # so that half-made arrays are not taken for whole ones
         for key in [key for key in self._arrays if key.startswith("labels/")]:
             del self._arrays[key]
