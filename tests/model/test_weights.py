@@ -221,14 +221,15 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
 
 
 ASK = """
-import dataclasses, json, sys
+import dataclasses, json, sys, time
 import huggingface_hub.constants
 from wsiseg.errors import CheckpointError
 from wsiseg.model.weights import find_weights
 answers = {}
 for case, (source, names, revision) in json.loads(sys.argv[1]).items():
     huggingface_hub.constants.HF_HUB_OFFLINE = case.startswith("offline")
-    if case == "unreachable":  # nothing listens at this port
+    if case == "unreachable":  # nothing listens at this port, however long one waits
+        time.sleep = lambda seconds: None
         huggingface_hub.constants.ENDPOINT = "http://127.0.0.1:9"
         huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE = (
             "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
