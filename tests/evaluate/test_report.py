@@ -8,6 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.evaluate.golden import MINI_BCSS
+from tests.test_config import CONFIGS
 from wsiseg.annotations import PALETTES
 from wsiseg.cli import app
 from wsiseg.config import EvaluateConfig
@@ -90,11 +91,14 @@ def test_from_the_command_line(tmp_path):
     arguments = [
         "evaluate", "tiny", str(MINI_BCSS), "-o", str(tmp_path / "out"), "--split", "val",
         "--set", "tta=1", "--set", "resamples=20", "--pictures", "1", "--labels",
+        "--compare", str(CONFIGS / "published_bcss.yaml"),
     ]  # fmt: skip
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "protocol oracle:" in done.output
     assert "protocol deploy:" in done.output
+    assert done.output.count("\nthis checkpoint ") == 2
+    assert done.output.count("ConStruct, full ") == 1, "beside the scores of its own protocol"
     config = EvaluateConfig(tta=1, resamples=20)
     again = evaluate_checkpoint("tiny", MINI_BCSS, config, split="valid")
     for evaluation in again:

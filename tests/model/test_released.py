@@ -36,6 +36,16 @@ def test_what_is_missing_is_named(tmp_path):
         load_released(make(), tmp_path / "a.pth")
 
 
+def test_another_number_of_classes_is_named(tmp_path):
+    tensors = released_state(make())
+    tensors["prototypes"] = torch.cat([tensors["prototypes"], tensors["prototypes"][:1]])
+    torch.save(tensors, tmp_path / "a.pth")
+    with pytest.raises(
+        CheckpointError, match=r"1 of another shape: prototypes is \(\d+, 128\), should be \(\d"
+    ):
+        load_released(make(), tmp_path / "a.pth")
+
+
 def test_only_its_own_preset_takes_it(tmp_path):
     with pytest.raises(ConfigError, match="of preset 'paper'; make it with preset 'reference'"):
         load_released(make("paper"), tmp_path / "a.pth")

@@ -201,6 +201,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
         "no name": ["hf-hub:a/b/c", ["w.bin"], None],
         "offline": ["some/other", ["v.bin", "w.bin"], None],
         "offline, cached": ["some/model", ["v.bin", "w.bin"], None],
+        "unreachable": ["some/other", ["v.bin", "w.bin"], None],
     }
     made = subprocess.run(
         [sys.executable, "-c", ASK, json.dumps(requests)],
@@ -220,13 +221,19 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
 
 
 ASK = """
-import dataclasses, json, sys
+import dataclasses, json, sys, time
 import huggingface_hub.constants
 from wsiseg.errors import CheckpointError
 from wsiseg.model.weights import find_weights
 answers = {}
 for case, (source, names, revision) in json.loads(sys.argv[1]).items():
     huggingface_hub.constants.HF_HUB_OFFLINE = case.startswith("offline")
+    if case == "unreachable":  # nothing listens at this port, however long one waits
+        time.sleep = lambda seconds: None
+        huggingface_hub.constants.ENDPOINT = "http://127.0.0.1:9"
+        huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE = (
+            "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+        )
     try:
         found = find_weights(source, names, revision=revision)
         answers[case] = dataclasses.asdict(found) | {"path": str(found.path)}
@@ -252,6 +259,7 @@ def test_a_repositorys_file_is_found_with_its_commit(answers: dict[str, Any], ca
         ("no revision", ["some/model: has no revision 'gone'"]),
         ("no file", ["some/model: the repository has no u.bin or v.bin"]),
         ("no name", ["a/b/c: is not a repository's name"]),
+        ("unreachable", ["v.bin or w.bin", "the hub cannot be reached", "try again", "its path"]),
         ("offline", ["v.bin or w.bin is not in the hub's cache", "HF_HUB_OFFLINE", "its path"]),
     ],
 )

@@ -22,8 +22,8 @@ from wsiseg.model.encoders.conch import (
     CONCH_MEAN,
     CONCH_STD,
     ConchEncoder,
-    resize_position,
 )
+from wsiseg.model.encoders.conch_file import resize_position
 from wsiseg.model.encoders.vit import normalize
 
 BLOCKS = (0, 2, 5, 8, 11)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,21 @@ def test_every_name_of_the_registry_is_one_of_the_settings() -> None:
         assert TrainConfig(encoder=name).encoder == name  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="encoder 'big' is unknown; known are conch, open_clip"):
         load_encoder("big")
+
+
+@pytest.mark.parametrize("load", [load_encoder, load_teacher])
+def test_a_damaged_or_harmful_weight_file_is_refused(
+    load: Callable[..., object], tmp_path: Path
+) -> None:
+    torch.save({"a": torch.ones(1000)}, tmp_path / "whole.bin")
+    (tmp_path / "cut.bin").write_bytes((tmp_path / "whole.bin").read_bytes()[:2000])
+    torch.save({"a": Path("x")}, tmp_path / "code.bin")
+    with pytest.raises(CheckpointError, match=r"cut\.bin: cannot be read as a weight file \(2000"):
+        load("conch", weights=tmp_path / "cut.bin")
+    with pytest.raises(CheckpointError, match=r"code\.bin: holds code \(pathlib\."):
+        load("conch", weights=tmp_path / "code.bin")
+    with pytest.raises(CheckpointError, match=r"whole\.bin: is not .* \(another model's file\?\)"):
+        load("conch", weights=tmp_path / "whole.bin")
 
 
 def test_lists_become_tuples(hollow_conch: Path) -> None:
