@@ -18,13 +18,14 @@ __all__ = [
     "MaxObjects",
     "MaxVertices",
     "MppOverride",
+    "Origin",
     "Out",
     "Settings",
     "StorePath",
     "Workers",
-    "budget",
     "configure",
     "override",
+    "with_export",
 ]
 
 Inputs = Annotated[list[Path], typer.Argument(help="Slides, folders of slides, or CSV manifests.")]
@@ -56,13 +57,18 @@ MaxMb = Annotated[
 ]
 
 
-def budget(
-    settings: list[str] | None, objects: int | None, vertices: int | None, mb: float | None
-) -> list[str]:
-    """The settings of the command line, and those that have options of their own."""
-    limits = {"objects": objects, "vertices": vertices, "mb": mb}
-    own = [f"export.max_{name}={limit}" for name, limit in limits.items() if limit is not None]
-    return [*(settings or []), *own]
+Origin = Annotated[
+    str | None,
+    typer.Option(
+        help="qupath: (0, 0) is the slide's bounds corner, as QuPath shows it; or level0."
+    ),
+]
+
+
+def with_export(settings: list[str] | None, **own: object) -> list[str]:
+    """The settings of the command line, and those of `ExportConfig` that have their own options."""
+    given = [f"export.{name}={value}" for name, value in own.items() if value is not None]
+    return [*(settings or []), *given]
 
 
 def configure(path: Path | None, settings: list[str] | None, mpp: float | None) -> Config:

@@ -17,12 +17,13 @@ from wsiseg.cli.options import (
     MaxObjects,
     MaxVertices,
     MppOverride,
+    Origin,
     Out,
     Settings,
     StorePath,
     Workers,
-    budget,
     configure,
+    with_export,
 )
 from wsiseg.cli.show import errors, print_results, progress_bars, say
 
@@ -44,6 +45,7 @@ def annotate(
     nested: Annotated[bool, typer.Option(help="Search folders within folders.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Redo the given slides.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
+    origin: Origin = None,
     max_objects: MaxObjects = None,
     max_vertices: MaxVertices = None,
     max_mb: MaxMb = None,
@@ -56,7 +58,10 @@ def annotate(
         def report(job: Job, step: str, done: int, total: int) -> None:
             bars(step if step == "slides" else f"{escape(job.name)}: {step}", done, total)
 
-        settings = budget(settings, max_objects, max_vertices, max_mb)
+        settings = with_export(
+            settings, origin=origin, max_objects=max_objects, max_vertices=max_vertices,
+            max_mb=max_mb,
+        )  # fmt: skip
         results = run(
             inputs, out, configure(config, settings, mpp_override), executor=executor,
             workers=workers, nested=nested, overwrite=overwrite, dry_run=dry_run, progress=report,
@@ -129,6 +134,7 @@ def export(
     settings: Settings = None,
     executor: Executor = "threads",
     workers: Workers = None,
+    origin: Origin = None,
     max_objects: MaxObjects = None,
     max_vertices: MaxVertices = None,
     max_mb: MaxMb = None,
@@ -139,7 +145,11 @@ def export(
     from wsiseg.qupath import export_geojson
 
     with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
-        settled = configure(config, budget(settings, max_objects, max_vertices, max_mb), None)
+        settings = with_export(
+            settings, origin=origin, max_objects=max_objects, max_vertices=max_vertices,
+            max_mb=max_mb,
+        )  # fmt: skip
+        settled = configure(config, settings, None)
         annotations = outline_regions(store, settled, pool, bars)
         written = export_geojson(annotations, out, settled.export)
     for note in written.notes:
