@@ -103,10 +103,10 @@ class Case(NamedTuple):
 
 
 def make_case(seed: int) -> Case:
-    """The raster of a seed: each kind in turn; many reach over several blocks of 128 px."""
+    """The raster of a seed: each kind in turn; one in seven may reach over several blocks."""
     rng = np.random.default_rng(seed)
     kind = KINDS[seed % len(KINDS)]
-    longest = 30 if rng.random() < 0.6 else 130 if kind in (noise, lines) else 330
+    longest = 30 if rng.random() < 0.85 else 130 if kind in (noise, lines) else 330
     height, width = (int(side) for side in rng.integers(1, longest, 2))
     sx = float(rng.choice(SCALES))
     sy = sx if rng.random() < 0.7 else float(rng.choice(SCALES))
