@@ -19,6 +19,7 @@ __all__ = [
     "MaxObjects",
     "MaxVertices",
     "MppOverride",
+    "Origin",
     "Out",
     "Settings",
     "StorePath",
@@ -56,6 +57,12 @@ MaxVertices = Annotated[
 ]
 MaxMb = Annotated[
     float | None, typer.Option(help="MB from which GeoJSON is packed, and packed, in parts.")
+]
+Origin = Annotated[
+    str | None,
+    typer.Option(
+        help="qupath: (0, 0) is the slide's bounds corner, as QuPath shows it; or level0."
+    ),
 ]
 
 

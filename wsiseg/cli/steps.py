@@ -18,6 +18,7 @@ from wsiseg.cli.options import (
     MaxObjects,
     MaxVertices,
     MppOverride,
+    Origin,
     Out,
     Settings,
     StorePath,
@@ -46,6 +47,7 @@ def annotate(
     nested: Annotated[bool, typer.Option(help="Search folders within folders.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Redo the given slides.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
+    origin: Origin = None,
     max_objects: MaxObjects = None,
     max_vertices: MaxVertices = None,
     max_mb: MaxMb = None,
@@ -59,8 +61,8 @@ def annotate(
             bars(step if step == "slides" else f"{escape(job.name)}: {step}", done, total)
 
         options = {
-            "export.max_objects": max_objects, "export.max_vertices": max_vertices,
-            "export.max_mb": max_mb,
+            "export.origin": origin, "export.max_objects": max_objects,
+            "export.max_vertices": max_vertices, "export.max_mb": max_mb,
         }  # fmt: skip
         settings = with_given(settings, options)
         results = run(
@@ -160,9 +162,7 @@ def export(
     min_hole: Annotated[
         float | None, typer.Option(help="Smaller holes of background (µm²) are filled.")
     ] = None,
-    origin: Annotated[
-        str | None, typer.Option(help="qupath takes off the slide's bounds corner; level0 not.")
-    ] = None,
+    origin: Origin = None,
     max_objects: MaxObjects = None,
     max_vertices: MaxVertices = None,
     max_mb: MaxMb = None,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from wsiseg.config import ExportConfig
 from wsiseg.qupath.document import flatten_document, parse_document, parse_lines, read_documents
 from wsiseg.qupath.finding import Finding
 from wsiseg.qupath.rules import MEMBER_RULES, is_uuid
@@ -13,8 +14,8 @@ from wsiseg.qupath.shapes import build_shapes
 
 __all__ = ["lint_features", "lint_geojson"]
 
-_MANY_ANNOTATIONS = 5_000
-_MANY_VERTICES = 4_000_000
+_BUDGET = ExportConfig()  # what we would keep to ourselves
+_MANY_ANNOTATIONS, _MANY_VERTICES = _BUDGET.max_objects, _BUDGET.max_vertices
 _MANY_MB = 200
 
 
