@@ -225,7 +225,7 @@ def _open_jobs(source: str, config: ClusterConfig) -> Iterator[Any]:
         from dask_jobqueue import SLURMCluster
     try:
         cluster = SLURMCluster(**config.job)
-    except (TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"{source}: job: {error}") from error
     with cluster:
         cluster.adapt(minimum_jobs=config.minimum_jobs, maximum_jobs=config.maximum_jobs)
