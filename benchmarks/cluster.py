@@ -5,7 +5,8 @@ annotated by both in turn, workers and compiled code warm; ratios are of wall ti
 are the same. Then blocks that do nothing, the task counts of 1 to 1,000 slides: tasks/s, and the
 client's memory, which must not grow.
 
-Run: python benchmarks/cluster.py [--side 20000] [--repeat 3] [--workers 1 2] [--slides 1 10 100 1000]
+Run: python benchmarks/cluster.py [--side 20000] [--repeat 3] [--workers 1 2]
+     [--slides 1 10 100 1000]
 """
 
 from __future__ import annotations
