@@ -1,6 +1,7 @@
 """Annotate every slide of a folder with the default settings: the run a job script would call.
 
 Run: python pipelines/annotate_folder.py FOLDER OUT [EXECUTOR]
+EXECUTOR: processes, dask, a scheduler's tcp://HOST:PORT, configs/slurm.yaml, ...
 """
 
 import sys

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -87,6 +86,8 @@ class _Pool:
         self._open = partial(open_executor, kind, workers)
         self._lock, self._stack, self._stopped = threading.Lock(), ExitStack(), False
         self.executor = self._stack.enter_context(self._open())
+        self.lost = ""
+        """Why there is no executor any more; empty while there is."""
 
     def __enter__(self) -> _Pool:
         return self
@@ -95,17 +96,15 @@ class _Pool:
         self._stack.close()
 
     def renew(self, executor: Executor) -> None:
-        """Replace `executor` if it is the one in use and takes no more work.
-
-        Raises
-        ------
-        ClusterError
-            If the cluster is still gone.
-        """
+        """Replace `executor` if it is the one in use and takes no more work."""
         with self._lock:
-            if executor is self.executor and not self._stopped and not is_alive(executor):
+            if executor is not self.executor or self.lost or self._stopped or is_alive(executor):
+                return
+            try:
                 self._stack.close()
                 self.executor = self._stack.enter_context(self._open())
+            except ClusterError as error:
+                self.lost = str(error)
 
     def stop(self) -> None:
         """Begin no further block."""
@@ -169,6 +168,8 @@ def _run_jobs(
 def _annotate_job(
     job: Job, pool: _Pool, tree: OutputTree, config: Config, overwrite: bool, progress: _Tell | None
 ) -> SlideResult:
+    if pool.lost:
+        return SlideResult(job.name, str(job.path), "failed", error=f"not begun: {pool.lost}")
     executor = pool.executor
     work = partial(
         annotate_slide, tree=tree, config=config, executor=executor, overwrite=overwrite,
@@ -176,10 +177,7 @@ def _annotate_job(
     )  # fmt: skip
     result = _guard(job, work)
     if result.status == "failed":
-        try:
-            pool.renew(executor)
-        except ClusterError as error:
-            return replace(result, error=f"{result.error}; {error}")
+        pool.renew(executor)
     return result
 
 

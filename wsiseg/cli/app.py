@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from wsiseg import __version__
-from wsiseg.cli.show import OUT
+from wsiseg.cli.show import OUT, show_log
 
 __all__ = ["app"]
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 def _main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
+    show_log()
     if version:
         OUT.print(__version__)
         raise typer.Exit

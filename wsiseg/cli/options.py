@@ -41,7 +41,13 @@ MppOverride = Annotated[
     float | None, typer.Option(help="Level-0 µm/px to use instead of the metadata.")
 ]
 Executor = Annotated[
-    str, typer.Option(help="serial, threads, processes, dask, or a scheduler's tcp://HOST:PORT.")
+    str,
+    typer.Option(
+        "--executor",
+        "--scheduler",
+        help="serial, threads, processes, dask (workers here), a dask scheduler's tcp://HOST:PORT, "
+        "or a cluster's FILE.yaml.",
+    ),
 ]
 Workers = Annotated[int | None, typer.Option(help="Workers; the number of cores if not given.")]
 StorePath = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,16 @@ from wsiseg.errors import WsisegError
 if TYPE_CHECKING:
     from wsiseg.annotate import SlideResult
 
-__all__ = ["OUT", "complain", "errors", "print_facts", "print_results", "progress_bars", "say"]
+__all__ = [
+    "OUT",
+    "complain",
+    "errors",
+    "print_facts",
+    "print_results",
+    "progress_bars",
+    "say",
+    "show_log",
+]
 
 OUT = Console()
 ERR = Console(stderr=True)
@@ -65,6 +75,19 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """An error, as one line on standard error."""
     ERR.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+class _ToStandardError(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        ERR.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
+
+
+def show_log() -> None:
+    """Show what the library has to say on the way, as the address of a cluster's dashboard."""
+    log = logging.getLogger("wsiseg")
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, _ToStandardError) for handler in log.handlers):
+        log.addHandler(_ToStandardError())
 
 
 def print_facts(facts: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
@@ -33,7 +33,7 @@ _VERSION = str(sys.modules["wsiseg"].__version__)  # to import it would be to im
 _RETRIES = 1  # a file server may hiccup; a block that fails twice fails
 _REFRESH_S = 10.0  # how old the known number of workers may be
 _ANSWER_S = 10.0  # a scheduler that takes longer over a greeting is taken for lost
-_CONNECT_S = 30.0
+_RESULT_S = 60.0
 _FEWEST = 8  # blocks in flight while no worker has come yet
 
 
@@ -51,16 +51,16 @@ def open_cluster(kind: str, workers: int) -> Iterator[DaskExecutor]:
         If dask (or, for a job queue, dask-jobqueue) is not installed.
     """
     with _translate_missing(kind):
-        import distributed
+        import distributed  # noqa: F401  # looked for here, so that its absence is told once
     if kind == "dask":
-        with _open_local(workers) as cluster, distributed.Client(cluster) as client:
+        with _open_local(workers) as cluster, _connect(cluster) as client:
             yield _join(client)
     elif "://" in kind:
         with _connect(kind) as client:
             yield _join(client)
     else:
         config = load_config(kind, ClusterConfig)
-        with _open_jobs(kind, config) as cluster, distributed.Client(cluster) as client:
+        with _open_jobs(kind, config) as cluster, _connect(cluster) as client:
             # In flight is what the queue may give: dask asks for as many jobs as blocks wait for.
             executor = _join(client, fewest=2 * config.maximum_jobs * _threads(config))
             _await_worker(executor, kind, config)
@@ -142,9 +142,9 @@ class DaskExecutor(Executor):
         self._futures.discard(future)
         try:
             if future.status == "finished":
-                outcome.set_result(future.result(timeout=_CONNECT_S) if result else None)
+                outcome.set_result(future.result(timeout=_RESULT_S) if result else None)
             elif future.status == "error":
-                outcome.set_exception(future.exception(timeout=_CONNECT_S))
+                outcome.set_exception(future.exception(timeout=_RESULT_S))
             else:
                 outcome.set_exception(self._lost())
         except KilledWorker as error:
@@ -204,16 +204,18 @@ def _open_local(workers: int) -> Any:
 
 
 @contextmanager
-def _connect(address: str) -> Iterator[distributed.Client]:
+def _connect(address: Any) -> Iterator[distributed.Client]:
+    """A client of an address or a cluster."""
     from distributed import Client
 
     try:
-        client = Client(address, timeout=_CONNECT_S)
+        # Not as the default client, which only the thread that opened it could close.
+        client = Client(address, set_as_default=False)
     except (OSError, ValueError) as error:  # ValueError: no such protocol
         raise ClusterError(
             f"{address}: no dask scheduler answers there ({error}); start one with `dask scheduler`"
         ) from error
-    with client:
+    with closing(client):
         yield client
 
 
@@ -223,7 +225,7 @@ def _open_jobs(source: str, config: ClusterConfig) -> Iterator[Any]:
         from dask_jobqueue import SLURMCluster
     try:
         cluster = SLURMCluster(**config.job)
-    except (TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"{source}: job: {error}") from error
     with cluster:
         cluster.adapt(minimum_jobs=config.minimum_jobs, maximum_jobs=config.maximum_jobs)
