@@ -12,6 +12,7 @@ _PARTS = {
     "openslide-bin": ("slides", "pip install openslide-bin"),
     "tiffslide": ("slides", "pip install tiffslide"),
     "zarr": ("store", "pip install zarr"),
+    "obstore": ("stores in buckets (optional)", "pip install 'wsiseg[cloud]'"),
     "torch": ("model", "pip install torch"),
     "numba": ("CRF and outlines", "pip install numba"),
     "distributed": ("dask executor (optional)", "pip install 'wsiseg[cluster]'"),

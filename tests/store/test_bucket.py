@@ -35,8 +35,29 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_bucket_holds_what_a_folder_holds(slide: Path, tmp_path: Path, bucket: str) -> None:
-    near = annotate(slide, str(tmp_path / "a.zarr"), tmp_path / "near.geojson")
+@pytest.fixture(scope="module")
+def near(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> SlideStore:
+    path = tmp_path_factory.mktemp("near")
+    return annotate(slide, str(path / "a.zarr"), path / "near.geojson")
+
+
+def test_at_most_one_file_a_block_and_array(near: SlideStore) -> None:
+    arrays = [
+        path.parent
+        for path in near.path.rglob("zarr.json")
+        if json.loads(path.read_bytes())["node_type"] == "array"
+    ]
+    assert len(arrays) > 8
+    for array in arrays:
+        found = [path for path in array.rglob("*") if path.is_file()]
+        assert 1 <= len(found) <= near.grid.n_blocks + 1, array
+    everything = [path for path in near.path.rglob("*") if path.is_file()]
+    assert len(everything) <= len(arrays) * (near.grid.n_blocks + 1) + 8
+
+
+def test_a_bucket_holds_what_a_folder_holds(
+    slide: Path, near: SlideStore, tmp_path: Path, bucket: str
+) -> None:
     far = annotate(slide, f"{bucket}/{uuid4().hex}/a.zarr", tmp_path / "far.geojson")
     assert (far.path.name, far.meta) == ("a.zarr", near.meta)
     whole = near.grid.box
@@ -49,8 +70,8 @@ def test_a_bucket_holds_what_a_folder_holds(slide: Path, tmp_path: Path, bucket:
     for step in ("tile", "predict", "stitch"):
         assert far.finished(step) == near.finished(step)
     features = [
-        json.loads((tmp_path / f"{name}.geojson").read_bytes())["features"]
-        for name in ("near", "far")
+        json.loads(path.read_bytes())["features"]
+        for path in (near.path.with_name("near.geojson"), tmp_path / "far.geojson")
     ]
     assert features[0] == features[1]
     assert len(features[0]) > 0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,20 @@ def test_finished_needs_every_block_with_one_digest(store: SlideStore) -> None:
     store.mark_done("tile", 4, OTHER)
     with pytest.raises(StoreError, match="did not finish here"):
         store.finished("tile")
+
+
+def test_workers_may_make_their_first_marks_at_once(tmp_path: Path) -> None:
+    grid = TileGrid(256, 256, 16, 16, 16)
+    SlideStore.create(tmp_path / "a.zarr", grid, 0.5, SLIDE)
+
+    def work(block: int) -> None:
+        SlideStore(tmp_path / "a.zarr").mark_done("tile", block, DIGEST)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(grid.n_blocks)))
+    assert SlideStore(tmp_path / "a.zarr").finished("tile") == DIGEST
+    marks = zarr.open_array(str(tmp_path / "a.zarr/done/tile"), mode="r")
+    assert (np.asarray(marks[:]) == np.frombuffer(bytes.fromhex(DIGEST), np.uint8)).all()
 
 
 def test_a_block_that_is_begun_again_is_not_done(store: SlideStore) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import zarr
 import zarr.codecs
+import zarr.errors
 
 from wsiseg.annotations import BACKGROUND, Palette
 from wsiseg.geometry import Box
@@ -136,7 +138,10 @@ def lay_out_labels(labels: zarr.Group, grid: TileGrid, palette: Palette, mpp: fl
 
 def lay_out_marks(group: zarr.Group, key: str, n_blocks: int) -> None:
     """Make a step's marks: a chunk, so a file, each, for each has a writer of its own."""
-    group.create_array(key, shape=(n_blocks, 32), dtype="uint8", chunks=(1, 32), compressors=None)
+    with suppress(zarr.errors.ContainsArrayError):  # another worker was faster, and made the same
+        group.create_array(
+            key, shape=(n_blocks, 32), dtype="uint8", chunks=(1, 32), compressors=None
+        )
 
 
 def plain_palette(palette: Palette) -> dict[str, Any]:
