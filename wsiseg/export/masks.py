@@ -28,14 +28,17 @@ def export_png(
 ) -> Path:
     """Write regions as one indexed PNG: values are labels, 255 is background.
 
-    `size` is that of the raster in the regions' own pixels; `mpp` the µm/px of the picture.
+    `size` is that of the raster in the regions' own pixels; `mpp` the µm/px of the picture: if not
+    given, the regions' own, or that doubled until the picture is one that others open.
 
     Raises
     ------
     DataError
-        If the picture is too large for a PNG that others open.
+        If at `mpp` it is not.
     """
     raster = RegionRaster(annotations, size, mpp)
+    while mpp is None and raster.size.width * raster.size.height > LARGEST_PNG:
+        raster = raster.at(2 * raster.mpp)
     width, height = raster.size
     if width * height > LARGEST_PNG:
         fits = raster.mpp * (width * height / LARGEST_PNG) ** 0.5
