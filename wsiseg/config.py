@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from wsiseg.errors import ConfigError
 
 __all__ = [
+    "ClusterConfig",
     "Config",
     "CrfConfig",
     "EvaluateConfig",
@@ -297,6 +298,22 @@ class EvaluateConfig(_Step):
     """Bootstrap resamples of the images, for the confidence intervals."""
     seed: int = 0
     """Seed of the bootstrap."""
+
+
+class ClusterConfig(_Step):
+    """Machines that dask gets from a job queue: what `--executor FILE.yaml` reads."""
+
+    executor: Literal["slurm"] = "slurm"
+    """Who is asked for machines."""
+    minimum_jobs: int = Field(default=0, ge=0)
+    """Jobs that are kept even while there is little to do."""
+    maximum_jobs: int = Field(default=10, ge=1)
+    """Most jobs at a time; as many are asked for as the blocks in flight keep busy."""
+    wait_s: float = Field(default=3600.0, gt=0)
+    """Seconds to wait for the first worker before the run gives up."""
+    job: dict[str, Any] = {"cores": 8, "processes": 8, "memory": "32GB", "walltime": "08:00:00"}
+    """One job, in the words of `dask_jobqueue.SLURMCluster`: queue, account, cores, processes
+    (workers), memory, walltime, job_extra_directives, worker_extra_args, ..."""
 
 
 class Config(_Step):

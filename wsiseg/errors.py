@@ -14,11 +14,13 @@
     ├── TrainingError(ArithmeticError)
     ├── GeometryError(ValueError)
     ├── GeoJsonError(ValueError)
+    ├── ClusterError(RuntimeError)
     └── MissingDependencyError(ImportError)
 """
 
 __all__ = [
     "CheckpointError",
+    "ClusterError",
     "ConfigError",
     "DataError",
     "GeoJsonError",
@@ -80,6 +82,10 @@ class GeometryError(WsisegError, ValueError):
 
 class GeoJsonError(WsisegError, ValueError):
     """A GeoJSON file breaks a rule; names the feature and the rule."""
+
+
+class ClusterError(WsisegError, RuntimeError):
+    """The machines that blocks run on cannot be reached, were lost, or have another wsiseg."""
 
 
 class MissingDependencyError(WsisegError, ImportError):

@@ -107,6 +107,19 @@ class TileGrid:
             for col in range(block_col * n, min(self.cols, (block_col + 1) * n)):
                 yield row, col
 
+    def blocks_touching(self, box: Box) -> Iterator[int]:
+        """Index of every block that shares a pixel with `box`, in order."""
+        inside = box.intersect(self.box)
+        if inside.empty:
+            return
+        for row in range(inside.y // self.block, (inside.bottom - 1) // self.block + 1):
+            for col in range(inside.x // self.block, (inside.right - 1) // self.block + 1):
+                yield row * self.block_cols + col
+
+    def owner(self, row: int, col: int) -> int:
+        """The block that owns a tile."""
+        return row // self.tiles_per_block * self.block_cols + col // self.tiles_per_block
+
     def touching(self, box: Box) -> Iterator[tuple[int, int]]:
         """``(row, col)`` of every tile that shares a pixel with `box`, row-major."""
         if box.empty:

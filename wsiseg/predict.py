@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsiseg.compute import Progress, run_blocks
+from wsiseg.compute import Progress, Step, run_steps
 from wsiseg.config import Config, PredictConfig, digest_of
 from wsiseg.errors import CheckpointError, ConfigError
 from wsiseg.geometry import Box
+from wsiseg.grid import TileGrid
+from wsiseg.lock import hold
 from wsiseg.model.cam import augmented_cams
 from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint, read_info
 from wsiseg.model.construct import ConStruct
@@ -28,7 +30,14 @@ from wsiseg.model.threads import fixed_threads
 from wsiseg.store import FORMAT, SlideStore
 from wsiseg.tissue import kept_tiles
 
-__all__ = ["cam_side", "open_device", "predict_digest", "predict_tiles", "run_model"]
+__all__ = [
+    "cam_side",
+    "open_device",
+    "plan_predict",
+    "predict_digest",
+    "predict_tiles",
+    "run_model",
+]
 
 _STEP = "predict"
 _TOLERANCE = 0.2  # of the training scale, before a user is warned
@@ -63,8 +72,19 @@ def predict_tiles(
     UserWarning
         If the tiles' µm/px or side is more than 20 % off the training patches'.
     """
+    with hold(store_path):
+        step = plan_predict(store_path, config, SlideStore(store_path).finished("tile"))
+        run_steps(executor, [step], progress)
+    return step.digest
+
+
+def plan_predict(store_path: str | Path, config: Config, tiles: str) -> Step:
+    """What `predict_tiles` has to do once there are tiles of the digest `tiles`.
+
+    Raises what `predict_tiles` raises, and warns as it does.
+    """
     store, settings = SlideStore(store_path), config.predict
-    digest, sha256 = _identify(store, config)
+    digest, sha256 = _identify(config, tiles)
     model, info = _load_model(
         settings.checkpoint, sha256, settings.device, settings.encoder_options
     )
@@ -74,8 +94,8 @@ def predict_tiles(
     pending = store.pending(_STEP, digest)
     kept = kept_tiles(store, config.tissue)
     work = partial(_predict_block, store_path, settings, kept, sha256, digest)
-    run_blocks(executor, work, pending, store.grid.n_blocks, _STEP, progress)
-    return digest
+    needs = partial(_needed_blocks, store.grid)
+    return Step(_STEP, digest, store.grid.n_blocks, pending, work, needs, gpu=True)
 
 
 def predict_digest(store_path: str | Path, config: Config) -> str:
@@ -88,12 +108,12 @@ def predict_digest(store_path: str | Path, config: Config) -> str:
     CheckpointError
         If the checkpoint is missing or not one.
     """
-    return _identify(SlideStore(store_path), config)[0]
+    return _identify(config, SlideStore(store_path).finished("tile"))[0]
 
 
-def _identify(store: SlideStore, config: Config) -> tuple[str, str]:
-    """The step's digest, and the checkpoint's sha256 that it hangs on."""
-    settings, tiles = config.predict, store.finished("tile")
+def _identify(config: Config, tiles: str) -> tuple[str, str]:
+    """The step's digest, and the checkpoint's sha256 that it hangs on, given the tiles' digest."""
+    settings = config.predict
     sha256 = read_info(settings.checkpoint).sha256
     # The composition of a batch may decide how a sum rounds, so its size counts.
     digest = digest_of(
@@ -103,11 +123,21 @@ def _identify(store: SlideStore, config: Config) -> tuple[str, str]:
     return digest, sha256
 
 
+def _needed_blocks(grid: TileGrid, block: int) -> Iterator[tuple[str, int]]:
+    """The blocks of pixels under a block's tiles."""
+    owned = list(grid.block_tiles(block))
+    if owned:
+        first, last = grid.tile_box(*owned[0]), grid.tile_box(*owned[-1])
+        around = Box(first.x, first.y, last.right - first.x, last.bottom - first.y)
+        yield from (("tile", other) for other in grid.blocks_touching(around))
+
+
 def _predict_block(
     store_path: str | Path, settings: PredictConfig, kept: NDArray[np.bool_], sha256: str,
     digest: str, block: int,
 ) -> None:  # fmt: skip
     store = SlideStore(store_path)
+    store.begin(_STEP, block)
     model, info = _load_model(
         settings.checkpoint, sha256, settings.device, settings.encoder_options
     )

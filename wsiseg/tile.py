@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.compute import Progress, run_blocks
+from wsiseg.compute import Progress, Step, run_steps
 from wsiseg.config import Config, SlideConfig, TileConfig, digest_of
 from wsiseg.geometry import Box, Mpp
 from wsiseg.grid import TileGrid
+from wsiseg.lock import hold
 from wsiseg.slide import Slide, open_slide
 from wsiseg.store import FORMAT, SlideStore
 from wsiseg.tissue import kept_tiles, settle_tissue
 
-__all__ = ["plan_grid", "tile_digest", "tile_slide", "working_mpp"]
+__all__ = ["plan_grid", "plan_tile", "tile_digest", "tile_slide", "working_mpp"]
 
 
 def tile_slide(
@@ -61,6 +62,19 @@ def tile_slide(
     GeoJsonError
         If the user's outline cannot be read.
     """
+    with hold(store_path):
+        store, step = plan_tile(slide_path, store_path, config, tissue=tissue)
+        run_steps(executor, [step], progress)
+    return store
+
+
+def plan_tile(
+    slide_path: str | Path, store_path: str | Path, config: Config, *, tissue: Path | None = None
+) -> tuple[SlideStore, Step]:
+    """Make the store, settle the tissue, and tell which blocks `tile_slide` has to read.
+
+    Takes what `tile_slide` takes and raises what it raises, but for `SlideReadError` in a block.
+    """
     with open_slide(slide_path, config.slide) as slide:
         grid, mpp = plan_grid(slide, config.tile)
         store = SlideStore.create(store_path, grid, mpp, _describe(slide), config.tile.codec)
@@ -70,14 +84,14 @@ def tile_slide(
     pending = store.pending("tile", digest)
     busy = [block for block in pending if _block_squares(grid, squares, block).any()]
     for block in sorted(set(pending) - set(busy)):
+        store.begin("tile", block)
         store.erase_image(block)
         store.mark_done("tile", block, digest)
     work = partial(
         _tile_block, slide_path=Path(slide_path), store_path=store.location, config=config.slide,
         squares=squares, digest=digest,
     )  # fmt: skip
-    run_blocks(executor, work, busy, grid.n_blocks, "tile", progress)
-    return store
+    return store, Step("tile", digest, grid.n_blocks, busy, work)
 
 
 def tile_digest(store: SlideStore, config: Config) -> str:
@@ -173,6 +187,7 @@ def _tile_block(
         # By rows, so that what two parts share of the slide's own tiles is still in its cache.
         for part in _parts(_block_squares(store.grid, squares, block), store.grid.tile, box):
             pixels[part.slices(box)] = slide.read(part, store.mpp)
+    store.begin("tile", block)
     store.write_image(block, pixels)
     store.mark_done("tile", block, digest)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.annotations import BACKGROUND
-from wsiseg.compute import Progress, run_blocks
+from wsiseg.compute import Progress, Step, run_steps
 from wsiseg.config import Config, CrfConfig, StitchConfig, digest_of
 from wsiseg.geometry import Box
+from wsiseg.grid import TileGrid
+from wsiseg.lock import hold
 from wsiseg.stitch.blend import place_tiles, reach
 from wsiseg.stitch.majority import majority_filter
 from wsiseg.stitch.pyramid import halve_confidence, halve_labels
@@ -20,7 +23,7 @@ from wsiseg.stitch.weigh import pick_confidence, pick_winner, weigh_classes
 from wsiseg.store import FORMAT, SlideStore
 from wsiseg.tissue import sample_tissue
 
-__all__ = ["class_probabilities", "stitch_labels"]
+__all__ = ["class_probabilities", "plan_stitch", "stitch_labels"]
 
 _STEP = "stitch"
 _CRF_GRID = 8
@@ -45,18 +48,41 @@ def stitch_labels(
     StoreError
         If the CAMs are missing or not finished.
     """
+    with hold(store_path):
+        step = plan_stitch(store_path, config, SlideStore(store_path).finished("predict"))
+        run_steps(executor, [step], progress)
+    return step.digest
+
+
+def plan_stitch(store_path: str | Path, config: Config, cams: str) -> Step:
+    """What `stitch_labels` has to do once there are CAMs of the digest `cams`.
+
+    Raises
+    ------
+    StoreError
+        If the arrays for the CAMs were not made yet.
+    """
     store = SlideStore(store_path)
-    digest = digest_of(_STEP, FORMAT, store.finished("predict"), config.stitch)
+    digest = digest_of(_STEP, FORMAT, cams, config.stitch)
     store.create_labels(store.cam_palette)
     pending = store.pending(_STEP, digest)
     work = partial(_stitch_block, store_path, config.stitch, digest)
-    run_blocks(executor, work, pending, store.grid.n_blocks, _STEP, progress)
-    return digest
+    needs = partial(_needed_blocks, store.grid, _margin(config.stitch, store.mpp))
+    return Step(_STEP, digest, store.grid.n_blocks, pending, work, needs)
+
+
+def _needed_blocks(grid: TileGrid, margin: int, block: int) -> Iterator[tuple[str, int]]:
+    """The blocks of pixels within a block's margin, and those that own the tiles reaching it."""
+    outer = _outer_box(grid, margin, block)
+    yield from (("tile", other) for other in grid.blocks_touching(outer))
+    owners = {grid.owner(*tile) for tile in _reaching(grid, outer)}
+    yield from (("predict", other) for other in sorted(owners))
 
 
 def _stitch_block(store_path: str | Path, config: StitchConfig, digest: str, block: int) -> None:
     store = SlideStore(store_path)
-    labels, confidence = _classify(store, config, store.grid.block_box(block))
+    store.begin(_STEP, block)
+    labels, confidence = _classify(store, config, block)
     for level in range(len(store.pyramid_factors)):
         if level:
             labels, confidence = halve_labels(labels), halve_confidence(confidence)
@@ -65,12 +91,11 @@ def _stitch_block(store_path: str | Path, config: StitchConfig, digest: str, blo
 
 
 def _classify(
-    store: SlideStore, config: StitchConfig, box: Box
+    store: SlideStore, config: StitchConfig, block: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Labels and confidence ``(H, W)`` uint8 of one block."""
-    radius = round(config.smooth_um / store.mpp)
-    margin = max(radius, config.margin if config.refine else 0)
-    outer = _align(box.grow(margin)).intersect(store.grid.box)
+    box = store.grid.block_box(block)
+    outer = _outer_box(store.grid, _margin(config, store.mpp), block)
     probabilities = class_probabilities(store, config, outer)
     possible = probabilities[-1] < 1
     if config.refine and possible[box.slices(outer)].any():
@@ -78,8 +103,26 @@ def _classify(
         crop = _align(_bounding_box(possible, outer).grow(config.margin)).intersect(outer)
         part = (slice(None), *crop.slices(outer))
         probabilities[part] = _refine(probabilities[part], store.read_image(crop), crop, config.crf)
-    labels, confidence = _label(probabilities, possible, radius)
+    labels, confidence = _label(probabilities, possible, _radius(config, store.mpp))
     return labels[box.slices(outer)], confidence[box.slices(outer)]
+
+
+def _radius(config: StitchConfig, mpp: float) -> int:
+    return round(config.smooth_um / mpp)
+
+
+def _margin(config: StitchConfig, mpp: float) -> int:
+    """Pixels around a block that decide its labels."""
+    return max(_radius(config, mpp), config.margin if config.refine else 0)
+
+
+def _outer_box(grid: TileGrid, margin: int, block: int) -> Box:
+    return _align(grid.block_box(block).grow(margin)).intersect(grid.box)
+
+
+def _reaching(grid: TileGrid, box: Box) -> list[tuple[int, int]]:
+    """``(row, col)`` of the tiles whose CAM or gate reaches a box, row-major."""
+    return list(grid.touching(box.grow(reach(grid, 1))))
 
 
 def class_probabilities(store: SlideStore, config: StitchConfig, box: Box) -> NDArray[np.float32]:
@@ -113,7 +156,7 @@ def _read_gated(
     Gates are ``(rows, cols, K + 1, 1, 1)``, one cell a tile: each class, then whether any is let
     through.
     """
-    tiles = list(store.grid.touching(box.grow(reach(store.grid, 1))))
+    tiles = _reaching(store.grid, box)
     (top, left), (bottom, right) = tiles[0], tiles[-1]
     cams, logits = store.read_cams(slice(top, bottom + 1), slice(left, right + 1))
     if config.gate == "predicted":

@@ -2,17 +2,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
 
 import pytest
 
-from wsiseg.compute import SerialExecutor, open_executor, run, run_blocks
-from wsiseg.errors import ConfigError, MissingDependencyError, SlideReadError
+from wsiseg.compute import SerialExecutor, in_flight, is_alive, open_executor, run
+from wsiseg.errors import ConfigError, SlideReadError
 
 KINDS = ["serial", "threads", "processes", "dask"]
 
@@ -47,19 +46,6 @@ def test_a_failure_is_raised_as_it_was(executor: Executor) -> None:
         list(run(executor, fail_on_3, range(6)))
     # The executor is still good.
     assert dict(run(executor, digest, [1])) == {1: digest(1)}
-
-
-def test_run_blocks_counts_from_what_was_done_before(executor: Executor) -> None:
-    seen: list[tuple[str, int, int]] = []
-    run_blocks(executor, digest, [4, 7, 9], 12, "tile", lambda *told: seen.append(told))
-    assert seen == [("tile", done, 12) for done in (9, 10, 11, 12)]
-
-
-def test_run_blocks_tells_when_nothing_is_left() -> None:
-    seen: list[tuple[str, int, int]] = []
-    run_blocks(SerialExecutor(), digest, [], 5, "tile", lambda *told: seen.append(told))
-    assert seen == [("tile", 5, 5)]
-    run_blocks(SerialExecutor(), digest, [1], 5, "tile")
 
 
 def test_a_failure_cancels_what_has_not_begun() -> None:
@@ -126,36 +112,46 @@ def test_an_unknown_executor_is_named() -> None:
         pass
 
 
-@pytest.mark.parametrize("kind", ["dask", "tcp://10.0.0.1:8786"])
-def test_without_dask_the_install_line_is_given(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    with (
-        pytest.raises(MissingDependencyError, match=r"pip install 'wsiseg\[cluster\]'"),
-        open_executor(kind),
-    ):
-        pass
+def test_a_failure_is_raised_when_the_calls_in_flight_have_ended() -> None:
+    ended: list[int] = []
+
+    def work(item: int) -> None:
+        if item == 0:
+            raise ValueError("first")
+        time.sleep(0.2)
+        ended.append(item)
+
+    with open_executor("threads", 2) as threads:
+        with pytest.raises(ValueError, match="first"):
+            list(run(threads, work, range(50)))
+        before = list(ended)
+        time.sleep(0.3)
+    assert ended == before, "a call ran on after the failure was raised"
 
 
-def test_a_scheduler_is_joined_by_its_address() -> None:
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        open_executor(cluster.scheduler_address) as executor,
-    ):
-        assert dict(run(executor, digest, range(3))) == {item: digest(item) for item in range(3)}
+def test_a_bounded_number_is_in_flight(executor: Executor) -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for taken in range(1, 201):
+            yield taken % 7
+
+    for done, _ in enumerate(run(executor, digest, items()), 1):
+        assert taken - done < in_flight(executor)
+    assert taken == 200
 
 
-def test_two_dask_clusters_do_not_get_in_each_others_way() -> None:
-    pytest.importorskip("distributed")
-    with open_executor("dask", 1) as one, open_executor("dask", 1) as other:
-        for executor in (one, other):
-            assert dict(run(executor, digest, [5])) == {5: digest(5)}
+def test_an_executor_is_alive_until_it_is_not(executor: Executor) -> None:
+    assert is_alive(executor)
+    with open_executor("processes", 1) as processes:
+        with pytest.raises(BrokenExecutor):
+            processes.submit(os._exit, 1).result()
+        assert not is_alive(processes)
 
 
-def test_only_this_file_imports_dask() -> None:
-    root = Path(__file__).resolve().parents[1] / "wsiseg"
+def test_only_cluster_imports_dask() -> None:
+    root = Path(__file__).resolve().parents[2] / "wsiseg"
     found = [
         path.name
         for path in root.rglob("*.py")
@@ -166,4 +162,4 @@ def test_only_this_file_imports_dask() -> None:
             for line in path.read_text(encoding="utf-8").splitlines()
         )
     ]
-    assert found == ["compute.py"]
+    assert found == ["cluster.py"]

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsiseg.compute import SerialExecutor, Step, in_flight, open_executor, run_steps
+
+
+class Log:
+    """What blocks did, in order."""
+
+    def __init__(self) -> None:
+        self.began: list[tuple[str, int]] = []
+        self.ended: list[tuple[str, int]] = []
+
+    def work(self, name: str, block: int) -> None:
+        self.began.append((name, block))
+        self.ended.append((name, block))
+
+    def step(self, name: str, pending: list[int], needs: dict[int, list[tuple[str, int]]]) -> Step:
+        return Step(
+            name, "", 100, pending, partial(self.work, name), lambda block: needs.get(block, ())
+        )
+
+
+class Shuffled(Executor):
+    """Ends calls in any order that workers might."""
+
+    capacity = 5
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._held: list[tuple[Future[object], Callable[[], object]]] = []
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
+        future: Future[object] = Future()
+        self._held.append((future, partial(fn, *args, **kwargs)))
+        return future
+
+    def end_one(self) -> None:
+        future, call = self._held.pop(self._random.randrange(len(self._held)))
+        future.set_result(call())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_no_block_begins_before_what_it_needs(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 12))
+    blocks = st.lists(st.integers(0, n - 1), unique=True).map(sorted)
+    pending = {name: data.draw(blocks) for name in ("tile", "predict", "stitch")}
+    log = Log()
+    steps, needs = [], {}
+    for name, befores in (("tile", []), ("predict", ["tile"]), ("stitch", ["tile", "predict"])):
+        pairs = [(before, block) for before in befores for block in range(n)]
+        some = st.lists(st.sampled_from(pairs), max_size=4) if pairs else st.just([])
+        needs[name] = {block: data.draw(some) for block in pending[name]}
+        steps.append(log.step(name, pending[name], needs[name]))
+    _run_with(Shuffled(Random(data.draw(st.integers(0, 999)))), steps)
+    assert sorted(log.began) == sorted((s.name, b) for s in steps for b in s.pending)
+    for place, (name, block) in enumerate(log.began):
+        for need in needs[name][block]:
+            if need[1] in pending[need[0]]:
+                assert need in log.ended[:place]
+
+
+def _run_with(executor: Shuffled, steps: list[Step]) -> None:
+    stop = threading.Event()
+
+    def end() -> None:
+        while not stop.is_set():
+            if executor._held:
+                executor.end_one()
+            else:
+                time.sleep(0.0002)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    try:
+        run_steps(executor, steps)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_serial_takes_the_last_step_that_can_begin() -> None:
+    log = Log()
+    tile = log.step("tile", [0, 1, 2], {})
+    predict = log.step("predict", [0, 1, 2], {b: [("tile", b)] for b in range(3)})
+    stitch = log.step("stitch", [0, 1], {b: [("predict", b), ("predict", b + 1)] for b in range(2)})
+    run_steps(SerialExecutor(), [tile, predict, stitch])
+    assert log.began == [
+        ("tile", 0), ("predict", 0), ("tile", 1), ("predict", 1), ("stitch", 0),
+        ("tile", 2), ("predict", 2), ("stitch", 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["serial", "threads"])
+def test_each_step_counts_from_what_was_done_before(kind: str) -> None:
+    log, seen = Log(), []
+    steps = [log.step("tile", [4, 7], {}), log.step("predict", [7], {7: [("tile", 7)]})]
+    with open_executor(kind, 2) as executor:
+        run_steps(executor, steps, lambda *told: seen.append(told))
+    assert [told for told in seen if told[0] == "tile"] == [("tile", n, 100) for n in (98, 99, 100)]
+    assert [told for told in seen if told[0] == "predict"] == [
+        ("predict", n, 100) for n in (99, 100)
+    ]
+
+
+def test_a_step_that_has_nothing_to_do_is_told_too() -> None:
+    seen = []
+    run_steps(SerialExecutor(), [Step("tile", "", 5, [], print)], lambda *told: seen.append(told))
+    assert seen == [("tile", 5, 5)]
+    run_steps(SerialExecutor(), [Step("tile", "", 5, [], print)])
+
+
+def test_reading_and_the_model_overlap() -> None:
+    """While one worker models a block, the other reads the next: neither waits for a whole step."""
+    both = threading.Barrier(2, timeout=10)
+
+    def work(name: str, block: int) -> None:
+        if (name, block) in (("tile", 1), ("predict", 0)):
+            both.wait()
+
+    tile = Step("tile", "", 2, [0, 1], partial(work, "tile"))
+    predict = Step("predict", "", 2, [0, 1], partial(work, "predict"), lambda b: [("tile", b)])
+    with ThreadPoolExecutor(2) as threads:
+        run_steps(threads, [tile, predict])
+
+
+def test_a_failing_block_lets_no_other_begin(tmp_path: Path) -> None:
+    begun: list[int] = []
+
+    def work(block: int) -> None:
+        begun.append(block)
+        if block == 3:
+            raise OSError("block 3")
+        time.sleep(0.01)
+
+    with open_executor("threads", 2) as threads:
+        with pytest.raises(OSError, match="block 3"):
+            run_steps(threads, [Step("tile", "", 100, list(range(100)), work)])
+        count = len(begun)
+        assert count <= 4 + in_flight(threads)
+        time.sleep(0.05)
+        assert len(begun) == count

@@ -1,0 +1,212 @@
+"""Every slide of a run: one that fails is recorded, and the others go on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from wsiseg.annotate.jobs import Job, OutputTree, plan_jobs
+from wsiseg.annotate.records import write_run, write_summary
+from wsiseg.annotate.slide import SlideResult, annotate_slide, plan_slide
+from wsiseg.compute import SerialExecutor, in_flight, is_alive, open_executor, run
+from wsiseg.config import Config
+from wsiseg.errors import ClusterError, StoreError, WsisegError
+from wsiseg.lock import explained
+from wsiseg.qupath import write_import_script
+
+__all__ = ["annotate"]
+
+_Tell = Callable[[Job, str, int, int], None]
+
+_DIED = "a worker process died"
+_TABLES_SHARE = 20  # the tables of a thousand slides take long: write them a twentieth of the time
+_MOST_SLIDES = 16
+_BLOCKS_A_SLIDE = 64  # in flight, before another slide is begun beside it
+
+
+def annotate(
+    inputs: str | Path | Iterable[str | Path],
+    out: str | Path,
+    config: Config | None = None,
+    *,
+    executor: str = "threads",
+    workers: int | None = None,
+    nested: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    progress: _Tell | None = None,
+) -> list[SlideResult]:
+    """Annotate slides, folders of slides or CSV manifests; write everything below `out`.
+
+    Finished work is kept and resumed; `overwrite` redoes each given slide. A slide that fails is
+    recorded and the rest go on. `progress` is called with (job, step, blocks done, blocks), and
+    with (job, "slides", slides done, slides) after each slide.
+
+    Returns
+    -------
+    One `SlideResult` a slide, in input order.
+
+    Raises
+    ------
+    SlideOpenError
+        If an input does not exist, or a folder holds no slide.
+    ConfigError
+        If a manifest is malformed.
+    """
+    config = config or Config()
+    many = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    jobs = plan_jobs([Path(one) for one in many], nested=nested)
+    tree = OutputTree(Path(out))
+    if dry_run:
+        return [_guard(job, lambda job: plan_slide(job, config)) for job in jobs]
+    tell = _one_at_a_time(progress)
+    with explained(tree.root):
+        tree.root.mkdir(parents=True, exist_ok=True)
+    with _Pool(executor, workers) as pool:
+        work = partial(_annotate_job, pool=pool, tree=tree, config=config, overwrite=overwrite,
+                       progress=tell)  # fmt: skip
+        record = _Record(tree, jobs, tell)
+        for result in _run_jobs(pool, work, jobs):
+            record.add(result)
+    record.write()
+    write_run(tree, config, record.results, executor, workers)
+    write_import_script(tree.root)
+    return record.results
+
+
+class _Pool:
+    """The run's executor, opened anew if it has died."""
+
+    def __init__(self, kind: str, workers: int | None) -> None:
+        self._open = partial(open_executor, kind, workers)
+        self._lock, self._stack, self._stopped = threading.Lock(), ExitStack(), False
+        self.executor = self._stack.enter_context(self._open())
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._stack.close()
+
+    def renew(self, executor: Executor) -> None:
+        """Replace `executor` if it is the one in use and takes no more work.
+
+        Raises
+        ------
+        ClusterError
+            If the cluster is still gone.
+        """
+        with self._lock:
+            if executor is self.executor and not self._stopped and not is_alive(executor):
+                self._stack.close()
+                self.executor = self._stack.enter_context(self._open())
+
+    def stop(self) -> None:
+        """Begin no further block."""
+        self._stopped = True
+        self.executor.shutdown(wait=False, cancel_futures=True)
+
+
+class _Record:
+    """The results so far, in input order, and the tables that hold them."""
+
+    def __init__(self, tree: OutputTree, jobs: Sequence[Job], tell: _Tell | None) -> None:
+        self._tree, self._jobs, self._tell = tree, {job.name: job for job in jobs}, tell
+        self._found: dict[str, SlideResult] = {}
+        self._next_write = 0.0
+
+    @property
+    def results(self) -> list[SlideResult]:
+        return [self._found[name] for name in self._jobs if name in self._found]
+
+    def add(self, result: SlideResult) -> None:
+        """Keep a result; the tables are written too, unless that would take too long too often."""
+        self._found[result.slide] = result
+        started = time.monotonic()
+        if started >= self._next_write:
+            with suppress(StoreError):  # the last writing tells
+                self.write()
+            now = time.monotonic()
+            self._next_write = now + _TABLES_SHARE * (now - started)
+        if self._tell:
+            self._tell(self._jobs[result.slide], "slides", len(self._found), len(self._jobs))
+
+    def write(self) -> None:
+        write_summary(self._tree, self.results)
+
+
+def _run_jobs(
+    pool: _Pool, work: Callable[[Job], SlideResult], jobs: Sequence[Job]
+) -> Iterator[SlideResult]:
+    """Each job's result as it ends; some slides at a time, so that no worker waits for the next.
+
+    When a worker process dies, the slides under way fail together; each is then done again by
+    itself, and only the one that is to blame fails again.
+    """
+    many = min(len(jobs), max(1, min(_MOST_SLIDES, in_flight(pool.executor) // _BLOCKS_A_SLIDE)))
+    if in_flight(pool.executor) > 1 and len(jobs) > 1:
+        many = max(2, many)
+    again = []
+    with SerialExecutor() if many == 1 else ThreadPoolExecutor(many) as slides:
+        try:
+            for job, result in run(slides, work, jobs):
+                if many > 1 and result.error.startswith(_DIED):
+                    again.append(job)
+                else:
+                    yield result
+        except BaseException:  # interrupted: without this, every slide under way would be finished
+            pool.stop()
+            raise
+    yield from map(work, again)
+
+
+def _annotate_job(
+    job: Job, pool: _Pool, tree: OutputTree, config: Config, overwrite: bool, progress: _Tell | None
+) -> SlideResult:
+    executor = pool.executor
+    work = partial(
+        annotate_slide, tree=tree, config=config, executor=executor, overwrite=overwrite,
+        progress=partial(progress, job) if progress else None,
+    )  # fmt: skip
+    result = _guard(job, work)
+    if result.status == "failed":
+        try:
+            pool.renew(executor)
+        except ClusterError as error:
+            return replace(result, error=f"{result.error}; {error}")
+    return result
+
+
+def _guard(job: Job, work: Callable[[Job], SlideResult]) -> SlideResult:
+    """Run `work`; a failure of this slide becomes its row instead of the end of the batch."""
+    started = time.perf_counter()
+    try:
+        return work(job)
+    except WsisegError as error:
+        message = str(error)
+    except BrokenExecutor as error:
+        message = f"{_DIED} (out of memory, or a crash in a reader): {error}"
+    except Exception as error:  # noqa: BLE001  # whatever one slide does, the others go on
+        message = f"{type(error).__name__}: {error}"
+    return SlideResult(
+        job.name, str(job.path), "failed", seconds=time.perf_counter() - started, error=message
+    )
+
+
+def _one_at_a_time(progress: _Tell | None) -> _Tell | None:
+    """`progress` for slides that run side by side."""
+    if progress is None:
+        return None
+    lock = threading.Lock()
+
+    def tell(job: Job, step: str, done: int, total: int) -> None:
+        with lock:
+            progress(job, step, done, total)
+
+    return tell

@@ -1,0 +1,137 @@
+"""The steps in order, on one slide."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsiseg.annotate.jobs import Job, OutputTree
+from wsiseg.annotations import Annotations
+from wsiseg.compute import Progress, run_steps
+from wsiseg.config import Config
+from wsiseg.errors import StoreError
+from wsiseg.export import export_formats
+from wsiseg.lock import hold
+from wsiseg.outline import outline_regions
+from wsiseg.qupath import export_geojson
+from wsiseg.report import measure_classes, write_overlay
+from wsiseg.slide import open_slide
+from wsiseg.stitch import plan_stitch
+from wsiseg.store import SlideStore
+from wsiseg.tile import plan_grid, plan_tile
+
+__all__ = ["SlideResult", "annotate_slide", "plan_slide"]
+
+
+@dataclass(frozen=True)
+class SlideResult:
+    """What became of one slide; one row of `summary.csv`."""
+
+    slide: str
+    path: str
+    status: str
+    """`done`, `no tissue`, `failed` or `planned` (dry run)."""
+    mpp: float | None = None
+    mpp_source: str = ""
+    tiles: int = 0
+    seconds: float = 0.0
+    tissue_mm2: float = 0.0
+    class_mm2: dict[str, float] = field(default_factory=dict)
+    measurements: list[dict[str, object]] = field(default_factory=list)
+    """Rows of `measurements.csv`, one a class."""
+    note: str = ""
+    """What was written in another form than usual, and why."""
+    error: str = ""
+
+
+def annotate_slide(
+    job: Job,
+    tree: OutputTree,
+    config: Config,
+    executor: Executor,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> SlideResult:
+    """All steps on one slide: tile, predict, stitch, outline, export, picture.
+
+    Blocks of the first three overlap: one is modelled as soon as its pixels are there, and stitched
+    as soon as its neighbours are modelled.
+
+    Raises
+    ------
+    WsisegError
+        If a step cannot be done; what was finished before it stays.
+    """
+    from wsiseg.predict import plan_predict  # loads torch
+
+    started = time.perf_counter()
+    config = _configure(job, config)
+    path = tree.store(job.name)
+    with hold(path):
+        _check_same_slide(path, job, config, overwrite)
+        if overwrite and path.exists():
+            SlideStore(path).clear_marks()
+        store, tile = plan_tile(job.path, path, config, tissue=tree.tissue(job.name))
+        predict = plan_predict(path, config, tile.digest)
+        stitch = plan_stitch(path, config, predict.digest)
+        run_steps(executor, [tile, predict, stitch], progress)
+        annotations = outline_regions(path, config, executor, progress)
+        notes: tuple[str, ...] = ()
+        if "geojson" in config.export.formats:
+            geojson = tree.geojson(job.name, config.export.gzip)
+            notes = export_geojson(annotations, geojson, config.export).notes
+        export_formats(store, annotations, tree.root, job.name, config.export)
+        write_overlay(SlideStore(path), tree.overlay(job.name), annotations)
+    return _result(job, store, annotations, notes, time.perf_counter() - started)
+
+
+def plan_slide(job: Job, config: Config) -> SlideResult:
+    """What would be done, without doing it."""
+    with open_slide(job.path, _configure(job, config).slide) as slide:
+        grid, _ = plan_grid(slide, config.tile)
+        return SlideResult(
+            job.name, str(job.path), "planned", mpp=slide.mpp.x, mpp_source=slide.mpp_source,
+            tiles=grid.rows * grid.cols,
+        )  # fmt: skip
+
+
+def _configure(job: Job, config: Config) -> Config:
+    """The run's settings with this slide's own mpp, if the manifest gave one."""
+    if job.mpp is None:
+        return config
+    slide = config.slide.model_copy(update={"mpp_override": job.mpp})
+    return config.model_copy(update={"slide": slide})
+
+
+def _check_same_slide(path: Path, job: Job, config: Config, overwrite: bool) -> None:
+    """Refuse to write one slide's results over another's of the same name."""
+    if overwrite or not path.exists():
+        return
+    try:
+        known = SlideStore(path).slide
+    except StoreError:
+        return  # an interrupted creation, or not ours: `SlideStore.create` tells them apart
+    with open_slide(job.path, config.slide) as slide:
+        if slide.identity != known["identity"]:
+            raise StoreError(
+                f"{path}: holds the results of another slide ({known['path']}); choose another "
+                f"output folder, or --overwrite to replace them"
+            )
+
+
+def _result(
+    job: Job, store: SlideStore, annotations: Annotations, notes: tuple[str, ...], seconds: float
+) -> SlideResult:
+    mask, mask_mpp, _ = store.read_tissue()
+    tissue = float(mask.sum()) * mask_mpp**2 / 1e6
+    rows = measure_classes(annotations, tissue)
+    return SlideResult(
+        job.name, str(job.path), "done" if mask.any() else "no tissue",
+        mpp=float(store.slide["mpp"][0]), mpp_source=str(store.slide["mpp_source"]),
+        tiles=store.count_tiles(), seconds=seconds, tissue_mm2=tissue,
+        class_mm2={str(row["class"]): float(str(row["area_mm2"])) for row in rows},
+        measurements=[{**row, "slide": job.name} for row in rows], note="; ".join(notes),
+    )  # fmt: skip

@@ -1,0 +1,246 @@
+"""Executors on dask: workers on this machine, at a scheduler's address, or as jobs of a queue.
+
+The only file that knows dask. Its log line "dask: dashboard at ..." is shown by the commands.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+from wsiseg.compute.flow import Step
+from wsiseg.config import ClusterConfig, load_config
+from wsiseg.errors import ClusterError, ConfigError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import distributed
+
+__all__ = ["DaskExecutor", "open_cluster"]
+
+_LOG = logging.getLogger(__name__)
+_R = TypeVar("_R")
+
+_VERSION = str(sys.modules["wsiseg"].__version__)  # to import it would be to import every step
+_RETRIES = 1  # a file server may hiccup; a block that fails twice fails
+_REFRESH_S = 10.0  # how old the known number of workers may be
+_ANSWER_S = 10.0  # a scheduler that takes longer over a greeting is taken for lost
+_CONNECT_S = 30.0
+_FEWEST = 8  # blocks in flight while no worker has come yet
+
+
+@contextmanager
+def open_cluster(kind: str, workers: int) -> Iterator[DaskExecutor]:
+    """An executor on dask: `dask`, a scheduler's address, or a YAML file of `ClusterConfig`.
+
+    Raises
+    ------
+    ClusterError
+        If no scheduler answers, or no worker comes.
+    ConfigError
+        If the YAML file is wrong.
+    MissingDependencyError
+        If dask (or, for a job queue, dask-jobqueue) is not installed.
+    """
+    with _translate_missing(kind):
+        import distributed
+    if kind == "dask":
+        with _open_local(workers) as cluster, distributed.Client(cluster) as client:
+            yield _join(client)
+    elif "://" in kind:
+        with _connect(kind) as client:
+            yield _join(client)
+    else:
+        config = load_config(kind, ClusterConfig)
+        with _open_jobs(kind, config) as cluster, distributed.Client(cluster) as client:
+            # In flight is what the queue may give: dask asks for as many jobs as blocks wait for.
+            executor = _join(client, fewest=2 * config.maximum_jobs * _threads(config))
+            _await_worker(executor, kind, config)
+            yield executor
+
+
+class DaskExecutor(Executor):
+    """Calls and blocks on a dask cluster, through a connected client."""
+
+    def __init__(self, client: distributed.Client, fewest: int = _FEWEST) -> None:
+        self._client, self._fewest, self._open = client, fewest, True
+        self._futures: set[Any] = set()
+        self._capacity, self._has_gpu, self._asked = fewest, False, -_REFRESH_S
+
+    @property
+    def capacity(self) -> int:
+        """Twice the workers' threads, as of some seconds ago: workers come and go."""
+        if time.monotonic() - self._asked > _REFRESH_S:
+            self._ask_workers()
+        return self._capacity
+
+    def submit(self, fn: Callable[..., _R], /, *args: object, **kwargs: object) -> Future[_R]:
+        """Call `fn` on a worker; the future carries its result, and ours for dask's own errors."""
+        return self._submit(partial(fn, *args, **kwargs), "call", result=True)
+
+    def submit_block(self, step: Step, block: int) -> Future[None]:
+        """Do a block; its return value stays where it is.
+
+        It has one of the worker's ``GPU`` resources to itself where `step` wants one and any worker
+        has any (``dask worker --resources GPU=1``).
+        """
+        resources = {"GPU": 1} if step.gpu and self._has_gpu else None
+        return self._submit(partial(step.work, block), step.name, resources=resources)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; with `cancel_futures`, those that did not begin never will."""
+        self._open = False
+        if cancel_futures:
+            self._client.cancel(list(self._futures))
+
+    def is_alive(self) -> bool:
+        """Whether the scheduler answers."""
+        if self._client.status != "running":
+            return False
+        try:
+            self._client.sync(self._client.scheduler.identity, callback_timeout=_ANSWER_S)
+        except (OSError, TimeoutError):
+            return False
+        return True
+
+    def _submit(
+        self, call: Callable[[], Any], name: str, *, result: bool = False,
+        resources: dict[str, int] | None = None,
+    ) -> Future[Any]:  # fmt: skip
+        if not self._open:
+            raise RuntimeError("the executor was shut down")
+        outcome: Future[Any] = Future()
+        outcome.set_running_or_notify_cancel()  # who waits for it waits until it has ended
+        if self._client.status != "running":  # it would queue the call until it is reconnected
+            outcome.set_exception(self._lost())
+            return outcome
+        # Named after the step, so that the dashboard shows one bar a step.
+        future = self._client.submit(
+            _do,
+            _VERSION,
+            call,
+            key=f"{name}-{uuid4()}",
+            pure=False,
+            retries=_RETRIES,
+            resources=resources,
+        )
+        self._futures.add(future)
+        future.add_done_callback(partial(self._pass_on, outcome, result))
+        return outcome
+
+    def _pass_on(self, outcome: Future[Any], result: bool, future: Any) -> None:
+        from distributed import KilledWorker
+
+        self._futures.discard(future)
+        try:
+            if future.status == "finished":
+                outcome.set_result(future.result(timeout=_CONNECT_S) if result else None)
+            elif future.status == "error":
+                outcome.set_exception(future.exception(timeout=_CONNECT_S))
+            else:
+                outcome.set_exception(self._lost())
+        except KilledWorker as error:
+            outcome.set_exception(ClusterError(f"workers die of this block: {error}"))
+        except Exception as error:  # noqa: BLE001  # whoever waits must learn of it, whatever it is
+            outcome.set_exception(error)
+
+    def _lost(self) -> ClusterError:
+        return ClusterError(
+            f"the dask scheduler at {self._client.scheduler.address} was lost; finished blocks are "
+            f"kept: start it again and run the same command"
+        )
+
+    def _ask_workers(self) -> None:
+        self._asked = time.monotonic()
+        with suppress(OSError, TimeoutError):  # a lost scheduler is told by the next call
+            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+            threads = sum(worker["nthreads"] for worker in workers)
+            self._capacity = max(2 * threads, self._fewest)
+            self._has_gpu = any(worker["resources"].get("GPU") for worker in workers)
+
+
+def _join(client: distributed.Client, fewest: int = _FEWEST) -> DaskExecutor:
+    _LOG.info("dask: dashboard at %s", client.dashboard_link)
+    return DaskExecutor(client, fewest)
+
+
+def _do(version: str, call: Callable[[], _R]) -> _R:
+    """Make the call, on a worker of the client's `version`."""
+    if version != _VERSION:
+        raise ClusterError(
+            f"a worker on {platform.node()} has wsiseg {_VERSION}, this is {version}; install "
+            f"the same there: one version makes a slide"
+        )
+    return call()
+
+
+@contextmanager
+def _translate_missing(kind: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"executor {kind!r} needs dask: pip install 'wsiseg[cluster]'"
+        ) from error
+
+
+def _open_local(workers: int) -> Any:
+    from distributed import LocalCluster
+
+    # Loopback, a port of its own; without bokeh the page would only say that it is missing.
+    shown = importlib.util.find_spec("bokeh") is not None
+    return LocalCluster(
+        n_workers=workers, threads_per_worker=1, host="127.0.0.1",
+        scheduler_kwargs={"dashboard": shown, "dashboard_address": "127.0.0.1:0"},
+    )  # fmt: skip
+
+
+@contextmanager
+def _connect(address: str) -> Iterator[distributed.Client]:
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=_CONNECT_S)
+    except (OSError, ValueError) as error:  # ValueError: no such protocol
+        raise ClusterError(
+            f"{address}: no dask scheduler answers there ({error}); start one with `dask scheduler`"
+        ) from error
+    with client:
+        yield client
+
+
+@contextmanager
+def _open_jobs(source: str, config: ClusterConfig) -> Iterator[Any]:
+    with _translate_missing(source):
+        from dask_jobqueue import SLURMCluster
+    try:
+        cluster = SLURMCluster(**config.job)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{source}: job: {error}") from error
+    with cluster:
+        cluster.adapt(minimum_jobs=config.minimum_jobs, maximum_jobs=config.maximum_jobs)
+        yield cluster
+
+
+def _threads(config: ClusterConfig) -> int:
+    """Blocks that one job does at once: dask-jobqueue shares its cores out among its processes."""
+    processes = int(config.job.get("processes") or 1)
+    return processes * max(1, int(config.job.get("cores") or 1) // processes)
+
+
+def _await_worker(executor: DaskExecutor, source: str, config: ClusterConfig) -> None:
+    try:
+        executor.submit(int).result(timeout=config.wait_s)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"{source}: no worker came within {config.wait_s:g} s; see the state of the jobs in "
+            f"`squeue`, or raise wait_s"
+        ) from error

@@ -1,0 +1,173 @@
+"""Blocks of several steps, each begun as soon as the blocks that it needs are done.
+
+One loop serves every executor. It holds as many calls in flight as the executor can use and a few
+more, so that neither queues nor memory grow with the slide, and of what is ready it takes the last
+step first: what was read is soon modelled, what was modelled soon stitched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, wait
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from queue import SimpleQueue
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+__all__ = ["BlockExecutor", "Progress", "Step", "in_flight", "run", "run_steps"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with (step, blocks done, blocks in all)."""
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+_Block = tuple[int, int]
+"""A step's place in the pipeline, and one of its blocks."""
+
+
+def _nothing(block: int) -> Iterable[tuple[str, int]]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step of one slide has to do, planned before any of it is done."""
+
+    name: str
+    """As in the store's marks."""
+    digest: str
+    """Hex sha256 of all that makes a block, the steps before included."""
+    total: int
+    """Blocks of the step, those done before included."""
+    pending: Sequence[int]
+    """Blocks to do, in order."""
+    work: Callable[[int], object]
+    """Does one block and marks it; picklable. What it returns is dropped."""
+    needs: Callable[[int], Iterable[tuple[str, int]]] = _nothing
+    """``(step, block)`` of all that a block reads; those that are not pending are there already."""
+    gpu: bool = False
+    """Whether a cluster that has GPU workers should do it there."""
+
+
+@runtime_checkable
+class BlockExecutor(Protocol):
+    """An executor that places blocks by what they need (a cluster)."""
+
+    def submit_block(self, step: Step, block: int) -> Future[None]:
+        """Have ``step.work(block)`` done."""
+
+
+def run_steps(executor: Executor, steps: Sequence[Step], progress: Progress | None = None) -> None:
+    """Do the pending blocks of `steps`; `progress` counts each step's finished blocks.
+
+    The first failure is raised when the blocks in flight have ended, so that none is written later.
+    """
+    report = progress or _silent
+    done = [step.total - len(step.pending) for step in steps]
+    for step, count in zip(steps, done, strict=True):
+        report(step.name, count, step.total)
+    ready = _Ready(steps)
+
+    def submit(item: _Block) -> Future[Any]:
+        step, block = steps[item[0]], item[1]
+        if isinstance(executor, BlockExecutor):
+            return executor.submit_block(step, block)
+        return executor.submit(step.work, block)
+
+    for item, _ in _drain(executor, submit, ready):
+        ready.finish(item)
+        done[item[0]] += 1
+        report(steps[item[0]].name, done[item[0]], steps[item[0]].total)
+
+
+def run(
+    executor: Executor, function: Callable[[_T], _R], items: Iterable[_T]
+) -> Iterator[tuple[_T, _R]]:
+    """Call `function` on every item; yield ``(item, result)`` as they finish, in any order.
+
+    The first failure is raised when the calls in flight have ended; the rest is not begun.
+    """
+    yield from _drain(executor, lambda item: executor.submit(function, item), iter(items))
+
+
+def in_flight(executor: Executor) -> int:
+    """Calls to hold in flight: twice what the executor does at once, so that it never waits."""
+    known = getattr(executor, "capacity", None)
+    if known is not None:
+        return int(known)
+    # The pools of `concurrent.futures`, and those that follow them, say it only here.
+    return 2 * int(getattr(executor, "_max_workers", 1))
+
+
+class _Ready(Iterator[_Block]):
+    """The blocks that may begin now, the last step's first; `finish` lets others in.
+
+    Stops when none may begin *now*: asked again after a `finish`, it may have more.
+    """
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        place = {step.name: rank for rank, step in enumerate(steps)}
+        pending = [set(step.pending) for step in steps]
+        self._missing: dict[_Block, int] = {}
+        self._waiting: dict[_Block, list[_Block]] = {}
+        self._heap: list[_Block] = []  # (-rank, block)
+        for rank, step in enumerate(steps):
+            for block in step.pending:
+                # A step that is not planned here is finished, or its work will say that it is not.
+                needed = {
+                    (place[name], other)
+                    for name, other in step.needs(block)
+                    if name in place and other in pending[place[name]]
+                }
+                for need in needed:
+                    self._waiting.setdefault(need, []).append((rank, block))
+                if needed:
+                    self._missing[rank, block] = len(needed)
+                else:
+                    self._heap.append((-rank, block))
+        heapify(self._heap)
+
+    def __next__(self) -> _Block:
+        if not self._heap:
+            raise StopIteration
+        rank, block = heappop(self._heap)
+        return -rank, block
+
+    def finish(self, item: _Block) -> None:
+        for waiting in self._waiting.pop(item, ()):
+            self._missing[waiting] -= 1
+            if not self._missing[waiting]:
+                del self._missing[waiting]
+                heappush(self._heap, (-waiting[0], waiting[1]))
+
+
+def _drain(
+    executor: Executor, submit: Callable[[_T], Future[Any]], source: Iterator[_T]
+) -> Iterator[tuple[_T, Any]]:
+    """Submit what `source` gives, a bounded number at a time; yield ``(item, result)``."""
+    finished: SimpleQueue[Future[Any]] = SimpleQueue()
+    flying: dict[Future[Any], _T] = {}
+    try:
+        while True:
+            while len(flying) < in_flight(executor):
+                try:
+                    item = next(source)
+                except StopIteration:
+                    break
+                future = submit(item)
+                flying[future] = item
+                future.add_done_callback(finished.put)
+            if not flying:
+                return
+            future = finished.get()
+            yield flying.pop(future), future.result()
+    except Exception:
+        wait([future for future in flying if not future.cancel()])
+        raise
+    finally:  # also where the caller was interrupted, and does not wait
+        for future in flying:
+            future.cancel()
+
+
+def _silent(step: str, done: int, total: int) -> None:
+    pass
