@@ -68,6 +68,8 @@ class Annotations:
     one where borders were smoothed."""
     mpp: float
     """Micrometres per raster pixel."""
+    units: int = 1
+    """Units of the rings per raster pixel: more than one where borders were smoothed."""
     origin: tuple[int, int] = (0, 0)
     """Level-0 point that is (0, 0) in the written file (the slide's bounds corner)."""
     provenance: dict[str, str] = field(default_factory=dict)

@@ -188,7 +188,7 @@ class ExportConfig(_Step):
     tiff_compression: Literal["deflate", "zstd"] = "deflate"
     """Of the OME-TIFF: every reader knows `deflate`; `zstd` is faster, but older ones refuse it."""
     mask_mpp: float | None = Field(default=None, gt=0)
-    """µm/px of `png` and `masks`; the raster's own if null."""
+    """µm/px of `png` and `masks`; the raster's own if null, for `png` doubled until it fits."""
     coco_tile: int | None = Field(default=None, ge=16)
     """Side of COCO's tiles in raster pixels; the grid's own tile if null."""
     coco_images: Literal["png", "jpeg"] = "png"

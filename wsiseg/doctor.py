@@ -18,6 +18,7 @@ _PARTS = {
     "distributed": ("dask executor (optional)", "pip install 'wsiseg[cluster]'"),
     "open_clip_torch": ("CONCH and open_clip (optional)", "pip install 'wsiseg[encoders]'"),
     "transformers": ("SegFormer teacher (optional)", "pip install 'wsiseg[encoders]'"),
+    "pyarrow": ("GeoParquet (optional)", "pip install 'wsiseg[parquet]'"),
     "pydensecrf2": ("CRF cross-check (optional)", "pip install 'wsiseg[pydensecrf]'"),
 }
 

@@ -101,6 +101,7 @@ def _annotate(
         regions=tuple(regions),
         scale=(mpp / slide["mpp"][0] / units, mpp / slide["mpp"][1] / units),
         mpp=mpp,
+        units=units,
         origin=(x, y) if config.export.origin == "qupath" else (0, 0),
         provenance=provenance,
     )

@@ -97,6 +97,17 @@ def test_regions_follow_the_outline_settings(store, labels, tmp_path):
     assert 0 < len(data.anns) < len(list(module.encode_regions(labels, labels)))
 
 
+def test_tiles_lie_where_they_lie_whatever_the_borders(store, annotations, tmp_path):
+    """Smoothed borders are in fractions of a pixel."""
+    smooth = load(export_coco(store, outline(store, smooth=1), tmp_path / "a", tile=512)).dataset
+    exact = load(export_coco(store, annotations, tmp_path / "b", tile=512)).dataset
+    assert smooth["images"] == exact["images"]
+    assert smooth["info"]["scale"] == exact["info"]["scale"] == [2.0, 1.6]
+    total = sum(region["area"] for region in exact["annotations"])
+    drawn = sum(region["area"] for region in smooth["annotations"])
+    assert 0 < abs(drawn - total) < 0.02 * total
+
+
 def test_jpeg(store, annotations, tmp_path):
     export_coco(store, annotations, tmp_path, tile=512, images="jpeg")
     for image in json.loads((tmp_path / "annotations.json").read_bytes())["images"]:

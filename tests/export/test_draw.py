@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from tests.export.stores import outline
 from tests.trace.rasters import blobs, noise
@@ -47,12 +48,17 @@ def test_a_pixel_has_the_label_at_its_centre(mpp):
     np.testing.assert_array_equal(whole(raster), padded[np.ix_(rows, cols)])
 
 
-def test_simplified_regions_leave_no_gap(store, labels):
-    raster = RegionRaster(outline(store, simplify_um=4.0), Size(labels.shape[1], labels.shape[0]))
+@pytest.mark.parametrize("setting", [{"simplify_um": 4.0}, {"smooth": 2}])
+def test_borders_that_were_redrawn_leave_no_gap(store, labels, setting):
+    raster = RegionRaster(outline(store, **setting), Size(labels.shape[1], labels.shape[0]))
     drawn = whole(raster)
     assert 0.95 < (drawn == labels).mean() < 1
     inside = labels[100:590, 120:790] != BACKGROUND
     assert ((drawn[100:590, 120:790] != BACKGROUND) == inside).mean() > 0.97
+    # Where two regions overlapped, their labels would add up to a class that is not near.
+    for label in np.unique(drawn):
+        near = ndimage.binary_dilation(labels == label, iterations=20)
+        assert near[drawn == label].all()
     for shift in (0, 3):  # windows cut through slanting edges alike
         part = Box(200 + shift, 300, 301, 257)
         np.testing.assert_array_equal(raster.read(part), drawn[part.slices()])

@@ -65,8 +65,10 @@ def test_pyramids_where_a_png_does_not_fit(annotations, size, labels, tmp_path, 
                 np.testing.assert_array_equal(got, part if label < 0 else 255 * (part == label))
             assert f'PhysicalSizeX="{MPP}"' in tiff.ome_metadata
     with pytest.raises(DataError, match=r"one\.png: 900 x 700 px are too many .* of 1\.01"):
-        export_png(annotations, size, tmp_path / "one.png")
+        export_png(annotations, size, tmp_path / "one.png", mpp=MPP)
     export_png(annotations, size, tmp_path / "one.png", mpp=1.01)
+    with Image.open(export_png(annotations, size, tmp_path / "one.png")) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), labels[2::4, 2::4])
 
 
 def test_names_are_sane_and_unique():

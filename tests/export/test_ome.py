@@ -159,3 +159,16 @@ def test_labels_must_be_finished(tmp_path):
     SlideStore.create(tmp_path / "s.zarr", TileGrid(64, 64, 64, 64, 64), 0.5, {"name": "a"})
     with pytest.raises(StoreError, match=r"`wsiseg stitch` did not finish here"):
         export_ome_tiff(SlideStore(tmp_path / "s.zarr"), tmp_path / "s.ome.tiff")
+
+
+def test_no_more_than_a_block_is_read_at_a_time(store, tmp_path, monkeypatch):
+    read, sizes = store.read_labels, []
+
+    def watch(box, level=0):
+        sizes.append((level, box.width, box.height))
+        return read(box, level)
+
+    monkeypatch.setattr(store, "read_labels", watch)
+    export_ome_tiff(store, tmp_path / "s.ome.tiff")
+    assert max(max(size[1:]) for size in sizes) <= store.grid.block
+    assert sum(level == 0 for level, *_ in sizes) == store.grid.n_blocks

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,3 +63,14 @@ def test_the_corrected_perimeter_of_discs_is_theirs(mpp):
     row = measure_classes(made, 1.0)[0]
     assert row["crofton_um"] == pytest.approx(2 * math.pi * radius, rel=0.01)
     assert row["perimeter_um"] == pytest.approx(8 * radius, rel=0.01)
+
+
+def test_borders_in_fractions_of_a_pixel():
+    regions = tuple(trace_regions(blobs((50, 60), 4, 2)))
+    fine = tuple(
+        replace(one, exterior=one.exterior * 4, holes=tuple(hole * 4 for hole in one.holes))
+        for one in regions
+    )
+    made = Annotations("a", PALETTES["bcss"], regions, (1, 1), 0.5)
+    same = replace(made, regions=fine, scale=(0.25, 0.25), units=4)
+    assert measure_classes(same, 1.0) == measure_classes(made, 1.0)

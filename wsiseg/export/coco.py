@@ -190,8 +190,12 @@ def _write_tile(
     tile: _Tile, annotations: Annotations, images: BinaryIO, waiting: BinaryIO, numbers: _Numbers
 ) -> None:
     numbers.image += 1
-    corner = np.array([tile.box.x, tile.box.y]) * annotations.scale - np.array(annotations.origin)
-    x, y = np.round(corner, 2).tolist()
+    x, y = (
+        round(corner * scale * annotations.units - origin, 2)
+        for corner, scale, origin in zip(
+            tile.box[:2], annotations.scale, annotations.origin, strict=True
+        )
+    )
     image = {
         "id": numbers.image, "file_name": tile.file_name, "width": tile.box.width,
         "height": tile.box.height, "slide": annotations.slide, "x": x, "y": y, "mpp": tile.mpp,
@@ -208,7 +212,7 @@ def _describe(annotations: Annotations) -> dict[str, Any]:
         "description": f"Tissue regions of {annotations.slide}",
         "slide": annotations.slide,
         "origin": list(annotations.origin),
-        "scale": list(annotations.scale),
+        "scale": [scale * annotations.units for scale in annotations.scale],
         "mpp": annotations.mpp,
         "provenance": annotations.provenance,
     }

@@ -33,6 +33,7 @@ class RegionRaster:
     """
 
     def __init__(self, annotations: Annotations, size: Size, mpp: float | None = None) -> None:
+        self._units = annotations.units
         self._place(mpp or annotations.mpp, annotations.mpp, size)
         self._rings: list[NDArray[np.int32]] = []
         heights: list[int] = []
@@ -44,9 +45,9 @@ class RegionRaster:
 
     def _place(self, mpp: float, own_mpp: float, own_size: Size) -> None:
         self.mpp, self._own_mpp, self._own_size = mpp, own_mpp, own_size
-        self._scale = mpp / own_mpp
         # Rounded first: 3 pixels of 0.1 are 1 of 0.3, not 1 and a bit.
-        self.size = Size(*(max(1, ceil(round(n / self._scale, 6))) for n in own_size))
+        self.size = Size(*(max(1, ceil(round(n * own_mpp / mpp, 6))) for n in own_size))
+        self._scale = mpp / own_mpp * self._units  # units of the rings a pixel
 
     def at(self, mpp: float) -> RegionRaster:
         """The same regions at another µm/px; they are held once."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.annotations import Annotations
+from wsiseg.annotations import Annotations, Palette
 from wsiseg.errors import DataError
 from wsiseg.export.draw import RegionRaster
 from wsiseg.export.ome import color_table, describe_classes
@@ -28,20 +28,23 @@ def export_png(
 ) -> Path:
     """Write regions as one indexed PNG: values are labels, 255 is background.
 
-    `size` is that of the raster in the regions' own pixels; `mpp` the µm/px of the picture.
+    `size` is that of the raster in the regions' own pixels; `mpp` the µm/px of the picture: if not
+    given, the regions' own, or that doubled until the picture is one that others open.
 
     Raises
     ------
     DataError
-        If the picture is too large for a PNG that others open.
+        If at `mpp` it is not.
     """
     raster = RegionRaster(annotations, size, mpp)
+    while mpp is None and raster.size.width * raster.size.height > LARGEST_PNG:
+        raster = raster.at(2 * raster.mpp)
     width, height = raster.size
     if width * height > LARGEST_PNG:
         fits = raster.mpp * (width * height / LARGEST_PNG) ** 0.5
         raise DataError(
             f"{path}: {width} x {height} px are too many for a PNG that others open "
-            f"({LARGEST_PNG:,}); use export.mpp of {fits + 0.005:.2f} or more, or ome-tiff"
+            f"({LARGEST_PNG:,}); use export.mask_mpp of {fits + 0.005:.2f} or more, or ome-tiff"
         )
     return write_png(path, raster.read, raster.size, raster.mpp, color_table(annotations.palette))
 
@@ -63,28 +66,37 @@ def export_masks(
     -------
     The files, ``classes`` first.
     """
-    raster = RegionRaster(annotations, size, mpp)
-    palette, fits = annotations.palette, raster.size.width * raster.size.height <= LARGEST_PNG
+    raster, palette = RegionRaster(annotations, size, mpp), annotations.palette
+    fits = raster.size.width * raster.size.height <= LARGEST_PNG
     suffix = f"_{raster.mpp:.4g}mpp.{'png' if fits else 'ome.tiff'}"
-    names = name_files(["classes", *palette.names])
-    paths = [Path(folder, name + suffix) for name in names]
-    table = color_table(palette)
+    paths = [Path(folder, name + suffix) for name in name_files(["classes", *palette.names])]
     if fits:
-        write_png(paths[0], raster.read, raster.size, raster.mpp, table)
-        for label, path in enumerate(paths[1:]):
-            mask = partial(_read_mask, raster.read, label, 1)
-            write_png(path, mask, raster.size, raster.mpp)
-        return paths
+        _write_pngs(raster, palette, paths)
+    else:
+        _write_pyramids(raster, palette, paths, workers)
+    return paths
+
+
+def _write_pngs(raster: RegionRaster, palette: Palette, paths: Sequence[Path]) -> None:
+    write_png(paths[0], raster.read, raster.size, raster.mpp, color_table(palette))
+    for label, path in enumerate(paths[1:]):
+        mask = partial(_read_mask, raster.read, label, 1)
+        write_png(path, mask, raster.size, raster.mpp)
+
+
+def _write_pyramids(
+    raster: RegionRaster, palette: Palette, paths: Sequence[Path], workers: int | None
+) -> None:
     levels = _halve(raster)
     sizes = tuple(level.size for level in levels)
     picture = partial(Picture, sizes=sizes, mpp=raster.mpp, block=1024)
     plane = Plane("classes", lambda level, box: levels[level].read(box))
-    everything = picture("classes", (plane,), palette=table, notes=describe_classes(palette))
+    colors, notes = color_table(palette), describe_classes(palette)
+    everything = picture("classes", (plane,), palette=colors, notes=notes)
     write_pyramids(paths[0], [everything], workers=workers)
     for label, (path, name) in enumerate(zip(paths[1:], palette.names, strict=True)):
         plane = Plane(name, partial(_read_level_mask, levels, label), palette.colors[label])
         write_pyramids(path, [picture(name, (plane,))], workers=workers)
-    return paths
 
 
 def name_files(names: Sequence[str]) -> list[str]:

@@ -27,8 +27,9 @@ def export_ome_tiff(
     """Write a store's rasters as a tiled, pyramidal OME-TIFF with the true µm/px.
 
     Image 0, ``classes``, holds labels as indexed colour: values are labels (255 is background),
-    and viewers that know colour tables show the classes' colours. Image 1, ``confidence``, is grey
-    (255 is certain). Class names and colours are in the OME-XML, as key-value pairs.
+    and viewers that know colour tables show the classes' colours (Fiji, libvips, OpenSlide; QuPath
+    shows grey). Image 1, ``confidence``, is grey (255 is certain). Class names and colours are in
+    the OME-XML, as key-value pairs.
 
     Raises
     ------

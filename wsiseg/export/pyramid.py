@@ -47,7 +47,7 @@ class Picture:
     name: str
     planes: tuple[Plane, ...]
     sizes: tuple[Size, ...]
-    """Of each level, the finest first."""
+    """Of each level, the finest first; each has half the pixels of the last along either side."""
     mpp: float
     """µm/px of the finest level."""
     block: int = 2048
@@ -106,8 +106,7 @@ def _tile_side(block: int) -> int:
 
 def _look(picture: Picture, level: int) -> dict[str, object]:
     """The tags that say how large and of which colour pixels are."""
-    finest, size = picture.sizes[0], picture.sizes[level]
-    mpp = picture.mpp * round(finest.width / size.width)
+    mpp = picture.mpp * 2**level
     tags: dict[str, object] = {
         "resolution": (1e4 / mpp, 1e4 / mpp),
         "resolutionunit": "CENTIMETER",
