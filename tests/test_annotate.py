@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,6 +200,20 @@ def test_another_slide_of_that_name_is_refused(slide, finished, tmp_path):
     (result,) = annotate(other, finished[0], CONFIG, executor="serial")
     assert result.status == "failed"
     assert "another slide" in result.error
+
+
+def test_the_asked_for_formats_are_written(slide, finished, tmp_path):
+    store = tmp_path / "slides" / "one.zarr"
+    shutil.copytree(finished[0] / "slides" / "one.zarr", store)
+    export = {"formats": ["ome-tiff", "masks"], "mask_mpp": 4.0}
+    config = Config.model_validate({"tile": {"block": 448}, "export": export})
+    (result,) = annotate(slide, tmp_path, config, executor="serial")
+    assert result.status == "done", result.error
+    assert (tmp_path / "ome-tiff" / "one.ome.tiff").stat().st_size > 1000
+    assert (tmp_path / "masks" / "one" / "Tumor_4mpp.png").exists()
+    assert not (tmp_path / "geojson").exists()
+    text = (tmp_path / "report.html").read_text()
+    assert 'href="ome-tiff/one.ome.tiff"' in text
 
 
 def test_dry_run_writes_nothing(slide, tmp_path):

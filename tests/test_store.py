@@ -141,6 +141,10 @@ def test_tissue_round_trip_and_replacement(store: SlideStore) -> None:
             np.testing.assert_array_equal(got, mask)
             assert got.dtype == bool
             assert (got_mpp, got_digest, opened.tissue_digest) == (mpp, digest, digest)
+            assert opened.tissue_mpp == mpp
+            for box in (Box(3, 2, 9, 5), Box(-4, -2, 9, 9), Box(20, 10, 60, 60), Box(70, 0, 2, 2)):
+                part = opened.read_tissue(box)[0]
+                np.testing.assert_array_equal(part, window(mask, box, 0))
     assert files(store, "tissue/mask") == ["c/0/0"]
 
 

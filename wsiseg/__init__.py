@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wsiseg.annotate import SlideResult, annotate
     from wsiseg.config import Config, load_config
+    from wsiseg.export import (
+        export_coco,
+        export_masks,
+        export_ome_tiff,
+        export_parquet,
+        export_png,
+    )
     from wsiseg.outline import outline_regions
     from wsiseg.predict import predict_tiles
     from wsiseg.qupath import lint_geojson, write_geojson
@@ -28,6 +35,11 @@ _HOME = {
     "SlideResult": "wsiseg.annotate",
     "SlideStore": "wsiseg.store",
     "annotate": "wsiseg.annotate",
+    "export_coco": "wsiseg.export",
+    "export_masks": "wsiseg.export",
+    "export_ome_tiff": "wsiseg.export",
+    "export_parquet": "wsiseg.export",
+    "export_png": "wsiseg.export",
     "lint_geojson": "wsiseg.qupath",
     "load_config": "wsiseg.config",
     "open_slide": "wsiseg.slide",
@@ -44,6 +56,11 @@ __all__ = [
     "SlideResult",
     "SlideStore",
     "annotate",
+    "export_coco",
+    "export_masks",
+    "export_ome_tiff",
+    "export_parquet",
+    "export_png",
     "lint_geojson",
     "load_config",
     "open_slide",

@@ -23,8 +23,9 @@ from wsiseg.annotations import Annotations
 from wsiseg.compute import Progress, open_executor
 from wsiseg.config import Config
 from wsiseg.errors import ConfigError, SlideOpenError, StoreError, WsisegError
+from wsiseg.export import export_formats
 from wsiseg.outline import outline_regions
-from wsiseg.qupath import write_geojson, write_import_script
+from wsiseg.qupath import export_geojson, write_import_script
 from wsiseg.report import measure_classes, write_overlay, write_tables
 from wsiseg.slide import find_slides, open_slide
 from wsiseg.stitch import stitch_labels
@@ -61,6 +62,8 @@ class SlideResult:
     class_mm2: dict[str, float] = field(default_factory=dict)
     measurements: list[dict[str, object]] = field(default_factory=list)
     """Rows of `measurements.csv`, one a class."""
+    note: str = ""
+    """What was written in another form than usual, and why."""
     error: str = ""
 
 
@@ -171,9 +174,13 @@ def annotate_slide(
     predict_tiles(path, config, executor, progress)
     stitch_labels(path, config, executor, progress)
     annotations = outline_regions(path, config, executor, progress)
-    write_geojson(annotations, tree.geojson(job.name, config.export.gzip))
+    notes: tuple[str, ...] = ()
+    if "geojson" in config.export.formats:
+        geojson = tree.geojson(job.name, config.export.gzip)
+        notes = export_geojson(annotations, geojson, config.export).notes
+    export_formats(store, annotations, tree.root, job.name, config.export)
     write_overlay(SlideStore(path), tree.overlay(job.name), annotations)
-    return _result(job, store, annotations, time.perf_counter() - started)
+    return _result(job, store, annotations, notes, time.perf_counter() - started)
 
 
 def plan_jobs(inputs: Sequence[Path], *, nested: bool = False) -> list[Job]:
@@ -290,7 +297,9 @@ def _is_alive(executor: Executor) -> bool:
     return True
 
 
-def _result(job: Job, store: SlideStore, annotations: Annotations, seconds: float) -> SlideResult:
+def _result(
+    job: Job, store: SlideStore, annotations: Annotations, notes: tuple[str, ...], seconds: float
+) -> SlideResult:
     mask, mask_mpp, _ = store.read_tissue()
     tissue = float(mask.sum()) * mask_mpp**2 / 1e6
     rows = measure_classes(annotations, tissue)
@@ -299,7 +308,7 @@ def _result(job: Job, store: SlideStore, annotations: Annotations, seconds: floa
         mpp=float(store.slide["mpp"][0]), mpp_source=str(store.slide["mpp_source"]),
         tiles=store.count_tiles(), seconds=seconds, tissue_mm2=tissue,
         class_mm2={str(row["class"]): float(str(row["area_mm2"])) for row in rows},
-        measurements=[{**row, "slide": job.name} for row in rows],
+        measurements=[{**row, "slide": job.name} for row in rows], note="; ".join(notes),
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "CrfConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "ExportFormat",
     "OutlineConfig",
     "PredictConfig",
     "Preset",
@@ -152,13 +153,38 @@ class OutlineConfig(_Step):
     common border. Each time doubles the vertices."""
 
 
+ExportFormat = Literal["geojson", "ome-tiff", "parquet", "png", "masks", "coco"]
+"""What a slide's map is written as."""
+
+
 class ExportConfig(_Step):
-    """The GeoJSON file."""
+    """What is written, and how."""
+
+    formats: tuple[ExportFormat, ...] = ("geojson",)
+    """What `wsiseg annotate` writes of each slide, each in a folder of its own: `geojson` for
+    QuPath; `ome-tiff`: label and confidence pyramids; `parquet`: the regions as a GeoParquet table;
+    `png`: one picture, coloured by class; `masks`: a mask a class; `coco`: tiles with masks."""
 
     origin: Literal["qupath", "level0"] = "qupath"
     """`qupath` takes off the slide's bounds corner, as QuPath shows it; `level0` does not."""
     gzip: bool = False
     """Write `.geojson.gz`."""
+    tiff_compression: Literal["deflate", "zstd"] = "deflate"
+    """Of the OME-TIFF: every reader knows `deflate`; `zstd` is faster, but older ones refuse it."""
+    mask_mpp: float | None = Field(default=None, gt=0)
+    """µm/px of `png` and `masks`; the raster's own if null."""
+    coco_tile: int | None = Field(default=None, ge=16)
+    """Side of COCO's tiles in raster pixels; the grid's own tile if null."""
+    coco_images: Literal["png", "jpeg"] = "png"
+    """COCO's pictures: `png` keeps the store's pixels, `jpeg` takes a sixth of the room."""
+    max_objects: int = Field(default=5_000, ge=0)
+    """More regions are written as detections, which QuPath takes by the hundred thousand, instead
+    of annotations."""
+    max_vertices: int = Field(default=4_000_000, ge=1)
+    """More are written in parts, each a place of the slide, which the import script loads where one
+    looks: QuPath takes about half a minute and 2 GB for so many."""
+    max_mb: float = Field(default=100.0, gt=0)
+    """A larger file (MB) is packed as `.geojson.gz`; if that is still larger, written in parts."""
 
 
 Preset = Literal["reference", "paper", "wsiseg"]
@@ -257,7 +283,7 @@ class Config(_Step):
     outline: OutlineConfig = OutlineConfig()
     """Labels to regions."""
     export: ExportConfig = ExportConfig()
-    """The GeoJSON file."""
+    """What is written, and how."""
 
 
 def digest_of(*parts: Any) -> str:

@@ -215,19 +215,32 @@ class SlideStore:
         """The digest that `write_tissue` was given; empty if there is no whole mask."""
         return str(self._group["tissue"].attrs["digest"]) if "tissue" in self._group else ""
 
-    def read_tissue(self) -> tuple[NDArray[np.bool_], float, str]:
+    @property
+    def tissue_mpp(self) -> float:
+        """µm/px of the tissue mask; raises `StoreError` if none was stored yet."""
+        self._check_tissue()
+        return float(self._group["tissue"].attrs["mpp"])  # type: ignore[arg-type]  # JSON number
+
+    def read_tissue(self, box: Box | None = None) -> tuple[NDArray[np.bool_], float, str]:
         """The tissue mask ``(h, w)`` bool, its µm/px and its digest.
+
+        With a `box` in mask pixels only that window is read; False outside the mask.
 
         Raises
         ------
         StoreError
             If no mask was stored yet.
         """
+        self._check_tissue()
+        array = self._array("tissue/mask")
+        if box is None:
+            box = Box(0, 0, array.shape[1], array.shape[0])
+        mask = self._read("tissue/mask", box, 0).astype(bool)
+        return mask, self.tissue_mpp, self.tissue_digest
+
+    def _check_tissue(self) -> None:
         if not self.tissue_digest:
             raise StoreError(f"{self.path}: holds no tissue mask; run `wsiseg tile` first")
-        attrs = self._group["tissue"].attrs
-        mask = np.asarray(self._array("tissue/mask")[:]).astype(bool)
-        return mask, float(attrs["mpp"]), str(attrs["digest"])  # type: ignore[arg-type]
 
     # -- CAMs --------------------------------------------------------------------------------
 

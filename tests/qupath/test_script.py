@@ -1,7 +1,19 @@
+import os
 import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
 
 from wsiseg.annotations import PALETTES
-from wsiseg.qupath import write_import_script
+from wsiseg.config import ExportConfig
+from wsiseg.qupath import export_geojson, write_geojson, write_import_script
+
+from .regions import SQUARE, annotate, make_region
+
+STUBS = Path(__file__).parent / "stubs"
 
 
 def test_the_script_knows_its_folder_and_the_colours(tmp_path):
@@ -25,3 +37,86 @@ def test_brackets_pair_up(tmp_path):
     code = re.sub(r"/\*.*?\*/|//[^\n]*|'(?:\\.|[^'\\])*'", "", text, flags=re.S)
     for opening, closing in ("{}", "[]"):
         assert code.count(opening) == code.count(closing)
+
+
+needs_groovy = pytest.mark.skipif(not shutil.which("groovyc"), reason="groovy is not installed")
+
+
+@pytest.fixture(scope="module")
+def run_script(tmp_path_factory):
+    """Runs the script by a real Groovy against stubs of QuPath's classes; the lines it prints."""
+    stubs = tmp_path_factory.mktemp("stubs")
+    # Without the second compiler, a short run takes half the time.
+    quick = {**os.environ, "JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+
+    def call(*command):
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, check=False, env=quick
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    def run(root, image="case.svs", **properties):
+        given = {"image": image, "kept": str(root / "kept.txt"), **properties}
+        flags = [f"-Dstub.{name}={value}" for name, value in given.items()]
+        return call("groovy", "-cp", str(stubs), *flags, str(write_import_script(root)))
+
+    call("groovyc", "-d", str(stubs), *map(str, STUBS.rglob("*.groovy")))
+    return run
+
+
+def squares(count):
+    """Small regions in a row, 100 px apart."""
+    return [make_region(np.add(SQUARE, (100 * i, 0))) for i in range(count)]
+
+
+@needs_groovy
+def test_import_colours_new_classes_and_skips_what_is_there(run_script, tmp_path):
+    write_geojson(annotate(squares(3)), tmp_path / "geojson" / "sub" / "case.geojson.gz")
+    write_geojson(annotate(squares(1)), tmp_path / "geojson" / "case2.geojson")
+    lines = run_script(tmp_path)
+    assert lines[-1] == "wsiseg: case.svs: 3 regions imported, 0 were there already"
+    assert "resolved" in lines
+    colors = dict(line.split()[-2:] for line in lines if line.startswith("class "))
+    assert colors["Stroma"] == str(0x123456), "the project's own colour stays"
+    assert colors["Tumor"] == str(200 << 16), "a new class takes ours"
+    assert colors["Necrosis"] == str(0x323232), "so does one without a colour of its own"
+    again = run_script(tmp_path, image="case.svs - Series 0")
+    assert again == ["wsiseg: case.svs: 0 regions imported, 3 were there already"]
+
+
+@needs_groovy
+def test_import_takes_the_latest_of_two_forms_and_the_right_of_two_folders(run_script, tmp_path):
+    old = write_geojson(annotate(squares(2)), tmp_path / "geojson" / "a" / "case.geojson")
+    write_geojson(annotate(squares(3)), tmp_path / "geojson" / "a" / "case.geojson.gz")
+    write_geojson(annotate(squares(4)), tmp_path / "geojson" / "b" / "case.geojson")
+    os.utime(old, (1, 1))
+    lines = run_script(tmp_path, uri="file:/slides/a/case.svs")
+    assert lines[0] == "wsiseg: case.svs: case.geojson is older than case.geojson.gz, left out"
+    assert lines[-1] == "wsiseg: case.svs: 3 regions imported, 0 were there already"
+    (line,) = run_script(tmp_path, uri="file:/elsewhere/case.svs")
+    assert "all fit; import the right one by hand" in line
+
+
+@needs_groovy
+def test_import_loads_the_parts_that_one_looks_at(run_script, tmp_path):
+    path = tmp_path / "geojson" / "case.geojson"
+    written = export_geojson(annotate(squares(20)), path, ExportConfig(max_vertices=40))
+    parts = len(list(written.path.iterdir()))
+    assert parts == 20
+    lines = run_script(tmp_path, selected="150,0,300,5")
+    assert lines[0] == f"wsiseg: case.svs: 2 of {parts} parts lie in the selection or view"
+    assert lines[-1] == "wsiseg: case.svs: 2 regions imported, 0 were there already"
+    lines = run_script(tmp_path, view="0,0,100000,100000")
+    assert lines[-1] == "wsiseg: case.svs: 18 regions imported, 2 were there already"
+    (kept,) = {len((tmp_path / "kept.txt").read_text().split())}
+    assert kept == 20
+    lines = run_script(tmp_path)
+    assert "no area: open the image and select an annotation" in lines[0]
+
+
+@needs_groovy
+def test_import_says_that_a_file_is_missing(run_script, tmp_path):
+    write_geojson(annotate(squares(1)), tmp_path / "geojson" / "case.geojson")
+    (line,) = run_script(tmp_path, image="other.svs")
+    assert line.startswith("wsiseg: other.svs: no file of this name below ")

@@ -1,8 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 
-from wsiseg.annotations import PALETTES, Annotations, Region
-from wsiseg.report import measure_classes
+from tests.trace.rasters import blobs
+from wsiseg.annotations import BACKGROUND, PALETTES, Annotations, Region
+from wsiseg.report import measure, measure_classes
+from wsiseg.trace import trace_regions
 
 RING = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], np.int32)
 
@@ -17,7 +21,8 @@ def test_each_class_has_a_row_in_palette_order():
     assert [row["class"] for row in rows] == ["Tumor", "Stroma", "Immune cells", "Necrosis"]
     assert rows[1] == {
         "slide": "case.svs", "class": "Stroma", "area_mm2": 4.0, "fraction_of_tissue": 0.25,
-        "n_regions": 2, "mean_confidence": 0.8,
+        "n_regions": 2, "perimeter_um": 4.0, "crofton_um": pytest.approx(math.pi),
+        "mean_confidence": 0.8,
     }  # fmt: skip
     assert rows[0]["area_mm2"] == 0
     assert rows[0]["mean_confidence"] == ""
@@ -26,3 +31,34 @@ def test_each_class_has_a_row_in_palette_order():
 
 def test_no_tissue_divides_by_nothing():
     assert {row["fraction_of_tissue"] for row in measure_classes(annotate(), 0.0)} == {0.0}
+
+
+def count_edges(labels, label):
+    """Pixel edges between a class and anything else, the slow way."""
+    inside = np.pad(labels == label, 1)
+    return sum((inside != np.roll(inside, 1, axis)).sum() for axis in (0, 1))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 4096])
+def test_the_perimeter_is_the_length_of_all_pixel_edges(monkeypatch, chunk):
+    monkeypatch.setattr(measure, "_CHUNK", chunk)
+    labels = blobs((90, 120), 4, 2)
+    regions = trace_regions(labels)
+    assert any(region.holes for region in regions)
+    # Regions of one class that only touch share no edge, so a class's edges are its regions'.
+    rows = measure_classes(Annotations("a", PALETTES["bcss"], tuple(regions), (1, 1), 0.5), 1.0)
+    for label, row in enumerate(rows):
+        assert row["perimeter_um"] == pytest.approx(0.5 * count_edges(labels, label))
+        assert row["crofton_um"] == pytest.approx(row["perimeter_um"] * math.pi / 4)
+
+
+@pytest.mark.parametrize("mpp", [0.25, 1.0])
+def test_the_corrected_perimeter_of_discs_is_theirs(mpp):
+    y, x = np.indices((600, 600)) * mpp
+    radius = 60.0
+    distance = np.hypot(y - 300 * mpp, x - 300 * mpp)
+    labels = np.where(distance < radius, 0, BACKGROUND).astype(np.uint8)
+    made = Annotations("a", PALETTES["bcss"], tuple(trace_regions(labels)), (1, 1), mpp)
+    row = measure_classes(made, 1.0)[0]
+    assert row["crofton_um"] == pytest.approx(2 * math.pi * radius, rel=0.01)
+    assert row["perimeter_um"] == pytest.approx(8 * radius, rel=0.01)

@@ -15,7 +15,7 @@ FAILED = {"slide": "cut", "path": "cut.svs", "status": "failed", "seconds": 0.1,
           "error": "=cut.svs: <script>alert('x')</script> & more"}  # fmt: skip
 MEASURED = [
     {"slide": "a/case 1", "class": "Tumor", "area_mm2": 2.0, "fraction_of_tissue": 0.25,
-     "n_regions": 3, "mean_confidence": 0.8},
+     "n_regions": 3, "perimeter_um": 5000.0, "crofton_um": 3926.99, "mean_confidence": 0.8},
     {"slide": "a/case 1", "class": "Odd class", "area_mm2": 6.0, "fraction_of_tissue": 0.75,
      "n_regions": 1, "mean_confidence": ""},
 ]  # fmt: skip
@@ -33,7 +33,9 @@ def test_columns_are_stable(tmp_path):
         "slide,path,status,mpp,mpp_source,tiles,seconds,tissue_mm2,Tumor_mm2,Odd class_mm2,error"
     )
     header = (tmp_path / "measurements.csv").read_text().splitlines()[0]
-    assert header == "slide,class,area_mm2,fraction_of_tissue,n_regions,mean_confidence"
+    assert header == (
+        "slide,class,area_mm2,fraction_of_tissue,n_regions,perimeter_um,crofton_um,mean_confidence"
+    )
     write_tables(tmp_path, [], [])
     assert read_rows(tmp_path / "summary.csv") == []
 
@@ -128,6 +130,14 @@ def test_the_bar_shares_add_up(tmp_path):
     shares = [float(share) for share in re.findall(r"flex:([\d.]+);background", text)]
     assert shares == [0.25, 0.75, 0.25, 0.75]  # the run's bar and the slide's
     assert "rgb(200,0,0)" in text
+
+
+def test_the_page_shows_the_measurements(tmp_path):
+    write_tables(tmp_path, [GOOD, FAILED], MEASURED)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    cells = re.findall(r"<td>(.*?)</td>", text)
+    assert cells[:7] == ["Tumor", "2.000", "25.0%", "3", "3.9", "5.0", "0.80"]
+    assert len(cells) == 14
 
 
 def test_a_name_that_is_not_utf8(tmp_path):

@@ -14,7 +14,7 @@ from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.store import SlideStore
-from wsiseg.tissue import kept_tiles, sample_mask, tile_fractions
+from wsiseg.tissue import kept_tiles, sample_mask, sample_tissue, tile_fractions
 
 Mask = NDArray[np.bool_]
 
@@ -73,6 +73,22 @@ def test_samples_are_the_mask_at_pixel_centres(
             col = (Fraction(2 * (box.x + j) + 1, 2) / Fraction(ratio)).__floor__()
             inside = 0 <= row < mask.shape[0] and 0 <= col < mask.shape[1]
             assert got[i, j] == (inside and mask[row, col])
+
+
+def test_samples_of_a_store_are_those_of_its_whole_mask(tmp_path: Path) -> None:
+    grid = TileGrid(300, 420, 32, 32, 128)
+    store = SlideStore.create(tmp_path / "a.zarr", grid, 0.5, {"name": "a", "identity": "0"})
+    everywhere = (grid.box, Box(-40, -3, 90, 31), Box(390, 280, 60, 60), Box(500, 0, 9, 9),
+                  Box(7, 9, 0, 4), Box(100, 3, 1, 1))  # fmt: skip
+    with pytest.raises(StoreError, match="holds no tissue mask; run `wsiseg tile`"):
+        sample_tissue(store, grid.box)
+    for mpp in (4.0, 0.7, 0.3):
+        shape = tuple(round(n * 0.5 / mpp) for n in (300, 420))
+        mask = np.random.default_rng(0).random(shape) > 0.5
+        store.write_tissue(mask, mpp, "ab")
+        for box in everywhere:
+            wanted = sample_mask(mask, mpp, box, 0.5)
+            np.testing.assert_array_equal(sample_tissue(store, box), wanted)
 
 
 def test_kept_tiles_reach_the_fraction_and_hold_tissue(tmp_path: Path) -> None:

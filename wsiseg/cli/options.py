@@ -14,11 +14,15 @@ __all__ = [
     "ConfigFile",
     "Executor",
     "Inputs",
+    "MaxMb",
+    "MaxObjects",
+    "MaxVertices",
     "MppOverride",
     "Out",
     "Settings",
     "StorePath",
     "Workers",
+    "budget",
     "configure",
     "override",
 ]
@@ -39,6 +43,26 @@ Executor = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(help="Workers; the number of cores if not given.")]
 StorePath = Annotated[Path, typer.Argument(help="A slide's .zarr store.")]
+
+
+MaxObjects = Annotated[
+    int | None, typer.Option(help="Regions from which they become detections, not annotations.")
+]
+MaxVertices = Annotated[
+    int | None, typer.Option(help="Vertices from which a slide's GeoJSON comes in parts.")
+]
+MaxMb = Annotated[
+    float | None, typer.Option(help="MB from which GeoJSON is packed, and packed, in parts.")
+]
+
+
+def budget(
+    settings: list[str] | None, objects: int | None, vertices: int | None, mb: float | None
+) -> list[str]:
+    """The settings of the command line, and those that have options of their own."""
+    limits = {"objects": objects, "vertices": vertices, "mb": mb}
+    own = [f"export.max_{name}={limit}" for name, limit in limits.items() if limit is not None]
+    return [*(settings or []), *own]
 
 
 def configure(path: Path | None, settings: list[str] | None, mpp: float | None) -> Config:

@@ -85,5 +85,7 @@ def print_results(results: list[SlideResult]) -> None:
         )  # fmt: skip
     OUT.print(table)
     for result in results:
+        if result.note:
+            say(f"{result.slide}: {result.note}")
         if result.error:
             complain(f"failed: {result.error}")

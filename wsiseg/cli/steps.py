@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,14 +14,19 @@ from wsiseg.cli.options import (
     ConfigFile,
     Executor,
     Inputs,
+    MaxMb,
+    MaxObjects,
+    MaxVertices,
     MppOverride,
     Out,
     Settings,
     StorePath,
     Workers,
+    budget,
     configure,
 )
 from wsiseg.cli.show import errors, print_results, progress_bars, say
+from wsiseg.config import ExportFormat
 
 if TYPE_CHECKING:
     from wsiseg.annotate import Job
@@ -40,6 +46,9 @@ def annotate(
     nested: Annotated[bool, typer.Option(help="Search folders within folders.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Redo the given slides.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
+    max_objects: MaxObjects = None,
+    max_vertices: MaxVertices = None,
+    max_mb: MaxMb = None,
 ) -> None:
     """Tile, segment, stitch and outline slides; resumes what was interrupted."""
     from wsiseg.annotate import annotate as run
@@ -49,6 +58,7 @@ def annotate(
         def report(job: Job, step: str, done: int, total: int) -> None:
             bars(step if step == "slides" else f"{escape(job.name)}: {step}", done, total)
 
+        settings = budget(settings, max_objects, max_vertices, max_mb)
         results = run(
             inputs, out, configure(config, settings, mpp_override), executor=executor,
             workers=workers, nested=nested, overwrite=overwrite, dry_run=dry_run, progress=report,
@@ -116,7 +126,18 @@ def stitch(
 @app.command()
 def export(
     store: StorePath,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .geojson(.gz) file to write.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="A .geojson(.gz), .ome.tiff, .parquet or .png; a folder for masks and coco.",
+        ),
+    ],
+    kind: Annotated[
+        ExportFormat | None,
+        typer.Option("--format", help="What to write, if the name of --out does not say it."),
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
     executor: Executor = "threads",
@@ -136,21 +157,29 @@ def export(
     origin: Annotated[
         str | None, typer.Option(help="qupath takes off the slide's bounds corner; level0 not.")
     ] = None,
+    max_objects: MaxObjects = None,
+    max_vertices: MaxVertices = None,
+    max_mb: MaxMb = None,
 ) -> None:
-    """Outline a store's regions and write them as GeoJSON."""
+    """Outline a store's regions and write them, or its rasters, for other tools."""
     from wsiseg.compute import open_executor
+    from wsiseg.export import export_slide, infer_format
     from wsiseg.outline import outline_regions
-    from wsiseg.qupath import write_geojson
+    from wsiseg.store import SlideStore
 
     named = {
         "outline.simplify_um": simplify, "outline.smooth": smooth, "outline.min_area_um2": min_area,
         "outline.min_hole_um2": min_hole, "export.origin": origin,
     }  # fmt: skip
-    given = [f"{name}={value}" for name, value in named.items() if value is not None]
+    shape = [f"{name}={value}" for name, value in named.items() if value is not None]
     with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
-        settled = configure(config, [*(settings or []), *given], None)
-        annotations = outline_regions(store, settled, pool, bars)
-        write_geojson(annotations, out)
-    say(f"{out}: {len(annotations.regions)} regions")
-    if error := annotations.provenance.get("area_error"):
-        say(f"areas changed by {error}")
+        kind = kind or infer_format(out)
+        given = budget([*(settings or []), *shape], max_objects, max_vertices, max_mb)
+        settled = configure(config, given, None)
+        outline = partial(outline_regions, store, settled, pool, bars)
+        written, notes = export_slide(
+            SlideStore(store), outline, out, kind, settled.export, workers
+        )
+    for note in notes:
+        say(f"{out.name}: {note}")
+    say(str(written))

@@ -2,66 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 import shapely
 from numpy.typing import NDArray
 
 from wsiseg.annotations import Region
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath.shapes import DECIMALS, build_polygons
+from wsiseg.qupath.shapes import DECIMALS, build_polygons, mend_shape
+from wsiseg.qupath.text import format_rings, mark_rings
 
-__all__ = ["Outline", "place_outlines"]
+__all__ = ["Outlines", "place_outlines"]
+
+_HUNDRED = 10**DECIMALS
 
 
-class Outline(NamedTuple):
-    """One region's GeoJSON geometry."""
+class Outlines(NamedTuple):
+    """The GeoJSON geometries of regions, in their order."""
 
-    region: Region
-    kind: Literal[b"Polygon", b"MultiPolygon"]
-    coordinates: bytes
+    kinds: list[bytes]
+    """``Polygon`` or ``MultiPolygon``; empty for a region that rounds to nothing."""
+    coordinates: list[bytes]
     """As JSON."""
-    corner: tuple[int, int]
-    """First corner of the shell in reading order, x and y in raster pixels: where it is, whatever
-    point its ring starts at."""
+    marks: list[bytes]
+    """What tells each from the others, whatever point its rings start at."""
 
 
 def place_outlines(
     regions: Sequence[Region], scale: tuple[float, float], origin: tuple[int, int]
-) -> Iterator[Outline]:
-    """Each region with its outline at ``raster * scale - origin``; none for one without area.
+) -> Outlines:
+    """Each region's outline at ``raster * scale - origin``, in whole hundredths of a pixel.
 
     Raises
     ------
     GeoJsonError
-        If a ring is open or too short.
+        If a ring is open or too short, or an outline cannot be made valid.
     """
     rings = [ring for region in regions for ring in (region.exterior, *region.holes)]
     lengths = np.array([len(ring) for ring in rings])
     starts = np.cumsum(lengths) - lengths
     raster = np.concatenate(rings)
     _check_rings(raster, starts, lengths)
-    points = _place(raster, scale, origin)
-    counts = [1 + len(region.holes) for region in regions]
-    polygons = build_polygons(points, starts, np.repeat(np.arange(len(regions)), counts))
+    counts = np.array([1 + len(region.holes) for region in regions])
+    owners = np.repeat(np.arange(len(regions)), counts)
+    placed = np.rint((raster * np.array(scale) - np.array(origin)) * _HUNDRED).astype(np.int64)
+    polygons = build_polygons(placed / _HUNDRED, starts, owners)
+    texts = format_rings(placed, starts)
+    stops = np.cumsum(counts).tolist()
+    coordinates = [
+        b"[%b]" % (texts[a] if b - a == 1 else b",".join(texts[a:b]))
+        for a, b in zip([0, *stops], stops, strict=False)
+    ]
+    kinds = [b"Polygon"] * len(regions)
     # A valid polygon has area; the others are looked at one by one.
-    valid = shapely.is_valid(polygons).tolist()
-    stops = (starts + lengths).tolist()
-    placed = [points[a:b] for a, b in zip(starts.tolist(), stops, strict=True)]
-    shells = np.cumsum([0, *counts[:-1]])
-    corners = _first_corners(raster, starts, lengths)[shells].tolist()
-    for which, first in enumerate(shells.tolist()):
-        kind: Literal[b"Polygon", b"MultiPolygon"] = b"Polygon"
-        own: list[Any] = placed[first : first + counts[which]]
-        if not valid[which]:
-            parts = _mend(polygons[which], points.dtype)
-            if not parts:
-                continue
-            kind, own = (b"Polygon", parts[0]) if len(parts) == 1 else (b"MultiPolygon", parts)
-        yield Outline(regions[which], kind, _to_json(own, points.dtype), tuple(corners[which]))
+    for which in np.flatnonzero(~shapely.is_valid(polygons)).tolist():
+        kinds[which], coordinates[which] = _mend(polygons[which], scale)
+    return Outlines(kinds, coordinates, _mark(raster, starts, owners))
+
+
+def _mark(
+    raster: NDArray[np.int32], starts: NDArray[np.intp], owners: NDArray[np.intp]
+) -> list[bytes]:
+    marks = np.empty((owners[-1] + 1, 3), "<i8")
+    mark_rings(raster, np.append(starts, len(raster)), owners, marks)
+    whole, size = marks.tobytes(), marks.itemsize * 3
+    return [whole[at : at + size] for at in range(0, len(whole), size)]
 
 
 def _check_rings(
@@ -73,47 +80,17 @@ def _check_rings(
         raise GeoJsonError("a ring's last point is not its first; close every ring")
 
 
-def _first_corners(
-    points: NDArray[np.int32], starts: NDArray[np.intp], lengths: NDArray[np.intp]
-) -> NDArray[np.int64]:
-    """``(R, 2)`` x, y of each ring's topmost point, the leftmost of these."""
-    # y and x in one number, so that one minimum a ring finds both.
-    order = (points[:, 1].astype(np.int64) << 32) + points[:, 0]
-    first = np.minimum.reduceat(order, starts)
-    y = (first + (1 << 31)) >> 32
-    return np.stack([first - (y << 32), y], axis=1)
+def _mend(polygon: Any, scale: tuple[float, float]) -> tuple[bytes, bytes]:
+    """Kind and coordinates of the valid shape nearest to an invalid one, on the file's grid."""
+    whole = all(float(factor).is_integer() for factor in scale)
+    parts = [_format_polygon(part) for part in mend_shape(polygon, 1.0 if whole else 0.01)]
+    if len(parts) > 1:
+        return b"MultiPolygon", b"[%b]" % b",".join(parts)
+    return (b"Polygon", parts[0]) if parts else (b"", b"")
 
 
-def _place(
-    points: NDArray[np.int32], scale: tuple[float, float], origin: tuple[int, int]
-) -> NDArray[Any]:
-    """``(N, 2)`` int64 if the scale is whole, else float64 of 2 decimals."""
-    if all(float(factor).is_integer() for factor in scale):
-        return points.astype(np.int64) * np.array(scale, np.int64) - np.array(origin, np.int64)
-    placed = np.round(points * np.array(scale, np.float64) - np.array(origin), DECIMALS)
-    return np.asarray(placed + 0.0)  # no minus zero
-
-
-def _mend(polygon: Any, dtype: np.dtype[Any]) -> list[list[NDArray[Any]]]:
-    """Rings of the parts of the valid shape nearest to an invalid one, on the file's grid."""
-    grid = 1.0 if dtype.kind == "i" else 10.0**-DECIMALS
-    whole = shapely.make_valid(polygon, method="structure", keep_collapsed=False)
-    snapped = shapely.get_parts(shapely.set_precision(whole, grid))
-    parts = [part for part in snapped if part.geom_type == "Polygon" and part.area > 0]
-    rounded = shapely.transform(parts, lambda points: np.round(points, DECIMALS) + 0.0)
-    if not shapely.is_valid(shapely.multipolygons(rounded)):
-        raise GeoJsonError(f"an outline cannot be made valid on a grid of {grid} px: {polygon}")
-    return [
-        [_as_array(ring, dtype) for ring in (part.exterior, *part.interiors)] for part in rounded
-    ]
-
-
-def _as_array(ring: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    return np.ascontiguousarray(shapely.get_coordinates(ring).astype(dtype))
-
-
-def _to_json(coordinates: list[Any], dtype: np.dtype[Any]) -> bytes:
-    text = orjson.dumps(coordinates, option=orjson.OPT_SERIALIZE_NUMPY)
-    if dtype.kind == "i":
-        return text
-    return text.replace(b".0,", b",").replace(b".0]", b"]")  # whole numbers as such
+def _format_polygon(polygon: Any) -> bytes:
+    rings = [shapely.get_coordinates(ring) for ring in (polygon.exterior, *polygon.interiors)]
+    lengths = np.array([len(ring) for ring in rings])
+    hundredths = np.rint(np.concatenate(rings) * _HUNDRED).astype(np.int64)
+    return b"[%b]" % b",".join(format_rings(hundredths, np.cumsum(lengths) - lengths))

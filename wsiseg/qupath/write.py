@@ -4,41 +4,60 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import uuid
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from math import isfinite
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from wsiseg.annotations import Annotations, Region
 from wsiseg.atomic import open_atomic
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath.lint import lint_features
-from wsiseg.qupath.outlines import Outline, place_outlines
+from wsiseg.qupath.outlines import Outlines, place_outlines
+from wsiseg.qupath.text import format_ids
 
-__all__ = ["write_geojson"]
+__all__ = [
+    "ObjectType",
+    "identify_regions",
+    "measure_geojson",
+    "number_regions",
+    "write_geojson",
+]
 
-_FEATURE = (
-    b'{"type":"Feature","id":"%b","geometry":{"type":"%b","coordinates":%b},'
-    b'"properties":{"objectType":"annotation","name":"%b %d","classification":%b,'
-    b'"isLocked":%b,"measurements":%b}}'
-)
+ObjectType = Literal["annotation", "detection"]
+"""What QuPath makes of a region: annotations can be edited, detections are cheap."""
+
+_HEAD = b'{"type":"Feature","id":"%b","geometry":{"type":"%b","coordinates":%b},"properties":'
 _SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
 _CHUNK_POINTS = 200_000  # bounds the memory of a chunk to some 20 MB
 # Any constant: ids hang on it.
 _NAMESPACE = uuid.UUID("5bd5a1a1-9d2c-5b0e-8f0c-3f1f4c0d7a52").bytes
 
 
-def write_geojson(annotations: Annotations, path: str | Path) -> Path:
-    """Write one annotation a region, in level-0 pixels from the annotations' origin.
+def write_geojson(
+    annotations: Annotations,
+    path: str | Path,
+    object_type: ObjectType = "annotation",
+    numbers: NDArray[np.intp] | None = None,
+) -> Path:
+    """Write one object a region, in level-0 pixels from the annotations' origin.
 
     One feature is one line. Coordinates are integers where they are whole, else they have at most
-    2 decimals. Ids depend on slide, class and region only. ``.gz`` compresses. The file is written
+    2 decimals. Ids depend on slide, class and outline only. ``.gz`` compresses. The file is written
     beside `path` and takes its place when it is whole and every feature has passed QuPath's rules.
+
+    Parameters
+    ----------
+    annotations : what to write.
+    path : ends in ``.geojson`` or ``.json``, either with ``.gz`` or without.
+    object_type : what QuPath makes of each region.
+    numbers : ``(R,)`` each region's number in its name; if not given, counted within its class.
 
     Returns
     -------
@@ -54,15 +73,69 @@ def write_geojson(annotations: Annotations, path: str | Path) -> Path:
         raise GeoJsonError(
             f"{path}: QuPath imports nothing from this name; end it in {', '.join(_SUFFIXES)}"
         )
-    with open_atomic(path) as raw, _compress(raw, path) as file:
+    with open_atomic(path) as file:
+        _stream(annotations, path, object_type, numbers, file)
+    return path
+
+
+def measure_geojson(annotations: Annotations, path: Path, object_type: ObjectType) -> int:
+    """How many bytes `write_geojson` would write at `path`."""
+    counter = _Counter()
+    _stream(annotations, path, object_type, None, cast(BinaryIO, counter))
+    return counter.count
+
+
+class _Counter(io.RawIOBase):
+    """A file that keeps nothing but its size."""
+
+    count = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.count += len(data)
+        return len(data)
+
+
+def _stream(
+    annotations: Annotations,
+    path: Path,
+    object_type: ObjectType,
+    numbers: NDArray[np.intp] | None,
+    raw: BinaryIO,
+) -> None:
+    numbers = number_regions(annotations) if numbers is None else numbers
+    with _compress(raw, path) as file:
         file.write(_head(annotations))
         separator = b""
-        for chunk in _serialize(annotations, path):
+        for chunk in _serialize(annotations, path, object_type, numbers):
             file.write(separator)
             file.write(chunk)
             separator = b",\n"
         file.write(b"\n]}\n")
-    return path
+
+
+def number_regions(annotations: Annotations) -> NDArray[np.intp]:
+    """``(R,)`` the number of each region within its class, from 1."""
+    labels = np.array([region.label for region in annotations.regions], np.intp)
+    numbers = np.empty(len(labels), np.intp)
+    for label in np.unique(labels):
+        own = labels == label
+        numbers[own] = np.arange(1, own.sum() + 1)
+    return numbers
+
+
+def identify_regions(annotations: Annotations) -> Iterator[tuple[Region, str]]:
+    """Each region that has an outline, with the id that it has in the annotations' GeoJSON."""
+    styles = _styles(annotations, "annotation")
+    seen: dict[bytes, int] = {}
+    for _, regions in _chunks(annotations.regions):
+        outlines = _place(annotations, regions, Path(annotations.slide))
+        ids = _identify(styles, regions, outlines, seen)
+        for region, coordinates, identity in zip(regions, outlines.coordinates, ids, strict=True):
+            if coordinates:
+                yield region, identity.decode()
 
 
 def _compress(raw: BinaryIO, path: Path) -> AbstractContextManager[BinaryIO]:
@@ -92,89 +165,114 @@ def _as_text(value: str) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode()
 
 
-def _serialize(annotations: Annotations, path: Path) -> Iterator[bytes]:
+def _serialize(
+    annotations: Annotations, path: Path, object_type: ObjectType, numbers: NDArray[np.intp]
+) -> Iterator[bytes]:
     """Chunks of features as JSON, one a line, in region order."""
-    styles = [_style(annotations, label) for label in range(len(annotations.palette))]
-    numbers: Counter[int] = Counter()
-    ids: Counter[bytes] = Counter()
-    for regions in _chunks(annotations.regions):
+    styles = _styles(annotations, object_type)
+    seen: dict[bytes, int] = {}
+    checked: set[int] = set()
+    for first, regions in _chunks(annotations.regions):
+        outlines = _place(annotations, regions, path)
+        values = zip(
+            _identify(styles, regions, outlines, seen),
+            outlines.kinds,
+            outlines.coordinates,
+            numbers[first : first + len(regions)].tolist(),
+            _measure(regions, annotations.mpp),
+            strict=True,
+        )
         lines = []
-        for outline in _place(annotations, regions, path):
-            label = outline.region.label
-            numbers[label] += 1
-            line = _feature(annotations, outline, styles[label], numbers[label], ids)
-            if numbers[label] == 1:
+        for region, filling in zip(regions, values, strict=True):
+            if not filling[1]:
+                continue  # it rounds to nothing
+            lines.append(styles[region.label].template % filling)
+            if region.label not in checked:
                 # What differs within a class is made here: id, number, outline, finite numbers.
-                _check(line, path)
-            lines.append(line)
+                _check(lines[-1], path)
+                checked.add(region.label)
         if lines:
             yield b",\n".join(lines)
 
 
-def _chunks(regions: tuple[Region, ...]) -> Iterator[list[Region]]:
-    chunk: list[Region] = []
-    points = 0
-    for region in regions:
-        chunk.append(region)
-        points += len(region.exterior) + sum(len(hole) for hole in region.holes)
-        if points >= _CHUNK_POINTS:
-            yield chunk
-            chunk, points = [], 0
-    if chunk:
-        yield chunk
+def _chunks(regions: tuple[Region, ...]) -> Iterator[tuple[int, Sequence[Region]]]:
+    """Runs of regions, each with the index of its first."""
+    first = points = 0
+    for index, region in enumerate(regions, 1):
+        points += len(region.exterior)
+        for hole in region.holes:
+            points += len(hole)
+        if points >= _CHUNK_POINTS or index == len(regions):
+            yield first, regions[first:index]
+            first, points = index, 0
 
 
-def _place(annotations: Annotations, regions: list[Region], path: Path) -> Iterator[Outline]:
+def _place(annotations: Annotations, regions: Sequence[Region], path: Path) -> Outlines:
     try:
-        yield from place_outlines(regions, annotations.scale, annotations.origin)
+        return place_outlines(regions, annotations.scale, annotations.origin)
     except GeoJsonError as error:
         raise GeoJsonError(f"{path}: {error}") from error
 
 
-def _style(annotations: Annotations, label: int) -> tuple[bytes, bytes, str]:
-    """What all features of a class share: name and classification as JSON, and the ids' owner."""
-    name = annotations.palette.names[label]
-    classification = {"name": name, "color": list(annotations.palette.colors[label])}
-    owner = _as_text(f"{annotations.slide}|{name}")
-    return orjson.dumps(name)[1:-1], orjson.dumps(classification), owner
+class _Style:
+    """What all features of a class share."""
+
+    def __init__(self, annotations: Annotations, label: int, object_type: ObjectType) -> None:
+        name = annotations.palette.names[label]
+        color = list(annotations.palette.colors[label])
+        # %d and %b come apart from the names, which may hold a % of their own.
+        shared = [
+            part.replace(b"%", b"%%")
+            for part in (orjson.dumps(name)[1:-1], orjson.dumps({"name": name, "color": color}))
+        ]
+        self.template = _HEAD + (
+            b'{"objectType":"%b","name":"%b %%d","classification":%b,"isLocked":%b,'
+            b'"measurements":%%b}}'
+            % (object_type.encode(), *shared, orjson.dumps(annotations.locked))
+        )
+        """Takes id, geometry type, coordinates, number and measurements."""
+        self.owner = _as_text(f"{annotations.slide}|{name}").encode()
+        """What ids hang on, beside the outline."""
 
 
-def _feature(
-    annotations: Annotations,
-    outline: Outline,
-    style: tuple[bytes, bytes, str],
-    number: int,
-    ids: Counter[bytes],
-) -> bytes:
-    region = outline.region
-    name, classification, owner = style
-    measurements = {"Area mm^2": float(annotations.area_um2(region)) / 1e6}
-    if isfinite(region.confidence):
-        measurements["Mean confidence"] = round(float(region.confidence), 4)
-    return _FEATURE % (
-        _stable_id(owner, outline, ids),
-        outline.kind,
-        outline.coordinates,
-        name,
-        number,
-        classification,
-        orjson.dumps(annotations.locked),
-        orjson.dumps(measurements),
-    )
+def _styles(annotations: Annotations, object_type: ObjectType) -> list[_Style]:
+    return [_Style(annotations, label, object_type) for label in range(len(annotations.palette))]
 
 
-def _stable_id(owner: str, outline: Outline, ids: Counter[bytes]) -> bytes:
-    """The uuid5 of a region: the same whatever else is in the file."""
-    x, y = outline.corner
-    key = f"{owner}|{x},{y}|{outline.region.area_px}".encode()
-    ids[key] += 1
-    if ids[key] > 1:
-        key += b"|%d" % ids[key]
-    # uuid.uuid5 by hand, which costs a third: this runs for every region.
-    digest = hashlib.sha1(_NAMESPACE + key, usedforsecurity=False).hexdigest()
-    variant = "89ab"[int(digest[16], 16) & 3]
-    text = f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
-    return text.encode()
+def _identify(
+    styles: Sequence[_Style], regions: Sequence[Region], outlines: Outlines, seen: dict[bytes, int]
+) -> list[bytes]:
+    """The id of each region: slide, class and outline, and how often these were `seen` before."""
+    owners = (styles[region.label].owner for region in regions)
+    return _stable_ids(map(bytes.__add__, owners, outlines.marks), seen)
+
+
+def _stable_ids(keys: Iterator[bytes], seen: dict[bytes, int]) -> list[bytes]:
+    """The uuid5 of each key, and of ``key|2`` where it was `seen` before."""
+    digests = []
+    for key in keys:
+        count = seen.get(key, 0) + 1
+        seen[key] = count
+        name = key if count == 1 else key + b"|%d" % count
+        digests.append(hashlib.sha1(_NAMESPACE + name, usedforsecurity=False).digest())
+    return format_ids(b"".join(digests))
+
+
+def _measure(regions: Sequence[Region], mpp: float) -> list[bytes]:
+    """Each region's measurements as JSON; a confidence that is no number is left out."""
+    area = np.array([region.area_px for region in regions]) * (mpp * mpp) / 1e6
+    confidence = np.round([float(region.confidence) for region in regions], 4)
+    return [
+        b'{"Area mm^2":%b,"Mean confidence":%b}' % pair
+        if pair[1] != b"null"
+        else b'{"Area mm^2":%b}' % pair[0]
+        for pair in zip(_dump_floats(area), _dump_floats(confidence), strict=True)
+    ]
+
+
+def _dump_floats(values: NDArray[np.float64]) -> list[bytes]:
+    """Each as JSON, ``null`` for what is no number."""
+    return orjson.dumps(values.tolist())[1:-1].split(b",")
 
 
 def _check(line: bytes, path: Path) -> None:

@@ -84,6 +84,7 @@ def _render_slide(root: Path, row: Row, measured: Sequence[Row], colors: Mapping
         f'<p class="error">{escape(error)}</p>' if error else "",
         _render_facts(row),
         _render_bar(areas, colors) if sum(areas.values()) > 0 else "",
+        _render_table(measured) if sum(areas.values()) > 0 else "",
         _render_links(root, name),
     ]
     return (
@@ -121,6 +122,35 @@ def _render_bar(areas: Mapping[str, float], colors: Mapping[str, str]) -> str:
     return f'<div class="bar">{"".join(pieces)}</div><ul class="legend">{"".join(legend)}</ul>'
 
 
+def _render_table(measured: Sequence[Row]) -> str:
+    """What `measurements.csv` says of one slide, for those who fold it open."""
+    heads = "".join(
+        f'<th title="{title}">{name}</th>'
+        for name, title in (
+            ("class", ""),
+            ("mm²", ""),
+            ("of tissue", ""),
+            ("regions", ""),
+            ("perimeter mm", "corrected for the staircase of pixels (Crofton)"),
+            ("along pixels mm", "length of the outlines as they are drawn"),
+            ("confidence", "mean, weighted by area"),
+        )
+    )
+    rows = "".join(
+        f"<tr><td>{escape(str(row.get('class', '')))}</td>"
+        f"<td>{_number(row, 'area_mm2'):,.3f}</td>"
+        f"<td>{_number(row, 'fraction_of_tissue'):.1%}</td>"
+        f"<td>{_number(row, 'n_regions'):,.0f}</td>"
+        f"<td>{_number(row, 'crofton_um') / 1000:,.1f}</td>"
+        f"<td>{_number(row, 'perimeter_um') / 1000:,.1f}</td>"
+        f"<td>{_number(row, 'mean_confidence'):.2f}</td></tr>"
+        for row in measured
+    )
+    return (
+        f"<details><summary>measurements</summary><table><tr>{heads}</tr>{rows}</table></details>"
+    )
+
+
 def _render_picture(root: Path, name: str) -> str:
     if not (root / "overlays" / f"{name}.jpg").is_file():
         return '<div class="picture none">no picture</div>'
@@ -137,9 +167,15 @@ def _render_links(root: Path, name: str) -> str:
         for file, text in (
             (f"geojson/{name}.geojson", "polygons"),
             (f"geojson/{name}.geojson.gz", "polygons (gz)"),
+            (f"ome-tiff/{name}.ome.tiff", "OME-TIFF"),
+            (f"parquet/{name}.parquet", "GeoParquet"),
+            (f"png/{name}.png", "classes as PNG"),
+            (f"masks/{name}", "masks"),
+            (f"coco/{name}", "COCO"),
+            (f"geojson/{name}.parts", "polygons (parts)"),
             (f"tissue/{name}.geojson", "tissue outline"),
         )
-        if (root / file).is_file()
+        if (root / file).exists()
     ]
     return f'<p class="links">{" ".join(links)}</p>' if links else ""
 
@@ -218,6 +254,11 @@ padding:6px 10px;overflow-wrap:anywhere}
 background:var(--line)}
 .legend{list-style:none;margin:0;padding:0;display:flex;flex-wrap:wrap;gap:2px 22px;font-size:14px}
 .legend i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:7px}
+summary{cursor:pointer;color:var(--pale);font-size:14px;margin-top:8px}
+table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums}
+th,td{padding:3px 12px 3px 0;text-align:right;font-weight:400}
+th{color:var(--pale);border-bottom:1px solid var(--line)}
+th:first-child,td:first-child{text-align:left}
 .links{margin-top:8px;font-size:14px}.links a{margin-right:14px}
 @media(max-width:720px){article{flex-direction:column}.picture{flex-basis:auto}}
 """

@@ -14,7 +14,8 @@ __all__ = ["write_tables"]
 
 _SUMMARY = ("slide", "path", "status", "mpp", "mpp_source", "tiles", "seconds", "tissue_mm2")
 _MEASUREMENTS = (
-    "slide", "class", "area_mm2", "fraction_of_tissue", "n_regions", "mean_confidence",
+    "slide", "class", "area_mm2", "fraction_of_tissue", "n_regions", "perimeter_um", "crofton_um",
+    "mean_confidence",
 )  # fmt: skip
 
 Row = Mapping[str, object]

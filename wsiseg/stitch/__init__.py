@@ -18,11 +18,14 @@ from wsiseg.stitch.majority import majority_filter
 from wsiseg.stitch.pyramid import halve_confidence, halve_labels
 from wsiseg.stitch.weigh import pick_confidence, pick_winner, weigh_classes
 from wsiseg.store import FORMAT, SlideStore
-from wsiseg.tissue import sample_mask
+from wsiseg.tissue import sample_tissue
 
 __all__ = ["class_probabilities", "stitch_labels"]
 
 _STEP = "stitch"
+_VERSION = 2
+"""Of the arithmetic here: a digest holds it, so that other sums redo the work."""
+
 _CRF_GRID = 8
 """Pixels a side of the squares into which the CRF's back ends cut an image from its corner."""
 
@@ -46,7 +49,7 @@ def stitch_labels(
         If the CAMs are missing or not finished.
     """
     store = SlideStore(store_path)
-    digest = digest_of(_STEP, FORMAT, store.finished("predict"), config.stitch)
+    digest = digest_of(_STEP, FORMAT, _VERSION, store.finished("predict"), config.stitch)
     store.create_labels(store.cam_palette)
     pending = store.pending(_STEP, digest)
     work = partial(_stitch_block, store_path, config.stitch, digest)
@@ -71,7 +74,9 @@ def _classify(
     radius = round(config.smooth_um / store.mpp)
     margin = max(radius, config.margin if config.refine else 0)
     outer = _align(box.grow(margin)).intersect(store.grid.box)
-    probabilities = class_probabilities(store, config, outer)
+    probabilities = _weigh_box(store, config, outer)
+    if probabilities is None:
+        return _label_nothing(box)
     possible = probabilities[-1] < 1
     if config.refine and possible[box.slices(outer)].any():
         # The CRF sees no farther than its margin, so what lies beyond it need not be computed.
@@ -91,18 +96,28 @@ def class_probabilities(store: SlideStore, config: StitchConfig, box: Box) -> ND
     leave to background the share of tiles that predict nothing, or all where there is no tissue.
     A pixel depends on the tiles that reach it only, so that any box gives it the same value.
     """
+    probabilities = _weigh_box(store, config, box)
+    if probabilities is None:
+        probabilities = np.zeros((len(store.cam_palette) + 1, box.height, box.width), np.float32)
+        probabilities[-1] = 1
+    return probabilities
+
+
+def _weigh_box(store: SlideStore, config: StitchConfig, box: Box) -> NDArray[np.float32] | None:
+    """`class_probabilities`, or None where no tile reaches or no tissue is: most of a slide."""
     first, cams, gates = _read_gated(store, config, box)
     if not np.isfinite(gates).any():
-        return _background(len(store.cam_palette), box)
-    tissue = sample_mask(*_read_tissue(store), box, store.mpp)
+        return None
+    tissue = sample_tissue(store, box)
+    if not tissue.any():
+        return None
     fields = place_tiles(store.grid, box, first, cams)
     return weigh_classes(fields, place_tiles(store.grid, box, first, gates), tissue)
 
 
-def _background(classes: int, box: Box) -> NDArray[np.float32]:
-    probabilities = np.zeros((classes + 1, box.height, box.width), np.float32)
-    probabilities[-1] = 1
-    return probabilities
+def _label_nothing(box: Box) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    shape = (box.height, box.width)
+    return np.full(shape, BACKGROUND, np.uint8), np.zeros(shape, np.uint8)
 
 
 def _read_gated(

@@ -2,6 +2,13 @@
 
 from wsiseg.tissue.detect import detect_tissue
 from wsiseg.tissue.outline import settle_tissue
-from wsiseg.tissue.tiles import kept_tiles, sample_mask, tile_fractions
+from wsiseg.tissue.tiles import kept_tiles, sample_mask, sample_tissue, tile_fractions
 
-__all__ = ["detect_tissue", "kept_tiles", "sample_mask", "settle_tissue", "tile_fractions"]
+__all__ = [
+    "detect_tissue",
+    "kept_tiles",
+    "sample_mask",
+    "sample_tissue",
+    "settle_tissue",
+    "tile_fractions",
+]

@@ -10,7 +10,7 @@ from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.store import SlideStore
 
-__all__ = ["kept_tiles", "sample_mask", "tile_fractions"]
+__all__ = ["kept_tiles", "sample_mask", "sample_tissue", "tile_fractions"]
 
 Mask = NDArray[np.bool_]
 
@@ -83,11 +83,39 @@ def sample_mask(mask: Mask, mask_mpp: float, box: Box, mpp: float) -> Mask:
     -------
     ``(box.height, box.width)`` bool, False outside the mask.
     """
-    scale = mpp / mask_mpp
-    rows = np.floor((np.arange(box.y, box.bottom) + 0.5) * scale).astype(np.int64)
-    cols = np.floor((np.arange(box.x, box.right) + 0.5) * scale).astype(np.int64)
+    return _sample(mask, box, mpp / mask_mpp, (0, 0))
+
+
+def sample_tissue(store: SlideStore, box: Box) -> Mask:
+    """What `sample_mask` makes of a store's mask, reading only the part of it that `box` needs.
+
+    Raises
+    ------
+    StoreError
+        If `store` holds no tissue mask yet.
+    """
+    if box.empty:
+        return np.zeros((box.height, box.width), bool)
+    scale = store.mpp / store.tissue_mpp
+    (top, bottom), (left, right) = (
+        _mask_index(start, start + length, scale)[[0, -1]].tolist()
+        for start, length in ((box.y, box.height), (box.x, box.width))
+    )
+    window = Box(left, top, right + 1 - left, bottom + 1 - top)
+    return _sample(store.read_tissue(window)[0], box, scale, (top, left))
+
+
+def _sample(mask: Mask, box: Box, scale: float, corner: tuple[int, int]) -> Mask:
+    """`mask`, whose pixel (0, 0) is the whole mask's `corner` (row, column), seen on `box`."""
+    rows = _mask_index(box.y, box.bottom, scale) - corner[0]
+    cols = _mask_index(box.x, box.right, scale) - corner[1]
     out = np.zeros((box.height, box.width), bool)
     in_rows = (rows >= 0) & (rows < mask.shape[0])
     in_cols = (cols >= 0) & (cols < mask.shape[1])
     out[np.ix_(in_rows, in_cols)] = mask[np.ix_(rows[in_rows], cols[in_cols])]
     return out
+
+
+def _mask_index(start: int, stop: int, scale: float) -> NDArray[np.int64]:
+    """The mask's row or column under the centre of each raster pixel."""
+    return np.asarray(np.floor((np.arange(start, stop) + 0.5) * scale).astype(np.int64))

@@ -1,0 +1,22 @@
+"""A slide's map in other tools' formats: rasters, tables, masks, training data.
+
+What is drawn from the store's rasters (`ome.py`) is the stitched labels; everything else is the
+outlined regions, small ones absorbed and borders simplified as the settings ask.
+"""
+
+from wsiseg.export.coco import export_coco
+from wsiseg.export.formats import export_formats, export_slide, infer_format
+from wsiseg.export.masks import export_masks, export_png
+from wsiseg.export.ome import export_ome_tiff
+from wsiseg.export.parquet import export_parquet
+
+__all__ = [
+    "export_coco",
+    "export_formats",
+    "export_masks",
+    "export_ome_tiff",
+    "export_parquet",
+    "export_png",
+    "export_slide",
+    "infer_format",
+]

@@ -1,0 +1,214 @@
+"""Regions by tiles as a COCO data set: pictures, and every region's exact mask."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import orjson
+import scipy.ndimage
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsiseg.annotations import BACKGROUND, Annotations, Palette
+from wsiseg.atomic import open_atomic
+from wsiseg.export.draw import RegionRaster, own_size
+from wsiseg.export.ordered import map_ordered
+from wsiseg.geometry import Box
+from wsiseg.store import SlideStore
+
+__all__ = ["encode_regions", "export_coco"]
+
+_SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
+
+
+def export_coco(
+    store: SlideStore,
+    annotations: Annotations,
+    folder: str | Path,
+    *,
+    tile: int | None = None,
+    images: Literal["png", "jpeg"] = "png",
+    workers: int | None = None,
+) -> Path:
+    """Write ``images/`` and ``annotations.json`` in COCO's format for object detection.
+
+    Tiles lie side by side, without overlap; those without any region are left out, those at the
+    raster's edge are cut. One annotation is one connected part of a region within a tile, as an
+    uncompressed RLE: exact, with holes, and read by every tool that reads COCO masks. Images say
+    slide, x and y (level-0 pixels from the annotations' origin) and µm/px. The JSON file is written
+    last, so a data set that has one is whole; nothing is deleted.
+
+    Parameters
+    ----------
+    tile
+        Side in raster pixels; the store's own tile if not given.
+    images
+        PNG keeps the store's pixels; JPEG (quality 90) takes about a sixth of the room.
+
+    Returns
+    -------
+    The JSON file.
+    """
+    folder, side = Path(folder), tile or store.grid.tile
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    raster = RegionRaster(annotations, own_size(store, annotations), store.mpp)
+    stem = re.sub(r"[^\w.-]+", "_", Path(annotations.slide).stem)
+    work = partial(_export_strip, store, raster, side, folder / "images" / stem, _SUFFIXES[images])
+    tops = range(0, store.grid.height, side)
+    # Annotations wait in a file of their own, since COCO lists all images first.
+    with (
+        tempfile.TemporaryFile() as waiting,
+        open_atomic(folder / "annotations.json") as file,
+    ):
+        file.write(b'{"info":' + orjson.dumps(_describe(annotations)) + b',"licenses":[],\n')
+        file.write(b'"categories":' + orjson.dumps(_list_categories(annotations.palette)))
+        file.write(b',\n"images":[\n')
+        numbers = _Numbers()
+        for strip in map_ordered(work, tops, workers):
+            for one in strip:
+                _write_tile(one, annotations, file, waiting, numbers)
+        file.write(b'\n],\n"annotations":[\n')
+        waiting.seek(0)
+        while part := waiting.read(1 << 20):
+            file.write(part)
+        file.write(b"\n]}\n")
+    return folder / "annotations.json"
+
+
+@dataclass
+class _Numbers:
+    """How many images and annotations were written; ids count from 1."""
+
+    image: int = 0
+    annotation: int = 0
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """One tile, written as a picture, and its regions."""
+
+    file_name: str
+    box: Box
+    mpp: float
+    regions: list[dict[str, Any]]
+
+
+def _export_strip(
+    store: SlideStore, raster: RegionRaster, side: int, stem: Path, suffix: str, top: int
+) -> list[_Tile]:
+    """Write the pictures of one row of tiles that hold regions."""
+    strip = Box(0, top, raster.size.width, min(side, raster.size.height - top))
+    labels = raster.read(strip)
+    tiles = []
+    for x in range(0, strip.width, side):
+        part = labels[:, x : x + side]
+        if part.min() == BACKGROUND:  # no label is larger
+            continue
+        box = Box(x, top, part.shape[1], part.shape[0])
+        path = Path(f"{stem}_x{x}_y{top}{suffix}")
+        _write_image(path, store.read_image(box))
+        regions = list(encode_regions(part, store.read_confidence(box)))
+        tiles.append(_Tile(path.name, box, store.mpp, regions))
+    return tiles
+
+
+def _write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
+    data = BytesIO()
+    if path.suffix == ".png":
+        Image.fromarray(pixels).save(data, "PNG", compress_level=3)
+    else:
+        Image.fromarray(pixels).save(data, "JPEG", quality=90)
+    with open_atomic(path) as file:
+        file.write(data.getbuffer())
+
+
+def encode_regions(
+    labels: NDArray[np.uint8], confidence: NDArray[np.uint8]
+) -> Iterator[dict[str, Any]]:
+    """COCO annotations, without their ids, of every 4-connected region of a tile ``(H, W)``.
+
+    In label order, then by first pixel. ``area`` counts pixels, ``bbox`` is the tightest ``x, y,
+    width, height``, ``confidence`` the mean in 0..1.
+    """
+    for label in np.unique(labels[labels != BACKGROUND]).tolist():
+        parts, count = scipy.ndimage.label(labels == label)
+        areas = np.bincount(parts.ravel(), minlength=count + 1)
+        trust = np.bincount(parts.ravel(), confidence.ravel(), count + 1)
+        runs = _encode_runs(parts, count)
+        for part, (rows, cols) in enumerate(scipy.ndimage.find_objects(parts), start=1):
+            yield {
+                "category_id": label + 1,
+                "iscrowd": 0,
+                "area": int(areas[part]),
+                "bbox": [
+                    cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start,
+                ],
+                "confidence": round(float(trust[part] / areas[part] / 255), 4),
+                "segmentation": {"size": list(labels.shape), "counts": runs[part - 1]},
+            }  # fmt: skip
+
+
+def _encode_runs(parts: NDArray[np.integer[Any]], count: int) -> list[list[int]]:
+    """Lengths of runs out of and in each part, down the columns, beginning outside."""
+    flat = parts.ravel(order="F")
+    starts = np.flatnonzero(np.diff(flat, prepend=-1))
+    stops = np.append(starts[1:], len(flat))
+    order = np.argsort(flat[starts], kind="stable")
+    owner = flat[starts][order]
+    edges = np.stack([starts[order], stops[order]], axis=1)
+    bounds = np.searchsorted(owner, np.arange(1, count + 2))
+    whole = [0], [len(flat)]
+    return [
+        _trim(np.diff(np.concatenate([whole[0], edges[a:b].ravel(), whole[1]])).tolist())
+        for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
+    ]
+
+
+def _trim(counts: list[int]) -> list[int]:
+    """Without a last run of nothing."""
+    return counts if counts[-1] else counts[:-1]
+
+
+def _write_tile(
+    tile: _Tile, annotations: Annotations, images: BinaryIO, waiting: BinaryIO, numbers: _Numbers
+) -> None:
+    numbers.image += 1
+    scale = np.array(annotations.scale) * (tile.mpp / annotations.mpp)
+    corner = np.array([tile.box.x, tile.box.y]) * scale - np.array(annotations.origin)
+    x, y = np.round(corner, 2).tolist()
+    image = {
+        "id": numbers.image, "file_name": tile.file_name, "width": tile.box.width,
+        "height": tile.box.height, "slide": annotations.slide, "x": x, "y": y, "mpp": tile.mpp,
+    }  # fmt: skip
+    images.write((b"" if numbers.image == 1 else b",\n") + orjson.dumps(image))
+    for region in tile.regions:
+        numbers.annotation += 1
+        about = {"id": numbers.annotation, "image_id": numbers.image, **region}
+        waiting.write((b"" if numbers.annotation == 1 else b",\n") + orjson.dumps(about))
+
+
+def _describe(annotations: Annotations) -> dict[str, Any]:
+    return {
+        "description": f"Tissue regions of {annotations.slide}",
+        "slide": annotations.slide,
+        "origin": list(annotations.origin),
+        "scale": list(annotations.scale),
+        "mpp": annotations.mpp,
+        "provenance": annotations.provenance,
+    }
+
+
+def _list_categories(palette: Palette) -> list[dict[str, Any]]:
+    """Ids are labels + 1, as COCO keeps 0 for the background."""
+    return [
+        {"id": label + 1, "name": name, "supercategory": "tissue", "color": list(color)}
+        for label, (name, color) in enumerate(zip(palette.names, palette.colors, strict=True))
+    ]

@@ -1,0 +1,127 @@
+"""Regions drawn back to pixels, window by window, at any µm/px."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.annotations import Annotations
+from wsiseg.geometry import Box, Size
+from wsiseg.store import SlideStore
+
+__all__ = ["RegionRaster", "own_size"]
+
+
+def own_size(store: SlideStore, annotations: Annotations) -> Size:
+    """The slide's size in the regions' own pixels, which are finer where borders were smoothed."""
+    finer = round(store.mpp / annotations.mpp)
+    return Size(store.grid.width * finer, store.grid.height * finer)
+
+
+class RegionRaster:
+    """The label raster that a slide's regions make, read by windows and never whole.
+
+    A pixel has the label of the region that holds its centre, 255 where there is none. At the
+    regions' own µm/px this is, for regions that were not simplified, the raster they were traced
+    from.
+
+    Parameters
+    ----------
+    annotations
+        Regions that do not overlap, such as `outline_regions` gives.
+    size
+        Size of the raster in the regions' own pixels.
+    mpp
+        µm/px to draw at; the regions' own if not given.
+    """
+
+    def __init__(self, annotations: Annotations, size: Size, mpp: float | None = None) -> None:
+        self.mpp = mpp or annotations.mpp
+        self._scale = self.mpp / annotations.mpp
+        self.size = Size(*(max(1, ceil(round(n / self._scale, 6))) for n in size))
+        self._rings: list[NDArray[np.int32]] = []
+        heights: list[int] = []
+        for region in annotations.regions:
+            self._rings += (region.exterior, *region.holes)
+            heights += (region.label + 1, *[-region.label - 1] * len(region.holes))
+        self._heights = np.array(heights, np.int16)
+        self._extents = _measure_extents(self._rings)
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """Labels ``(H, W)`` uint8 of a box of this raster; it may reach past the raster."""
+        steps = np.zeros((box.height, box.width + 1), np.int16)
+        found = self._find(box)
+        if len(found):
+            rings = [self._rings[i] for i in found]
+            starts = np.cumsum([0, *(len(ring) for ring in rings)])
+            points = np.concatenate(rings).astype(np.float64)
+            _step_across(points, starts, self._heights[found], self._scale, (box.x, box.y), steps)
+        return np.asarray(_sum_along(steps))
+
+    def _find(self, box: Box) -> NDArray[np.intp]:
+        """Rings that may have a pixel in the box."""
+        left, top, right, bottom = self._extents
+        s = self._scale
+        rows = (top < box.bottom * s) & (bottom > box.y * s)
+        return np.flatnonzero(rows & (left < box.right * s) & (right > box.x * s))
+
+
+def _measure_extents(rings: list[NDArray[np.int32]]) -> NDArray[np.float64]:
+    """``(4, R)`` least x, least y, largest x, largest y of each ring."""
+    extents = np.empty((4, len(rings)))
+    chunk = 4096  # bounds the copies of points
+    for first in range(0, len(rings), chunk):
+        part = rings[first : first + chunk]
+        points = np.concatenate(part)
+        starts = np.cumsum([0, *(len(ring) for ring in part[:-1])])
+        here = slice(first, first + len(part))
+        extents[:2, here] = np.minimum.reduceat(points, starts, axis=0).T
+        extents[2:, here] = np.maximum.reduceat(points, starts, axis=0).T
+    return extents
+
+
+@numba.njit(nogil=True, cache=True)
+def _step_across(points, starts, heights, scale, corner, steps):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Add to `steps` what each ring adds to the label from a pixel on, going right.
+
+    ``points (N, 2)`` float64 of all rings, ``starts (R + 1,)``, ``heights (R,)`` int16: what a
+    ring adds inside. ``steps (H, W + 1)`` int16. Whichever way a ring runs is found by its area.
+    """
+    rows, columns = steps.shape[0], steps.shape[1] - 1
+    for ring in range(len(heights)):
+        area = 0.0
+        for i in range(starts[ring], starts[ring + 1] - 1):
+            area += points[i, 0] * points[i + 1, 1] - points[i + 1, 0] * points[i, 1]
+        # With y down and positive area, an edge that goes up has the inside at its right.
+        height = heights[ring] if area > 0 else -heights[ring]
+        for i in range(starts[ring], starts[ring + 1] - 1):
+            x0, y0, x1, y1 = points[i, 0], points[i, 1], points[i + 1, 0], points[i + 1, 1]
+            if y0 == y1:
+                continue
+            step = height if y1 < y0 else -height
+            if y1 < y0:  # from above, so that both regions of a border find the same crossings
+                x0, y0, x1, y1 = x1, y1, x0, y0
+            first = max(int(np.ceil(y0 / scale - 0.5)) - corner[1], 0)
+            last = min(int(np.ceil(y1 / scale - 0.5)) - corner[1], rows)
+            for row in range(first, last):
+                x = x0
+                if x1 != x0:
+                    centre = (row + corner[1] + 0.5) * scale
+                    x = x0 + (centre - y0) * (x1 - x0) / (y1 - y0)
+                column = int(np.ceil(x / scale - 0.5)) - corner[0]
+                steps[row, min(max(column, 0), columns)] += step
+
+
+@numba.njit(nogil=True, cache=True)
+def _sum_along(steps):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Running sums of each row of `steps`, less 1: none is 255, the background."""
+    out = np.empty((steps.shape[0], steps.shape[1] - 1), np.uint8)
+    for row in range(out.shape[0]):
+        total = -1
+        for column in range(out.shape[1]):
+            total += steps[row, column]
+            out[row, column] = total & 255
+    return out

@@ -1,0 +1,113 @@
+"""The formats by name: which file each writes, and where a run puts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from wsiseg.annotations import Annotations
+from wsiseg.config import ExportConfig, ExportFormat
+from wsiseg.errors import ConfigError
+from wsiseg.export.coco import export_coco
+from wsiseg.export.draw import own_size
+from wsiseg.export.masks import export_masks, export_png
+from wsiseg.export.ome import export_ome_tiff
+from wsiseg.export.parquet import export_parquet
+from wsiseg.qupath import export_geojson
+from wsiseg.store import SlideStore
+
+__all__ = ["export_formats", "export_slide", "infer_format"]
+
+_SUFFIXES: dict[str, ExportFormat] = {
+    ".geojson": "geojson", ".json": "geojson", ".geojson.gz": "geojson", ".json.gz": "geojson",
+    ".ome.tiff": "ome-tiff", ".ome.tif": "ome-tiff", ".tiff": "ome-tiff", ".tif": "ome-tiff",
+    ".parquet": "parquet", ".geoparquet": "parquet",
+    ".png": "png",
+}  # fmt: skip
+_PLACES: dict[ExportFormat, str] = {
+    "ome-tiff": "ome-tiff/{}.ome.tiff",
+    "parquet": "parquet/{}.parquet",
+    "png": "png/{}.png",
+    "masks": "masks/{}",
+    "coco": "coco/{}",
+}
+"""Below the output folder; GeoJSON has rules of its own."""
+
+
+def infer_format(path: str | Path) -> ExportFormat:
+    """The format that the end of a file's name says.
+
+    Raises
+    ------
+    ConfigError
+        If it says none.
+    """
+    name = Path(path).name.lower()
+    for suffix, kind in _SUFFIXES.items():
+        if name.endswith(suffix):
+            return kind
+    raise ConfigError(
+        f"{path}: its name does not say which format; end it in {', '.join(_SUFFIXES)}, or give "
+        f"--format masks or coco, which write folders"
+    )
+
+
+def export_slide(
+    store: SlideStore,
+    outline: Callable[[], Annotations],
+    path: str | Path,
+    kind: ExportFormat,
+    config: ExportConfig,
+    workers: int | None = None,
+) -> tuple[Path, tuple[str, ...]]:
+    """Write one slide in one format to `path`: a folder for `masks` and `coco`, else a file.
+
+    `outline` gives the slide's regions; it is called only for a format that is made of them.
+
+    Returns
+    -------
+    Where it was written: `path`, unless GeoJSON is too large for it; and what is to be said of it.
+    """
+    match kind:
+        case "geojson":
+            written = export_geojson(outline(), path, config)
+            return written.path, written.notes
+        case "ome-tiff":
+            export_ome_tiff(store, path, compression=config.tiff_compression, workers=workers)
+        case "parquet":
+            export_parquet(outline(), path)
+        case "png":
+            regions = outline()
+            size = own_size(store, regions)
+            export_png(regions, size, path, config.mask_mpp or store.mpp)
+        case "masks":
+            regions = outline()
+            size = own_size(store, regions)
+            export_masks(regions, size, path, config.mask_mpp or store.mpp, workers)
+        case "coco":
+            export_coco(
+                store, outline(), path, tile=config.coco_tile, images=config.coco_images,
+                workers=workers,
+            )  # fmt: skip
+    return Path(path), ()
+
+
+def export_formats(
+    store: SlideStore,
+    annotations: Annotations,
+    root: Path,
+    name: str,
+    config: ExportConfig,
+    workers: int | None = None,
+) -> list[Path]:
+    """Write what `config.formats` asks for beside GeoJSON, each in its folder below `root`.
+
+    `name` is the slide's name within the run. Returns the files and folders written.
+    """
+    return [
+        export_slide(store, lambda: annotations, root / place.format(name), kind, config, workers)[
+            0
+        ]
+        for kind, place in _PLACES.items()
+        if kind in config.formats
+    ]

@@ -1,0 +1,120 @@
+"""Regions as pictures: one of all classes by palette, and a mask of each class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.annotations import Annotations
+from wsiseg.errors import DataError
+from wsiseg.export.draw import RegionRaster
+from wsiseg.export.ome import color_table, describe_classes
+from wsiseg.export.png import LARGEST_PNG, write_png
+from wsiseg.export.pyramid import Picture, Plane, write_pyramids
+from wsiseg.geometry import Box, Size
+
+__all__ = ["export_masks", "export_png", "name_files"]
+
+_COARSEST = 512  # a pyramid ends where a level is at most this long
+
+
+def export_png(
+    annotations: Annotations, size: Size, path: str | Path, mpp: float | None = None
+) -> Path:
+    """Write regions as one indexed PNG: values are labels, 255 is background.
+
+    `size` is that of the raster in the regions' own pixels; `mpp` the µm/px of the picture.
+
+    Raises
+    ------
+    DataError
+        If the picture is too large for a PNG that others open.
+    """
+    raster = RegionRaster(annotations, size, mpp)
+    width, height = raster.size
+    if width * height > LARGEST_PNG:
+        fits = raster.mpp * (width * height / LARGEST_PNG) ** 0.5
+        raise DataError(
+            f"{path}: {width} x {height} px are too many for a PNG that others open "
+            f"({LARGEST_PNG:,}); use export.mpp of {fits + 0.005:.2f} or more, or ome-tiff"
+        )
+    return write_png(path, raster.read, raster.size, raster.mpp, color_table(annotations.palette))
+
+
+def export_masks(
+    annotations: Annotations,
+    size: Size,
+    folder: str | Path,
+    mpp: float | None = None,
+    workers: int | None = None,
+) -> list[Path]:
+    """Write a mask a class, and one picture of all classes by palette.
+
+    PNG where the picture fits (masks have 1 bit a pixel: they read as black and white), else
+    pyramidal OME-TIFF (masks are 0 and 255). Names say class and µm/px: ``Tumor_0.5mpp.png``,
+    ``classes_0.5mpp.png``. A pixel belongs to the region that holds its centre.
+
+    Returns
+    -------
+    The files, ``classes`` first.
+    """
+    raster = RegionRaster(annotations, size, mpp)
+    palette, fits = annotations.palette, raster.size.width * raster.size.height <= LARGEST_PNG
+    suffix = f"_{raster.mpp:.4g}mpp.{'png' if fits else 'ome.tiff'}"
+    names = name_files(["classes", *palette.names])
+    paths = [Path(folder, name + suffix) for name in names]
+    table = color_table(palette)
+    if fits:
+        write_png(paths[0], raster.read, raster.size, raster.mpp, table)
+        for label, path in enumerate(paths[1:]):
+            mask = partial(_read_mask, raster.read, label, 1)
+            write_png(path, mask, raster.size, raster.mpp)
+        return paths
+    levels = _halve(annotations, size, raster)
+    picture = partial(Picture, sizes=tuple(level.size for level in levels), mpp=raster.mpp)
+    plane = Plane("classes", lambda level, box: levels[level].read(box))
+    everything = picture("classes", (plane,), palette=table, notes=describe_classes(palette))
+    write_pyramids(paths[0], [everything], workers=workers)
+    for label, (path, name) in enumerate(zip(paths[1:], palette.names, strict=True)):
+        plane = Plane(name, partial(_read_level_mask, levels, label), palette.colors[label])
+        write_pyramids(path, [picture(name, (plane,))], workers=workers)
+    return paths
+
+
+def name_files(names: Sequence[str]) -> list[str]:
+    """Each name as any system takes it, and no two alike, not even in case."""
+    taken: dict[str, int] = {}
+    found = []
+    for name in names:
+        plain = re.sub(r"[^\w.-]+", "_", name).strip("._ ") or "class"
+        while plain.casefold() in taken:
+            taken[plain.casefold()] += 1
+            plain = f"{plain}_{taken[plain.casefold()]}"
+        taken[plain.casefold()] = 1
+        found.append(plain)
+    return found
+
+
+def _halve(annotations: Annotations, size: Size, raster: RegionRaster) -> list[RegionRaster]:
+    """The raster and those of twice, four times ... its µm/px."""
+    levels = [raster]
+    while max(levels[-1].size) > _COARSEST:
+        levels.append(RegionRaster(annotations, size, 2 * levels[-1].mpp))
+    return levels
+
+
+def _read_mask(
+    read: Callable[[Box], NDArray[np.uint8]], label: int, value: int, box: Box
+) -> NDArray[np.uint8]:
+    return np.where(read(box) == label, np.uint8(value), np.uint8(0))
+
+
+def _read_level_mask(
+    levels: Sequence[RegionRaster], label: int, level: int, box: Box
+) -> NDArray[np.uint8]:
+    return _read_mask(levels[level].read, label, 255, box)
