@@ -374,6 +374,14 @@ class SlideStore:
         self._write(f"labels/classes/{level}", block, labels, factor)
         self._write(f"labels/confidence/{level}", block, confidence, factor)
 
+    def erase_labels(self, block: int) -> None:
+        """Make one block background again, by taking its files away if it has any."""
+        row, col = divmod(block, self.grid.block_cols)
+        for name in ("classes", "confidence"):
+            for level in range(len(self.pyramid_factors)):
+                place = self.path / "labels" / name / str(level) / "c" / str(row) / str(col)
+                place.unlink(missing_ok=True)
+
     def read_labels(self, box: Box, level: int = 0) -> NDArray[np.uint8]:
         """Labels ``(H, W)`` uint8 of a box of that level; background outside the raster."""
         return self._read(f"labels/classes/{level}", box, BACKGROUND)

@@ -59,24 +59,33 @@ def stitch_labels(
 
 def _stitch_block(store_path: str | Path, config: StitchConfig, digest: str, block: int) -> None:
     store = SlideStore(store_path)
-    labels, confidence = _classify(store, config, store.grid.block_box(block))
+    found = _classify(store, config, store.grid.block_box(block))
+    if found is None:  # most of a slide: what costs nothing here makes the whole cheap
+        store.erase_labels(block)
+    else:
+        _write_pyramid(store, block, *found)
+    store.mark_done(_STEP, block, digest)
+
+
+def _write_pyramid(
+    store: SlideStore, block: int, labels: NDArray[np.uint8], confidence: NDArray[np.uint8]
+) -> None:
     for level in range(len(store.pyramid_factors)):
         if level:
             labels, confidence = halve_labels(labels), halve_confidence(confidence)
         store.write_labels(block, level, labels, confidence)
-    store.mark_done(_STEP, block, digest)
 
 
 def _classify(
     store: SlideStore, config: StitchConfig, box: Box
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Labels and confidence ``(H, W)`` uint8 of one block."""
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    """Labels and confidence ``(H, W)`` uint8 of one block; None if all is background."""
     radius = round(config.smooth_um / store.mpp)
     margin = max(radius, config.margin if config.refine else 0)
     outer = _align(box.grow(margin)).intersect(store.grid.box)
     probabilities = _weigh_box(store, config, outer)
     if probabilities is None:
-        return _label_nothing(box)
+        return None
     possible = probabilities[-1] < 1
     if config.refine and possible[box.slices(outer)].any():
         # The CRF sees no farther than its margin, so what lies beyond it need not be computed.
@@ -113,11 +122,6 @@ def _weigh_box(store: SlideStore, config: StitchConfig, box: Box) -> NDArray[np.
         return None
     fields = place_tiles(store.grid, box, first, cams)
     return weigh_classes(fields, place_tiles(store.grid, box, first, gates), tissue)
-
-
-def _label_nothing(box: Box) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    shape = (box.height, box.width)
-    return np.full(shape, BACKGROUND, np.uint8), np.zeros(shape, np.uint8)
 
 
 def _read_gated(
