@@ -176,8 +176,8 @@ def shapes(path: Path) -> None:
 
 def predict_rate() -> float:
     """CPU seconds that the tiny model takes for a megapixel of tiles, from pixels in memory."""
-    from wsiseg.predict import _load_model, _run_model
     from wsiseg.model.checkpoint import read_info
+    from wsiseg.predict import _load_model, _run_model
 
     model, _ = _load_model("tiny", read_info("tiny").sha256, "cpu")
     images = np.random.default_rng(0).integers(0, 256, (32, 224, 224, 3), np.uint8)
