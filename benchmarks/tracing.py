@@ -109,11 +109,9 @@ def compare(path: str) -> str:
     import shapely
     from rasterio.features import shapes
 
-    from wsiseg.trace.simplify import build_polygons
-
     labels = np.load(path)
     regions = trace_regions(labels)
-    ours = build_polygons(regions)
+    ours = np.array([shapely.Polygon(region.exterior, region.holes) for region in regions])
     found = list(shapes(labels, mask=labels != BACKGROUND, connectivity=4))
     theirs = np.array([shapely.geometry.shape(geometry) for geometry, _ in found])
     named = [

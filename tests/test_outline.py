@@ -129,6 +129,9 @@ def test_smooth_regions_count_fractions_of_a_pixel(tmp_path: Path, labels: Label
     make_store(tmp_path / "s.zarr", labels)
     found = outline(tmp_path / "s.zarr", smooth=2)
     assert found.scale == (2.0 / 16, 2.5 / 16)
+    assert found.mpp == 0.5 / 16
+    exact = outline(tmp_path / "s.zarr")
+    assert [*map(found.area_um2, found.regions)] == [*map(exact.area_um2, exact.regions)]
     assert shapely.coverage_is_valid(build_polygons(found.regions))
     drawn = polygon_areas(found.regions).sum() / 16**2
     assert drawn == pytest.approx((labels != BACKGROUND).sum(), rel=0.02)

@@ -42,8 +42,8 @@ class Region:
     """One connected region of one class.
 
     Rings are ``(N, 2)`` int32 ``x, y`` in *raster* pixel corners, closed (first equals last point);
-    whole numbers, so areas are exact. Smoothed ones are in fractions of these.
-    `Annotations.scale` takes them to level-0 pixels.
+    whole numbers, so areas are exact. `Annotations.scale` takes them to level-0 pixels. Smoothed
+    borders are on a raster finer than the labels'.
     """
 
     label: int
@@ -64,8 +64,7 @@ class Annotations:
     palette: Palette
     regions: tuple[Region, ...]
     scale: tuple[float, float]
-    """Level-0 pixels per unit of the rings, x and y; the unit is a raster pixel, or a fraction of
-    one where borders were smoothed."""
+    """Level-0 pixels per raster pixel, x and y."""
     mpp: float
     """Micrometres per raster pixel."""
     units: int = 1

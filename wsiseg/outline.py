@@ -83,23 +83,22 @@ def outline_regions(
         regions = simplify_regions(regions, settings.simplify_um / store.mpp)
     for _ in range(settings.smooth):
         regions = smooth_regions(regions)
-    units = SMOOTH_UNITS**settings.smooth
     if reshapes:
-        provenance["area_error"] = _area_errors(regions, palette, units)
-    return _annotate(store, config, regions, units, provenance)
+        provenance["area_error"] = _area_errors(regions, palette)
+    return _annotate(store, config, regions, SMOOTH_UNITS**settings.smooth, provenance)
 
 
 def _annotate(
     store: SlideStore, config: Config, regions: list[Region], units: int,
     provenance: dict[str, str],
 ) -> Annotations:  # fmt: skip
-    slide, mpp = store.slide, store.mpp
+    slide, mpp = store.slide, store.mpp / units
     x, y = (int(corner) for corner in slide["bounds"][:2])
     return Annotations(
         slide=slide["name"],
         palette=store.palette,
         regions=tuple(regions),
-        scale=(mpp / slide["mpp"][0] / units, mpp / slide["mpp"][1] / units),
+        scale=(mpp / slide["mpp"][0], mpp / slide["mpp"][1]),
         mpp=mpp,
         units=units,
         origin=(x, y) if config.export.origin == "qupath" else (0, 0),
@@ -153,12 +152,12 @@ def _pixel_limits(settings: OutlineConfig, mpp: float) -> NDArray[np.float64]:
     return limits
 
 
-def _area_errors(regions: Sequence[Region], palette: Palette, units: int) -> str:
+def _area_errors(regions: Sequence[Region], palette: Palette) -> str:
     """By how much simplifying and smoothing changed each class's area, in percent of it."""
     true, drawn = np.zeros(len(palette)), np.zeros(len(palette))
     for region, area in zip(regions, polygon_areas(regions).tolist(), strict=True):
         true[region.label] += region.area_px
-        drawn[region.label] += area / units**2
+        drawn[region.label] += area
     return ", ".join(
         f"{name} {100 * (drawn[i] / true[i] - 1):+.3f} %"
         for i, name in enumerate(palette.names)

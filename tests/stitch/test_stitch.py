@@ -156,3 +156,21 @@ def test_unfinished_cams_are_refused(tmp_path):
     store.mark_done("predict", 0, digest_of("other"))
     with pytest.raises(StoreError, match="`wsiseg predict` did not finish here"):
         stitch_labels(store.path, PLAIN, SerialExecutor())
+
+
+def test_labels_change_as_often_across_borders_as_elsewhere(tmp_path):
+    store = make_store(tmp_path / "s.zarr", 448, 112, tissue=np.ones((62, 75), bool))
+    stitch_labels(store.path, PLAIN, SerialExecutor())
+    labels, _ = whole(store)
+    rates = {}
+    for side in (112, 448):
+        counts = np.zeros((side, 2))
+        for turned in (labels, labels.T):
+            both = (turned[1:] != BACKGROUND) & (turned[:-1] != BACKGROUND)
+            changes = both & (turned[1:] != turned[:-1])
+            np.add.at(counts[:, 0], np.arange(1, len(turned)) % side, changes.sum(axis=1))
+            np.add.at(counts[:, 1], np.arange(1, len(turned)) % side, both.sum(axis=1))
+        rates[side] = counts[:, 0] / counts[:, 1]
+    # Tiles share no class at all here, so what is left of each shows wherever it may.
+    for rate in rates.values():
+        assert rate[0] < 1.25 * np.median(rate)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from wsiseg.annotations import BACKGROUND, Annotations, Palette
 from wsiseg.atomic import open_atomic
-from wsiseg.export.draw import RegionRaster
+from wsiseg.export.draw import RegionRaster, own_size
 from wsiseg.export.ordered import map_ordered
-from wsiseg.geometry import Box, Size
+from wsiseg.geometry import Box
 from wsiseg.store import SlideStore
 
 __all__ = ["encode_regions", "export_coco"]
@@ -58,7 +58,7 @@ def export_coco(
     """
     folder, side = Path(folder), tile or store.grid.tile
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    raster = RegionRaster(annotations, Size(store.grid.width, store.grid.height))
+    raster = RegionRaster(annotations, own_size(store, annotations), store.mpp)
     stem = re.sub(r"[^\w.-]+", "_", Path(annotations.slide).stem)
     work = partial(_export_window, store, raster, side, folder / "images" / stem, _SUFFIXES[images])
     windows = _split(store.grid.box, side * max(1, store.grid.block // side))

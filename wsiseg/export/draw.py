@@ -11,8 +11,15 @@ from numpy.typing import NDArray
 
 from wsiseg.annotations import Annotations
 from wsiseg.geometry import Box, Size
+from wsiseg.store import SlideStore
 
-__all__ = ["RegionRaster"]
+__all__ = ["RegionRaster", "own_size"]
+
+
+def own_size(store: SlideStore, annotations: Annotations) -> Size:
+    """The slide's size in the regions' own pixels, which are finer where borders were smoothed."""
+    finer = round(store.mpp / annotations.mpp)
+    return Size(store.grid.width * finer, store.grid.height * finer)
 
 
 class RegionRaster:

@@ -9,10 +9,10 @@ from wsiseg.annotations import Annotations
 from wsiseg.config import ExportConfig, ExportFormat
 from wsiseg.errors import ConfigError
 from wsiseg.export.coco import export_coco
+from wsiseg.export.draw import own_size
 from wsiseg.export.masks import export_masks, export_png
 from wsiseg.export.ome import export_ome_tiff
 from wsiseg.export.parquet import export_parquet
-from wsiseg.geometry import Size
 from wsiseg.qupath import export_geojson
 from wsiseg.store import SlideStore
 
@@ -68,7 +68,6 @@ def export_slide(
     -------
     Where it was written: `path`, unless GeoJSON is too large for it; and what is to be said of it.
     """
-    size = Size(store.grid.width, store.grid.height)
     match kind:
         case "geojson":
             annotations = outline()
@@ -81,9 +80,13 @@ def export_slide(
         case "parquet":
             export_parquet(outline(), path)
         case "png":
-            export_png(outline(), size, path, config.mask_mpp)
+            regions = outline()
+            size = own_size(store, regions)
+            export_png(regions, size, path, config.mask_mpp or store.mpp)
         case "masks":
-            export_masks(outline(), size, path, config.mask_mpp, workers)
+            regions = outline()
+            size = own_size(store, regions)
+            export_masks(regions, size, path, config.mask_mpp or store.mpp, workers)
         case "coco":
             export_coco(
                 store, outline(), path, tile=config.coco_tile, images=config.coco_images,

@@ -26,6 +26,9 @@ from wsiseg.tissue import sample_tissue
 __all__ = ["class_probabilities", "plan_stitch", "stitch_labels"]
 
 _STEP = "stitch"
+_VERSION = 2
+"""Of the arithmetic here: a digest holds it, so that other sums redo the work."""
+
 _CRF_GRID = 8
 """Pixels a side of the squares into which the CRF's back ends cut an image from its corner."""
 
@@ -63,7 +66,7 @@ def plan_stitch(store_path: str | Path, config: Config, cams: str) -> Step:
         If the arrays for the CAMs were not made yet.
     """
     store = SlideStore(store_path)
-    digest = digest_of(_STEP, FORMAT, cams, config.stitch)
+    digest = digest_of(_STEP, FORMAT, _VERSION, cams, config.stitch)
     store.create_labels(store.cam_palette)
     pending = store.pending(_STEP, digest)
     work = partial(_stitch_block, store_path, config.stitch, digest)
@@ -82,21 +85,32 @@ def _needed_blocks(grid: TileGrid, margin: int, block: int) -> Iterator[tuple[st
 def _stitch_block(store_path: str | Path, config: StitchConfig, digest: str, block: int) -> None:
     store = SlideStore(store_path)
     store.begin(_STEP, block)
-    labels, confidence = _classify(store, config, block)
+    found = _classify(store, config, block)
+    if found is None:  # most of a slide: what costs nothing here makes the whole cheap
+        store.erase_labels(block)
+    else:
+        _write_pyramid(store, block, *found)
+    store.mark_done(_STEP, block, digest)
+
+
+def _write_pyramid(
+    store: SlideStore, block: int, labels: NDArray[np.uint8], confidence: NDArray[np.uint8]
+) -> None:
     for level in range(len(store.pyramid_factors)):
         if level:
             labels, confidence = halve_labels(labels), halve_confidence(confidence)
         store.write_labels(block, level, labels, confidence)
-    store.mark_done(_STEP, block, digest)
 
 
 def _classify(
     store: SlideStore, config: StitchConfig, block: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Labels and confidence ``(H, W)`` uint8 of one block."""
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    """Labels and confidence ``(H, W)`` uint8 of one block; None if all is background."""
     box = store.grid.block_box(block)
     outer = _outer_box(store.grid, _margin(config, store.mpp), block)
-    probabilities = class_probabilities(store, config, outer)
+    probabilities = _weigh_box(store, config, outer)
+    if probabilities is None:
+        return None
     possible = probabilities[-1] < 1
     if config.refine and possible[box.slices(outer)].any():
         # The CRF sees no farther than its margin, so what lies beyond it need not be computed.
@@ -134,18 +148,23 @@ def class_probabilities(store: SlideStore, config: StitchConfig, box: Box) -> ND
     leave to background the share of tiles that predict nothing, or all where there is no tissue.
     A pixel depends on the tiles that reach it only, so that any box gives it the same value.
     """
+    probabilities = _weigh_box(store, config, box)
+    if probabilities is None:
+        probabilities = np.zeros((len(store.cam_palette) + 1, box.height, box.width), np.float32)
+        probabilities[-1] = 1
+    return probabilities
+
+
+def _weigh_box(store: SlideStore, config: StitchConfig, box: Box) -> NDArray[np.float32] | None:
+    """`class_probabilities`, or None where no tile reaches or no tissue is: most of a slide."""
     first, cams, gates = _read_gated(store, config, box)
     if not np.isfinite(gates).any():
-        return _background(len(store.cam_palette), box)
+        return None
     tissue = sample_tissue(store, box)
+    if not tissue.any():
+        return None
     fields = place_tiles(store.grid, box, first, cams)
     return weigh_classes(fields, place_tiles(store.grid, box, first, gates), tissue)
-
-
-def _background(classes: int, box: Box) -> NDArray[np.float32]:
-    probabilities = np.zeros((classes + 1, box.height, box.width), np.float32)
-    probabilities[-1] = 1
-    return probabilities
 
 
 def _read_gated(

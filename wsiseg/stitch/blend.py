@@ -110,8 +110,8 @@ def _taps(grid: TileGrid, cells: int) -> Taps:
     # Cell centres lie at (i + 0.5) * cell; a pixel's centre between centres i and i + 1.
     at = (np.arange(-margin, grid.tile + margin) + 0.5) * cells / grid.tile - 0.5
     before = np.clip(np.floor(at), -1, cells - 1).astype(np.int64)
-    below, above = (before + 1 - at) * weights[before + 1], (at - before) * weights[before + 2]
-    low, high = np.maximum(below, 0).astype(np.float32), np.maximum(above, 0).astype(np.float32)
+    low = np.maximum((before + 1 - at) * weights[before + 1], 0).astype(np.float32)
+    high = np.maximum((at - before) * weights[before + 2], 0).astype(np.float32)
     return Taps(low, high, np.searchsorted(before, np.arange(-1, cells + 1)))
 
 

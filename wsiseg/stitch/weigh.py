@@ -113,8 +113,8 @@ def pick_winner(probabilities, possible):  # type: ignore[no-untyped-def]  # num
         line[:] = 0
         for k in range(1, classes):
             for x in range(width):
-                if probabilities[k, y, x] > best[x]:
-                    best[x], line[x] = probabilities[k, y, x], np.uint8(k)
+                line[x] = np.uint8(k) if probabilities[k, y, x] > best[x] else line[x]
+                best[x] = max(probabilities[k, y, x], best[x])
         for x in range(width):
             if not possible[y, x]:
                 line[x] = np.uint8(classes - 1)

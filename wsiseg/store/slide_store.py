@@ -346,6 +346,13 @@ class SlideStore:
         self._array(f"labels/classes/{level}").write(*place, labels)
         self._array(f"labels/confidence/{level}").write(*place, confidence)
 
+    def erase_labels(self, block: int) -> None:
+        """Make one block background again, by taking its files away if it has any."""
+        place = divmod(block, self.grid.block_cols)
+        for level in range(len(self.pyramid_factors)):
+            self._array(f"labels/classes/{level}").erase(*place)
+            self._array(f"labels/confidence/{level}").erase(*place)
+
     def read_labels(self, box: Box, level: int = 0) -> NDArray[np.uint8]:
         """Labels ``(H, W)`` uint8 of a box of that level; background outside the raster."""
         return self._array(f"labels/classes/{level}").read(box)

@@ -110,9 +110,13 @@ def _sample(mask: Mask, box: Box, scale: float, corner: tuple[int, int]) -> Mask
     rows = _mask_index(box.y, box.bottom, scale) - corner[0]
     cols = _mask_index(box.x, box.right, scale) - corner[1]
     out = np.zeros((box.height, box.width), bool)
-    in_rows = (rows >= 0) & (rows < mask.shape[0])
-    in_cols = (cols >= 0) & (cols < mask.shape[1])
-    out[np.ix_(in_rows, in_cols)] = mask[np.ix_(rows[in_rows], cols[in_cols])]
+    in_rows = np.flatnonzero((rows >= 0) & (rows < mask.shape[0]))
+    in_cols = np.flatnonzero((cols >= 0) & (cols < mask.shape[1]))
+    if len(in_rows) and len(in_cols):
+        # Columns of the few rows first: what is left is copying rows whole.
+        wide = mask[:, cols[in_cols]]
+        inside = slice(in_cols[0], in_cols[-1] + 1)
+        out[in_rows[0] : in_rows[-1] + 1, inside] = wide[rows[in_rows]]
     return out
 
 
