@@ -4,7 +4,8 @@
 
 Without slides, on a synthetic one: 40,000 x 32,000 px, Aperio's layout, JPEG quality 80 4:2:0 in
 240 x 240 tiles, 0.25 µm/px, about a third of it tissue (`--quick`: a sixteenth of the area). Slides
-that are given are read as well. pyvips, fastslide, h5py and opencv are peers where they are installed.
+that are given are read as well. pyvips and fastslide are peers where they are installed; the whole
+job of others needs h5py and opencv.
 
 Reading: CPU milliseconds of one thread for a tile of 224 px, contenders in turn, median of the
 rounds; all read the same squares with tissue of the same blocks. "Limit" is libjpeg-turbo decoding
@@ -16,16 +17,16 @@ tile` by slide size and workers; memory is the proportional share of all its pro
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +44,7 @@ from wsiseg.geometry import Box, Size
 from wsiseg.slide import open_slide
 from wsiseg.slide.direct import DirectReader
 from wsiseg.store import SlideStore
-from wsiseg.tile import tile_slide
+from wsiseg.tile import _parts, tile_slide
 from wsiseg.tissue import kept_tiles
 
 TILE, SIDE = 224, 8
@@ -112,6 +113,8 @@ class Task(NamedTuple):
     factor: float
     tiles: tuple[Box, ...]
     """In pixels of the raster, block by block and row by row."""
+    parts: tuple[Box, ...]
+    """The same pixels as `tile_slide` reads them."""
 
     @property
     def side(self) -> int:
@@ -134,29 +137,23 @@ def choose(path: Path, factor: float, blocks: int) -> Task:
         for col in range(0, kept.shape[1] - SIDE + 1, SIDE):
             inside = np.argwhere(kept[row : row + SIDE, col : col + SIDE]).tolist()
             boxes = [Box((col + x) * TILE, (row + y) * TILE, TILE, TILE) for y, x in inside]
-            scored.append((len(boxes), row, col, boxes))
+            block = Box(col * TILE, row * TILE, SIDE * TILE, SIDE * TILE)
+            parts = list(_parts(kept[row : row + SIDE, col : col + SIDE], TILE, block))
+            scored.append((len(boxes), row, col, boxes, parts))
     full = sorted(scored, reverse=True)[: max(blocks, len(scored) // 4)]
     picked = full[:: max(1, len(full) // blocks)][:blocks]
-    return Task(path, factor, tuple(box for *_, boxes in picked for box in boxes))
-
-
-def runs(tiles: tuple[Box, ...]) -> Iterator[Box]:
-    """Tiles that lie side by side, as `tile_slide` reads them."""
-    start = 0
-    for i, (one, other) in enumerate(pairwise((*tiles, Box(-1, -1, 0, 0))), 1):
-        if (one.right, one.y) != (other.x, other.y) or one.right % (SIDE * TILE) == 0:
-            yield Box(tiles[start].x, one.y, one.right - tiles[start].x, TILE)
-            start = i
+    tiles = tuple(box for *_, boxes, _ in picked for box in boxes)
+    return Task(path, factor, tiles, tuple(box for *_, parts in picked for box in parts))
 
 
 # -- the contenders ------------------------------------------------------------------------------
 
 
 def read_wsiseg(task: Task, reader: str = "direct", scaled: bool = True) -> None:
-    """Runs of tiles, as `wsiseg tile` reads a block."""
+    """As `wsiseg tile` reads a block."""
     config = SlideConfig.model_validate({"reader": reader, "scaled_decode": scaled})
     with open_slide(task.path, config) as slide:
-        for box in runs(task.tiles):
+        for box in task.parts:
             slide.read(box, slide.mpp.x * task.factor)
 
 
@@ -174,10 +171,12 @@ def read_tiles(task: Task, open_: Callable[[str], Any], tiles: tuple[Box, ...]) 
 
 
 def read_openslide(task: Task) -> None:
+    """One thread, OpenSlide."""
     read_tiles(task, openslide.OpenSlide, task.tiles)
 
 
 def read_tiffslide(task: Task) -> None:
+    """One thread, tiffslide."""
     read_tiles(task, tiffslide.TiffSlide, task.tiles)
 
 
@@ -190,19 +189,7 @@ def read_pool(task: Task, pool: type[ThreadPoolExecutor] | type[ProcessPoolExecu
 
 
 def read_pyvips(task: Task) -> None:
-    """Fetch a region, shrink it by Pillow's box."""
-    import pyvips
-
-    region = pyvips.Region.new(pyvips.Image.openslideload(str(task.path), level=0))
-    for box in task.tiles:
-        corner = int(box.x * task.factor), int(box.y * task.factor)
-        raw = np.frombuffer(region.fetch(*corner, task.side, task.side), np.uint8)
-        image = Image.fromarray(raw.reshape(task.side, task.side, -1)[..., :3])
-        np.asarray(image if task.factor == 1 else image.resize((TILE, TILE), Image.Resampling.BOX))
-
-
-def read_pyvips_tiff(task: Task) -> None:
-    """The same with libvips' own TIFF loader, without OpenSlide (no pyramid, no Aperio colours)."""
+    """Fetch from libvips' own TIFF loader (no Aperio colours), shrink by Pillow's box."""
     import pyvips
 
     region = pyvips.Region.new(pyvips.Image.tiffload(str(task.path)))
@@ -221,7 +208,7 @@ def read_fastslide(task: Task) -> None:
     for box in task.tiles:
         corner = int(box.x * task.factor), int(box.y * task.factor)
         image = Image.fromarray(
-            np.asarray(slide.read_region(corner, 0, (task.side, task.side)))[..., :3]
+            slide.read_region(corner, 0, (task.side, task.side)).numpy()[..., :3]
         )
         np.asarray(image if task.factor == 1 else image.resize((TILE, TILE), Image.Resampling.BOX))
 
@@ -263,8 +250,6 @@ def contenders(task: Task) -> dict[str, Callable[[], None]]:
         "tiffslide, tile by tile": partial(read_tiffslide, task),
     }
     peers = {"pyvips": read_pyvips, "fastslide": read_fastslide}
-    if find_spec("pyvips"):
-        peers["pyvips, its own TIFF loader"] = read_pyvips_tiff
     ways |= {
         f"{name}, tile by tile": partial(read, task)
         for name, read in peers.items()
@@ -281,10 +266,8 @@ def contenders(task: Task) -> dict[str, Callable[[], None]]:
 
 def cpu() -> float:
     """CPU seconds of this process and the children that it has waited for."""
-    import os
-
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    children = os.times()  # coarse, so that its own time is taken elsewhere
+    return time.process_time() + children.children_user + children.children_system
 
 
 def measure(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
@@ -305,10 +288,10 @@ def measure(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, float
 
 
 def compare_reading(path: Path, rounds: int, blocks: int) -> None:
+    """Print the tables of one slide: half its resolution, its own, and a fraction."""
     with open_slide(path) as slide:
-        print(
-            f"\n### Reading {path.name}: {slide.size.width} x {slide.size.height}, {slide.mpp.x:.4g} µm/px"
-        )
+        size, mpp = slide.size, slide.mpp.x
+    print(f"\n### Reading {path.name}: {size.width} x {size.height}, {mpp:.4g} µm/px")
     for factor in (2.0, 1.0, 0.5 / 0.263018):
         task = choose(path, factor, blocks if factor > 1 else 2 * blocks)
         took = measure(contenders(task), rounds)
@@ -318,9 +301,8 @@ def compare_reading(path: Path, rounds: int, blocks: int) -> None:
         print("| way | ms a tile | times as fast | of the limit |\n|---|---|---|---|")
         for name, seconds in took.items():
             bound = took.get("limit, scaled", limit) if "scaled" in name else limit
-            print(
-                f"| {name} | {1e3 * seconds / n:.2f} | {base / seconds:.1f} | {bound / seconds:.2f} |"
-            )
+            shares = f"{base / seconds:.1f} | {bound / seconds:.2f}"
+            print(f"| {name} | {1e3 * seconds / n:.2f} | {shares} |")
 
 
 # -- the whole job -------------------------------------------------------------------------------
@@ -351,11 +333,13 @@ def tile_like_clam(path: Path, out: Path, boxes: list[Box], size: int) -> None:
 
 
 def tile_with_wsiseg(path: Path, out: Path, scaled: bool) -> None:
+    """The step `wsiseg tile`, in this process."""
     config = Config.model_validate({"slide": {"scaled_decode": scaled}})
     tile_slide(path, out, config, SerialExecutor())
 
 
 def compare_jobs(path: Path, rounds: int) -> None:
+    """Print the table of the whole job."""
     with tempfile.TemporaryDirectory() as folder:
         count = iter(range(1000))
 
@@ -417,6 +401,7 @@ def share(pid: int) -> float:
 
 
 def compare_growth(slides: dict[str, Path], rounds: int) -> None:
+    """Print the table of time and memory."""
     print("\n### `wsiseg tile` by area and workers (wall seconds, peak MB of all its processes)\n")
     print("| area | executor | workers | s | peak MB |\n|---|---|---|---|---|")
     took: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
@@ -425,7 +410,7 @@ def compare_growth(slides: dict[str, Path], rounds: int) -> None:
             for executor, workers in (("threads", 1), ("threads", 2), ("processes", 2)):
                 with tempfile.TemporaryDirectory() as folder:
                     command = [
-                        sys.executable, "-m", "wsiseg", "tile", str(path), "-o", f"{folder}/a.zarr",
+                        sys.executable, "-c", "from wsiseg.cli import app; app()", "tile", str(path), "-o", f"{folder}/a.zarr",
                         "--executor", executor, "--workers", str(workers),
                     ]  # fmt: skip
                     took.setdefault((area, executor, workers), []).append(watch(command))
@@ -459,7 +444,7 @@ def main() -> None:
             for each in (largest, *given.slides):
                 compare_reading(each, rounds, blocks)
         if "job" in given.parts:
-            compare_jobs(largest, 3 if given.quick else 3)
+            compare_jobs(largest, 3)
         if "growth" in given.parts:
             compare_growth(slides, 1 if given.quick else 3)
 

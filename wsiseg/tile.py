@@ -184,7 +184,6 @@ def _tile_block(
     box = store.grid.block_box(block)
     pixels = np.full((box.height, box.width, 3), 255, np.uint8)
     with open_slide(slide_path, config) as slide:
-        # By rows, so that what two parts share of the slide's own tiles is still in its cache.
         for part in _parts(_block_squares(store.grid, squares, block), store.grid.tile, box):
             pixels[part.slices(box)] = slide.read(part, store.mpp)
     store.begin("tile", block)
@@ -193,10 +192,17 @@ def _tile_block(
 
 
 def _parts(squares: NDArray[np.bool_], side: int, block: Box) -> Iterator[Box]:
-    """The set `squares` of a block as runs, row by row."""
-    steps = np.diff(squares.astype(np.int8), prepend=0, append=0, axis=1)
-    for (row, first), (_, last) in zip(
-        np.argwhere(steps == 1).tolist(), np.argwhere(steps == -1).tolist(), strict=True
-    ):
-        part = Box(block.x + first * side, block.y + row * side, (last - first) * side, side)
+    """The set `squares` of a block as few boxes: runs along rows, stacked where they repeat."""
+    left = squares.copy()
+    for row, col in np.argwhere(squares).tolist():
+        if not left[row, col]:
+            continue
+        width = _run_length(left[row : row + 1, col:].all(axis=0))
+        height = _run_length(left[row:, col : col + width].all(axis=1))
+        left[row : row + height, col : col + width] = False
+        part = Box(block.x + col * side, block.y + row * side, width * side, height * side)
         yield part.intersect(block)
+
+
+def _run_length(flags: Any) -> int:
+    return len(flags) if flags.all() else int(flags.argmin())

@@ -117,9 +117,6 @@ class PyramidSlide(ABC):
     def _pixels(self, level: int, box: Box) -> NDArray[np.uint8]:
         """``(height, width, 3)`` uint8 RGB of a non-empty `box` inside `level`, in its pixels."""
 
-    _shrinks: tuple[int, ...] = ()
-    """Factors by which `_source` can decode smaller than stored."""
-
     def __enter__(self) -> Self:
         return self
 
@@ -187,15 +184,21 @@ class PyramidSlide(ABC):
         level = self._level_for(scale)
         down_x, down_y = self._downsample(level)
         factors = scale[0] / down_x, scale[1] / down_y
-        shrink = max((s for s in self._shrinks if _divides(s, factors)), default=1)
-        if shrink == 1:
+        times = _whole(factors)
+        if times == 0:
             self._read_chunks(level, box, factors, 1, out)
             return
-        # What lies across the level's edge is mixed with white, not with the decoder's padding.
-        whole = self.level_sizes[level]
-        inner = Size(whole.width // round(factors[0]), whole.height // round(factors[1]))
-        for part, inside in _split(box, inner):
-            self._read_chunks(level, part, factors, shrink if inside else 1, out[part.slices(box)])
+        # What lies across the level's edge is mixed with white: not a mean of the file's pixels.
+        size = self.level_sizes[level]
+        for part, inside in _split(box, Size(size.width // times, size.height // times)):
+            if inside:
+                self._read_whole(level, part, times, out[part.slices(box)])
+            else:
+                self._read_chunks(level, part, factors, 1, out[part.slices(box)])
+
+    def _read_whole(self, level: int, box: Box, times: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` with means of `times` x `times` pixels of `level`, all of them inside it."""
+        self._read_chunks(level, box, (float(times), float(times)), 1, out)
 
     def _read_chunks(
         self,
@@ -205,8 +208,9 @@ class PyramidSlide(ABC):
         shrink: int,
         out: NDArray[np.uint8],
     ) -> None:
-        columns = axis_weights(box.x, box.width, factors[0] / shrink)
-        rows = axis_weights(box.y, box.height, factors[1] / shrink)
+        """Fill `out` with means over `factors` pixels of `level` made `shrink` times smaller."""
+        columns = axis_weights(box.x, box.width, factors[0])
+        rows = axis_weights(box.y, box.height, factors[1])
         width = min(box.width, max(1, int(_CHUNK_WIDTH / columns.factor)))
         height = max(1, int(_CHUNK_PIXELS / (width * columns.factor * rows.factor)))
         for left in range(0, box.width, width):
@@ -218,7 +222,7 @@ class PyramidSlide(ABC):
 
     def _source(self, level: int, box: Box, shrink: int) -> NDArray[np.uint8]:
         """Pixels of `box` of a level `shrink` times smaller; the next call may overwrite them."""
-        assert shrink == 1, "readers that name `_shrinks` do this themselves"
+        assert shrink == 1, "a reader that shrinks does so here"
         return self.read_level(level, box)
 
     def _level_for(self, scale: tuple[float, float]) -> int:
@@ -250,8 +254,10 @@ def composite_on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return ((mixed + 127) // 255).astype(np.uint8)
 
 
-def _divides(shrink: int, factors: tuple[float, float]) -> bool:
-    return all(abs(f - round(f)) < _NOISE and round(f) % shrink == 0 for f in factors)
+def _whole(factors: tuple[float, float]) -> int:
+    """The whole number that both factors are, or 0."""
+    times = round(factors[0])
+    return times if all(abs(factor - times) < _NOISE for factor in factors) else 0
 
 
 def _split(box: Box, inner: Size) -> Iterator[tuple[Box, bool]]:

@@ -21,8 +21,9 @@ from wsiseg.geometry import Box
 from wsiseg.slide.base import PyramidSlide
 from wsiseg.slide.files import LazyImages, SharedFile
 from wsiseg.slide.openslide import OpenSlideReader
+from wsiseg.slide.resample import AxisWeights, area_mean, axis_weights
 from wsiseg.slide.scratch import scratch
-from wsiseg.slide.tiff import SHRINKS, TiledLevel, TileError, find_levels
+from wsiseg.slide.tiff import TiledLevel, TileError, find_levels
 
 __all__ = ["DirectReader"]
 
@@ -66,9 +67,7 @@ class DirectReader(PyramidSlide):
             raise
         self._levels = facts.levels
         self._ticket = next(_tickets)
-        if config.scaled_decode:
-            common = (set(level.shrinks) for level in self._levels)
-            self._shrinks = tuple(sorted(set(SHRINKS).intersection(*common)))
+        self._scaled = config.scaled_decode
 
     def close(self) -> None:
         """Release the file."""
@@ -76,25 +75,38 @@ class DirectReader(PyramidSlide):
 
     def _pixels(self, level: int, box: Box) -> NDArray[np.uint8]:
         out = np.empty((box.height, box.width, 3), np.uint8)
-        self._fill(level, box, 1, out)
+        self._fill(level, box, 1, 1, out)
         return out
 
     def _source(self, level: int, box: Box, shrink: int) -> NDArray[np.uint8]:
         if shrink == 1 and box != box.intersect(Box(0, 0, *self.level_sizes[level])):
             return super()._source(level, box, shrink)
         out = scratch.array("source", (box.height, box.width, 3))
-        self._fill(level, box, shrink, out)
+        self._fill(level, box, shrink, 1, out)
         return out
 
-    def _fill(self, level: int, box: Box, shrink: int, out: NDArray[np.uint8]) -> None:
-        """Pixels of a `box` inside a level that is decoded `shrink` times smaller."""
-        width, height = (side // shrink for side in self._levels[level].tile)
+    def _read_whole(self, level: int, box: Box, times: int, out: NDArray[np.uint8]) -> None:
+        tile, shrinks = self._levels[level].tile, self._levels[level].shrinks
+        shrink = max((s for s in shrinks if self._scaled and times % s == 0), default=1)
+        if tile.width % times or tile.height % times:
+            # Means lie across the tiles' edges.
+            self._read_chunks(level, box, (times / shrink, times / shrink), shrink, out)
+        else:
+            self._fill(level, box, shrink, times // shrink, out)
+
+    def _fill(self, level: int, box: Box, shrink: int, times: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` tile by tile, shrunk by `shrink` in decoding and by `times` in averaging.
+
+        `box` is in such pixels, inside the level.
+        """
+        width, height = (side // (shrink * times) for side in self._levels[level].tile)
         columns = list(_cuts(box.x, box.right, width))
         for row, down, rows in _cuts(box.y, box.bottom, height):
             for column, across, cols in columns:
                 # Of a tile that is cut, the box beside it is likely to need the rest.
                 cut = rows.stop - rows.start < height or cols.stop - cols.start < width
-                out[down, across] = self._tile(level, row, column, shrink, keep=cut)[rows, cols]
+                pixels = self._tile(level, row, column, shrink, keep=cut)
+                out[down, across] = _average(pixels, rows, cols, times)
 
     def _tile(
         self, level: int, row: int, column: int, shrink: int, keep: bool
@@ -139,6 +151,20 @@ def _cuts(start: int, stop: int, side: int) -> Iterator[tuple[int, slice, slice]
         corner = index * side
         first, last = max(start, corner), min(stop, corner + side)
         yield index, slice(first - start, last - start), slice(first - corner, last - corner)
+
+
+def _average(tile: NDArray[np.uint8], rows: slice, cols: slice, times: int) -> NDArray[np.uint8]:
+    """Means of `times` by `times` pixels of a tile; `rows` and `cols` count the means."""
+    if times == 1:
+        return tile[rows, cols]
+    part = tile[rows.start * times : rows.stop * times, cols.start * times : cols.stop * times]
+    down, across = (_weights(span.stop - span.start, times) for span in (rows, cols))
+    return area_mean(part, down, across)
+
+
+@lru_cache(1024)
+def _weights(count: int, times: int) -> AxisWeights:
+    return axis_weights(0, count, float(times))
 
 
 @dataclass(frozen=True)

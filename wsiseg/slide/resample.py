@@ -86,7 +86,7 @@ def area_mean(
     out = np.empty((len(rows.start), len(columns.start), 3), np.uint8)
     # Which loop runs hangs on the factors alone, so that every box gives the same pixel.
     if rows.factor == columns.factor in _HALVINGS:
-        _HALVINGS[rows.factor](source, columns.start - columns.first, out)
+        _HALVINGS[rows.factor](source, out)
         return out
     area = np.float32(rows.factor * columns.factor)
     places = rows.start - rows.first, rows.weight, columns.start - columns.first
@@ -115,14 +115,7 @@ def _snap(factor: float) -> float:
 
 # The loops below run over neighbours in memory, many at a time; a loop over output pixels, which
 # jumps from one to the next, costs several times as much. So sums are taken at every place of a
-# line, also where no output pixel starts, and `_take` picks those that are wanted.
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def _take(line, start, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    for j in range(out.shape[0]):
-        at = 3 * start[j]
-        out[j, 0], out[j, 1], out[j, 2] = line[at], line[at + 1], line[at + 2]
+# line, also where no output pixel starts, and those that are wanted are picked last.
 
 
 def _halving(factor: int) -> Any:
@@ -132,8 +125,9 @@ def _halving(factor: int) -> Any:
     bits, half = np.uint16(area.bit_length() - 1), np.uint16(area // 2)
 
     @numba.njit(nogil=True, cache=True, error_model="numpy")
-    def halve(source, column_start, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    def halve(source, out):  # type: ignore[no-untyped-def]  # numba infers the types
         flat = source.reshape(source.shape[0], source.shape[1] * 3)
+        flat_out = out.reshape(out.shape[0], out.shape[1] * 3)
         line = np.zeros(flat.shape[1], np.uint16)  # 16 * 16 * 255 + 128 still fits
         mean = np.empty(flat.shape[1], np.uint8)
         for i in range(out.shape[0]):
@@ -147,7 +141,10 @@ def _halving(factor: int) -> Any:
                 for k in range(factor):
                     total += line[x + 3 * k]
                 mean[x] = np.uint8(total >> bits)
-            _take(mean, column_start, out[i])
+            pixels = flat_out[i]
+            for j in range(out.shape[1]):
+                for channel in range(3):
+                    pixels[3 * j + channel] = mean[3 * factor * j + channel]
 
     return halve
 
@@ -160,6 +157,7 @@ _HALVINGS = {float(factor): _halving(factor) for factor in (2, 4, 8, 16)}
 def _average_three(source, row_start, row_weight, column_start, spread, out):  # type: ignore[no-untyped-def]  # numba infers the types
     """`_average` for three taps; `spread` has the columns' weights, divided by the area."""
     flat = source.reshape(source.shape[0], source.shape[1] * 3)
+    flat_out = out.reshape(out.shape[0], out.shape[1] * 3)
     line = np.zeros(flat.shape[1] + 6, np.float32)
     mean = np.empty(flat.shape[1], np.uint8)
     half = np.float32(0.5)
@@ -174,7 +172,11 @@ def _average_three(source, row_start, row_weight, column_start, spread, out):  #
         for x in range(mean.shape[0]):
             total = left[x] * line[x] + middle[x] * line[x + 3] + right[x] * line[x + 6]
             mean[x] = np.int32(total + half)
-        _take(mean, column_start, out[i])
+        pixels = flat_out[i]
+        for j in range(out.shape[1]):
+            at = 3 * column_start[j]
+            for channel in range(3):
+                pixels[3 * j + channel] = mean[at + channel]
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
