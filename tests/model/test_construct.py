@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsiseg.model.construct import AdaptiveLayer, ConStruct, StructureAdapter
-from wsiseg.model.encoders import Encoder, Teacher, load_encoder, load_teacher
+from wsiseg.model.encoders import LEVELS, Encoder, Teacher, load_encoder, load_teacher
 from wsiseg.model.losses import relational_loss
 
 
@@ -23,12 +23,12 @@ class FakeEncoder:
     mean = (0.5, 0.5, 0.5)
     equivariant = True
 
-    def pyramid(self, images: Tensor) -> list[Tensor]:
+    def pyramid(self, images: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
         maps = []
         for channels, stride in zip(self.level_channels, self.level_strides, strict=True):
             grey = F.avg_pool2d(images.mean(1, keepdim=True), stride)
             maps.append(torch.cat([torch.cos(grey * (i + 1)) for i in range(channels)], 1))
-        return maps
+        return [maps[level] for level in levels]
 
     def embed_image(self, images: Tensor) -> Tensor:
         return F.normalize(images.mean((1, 2, 3))[:, None] ** torch.arange(1.0, 11.0), dim=1)
@@ -42,8 +42,8 @@ class FakeTeacher:
     stage_channels = (3, 3, 3, 3)
     equivariant = True
 
-    def stages(self, images: Tensor) -> list[Tensor]:
-        return [F.avg_pool2d(images, stride) for stride in (4, 8, 16, 32)]
+    def stages(self, images: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
+        return [F.avg_pool2d(images, 4 << level) for level in levels]
 
 
 if TYPE_CHECKING:

@@ -31,9 +31,9 @@ class Counting:
     def __getattr__(self, name):
         return getattr(self.inner, name)
 
-    def pyramid(self, images):
+    def pyramid(self, images, levels):
         self.seen += len(images)
-        return self.inner.pyramid(images)
+        return self.inner.pyramid(images, levels)
 
 
 def test_turn_covers_the_eight_views():

@@ -3,7 +3,7 @@ import csv
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -210,6 +210,7 @@ def test_problems_of_annotations_are_listed_together(tmp_path):
         load_tiles([tmp_path], drawn / "one.geojson", CLASSES)
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 1000), tile=st.sampled_from([4, 8]), stride=st.sampled_from([2, 4]),
     height=st.integers(3, 40), width=st.integers(3, 40),

@@ -183,10 +183,13 @@ class ConStruct(nn.Module):
 
     def forward(self, images: Tensor) -> ConStructOutput:
         """``(B, 3, H, W)`` float RGB in [0, 1] to logits, CAMs and, with a teacher, its loss."""
-        pyramid = dict(enumerate(self.encoder.pyramid(images)))
+        guided = self.guidance_levels if self.teacher is not None else ()
+        levels = sorted(self.levels_for(bool(guided)))
+        pyramid = dict(zip(levels, self.encoder.pyramid(images, levels), strict=True))
         if self.teacher is None:
             return self.read_pyramid(pyramid)
-        return self.read_pyramid(pyramid, dict(enumerate(self.teacher.stages(images))))
+        stages = self.teacher.stages(images, guided)
+        return self.read_pyramid(pyramid, dict(zip(guided, stages, strict=True)))
 
     def levels_for(self, guided: bool) -> set[int]:
         """Pyramid levels that `read_pyramid` needs, with teacher stages (`guided`) or without."""

@@ -146,12 +146,14 @@ class FrozenFeatures:
 
     def _look(self, images: Tensor) -> Seen:
         with self._autocast():
-            pyramid = [level.float() for level in self._encoder.pyramid(images)]
-            stages = self._teacher.stages(images) if self._teacher is not None else []
+            pyramid = self._encoder.pyramid(images, self._levels)
+            stages: list[Tensor] = []
+            if self._teacher is not None:
+                stages = self._teacher.stages(images, self._guided)
         return Seen(
             images,
-            {level: pyramid[level] for level in self._levels},
-            {level: stages[level].float() for level in self._guided},
+            {level: found.float() for level, found in zip(self._levels, pyramid, strict=True)},
+            {level: found.float() for level, found in zip(self._guided, stages, strict=True)},
         )
 
 

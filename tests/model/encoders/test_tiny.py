@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,3 +108,13 @@ def test_prediction_does_not_spoil_training():
     regions = torch.rand(1, 3, 160, 160, requires_grad=True)
     encoder.embed_normalized(regions).sum().backward()
     assert regions.grad is not None
+
+
+def test_levels_that_are_asked_for_are_those_of_the_whole() -> None:
+    images = torch.rand(2, 3, 64, 64)
+    makers = (TinyEncoder().pyramid, TinyTeacher().stages)
+    for made, levels in itertools.product(makers, ((2,), (3, 0), ())):
+        whole, some = made(images), made(images, levels)
+        assert all(
+            torch.equal(found, whole[level]) for level, found in zip(levels, some, strict=True)
+        )

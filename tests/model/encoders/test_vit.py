@@ -55,3 +55,9 @@ def test_normalize_takes_off_the_mean_of_each_channel() -> None:
     images = torch.tensor([0.2, 0.4, 0.6])[:, None, None].expand(1, 3, 2, 2)
     found = normalize(images, (0.1, 0.4, 1.0), (0.1, 1.0, 0.2))
     torch.testing.assert_close(found[0, :, 0, 0], torch.tensor([1.0, 0.0, -2.0]))
+
+
+def test_one_level_is_that_of_the_whole() -> None:
+    taps = [torch.rand(1, 2, 14, 14) for _ in range(4)]
+    for level, wanted in enumerate(build_pyramid(taps)):
+        assert torch.equal(build_pyramid(taps, [level])[0], wanted)

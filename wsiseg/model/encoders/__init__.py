@@ -17,6 +17,7 @@ from wsiseg.errors import ConfigError, MissingDependencyError
 
 __all__ = [
     "ENCODERS",
+    "LEVELS",
     "Encoder",
     "Pair",
     "Teacher",
@@ -24,6 +25,10 @@ __all__ = [
     "load_encoder",
     "load_teacher",
 ]
+
+
+LEVELS = (0, 1, 2, 3)
+"""All levels of a pyramid, and all stages of a teacher."""
 
 
 class Encoder(Protocol):
@@ -53,8 +58,11 @@ class Encoder(Protocol):
     region_std: tuple[float, float, float]
     """Its spread."""
 
-    def pyramid(self, images: Tensor) -> list[Tensor]:
-        """Four maps ``(B, C_i, H / stride_i, W / stride_i)``, finest first; no gradient."""
+    def pyramid(self, images: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
+        """Maps ``(B, C_i, H / stride_i, W / stride_i)`` of `levels` i, in their order; no gradient.
+
+        What only other levels need is not computed.
+        """
         ...
 
     def embed_image(self, images: Tensor) -> Tensor:
@@ -78,8 +86,8 @@ class Teacher(Protocol):
     equivariant: bool
     """As `Encoder.equivariant`."""
 
-    def stages(self, images: Tensor) -> list[Tensor]:
-        """Four maps ``(B, D_i, h_i, w_i)``, finest first; no gradient."""
+    def stages(self, images: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
+        """Maps ``(B, D_i, h_i, w_i)`` of `levels` i, in their order; no gradient."""
         ...
 
 

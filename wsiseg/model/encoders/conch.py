@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsiseg.model.encoders import LEVELS
 from wsiseg.model.encoders.conch_file import (
     EMBEDDING,
     PATCH,
@@ -110,10 +111,10 @@ class ConchEncoder(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def pyramid(self, images: Tensor) -> list[Tensor]:
-        """Four maps of 768 channels at strides 4, 8, 16 and 32 of images RGB in [0, 1]."""
+    def pyramid(self, images: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
+        """Maps of 768 channels at strides 4, 8, 16 and 32 of images RGB in [0, 1]."""
         check_images(images, self.image_size, "CONCH")
-        return build_pyramid(self.visual.tap(normalize(images, self.mean, self.std)))
+        return build_pyramid(self.visual.tap(normalize(images, self.mean, self.std)), levels)
 
     @torch.no_grad()
     def embed_image(self, images: Tensor) -> Tensor:

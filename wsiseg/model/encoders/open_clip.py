@@ -18,6 +18,7 @@ from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 from torch import Tensor, nn
 
 from wsiseg.errors import CheckpointError, ConfigError
+from wsiseg.model.encoders import LEVELS
 from wsiseg.model.encoders.vit import (
     build_pyramid,
     check_images,
@@ -98,15 +99,15 @@ class OpenClipEncoder(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def pyramid(self, images: Tensor) -> list[Tensor]:
-        """Four maps at a quarter, half, once and twice the patch, of images RGB in [0, 1]."""
+    def pyramid(self, images: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
+        """Maps at a quarter, half, once and twice the patch, of images RGB in [0, 1]."""
         tapped = self.clip.visual.forward_intermediates(
             self._prepare(images),
             indices=tap_blocks(self.depth),
             normalize_intermediates=False,
             intermediates_only=True,
         )
-        return build_pyramid([tap.float() for tap in tapped["image_intermediates"]])
+        return build_pyramid([tap.float() for tap in tapped["image_intermediates"]], levels)
 
     @torch.no_grad()
     def embed_image(self, images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsiseg.errors import ConfigError
+from wsiseg.model.encoders import LEVELS
 from wsiseg.model.encoders.vit import normalize
 from wsiseg.model.weights import HUB_PREFIX, find_weights, match_tensors, read_tensors
 
@@ -89,11 +90,12 @@ class SegformerTeacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def stages(self, images: Tensor) -> list[Tensor]:
-        """Four maps of 64, 128, 320 and 512 channels of ``(B, 3, H, W)`` RGB in [0, 1]."""
+    def stages(self, images: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
+        """Maps of 64, 128, 320 and 512 channels of ``(B, 3, H, W)`` RGB in [0, 1]."""
         dtype = next(self.encoder.parameters()).dtype
-        maps = self.encoder(normalize(images, _MEAN, _STD).to(dtype))
-        return [found.float() for found in maps]
+        needed = max(levels, default=-1) + 1
+        maps = self.encoder(normalize(images, _MEAN, _STD).to(dtype), needed)
+        return [maps[level].float() for level in levels]
 
 
 class MixTransformer(nn.Module):
@@ -107,10 +109,10 @@ class MixTransformer(nn.Module):
             for s, step in enumerate(strides)
         )
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """``(B, 3, H, W)`` normalised to the four stage maps after their norms."""
+    def forward(self, x: Tensor, count: int = 4) -> list[Tensor]:
+        """``(B, 3, H, W)`` normalised to the first `count` stage maps after their norms."""
         maps = []
-        for stage in self.stages:
+        for stage in list(self.stages)[:count]:
             x = stage(x)
             maps.append(x)
         return maps

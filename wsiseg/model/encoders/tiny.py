@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from numpy.random import Philox
 from torch import Tensor, nn
+
+from wsiseg.model.encoders import LEVELS
 
 __all__ = ["TinyEncoder", "TinyTeacher"]
 
@@ -59,10 +61,10 @@ class TinyEncoder(nn.Module):
         self.register_buffer("regions", regions, persistent=False)
 
     @torch.no_grad()
-    def pyramid(self, images: Tensor) -> list[Tensor]:
-        """Four maps at strides 4, 8, 16 and 32."""
-        levels = _halvings(self.descriptors(images), len(self.level_channels))
-        return [torch.tanh(mix(level)) for mix, level in zip(self.mixers, levels, strict=True)]
+    def pyramid(self, images: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
+        """Maps at strides 4, 8, 16 and 32."""
+        maps = _halvings(self.descriptors(images), levels)
+        return [torch.tanh(self.mixers[level](maps[level])) for level in levels]
 
     @torch.no_grad()
     def embed_image(self, images: Tensor) -> Tensor:
@@ -100,10 +102,10 @@ class TinyTeacher(nn.Module):
         self.mixers = _mixers("teacher", self.stage_channels)
 
     @torch.no_grad()
-    def stages(self, images: Tensor) -> list[Tensor]:
-        """Four maps at strides 4, 8, 16 and 32."""
-        levels = _halvings(self.descriptors(images), len(self.stage_channels))
-        return [F.relu(mix(level)) for mix, level in zip(self.mixers, levels, strict=True)]
+    def stages(self, images: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
+        """Maps at strides 4, 8, 16 and 32."""
+        maps = _halvings(self.descriptors(images), levels)
+        return [F.relu(self.mixers[level](maps[level])) for level in levels]
 
 
 class _Mixer(nn.Module):
@@ -128,12 +130,12 @@ def _mixers(name: str, channels: Sequence[int]) -> nn.ModuleList:
     return nn.ModuleList(_Mixer(f"{name}.{level}", count) for level, count in enumerate(channels))
 
 
-def _halvings(maps: Tensor, levels: int) -> Iterator[Tensor]:
-    """`maps`, then half as large, and so on, `levels` in all."""
-    yield maps
-    for _ in range(levels - 1):
-        maps = F.avg_pool2d(maps, 2)
-        yield maps
+def _halvings(maps: Tensor, levels: Sequence[int]) -> list[Tensor]:
+    """`maps`, then half as large, and so on, as far as the coarsest of `levels`."""
+    halved = [maps]
+    for _ in range(max(levels, default=0)):
+        halved.append(F.avg_pool2d(halved[-1], 2))
+    return halved
 
 
 class _Descriptors(nn.Module):

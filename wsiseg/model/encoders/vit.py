@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsiseg.errors import ConfigError, GeometryError
+from wsiseg.model.encoders import LEVELS
 
 __all__ = ["build_pyramid", "check_images", "normalize", "pyramid_strides", "tap_blocks"]
 
@@ -40,15 +41,15 @@ def pyramid_strides(patch: int, image_size: int) -> tuple[int, int, int, int]:
     return patch // 4, patch // 2, patch, 2 * patch
 
 
-def build_pyramid(taps: Sequence[Tensor]) -> list[Tensor]:
+def build_pyramid(taps: Sequence[Tensor], levels: Sequence[int] = LEVELS) -> list[Tensor]:
     """Four maps ``(B, C, h, w)`` of one size to levels of 4h, 2h, h and h / 2, shallow first."""
-    first, second, third, last = taps
-    return [
-        F.interpolate(first, scale_factor=4, mode="bilinear", align_corners=False),
-        F.interpolate(second, scale_factor=2, mode="bilinear", align_corners=False),
-        third,
-        F.avg_pool2d(last, 2),
-    ]
+    return [_resize(taps[level], level) for level in levels]
+
+
+def _resize(tap: Tensor, level: int) -> Tensor:
+    if level < 2:
+        return F.interpolate(tap, scale_factor=4 >> level, mode="bilinear", align_corners=False)
+    return tap if level == 2 else F.avg_pool2d(tap, 2)
 
 
 def check_images(images: Tensor, size: int, encoder: str) -> None:
