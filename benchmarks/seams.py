@@ -1,18 +1,21 @@
-"""How often labels change across tile and block borders, against everywhere else.
+"""How often labels change across tile and block borders, against the same places without a border.
 
-    python benchmarks/seams.py SLIDE [--stride 112] [--refine]
+    python benchmarks/seams.py SLIDE [--stride 112] [--refine] [--shifts 7]
 
-The slide is annotated with the tiny model in a folder that is thrown away. A rate is the share of
-neighbouring pixel pairs, both in tissue, whose labels differ; a seam shows as a ratio above 1.
-Borders of tiles lie every stride; those of blocks are counted apart. Noise: each line's count
-varies, so the standard error is taken over the lines. The peer's way, beside it, is a run of tiles
-side by side whose CAMs are enlarged and labelled tile by tile.
+The slide is annotated with the tiny model several times, each time with the grid of tiles laid a
+little farther right and down. So every border of one grid is no border of the others, and the rate
+of label changes on it (the share of neighbouring pixel pairs, both in tissue, whose labels differ)
+is compared with the rate on the same line under the other grids: what the tissue does there cancels
+out. 1 means that a border cannot be seen. The standard error is taken over the lines. The peer's
+way, beside it: tiles side by side, each enlarged and labelled by itself.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -22,39 +25,36 @@ from scipy import ndimage
 from wsiseg.annotations import BACKGROUND
 from wsiseg.compute import open_executor
 from wsiseg.config import Config
+from wsiseg.grid import TileGrid
 from wsiseg.predict import predict_tiles
 from wsiseg.stitch import stitch_labels
 from wsiseg.store import SlideStore
 from wsiseg.tile import tile_slide
+from wsiseg.tissue import sample_tissue
+
+_STEP = 16  # raster pixels of a tissue-mask pixel: grids are laid whole steps apart
+_MARK = "ab" * 32
+
+Labels = NDArray[np.uint8]
 
 
-def count_changes(labels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Changes and pairs between each row and the one above, ``(H,)`` each; tissue only."""
-    above, below = labels[:-1], labels[1:]
-    both = (above != BACKGROUND) & (below != BACKGROUND)
-    changes = (both & (above != below)).sum(axis=1)
-    return np.append(0, changes), np.append(0, both.sum(axis=1))
+def lay_grid(base: SlideStore, path: Path, shift: int) -> SlideStore:
+    """A store of the same pixels and tissue, `shift` px farther right and down."""
+    own = base.grid
+    grid = TileGrid(own.height + shift, own.width + shift, own.tile, own.stride, own.block)
+    store = SlideStore.create(path, grid, base.mpp, base.slide)
+    tissue = sample_tissue(base, own.box)[::_STEP, ::_STEP]
+    mask = np.pad(tissue, ((shift // _STEP, 0), (shift // _STEP, 0)))
+    store.write_tissue(mask, _STEP * base.mpp, _MARK)
+    for block in range(grid.n_blocks):
+        box = grid.block_box(block)
+        moved = box._replace(x=box.x - shift, y=box.y - shift)
+        store.write_image(block, base.read_image(moved))
+        store.mark_done("tile", block, _MARK)
+    return store
 
 
-def compare(labels: NDArray[np.uint8], side: int, apart: int = 0) -> str:
-    """The rate on lines every `side` px against the others; lines every `apart` px left out."""
-    on, off = np.zeros(2), np.zeros(2)
-    lines: list[float] = []
-    for turned in (labels, labels.T):
-        at = np.arange(len(turned))
-        border = at % side == 0
-        kept = at % apart != 0 if apart else at > 0
-        counts = np.stack(count_changes(turned))
-        on += counts[:, border & kept].sum(axis=1)
-        off += counts[:, ~border & kept].sum(axis=1)
-        share = counts[1] > 0
-        lines += (counts[0, border & kept & share] / counts[1, border & kept & share]).tolist()
-    rate, inside = on[0] / on[1], off[0] / off[1]
-    error = np.std(lines) / np.sqrt(len(lines)) / inside
-    return f"{rate / inside:.3f} +- {error:.3f} | {on[0]:,.0f} of {on[1]:,.0f} | {inside:.5f}"
-
-
-def label_like_peers(store: SlideStore) -> NDArray[np.uint8]:
+def label_like_peers(store: SlideStore) -> Labels:
     """Tiles side by side, each enlarged and labelled by itself."""
     grid = store.grid
     step = grid.tile // grid.stride
@@ -65,41 +65,93 @@ def label_like_peers(store: SlideStore) -> NDArray[np.uint8]:
             if np.isnan(logits).any():
                 continue
             gate = 1 / (1 + np.exp(-logits[0, 0])) >= 0.25
-            cam = np.where(gate[:, None, None], cams[0, 0].astype(np.float32), -np.inf)
             if gate.any():
+                cam = np.where(gate[:, None, None], cams[0, 0].astype(np.float32), -1e9)
                 factor = grid.tile / cam.shape[-1]
-                zoomed = [ndimage.zoom(c, factor, order=1, grid_mode=True, mode="nearest")
-                          if np.isfinite(c).all() else np.full((grid.tile,) * 2, -np.inf)
-                          for c in cam]  # fmt: skip
-                box = grid.tile_box(row, col)
-                out[box.slices()] = np.argmax(zoomed, axis=0)
+                zoomed = [
+                    ndimage.zoom(one, factor, order=1, grid_mode=True, mode="nearest")
+                    for one in cam
+                ]
+                out[grid.tile_box(row, col).slices()] = np.argmax(zoomed, axis=0)
     return out[: grid.height, : grid.width]
 
 
+def label_shifted(
+    base: SlideStore, config: Config, pool: Executor, shifts: list[int]
+) -> tuple[list[Labels], list[Labels]]:
+    """The maps of each grid, ours and the peer's, laid back onto the base's pixels."""
+    ours, peers = [], []
+    for shift in shifts:
+        with tempfile.TemporaryDirectory() as folder:
+            store = lay_grid(base, Path(folder) / "s.zarr", shift)
+            predict_tiles(store.location, config, pool)
+            stitch_labels(store.location, config, pool)
+            box = store.grid.box
+            ours.append(store.read_labels(box)[shift:, shift:])
+            peers.append(label_like_peers(store)[shift:, shift:])
+    return ours, peers
+
+
+def count_changes(labels: Labels) -> NDArray[np.int64]:
+    """``(H, 2)`` changes, and pairs in tissue, between each row and the one above."""
+    above, below = labels[:-1], labels[1:]
+    both = (above != BACKGROUND) & (below != BACKGROUND)
+    changes = (both & (above != below)).sum(axis=1)
+    return np.stack([np.append(0, changes), np.append(0, both.sum(axis=1))], axis=1)
+
+
+def compare(
+    maps: list[Labels],
+    shifts: list[int],
+    is_border: Callable[[NDArray[np.intp]], NDArray[np.bool_]],
+) -> str:
+    """The rate on the borders of each grid over the rate there under the other grids."""
+    own, other = [], []
+    for turn in (False, True):
+        counts = np.stack([count_changes(one.T if turn else one) for one in maps])
+        lines = np.arange(counts.shape[1])
+        borders = np.stack([is_border(lines + shift) & (lines > 0) for shift in shifts])
+        for index, here in enumerate(borders):
+            rest = np.delete(np.arange(len(maps)), index)
+            for line in np.flatnonzero(here):
+                free = [other for other in rest if not borders[other, line]]
+                if free and counts[index, line, 1]:
+                    own.append(counts[index, line])
+                    other.append(counts[free, line].mean(axis=0))
+    on, off = np.array(own, float), np.array(other)
+    rate, inside = on[:, 0].sum() / on[:, 1].sum(), off[:, 0].sum() / off[:, 1].sum()
+    excess = (on[:, 0] - rate / inside * off[:, 0]) / off[:, 0].sum()
+    error = np.sqrt((excess**2).sum())
+    return (
+        f"{rate / inside:.3f} +- {error:.3f} | {len(on):,} | {on[:, 0].sum():,.0f} | "
+        f"{off[:, 0].sum():,.0f} | {inside:.5f}"
+    )
+
+
 def main() -> None:
-    """Annotate, count, print."""
+    """Annotate with every grid, count, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("slide", type=Path)
     parser.add_argument("--stride", type=int, default=112)
     parser.add_argument("--refine", action="store_true")
+    parser.add_argument("--shifts", type=int, default=7)
     given = parser.parse_args()
     config = Config.model_validate(
         {"tile": {"stride": given.stride}, "stitch": {"refine": given.refine}}
     )
+    shifts = [given.stride * i // given.shifts // _STEP * _STEP for i in range(given.shifts)]
     with tempfile.TemporaryDirectory() as folder, open_executor("threads") as pool:
-        path = Path(folder) / "s.zarr"
-        tile_slide(given.slide, path, config, pool)
-        predict_tiles(path, config, pool)
-        stitch_labels(path, config, pool)
-        store = SlideStore(path)
-        labels, peer = store.read_labels(store.grid.box), label_like_peers(store)
-    block, stride, tile = store.grid.block, store.grid.stride, store.grid.tile
-    print(
-        "| map | borders | ratio | changes of pairs there | rate elsewhere |\n|---|---|---|---|---|"
-    )
-    print(f"| wsiseg, stride {stride} | tiles | {compare(labels, stride, block)} |")
-    print(f"| wsiseg, stride {stride} | blocks | {compare(labels, block)} |")
-    print(f"| tile by tile | tiles | {compare(peer, tile)} |")
+        base = tile_slide(given.slide, Path(folder) / "base.zarr", config, pool)
+        ours, peers = label_shifted(base, config, pool, shifts)
+        stride, tile, block = base.grid.stride, base.grid.tile, base.grid.block
+    print(f"grids shifted by {shifts} px; changes on borders, and there under other grids (mean)\n")
+    print("| map | borders | ratio | lines | changes | without a border | rate |")
+    print("|---|---|---|---|---|---|---|")
+    name = f"wsiseg, stride {stride}"
+    inner = compare(ours, shifts, lambda at: (at % stride == 0) & (at % block != 0))
+    print(f"| {name} | tiles | {inner} |")
+    print(f"| {name} | blocks | {compare(ours, shifts, lambda at: at % block == 0)} |")
+    print(f"| tile by tile | tiles | {compare(peers, shifts, lambda at: at % tile == 0)} |")
 
 
 if __name__ == "__main__":

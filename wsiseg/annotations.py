@@ -64,11 +64,9 @@ class Annotations:
     palette: Palette
     regions: tuple[Region, ...]
     scale: tuple[float, float]
-    """Level-0 pixels per raster pixel, x and y."""
+    """Level-0 pixels per pixel of the regions, x and y."""
     mpp: float
-    """Micrometres per raster pixel."""
-    units: int = 1
-    """Units of the rings per raster pixel: more than one where borders were smoothed."""
+    """Micrometres per pixel of the regions: the raster's own, or finer where borders are smooth."""
     origin: tuple[int, int] = (0, 0)
     """Level-0 point that is (0, 0) in the written file (the slide's bounds corner)."""
     provenance: dict[str, str] = field(default_factory=dict)

@@ -100,7 +100,6 @@ def _annotate(
         regions=tuple(regions),
         scale=(mpp / slide["mpp"][0], mpp / slide["mpp"][1]),
         mpp=mpp,
-        units=units,
         origin=(x, y) if config.export.origin == "qupath" else (0, 0),
         provenance=provenance,
     )

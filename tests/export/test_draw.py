@@ -7,7 +7,7 @@ from scipy import ndimage
 from tests.export.stores import outline
 from tests.trace.rasters import blobs, noise
 from wsiseg.annotations import BACKGROUND, PALETTES, Annotations, Region
-from wsiseg.export.draw import RegionRaster
+from wsiseg.export.draw import RegionRaster, own_size
 from wsiseg.geometry import Box, Size
 from wsiseg.trace import trace_regions
 
@@ -50,7 +50,8 @@ def test_a_pixel_has_the_label_at_its_centre(mpp):
 
 @pytest.mark.parametrize("setting", [{"simplify_um": 4.0}, {"smooth": 2}])
 def test_borders_that_were_redrawn_leave_no_gap(store, labels, setting):
-    raster = RegionRaster(outline(store, **setting), Size(labels.shape[1], labels.shape[0]))
+    regions = outline(store, **setting)
+    raster = RegionRaster(regions, own_size(store, regions), store.mpp)
     drawn = whole(raster)
     assert 0.95 < (drawn == labels).mean() < 1
     inside = labels[100:590, 120:790] != BACKGROUND

@@ -68,9 +68,14 @@ def test_the_corrected_perimeter_of_discs_is_theirs(mpp):
 def test_borders_in_fractions_of_a_pixel():
     regions = tuple(trace_regions(blobs((50, 60), 4, 2)))
     fine = tuple(
-        replace(one, exterior=one.exterior * 4, holes=tuple(hole * 4 for hole in one.holes))
+        replace(
+            one,
+            exterior=one.exterior * 4,
+            holes=tuple(hole * 4 for hole in one.holes),
+            area_px=one.area_px * 16,
+        )
         for one in regions
     )
     made = Annotations("a", PALETTES["bcss"], regions, (1, 1), 0.5)
-    same = replace(made, regions=fine, scale=(0.25, 0.25), units=4)
+    same = replace(made, regions=fine, scale=(0.25, 0.25), mpp=0.125)
     assert measure_classes(same, 1.0) == measure_classes(made, 1.0)

@@ -67,7 +67,8 @@ def export_coco(
         tempfile.TemporaryFile() as waiting,
         open_atomic(folder / "annotations.json") as file,
     ):
-        file.write(b'{"info":' + orjson.dumps(_describe(annotations)) + b',"licenses":[],\n')
+        info = orjson.dumps(_describe(annotations, store.mpp))
+        file.write(b'{"info":' + info + b',"licenses":[],\n')
         file.write(b'"categories":' + orjson.dumps(_list_categories(annotations.palette)))
         file.write(b',\n"images":[\n')
         numbers = _Numbers()
@@ -191,9 +192,9 @@ def _write_tile(
 ) -> None:
     numbers.image += 1
     x, y = (
-        round(corner * scale * annotations.units - origin, 2)
+        round(corner * scale - origin, 2)
         for corner, scale, origin in zip(
-            tile.box[:2], annotations.scale, annotations.origin, strict=True
+            tile.box[:2], _scale(annotations, tile.mpp), annotations.origin, strict=True
         )
     )
     image = {
@@ -207,13 +208,20 @@ def _write_tile(
         waiting.write((b"" if numbers.annotation == 1 else b",\n") + orjson.dumps(about))
 
 
-def _describe(annotations: Annotations) -> dict[str, Any]:
+def _scale(annotations: Annotations, mpp: float) -> tuple[float, float]:
+    """Level-0 pixels per raster pixel, x and y."""
+    x, y = annotations.scale
+    finer = mpp / annotations.mpp  # a power of two, so exact
+    return x * finer, y * finer
+
+
+def _describe(annotations: Annotations, mpp: float) -> dict[str, Any]:
     return {
         "description": f"Tissue regions of {annotations.slide}",
         "slide": annotations.slide,
         "origin": list(annotations.origin),
-        "scale": [scale * annotations.units for scale in annotations.scale],
-        "mpp": annotations.mpp,
+        "scale": _scale(annotations, mpp),
+        "mpp": mpp,
         "provenance": annotations.provenance,
     }
 

@@ -40,7 +40,6 @@ class RegionRaster:
     """
 
     def __init__(self, annotations: Annotations, size: Size, mpp: float | None = None) -> None:
-        self._units = annotations.units
         self._place(mpp or annotations.mpp, annotations.mpp, size)
         self._rings: list[NDArray[np.int32]] = []
         heights: list[int] = []
@@ -54,7 +53,7 @@ class RegionRaster:
         self.mpp, self._own_mpp, self._own_size = mpp, own_mpp, own_size
         # Rounded first: 3 pixels of 0.1 are 1 of 0.3, not 1 and a bit.
         self.size = Size(*(max(1, ceil(round(n * own_mpp / mpp, 6))) for n in own_size))
-        self._scale = mpp / own_mpp * self._units  # units of the rings a pixel
+        self._scale = mpp / own_mpp  # the regions' pixels a pixel
 
     def at(self, mpp: float) -> RegionRaster:
         """The same regions at another µm/px; they are held once."""

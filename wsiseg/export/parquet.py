@@ -112,7 +112,7 @@ def _describe(annotations: Annotations) -> dict[str, str]:
         "slide": annotations.slide,
         "units": "level-0 pixels, y down",
         "origin": list(annotations.origin),
-        "scale": [scale * annotations.units for scale in annotations.scale],
+        "scale": annotations.scale,
         "mpp": annotations.mpp,
         "colors": dict(zip(annotations.palette.names, annotations.palette.colors, strict=True)),
         "provenance": annotations.provenance,

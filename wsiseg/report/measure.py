@@ -39,7 +39,7 @@ def measure_classes(annotations: Annotations, tissue_mm2: float) -> list[dict[st
     areas = np.bincount(labels, pixels, count)
     weighted = np.bincount(labels, pixels * trust, count)
     regions = np.bincount(labels, minlength=count)
-    lengths = _measure_outlines(annotations) * annotations.mpp / annotations.units
+    lengths = _measure_outlines(annotations) * annotations.mpp
     rows: list[dict[str, object]] = []
     for label, name in enumerate(annotations.palette.names):
         area = float(areas[label]) * annotations.mpp**2 / 1e6
@@ -61,7 +61,7 @@ def measure_classes(annotations: Annotations, tissue_mm2: float) -> list[dict[st
 
 
 def _measure_outlines(annotations: Annotations) -> NDArray[np.float64]:
-    """``(K, 2)`` length of each class's outlines, and along x plus y, in the rings' units."""
+    """``(K, 2)`` length of each class's outlines, and along x plus y, in the regions' pixels."""
     totals = np.zeros((len(annotations.palette), 2))
     for first in range(0, len(annotations.regions), _CHUNK):
         _add_outlines(annotations.regions[first : first + _CHUNK], totals)
