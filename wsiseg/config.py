@@ -151,6 +151,8 @@ class StitchConfig(_Step):
     smooth_um: float = Field(default=3.0, ge=0)
     """Every pixel takes the most frequent label within this distance (µm): no specks that would
     choke a viewer; 0 leaves the CRF's labels as they are."""
+    probabilities: bool = False
+    """Whether every class's probability is kept as a raster too, as it was before `smooth_um`."""
 
 
 class OutlineConfig(_Step):

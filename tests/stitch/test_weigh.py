@@ -4,9 +4,9 @@ import pytest
 from tests.stitch.test_stitch import PLAIN, make_store
 from wsiseg.config import Config
 from wsiseg.geometry import Box
-from wsiseg.stitch import class_probabilities
+from wsiseg.stitch import _place, class_probabilities
 from wsiseg.stitch.blend import blend_cams
-from wsiseg.stitch.weigh import _exp, pick_confidence, pick_winner
+from wsiseg.stitch.weigh import _exp, pick_confidence, pick_labels, weigh_labels
 from wsiseg.tissue import sample_tissue
 
 
@@ -52,10 +52,23 @@ def test_exp_is_exp():
     np.testing.assert_allclose(got, np.exp(x.astype(float)), rtol=3e-7)
 
 
-def test_winner_and_confidence_are_numpys():
-    p = np.random.default_rng(0).integers(0, 6, (5, 40, 30)).astype(np.float32) / 5
-    possible = np.random.default_rng(1).random((40, 30)) < 0.8
-    winner = pick_winner(p, possible)
+def test_winner_shares_and_confidence_are_numpys():
+    p = np.random.default_rng(0).integers(0, 6, (5, 40, 300)).astype(np.float32) / 5
+    possible = np.random.default_rng(1).random((40, 300)) < 0.8
+    winner, shares, _ = pick_labels(p, possible)
     np.testing.assert_array_equal(winner, np.where(possible, p.argmax(axis=0), 4))
+    np.testing.assert_array_equal(shares, np.rint(p[:4] * 255) * possible)
     chosen = np.take_along_axis(p, winner[None].astype(int), axis=0)[0]
-    np.testing.assert_array_equal(pick_confidence(p, winner), np.rint(chosen * 255))
+    expected = np.where(winner < 4, np.rint(chosen * 255), 0)
+    np.testing.assert_array_equal(pick_confidence(shares, winner), expected)
+
+
+@pytest.mark.parametrize("stride", [224, 112])
+def test_weighing_and_picking_at_once_is_one_after_the_other(tmp_path, stride):
+    store = make_store(tmp_path / "s.zarr", 448, stride, size=(700, 900))
+    box = Box(30, 100, 800, 500)
+    placed, tissue = _place(store, PLAIN.stitch, box), sample_tissue(store, box)
+    probabilities = class_probabilities(store, PLAIN.stitch, box)
+    expected = pick_labels(probabilities, probabilities[-1] < 1)
+    for one, other in zip(weigh_labels(*placed, tissue), expected, strict=True):
+        np.testing.assert_array_equal(one, other)

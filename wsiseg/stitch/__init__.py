@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,10 @@ from wsiseg.config import Config, CrfConfig, StitchConfig, digest_of
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
-from wsiseg.stitch.blend import place_tiles, reach
+from wsiseg.stitch.blend import Tiles, place_tiles, reach
 from wsiseg.stitch.majority import majority_filter
 from wsiseg.stitch.pyramid import halve_confidence, halve_labels
-from wsiseg.stitch.weigh import pick_confidence, pick_winner, weigh_classes
+from wsiseg.stitch.weigh import Pick, pick_confidence, pick_labels, weigh_classes, weigh_labels
 from wsiseg.store import FORMAT, SlideStore
 from wsiseg.tissue import sample_tissue
 
@@ -37,6 +38,8 @@ def stitch_labels(
     store_path: str | Path, config: Config, executor: Executor, progress: Progress | None = None
 ) -> str:
     """Write the store's label and confidence rasters, with their pyramids.
+
+    And, if the settings ask for them, the classes' probabilities.
 
     Each block pulls the tiles that reach it (and its margin) and sums them in a fixed order, so
     neither the order nor the executor shows in the result. Background is what is no tissue, and
@@ -68,6 +71,10 @@ def plan_stitch(store_path: str | Path, config: Config, cams: str) -> Step:
     store = SlideStore(store_path)
     digest = digest_of(_STEP, FORMAT, _VERSION, cams, config.stitch)
     store.create_labels(store.cam_palette)
+    if config.stitch.probabilities:
+        store.create_probabilities()
+    else:
+        store.drop_probabilities()
     pending = store.pending(_STEP, digest)
     work = partial(_stitch_block, store_path, config.stitch, digest)
     needs = partial(_needed_blocks, store.grid, _margin(config.stitch, store.mpp))
@@ -88,37 +95,81 @@ def _stitch_block(store_path: str | Path, config: StitchConfig, digest: str, blo
     found = _classify(store, config, block)
     if found is None:  # most of a slide: what costs nothing here makes the whole cheap
         store.erase_labels(block)
+        if config.probabilities:
+            store.erase_probabilities(block)
     else:
-        _write_pyramid(store, block, *found)
+        _write_pyramids(store, config, block, found)
     store.mark_done(_STEP, block, digest)
 
 
-def _write_pyramid(
-    store: SlideStore, block: int, labels: NDArray[np.uint8], confidence: NDArray[np.uint8]
-) -> None:
+def _write_pyramids(store: SlideStore, config: StitchConfig, block: int, found: _Maps) -> None:
+    labels, confidence, shares = found
     for level in range(len(store.pyramid_factors)):
         if level:
             labels, confidence = halve_labels(labels), halve_confidence(confidence)
         store.write_labels(block, level, labels, confidence)
+        if config.probabilities:
+            shares = np.stack([halve_confidence(share) for share in shares]) if level else shares
+            store.write_probabilities(block, level, shares)
 
 
-def _classify(
-    store: SlideStore, config: StitchConfig, block: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
-    """Labels and confidence ``(H, W)`` uint8 of one block; None if all is background."""
+class _Maps(NamedTuple):
+    """What one block comes to."""
+
+    labels: NDArray[np.uint8]
+    """``(H, W)``."""
+    confidence: NDArray[np.uint8]
+    """``(H, W)``."""
+    shares: NDArray[np.uint8]
+    """``(K, H, W)`` probability of each class, before labels are smoothed; empty if unasked."""
+
+
+def _classify(store: SlideStore, config: StitchConfig, block: int) -> _Maps | None:
+    """Maps of one block; None if all is background."""
     box = store.grid.block_box(block)
     outer = _outer_box(store.grid, _margin(config, store.mpp), block)
-    probabilities = _weigh_box(store, config, outer)
-    if probabilities is None:
+    tissue = sample_tissue(store, outer)
+    if not tissue.any():
         return None
+    # Background is known beforehand: only what tissue and its margin lie in is computed.
+    part = _align(_bounding_box(tissue, outer).grow(_margin(config, store.mpp))).intersect(outer)
+    placed = _place(store, config, part)
+    if placed is None:
+        return None
+    pick = _pick(store, config, part, *placed, tissue[part.slices(outer)])
+    labels, confidence = _label(pick, _radius(config, store.mpp))
+    common, shares = part.intersect(box), pick.shares[: None if config.probabilities else 0]
+    return _Maps(
+        _frame(labels[common.slices(part)], common, box, BACKGROUND),
+        _frame(confidence[common.slices(part)], common, box, 0),
+        _frame(shares[(slice(None), *common.slices(part))], common, box, 0),
+    )
+
+
+def _frame(values: NDArray[np.uint8], part: Box, box: Box, outside: int) -> NDArray[np.uint8]:
+    """``(..., H, W)`` of `box`, from those of a `part` of it."""
+    if part == box:
+        return np.ascontiguousarray(values)
+    out = np.full((*values.shape[:-2], box.height, box.width), outside, np.uint8)
+    out[(..., *part.slices(box))] = values
+    return out
+
+
+def _pick(
+    store: SlideStore, config: StitchConfig, box: Box, fields: Tiles, gates: Tiles,
+    tissue: NDArray[np.bool_],
+) -> Pick:  # fmt: skip
+    """Winners and shares of a box, after the CRF if there is one."""
+    if not config.refine:
+        return weigh_labels(fields, gates, tissue)
+    probabilities = weigh_classes(fields, gates, tissue)
     possible = probabilities[-1] < 1
-    if config.refine and possible[box.slices(outer)].any():
+    if possible.any():
         # The CRF sees no farther than its margin, so what lies beyond it need not be computed.
-        crop = _align(_bounding_box(possible, outer).grow(config.margin)).intersect(outer)
-        part = (slice(None), *crop.slices(outer))
+        crop = _align(_bounding_box(possible, box).grow(config.margin)).intersect(box)
+        part = (slice(None), *crop.slices(box))
         probabilities[part] = _refine(probabilities[part], store.read_image(crop), crop, config.crf)
-    labels, confidence = _label(probabilities, possible, _radius(config, store.mpp))
-    return labels[box.slices(outer)], confidence[box.slices(outer)]
+    return pick_labels(probabilities, possible)
 
 
 def _radius(config: StitchConfig, mpp: float) -> int:
@@ -148,23 +199,20 @@ def class_probabilities(store: SlideStore, config: StitchConfig, box: Box) -> ND
     leave to background the share of tiles that predict nothing, or all where there is no tissue.
     A pixel depends on the tiles that reach it only, so that any box gives it the same value.
     """
-    probabilities = _weigh_box(store, config, box)
-    if probabilities is None:
+    placed, tissue = _place(store, config, box), sample_tissue(store, box)
+    if placed is None:
         probabilities = np.zeros((len(store.cam_palette) + 1, box.height, box.width), np.float32)
         probabilities[-1] = 1
-    return probabilities
+        return probabilities
+    return weigh_classes(*placed, tissue)
 
 
-def _weigh_box(store: SlideStore, config: StitchConfig, box: Box) -> NDArray[np.float32] | None:
-    """`class_probabilities`, or None where no tile reaches or no tissue is: most of a slide."""
+def _place(store: SlideStore, config: StitchConfig, box: Box) -> tuple[Tiles, Tiles] | None:
+    """CAMs and gates of the tiles that reach a box; None if there are none."""
     first, cams, gates = _read_gated(store, config, box)
     if not np.isfinite(gates).any():
         return None
-    tissue = sample_tissue(store, box)
-    if not tissue.any():
-        return None
-    fields = place_tiles(store.grid, box, first, cams)
-    return weigh_classes(fields, place_tiles(store.grid, box, first, gates), tissue)
+    return place_tiles(store.grid, box, first, cams), place_tiles(store.grid, box, first, gates)
 
 
 def _read_gated(
@@ -216,13 +264,11 @@ def _refine(
     return np.asarray(refined[0].cpu().numpy())
 
 
-def _label(
-    probabilities: NDArray[np.float32], possible: NDArray[np.bool_], radius: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _label(pick: Pick, radius: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The most probable class, smoothed, and its probability; background elsewhere."""
-    background = len(probabilities) - 1
-    labels = majority_filter(pick_winner(probabilities, possible), radius, background + 1)
-    labels[~possible] = background
-    confidence = pick_confidence(probabilities, labels)
-    confidence[labels == background], labels[labels == background] = 0, BACKGROUND
+    background = len(pick.shares)
+    labels = majority_filter(pick.winner, radius, background + 1)
+    labels[~pick.possible] = background
+    confidence = pick_confidence(pick.shares, labels)
+    labels[labels == background] = BACKGROUND
     return labels, confidence

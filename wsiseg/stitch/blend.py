@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 
-__all__ = ["Tiles", "add_row", "blend_cams", "place_tiles", "reach", "window"]
+__all__ = ["Tiles", "add_span", "blend_cams", "make_cells", "place_tiles", "reach", "window"]
 
 
 class Taps(NamedTuple):
@@ -95,7 +95,7 @@ def blend_cams(
 def place_tiles(
     grid: TileGrid, box: Box, first: tuple[int, int], cams: NDArray[np.float32]
 ) -> Tiles:
-    """The tiles of `blend_cams` for `add_row`."""
+    """The tiles of `blend_cams` for `add_span`."""
     height, width = cams.shape[3:]
     corner = grid.tile_box(*first)
     return Tiles(
@@ -117,11 +117,11 @@ def _taps(grid: TileGrid, cells: int) -> Taps:
 
 @numba.njit(nogil=True, cache=True)
 def _blend(tiles, height, width):  # type: ignore[no-untyped-def]  # numba infers the types
-    classes = tiles.cams.shape[2]
+    classes, cells = tiles.cams.shape[2], make_cells(tiles)
     field = np.empty((classes, height, width), np.float32)
     weights, row = np.empty((height, width), np.float32), np.empty((classes, width), np.float32)
     for y in range(height):
-        add_row(tiles, y, row, weights[y])
+        add_span(tiles, y, 0, cells, row, weights[y])
         for k in range(classes):
             for x in range(width):
                 field[k, y, x] = row[k, x] / weights[y, x] if weights[y, x] > 0 else 0
@@ -129,44 +129,62 @@ def _blend(tiles, height, width):  # type: ignore[no-untyped-def]  # numba infer
 
 
 @numba.njit(nogil=True, cache=True)
-def add_row(tiles, y, field, weights):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Sums of the box's row `y`: weighted maps ``(K, W)`` and weights ``(W,)``, float32, put there.
+def make_cells(tiles):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Room for one row of a tile's cells, with a cell of nothing at either end."""
+    return np.zeros((tiles.cams.shape[2], tiles.cams.shape[4] + 2), np.float32)
 
-    Columns of tiles first, cell by cell, as these are few; pixels then sum along the row only.
+
+@numba.njit(nogil=True, cache=True)
+def add_span(tiles, y, first, cells, field, weights):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Sums of a span of the box's row `y` from column `first` on.
+
+    Weighted maps ``(K, n)`` and weights ``(n,)``, float32, are put in `field` and `weights`;
+    `cells` is from `make_cells`. The tiles of a column are summed first, cell by cell, as these
+    are few; pixels then sum along the row only.
     """
-    rows, cols, classes, height, width = tiles.cams.shape
-    tall, low, high, starts = tiles.tall, tiles.wide.low, tiles.wide.high, tiles.wide.starts
-    cells = np.zeros((cols, classes, width + 2), np.float32)  # a cell of nothing at either end
-    masses = np.zeros(cols, np.float32)
+    size, stride, taps = weights.size, tiles.stride, tiles.wide
+    field[:], weights[:] = 0, 0
+    for col in range(tiles.cams.shape[1]):
+        start = tiles.left + col * stride - first
+        if start >= size or start + taps.low.size <= 0:
+            continue
+        total = _sum_column(tiles, y, col, cells)
+        if total == 0:
+            continue
+        for i in range(taps.starts.size - 1):
+            begin, end = max(0, start + taps.starts[i]), min(size, start + taps.starts[i + 1])
+            if begin >= end:
+                continue
+            before, after = (
+                taps.low[begin - start : end - start],
+                taps.high[begin - start : end - start],
+            )
+            mass = weights[begin:end]
+            for x in range(mass.size):
+                mass[x] += (before[x] + after[x]) * total
+            for k in range(field.shape[0]):
+                line, one, two = field[k, begin:end], cells[k, i], cells[k, i + 1]
+                for x in range(line.size):
+                    line[x] += before[x] * one + after[x] * two
+
+
+@numba.njit(nogil=True, cache=True)
+def _sum_column(tiles, y, col, cells):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Sum row `y` of a column of tiles from above into `cells`; the weights' sum."""
+    rows, _, classes, height, width = tiles.cams.shape
+    tall, total = tiles.tall, np.float32(0)
+    cells[:] = 0
     for row in range(rows):
         at = y - tiles.top - row * tiles.stride
-        if not 0 <= at < tall.low.size:
+        if not (0 <= at < tall.low.size and tiles.known[row, col]):
             continue
         below = np.searchsorted(tall.starts, at, side="right") - 1
         upper, lower = max(below - 1, 0), min(below, height - 1)
-        for col in range(cols):
-            if tiles.known[row, col]:
-                masses[col] += tall.low[at] + tall.high[at]
-                for k in range(classes):
-                    for j in range(width):
-                        cells[col, k, j + 1] += (
-                            tall.low[at] * tiles.cams[row, col, k, upper, j]
-                            + tall.high[at] * tiles.cams[row, col, k, lower, j]
-                        )
-    field[:], weights[:] = 0, 0
-    for col in range(cols):
-        start = tiles.left + col * tiles.stride
-        if masses[col] == 0:
-            continue
-        for i in range(starts.size - 1):
-            begin, end = max(0, start + starts[i]), min(weights.size, start + starts[i + 1])
-            if begin >= end:
-                continue
-            before, after = low[begin - start : end - start], high[begin - start : end - start]
-            mass, total = weights[begin:end], masses[col]
-            for x in range(mass.size):
-                mass[x] += (before[x] + after[x]) * total
-            for k in range(classes):
-                line, one, two = field[k, begin:end], cells[col, k, i], cells[col, k, i + 1]
-                for x in range(line.size):
-                    line[x] += before[x] * one + after[x] * two
+        low, high = tall.low[at], tall.high[at]
+        total += low + high
+        for k in range(classes):
+            line = cells[k]
+            one, two = tiles.cams[row, col, k, upper], tiles.cams[row, col, k, lower]
+            for j in range(width):
+                line[j + 1] += low * one[j] + high * two[j]
+    return total

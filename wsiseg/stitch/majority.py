@@ -25,39 +25,64 @@ def majority_filter(labels: NDArray[np.uint8], radius: int, classes: int) -> NDA
     classes
         Number of labels.
     """
-    return _filter(np.ascontiguousarray(labels), radius, classes) if radius else labels.copy()
+    if not radius:
+        return labels.copy()
+    # Twice the count, and one more, must fit; narrow numbers are added more at a time.
+    counter = np.uint16 if 2 * (2 * radius + 1) ** 2 + 1 < 1 << 16 else np.int32
+    lines = np.zeros((4, labels.shape[1] + 2 * radius), counter)
+    columns = np.zeros((classes, labels.shape[1] + 2 * radius), counter)
+    out: NDArray[np.uint8] = _filter(np.ascontiguousarray(labels), radius, columns, lines)
+    return out
 
 
 @numba.njit(nogil=True, cache=True)
-def _filter(labels, radius, classes):  # type: ignore[no-untyped-def]  # numba infers the types
+def _filter(labels, radius, columns, lines):  # type: ignore[no-untyped-def]  # numba infers the types
+    """`columns` counts each class in the rows about y, by column, with a margin of `radius`."""
     height, width = labels.shape
-    out = np.empty_like(labels)
-    columns = np.zeros((width, classes), np.int32)  # counts in the rows about y, by column
-    counts = np.zeros(classes, np.int32)
+    out = np.zeros_like(labels)
+    counts, best = lines[2, :width], lines[3, :width]
     for y in range(min(radius, height)):
-        for x in range(width):
-            columns[x, labels[y, x]] += 1
+        _count_row(labels[y], columns, radius, 1)
     for y in range(height):
         if y + radius < height:
-            for x in range(width):
-                columns[x, labels[y + radius, x]] += 1
+            _count_row(labels[y + radius], columns, radius, 1)
         if y - radius - 1 >= 0:
+            _count_row(labels[y - radius - 1], columns, radius, -1)
+        best[:] = 0
+        for k in range(columns.shape[0]):
+            _sum_windows(columns[k], 2 * radius + 1, lines, counts)
+            own, line, label = labels[y], out[y], np.uint8(k)
+            for x in range(width):  # of equals the pixel's own label wins, then the smallest
+                counts[x] = 2 * counts[x] + (own[x] == label)
             for x in range(width):
-                columns[x, labels[y - radius - 1, x]] -= 1
-        counts[:] = 0
-        for x in range(min(radius, width)):
-            for k in range(classes):
-                counts[k] += columns[x, k]
-        for x in range(width):
-            if x + radius < width:
-                for k in range(classes):
-                    counts[k] += columns[x + radius, k]
-            if x - radius - 1 >= 0:
-                for k in range(classes):
-                    counts[k] -= columns[x - radius - 1, k]
-            best = labels[y, x]
-            for k in range(classes):
-                if counts[k] > counts[best]:
-                    best = np.uint8(k)
-            out[y, x] = best
+                score, most, old = counts[x], best[x], line[x]
+                line[x] = label if score > most else old
+                best[x] = score if score > most else most
     return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_row(labels, columns, radius, step):  # type: ignore[no-untyped-def]  # numba infers the types
+    for k in range(columns.shape[0]):
+        line, label = columns[k, radius : radius + labels.size], np.uint8(k)
+        for x in range(labels.size):
+            line[x] += step * (labels[x] == label)
+
+
+@numba.njit(nogil=True, cache=True)
+def _sum_windows(values, side, lines, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Sums of `side` neighbours, put in `out`: by sums of 1, 2, 4 ... of them, not one by one."""
+    for x in range(out.size):
+        out[x] = 0
+    powers, offset, bit = values, 0, 0
+    while side >> bit:
+        if side >> bit & 1:
+            shifted = powers[offset:]
+            for x in range(out.size):
+                out[x] += shifted[x]
+            offset += 1 << bit
+        # From line to line: the compiler adds many at a time only where nothing overlaps.
+        shifted, doubled = powers[1 << bit :], lines[bit & 1]
+        for x in range(shifted.size):
+            doubled[x] = powers[x] + shifted[x]
+        powers, bit = doubled, bit + 1

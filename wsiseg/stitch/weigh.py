@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from wsiseg.stitch.blend import Tiles, add_row
+from wsiseg.stitch.blend import Tiles, add_span, make_cells
 
-__all__ = ["pick_confidence", "pick_winner", "weigh_classes"]
+__all__ = ["Pick", "pick_confidence", "pick_labels", "weigh_classes", "weigh_labels"]
 
 # exp as Cephes computes it: the same bits on every machine, unlike the system's own.
 _LEAST = np.float32(-87.0)
@@ -22,6 +24,20 @@ _P0, _P1, _P2 = (
 _P3, _P4, _P5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(0.5)
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _SCALE = np.float32(255)
+
+_SPAN = 256
+"""Pixels of a row weighed at a time: few enough that most classes are gated out of all of them."""
+
+
+class Pick(NamedTuple):
+    """What probabilities of K classes and background come to."""
+
+    winner: NDArray[np.uint8]
+    """``(H, W)`` the most probable class, of equals the first; K for background."""
+    shares: NDArray[np.uint8]
+    """``(K, H, W)`` probability of each class in 255ths; 0 where none is possible."""
+    possible: NDArray[np.bool_]
+    """``(H, W)`` whether any class is."""
 
 
 def weigh_classes(fields: Tiles, gates: Tiles, tissue: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -40,51 +56,159 @@ def weigh_classes(fields: Tiles, gates: Tiles, tissue: NDArray[np.bool_]) -> NDA
     return out
 
 
+def weigh_labels(fields: Tiles, gates: Tiles, tissue: NDArray[np.bool_]) -> Pick:
+    """`weigh_classes` and `pick_labels` in one: a fifth of the memory, a half of the time."""
+    return Pick(*_weigh_and_pick(fields, gates, tissue))
+
+
+def pick_labels(probabilities: NDArray[np.float32], possible: NDArray[np.bool_]) -> Pick:
+    """What ``(K + 1, H, W)`` float32 come to; all is background where nothing is `possible`."""
+    winner, shares = _pick(probabilities, possible)
+    return Pick(winner, shares, possible)
+
+
 @njit(nogil=True, cache=True)
 def _weigh(fields, gates, tissue):  # type: ignore[no-untyped-def]  # numba infers the types
     classes, (height, width) = fields.cams.shape[2], tissue.shape
-    out = np.zeros((classes + 1, height, width), np.float32)
-    field, mass = np.empty((classes, width), np.float32), np.empty(width, np.float32)
-    gate, gate_mass = np.empty((classes + 1, width), np.float32), np.empty(width, np.float32)
-    row, powers = np.empty((classes + 1, width), np.float32), np.empty(width, np.int32)
+    out, room = np.zeros((classes + 1, height, width), np.float32), _make_span(fields, gates)
     for y in range(height):
-        if not tissue[y].any():
-            out[classes, y] = _ONE
-            continue
-        add_row(fields, y, field, mass)
-        add_row(gates, y, gate, gate_mass)
-        _weigh_row(field, mass, gate, gate_mass, tissue[y], row, powers)
-        for k in range(classes + 1):
-            out[k, y] = row[k]
+        for begin in range(0, width, _SPAN):
+            inside = tissue[y, begin : begin + _SPAN]
+            if inside.any():
+                found = _weigh_span(fields, gates, y, begin, inside, room)
+                for k in range(classes + 1):
+                    _copy(found[k], out[k, y, begin : begin + _SPAN])
+            else:
+                out[classes, y, begin : begin + _SPAN] = _ONE
     return out
 
 
 @njit(nogil=True, cache=True)
-def _weigh_row(field, mass, gate, gate_mass, tissue, out, powers):  # type: ignore[no-untyped-def]  # numba infers the types
-    classes, width = field.shape
-    top, total = np.full(width, -np.inf, np.float32), np.zeros(width, np.float32)
-    for x in range(width):
-        gate_mass[x] = _ONE / gate_mass[x] if mass[x] > _ZERO and tissue[x] else _ZERO
-        mass[x] = _ONE / mass[x] if mass[x] > _ZERO else _ZERO
+def _weigh_and_pick(fields, gates, tissue):  # type: ignore[no-untyped-def]  # numba infers the types
+    classes, (height, width) = fields.cams.shape[2], tissue.shape
+    winner, shares = _make_pick(classes, height, width)
+    possible, room = np.zeros((height, width), np.bool_), _make_span(fields, gates)
+    for y in range(height):
+        for begin in range(0, width, _SPAN):
+            inside = tissue[y, begin : begin + _SPAN]
+            if inside.any():
+                some = possible[y, begin:]
+                found = _weigh_span(fields, gates, y, begin, inside, room)
+                for x in range(inside.size):
+                    some[x] = found[classes, x] < _ONE
+                _pick_span(found, some, winner[y, begin : begin + _SPAN], shares, y, begin)
+    return winner, shares, possible
+
+
+@njit(nogil=True, cache=True)
+def _pick(probabilities, possible):  # type: ignore[no-untyped-def]  # numba infers the types
+    classes, (height, width) = probabilities.shape[0] - 1, possible.shape
+    winner, shares = _make_pick(classes, height, width)
+    found = np.empty((classes + 1, _SPAN), np.float32)
+    for y in range(height):
+        for begin in range(0, width, _SPAN):
+            best = winner[y, begin : begin + _SPAN]
+            for k in range(classes + 1):
+                _copy(probabilities[k, y, begin:], found[k, : best.size])
+            _pick_span(found, possible[y, begin:], best, shares, y, begin)
+    return winner, shares
+
+
+@njit(nogil=True, cache=True)
+def _copy(line, out):  # type: ignore[no-untyped-def]  # numba infers the types
+    for x in range(out.size):  # six times as fast as `out[:] = line`, compiled
+        out[x] = line[x]
+
+
+@njit(nogil=True, cache=True)
+def _make_pick(classes, height, width):  # type: ignore[no-untyped-def]  # numba infers the types
+    winner = np.full((height, width), np.uint8(classes), np.uint8)
+    return winner, np.zeros((classes, height, width), np.uint8)
+
+
+@njit(nogil=True, cache=True)
+def _pick_span(found, possible, winner, shares, y, begin):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Winner and shares of the probabilities `found` ``(K + 1, >= n)`` of a span."""
+    classes, size = found.shape[0] - 1, winner.size
+    best = np.full(size, -_ONE, np.float32)
+    for k in range(classes + 1):
+        line, label = found[k], np.uint8(k)
+        for x in range(size):
+            new, most, old = line[x], best[x], winner[x]
+            winner[x] = label if new > most else old
+            best[x] = max(new, most)
+    for x in range(size):
+        old = winner[x]
+        winner[x] = old if possible[x] else np.uint8(classes)
     for k in range(classes):
-        for x in range(width):
-            field[k, x] *= mass[x]
-            if gate[k, x] > _ZERO:
-                top[x] = max(top[x], field[k, x])
+        line, share = found[k], shares[k, y, begin : begin + size]
+        for x in range(size):
+            part = np.uint8(np.rint(line[x] * _SCALE))
+            share[x] = part if possible[x] else np.uint8(0)
+
+
+@njit(nogil=True, cache=True)
+def _make_span(fields, gates):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Room for a span of a row: maps, gates, probabilities and three lines, all in fast cache."""
+    classes = fields.cams.shape[2]
+    sums = np.empty((classes, _SPAN), np.float32), np.empty((classes + 1, _SPAN), np.float32)
+    found, lines = np.empty((classes + 1, _SPAN), np.float32), np.empty((4, _SPAN), np.float32)
+    return make_cells(fields), make_cells(gates), sums, found, lines, np.empty(_SPAN, np.int32)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _weigh_span(fields, gates, y, begin, tissue, room):  # type: ignore[no-untyped-def]  # numba infers the types
+    cells, gate_cells, (field, gate), out, lines, powers = room
+    classes, size = field.shape[0], tissue.size
+    weight, rest, top, total = lines[0, :size], lines[1, :size], lines[2, :size], lines[3, :size]
+    add_span(fields, y, begin, cells, field, weight)
+    add_span(gates, y, begin, gate_cells, gate, rest)
+    last = out[classes, :size]
+    top[:], total[:] = -np.inf, _ZERO
+    for x in range(size):
+        part, known = _ONE / rest[x], (weight[x] > _ZERO) & tissue[x]
+        rest[x] = part if known else _ZERO
+    for x in range(size):
+        part, known = _ONE / weight[x], weight[x] > _ZERO
+        weight[x] = part if known else _ZERO
     for k in range(classes):
-        for x in range(width):
-            out[k, x] = field[k, x] - top[x] if gate[k, x] > _ZERO else _LEAST
-        _exp(out[k], powers)
-        for x in range(width):
-            out[k, x] *= gate[k, x]
-            total[x] += out[k, x]
-    for x in range(width):
-        share = gate[classes, x] * gate_mass[x]
-        total[x] = share / total[x] if total[x] > _ZERO else _ZERO
-        out[classes, x] = _ONE - share if total[x] > _ZERO else _ONE
+        line, passed = field[k, :size], gate[k, :size]
+        if _any_positive(passed):
+            for x in range(size):
+                value, most = line[x] * weight[x], top[x]
+                larger = max(value, most)
+                line[x] = value
+                top[x] = larger if passed[x] > _ZERO else most
     for k in range(classes):
-        for x in range(width):
-            out[k, x] *= total[x]
+        line, passed, found = field[k, :size], gate[k, :size], out[k, :size]
+        if not _any_positive(passed):  # most classes, in most of a slide
+            found[:] = _ZERO
+            continue
+        for x in range(size):
+            below = line[x] - top[x]
+            found[x] = below if passed[x] > _ZERO else _LEAST
+        _exp(found, powers[:size])
+        for x in range(size):
+            found[x] *= passed[x]
+            total[x] += found[x]
+    passed = gate[classes, :size]
+    for x in range(size):
+        share, mine = passed[x] * rest[x], total[x]
+        total[x] = share / mine if mine > _ZERO else _ZERO
+        last[x] = _ONE - share if mine > _ZERO else _ONE
+    for k in range(classes):
+        found = out[k, :size]
+        for x in range(size):
+            found[x] *= total[x]
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _any_positive(line):  # type: ignore[no-untyped-def]  # numba infers the types
+    count = 0
+    for x in range(line.size):  # whole numbers add up many at a time; a maximum does not
+        count += line[x] > _ZERO
+    return count > 0
 
 
 @njit(nogil=True, cache=True)
@@ -103,29 +227,11 @@ def _exp(line, powers):  # type: ignore[no-untyped-def]  # numba infers the type
 
 
 @njit(nogil=True, cache=True)
-def pick_winner(probabilities, possible):  # type: ignore[no-untyped-def]  # numba infers the types
-    """The most probable class ``(H, W)`` uint8, of equals the first; K where it is not possible."""
-    classes, height, width = probabilities.shape
-    out, best = np.empty((height, width), np.uint8), np.empty(width, np.float32)
-    for y in range(height):
-        line = out[y]
-        best[:] = probabilities[0, y]
-        line[:] = 0
-        for k in range(1, classes):
-            for x in range(width):
-                line[x] = np.uint8(k) if probabilities[k, y, x] > best[x] else line[x]
-                best[x] = max(probabilities[k, y, x], best[x])
-        for x in range(width):
-            if not possible[y, x]:
-                line[x] = np.uint8(classes - 1)
-    return out
-
-
-@njit(nogil=True, cache=True)
-def pick_confidence(probabilities, labels):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Probability of each pixel's label in 255ths, ``(H, W)`` uint8."""
-    out = np.empty(labels.shape, np.uint8)
+def pick_confidence(shares, labels):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The share ``(H, W)`` uint8 of each pixel's label; 0 for one that is no class."""
+    out = np.zeros(labels.shape, np.uint8)
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
-            out[y, x] = np.uint8(np.rint(probabilities[labels[y, x], y, x] * _SCALE))
+            if labels[y, x] < shares.shape[0]:
+                out[y, x] = shares[labels[y, x], y, x]
     return out

@@ -11,6 +11,7 @@
     ├── labels           NGFF labels
     │   ├── classes      0..n: (H, W) uint8, levels of 1, 2, 4 ...; 255 = background
     │   └── confidence   0..n: (H, W) uint8, 255 = certain
+    ├── probabilities    NGFF image, if asked for: 0..n: (K, H, W) uint8, in 255ths; 0 = no tissue
     └── done/<step>      (blocks, 32) uint8: sha256 of what made the block, written last
 
 Every array but the marks is sharded: one block is one shard, one file, and has one writer, which

@@ -22,6 +22,7 @@ __all__ = [
     "lay_out_cams",
     "lay_out_labels",
     "lay_out_marks",
+    "lay_out_probabilities",
     "lay_out_store",
     "lay_out_tissue",
     "level_box",
@@ -32,7 +33,7 @@ __all__ = [
 FORMAT = 2
 """Version of the layout; a digest holds it, so a change of layout redoes the work."""
 
-_GROUPS = ("image", "tissue", "cams", "labels", "done")
+_GROUPS = ("image", "tissue", "cams", "labels", "probabilities", "done")
 _SPACE: list[dict[str, str]] = [
     {"name": "y", "type": "space", "unit": "micrometer"},
     {"name": "x", "type": "space", "unit": "micrometer"},
@@ -134,6 +135,30 @@ def lay_out_labels(labels: zarr.Group, grid: TileGrid, palette: Palette, mpp: fl
         ome["image-label"] = _image_label(palette if name == "classes" else None)
         group.attrs["ome"] = ome
     labels.attrs["ome"] = {"version": "0.5", "labels": ["classes", "confidence"]}
+
+
+def lay_out_probabilities(root: zarr.Group, grid: TileGrid, palette: Palette, mpp: float) -> None:
+    """Make the pyramid of all classes' probabilities anew: an image with a channel a class."""
+    group, scales = root.create_group("probabilities", overwrite=True), {}
+    count = len(palette)
+    for level, factor in enumerate(label_factors(grid)):
+        box, side = level_box(grid, factor), grid.block // factor
+        chunk = _chunk_side(side, _LABEL_CHUNK)
+        _create(
+            group, str(level), (count, box.height, box.width), (count, chunk, chunk),
+            (count, side, side), "uint8", 0, "zstd", names=("c", "y", "x"), order=(1, 2, 0),
+        )  # fmt: skip
+        scales[str(level)] = [1.0, mpp * factor, mpp * factor]
+    ome = _multiscales("probabilities", [{"name": "c", "type": "channel"}, *_SPACE], scales)
+    window = {"min": 0, "max": 255, "start": 0, "end": 255}
+    ome["omero"] = {
+        "channels": [
+            {"label": name, "color": "{:02X}{:02X}{:02X}".format(*color), "window": window}
+            for name, color in zip(palette.names, palette.colors, strict=True)
+        ]
+    }
+    group.attrs["ome"] = ome
+    group.attrs["palette"] = plain_palette(palette)  # last: says that all of it is there
 
 
 def lay_out_marks(group: zarr.Group, key: str, n_blocks: int) -> None:

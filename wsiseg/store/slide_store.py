@@ -316,8 +316,7 @@ class SlideStore:
             return
         self.clear_marks("stitch")
         labels.attrs["palette"] = {}  # so that half-made arrays are not taken for whole ones
-        for key in [key for key in self._arrays if key.startswith("labels/")]:
-            del self._arrays[key]
+        self._forget("labels/")
         layout.lay_out_labels(labels, self.grid, palette, self.mpp)
         labels.attrs["palette"] = known
 
@@ -361,6 +360,53 @@ class SlideStore:
         """Confidence ``(H, W)`` uint8 of a box of that level; 0 outside the raster."""
         return self._array(f"labels/confidence/{level}").read(box)
 
+    # -- probabilities -----------------------------------------------------------------------
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether stitching kept the classes' probabilities."""
+        return bool(self._probability_palette == layout.plain_palette(self.palette))
+
+    def create_probabilities(self) -> None:
+        """Make the pyramid of the classes' probabilities, unless it is there for these labels."""
+        if not self.has_probabilities:
+            self.clear_marks("stitch")
+            self._forget("probabilities/")
+            layout.lay_out_probabilities(self._group, self.grid, self.palette, self.mpp)
+
+    def drop_probabilities(self) -> None:
+        """Take away those of an earlier run: labels made without them do not belong to them."""
+        if "probabilities" in self._group:
+            self._forget("probabilities/")
+            del self._group["probabilities"]
+
+    def write_probabilities(self, block: int, level: int, shares: NDArray[np.uint8]) -> None:
+        """Write one block's probabilities ``(K, H, W)`` uint8, in 255ths, at one pyramid level."""
+        place = divmod(block, self.grid.block_cols)
+        self._array(f"probabilities/{level}").write(*place, np.moveaxis(shares, 0, 2))
+
+    def erase_probabilities(self, block: int) -> None:
+        """Make one block's probabilities 0 again, by taking its files away if it has any."""
+        for level in range(len(self.pyramid_factors)):
+            self._array(f"probabilities/{level}").erase(*divmod(block, self.grid.block_cols))
+
+    def read_probabilities(self, box: Box, level: int = 0) -> NDArray[np.uint8]:
+        """Probabilities ``(K, H, W)`` uint8, in 255ths, of a box of that level.
+
+        They are those before labels were smoothed; 0 outside the raster and where no tissue is.
+
+        Raises
+        ------
+        StoreError
+            If stitching was not asked for them (``stitch.probabilities``).
+        """
+        if not self._has_array(f"probabilities/{level}"):
+            raise StoreError(
+                f"{self.path}: holds no probabilities of level {level}; run `wsiseg stitch` with "
+                f"stitch.probabilities=true"
+            )
+        return np.moveaxis(self._array(f"probabilities/{level}").read(box), 2, 0)
+
     # -- inner -------------------------------------------------------------------------------
 
     def _array(self, key: str) -> ShardedArray:
@@ -372,6 +418,16 @@ class SlideStore:
                     f"{self.path}: holds no {key}; run the step that makes it"
                 ) from error
         return self._arrays[key]
+
+    @property
+    def _probability_palette(self) -> Any:
+        known = "probabilities" in self._group
+        return self._group["probabilities"].attrs.get("palette") if known else None
+
+    def _forget(self, prefix: str) -> None:
+        """Look at these arrays anew when they are next asked for."""
+        for key in [key for key in self._arrays if key.startswith(prefix)]:
+            del self._arrays[key]
 
     def _has_array(self, key: str) -> bool:
         return key in self._arrays or self._files.read(f"{key}/zarr.json") is not None
