@@ -52,7 +52,10 @@ class Slide(Protocol):
     """Label, macro and the like: ``(H, W, 3)`` uint8 RGB, read when looked up."""
 
     def read(self, box: Box, mpp: float, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Pixels of `box` of the raster at `mpp`: ``(height, width, 3)`` uint8 RGB, `out` if given."""
+        """Pixels of `box` of the raster at `mpp`: ``(height, width, 3)`` uint8 RGB.
+
+        They are written into `out` if it is given.
+        """
         ...
 
     def raster_size(self, mpp: float) -> Size:
