@@ -20,7 +20,6 @@ from wsiseg.lock import hold
 from wsiseg.slide import Slide, open_slide
 from wsiseg.slide.scratch import scratch
 from wsiseg.store import FORMAT, SlideStore
-from wsiseg.tissue import kept_tiles, settle_tissue
 
 __all__ = ["plan_grid", "plan_tile", "tile_digest", "tile_slide", "working_mpp"]
 
@@ -76,6 +75,9 @@ def plan_tile(
 
     Takes what `tile_slide` takes and raises what it raises, but for `SlideReadError` in a block.
     """
+    # Here, so that worker processes, which have no use for it, start in half the time.
+    from wsiseg.tissue import kept_tiles, settle_tissue
+
     with open_slide(slide_path, config.slide) as slide:
         grid, mpp = plan_grid(slide, config.tile)
         store = SlideStore.create(store_path, grid, mpp, _describe(slide), config.tile.codec)
