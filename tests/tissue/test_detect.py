@@ -267,6 +267,18 @@ def test_small_pieces_go(area: float) -> None:
     assert not kept[~mask].any()
 
 
+@pytest.mark.parametrize("shape", [(40, 60), (1, 30), (30, 1), (1, 1)])
+def test_neighbours_are_those_of_scipy(shape: tuple[int, int]) -> None:
+    mask = np.random.default_rng(0).random(shape) < 0.2
+    grown = mask
+    for radius in range(5):
+        np.testing.assert_array_equal(detect._grow(mask, radius), grown)
+        neighbours = ndimage.generate_binary_structure(2, 1 + radius % 2)
+        grown = ndimage.binary_dilation(grown, neighbours)
+    count = ndimage.correlate(mask.astype(int), np.ones((3, 3), int), mode="constant")
+    np.testing.assert_array_equal(detect._drop_noise(mask), mask & (count >= 3))
+
+
 def test_tiny_slides() -> None:
     white = np.full((1, 1, 3), 255, np.uint8)
     assert detect_tissue(ArraySlide(white, 0.5), CONFIG).tolist() == [[False]]

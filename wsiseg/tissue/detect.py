@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numba
 import numpy as np
@@ -135,7 +136,7 @@ def _count_glass(image: Image, rows: slice, counts: NDArray[np.int64]) -> None:
     red, green, blue = (image[..., channel] for channel in range(3))
     low, high = np.minimum(red, blue), np.maximum(red, blue)
     darkest, brightest = np.minimum(low, green), np.maximum(high, green)
-    range_ = ndimage.maximum_filter(darkest, 3) - ndimage.minimum_filter(darkest, 3)
+    range_ = _around(np.maximum, darkest) - _around(np.minimum, darkest)
     glassy = (darkest >= _GLASS_DARKEST) & (darkest < _WHITE)
     glassy &= (brightest - darkest <= _GLASS_TINT) & (low.astype(np.int16) - green <= _GLASS_PINK)
     glassy &= range_ <= _GLASS_RANGE
@@ -172,9 +173,7 @@ def _drop_noise(mask: Mask) -> Mask:
 
     Smoothing the colours instead would thicken dense edges and dilute the membranes of fat.
     """
-    count = ndimage.uniform_filter1d(mask.astype(np.uint8) * 9, 3, axis=0, mode="constant")
-    count = ndimage.uniform_filter1d(count, 3, axis=1, mode="constant")
-    return np.asarray(mask & (count >= 3))
+    return np.asarray(mask & (_around(np.add, mask.view(np.uint8)) >= 3))
 
 
 def _close(mask: Mask, radius: int) -> Mask:
@@ -188,9 +187,26 @@ def _close(mask: Mask, radius: int) -> Mask:
 def _grow(mask: Mask, radius: int) -> Mask:
     """Dilate by an octagon of about `radius`."""
     for step in range(radius):
-        neighbours = ndimage.generate_binary_structure(2, 1 + step % 2)
-        mask = ndimage.binary_dilation(mask, neighbours)
+        grown = _beside(np.logical_or, mask, 0)
+        if step % 2:
+            mask = _beside(np.logical_or, grown, 1)
+        else:
+            mask = grown | _beside(np.logical_or, mask, 1)
     return mask
+
+
+def _around(combine: np.ufunc, image: NDArray[Any]) -> NDArray[Any]:
+    """`combine` over the 3 x 3 neighbours; there are none beyond the frame."""
+    return _beside(combine, _beside(combine, image, 0), 1)
+
+
+def _beside(combine: np.ufunc, image: NDArray[Any], axis: int) -> NDArray[Any]:
+    """The same over each pixel and the two beside it along `axis`."""
+    image = image.swapaxes(0, axis)
+    out = image.copy("K")
+    combine(out[1:], image[:-1], out=out[1:])
+    combine(out[:-1], image[1:], out=out[:-1])
+    return out.swapaxes(0, axis)
 
 
 def _drop_small(mask: Mask, area: float) -> Mask:
