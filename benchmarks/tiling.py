@@ -410,9 +410,8 @@ def compare_growth(slides: dict[str, Path], rounds: int) -> None:
             for executor, workers in (("threads", 1), ("threads", 2), ("processes", 2)):
                 with tempfile.TemporaryDirectory() as folder:
                     command = [
-                        sys.executable, "-c", "from wsiseg.cli import app; app()",
-                        "tile", str(path), "-o", f"{folder}/a.zarr",
-                        "--executor", executor, "--workers", str(workers),
+                        sys.executable, "-m", "wsiseg", "tile", str(path), "-o",
+                        f"{folder}/a.zarr", "--executor", executor, "--workers", str(workers),
                     ]  # fmt: skip
                     took.setdefault((area, executor, workers), []).append(watch(command))
     for (area, executor, workers), values in took.items():

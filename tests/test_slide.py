@@ -91,6 +91,19 @@ def test_box_whole_equals_box_in_parts(factor: float, box: Box, cut: tuple[int, 
         np.testing.assert_array_equal(slide.read(part, factor * 0.25), whole[part.slices(box)])
 
 
+@pytest.mark.parametrize("box", [Box(3, 4, 20, 10), Box(-2, 20, 40, 20), Box(90, 0, 5, 5)])
+def test_read_fills_what_it_is_given_and_nothing_beside_it(box: Box) -> None:
+    slide = ArraySlide(noise(53, 61), 0.25)
+    frame = np.full((box.height + 2, box.width + 2, 3), 7, np.uint8)
+    out = frame[1:-1, 1:-1]
+    assert slide.read(box, 0.5, out) is out
+    np.testing.assert_array_equal(out, slide.read(box, 0.5))
+    out[:] = 7
+    assert (frame == 7).all()
+    with pytest.raises(GeometryError, match=r"out has shape \(2, 3, 3\); give "):
+        slide.read(box, 0.5, np.empty((2, 3, 3), np.uint8))
+
+
 @pytest.mark.parametrize("factor", [2.0, 2.37])
 def test_chunks_equal_one_read(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     slide = ArraySlide(noise(200, 90), 0.25)

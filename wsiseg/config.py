@@ -91,9 +91,10 @@ class TileConfig(_Step):
     """Distance between tile corners in pixels; smaller than `tile` overlaps."""
     block: int = Field(default=1792, ge=16)
     """Side in pixels of the unit of work and storage: a multiple of `tile` and of `stride`."""
-    codec: Literal["zstd", "lz4", "none"] = "zstd"
-    """How a new store packs its pixels, always without loss: `zstd` is smallest, `lz4` and `none`
-    are written and read several times faster. A store that is there keeps its own."""
+    codec: Literal["zstd", "lz4", "none"] = "lz4"
+    """How a new store packs its pixels, always without loss: `lz4` is written and read several
+    times as fast as `zstd`, which is some 15 to 25 % smaller. A store that is there keeps its own.
+    """
 
 
 class PredictConfig(_Step):

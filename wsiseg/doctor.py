@@ -11,6 +11,7 @@ _PARTS = {
     "openslide-python": ("slides", "pip install openslide-python openslide-bin"),
     "openslide-bin": ("slides", "pip install openslide-bin"),
     "tiffslide": ("slides", "pip install tiffslide"),
+    "simplejpeg": ("slides, read directly", "pip install simplejpeg"),
     "zarr": ("store", "pip install zarr"),
     "obstore": ("stores in buckets (optional)", "pip install 'wsiseg[cloud]'"),
     "torch": ("model", "pip install torch"),

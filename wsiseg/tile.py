@@ -18,8 +18,8 @@ from wsiseg.geometry import Box, Mpp
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
 from wsiseg.slide import Slide, open_slide
+from wsiseg.slide.scratch import scratch
 from wsiseg.store import FORMAT, SlideStore
-from wsiseg.tissue import kept_tiles, settle_tissue
 
 __all__ = ["plan_grid", "plan_tile", "tile_digest", "tile_slide", "working_mpp"]
 
@@ -75,6 +75,9 @@ def plan_tile(
 
     Takes what `tile_slide` takes and raises what it raises, but for `SlideReadError` in a block.
     """
+    # Here, so that worker processes, which have no use for it, start in half the time.
+    from wsiseg.tissue import kept_tiles, settle_tissue
+
     with open_slide(slide_path, config.slide) as slide:
         grid, mpp = plan_grid(slide, config.tile)
         store = SlideStore.create(store_path, grid, mpp, _describe(slide), config.tile.codec)
@@ -182,12 +185,14 @@ def _tile_block(
     """Read and write one block, and mark it."""
     store = SlideStore(store_path)
     box = store.grid.block_box(block)
-    pixels = np.full((box.height, box.width, 3), 255, np.uint8)
+    wanted = _block_squares(store.grid, squares, block)
+    pixels = scratch.array("block", (box.height, box.width, 3))
+    pixels[:] = 255
     with open_slide(slide_path, config) as slide:
-        for part in _parts(_block_squares(store.grid, squares, block), store.grid.tile, box):
-            pixels[part.slices(box)] = slide.read(part, store.mpp)
+        for part in _parts(wanted, store.grid.tile, box):
+            slide.read(part, store.mpp, pixels[part.slices(box)])
     store.begin("tile", block)
-    store.write_image(block, pixels)
+    store.write_image(block, pixels, wanted)
     store.mark_done("tile", block, digest)
 
 

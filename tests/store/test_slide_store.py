@@ -17,9 +17,9 @@ from wsiseg.annotations import BACKGROUND, PALETTES, Palette
 from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
+from wsiseg.shrink import shrink_mean
 from wsiseg.store import FORMAT, SlideStore
 from wsiseg.store.codecs import CodecName
-from wsiseg.store.shrink import shrink_mean
 
 GRID = TileGrid(300, 420, 32, 32, 128)  # 3 x 4 blocks, the last ones cut
 OVERLAPPING = TileGrid(300, 420, 32, 16, 128)
@@ -145,6 +145,26 @@ def test_white_blocks_take_no_file_even_over_written_ones(store: SlideStore, blo
     assert len(files(store, "image/0")) == 1
     store.write_image(block, white)
     assert files(store, "image/0") == []
+
+
+@pytest.mark.parametrize("block", [0, 11])
+def test_squares_known_to_be_white_are_written_as_if_nothing_were_known(
+    tmp_path: Path, block: int
+) -> None:
+    box = GRID.block_box(block)
+    rows, cols = -(-box.height // 32), -(-box.width // 32)
+    known = np.random.default_rng(0).random((rows, cols)) < 0.5
+    pixels = np.full((box.height, box.width, 3), 255, np.uint8)
+    here = known.repeat(32, 0).repeat(32, 1)[: box.height, : box.width]
+    pixels[here] = noise(pixels.shape)[here]
+    written = []
+    for name, squares in (("a", None), ("b", known)):
+        store = SlideStore.create(tmp_path / name, GRID, 0.5, SLIDE)
+        store.write_image(block, pixels, squares)
+        written.append([(path.name, path.read_bytes()) for path in sorted(store.path.rglob("c/*"))
+                        if path.is_file()])  # fmt: skip
+        np.testing.assert_array_equal(store.read_image(box), pixels)
+    assert written[0] == written[1]
 
 
 @pytest.mark.parametrize("block", [0, 3, 6, 11])

@@ -51,8 +51,11 @@ class Slide(Protocol):
     associated: Mapping[str, NDArray[np.uint8]]
     """Label, macro and the like: ``(H, W, 3)`` uint8 RGB, read when looked up."""
 
-    def read(self, box: Box, mpp: float) -> NDArray[np.uint8]:
-        """Pixels of `box` of the raster at `mpp`: ``(height, width, 3)`` uint8 RGB."""
+    def read(self, box: Box, mpp: float, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Pixels of `box` of the raster at `mpp`: ``(height, width, 3)`` uint8 RGB.
+
+        They are written into `out` if it is given.
+        """
         ...
 
     def raster_size(self, mpp: float) -> Size:
@@ -136,7 +139,7 @@ class PyramidSlide(ABC):
             max(1, math.ceil(self.size.height / scale_y - _NOISE)),
         )
 
-    def read(self, box: Box, mpp: float) -> NDArray[np.uint8]:
+    def read(self, box: Box, mpp: float, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Pixels of `box` of the raster at `mpp` µm/px, area-averaged from the nearest finer level.
 
         A box read whole equals the same box read in parts. Finer than level 0, pixels repeat.
@@ -148,6 +151,8 @@ class PyramidSlide(ABC):
             ``s = mpp / slide.mpp`` per axis. May lie outside the slide, which is white there.
         mpp
             µm/px of the raster, both axes.
+        out
+            ``(box.height, box.width, 3)`` uint8 to write into; a new one if not given.
 
         Returns
         -------
@@ -156,16 +161,22 @@ class PyramidSlide(ABC):
         Raises
         ------
         GeometryError
-            If `mpp` is not positive, or the box has a negative side.
+            If `mpp` is not positive, the box has a negative side, or `out` another shape.
         SlideReadError
             If the file's pixels cannot be read.
         """
         scale = self._scale(mpp)
         if box.width < 0 or box.height < 0:
             raise GeometryError(f"{self.path}: box {tuple(box)} has a negative side; give >= 0")
-        out = np.full((box.height, box.width, 3), 255, np.uint8)
-        whole = self.raster_size(mpp)
-        inside = box.intersect(Box(0, 0, *whole))
+        if out is None:
+            out = np.empty((box.height, box.width, 3), np.uint8)
+        elif out.shape != (box.height, box.width, 3):
+            raise GeometryError(
+                f"{self.path}: out has shape {out.shape}; give {(box.height, box.width, 3)}"
+            )
+        inside = box.intersect(Box(0, 0, *self.raster_size(mpp)))
+        if inside != box:
+            out[:] = 255
         if not inside.empty:
             self._read_inside(inside, scale, out[inside.slices(box)])
         return out

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from wsiseg.shrink import FACTORS, mean_squares
 
 __all__ = ["AxisWeights", "area_mean", "axis_weights"]
 
@@ -83,11 +85,10 @@ def area_mean(
     source = np.ascontiguousarray(source)
     if rows.factor == 1 and columns.factor == 1:
         return source
-    out = np.empty((len(rows.start), len(columns.start), 3), np.uint8)
     # Which loop runs hangs on the factors alone, so that every box gives the same pixel.
-    if rows.factor == columns.factor in _HALVINGS:
-        _HALVINGS[rows.factor](source, out)
-        return out
+    if rows.factor == columns.factor in FACTORS:
+        return mean_squares(source, int(rows.factor))
+    out = np.empty((len(rows.start), len(columns.start), 3), np.uint8)
     area = np.float32(rows.factor * columns.factor)
     places = rows.start - rows.first, rows.weight, columns.start - columns.first
     if (
@@ -116,41 +117,6 @@ def _snap(factor: float) -> float:
 # The loops below run over neighbours in memory, many at a time; a loop over output pixels, which
 # jumps from one to the next, costs several times as much. So sums are taken at every place of a
 # line, also where no output pixel starts, and those that are wanted are picked last.
-
-
-def _halving(factor: int) -> Any:
-    """The loop that means squares of `factor` pixels, a power of two, rounding half up."""
-    # A shift that is known when it is compiled is done in 16 bits, any other in 64.
-    area = factor * factor
-    bits, half = np.uint16(area.bit_length() - 1), np.uint16(area // 2)
-
-    @numba.njit(nogil=True, cache=True, error_model="numpy")
-    def halve(source, out):  # type: ignore[no-untyped-def]  # numba infers the types
-        flat = source.reshape(source.shape[0], source.shape[1] * 3)
-        flat_out = out.reshape(out.shape[0], out.shape[1] * 3)
-        line = np.zeros(flat.shape[1], np.uint16)  # 16 * 16 * 255 + 128 still fits
-        mean = np.empty(flat.shape[1], np.uint8)
-        for i in range(out.shape[0]):
-            line[:] = 0
-            for k in range(factor):
-                row = flat[i * factor + k]
-                for x in range(line.shape[0]):
-                    line[x] += np.uint16(row[x])
-            for x in range(line.shape[0] - 3 * (factor - 1)):
-                total = half
-                for k in range(factor):
-                    total += line[x + 3 * k]
-                mean[x] = np.uint8(total >> bits)
-            pixels = flat_out[i]
-            for j in range(out.shape[1]):
-                for channel in range(3):
-                    pixels[3 * j + channel] = mean[3 * factor * j + channel]
-
-    return halve
-
-
-_HALVINGS = {float(factor): _halving(factor) for factor in (2, 4, 8, 16)}
-"""Whole factors whose sums fit in 16 bits."""
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")

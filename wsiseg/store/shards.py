@@ -101,16 +101,24 @@ class ShardedArray:
                 wanted[shard].append(piece)
         self._files.each(self._read_shard, wanted.items())
 
-    def write(self, row: int, col: int, data: NDArray[Any]) -> None:
-        """Write one shard, ``(h, w, ...)`` from its corner, whole; no file if all of it is fill."""
+    def write(
+        self, row: int, col: int, data: NDArray[Any], present: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Write one shard, ``(h, w, ...)`` from its corner, whole; no file if all of it is fill.
+
+        Of the chunks, ``(n, m)`` from that corner, those that are not `present` are taken for fill
+        unseen; looking costs as much as copying.
+        """
         down, right = self._per_shard
         height, width = self._chunk[:2]
         index = np.full((down * right, 2), _ABSENT, "<u8")
         parts: list[bytes] = []
         end = 0
         for i in range(down * right):
-            y, x = i // right * height, i % right * width
-            chunk = data[y : y + height, x : x + width]
+            y, x = divmod(i, right)
+            if present is not None and not present[y : y + 1, x : x + 1].any():
+                continue
+            chunk = data[y * height : (y + 1) * height, x * width : (x + 1) * width]
             if self._is_fill(chunk):
                 continue
             parts.append(self._codec.encode(self._whole(chunk)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from wsiseg.annotations import Palette
 from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
+from wsiseg.shrink import shrink_mean
 from wsiseg.store import layout
 from wsiseg.store.codecs import CodecName
 from wsiseg.store.files import Files, is_url, open_files
 from wsiseg.store.layout import FORMAT
 from wsiseg.store.shards import ShardedArray
-from wsiseg.store.shrink import shrink_mean
 
 __all__ = ["SlideStore"]
 
@@ -73,7 +74,7 @@ class SlideStore:
         grid: TileGrid,
         mpp: float,
         slide: dict[str, Any],
-        codec: CodecName = "zstd",
+        codec: CodecName = "lz4",
     ) -> SlideStore:
         """Make the store, or open it if it was made from the same slide and grid.
 
@@ -179,12 +180,18 @@ class SlideStore:
         """Down-sampling of each image level: powers of four that divide a block."""
         return layout.image_factors(self.grid)
 
-    def write_image(self, block: int, pixels: NDArray[np.uint8]) -> None:
-        """Write one block's pixels ``(H, W, 3)`` uint8 and coarser levels; white stays absent."""
+    def write_image(
+        self, block: int, pixels: NDArray[np.uint8], squares: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Write one block's pixels ``(H, W, 3)`` uint8 and coarser levels; white stays absent.
+
+        Of its squares of ``grid.tile`` px, ``(n, m)`` bool, those that `squares` does not name are
+        known to be white.
+        """
         place = divmod(block, self.grid.block_cols)
-        for level, factor in enumerate(self.image_factors):
-            if level:
-                pixels = shrink_mean(pixels, factor // self.image_factors[level - 1])
+        self._array("image/0").write(*place, pixels, squares)
+        for level, (finer, factor) in enumerate(pairwise(self.image_factors), 1):
+            pixels = shrink_mean(pixels, factor // finer)
             self._array(f"image/{level}").write(*place, pixels)
 
     def erase_image(self, block: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,19 +34,22 @@ def tile_fractions(mask: Mask, mask_mpp: float, grid: TileGrid, mpp: float) -> N
     """
     scale = mpp / mask_mpp
     # One axis after the other: sums up to the tiles' edges, interpolated within a mask pixel.
-    high = _edge_sums(mask.astype(np.float64), grid.rows, grid.height, grid, scale)
-    sums = _edge_sums(high.T, grid.cols, grid.width, grid, scale).T
+    high = _edge_sums(mask, np.int32, grid.rows, grid.height, grid, scale)
+    sums = _edge_sums(high.T, np.float64, grid.cols, grid.width, grid, scale).T
     area = (grid.tile * scale) ** 2
     # Differences of sums leave a residue where there is nothing; a sliver of a pixel is larger.
     return np.where(sums > 1e-6, np.minimum(sums / area, 1), 0).astype(np.float32)
 
 
 def _edge_sums(
-    values: NDArray[np.float64], count: int, length: int, grid: TileGrid, scale: float
+    values: NDArray[Any], sums: type, count: int, length: int, grid: TileGrid, scale: float
 ) -> NDArray[np.float64]:
-    """Integral of `values` ``(n, m)`` along the first axis over each tile: ``(count, m)``."""
-    totals = np.zeros((len(values) + 1, values.shape[1]))
-    np.cumsum(values, axis=0, out=totals[1:])
+    """Integral of `values` ``(n, m)`` along the first axis over each tile: ``(count, m)``.
+
+    `sums` is the type in which they are exact.
+    """
+    totals: NDArray[Any] = np.zeros((len(values) + 1, values.shape[1]), sums)
+    np.cumsum(values, axis=0, dtype=sums, out=totals[1:])
     first = np.arange(count) * grid.stride
     edges = np.stack([first, np.minimum(first + grid.tile, length)]) * scale
     edges = np.minimum(edges, len(values))

@@ -3,11 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsiseg.store.shrink import shrink_mean
+from wsiseg.shrink import shrink_mean
 
 
-@pytest.mark.parametrize("factor", [2, 4])
-@pytest.mark.parametrize("shape", [(8, 12, 3), (9, 13, 3), (1, 1, 3), (3, 30, 1), (40, 2, 2)])
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize(
+    "shape", [(8, 12, 3), (9, 13, 3), (1, 1, 3), (3, 30, 3), (40, 2, 3), (16, 7, 3)]
+)
 def test_the_mean_of_what_is_there_rounded_half_up(shape: tuple[int, ...], factor: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     got = shrink_mean(pixels, factor)

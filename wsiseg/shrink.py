@@ -1,0 +1,91 @@
+"""Means of whole squares of pixels: the averaging that needs no weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FACTORS", "mean_squares", "shrink_mean"]
+
+FACTORS = (2, 4, 8, 16)
+"""Powers of two whose sums fit in 16 bits."""
+
+
+def shrink_mean(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Mean of each ``factor x factor`` square, rounded half up; squares are cut at the edge.
+
+    ``(H, W, 3)`` uint8 to ``(ceil(H / factor), ceil(W / factor), 3)`` uint8; `factor` is one of
+    `FACTORS`.
+    """
+    height, width, channels = pixels.shape
+    rows, cols = height // factor, width // factor
+    bottom, right = rows * factor, cols * factor
+    if (bottom, right) == (height, width):
+        return mean_squares(pixels, factor)
+    out = np.empty((-(-height // factor), -(-width // factor), channels), np.uint8)
+    out[:rows, :cols] = mean_squares(pixels[:bottom, :right], factor)
+    if bottom < height:
+        out[rows:] = _mean_cut(pixels[bottom:], factor)
+    if right < width:
+        out[:, cols:] = _mean_cut(pixels[:, right:], factor)
+    return out
+
+
+def mean_squares(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """The same of ``(H, W, 3)`` uint8 whose sides are multiples of `factor`."""
+    pixels = np.ascontiguousarray(pixels)
+    out = np.empty((pixels.shape[0] // factor, pixels.shape[1] // factor, 3), np.uint8)
+    if out.size:
+        _LOOPS[factor](pixels, out)
+    return out
+
+
+def _mean_cut(strip: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """The same of a narrow strip, by the area that there is."""
+    sums = strip.astype(np.uint32)
+    areas = np.ones((1, 1, 1), np.uint32)
+    for axis in (0, 1):
+        starts = np.arange(0, strip.shape[axis], factor)
+        sums = np.add.reduceat(sums, starts, axis)
+        counts = np.diff(np.append(starts, strip.shape[axis])).astype(np.uint32)
+        areas = areas * np.expand_dims(counts, (1 - axis, 2))
+    return np.asarray((sums + areas // 2) // areas, np.uint8)
+
+
+def _compile(factor: int) -> Any:
+    """The loop for one factor; it is several times as fast as one for all of them."""
+    # A shift that is known when it is compiled is done in 16 bits, any other in 64.
+    area = factor * factor
+    bits, half = np.uint16(area.bit_length() - 1), np.uint16(area // 2)
+
+    @numba.njit(nogil=True, cache=True, error_model="numpy")
+    def average(source, out):  # type: ignore[no-untyped-def]  # numba infers the types
+        # Over neighbours in memory, many at a time: so sums are taken at every place of a line,
+        # also where no square starts, and those that are wanted are picked last.
+        flat = source.reshape(source.shape[0], source.shape[1] * 3)
+        flat_out = out.reshape(out.shape[0], out.shape[1] * 3)
+        line = np.zeros(flat.shape[1], np.uint16)  # 16 * 16 * 255 + 128 still fits
+        mean = np.empty(flat.shape[1], np.uint8)
+        for i in range(out.shape[0]):
+            line[:] = 0
+            for k in range(factor):
+                row = flat[i * factor + k]
+                for x in range(line.shape[0]):
+                    line[x] += np.uint16(row[x])
+            for x in range(line.shape[0] - 3 * (factor - 1)):
+                total = half
+                for k in range(factor):
+                    total += line[x + 3 * k]
+                mean[x] = np.uint8(total >> bits)
+            pixels = flat_out[i]
+            for j in range(out.shape[1]):
+                for channel in range(3):
+                    pixels[3 * j + channel] = mean[3 * factor * j + channel]
+
+    return average
+
+
+_LOOPS = {factor: _compile(factor) for factor in FACTORS}
