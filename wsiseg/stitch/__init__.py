@@ -27,7 +27,7 @@ from wsiseg.tissue import sample_tissue
 __all__ = ["class_probabilities", "plan_stitch", "stitch_labels"]
 
 _STEP = "stitch"
-_VERSION = 2
+_VERSION = 3
 """Of the arithmetic here: a digest holds it, so that other sums redo the work."""
 
 _CRF_GRID = 8
