@@ -59,8 +59,8 @@ def _probability_planes(store: SlideStore) -> tuple[Plane, ...]:
     """A channel a class, in the class's colour."""
 
     def read(label: int, level: int, box: Box) -> NDArray[np.uint8]:
-        shares: NDArray[np.uint8] = store.read_probabilities(box, level)
-        return shares[label]
+        share: NDArray[np.uint8] = store.read_probabilities(box, level)[label]
+        return share
 
     palette = store.palette
     return tuple(
