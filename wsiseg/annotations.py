@@ -72,6 +72,9 @@ class Annotations:
     provenance: dict[str, str] = field(default_factory=dict)
     locked: bool = True
     """Whether QuPath keeps the outlines from being moved by accident; it can be unlocked there."""
+    exact: bool = False
+    """Whether the rings are pixel edges as traced: valid, and so at any scale that keeps apart
+    the raster's columns and rows. Leave it False for outlines from elsewhere, which are checked."""
 
     def area_um2(self, region: Region) -> float:
         """Area of a region in µm²."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -85,7 +86,8 @@ def outline_regions(
         regions = smooth_regions(regions)
     if reshapes:
         provenance["area_error"] = _area_errors(regions, palette)
-    return _annotate(store, config, regions, SMOOTH_UNITS**settings.smooth, provenance)
+    found = _annotate(store, config, regions, SMOOTH_UNITS**settings.smooth, provenance)
+    return replace(found, exact=not reshapes)
 
 
 def _annotate(

@@ -12,7 +12,10 @@ from hypothesis.extra.numpy import arrays
 from wsiseg.annotations import PALETTES, Annotations, Palette
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath import lint_geojson, read_geojson, write_geojson
+from wsiseg.qupath import outlines as outlines_module
 from wsiseg.qupath import write as write_module
+from wsiseg.qupath.write import identify_regions
+from wsiseg.trace import trace_regions
 
 from .regions import HOLE, SQUARE, annotate, make_region, regions_of
 
@@ -178,6 +181,31 @@ def test_chunks_do_not_show(tmp_path, monkeypatch):
     monkeypatch.setattr(write_module, "_CHUNK_POINTS", 1)
     pieces = write_geojson(annotations, tmp_path / "b.geojson").read_bytes()
     assert pieces == whole
+
+
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+def test_pieces_of_large_exact_regions_do_not_show(tmp_path, monkeypatch, piece):
+    labels = np.random.default_rng(0).integers(0, 2, (40, 30)).astype(np.uint8)
+    regions = trace_regions(labels)
+    assert max(len(region.holes) for region in regions) > 3
+    for scale in ((2.0, 2.0), (1.37, 0.02)):
+        checked = annotate(regions, scale=scale, origin=(3, 7))
+        exact = annotate(regions, scale=scale, origin=(3, 7), exact=True)
+        whole = write_geojson(checked, tmp_path / "a.geojson").read_bytes()
+        assert write_geojson(exact, tmp_path / "b.geojson").read_bytes() == whole
+        identities = [identity for _, identity in identify_regions(checked)]
+        with monkeypatch.context() as patch:
+            patch.setattr(write_module, "_CHUNK_POINTS", 1)
+            patch.setattr(outlines_module, "_PIECE", piece)
+            assert write_geojson(exact, tmp_path / "b.geojson").read_bytes() == whole
+            assert [identity for _, identity in identify_regions(exact)] == identities
+
+
+def test_an_open_ring_of_a_large_region_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(write_module, "_CHUNK_POINTS", 1)
+    annotations = annotate([make_region(SQUARE[:-1])], exact=True)
+    with pytest.raises(GeoJsonError, match="last point is not its first"):
+        write_geojson(annotations, tmp_path / "a.geojson")
 
 
 def test_a_self_touching_outline_is_mended(tmp_path):

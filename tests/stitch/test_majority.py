@@ -35,3 +35,14 @@ def test_specks_go_and_straight_borders_stay():
     labels[10, 10] = 2
     labels[30, 25:27] = 0
     np.testing.assert_array_equal(majority_filter(labels, 3, 3), clean)
+
+
+def test_counts_that_need_more_than_16_bits():
+    labels = np.random.default_rng(0).integers(0, 3, (260, 230)).astype(np.uint8)
+    labels[:, :120] = 2
+    got = majority_filter(labels, 100, 3)
+    for y, x in [(0, 0), (130, 115), (259, 229), (40, 200), (150, 5)]:
+        square = labels[max(0, y - 100) : y + 101, max(0, x - 100) : x + 101]
+        counts = np.bincount(square.ravel(), minlength=3)
+        most = np.flatnonzero(counts == counts.max())
+        assert got[y, x] == (labels[y, x] if labels[y, x] in most else most[0])

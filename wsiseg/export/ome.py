@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wsiseg.annotations import BACKGROUND, Palette
 from wsiseg.export.pyramid import Compression, Picture, Plane, write_pyramids
-from wsiseg.geometry import Size
+from wsiseg.geometry import Box, Size
 from wsiseg.store import SlideStore
 
 __all__ = ["color_table", "describe_classes", "export_ome_tiff"]
@@ -28,8 +28,9 @@ def export_ome_tiff(
 
     Image 0, ``classes``, holds labels as indexed colour: values are labels (255 is background),
     and viewers that know colour tables show the classes' colours (Fiji, libvips, OpenSlide; QuPath
-    shows grey). Image 1, ``confidence``, is grey (255 is certain). Class names and colours are in
-    the OME-XML, as key-value pairs.
+    shows grey). Image 1, ``confidence``, is grey (255 is certain). Image 2, ``probabilities``,
+    has a channel a class, in 255ths; it is there if stitching kept them. Class names and colours
+    are in the OME-XML, as key-value pairs.
 
     Raises
     ------
@@ -49,7 +50,23 @@ def export_ome_tiff(
     if confidence:
         trust = Plane("confidence", lambda level, box: store.read_confidence(box, level))
         pictures.append(picture("confidence", (trust,)))
+    if store.has_probabilities:
+        pictures.append(picture("probabilities", _probability_planes(store)))
     return write_pyramids(path, pictures, compression, workers)
+
+
+def _probability_planes(store: SlideStore) -> tuple[Plane, ...]:
+    """A channel a class, in the class's colour."""
+
+    def read(label: int, level: int, box: Box) -> NDArray[np.uint8]:
+        share: NDArray[np.uint8] = store.read_probabilities(box, level)[label]
+        return share
+
+    palette = store.palette
+    return tuple(
+        Plane(_printable(name), partial(read, label), color)
+        for label, (name, color) in enumerate(zip(palette.names, palette.colors, strict=True))
+    )
 
 
 def color_table(palette: Palette) -> NDArray[np.uint8]:

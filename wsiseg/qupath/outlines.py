@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +14,11 @@ from wsiseg.errors import GeoJsonError
 from wsiseg.qupath.shapes import DECIMALS, build_polygons, mend_shape
 from wsiseg.qupath.text import format_rings, mark_rings
 
-__all__ = ["Outlines", "place_outlines"]
+__all__ = ["Outlines", "keeps_apart", "mark_region", "place_outlines", "stream_outline"]
 
 _HUNDRED = 10**DECIMALS
+_PIECE = 200_000
+"""Points whose text is made at a time."""
 
 
 class Outlines(NamedTuple):
@@ -31,9 +33,14 @@ class Outlines(NamedTuple):
 
 
 def place_outlines(
-    regions: Sequence[Region], scale: tuple[float, float], origin: tuple[int, int]
+    regions: Sequence[Region],
+    scale: tuple[float, float],
+    origin: tuple[int, int],
+    exact: bool = False,
 ) -> Outlines:
     """Each region's outline at ``raster * scale - origin``, in whole hundredths of a pixel.
+
+    Those that are `exact`, as `Annotations.exact` says, are valid as they are.
 
     Raises
     ------
@@ -47,8 +54,7 @@ def place_outlines(
     _check_rings(raster, starts, lengths)
     counts = np.array([1 + len(region.holes) for region in regions])
     owners = np.repeat(np.arange(len(regions)), counts)
-    placed = np.rint((raster * np.array(scale) - np.array(origin)) * _HUNDRED).astype(np.int64)
-    polygons = build_polygons(placed / _HUNDRED, starts, owners)
+    placed = _place(raster, scale, origin)
     texts = format_rings(placed, starts)
     stops = np.cumsum(counts).tolist()
     coordinates = [
@@ -56,10 +62,93 @@ def place_outlines(
         for a, b in zip([0, *stops], stops, strict=False)
     ]
     kinds = [b"Polygon"] * len(regions)
+    if exact and keeps_apart(scale):
+        return Outlines(kinds, coordinates, _mark(raster, starts, owners))
+    polygons = build_polygons(placed / _HUNDRED, starts, owners)
     # A valid polygon has area; the others are looked at one by one.
     for which in np.flatnonzero(~shapely.is_valid(polygons)).tolist():
         kinds[which], coordinates[which] = _mend(polygons[which], scale)
     return Outlines(kinds, coordinates, _mark(raster, starts, owners))
+
+
+def keeps_apart(scale: tuple[float, float]) -> bool:
+    """Whether rounding leaves every column and row of the raster a place of its own."""
+    return bool(min(scale) * _HUNDRED >= 2)
+
+
+def stream_outline(
+    region: Region, scale: tuple[float, float], origin: tuple[int, int]
+) -> Iterator[bytes]:
+    """The JSON coordinates of one exact region in pieces, however many vertices it has."""
+    yield b"["
+    separator = b""
+    for rings in _batches(region):
+        for text in _format_batch(rings, scale, origin):
+            yield separator + text
+            separator = b","
+        separator = b","
+    yield b"]"
+
+
+def _format_batch(
+    rings: Sequence[NDArray[np.int32]], scale: tuple[float, float], origin: tuple[int, int]
+) -> Iterator[bytes]:
+    """The rings' text; that of one long ring in pieces."""
+    if len(rings) > 1 or len(rings[0]) <= _PIECE:
+        lengths = np.array([len(ring) for ring in rings])
+        placed = _place(np.concatenate(rings), scale, origin)
+        yield b",".join(format_rings(placed, np.cumsum(lengths) - lengths))
+        return
+    (ring,) = rings
+    for start in range(0, len(ring), _PIECE):
+        (text,) = format_rings(
+            _place(ring[start : start + _PIECE], scale, origin), np.zeros(1, np.intp)
+        )
+        first, last = start == 0, start + _PIECE >= len(ring)
+        yield text[0 if first else 1 : len(text) if last else -1]
+
+
+def _batches(region: Region) -> Iterator[list[NDArray[np.int32]]]:
+    """Runs of the region's rings, some of `_PIECE` points; a longer ring is one of its own."""
+    batch: list[NDArray[np.int32]] = []
+    points = 0
+    for ring in (region.exterior, *region.holes):
+        if batch and points + len(ring) > _PIECE:
+            yield batch
+            batch, points = [], 0
+        batch.append(ring)
+        points += len(ring)
+    yield batch
+
+
+def mark_region(region: Region) -> bytes:
+    """The mark of one region, as `Outlines.marks` has it.
+
+    Raises
+    ------
+    GeoJsonError
+        If a ring is open or too short.
+    """
+    mark = np.zeros(3, np.int64)
+    for number, rings in enumerate(_batches(region)):
+        lengths = np.array([len(ring) for ring in rings])
+        starts = np.cumsum(lengths) - lengths
+        points = rings[0] if len(rings) == 1 else np.concatenate(rings)
+        _check_rings(points, starts, lengths)
+        part = np.empty((1, 3), np.int64)
+        mark_rings(points, np.append(starts, len(points)), np.zeros(len(rings), np.intp), part)
+        if number == 0:
+            mark[:2] = part[0, :2]
+        mark[2:] += part[0, 2:]
+    return mark.astype("<i8").tobytes()
+
+
+def _place(
+    raster: NDArray[np.int32], scale: tuple[float, float], origin: tuple[int, int]
+) -> NDArray[np.int64]:
+    placed = (raster * np.array(scale) - np.array(origin)) * _HUNDRED
+    rounded: NDArray[np.int64] = np.rint(placed).astype(np.int64)
+    return rounded
 
 
 def _mark(

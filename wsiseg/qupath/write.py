@@ -19,7 +19,13 @@ from wsiseg.annotations import Annotations, Region
 from wsiseg.atomic import open_atomic
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath.lint import lint_features
-from wsiseg.qupath.outlines import Outlines, place_outlines
+from wsiseg.qupath.outlines import (
+    Outlines,
+    keeps_apart,
+    mark_region,
+    place_outlines,
+    stream_outline,
+)
 from wsiseg.qupath.text import format_ids
 
 __all__ = [
@@ -35,6 +41,7 @@ ObjectType = Literal["annotation", "detection"]
 
 _HEAD = b'{"type":"Feature","id":"%b","geometry":{"type":"%b","coordinates":%b},"properties":'
 _SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
+_TRIANGLE = b"[[[0,0],[1,0],[1,1],[0,0]]]"
 _CHUNK_POINTS = 200_000  # bounds the memory of a chunk to some 20 MB
 # Any constant: ids hang on it.
 _NAMESPACE = uuid.UUID("5bd5a1a1-9d2c-5b0e-8f0c-3f1f4c0d7a52").bytes
@@ -108,11 +115,8 @@ def _stream(
     numbers = number_regions(annotations) if numbers is None else numbers
     with _compress(raw, path) as file:
         file.write(_head(annotations))
-        separator = b""
-        for chunk in _serialize(annotations, path, object_type, numbers):
-            file.write(separator)
-            file.write(chunk)
-            separator = b",\n"
+        for piece in _serialize(annotations, path, object_type, numbers):
+            file.write(piece)
         file.write(b"\n]}\n")
 
 
@@ -131,6 +135,9 @@ def identify_regions(annotations: Annotations) -> Iterator[tuple[Region, str]]:
     styles = _styles(annotations, "annotation")
     seen: dict[bytes, int] = {}
     for _, regions in _chunks(annotations.regions):
+        if _is_large(annotations, regions):
+            yield regions[0], _identify_large(styles, regions[0], seen).decode()
+            continue
         outlines = _place(annotations, regions, Path(annotations.slide))
         ids = _identify(styles, regions, outlines, seen)
         for region, coordinates, identity in zip(regions, outlines.coordinates, ids, strict=True):
@@ -168,11 +175,17 @@ def _as_text(value: str) -> str:
 def _serialize(
     annotations: Annotations, path: Path, object_type: ObjectType, numbers: NDArray[np.intp]
 ) -> Iterator[bytes]:
-    """Chunks of features as JSON, one a line, in region order."""
+    """Features as JSON, one a line, in region order, in pieces of bounded size."""
     styles = _styles(annotations, object_type)
     seen: dict[bytes, int] = {}
     checked: set[int] = set()
+    separator = b""
     for first, regions in _chunks(annotations.regions):
+        if _is_large(annotations, regions):
+            yield separator
+            yield from _serialize_large(annotations, path, styles, regions[0], numbers[first], seen)
+            separator = b",\n"
+            continue
         outlines = _place(annotations, regions, path)
         values = zip(
             _identify(styles, regions, outlines, seen),
@@ -192,24 +205,61 @@ def _serialize(
                 _check(lines[-1], path)
                 checked.add(region.label)
         if lines:
+            yield separator
             yield b",\n".join(lines)
+            separator = b",\n"
 
 
 def _chunks(regions: tuple[Region, ...]) -> Iterator[tuple[int, Sequence[Region]]]:
     """Runs of regions, each with the index of its first."""
     first = points = 0
-    for index, region in enumerate(regions, 1):
-        points += len(region.exterior)
-        for hole in region.holes:
-            points += len(hole)
-        if points >= _CHUNK_POINTS or index == len(regions):
+    for index, region in enumerate(regions):
+        own = _count_points(region)
+        if points and points + own > _CHUNK_POINTS:
             yield first, regions[first:index]
             first, points = index, 0
+        points += own
+    if regions:
+        yield first, regions[first:]
+
+
+def _count_points(region: Region) -> int:
+    return len(region.exterior) + sum(map(len, region.holes))
+
+
+def _is_large(annotations: Annotations, regions: Sequence[Region]) -> bool:
+    """Whether a chunk is one region whose text is better made in pieces, and may be."""
+    alone = len(regions) == 1 and _count_points(regions[0]) > _CHUNK_POINTS
+    return alone and annotations.exact and keeps_apart(annotations.scale)
+
+
+def _serialize_large(
+    annotations: Annotations, path: Path, styles: Sequence[_Style], region: Region, number: int,
+    seen: dict[bytes, int],
+) -> Iterator[bytes]:  # fmt: skip
+    try:
+        identity = _identify_large(styles, region, seen)
+    except GeoJsonError as error:
+        raise GeoJsonError(f"{path}: {error}") from error
+    (measured,) = _measure([region], annotations.mpp)
+    # A triangle stands in for the outline: it is that which is too large to be read back.
+    values = (identity, b"Polygon", _TRIANGLE, number, measured)
+    line = styles[region.label].template % values
+    _check(line, path)
+    before, after = line.split(_TRIANGLE, 1)
+    yield before
+    yield from stream_outline(region, annotations.scale, annotations.origin)
+    yield after
+
+
+def _identify_large(styles: Sequence[_Style], region: Region, seen: dict[bytes, int]) -> bytes:
+    (identity,) = _stable_ids(iter([styles[region.label].owner + mark_region(region)]), seen)
+    return identity
 
 
 def _place(annotations: Annotations, regions: Sequence[Region], path: Path) -> Outlines:
     try:
-        return place_outlines(regions, annotations.scale, annotations.origin)
+        return place_outlines(regions, annotations.scale, annotations.origin, annotations.exact)
     except GeoJsonError as error:
         raise GeoJsonError(f"{path}: {error}") from error
 

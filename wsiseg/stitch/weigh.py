@@ -26,7 +26,8 @@ _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _SCALE = np.float32(255)
 
 _SPAN = 256
-"""Pixels of a row weighed at a time: few enough that most classes are gated out of all of them."""
+"""Pixels of a row weighed at a time: all that is known of them fits into the fastest cache, and
+some classes are gated out of all of them."""
 
 
 class Pick(NamedTuple):
@@ -57,7 +58,7 @@ def weigh_classes(fields: Tiles, gates: Tiles, tissue: NDArray[np.bool_]) -> NDA
 
 
 def weigh_labels(fields: Tiles, gates: Tiles, tissue: NDArray[np.bool_]) -> Pick:
-    """`weigh_classes` and `pick_labels` in one: a fifth of the memory, a half of the time."""
+    """`weigh_classes` and `pick_labels` in one: a third of the memory, and faster."""
     return Pick(*_weigh_and_pick(fields, gates, tissue))
 
 
@@ -156,42 +157,23 @@ def _make_span(fields, gates):  # type: ignore[no-untyped-def]  # numba infers t
     return make_cells(fields), make_cells(gates), sums, found, lines, np.empty(_SPAN, np.int32)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")  # else division branches, and is not vectorised
 def _weigh_span(fields, gates, y, begin, tissue, room):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Probabilities ``(K + 1, >= n)`` of a span of row `y`; they lie in `room`."""
     cells, gate_cells, (field, gate), out, lines, powers = room
     classes, size = field.shape[0], tissue.size
     weight, rest, top, total = lines[0, :size], lines[1, :size], lines[2, :size], lines[3, :size]
     add_span(fields, y, begin, cells, field, weight)
     add_span(gates, y, begin, gate_cells, gate, rest)
-    last = out[classes, :size]
-    top[:], total[:] = -np.inf, _ZERO
     for x in range(size):
         part, known = _ONE / rest[x], (weight[x] > _ZERO) & tissue[x]
         rest[x] = part if known else _ZERO
     for x in range(size):
         part, known = _ONE / weight[x], weight[x] > _ZERO
         weight[x] = part if known else _ZERO
-    for k in range(classes):
-        line, passed = field[k, :size], gate[k, :size]
-        if _any_positive(passed):
-            for x in range(size):
-                value, most = line[x] * weight[x], top[x]
-                larger = max(value, most)
-                line[x] = value
-                top[x] = larger if passed[x] > _ZERO else most
-    for k in range(classes):
-        line, passed, found = field[k, :size], gate[k, :size], out[k, :size]
-        if not _any_positive(passed):  # most classes, in most of a slide
-            found[:] = _ZERO
-            continue
-        for x in range(size):
-            below = line[x] - top[x]
-            found[x] = below if passed[x] > _ZERO else _LEAST
-        _exp(found, powers[:size])
-        for x in range(size):
-            found[x] *= passed[x]
-            total[x] += found[x]
-    passed = gate[classes, :size]
+    top[:], total[:] = -np.inf, _ZERO
+    _exp_gated(field, gate, weight, top, total, out, powers[:size])
+    passed, last = gate[classes, :size], out[classes, :size]
     for x in range(size):
         share, mine = passed[x] * rest[x], total[x]
         total[x] = share / mine if mine > _ZERO else _ZERO
@@ -201,6 +183,33 @@ def _weigh_span(fields, gates, y, begin, tissue, room):  # type: ignore[no-untyp
         for x in range(size):
             found[x] *= total[x]
     return out
+
+
+@njit(nogil=True, cache=True)
+def _exp_gated(field, gate, weight, top, total, out, powers):  # type: ignore[no-untyped-def]  # numba infers the types
+    """``A_k exp(G_k - top)`` in `out`, its sum over classes in `total`."""
+    # Values are loaded before they are chosen from: a load that depends is not vectorised.
+    size = total.size
+    for k in range(field.shape[0]):
+        line, passed = field[k, :size], gate[k, :size]
+        if _any_positive(passed):
+            for x in range(size):
+                value, most = line[x] * weight[x], top[x]
+                larger = max(value, most)
+                line[x] = value
+                top[x] = larger if passed[x] > _ZERO else most
+    for k in range(field.shape[0]):
+        line, passed, found = field[k, :size], gate[k, :size], out[k, :size]
+        if not _any_positive(passed):
+            found[:] = _ZERO
+            continue
+        for x in range(size):
+            below = line[x] - top[x]
+            found[x] = below if passed[x] > _ZERO else _LEAST
+        _exp(found, powers)
+        for x in range(size):
+            found[x] *= passed[x]
+            total[x] += found[x]
 
 
 @njit(nogil=True, cache=True)
