@@ -43,6 +43,7 @@ from wsiseg.demo.svs import Coding, write_svs
 from wsiseg.geometry import Box, Size
 from wsiseg.slide import open_slide
 from wsiseg.slide.direct import DirectReader
+from wsiseg.slide.scratch import scratch
 from wsiseg.store import SlideStore
 from wsiseg.tile import _parts, tile_slide
 from wsiseg.tissue import kept_tiles
@@ -154,7 +155,8 @@ def read_wsiseg(task: Task, reader: str = "direct", scaled: bool = True) -> None
     config = SlideConfig.model_validate({"reader": reader, "scaled_decode": scaled})
     with open_slide(task.path, config) as slide:
         for box in task.parts:
-            slide.read(box, slide.mpp.x * task.factor)
+            out = scratch.array("block", (box.height, box.width, 3))
+            slide.read(box, slide.mpp.x * task.factor, out)
 
 
 def read_tiles(task: Task, open_: Callable[[str], Any], tiles: tuple[Box, ...]) -> int:

@@ -26,7 +26,7 @@ def shrink_mean(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     if (bottom, right) == (height, width):
         return mean_squares(pixels, factor)
     out = np.empty((-(-height // factor), -(-width // factor), channels), np.uint8)
-    out[:rows, :cols] = mean_squares(pixels[:bottom, :right], factor)
+    mean_squares(pixels[:bottom, :right], factor, out[:rows, :cols])
     if bottom < height:
         out[rows:] = _mean_cut(pixels[bottom:], factor)
     if right < width:
@@ -34,10 +34,13 @@ def shrink_mean(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     return out
 
 
-def mean_squares(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """The same of ``(H, W, 3)`` uint8 whose sides are multiples of `factor`."""
+def mean_squares(
+    pixels: NDArray[np.uint8], factor: int, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """The same of ``(H, W, 3)`` uint8 whose sides are multiples of `factor`, into any `out`."""
     pixels = np.ascontiguousarray(pixels)
-    out = np.empty((pixels.shape[0] // factor, pixels.shape[1] // factor, 3), np.uint8)
+    if out is None:
+        out = np.empty((pixels.shape[0] // factor, pixels.shape[1] // factor, 3), np.uint8)
     if out.size:
         _LOOPS[factor](pixels, out)
     return out
@@ -66,12 +69,13 @@ def _compile(factor: int) -> Any:
         # Over neighbours in memory, many at a time: so sums are taken at every place of a line,
         # also where no square starts, and those that are wanted are picked last.
         flat = source.reshape(source.shape[0], source.shape[1] * 3)
-        flat_out = out.reshape(out.shape[0], out.shape[1] * 3)
-        line = np.zeros(flat.shape[1], np.uint16)  # 16 * 16 * 255 + 128 still fits
+        line = np.empty(flat.shape[1], np.uint16)  # 16 * 16 * 255 + 128 still fits
         mean = np.empty(flat.shape[1], np.uint8)
         for i in range(out.shape[0]):
-            line[:] = 0
-            for k in range(factor):
+            first, second = flat[i * factor], flat[i * factor + 1]
+            for x in range(line.shape[0]):
+                line[x] = np.uint16(first[x]) + np.uint16(second[x])
+            for k in range(2, factor):
                 row = flat[i * factor + k]
                 for x in range(line.shape[0]):
                     line[x] += np.uint16(row[x])
@@ -80,10 +84,10 @@ def _compile(factor: int) -> Any:
                 for k in range(factor):
                     total += line[x + 3 * k]
                 mean[x] = np.uint8(total >> bits)
-            pixels = flat_out[i]
+            pixels = out[i]
             for j in range(out.shape[1]):
-                for channel in range(3):
-                    pixels[3 * j + channel] = mean[3 * factor * j + channel]
+                at = 3 * factor * j
+                pixels[j, 0], pixels[j, 1], pixels[j, 2] = mean[at], mean[at + 1], mean[at + 2]
 
     return average
 

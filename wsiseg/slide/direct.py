@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from wsiseg.config import SlideConfig
 from wsiseg.errors import SlideOpenError, SlideReadError
 from wsiseg.geometry import Box
+from wsiseg.shrink import FACTORS, mean_squares
 from wsiseg.slide.base import PyramidSlide
 from wsiseg.slide.files import LazyImages, SharedFile
 from wsiseg.slide.openslide import OpenSlideReader
@@ -106,7 +107,7 @@ class DirectReader(PyramidSlide):
                 # Of a tile that is cut, the box beside it is likely to need the rest.
                 cut = rows.stop - rows.start < height or cols.stop - cols.start < width
                 pixels = self._tile(level, row, column, shrink, keep=cut)
-                out[down, across] = _average(pixels, rows, cols, times)
+                _average(pixels, rows, cols, times, out[down, across])
 
     def _tile(
         self, level: int, row: int, column: int, shrink: int, keep: bool
@@ -153,13 +154,18 @@ def _cuts(start: int, stop: int, side: int) -> Iterator[tuple[int, slice, slice]
         yield index, slice(first - start, last - start), slice(first - corner, last - corner)
 
 
-def _average(tile: NDArray[np.uint8], rows: slice, cols: slice, times: int) -> NDArray[np.uint8]:
-    """Means of `times` by `times` pixels of a tile; `rows` and `cols` count the means."""
-    if times == 1:
-        return tile[rows, cols]
+def _average(
+    tile: NDArray[np.uint8], rows: slice, cols: slice, times: int, out: NDArray[np.uint8]
+) -> None:
+    """Fill `out` with means of `times` by `times` pixels; `rows` and `cols` count the means."""
     part = tile[rows.start * times : rows.stop * times, cols.start * times : cols.stop * times]
-    down, across = (_weights(span.stop - span.start, times) for span in (rows, cols))
-    return area_mean(part, down, across)
+    if times == 1:
+        out[:] = part
+    elif times in FACTORS:
+        mean_squares(part, times, out)
+    else:
+        down, across = (_weights(span.stop - span.start, times) for span in (rows, cols))
+        out[:] = area_mean(part, down, across)
 
 
 @lru_cache(1024)

@@ -14,7 +14,7 @@ __all__ = ["Scratch", "Shape", "TileRing", "scratch"]
 
 Shape = tuple[int, int, int]
 
-_RING_BYTES = 12 * 2**20
+_RING_BYTES = 8 * 2**20
 """Of decoded tiles: those that a row of squares of a block leaves for the next one fit."""
 
 

@@ -81,7 +81,7 @@ def detect_tissue(slide: Slide, config: TissueConfig) -> Mask:
 
     Returns
     -------
-    ``(h, w)`` bool on the slide's raster at ``config.mpp`` µm/px. Takes some 7 bytes a pixel.
+    ``(h, w)`` bool on the slide's raster at ``config.mpp`` µm/px. Takes some 8 bytes a pixel.
 
     Raises
     ------
