@@ -56,7 +56,7 @@ class Noise:
 
 def write_weights(folder: Path) -> None:
     """Random weights in the layouts of CONCH's and NVIDIA's files."""
-    from wsiseg.model.encoders.conch import _Conch
+    from wsiseg.model.encoders.conch_file import _Conch
     from wsiseg.model.encoders.segformer import MixTransformer, _name_sources
 
     torch.manual_seed(0)
