@@ -65,11 +65,13 @@ class StoreTiles:
 
     def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """``(B, side, side, 3)`` uint8 RGB, read from the stores as they are asked for."""
-        chosen = self.tiles[list(indices)].tolist()
-        grids = [store.grid for store in self.stores]
-        return np.stack(
-            [self.stores[at].read_image(grids[at].tile_box(row, col)) for at, row, col in chosen]
-        )
+        chosen = self.tiles[list(indices)]
+        side = self.side
+        out = np.empty((len(chosen), side, side, 3), np.uint8)
+        for at in np.unique(chosen[:, 0]):
+            mine = chosen[:, 0] == at
+            out[mine] = self.stores[at].read_tiles([(row, col) for row, col in chosen[mine, 1:]])
+        return out
 
 
 def find_stores(paths: Sequence[str | Path]) -> list[Path]:
