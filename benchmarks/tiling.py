@@ -233,7 +233,7 @@ def compressed(task: Task) -> tuple[Any, list[bytes]]:
 
 def decode_all(level: Any, data: list[bytes], shrink: int) -> None:
     """The limit."""
-    out = np.empty(level.shape(shrink), np.uint8)
+    out = scratch.array("limit", level.shape(shrink))
     for tile in data:
         level.decode(tile, shrink, out)
 

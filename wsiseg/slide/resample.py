@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.shrink import FACTORS, mean_squares
+from wsiseg.shrink import FACTORS, mean_squares, move
 
 __all__ = ["AxisWeights", "area_mean", "axis_weights"]
 
@@ -66,7 +66,10 @@ def axis_weights(first: int, count: int, factor: float) -> AxisWeights:
 
 
 def area_mean(
-    source: NDArray[np.uint8], rows: AxisWeights, columns: AxisWeights
+    source: NDArray[np.uint8],
+    rows: AxisWeights,
+    columns: AxisWeights,
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Average `source` over the pixels that `rows` and `columns` describe, rounding half up.
 
@@ -76,6 +79,8 @@ def area_mean(
         ``(rows.stop - rows.first, columns.stop - columns.first, 3)`` uint8.
     rows, columns
         Weights along y and x.
+    out
+        Written into if it is given; pixels of a row lie side by side.
 
     Returns
     -------
@@ -83,12 +88,14 @@ def area_mean(
     below 2**24, hence exact in float32.
     """
     source = np.ascontiguousarray(source)
+    if out is None:
+        out = np.empty((len(rows.start), len(columns.start), 3), np.uint8)
     if rows.factor == 1 and columns.factor == 1:
-        return source
+        out[:] = source
+        return out
     # Which loop runs hangs on the factors alone, so that every box gives the same pixel.
     if rows.factor == columns.factor in FACTORS:
-        return mean_squares(source, int(rows.factor))
-    out = np.empty((len(rows.start), len(columns.start), 3), np.uint8)
+        return mean_squares(source, int(rows.factor), out)
     area = np.float32(rows.factor * columns.factor)
     places = rows.start - rows.first, rows.weight, columns.start - columns.first
     if (
@@ -123,26 +130,24 @@ def _snap(factor: float) -> float:
 def _average_three(source, row_start, row_weight, column_start, spread, out):  # type: ignore[no-untyped-def]  # numba infers the types
     """`_average` for three taps; `spread` has the columns' weights, divided by the area."""
     flat = source.reshape(source.shape[0], source.shape[1] * 3)
-    flat_out = out.reshape(out.shape[0], out.shape[1] * 3)
     line = np.zeros(flat.shape[1] + 6, np.float32)
-    mean = np.empty(flat.shape[1], np.uint8)
+    mean = np.empty(flat.shape[1] + 1, np.uint8)
+    picked = np.empty(3 * out.shape[1] + 1, np.uint8)
     half = np.float32(0.5)
     left, middle, right = spread[0], spread[1], spread[2]
     for i in range(out.shape[0]):
         top, centre, bottom = row_weight[i, 0], row_weight[i, 1], row_weight[i, 2]
         at = row_start[i]
         first, second, third = flat[at], flat[at + 1], flat[at + 2]
-        for x in range(mean.shape[0]):
+        for x in range(flat.shape[1]):
             upper = top * np.float32(first[x]) + centre * np.float32(second[x])
             line[x] = upper + bottom * np.float32(third[x])
-        for x in range(mean.shape[0]):
+        for x in range(flat.shape[1]):
             total = left[x] * line[x] + middle[x] * line[x + 3] + right[x] * line[x + 6]
             mean[x] = np.int32(total + half)
-        pixels = flat_out[i]
         for j in range(out.shape[1]):
-            at = 3 * column_start[j]
-            for channel in range(3):
-                pixels[3 * j + channel] = mean[at + channel]
+            move(picked, 3 * j, mean, 3 * column_start[j], 4)
+        move(out, i * out.strides[0], picked, 0, 3 * out.shape[1])
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
