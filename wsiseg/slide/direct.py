@@ -22,7 +22,7 @@ from wsiseg.shrink import FACTORS, mean_squares
 from wsiseg.slide.base import PyramidSlide
 from wsiseg.slide.files import LazyImages, SharedFile
 from wsiseg.slide.openslide import OpenSlideReader
-from wsiseg.slide.resample import AxisWeights, area_mean, axis_weights
+from wsiseg.slide.resample import area_mean, axis_weights
 from wsiseg.slide.scratch import Shape, scratch
 from wsiseg.slide.tiff import TiledLevel, TileError, find_levels
 
@@ -169,13 +169,8 @@ def _average(pixels: NDArray[np.uint8], times: int, out: NDArray[np.uint8]) -> N
     elif times in FACTORS:
         mean_squares(pixels, times, out)
     else:
-        down, across = (_weights(count, times) for count in out.shape[:2])
+        down, across = (axis_weights(0, count, float(times)) for count in out.shape[:2])
         area_mean(pixels, down, across, out)
-
-
-@lru_cache(1024)
-def _weights(count: int, times: int) -> AxisWeights:
-    return axis_weights(0, count, float(times))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numba
@@ -45,24 +46,27 @@ class AxisWeights(NamedTuple):
         return AxisWeights(self.start[start:stop], self.weight[start:stop], self.factor)
 
 
+@lru_cache(64)
 def axis_weights(first: int, count: int, factor: float) -> AxisWeights:
     """Weights of output pixels ``first .. first + count`` (`count` >= 1).
 
     Output pixel ``i`` covers source interval ``[i * factor, (i + 1) * factor)``. Weights depend on
     the absolute ``i`` only, not on `first`. A `factor` below 1 enlarges: mostly nearest neighbour,
-    with a blend where an output pixel lies across a source edge.
+    with a blend where an output pixel lies across a source edge. The boxes of a block share them,
+    so the arrays are not to be written to.
     """
     factor = _snap(factor)
     edges = np.arange(first, first + count + 1, dtype=np.float64) * factor
     whole = np.rint(edges)
     edges = np.where(np.abs(edges - whole) < _SNAP, whole, edges)
     low, high = edges[:-1], edges[1:]
-    start = np.floor(low)
+    start = np.floor(low).astype(np.int64)
     # Fixed by the factor, not by this box: ceil(factor) + 1 pixels always hold the interval.
     source = start[:, None] + np.arange(math.ceil(factor) + 1 if factor % 1 else int(factor))
     overlap = np.minimum(source + 1, high[:, None]) - np.maximum(source, low[:, None])
     weight = np.clip(overlap, 0, 1).astype(np.float32)
-    return AxisWeights(start.astype(np.int64), weight, factor)
+    start.flags.writeable = weight.flags.writeable = False
+    return AxisWeights(start, weight, factor)
 
 
 def area_mean(
