@@ -10,7 +10,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["FACTORS", "mean_squares", "move", "shrink_mean"]
+__all__ = ["FACTORS", "are_rows", "mean_squares", "move", "shrink_mean"]
 
 FACTORS = (2, 4, 8, 16)
 """Powers of two whose sums fit in 16 bits."""
@@ -43,9 +43,16 @@ def mean_squares(
     pixels = np.ascontiguousarray(pixels)
     if out is None:
         out = np.empty((pixels.shape[0] // factor, pixels.shape[1] // factor, 3), np.uint8)
-    if out.size:
+    if not are_rows(out):
+        out[:] = mean_squares(pixels, factor)
+    elif out.size:
         _LOOPS[factor](pixels, out)
     return out
+
+
+def are_rows(pixels: NDArray[np.uint8]) -> bool:
+    """Whether the bytes of each row lie side by side, as `move` needs them."""
+    return pixels.strides[1:] == (3, 1) or pixels.shape[1] == 0
 
 
 def _mean_cut(strip: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:

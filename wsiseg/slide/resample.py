@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.shrink import FACTORS, mean_squares, move
+from wsiseg.shrink import FACTORS, are_rows, mean_squares, move
 
 __all__ = ["AxisWeights", "area_mean", "axis_weights"]
 
@@ -84,7 +84,7 @@ def area_mean(
     rows, columns
         Weights along y and x.
     out
-        Written into if it is given; pixels of a row lie side by side.
+        Written into if it is given.
 
     Returns
     -------
@@ -94,6 +94,9 @@ def area_mean(
     source = np.ascontiguousarray(source)
     if out is None:
         out = np.empty((len(rows.start), len(columns.start), 3), np.uint8)
+    if not are_rows(out):
+        out[:] = area_mean(source, rows, columns)
+        return out
     if rows.factor == 1 and columns.factor == 1:
         out[:] = source
         return out
