@@ -54,16 +54,13 @@ def write_aperio(
         for x in range(0, width, tile):
             part = np.ascontiguousarray(padded[y : y + tile, x : x + tile])
             out = "RGB" if rgb else "YCBCR"
-            tiles.append(
-                b""
-                if len(tiles) in missing
-                else bytes(
-                    imagecodecs.jpeg8_encode(
-                        part, level=80, colorspace="RGB", outcolorspace=out,
-                        subsampling="444" if rgb else "420",
-                    )
-                ).replace(b"\xff\xee\x00\x0eAdobe\x00d" + bytes(5), b"")
+            stream = bytes(
+                imagecodecs.jpeg8_encode(
+                    part, level=80, colorspace="RGB", outcolorspace=out,
+                    subsampling="444" if rgb else "420",
+                )
             )  # fmt: skip
+            tiles.append(b"" if len(tiles) in missing else hide_colours(stream))
     tifffile.imwrite(
         path, iter(tiles), shape=image.shape, dtype=np.uint8, tile=(tile, tile),
         photometric="rgb" if rgb else "ycbcr", compression="jpeg", metadata=None, software=False,
@@ -72,6 +69,16 @@ def write_aperio(
         description=APERIO.format(width, height),
     )  # fmt: skip
     return path
+
+
+def hide_colours(stream: bytes) -> bytes:
+    """A JPEG stream that does not say whether it is RGB: no Adobe marker, components 1, 2, 3."""
+    stream = stream.replace(b"\xff\xee\x00\x0eAdobe\x00d" + bytes(5), b"")
+    frame, scan = (stream.index(marker) for marker in (b"\xff\xc0\x00\x11", b"\xff\xda\x00\x0c"))
+    plain = bytearray(stream)
+    for i in range(3):
+        plain[frame + 10 + 3 * i] = plain[scan + 5 + 2 * i] = i + 1
+    return bytes(plain)
 
 
 def luma(image: NDArray[np.generic]) -> NDArray[np.float64]:

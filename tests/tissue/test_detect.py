@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 import wsiseg.tissue.detect as detect
+import wsiseg.tissue.glass as glass
 from tests.tissue.scenes import MPP, Scene
 from wsiseg.config import SlideConfig, TissueConfig
 from wsiseg.geometry import Box
@@ -106,7 +107,7 @@ def test_pale_and_nearly_grey_tissue_is_told_from_glass_by_its_texture() -> None
     scene = Scene()
     scene.stain(np.ones_like(scene.truth), 0.0, 0.12, 0.5)
     mean = scene.image.mean((0, 1))
-    assert min(mean[0], mean[2]) - mean[1] < detect._GLASS_PINK
+    assert min(mean[0], mean[2]) - mean[1] < glass._PINK
     assert found(scene).mean() > 0.95
 
 
@@ -224,47 +225,6 @@ def test_strips_give_what_one_piece_gives(monkeypatch: pytest.MonkeyPatch) -> No
     whole = detect_tissue(slide, CONFIG)
     monkeypatch.setattr(detect, "_STRIP_PIXELS", 1000)
     np.testing.assert_array_equal(detect_tissue(slide, CONFIG), whole)
-
-
-def plain_glass(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The colour of glass, every step on the whole image at once."""
-    image = ndimage.uniform_filter(image, (3, 3, 1))
-    darkest, brightest = image.min(2), image.max(2)
-    range_ = ndimage.maximum_filter(darkest, 3) - ndimage.minimum_filter(darkest, 3)
-    pink = np.minimum(image[..., 0], image[..., 2]).astype(np.int16) - image[..., 1]
-    glassy = (darkest >= detect._GLASS_DARKEST) & (darkest < detect._WHITE)
-    glassy &= (brightest - darkest <= detect._GLASS_TINT) & (pink <= detect._GLASS_PINK)
-    glassy &= range_ <= detect._GLASS_RANGE
-    counts = np.bincount(darkest[glassy], minlength=256)
-    mode = int(np.convolve(counts, [1, 1, 1], "same").argmax())
-    near = glassy & (np.abs(darkest.astype(np.int16) - mode) <= 3)
-    if near.mean() < detect._GLASS_SHARE:
-        return np.full(3, 255.0)
-    return np.asarray(np.median(image[near], axis=0))
-
-
-@pytest.mark.parametrize("strip", [1, 1000, 2**22])
-@pytest.mark.parametrize("noise", [0.0, 1.0, 3.0, 30.0])
-@pytest.mark.parametrize("glass", [(255, 255, 255), (243, 240, 242), (196, 191, 193)])
-def test_the_glass_in_strips_is_that_of_the_whole(
-    monkeypatch: pytest.MonkeyPatch, glass: tuple[int, int, int], noise: float, strip: int
-) -> None:
-    monkeypatch.setattr(detect, "_STRIP_PIXELS", strip)
-    slide = two_pieces(glass).slide(noise)
-    for mpp in (MPP, 8 * MPP):
-        image = slide.read(Box(0, 0, *slide.raster_size(mpp)), mpp)
-        np.testing.assert_array_equal(detect._find_glass(image), plain_glass(image))
-
-
-@pytest.mark.parametrize("area", [0, 1, 4, 25.5, 1e9])
-def test_small_pieces_go(area: float) -> None:
-    mask = np.random.default_rng(0).random((60, 90)) < 0.55
-    kept = detect._drop_small(mask, area)
-    pieces, count = ndimage.label(mask)
-    for piece in range(1, count + 1):
-        here = pieces == piece
-        assert (kept[here] == (here.sum() >= area)).all()
-    assert not kept[~mask].any()
 
 
 @pytest.mark.parametrize("shape", [(40, 60), (1, 30), (30, 1), (1, 1)])

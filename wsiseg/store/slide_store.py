@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -49,13 +51,10 @@ class SlideStore:
         self.path = Path(str(path).partition("://")[2]) if is_url(path) else Path(path)
         self._files = open_files(path)
         try:
-            if not _is_group(self._files):
-                raise FileNotFoundError
-            self._group = zarr.open_group(self._files.for_zarr, mode="r+", zarr_format=3)
-            self.meta: dict[str, Any] = dict(self._group.attrs["wsiseg"])  # type: ignore[arg-type]  # JSON
+            self.meta = _read_meta(self._files)
             known = self.meta["format"]
             self.grid = TileGrid(**self.meta["grid"])
-        except (FileNotFoundError, KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"{path}: is not a wsiseg store; run `wsiseg tile` first") from error
         if known != FORMAT:
             raise StoreError(
@@ -63,6 +62,11 @@ class SlideStore:
                 f"tile the slide again, or use the wsiseg that wrote it"
             )
         self._arrays: dict[str, ShardedArray] = {}
+
+    @cached_property
+    def _group(self) -> zarr.Group:
+        """What lays arrays out; opened when that is asked for, as it costs milliseconds a block."""
+        return zarr.open_group(self._files.for_zarr, mode="r+", zarr_format=3)
 
     def __reduce__(self) -> tuple[type[SlideStore], tuple[str | Path]]:
         return SlideStore, (self.location,)
@@ -444,19 +448,22 @@ def _mark_key(step: str, block: int) -> str:
     return f"done/{step}/c/{block}/0"
 
 
+def _read_meta(files: Files) -> dict[str, Any]:
+    """What `SlideStore.create` noted; raises `KeyError` or `ValueError` if it noted nothing."""
+    data = files.read("zarr.json")
+    if data is None:
+        raise KeyError("zarr.json")
+    return dict(json.loads(data)["attributes"]["wsiseg"])
+
+
 def _is_free(files: Files) -> bool:
     """Whether a store may be laid out here: nothing, an empty folder, or what we began."""
-    if not _is_group(files):
+    if files.read("zarr.json") is None:
         return files.empty()
     try:
-        return "wsiseg" in zarr.open_group(files.for_zarr, mode="r", zarr_format=3).attrs
-    except ValueError:
+        return bool(_read_meta(files))
+    except (KeyError, TypeError, ValueError):
         return False
-
-
-def _is_group(files: Files) -> bool:
-    """Whether there is something to open; zarr would make the folder in order to look."""
-    return files.read("zarr.json") is not None
 
 
 def _same_pixels(known: dict[str, Any], wanted: dict[str, Any]) -> bool:

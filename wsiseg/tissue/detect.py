@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from wsiseg.config import TissueConfig
 from wsiseg.geometry import Box
 from wsiseg.slide import Slide
+from wsiseg.tissue.glass import find_glass
+from wsiseg.tissue.pieces import drop_small
 
 __all__ = ["detect_tissue"]
 
@@ -22,22 +22,6 @@ Image = NDArray[np.uint8]
 
 _STRIP_PIXELS = 2**17
 """Mask pixels that are looked at at once: their densities stay in the processor's cache."""
-
-# Glass
-_WHITE = 253
-"""Pixels this bright in every channel were never scanned, or are glass of a balanced scanner."""
-_GLASS_DARKEST = 190
-"""No channel of scanned glass is darker than this."""
-_GLASS_TINT = 15
-"""Largest difference between the channels of scanned glass, whatever the lamp."""
-_GLASS_PINK = 6
-"""Green below both red and blue by more than this is pale tissue, not glass."""
-_GLASS_RANGE = 2
-"""Largest difference of brightness among the 3 x 3 neighbours of glass; tissue has texture."""
-_GLASS_HALO = 2
-"""Rows beside a strip that the smoothing and the range of its glass look at."""
-_GLASS_SHARE = 0.01
-"""Share of the slide that must look like glass; below it, white is taken."""
 
 # Stain. Haematoxylin and eosin both absorb green most; grey (shadow, dust, edge) absorbs all alike.
 _MIN_TINT = 0.01
@@ -92,17 +76,17 @@ def detect_tissue(slide: Slide, config: TissueConfig) -> Mask:
     pixel_um2 = config.mpp**2
     mask = _close(_drop_noise(stained), round(config.closing_um / config.mpp))
     del stained
-    mask = ~_drop_small(~mask, config.min_hole_um2 / pixel_um2)
-    pen = _drop_small(pen, _PEN_AREA_UM2 / pixel_um2)
+    mask = ~drop_small(~mask, config.min_hole_um2 / pixel_um2)
+    pen = drop_small(pen, _PEN_AREA_UM2 / pixel_um2)
     if pen.any():
         mask &= ~_grow(pen, math.ceil(_PEN_RIM_UM / config.mpp))
-    return _drop_small(mask, config.min_area_um2 / pixel_um2)
+    return np.asarray(drop_small(mask, config.min_area_um2 / pixel_um2))
 
 
 def _find_colours(slide: Slide, config: TissueConfig) -> tuple[Mask, Mask]:
     """Which pixels of the slide are stained, and which look like ink: ``(h, w)`` each."""
     image = slide.read(Box(0, 0, *slide.raster_size(config.mpp)), config.mpp)
-    glass = _find_glass(image)
+    glass = find_glass(image)
     stained, pen = (np.empty(image.shape[:2], bool) for _ in range(2))
     for rows in _strips(image):
         stained[rows], pen[rows] = _classify(image[rows], glass, config.min_density)
@@ -113,45 +97,6 @@ def _strips(image: Image) -> Iterator[slice]:
     height, width = image.shape[:2]
     step = max(1, _STRIP_PIXELS // width)
     return (slice(top, min(top + step, height)) for top in range(0, height, step))
-
-
-def _find_glass(image: Image) -> NDArray[np.float64]:
-    """The colour ``(3,)`` of bare glass in `image` ``(h, w, 3)``; white where there is none."""
-    counts = np.zeros((256, 3, 256), np.int64)
-    for rows in _strips(image):
-        above = min(rows.start, _GLASS_HALO)
-        around = image[rows.start - above : rows.stop + _GLASS_HALO]
-        _count_glass(around, slice(above, above + rows.stop - rows.start), counts)
-    per_darkest = counts[:, 0].sum(1)
-    mode = int(np.convolve(per_darkest, [1, 1, 1], "same").argmax())
-    near = counts[max(0, mode - 3) : mode + 4].sum(0)
-    if near[0].sum() / math.prod(image.shape[:2]) < _GLASS_SHARE:
-        return np.full(3, 255.0)
-    return np.array([_median(channel) for channel in near])
-
-
-def _count_glass(image: Image, rows: slice, counts: NDArray[np.int64]) -> None:
-    """Count the glass in `rows` of `image`, smoothed: ``counts[darkest, channel, value]``."""
-    image = ndimage.uniform_filter(image, (3, 3, 1))
-    red, green, blue = (image[..., channel] for channel in range(3))
-    low, high = np.minimum(red, blue), np.maximum(red, blue)
-    darkest, brightest = np.minimum(low, green), np.maximum(high, green)
-    range_ = _around(np.maximum, darkest) - _around(np.minimum, darkest)
-    glassy = (darkest >= _GLASS_DARKEST) & (darkest < _WHITE)
-    glassy &= (brightest - darkest <= _GLASS_TINT) & (low.astype(np.int16) - green <= _GLASS_PINK)
-    glassy &= range_ <= _GLASS_RANGE
-    glassy = glassy[rows]
-    place = darkest[rows][glassy].astype(np.int64) * 256
-    for channel in range(3):
-        values = np.bincount(place + image[rows, :, channel][glassy], minlength=256 * 256)
-        counts[:, channel] += values.reshape(256, 256)
-
-
-def _median(counts: NDArray[np.int64]) -> float:
-    """The median of values that occur so often."""
-    below = counts.cumsum()
-    middle = np.array([(below[-1] - 1) // 2, below[-1] // 2])
-    return float(np.searchsorted(below, middle, "right").mean())
 
 
 def _classify(image: Image, glass: NDArray[np.float64], min_density: float) -> tuple[Mask, Mask]:
@@ -207,19 +152,3 @@ def _beside(combine: np.ufunc, image: NDArray[Any], axis: int) -> NDArray[Any]:
     combine(out[1:], image[:-1], out=out[1:])
     combine(out[:-1], image[1:], out=out[:-1])
     return out.swapaxes(0, axis)
-
-
-def _drop_small(mask: Mask, area: float) -> Mask:
-    """`mask` without its 4-connected pieces of fewer than `area` pixels."""
-    pieces, count = ndimage.label(mask)
-    areas = np.zeros(count + 1, np.int64)
-    _count(pieces.ravel(), areas)
-    large = areas >= area
-    large[0] = False
-    return np.asarray(large[pieces])
-
-
-@numba.njit(nogil=True, cache=True)
-def _count(values, counts):  # type: ignore[no-untyped-def]  # numba infers the types
-    for value in values:  # `bincount` takes 8 bytes a pixel more
-        counts[value] += 1

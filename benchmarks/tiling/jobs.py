@@ -1,0 +1,88 @@
+"""The whole job: find the tissue of a slide and write all its tiles."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from measure import Peer, Way, measure, timed
+from slides import TILE
+
+from wsiseg.compute import SerialExecutor
+from wsiseg.config import Config
+from wsiseg.slide import open_slide
+from wsiseg.store import SlideStore
+from wsiseg.tile import tile_slide
+from wsiseg.tissue import kept_tiles
+
+
+def tile_with_wsiseg(path: Path, out: Path, scaled: bool) -> SlideStore:
+    """The step `wsiseg tile`, in this process, on one thread."""
+    config = Config.model_validate({"slide": {"scaled_decode": scaled}})
+    return tile_slide(path, out / "a.zarr", config, SerialExecutor())
+
+
+def compare_jobs(path: Path, rounds: int, peers: dict[str, Peer]) -> None:
+    """Print the table of one slide."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "out")
+
+        def afresh(way: Way) -> Way:
+            def emptied() -> float:
+                shutil.rmtree(out, ignore_errors=True)
+                out.mkdir()
+                return way()
+
+            return emptied
+
+        request, kept = describe(path, out)
+        counts = {}
+
+        def ask(name: str, peer: Peer) -> float:
+            answer = peer.ask(request)
+            counts[name] = answer["tiles"]
+            return float(answer["cpu"])
+
+        ours: dict[str, Callable[[], object]] = {
+            "wsiseg, exact": partial(tile_with_wsiseg, path, out, False),
+            "wsiseg, scaled decoding": partial(tile_with_wsiseg, path, out, True),
+        }
+        ways = {name: afresh(partial(ask, name, peer)) for name, peer in peers.items()}
+        ways |= {name: afresh(timed(work)) for name, work in ours.items()}
+        took = measure(ways, rounds)
+    counts |= dict.fromkeys(ours, kept)
+    print(f"\n### Find the tissue of {path.name} and write all tiles ({rounds} rounds in turn)\n")
+    print_jobs(took, counts, {name: peer.version for name, peer in peers.items()})
+
+
+def describe(path: Path, out: Path) -> tuple[dict[str, object], int]:
+    """What peers are asked for, and the number of tiles that wsiseg keeps."""
+    out.mkdir()
+    store = tile_with_wsiseg(path, out, True)
+    kept = np.argwhere(kept_tiles(store, Config().tissue)).tolist()
+    with open_slide(path) as slide:
+        mpp, side = slide.mpp.x, round(TILE * store.mpp / slide.mpp.x)
+    request = {
+        "slide": str(path), "slide_mpp": mpp, "mpp": store.mpp, "tile": TILE, "side": side,
+        "corners": [[col * side, row * side] for row, col in kept], "out": str(out),
+        "least": Config().tissue.min_fraction,
+    }  # fmt: skip
+    return request, len(kept)
+
+
+def print_jobs(took: dict[str, float], counts: dict[str, int], versions: dict[str, str]) -> None:
+    """A row for each way; ratios are of milliseconds a tile, as tissues differ a little."""
+    ms = {name: 1e3 * seconds / counts[name] for name, seconds in took.items()}
+    print("| way | version | tiles | CPU s | ms a tile | exact is faster | scaled is faster |")
+    print("|---|---|---|---|---|---|---|")
+    for name, seconds in took.items():
+        exact, scaled = (ms[name] / ms[f"wsiseg, {how}"] for how in ("exact", "scaled decoding"))
+        print(
+            f"| {name} | {versions.get(name, '')} | {counts[name]} | {seconds:.2f} "
+            f"| {ms[name]:.2f} | {exact:.1f} | {scaled:.1f} |",
+            flush=True,
+        )
