@@ -62,6 +62,8 @@ def test_old_parts_below_it_are_gone_in_the_end(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         os.utime(path, (time.time() - age, time.time() - age))
+    with pytest.raises(StoreError, match="not ours"), hold(out):
+        raise StoreError("not ours")
     with hold(out):
         assert len(os.listdir(out / "c")) == 2
     assert os.listdir(out / "c") == [".1.1.2.part"], "somebody may still write this one"

@@ -31,8 +31,8 @@ def hold(path: str | Path, wait_s: float = 0.0) -> Iterator[None]:
     whose process is gone, or that was not touched for 90 s (the holder's machine died), is taken
     over. It is advice, not safety: blocks are written whole, so that even two writers of the same
     settings would write the same bytes. An `OSError` in the block (a full disk, a file server that
-    is gone) becomes a `StoreError`. In the end, what killed writers left half-written below `path`
-    before the block began is deleted.
+    is gone) becomes a `StoreError`. If the block succeeds, what killed writers left half-written
+    below `path` before it began is deleted.
 
     Parameters
     ----------
@@ -60,9 +60,9 @@ def hold(path: str | Path, wait_s: float = 0.0) -> Iterator[None]:
         beat.start()
         try:
             yield
-        finally:
-            # A worker of a run that is gone may still be writing its last block.
+            # Only now is it known to be ours. And a worker of a run that is gone may still write.
             remove_parts(path, before=min(began, time.time() - _STALE_S))
+        finally:
             stop.set()
             beat.join()
             if _read(lock).get("token") == token:

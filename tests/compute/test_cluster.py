@@ -171,6 +171,12 @@ def test_the_kubernetes_example_is_whole() -> None:
         pod = part["spec"]["template"]["spec"]
         mounted = {mount["name"] for c in pod["containers"] for mount in c.get("volumeMounts", ())}
         assert mounted == {volume["name"] for volume in pod.get("volumes", ())}
+    for worker in parts[2:4]:
+        (container,) = worker["spec"]["template"]["spec"]["containers"]
+        given = {variable["name"]: variable["value"] for variable in container["env"]}
+        ours = {line.removeprefix("export ") for line in module._prologue(ClusterConfig())}
+        assert {f"{name}={value}" for name, value in given.items()} <= ours
+        assert given.keys() >= module._MALLOC.keys()
     from typer.testing import CliRunner
 
     from wsiseg.cli import app

@@ -213,7 +213,7 @@ def _open_local(workers: int) -> Any:
     with dask.config.set(_SETTINGS | malloc):
         return LocalCluster(
             n_workers=workers, threads_per_worker=1, host="127.0.0.1",
-            memory_limit=0,  # a share of the machine's, at which dask would stop or kill a worker
+            memory_limit=0,  # none: dask's would be a share at which it stops or kills a worker
             scheduler_kwargs={"dashboard": shown, "dashboard_address": "127.0.0.1:0"},
         )  # fmt: skip
 
@@ -252,15 +252,16 @@ def _open_jobs(source: str, config: ClusterConfig) -> Iterator[Any]:
 
 def _prologue(config: ClusterConfig) -> list[str]:
     """Lines of the job script before the worker's, the user's or site's last: they win."""
-    from dask.config import get
+    import dask
 
-    given = config.job.get("job_script_prologue") or get("jobqueue.slurm.job-script-prologue", None)
+    given = config.job.get("job_script_prologue")
+    given = given or dask.config.get("jobqueue.slurm.job-script-prologue", None) or ()
     settings = {
         f"DASK_{name.replace('.', '__').replace('-', '_').upper()}": value
         for name, value in _SETTINGS.items()
     }
     ours = [f"export {name}={value}" for name, value in (settings | _MALLOC).items()]
-    return ours + list(given or ())
+    return [*ours, *given]
 
 
 def _threads(config: ClusterConfig) -> int:
