@@ -214,7 +214,9 @@ def read_and_wait(
         with device:
             time.sleep((model_s or 0) / len(tile.pending))
 
-    model = replace(tile, name="predict", work=use_device, needs=lambda block: [("tile", block)])
+    model = replace(
+        tile, name="predict", work=use_device, needs=lambda block: [("tile", block)], waits=True
+    )
     with timed(seconds, "all"):
         run_steps(executor, [tile] if model_s is None else [tile, model])
 

@@ -85,7 +85,8 @@ def plan_predict(store_path: str | Path, config: Config, tiles: str) -> Step:
     """
     store, settings = SlideStore(store_path), config.predict
     digest, sha256 = _identify(config, tiles)
-    model, info = _load_model(settings, sha256, planning_device(settings.device))
+    device = planning_device(settings.device)
+    model, info = _load_model(settings, sha256, device)
     side = cam_side(store.grid.tile, model.encoder, info)
     _check_scale(store, info)
     store.create_cams(info.palette, side, side)
@@ -93,7 +94,8 @@ def plan_predict(store_path: str | Path, config: Config, tiles: str) -> Step:
     kept = kept_tiles(store, config.tissue)
     work = partial(_predict_block, store_path, settings, kept, sha256, digest)
     needs = partial(_needed_blocks, store.grid)
-    return Step(_STEP, digest, store.grid.n_blocks, pending, work, needs, gpu=True)
+    waits = device.type != "cpu"
+    return Step(_STEP, digest, store.grid.n_blocks, pending, work, needs, gpu=True, waits=waits)
 
 
 def predict_digest(store_path: str | Path, config: Config) -> str:

@@ -152,3 +152,41 @@ def test_a_failing_block_lets_no_other_begin(tmp_path: Path) -> None:
         assert count <= 4 + in_flight(threads)
         time.sleep(0.05)
         assert len(begun) == count
+
+
+def test_threads_read_on_while_a_block_waits_for_its_device() -> None:
+    ahead, seen = threading.Event(), []
+
+    def read(block: int) -> None:
+        seen.append(block)
+        if block == 3:
+            ahead.set()
+
+    def wait_for_device(block: int) -> None:
+        assert ahead.wait(20), "reading stopped while the device was busy"
+
+    steps = [
+        Step("tile", "", 20, range(20), read),
+        Step("predict", "", 20, range(20), wait_for_device, lambda b: [("tile", b)], waits=True),
+    ]
+    with open_executor("threads", 1) as threads:
+        run_steps(threads, steps)
+        assert in_flight(threads) == 4
+    assert sorted(seen) == list(range(20))
+
+
+def test_what_waits_for_a_device_is_bounded_and_reading_with_it() -> None:
+    go, read = threading.Event(), []
+    steps = [
+        Step("tile", "", 20, range(20), read.append),
+        Step("predict", "", 20, range(20), lambda _: go.wait(20), lambda b: [("tile", b)],
+             waits=True),
+    ]  # fmt: skip
+    with open_executor("threads", 1) as threads, ThreadPoolExecutor(1) as flow:
+        running = flow.submit(run_steps, threads, steps)
+        time.sleep(0.3)
+        held = len(read)
+        go.set()
+        running.result(timeout=20)
+    assert held <= 5
+    assert len(read) == 20

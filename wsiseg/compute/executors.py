@@ -13,8 +13,9 @@ from concurrent.futures import (
     ThreadPoolExecutor,
 )
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from wsiseg.compute.flow import Step
 from wsiseg.errors import ConfigError
 
 __all__ = ["SerialExecutor", "is_alive", "open_executor"]
@@ -37,6 +38,32 @@ class SerialExecutor(Executor):
                 raise
             future.set_exception(error)
         return future
+
+
+class ThreadExecutor(ThreadPoolExecutor):
+    """Threads, and one beside them for blocks that wait for an accelerator, so that those go on.
+
+    The slower of reading and model then bounds the time, not their sum.
+    """
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers)
+        self._beside = ThreadPoolExecutor(1)
+        self.capacity = 2 * workers
+        """See `in_flight`."""
+        self._more = self.capacity + 2
+
+    def submit_block(self, step: Step, block: int) -> Future[Any]:
+        """Have ``step.work(block)`` done, beside the others' work if it waits."""
+        if not step.waits:
+            return self.submit(step.work, block)
+        self.capacity = self._more
+        return self._beside.submit(step.work, block)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End both."""
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        self._beside.shutdown(wait, cancel_futures=cancel_futures)
 
 
 @contextmanager
@@ -64,7 +91,7 @@ def open_executor(kind: str = "serial", workers: int | None = None) -> Iterator[
     if kind == "serial":
         yield SerialExecutor()
     elif kind == "threads":
-        with ThreadPoolExecutor(count) as threads:
+        with ThreadExecutor(count) as threads:
             yield threads
     elif kind == "processes":
         # Never fork: OpenSlide handles, numba and torch threads do not survive it.

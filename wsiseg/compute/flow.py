@@ -47,13 +47,15 @@ class Step:
     """``(step, block)`` of all that a block reads; those that are not pending are there already."""
     gpu: bool = False
     """Whether a cluster that has GPU workers should do it there."""
+    waits: bool = False
+    """Whether a block mostly waits for an accelerator of this machine."""
 
 
 @runtime_checkable
 class BlockExecutor(Protocol):
-    """An executor that places blocks by what they need (a cluster)."""
+    """An executor that places blocks by what they need."""
 
-    def submit_block(self, step: Step, block: int) -> Future[None]:
+    def submit_block(self, step: Step, block: int) -> Future[Any]:
         """Have ``step.work(block)`` done."""
 
 
