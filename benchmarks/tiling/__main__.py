@@ -4,9 +4,9 @@
 
 Without slides, on a synthetic one: 40,000 x 32,000 px, Aperio's layout, JPEG quality 80 4:2:0 in
 240 x 240 tiles, 0.25 µm/px, about a third of it tissue (`--quick`: a quarter of the area). Slides
-that are given are read and tiled as well. Other programs run in processes of their own, each by
-the interpreter that `--peer` names (this one by default), started and imported before the clock
-runs; those that do not start are left out, with the reason. Tables (`--parts`):
+that are given take its place in the first two tables. Other programs run in processes of their
+own, each by the interpreter that `--peer` names (this one by default), started and imported before
+the clock runs; those that do not start are left out, with the reason. Tables (`--parts`):
 
 reading  CPU milliseconds for a tile of 224 px; all read the same squares with tissue of the same
          blocks. "Limit" is libjpeg-turbo decoding each compressed tile that they touch once, all
@@ -93,7 +93,7 @@ def main() -> None:
         ):
             if part in parts:
                 peers = start_peers(chosen(names), pythons)
-                for path in (largest, *given.slides):
+                for path in given.slides or [largest]:
                     compare(path, given.rounds, peers=peers)
                 for peer in peers.values():
                     peer.close()
