@@ -1,39 +1,70 @@
-"""What dask costs: over threads on one slide, and a block as the number of slides grows.
+"""What dask costs, what a second worker and the overlap of the steps gain, and dispatch.
 
-The limit here is the thread pool, which has no scheduler, no processes and no messages. A slide is
-annotated by both in turn, workers and compiled code warm; ratios are of wall time, as the cores
-are the same. Then blocks that do nothing, the task counts of 1 to 1,000 slides: tasks/s, and the
-client's memory, which must not grow.
+overhead: a slide annotated by threads and by a local dask cluster in turn, workers and compiled
+code warm. The limit is the thread pool, which has no scheduler, no processes and no messages.
+workers: `tile` and `annotate` with one worker and with two. What the machine itself gives is
+measured beside: two processes that only count, against one; on a busy machine it is less than 2.
+overlap: the flow of tile, predict and stitch against the three one after another; then the model
+on a device of its own, a stand-in that takes as long as reading does and no core: the slower
+should bound the time.
+dispatch: blocks that do nothing, the task counts of 1 to 1,000 slides, as many in flight as 128
+workers would have: tasks/s against dask's own `Client.map`, and the client's memory.
 
-Run: python benchmarks/cluster.py [--side 20000] [--repeat 3] [--workers 1 2]
-     [--slides 1 10 100 1000]
+Run: python benchmarks/cluster.py [overhead workers overlap dispatch] [--folder KEPT] [--side 20000]
+     [--rounds 3] [--kinds threads processes] [--slides 1 10 100 1000]
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import multiprocessing
 import tempfile
+import threading
 import time
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import psutil
 
 from wsiseg.annotate import Job, OutputTree, annotate_slide
-from wsiseg.compute import Step, open_executor, run_steps
+from wsiseg.compute import Step, open_executor, run, run_steps
+from wsiseg.compute.cluster import DaskExecutor, open_cluster
 from wsiseg.config import Config
 from wsiseg.demo.synthesis import synthesize_slide
+from wsiseg.predict import predict_tiles
+from wsiseg.stitch import stitch_labels
+from wsiseg.tile import plan_tile, tile_slide
 
 BLOCKS = 36  # of each of three steps: a slide of 20,000 x 20,000 px
+IN_FLIGHT = 256
+CONFIG = Config()
+
+Work = Callable[[Path, Path, Executor], object]
+"""Something done to a slide, into an empty folder."""
 
 
-def annotate_once(slide: Path, executor: Executor, config: Config) -> tuple[float, float]:
-    """Seconds of a fresh annotation: wall, and CPU with that of the workers."""
+def annotate(slide: Path, out: Path, executor: Executor) -> None:
+    """All steps."""
+    result = annotate_slide(Job(slide, slide.stem), OutputTree(out), CONFIG, executor)
+    assert result.status == "done", result.error
+
+
+def tile(slide: Path, out: Path, executor: Executor) -> None:
+    """The first step."""
+    tile_slide(slide, out / "a.zarr", CONFIG, executor)
+
+
+def measure(work: Work, slide: Path, executor: Executor) -> tuple[float, float]:
+    """Seconds of `work` into a fresh folder: wall, and CPU with that of the workers."""
     with tempfile.TemporaryDirectory() as out:
         wall, cpu = time.perf_counter(), cpu_seconds()
-        result = annotate_slide(Job(slide, slide.stem), OutputTree(Path(out)), config, executor)
-        assert result.status == "done", result.error
+        work(slide, Path(out), executor)
         return time.perf_counter() - wall, cpu_seconds() - cpu
 
 
@@ -44,25 +75,177 @@ def cpu_seconds() -> float:
     return sum(one.user + one.system for one in times)
 
 
-def compare(slide: Path, warm: Path, workers: int, repeat: int) -> None:
-    """Print one row: threads and dask in turn."""
-    config = Config()
-    found: dict[str, list[tuple[float, float]]] = {"threads": [], "dask": []}
-    with open_executor("threads", workers) as threads, open_executor("dask", workers) as dask:
-        pools = {"threads": threads, "dask": dask}
-        for executor in pools.values():
-            annotate_once(warm, executor, config)
-        for _ in range(repeat):
-            for kind, executor in pools.items():
-                found[kind].append(annotate_once(slide, executor, config))
-    wall = {kind: statistics.median(run[0] for run in runs) for kind, runs in found.items()}
-    cpu = {kind: statistics.median(run[1] for run in runs) for kind, runs in found.items()}
-    print(
-        f"| {workers} | {wall['threads']:.1f} | {wall['dask']:.1f} | "
-        f"{wall['dask'] / wall['threads']:.2f} | {cpu['threads']:.1f} | {cpu['dask']:.1f} | "
-        f"{cpu['dask'] / cpu['threads']:.2f} |",
-        flush=True,
-    )
+@contextmanager
+def open_warm(warm: Path, *kinds: tuple[str, int]) -> Iterator[dict[tuple[str, int], Executor]]:
+    """Executors by kind and workers, each of which has loaded and compiled all that it needs."""
+    with ExitStack() as stack:
+        pools = {kind: stack.enter_context(open_executor(*kind)) for kind in kinds}
+        for pool in pools.values():
+            measure(annotate, warm, pool)
+        yield pools
+
+
+def compare_dask(slide: Path, warm: Path, rounds: int) -> None:
+    """Print threads and dask in turn, a row a round, and the medians."""
+    print("\n| round | threads s | dask s | ratio | threads CPU s | dask CPU s | ratio |")
+    print("|---|---|---|---|---|---|---|")
+    rows = []
+    with open_warm(warm, ("threads", 2), ("dask", 2)) as pools:
+        for number in range(1, rounds + 1):
+            (wall, cpu), (dask_wall, dask_cpu) = (
+                measure(annotate, slide, pool) for pool in pools.values()
+            )
+            rows.append((wall, dask_wall, dask_wall / wall, cpu, dask_cpu, dask_cpu / cpu))
+            print_row(number, *rows[-1])
+    print_row("median", *map(median, zip(*rows, strict=True)))
+
+
+def compare_workers(slide: Path, warm: Path, rounds: int, kinds: Sequence[str]) -> None:
+    """Print what a second worker gains, and what the machine has to give."""
+    print("\n| job | workers are | one s | two s | gain | counting gains | one CPU s | two CPU s |")
+    print("|---|---|---|---|---|---|---|---|")
+    for kind in kinds:
+        with open_warm(warm, (kind, 1), (kind, 2)) as pools:
+            for name, work, repeat in (("tile", tile, 3), ("annotate", annotate, 1)):
+                rows = []
+                for _ in range(rounds * repeat):
+                    before = counting_gain()
+                    (one, cpu), (two, cpu_two) = (
+                        measure(work, slide, pool) for pool in pools.values()
+                    )
+                    gain = (before + counting_gain()) / 2
+                    rows.append((one, two, one / two, gain, cpu, cpu_two))
+                print_row(name, kind, *map(median, zip(*rows, strict=True)))
+
+
+def counting_gain() -> float:
+    """How much more two processes count than one, for a second each."""
+    seconds = []
+    for count in (1, 2):
+        processes = [multiprocessing.Process(target=count_up) for _ in range(count)]
+        started = time.perf_counter()
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        seconds.append((time.perf_counter() - started) / count)
+    return seconds[0] / seconds[1]
+
+
+def count_up() -> None:
+    """Keep a core busy, without memory."""
+    for _ in range(15_000_000):
+        pass
+
+
+def compare_overlap(slide: Path, warm: Path, rounds: int) -> None:
+    """Print the flow of the steps against the steps one after another."""
+    print("\n| workers | tile s | predict s | stitch s | sum s | flow s | flow of sum |")
+    print("|---|---|---|---|---|---|---|")
+    with open_warm(warm, ("threads", 1), ("threads", 2)) as pools:
+        for (_, workers), pool in pools.items():
+            rows = []
+            for _ in range(rounds):
+                alone: dict[str, float] = {}
+                measure(partial(one_by_one, alone), slide, pool)
+                flow: dict[str, float] = {}
+                measure(partial(all_at_once, flow), slide, pool)
+                total = sum(alone.values())
+                rows.append((*alone.values(), total, flow["all"], flow["all"] / total))
+            print_row(workers, *map(median, zip(*rows, strict=True)))
+    compare_device(slide, rounds)
+
+
+def one_by_one(seconds: dict[str, float], slide: Path, out: Path, executor: Executor) -> None:
+    """The steps that overlap in `annotate`, one after another; each one's `seconds` by name."""
+    store = out / "a.zarr"
+    with timed(seconds, "tile"):
+        tile_slide(slide, store, CONFIG, executor)
+    with timed(seconds, "predict"):
+        predict_tiles(store, CONFIG, executor)
+    with timed(seconds, "stitch"):
+        stitch_labels(store, CONFIG, executor)
+
+
+def all_at_once(seconds: dict[str, float], slide: Path, out: Path, executor: Executor) -> None:
+    """`annotate`, of which `seconds` holds those until the last block is stitched."""
+    started = time.perf_counter()
+
+    def report(step: str, done: int, total: int) -> None:
+        if (step, done) == ("stitch", total):
+            seconds["all"] = time.perf_counter() - started
+
+    job = Job(slide, slide.stem)
+    annotate_slide(job, OutputTree(out), CONFIG, executor, progress=report)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Note how long the block takes."""
+    started = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - started
+
+
+def compare_device(slide: Path, rounds: int) -> None:
+    """Print how reading overlaps with a model on a device that one block has at a time."""
+    print("\n| workers | reading s, and the device's s | flow s | flow of the slower |")
+    print("|---|---|---|---|")
+    for workers in (1, 2, 3):
+        with open_executor("threads", workers) as pool:
+            rows = []
+            for _ in range(3 * rounds):
+                seconds: dict[str, float] = {}
+                measure(partial(read_and_wait, seconds, None), slide, pool)
+                read = seconds["all"]
+                measure(partial(read_and_wait, seconds, read), slide, pool)
+                rows.append((read, seconds["all"], seconds["all"] / read))
+            print_row(workers, *map(median, zip(*rows, strict=True)))
+
+
+def read_and_wait(
+    seconds: dict[str, float], model_s: float | None, slide: Path, out: Path, executor: Executor
+) -> None:
+    """Tile, and let the blocks have the device that stands for the model's for `model_s` in all."""
+    device = threading.Lock()
+    _, tile = plan_tile(slide, out / "a.zarr", CONFIG)
+
+    def use_device(block: int) -> None:
+        with device:
+            time.sleep((model_s or 0) / len(tile.pending))
+
+    model = replace(tile, name="predict", work=use_device, needs=lambda block: [("tile", block)])
+    with timed(seconds, "all"):
+        run_steps(executor, [tile] if model_s is None else [tile, model])
+
+
+def compare_dispatch(counts: Sequence[int]) -> None:
+    """Print the rates of blocks that do nothing, and the client's memory."""
+    print("\n| slides | tasks | dask tasks/s | Client.map tasks/s | client MB | threads tasks/s |")
+    print("|---|---|---|---|---|---|")
+    with open_cluster("dask", 2) as dask, open_executor("threads", 2) as threads:
+        wide = DaskExecutor(dask._client, fewest=IN_FLIGHT)
+        dispatch(1, wide)
+        for slides in counts:
+            rate, memory = dispatch(slides, wide), psutil.Process().memory_info().rss / 1e6
+            limit = map_nothing(dask._client, min(3 * BLOCKS * slides, 10_800))
+            pool = dispatch(min(slides, 100), threads)
+            print_row(slides, 3 * BLOCKS * slides, rate, limit, memory, pool, digits=0)
+
+
+def dispatch(slides: int, executor: Executor) -> float:
+    """Tasks/s of `slides` slides of blocks that do nothing, a few at a time as `annotate` does."""
+    blocks = range(BLOCKS)
+    steps = [
+        Step("tile", "", BLOCKS, blocks, nothing),
+        Step("predict", "", BLOCKS, blocks, nothing, lambda block: [("tile", block)]),
+        Step("stitch", "", BLOCKS, blocks, nothing, neighbours),
+    ]
+    started = time.perf_counter()
+    with ThreadPoolExecutor(4) as flows:
+        for _ in run(flows, lambda _: run_steps(executor, steps), range(slides)):
+            pass
+    return 3 * BLOCKS * slides / (time.perf_counter() - started)
 
 
 def nothing(block: int) -> None:
@@ -74,48 +257,50 @@ def neighbours(block: int) -> list[tuple[str, int]]:
     return [("predict", other) for other in range(max(0, block - 1), min(BLOCKS, block + 2))]
 
 
-def dispatch(slides: int, executor: Executor) -> tuple[float, float]:
-    """Tasks/s of `slides` slides of blocks that do nothing, and the client's memory in MB."""
-    blocks = range(BLOCKS)
-    steps = [
-        Step("tile", "", BLOCKS, blocks, nothing),
-        Step("predict", "", BLOCKS, blocks, nothing, lambda block: [("tile", block)]),
-        Step("stitch", "", BLOCKS, blocks, nothing, neighbours),
-    ]
+def map_nothing(client: Any, tasks: int) -> float:
+    """Tasks/s of dask alone, as many at a time."""
     started = time.perf_counter()
-    for _ in range(slides):
-        run_steps(executor, steps)
-    seconds = time.perf_counter() - started
-    return 3 * BLOCKS * slides / seconds, psutil.Process().memory_info().rss / 1e6
+    for first in range(0, tasks, IN_FLIGHT):
+        client.gather(client.map(nothing, range(first, first + IN_FLIGHT), pure=False))
+    return tasks / (time.perf_counter() - started)
+
+
+def print_row(name: object, *cells: object, digits: int = 2) -> None:
+    """A row of the table at hand."""
+    shown = [f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell) for cell in cells]
+    print("|", " | ".join([str(name), *shown]), "|", flush=True)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=["overhead", "workers", "overlap", "dispatch"])
+    parser.add_argument("--folder", type=Path, help="where the slides are made, or lie already")
     parser.add_argument("--side", type=int, default=20_000)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kinds", nargs="*", default=["threads", "processes"])
     parser.add_argument("--slides", type=int, nargs="*", default=[1, 10, 100, 1000])
     given = parser.parse_args()
-    if given.workers:
-        with tempfile.TemporaryDirectory() as folder:
-            slide, warm = Path(folder, "slide.svs"), Path(folder, "warm.svs")
-            synthesize_slide(slide, width=given.side, height=given.side, seed=3)
-            synthesize_slide(warm, width=2048, height=2048, seed=4)
-            print("| workers | threads s | dask s | ratio | threads CPU s | dask CPU s | ratio |")
-            print("|---|---|---|---|---|---|---|")
-            for workers in given.workers:
-                compare(slide, warm, workers, given.repeat)
-    print(
-        "\n| slides | tasks | dask tasks/s | client MB | threads tasks/s |\n|---|---|---|---|---|"
-    )
-    with open_executor("dask", 2) as dask, open_executor("threads", 2) as threads:
-        dispatch(1, dask)
-        for slides in given.slides:
-            rate, memory = dispatch(slides, dask)
-            limit, _ = dispatch(min(slides, 100), threads)
-            count = 3 * BLOCKS * slides
-            print(f"| {slides} | {count} | {rate:.0f} | {memory:.0f} | {limit:.0f} |", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = given.folder or Path(scratch)
+        slide = make_slide(folder / f"{given.side}.svs", given.side)
+        warm = make_slide(folder / "warm.svs", 7168)  # blocks enough for each worker
+        if "overhead" in given.parts:
+            compare_dask(slide, warm, given.rounds)
+        if "workers" in given.parts:
+            compare_workers(slide, warm, given.rounds, given.kinds)
+        if "overlap" in given.parts:
+            compare_overlap(slide, warm, given.rounds)
+    if "dispatch" in given.parts:
+        compare_dispatch(given.slides)
+
+
+def make_slide(path: Path, side: int) -> Path:
+    """A synthetic slide, unless it is there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        synthesize_slide(path, width=side, height=side, seed=3)
+    return path
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from wsiseg.annotate import annotate, plan_jobs
 from wsiseg.annotations import BACKGROUND
 from wsiseg.config import Config
 from wsiseg.demo.synthesis import synthesize_slide
-from wsiseg.errors import ConfigError, SlideOpenError
+from wsiseg.errors import ConfigError, MissingDependencyError, SlideOpenError
 from wsiseg.qupath import lint_geojson
 from wsiseg.store import SlideStore
 
@@ -214,6 +214,17 @@ def test_the_asked_for_formats_are_written(slide, finished, tmp_path):
     assert not (tmp_path / "geojson").exists()
     text = (tmp_path / "report.html").read_text()
     assert 'href="ome-tiff/one.ome.tiff"' in text
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_format_that_lacks_its_package_is_told_before_any_work(
+    slide, tmp_path, monkeypatch, dry_run
+):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    config = Config.model_validate({"export": {"formats": ["geojson", "parquet"]}})
+    with pytest.raises(MissingDependencyError, match=r"pip install 'wsiseg\[parquet\]'"):
+        annotate(slide, tmp_path / "out", config, dry_run=dry_run)
+    assert not (tmp_path / "out").exists()
 
 
 def test_dry_run_writes_nothing(slide, tmp_path):

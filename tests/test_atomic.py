@@ -1,6 +1,12 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
-from wsiseg.atomic import open_atomic
+from wsiseg.atomic import open_atomic, remove_parts
 
 
 def test_the_file_appears_when_it_is_whole(tmp_path):
@@ -25,3 +31,30 @@ def test_a_failure_leaves_everything_as_it_was(tmp_path):
         fail()
     assert path.read_bytes() == b"before"
     assert [one.name for one in tmp_path.iterdir()] == ["b.txt"]
+
+
+KILLED = """
+import os, sys
+from wsiseg.atomic import open_atomic
+with open_atomic(sys.argv[1]) as file:
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), 9)
+"""
+ZARR = "zarr.0123456789abcdef0123456789abcdef.partial"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills are POSIX")
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
+    target = tmp_path / "image" / "0"
+    run = subprocess.run([sys.executable, "-c", KILLED, str(target)], check=False)
+    assert run.returncode == -signal.SIGKILL
+    (left,) = target.parent.iterdir()
+    kept = ["0", ".hidden", "my.part", ".my.part", "zarr.partial", ".0.1.part"]
+    for name in (*kept, ZARR):
+        (target.parent / name).write_text("x")
+    remove_parts(tmp_path, before=left.stat().st_mtime - 1)
+    assert left.exists(), "it may still be written"
+    remove_parts(tmp_path, before=time.time() + 1)
+    assert sorted(os.listdir(target.parent)) == sorted(kept)
+    remove_parts(tmp_path / "nowhere", before=time.time())

@@ -55,6 +55,19 @@ def test_a_dead_process_leaves_it_open(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_old_parts_below_it_are_gone_in_the_end(tmp_path):
+    out, other = tmp_path / "x.zarr", tmp_path / "y.zarr"
+    for name, age in (("c/.0.1.2.part", 200), ("c/.1.1.2.part", 0), ("../y.zarr/.0.1.2.part", 200)):
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (time.time() - age, time.time() - age))
+    with hold(out):
+        assert len(os.listdir(out / "c")) == 2
+    assert os.listdir(out / "c") == [".1.1.2.part"], "somebody may still write this one"
+    assert os.listdir(other) == [".0.1.2.part"], "not what is held"
+
+
 def test_another_machine_that_fell_silent_leaves_it_open(tmp_path):
     lock = tmp_path / "x.lock"
     lock.write_text(json.dumps({"token": "t", "host": "elsewhere", "pid": 1, "since": "then"}))

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from wsiseg import predict as module
 from wsiseg.compute import open_executor
 from wsiseg.config import Config, digest_of
 from wsiseg.errors import CheckpointError, ConfigError, StoreError
 from wsiseg.grid import TileGrid
 from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from wsiseg.model.construct import ConStruct
+from wsiseg.model.device import planning_device
 from wsiseg.model.encoders import load_encoder
 from wsiseg.predict import cam_side, open_device, predict_digest, predict_tiles
 from wsiseg.store import SlideStore
@@ -196,12 +198,11 @@ def test_other_scale_is_a_warning_that_names_both(config, tmp_path):
 def test_a_checkpoint_that_changes_during_the_run_is_refused(done, config, checkpoint, tmp_path):
     from wsiseg.predict import _load_model
 
+    cpu, sha256 = torch.device("cpu"), load_checkpoint(checkpoint)[1].sha256
     with pytest.raises(CheckpointError, match="is not the file that this run began with"):
-        _load_model(str(checkpoint), "0" * 64, "cpu")
-    assert (
-        _load_model(str(checkpoint), load_checkpoint(checkpoint)[1].sha256, "cpu")[0]
-        is (_load_model(str(checkpoint), load_checkpoint(checkpoint)[1].sha256, "cpu")[0])
-    ), "loaded once"
+        _load_model(config.predict, "0" * 64, cpu)
+    once = _load_model(config.predict, sha256, cpu)[0]
+    assert once is _load_model(config.predict, sha256, cpu)[0], "loaded once"
 
 
 def test_options_reach_the_encoder(tmp_path, checkpoint):
@@ -217,7 +218,23 @@ def test_tile_must_fit_the_encoder(checkpoint):
         cam_side(225, model.encoder, info)
 
 
+def test_the_device_need_not_be_where_the_run_is_planned(config, done, tmp_path, monkeypatch):
+    """A login node sends the model to workers that have the GPU which it lacks itself."""
+    elsewhere = config.predict.model_copy(update={"device": "cuda:99"})
+    config = config.model_copy(update={"predict": elsewhere})
+    path = make_store(tmp_path / "s.zarr")
+    with pytest.raises(ConfigError, match="device 'cuda:99' is not there"):
+        predict(path, config)  # planned, and refused by the worker, which is this machine
+    monkeypatch.setattr(module, "open_device", lambda name: torch.device("cpu"))
+    assert predict(path, config) == done[1]
+    for got, want in zip(everything(path), everything(done[0]), strict=True):
+        assert got.tobytes() == want.tobytes()
+
+
 def test_devices():
+    assert planning_device("cpu") == planning_device("cuda:99") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="device 'gpu' is unknown"):
+        planning_device("gpu")
     assert open_device("cpu") == torch.device("cpu")
     assert open_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(ConfigError, match="device 'gpu' is unknown; use auto, cpu, cuda"):

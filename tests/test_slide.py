@@ -104,6 +104,17 @@ def test_read_fills_what_it_is_given_and_nothing_beside_it(box: Box) -> None:
         slide.read(box, 0.5, np.empty((2, 3, 3), np.uint8))
 
 
+@pytest.mark.parametrize("mpp", [0.25, 0.5, 0.4, 0.75, 0.2])
+@pytest.mark.parametrize("cut", [np.s_[1:-1, 1:-1, :3], np.s_[1:-1, -2:0:-1, 2::-1]])
+def test_it_writes_into_any_array_and_beside_none_of_it(cut: tuple[slice, ...], mpp: float) -> None:
+    slide, box = ArraySlide(noise(60, 60), 0.25), Box(2, 3, 9, 7)
+    memory = np.full((9, 11, 4), 77, np.uint8)
+    slide.read(box, mpp, memory[cut])
+    np.testing.assert_array_equal(memory[cut], slide.read(box, mpp))
+    memory[cut] = 77
+    assert (memory == 77).all()
+
+
 @pytest.mark.parametrize("factor", [2.0, 2.37])
 def test_chunks_equal_one_read(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     slide = ArraySlide(noise(200, 90), 0.25)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["open_atomic"]
+__all__ = ["open_atomic", "remove_parts"]
+
+_PART = re.compile(r"\..+\.\d+\.\d+\.part|.+\.[0-9a-f]{32}\.partial")
+"""Files not yet in their place: those of `open_atomic`, and zarr's own."""
 
 
 @contextmanager
@@ -28,3 +32,12 @@ def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: str | Path, before: float) -> None:
+    """Delete what killed writers left below `folder`: parts not touched since the time `before`."""
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names if _PART.fullmatch(name)):
+            with suppress(OSError):  # put in its place meanwhile, or not ours to delete
+                if path.stat().st_mtime < before:
+                    path.unlink()

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from wsiseg.atomic import remove_parts
 from wsiseg.errors import StoreError, WsisegError
 
 __all__ = ["explained", "hold"]
@@ -30,7 +31,8 @@ def hold(path: str | Path, wait_s: float = 0.0) -> Iterator[None]:
     whose process is gone, or that was not touched for 90 s (the holder's machine died), is taken
     over. It is advice, not safety: blocks are written whole, so that even two writers of the same
     settings would write the same bytes. An `OSError` in the block (a full disk, a file server that
-    is gone) becomes a `StoreError`.
+    is gone) becomes a `StoreError`. In the end, what killed writers left half-written below `path`
+    before the block began is deleted.
 
     Parameters
     ----------
@@ -52,12 +54,15 @@ def hold(path: str | Path, wait_s: float = 0.0) -> Iterator[None]:
     with explained(path):
         lock.parent.mkdir(parents=True, exist_ok=True)
         token = _acquire(lock, path, time.monotonic() + wait_s)
+        began = time.time()
         stop = threading.Event()
         beat = threading.Thread(target=_beat, args=(lock, stop), daemon=True)
         beat.start()
         try:
             yield
         finally:
+            # A worker of a run that is gone may still be writing its last block.
+            remove_parts(path, before=min(began, time.time() - _STALE_S))
             stop.set()
             beat.join()
             if _read(lock).get("token") == token:

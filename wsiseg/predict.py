@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from wsiseg.lock import hold
 from wsiseg.model.cam import augmented_cams
 from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint, read_info
 from wsiseg.model.construct import ConStruct
-from wsiseg.model.device import autocast, open_device
+from wsiseg.model.device import autocast, open_device, planning_device
 from wsiseg.model.encoders import Encoder
 from wsiseg.model.threads import fixed_threads
 from wsiseg.store import FORMAT, SlideStore
@@ -81,13 +80,12 @@ def predict_tiles(
 def plan_predict(store_path: str | Path, config: Config, tiles: str) -> Step:
     """What `predict_tiles` has to do once there are tiles of the digest `tiles`.
 
-    Raises what `predict_tiles` raises, and warns as it does.
+    The device need not be here: a block opens it where it runs. Else raises what `predict_tiles`
+    raises, and warns as it does.
     """
     store, settings = SlideStore(store_path), config.predict
     digest, sha256 = _identify(config, tiles)
-    model, info = _load_model(
-        settings.checkpoint, sha256, settings.device, settings.encoder_options
-    )
+    model, info = _load_model(settings, sha256, planning_device(settings.device))
     side = cam_side(store.grid.tile, model.encoder, info)
     _check_scale(store, info)
     store.create_cams(info.palette, side, side)
@@ -138,9 +136,7 @@ def _predict_block(
 ) -> None:  # fmt: skip
     store = SlideStore(store_path)
     store.begin(_STEP, block)
-    model, info = _load_model(
-        settings.checkpoint, sha256, settings.device, settings.encoder_options
-    )
+    model, info = _load_model(settings, sha256, open_device(settings.device))
     owned = list(store.grid.block_tiles(block))
     if owned:  # a block at the raster's edge may own none
         tiles = [tile for tile in owned if kept[tile]]
@@ -210,19 +206,19 @@ _LOADING = threading.Lock()
 
 
 def _load_model(
-    checkpoint: str, sha256: str, device: str, encoder_options: Mapping[str, Any] | None = None
+    settings: PredictConfig, sha256: str, device: torch.device
 ) -> tuple[ConStruct, CheckpointInfo]:
     """The model, loaded once a process; threads share it, as it is only read."""
-    key = (checkpoint, sha256, device, repr(encoder_options or {}))
+    key = (settings.checkpoint, sha256, str(device), repr(settings.encoder_options))
     with _LOADING:
         if key not in _MODELS:
-            model, info = load_checkpoint(checkpoint, encoder_options)
+            model, info = load_checkpoint(settings.checkpoint, settings.encoder_options)
             if info.sha256 != sha256:
                 raise CheckpointError(
-                    f"{checkpoint}: is not the file that this run began with (sha256 "
+                    f"{settings.checkpoint}: is not the file that this run began with (sha256 "
                     f"{info.sha256[:12]}, not {sha256[:12]}); all workers need the same"
                 )
-            _MODELS[key] = model.to(open_device(device)), info
+            _MODELS[key] = model.to(device), info
         return _MODELS[key]
 
 

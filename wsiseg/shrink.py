@@ -6,9 +6,11 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["FACTORS", "mean_squares", "shrink_mean"]
+__all__ = ["FACTORS", "are_rows", "mean_squares", "move", "shrink_mean"]
 
 FACTORS = (2, 4, 8, 16)
 """Powers of two whose sums fit in 16 bits."""
@@ -41,9 +43,16 @@ def mean_squares(
     pixels = np.ascontiguousarray(pixels)
     if out is None:
         out = np.empty((pixels.shape[0] // factor, pixels.shape[1] // factor, 3), np.uint8)
-    if out.size:
+    if not are_rows(out):
+        out[:] = mean_squares(pixels, factor)
+    elif out.size:
         _LOOPS[factor](pixels, out)
     return out
+
+
+def are_rows(pixels: NDArray[np.uint8]) -> bool:
+    """Whether the bytes of each row lie side by side, as `move` needs them."""
+    return pixels.strides[1:] == (3, 1) or pixels.shape[1] == 0
 
 
 def _mean_cut(strip: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
@@ -58,6 +67,27 @@ def _mean_cut(strip: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     return np.asarray((sums + areas // 2) // areas, np.uint8)
 
 
+@intrinsic  # type: ignore[untyped-decorator]  # numba has no types
+def move(context: Any, target: Any, at: Any, source: Any, start: Any, count: Any) -> Any:
+    """Copy `count` bytes from `start` of `source` to `at` of `target`: for numba.
+
+    Pixels are picked as four bytes, of which the next pixel overwrites the last; byte by byte,
+    picking costs as much as averaging. The line that they are picked into has room for one more.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        to, to_start, of, of_start, number = values
+        kinds = signature.args
+        places = (
+            builder.gep(context.make_array(kind)(context, builder, array).data, [index])
+            for kind, array, index in ((kinds[0], to, to_start), (kinds[2], of, of_start))
+        )
+        cgutils.raw_memcpy(builder, *places, number, 1)
+        return context.get_dummy_value()
+
+    return types.void(target, at, source, start, count), generate
+
+
 def _compile(factor: int) -> Any:
     """The loop for one factor; it is several times as fast as one for all of them."""
     # A shift that is known when it is compiled is done in 16 bits, any other in 64.
@@ -70,7 +100,8 @@ def _compile(factor: int) -> Any:
         # also where no square starts, and those that are wanted are picked last.
         flat = source.reshape(source.shape[0], source.shape[1] * 3)
         line = np.empty(flat.shape[1], np.uint16)  # 16 * 16 * 255 + 128 still fits
-        mean = np.empty(flat.shape[1], np.uint8)
+        mean = np.empty(flat.shape[1] + 1, np.uint8)
+        picked = np.empty(3 * out.shape[1] + 1, np.uint8)
         for i in range(out.shape[0]):
             first, second = flat[i * factor], flat[i * factor + 1]
             for x in range(line.shape[0]):
@@ -84,10 +115,9 @@ def _compile(factor: int) -> Any:
                 for k in range(factor):
                     total += line[x + 3 * k]
                 mean[x] = np.uint8(total >> bits)
-            pixels = out[i]
             for j in range(out.shape[1]):
-                at = 3 * factor * j
-                pixels[j, 0], pixels[j, 1], pixels[j, 2] = mean[at], mean[at + 1], mean[at + 2]
+                move(picked, 3 * j, mean, 3 * factor * j, 4)
+            move(out, i * out.strides[0], picked, 0, 3 * out.shape[1])
 
     return average
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from measure import Peer, Way, measure, timed
 from slides import TILE, Task, choose
 
@@ -67,7 +66,7 @@ def decode_all(path: Path, data: list[bytes], shrink: int) -> None:
     """Decode each into the same hot memory, and nothing else."""
     with DirectReader(path) as slide:
         level = slide._levels[0]
-    out = np.empty(level.shape(shrink), np.uint8)
+    out = scratch.array("limit", level.shape(shrink))
     for tile in data:
         level.decode(tile, shrink, out)
 

@@ -55,6 +55,27 @@ def test_two_local_clusters_do_not_get_in_each_others_way(caplog: pytest.LogCapt
     assert not is_alive(one)
 
 
+def costs() -> tuple[bool, str, str]:
+    """What a worker was started with."""
+    import dask
+
+    watched = dask.config.get("distributed.worker.profile.enabled")
+    return watched, dask.config.get("distributed.admin.tick.interval"), os.environ[TRIM]
+
+
+TRIM = "MALLOC_TRIM_THRESHOLD_"
+CHEAP = (False, "1s", str(2**26))
+
+
+def test_workers_of_ours_are_not_watched_and_keep_their_memory() -> None:
+    dask = pytest.importorskip("dask")
+    before = dask.config.get("distributed.worker.profile.enabled")
+    with open_executor("dask", 1) as executor:
+        assert executor.submit(costs).result(timeout=60) == CHEAP
+        assert dask.config.get("distributed.worker.profile.enabled") == before
+        assert in_flight(executor) == 2
+
+
 def test_the_model_runs_where_a_gpu_is(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     workers = {
@@ -109,12 +130,14 @@ def test_slurm_gives_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     job = {
         "cores": 1, "processes": 1, "memory": "2GB", "walltime": "00:10:00",
         "python": sys.executable, "interface": "lo", "log_directory": str(tmp_path),
-        "local_directory": str(tmp_path),
+        "local_directory": str(tmp_path), "job_script_prologue": [f"export {TRIM}=7"],
     }  # fmt: skip
     config = {"maximum_jobs": 1, "wait_s": 90, "job": job}
     (tmp_path / "slurm.yaml").write_text(yaml.safe_dump(config))
     with open_executor(str(tmp_path / "slurm.yaml")) as executor:
         assert in_flight(executor) >= 2
+        said = executor.submit(costs).result(timeout=60)
+        assert said == (*CHEAP[:2], "7"), "what the user sets must win"
         assert dict(run(executor, square, range(5))) == {item: item * item for item in range(5)}
 
 

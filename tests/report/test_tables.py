@@ -132,6 +132,13 @@ def test_the_bar_shares_add_up(tmp_path):
     assert "rgb(200,0,0)" in text
 
 
+def test_the_bar_says_of_the_tissue_what_the_table_says(tmp_path):
+    write_tables(tmp_path, [GOOD | {"tissue_mm2": 16.0}], MEASURED)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r"flex:([\d.]+);background", text) == ["0.12500", "0.37500"] * 2
+    assert "12.5% of the tissue" in text
+
+
 def test_the_page_shows_the_measurements(tmp_path):
     write_tables(tmp_path, [GOOD, FAILED], MEASURED)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ from wsiseg.annotate.slide import SlideResult, annotate_slide, plan_slide
 from wsiseg.compute import SerialExecutor, in_flight, is_alive, open_executor, run
 from wsiseg.config import Config
 from wsiseg.errors import ClusterError, StoreError, WsisegError
+from wsiseg.export import check_formats
 from wsiseg.lock import explained
 from wsiseg.qupath import write_import_script
 
@@ -57,8 +58,11 @@ def annotate(
         If an input does not exist, or a folder holds no slide.
     ConfigError
         If a manifest is malformed.
+    MissingDependencyError
+        If a package for one of ``config.export.formats`` is not installed.
     """
     config = config or Config()
+    check_formats(config.export)
     many = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     jobs = plan_jobs([Path(one) for one in many], nested=nested)
     tree = OutputTree(Path(out))

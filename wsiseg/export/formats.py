@@ -12,11 +12,11 @@ from wsiseg.export.coco import export_coco
 from wsiseg.export.draw import own_size
 from wsiseg.export.masks import export_masks, export_png
 from wsiseg.export.ome import export_ome_tiff
-from wsiseg.export.parquet import export_parquet
+from wsiseg.export.parquet import export_parquet, require_pyarrow
 from wsiseg.qupath import export_geojson
 from wsiseg.store import SlideStore
 
-__all__ = ["export_formats", "export_slide", "infer_format"]
+__all__ = ["check_formats", "export_formats", "export_slide", "infer_format"]
 
 _SUFFIXES: dict[str, ExportFormat] = {
     ".geojson": "geojson", ".json": "geojson", ".geojson.gz": "geojson", ".json.gz": "geojson",
@@ -93,6 +93,18 @@ def export_slide(
                 workers=workers,
             )  # fmt: skip
     return Path(path), ()
+
+
+def check_formats(config: ExportConfig) -> None:
+    """See to it that `config.formats` can be written, before the work that leads there.
+
+    Raises
+    ------
+    MissingDependencyError
+        If a format's package is not installed.
+    """
+    if "parquet" in config.formats:
+        require_pyarrow()
 
 
 def export_formats(

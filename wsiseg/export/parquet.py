@@ -15,7 +15,7 @@ from wsiseg.atomic import open_atomic
 from wsiseg.errors import MissingDependencyError
 from wsiseg.qupath import identify_regions
 
-__all__ = ["export_parquet"]
+__all__ = ["export_parquet", "require_pyarrow"]
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _GROUP_POINTS = 500_000  # vertices a row group, some 50 MB while it is made
@@ -37,13 +37,10 @@ def export_parquet(annotations: Annotations, path: str | Path) -> Path:
     MissingDependencyError
         If pyarrow is not installed.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{path}: GeoParquet needs pyarrow: pip install 'wsiseg[parquet]'"
-        ) from error
+    require_pyarrow()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     schema = pa.schema(
         [
             ("id", pa.string()),
@@ -75,6 +72,22 @@ def export_parquet(annotations: Annotations, path: str | Path) -> Path:
             ]
             table.write_table(pa.Table.from_arrays(columns, schema=schema))
     return Path(path)
+
+
+def require_pyarrow() -> None:
+    """See to it that GeoParquet can be written.
+
+    Raises
+    ------
+    MissingDependencyError
+        If pyarrow is not installed.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401  # only whether it is there
+    except ImportError as error:
+        raise MissingDependencyError(
+            "GeoParquet needs pyarrow: pip install 'wsiseg[parquet]'"
+        ) from error
 
 
 def _group(rows: Iterable[tuple[Region, str]]) -> Iterator[list[tuple[Region, str]]]:

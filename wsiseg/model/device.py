@@ -7,7 +7,7 @@ import torch
 from wsiseg.config import Precision
 from wsiseg.errors import ConfigError
 
-__all__ = ["autocast", "open_device"]
+__all__ = ["autocast", "open_device", "planning_device"]
 
 
 def open_device(name: str) -> torch.device:
@@ -18,19 +18,44 @@ def open_device(name: str) -> torch.device:
     ConfigError
         If torch knows no such device, or it is not there.
     """
-    cuda = torch.cuda.is_available()
+    device = _parse(name)
+    if not _is_here(device):
+        raise ConfigError(
+            f"device {name!r} is not there: torch sees {_count_cuda()} CUDA device(s)"
+        )
+    return device
+
+
+def planning_device(name: str) -> torch.device:
+    """The same, or the CPU where this machine lacks it: the workers may have it.
+
+    Raises
+    ------
+    ConfigError
+        If torch knows no such device.
+    """
+    device = _parse(name)
+    return device if _is_here(device) else torch.device("cpu")
+
+
+def _parse(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if cuda else "cpu")
+        return torch.device("cuda" if _count_cuda() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N") from error
-    count = torch.cuda.device_count() if cuda else 0
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise ConfigError(f"device {name!r} is not there: torch sees {count} CUDA device(s)")
     return device
+
+
+def _is_here(device: torch.device) -> bool:
+    return device.type == "cpu" or (device.index or 0) < _count_cuda()
+
+
+def _count_cuda() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

@@ -35,7 +35,7 @@ def render_report(root: Path, summary_rows: Sequence[Row], measurement_rows: Seq
     return _PAGE.format(
         style=_STYLE,
         totals=_render_totals(summary_rows, measurement_rows),
-        whole=_render_whole(measurement_rows, classes, colors),
+        whole=_render_whole(summary_rows, measurement_rows, classes, colors),
         slides="\n".join(bodies) or '<p class="pale">No slides yet.</p>',
     )
 
@@ -65,12 +65,16 @@ def _render_totals(summary_rows: Sequence[Row], measurement_rows: Sequence[Row])
 
 
 def _render_whole(
-    measurement_rows: Sequence[Row], classes: Sequence[str], colors: Mapping[str, str]
+    summary_rows: Sequence[Row],
+    measurement_rows: Sequence[Row],
+    classes: Sequence[str],
+    colors: Mapping[str, str],
 ) -> str:
     areas = dict.fromkeys(classes, 0.0)
     for row in measurement_rows:
         areas[str(row.get("class", ""))] += _number(row, "area_mm2")
-    return _render_bar(areas, colors) if sum(areas.values()) > 0 else ""
+    tissue = sum(_number(row, "tissue_mm2") for row in summary_rows)
+    return _render_bar(areas, tissue, colors) if sum(areas.values()) > 0 else ""
 
 
 def _render_slide(root: Path, row: Row, measured: Sequence[Row], colors: Mapping[str, str]) -> str:
@@ -83,7 +87,7 @@ def _render_slide(root: Path, row: Row, measured: Sequence[Row], colors: Mapping
         f'<p class="pale path">{escape(str(row.get("path", "")))}</p>',
         f'<p class="error">{escape(error)}</p>' if error else "",
         _render_facts(row),
-        _render_bar(areas, colors) if sum(areas.values()) > 0 else "",
+        _render_bar(areas, _number(row, "tissue_mm2"), colors) if sum(areas.values()) > 0 else "",
         _render_table(measured) if sum(areas.values()) > 0 else "",
         _render_links(root, name),
     ]
@@ -105,14 +109,14 @@ def _render_facts(row: Row) -> str:
     return f'<p class="facts">{"".join(shown)}</p>'
 
 
-def _render_bar(areas: Mapping[str, float], colors: Mapping[str, str]) -> str:
-    """A bar of each class's share, and the figures below it."""
-    whole = sum(areas.values())
+def _render_bar(areas: Mapping[str, float], tissue: float, colors: Mapping[str, str]) -> str:
+    """A bar of each class's share of the tissue, and the figures below it; the rest stays empty."""
+    whole = max(tissue, sum(areas.values()))
     pieces, legend = [], []
     for name, area in areas.items():
         share = area / whole
         color = colors.get(name, "gray")
-        title = f"{escape(name)}: {area:,.2f} mm², {share:.1%}"
+        title = f"{escape(name)}: {area:,.2f} mm², {share:.1%} of the tissue"
         if area > 0:
             pieces.append(f'<i style="flex:{share:.5f};background:{color}" title="{title}"></i>')
         legend.append(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,13 @@ from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
 from wsiseg.report.legend import draw_legend
 from wsiseg.report.measure import measure_classes
+from wsiseg.shrink import FACTORS, shrink_mean
 from wsiseg.store import SlideStore
 from wsiseg.tissue import sample_mask
 
 __all__ = ["blend_labels", "shrink_image", "shrink_labels", "write_overlay"]
 
-_LONGEST = 2000  # pixels: reads well on a screen, a few hundred kB as JPEG
+_LONGEST = 2000  # pixels, about: reads well on a screen, a few hundred kB as JPEG
 _TINT = 0.4
 _STRIP = 64  # rows of the picture
 
@@ -27,10 +30,10 @@ _STRIP = 64  # rows of the picture
 def write_overlay(store: SlideStore, path: str | Path, annotations: Annotations) -> None:
     """Write a JPEG of the slide with class colours, region borders, legend and scale bar.
 
-    The longest side is about 2,000 px. Image blocks are read one by one, those without tissue not
-    at all.
+    The longest side is 1,400 to 2,800 px, or what the raster has.
     """
-    factor = max(1, round(max(store.grid.height, store.grid.width) / _LONGEST))
+    longest = max(store.grid.height, store.grid.width)
+    factor = 2 ** max(0, round(math.log2(longest / _LONGEST)))
     labels = shrink_labels(store, factor)
     picture = blend_labels(shrink_image(store, factor), labels, store.palette)
     tissue = _tissue_mm2(store)
@@ -41,28 +44,26 @@ def write_overlay(store: SlideStore, path: str | Path, annotations: Annotations)
 
 
 def shrink_image(store: SlideStore, factor: int) -> NDArray[np.uint8]:
-    """The whole image ``(H, W, 3)`` uint8, each pixel the mean of ``factor x factor``."""
+    """The whole image ``(H, W, 3)`` uint8, each pixel the mean of ``factor x factor``.
+
+    `factor` is a power of two, so that blocks can be taken one by one from the pyramid; those
+    without tissue are white without being read.
+    """
     grid = store.grid
-    rows, cols = _ceil(grid.height, factor), _ceil(grid.width, factor)
-    # Summed as darkness, so that what is not stored is white without being read.
-    darkness = np.zeros((rows, cols, 3), np.uint32)
-    for index in _blocks_with_tissue(store):
-        box = grid.block_box(index)
-        pixels = 255 - store.read_image(box)
-        y, x = box.y // factor, box.x // factor
-        row_starts = _group_starts(box.y, box.height, factor)
-        col_starts = _group_starts(box.x, box.width, factor)
-        # Rows by `sum`, which is three times as fast as `reduceat` over both axes.
-        stops = [*row_starts[1:], box.height]
-        sums = np.stack(
-            [pixels[a:b].sum(0, np.uint32) for a, b in zip(row_starts, stops, strict=True)]
+    level, known = [(i, f) for i, f in enumerate(store.image_factors) if f <= factor][-1]
+    picture = np.full((_ceil(grid.height, factor), _ceil(grid.width, factor), 3), 255, np.uint8)
+    # Blocks, but for those without powers of two.
+    for box in _boxes_with_tissue(store, _ceil(grid.block, factor) * factor):
+        there = Box(
+            box.x // known, box.y // known, _ceil(box.width, known), _ceil(box.height, known)
         )
-        sums = np.add.reduceat(sums, col_starts, axis=1)
-        darkness[y : y + len(row_starts), x : x + len(col_starts)] += sums
-    heights = np.minimum(factor, grid.height - np.arange(rows) * factor)
-    widths = np.minimum(factor, grid.width - np.arange(cols) * factor)
-    area = (heights[:, None] * widths)[..., None]
-    return np.asarray(255 - (darkness + area // 2) // area).astype(np.uint8)
+        pixels, left = store.read_image(there, level), factor // known
+        while left > 1:
+            step = min(left, FACTORS[-1])
+            pixels, left = shrink_mean(pixels, step), left // step
+        y, x = box.y // factor, box.x // factor
+        picture[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
+    return picture
 
 
 def shrink_labels(store: SlideStore, factor: int) -> NDArray[np.uint8]:
@@ -110,15 +111,20 @@ def _borders(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return edge
 
 
-def _blocks_with_tissue(store: SlideStore) -> list[int]:
-    blocks = list(range(store.grid.n_blocks))
+def _boxes_with_tissue(store: SlideStore, side: int) -> Iterator[Box]:
+    """The squares of `side` pixels, cut at the raster's edge, that tiles with tissue reach into."""
+    whole = Box(0, 0, store.grid.width, store.grid.height)
+    squares = (
+        Box(x, y, side, side).intersect(whole)
+        for y in range(0, whole.height, side)
+        for x in range(0, whole.width, side)
+    )
     try:
         mask, mpp, _ = store.read_tissue()
     except StoreError:
-        return blocks
-    # A tile of a neighbouring block may reach in.
-    boxes = [store.grid.block_box(index).grow(store.grid.tile) for index in blocks]
-    return [i for i in blocks if sample_mask(mask, mpp, boxes[i], store.mpp).any()]
+        return squares
+    near = store.grid.tile
+    return (b for b in squares if sample_mask(mask, mpp, b.grow(near), store.mpp).any())
 
 
 def _tissue_mm2(store: SlideStore) -> float:
@@ -127,12 +133,6 @@ def _tissue_mm2(store: SlideStore) -> float:
     except StoreError:
         return 0.0
     return float(mask.sum()) * mpp * mpp / 1e6
-
-
-def _group_starts(start: int, length: int, factor: int) -> NDArray[np.intp]:
-    """Where, from `start`, each run of pixels that share an output pixel begins."""
-    first = -start % factor
-    return np.unique(np.concatenate([[0], np.arange(first, length, factor)])).astype(np.intp)
 
 
 def _centres(count: int, ratio: float, limit: int) -> NDArray[np.intp]:

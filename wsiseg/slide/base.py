@@ -229,7 +229,7 @@ class PyramidSlide(ABC):
             for top in range(0, box.height, height):
                 down = rows.part(top, min(top + height, box.height))
                 source = self._source(level, _source_box(down, across), shrink)
-                out[top : top + height, left : left + width] = area_mean(source, down, across)
+                area_mean(source, down, across, out[top : top + height, left : left + width])
 
     def _source(self, level: int, box: Box, shrink: int) -> NDArray[np.uint8]:
         """Pixels of `box` of a level `shrink` times smaller; the next call may overwrite them."""

@@ -22,8 +22,8 @@ from wsiseg.shrink import FACTORS, mean_squares
 from wsiseg.slide.base import PyramidSlide
 from wsiseg.slide.files import LazyImages, SharedFile
 from wsiseg.slide.openslide import OpenSlideReader
-from wsiseg.slide.resample import AxisWeights, area_mean, axis_weights
-from wsiseg.slide.scratch import scratch
+from wsiseg.slide.resample import area_mean, axis_weights
+from wsiseg.slide.scratch import Shape, scratch
 from wsiseg.slide.tiff import TiledLevel, TileError, find_levels
 
 __all__ = ["DirectReader"]
@@ -100,35 +100,35 @@ class DirectReader(PyramidSlide):
 
         `box` is in such pixels, inside the level.
         """
-        width, height = (side // (shrink * times) for side in self._levels[level].tile)
-        columns = list(_cuts(box.x, box.right, width))
-        for row, down, rows in _cuts(box.y, box.bottom, height):
+        tiles = self._levels[level]
+        shape = tiles.shape(shrink)
+        columns = list(_cuts(box.x, box.right, shape[1], times))
+        for row, down, rows in _cuts(box.y, box.bottom, shape[0], times):
             for column, across, cols in columns:
                 # Of a tile that is cut, the box beside it is likely to need the rest.
-                cut = rows.stop - rows.start < height or cols.stop - cols.start < width
-                pixels = self._tile(level, row, column, shrink, keep=cut)
-                _average(pixels, rows, cols, times, out[down, across])
+                keep = rows is not None or cols is not None
+                pixels = self._tile(level, row * tiles.across + column, shrink, shape, keep)
+                if keep:
+                    pixels = pixels[rows or slice(None), cols or slice(None)]
+                _average(pixels, times, out[down, across])
 
     def _tile(
-        self, level: int, row: int, column: int, shrink: int, keep: bool
+        self, level: int, index: int, shrink: int, shape: Shape, keep: bool
     ) -> NDArray[np.uint8]:
         """Pixels of a tile, valid until the next call from this thread."""
-        key = (self._ticket, level, row, column, shrink)
-        found = scratch.kept.get(key)
+        mine = scratch.kept
+        key = (self._ticket, level, index, shrink)
+        found = mine.get(key)
         if found is not None:
             return found
-        shape = self._levels[level].shape(shrink)
-        out = scratch.kept.room(shape) if keep else scratch.array("tile", shape)
-        self._decode(level, row, column, shrink, out)
+        out = mine.room(shape) if keep else scratch.array("tile", shape)
+        self._decode(level, index, shrink, out)
         if keep:
-            scratch.kept.keep(key, out)
+            mine.keep(key, out)
         return out
 
-    def _decode(
-        self, level: int, row: int, column: int, shrink: int, out: NDArray[np.uint8]
-    ) -> None:
+    def _decode(self, level: int, index: int, shrink: int, out: NDArray[np.uint8]) -> None:
         tiles = self._levels[level]
-        index = row * tiles.across + column
         count = int(tiles.counts[index])
         if count == 0:
             out[:] = 255
@@ -136,6 +136,7 @@ class DirectReader(PyramidSlide):
         try:
             tiles.decode(self._file.read_at(int(tiles.offsets[index]), count), shrink, out)
         except (TileError, OSError, ValueError) as error:
+            row, column = divmod(index, tiles.across)
             raise SlideReadError(
                 f"{self.path}: cannot decode level {level}, tile {index} "
                 f"(column {column}, row {row}): {error}"
@@ -146,31 +147,30 @@ class DirectReader(PyramidSlide):
             return slide.associated[name]
 
 
-def _cuts(start: int, stop: int, side: int) -> Iterator[tuple[int, slice, slice]]:
-    """Tiles of `side` that ``start .. stop`` touches: index, place in the box, in the tile."""
-    for index in range(start // side, -(-stop // side)):
-        corner = index * side
-        first, last = max(start, corner), min(stop, corner + side)
-        yield index, slice(first - start, last - start), slice(first - corner, last - corner)
+def _cuts(
+    start: int, stop: int, side: int, times: int
+) -> Iterator[tuple[int, slice, slice | None]]:
+    """Tiles of `side` pixels that means ``start .. stop`` over `times` of them touch.
+
+    The tile's index, its place among the means, and its pixels that they cover if not all.
+    """
+    means = side // times
+    for index in range(start // means, -(-stop // means)):
+        corner = index * means
+        first, last = max(start, corner), min(stop, corner + means)
+        part = slice((first - corner) * times, (last - corner) * times)
+        yield index, slice(first - start, last - start), part if last - first < means else None
 
 
-def _average(
-    tile: NDArray[np.uint8], rows: slice, cols: slice, times: int, out: NDArray[np.uint8]
-) -> None:
-    """Fill `out` with means of `times` by `times` pixels; `rows` and `cols` count the means."""
-    part = tile[rows.start * times : rows.stop * times, cols.start * times : cols.stop * times]
+def _average(pixels: NDArray[np.uint8], times: int, out: NDArray[np.uint8]) -> None:
+    """Fill `out` with means of `times` by `times` pixels."""
     if times == 1:
-        out[:] = part
+        out[:] = pixels
     elif times in FACTORS:
-        mean_squares(part, times, out)
+        mean_squares(pixels, times, out)
     else:
-        down, across = (_weights(span.stop - span.start, times) for span in (rows, cols))
-        out[:] = area_mean(part, down, across)
-
-
-@lru_cache(1024)
-def _weights(count: int, times: int) -> AxisWeights:
-    return axis_weights(0, count, float(times))
+        down, across = (axis_weights(0, count, float(times)) for count in out.shape[:2])
+        area_mean(pixels, down, across, out)
 
 
 @dataclass(frozen=True)

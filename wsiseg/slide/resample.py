@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.shrink import FACTORS, mean_squares
+from wsiseg.shrink import FACTORS, are_rows, mean_squares, move
 
 __all__ = ["AxisWeights", "area_mean", "axis_weights"]
 
@@ -45,28 +46,34 @@ class AxisWeights(NamedTuple):
         return AxisWeights(self.start[start:stop], self.weight[start:stop], self.factor)
 
 
+@lru_cache(64)
 def axis_weights(first: int, count: int, factor: float) -> AxisWeights:
     """Weights of output pixels ``first .. first + count`` (`count` >= 1).
 
     Output pixel ``i`` covers source interval ``[i * factor, (i + 1) * factor)``. Weights depend on
     the absolute ``i`` only, not on `first`. A `factor` below 1 enlarges: mostly nearest neighbour,
-    with a blend where an output pixel lies across a source edge.
+    with a blend where an output pixel lies across a source edge. The boxes of a block share them,
+    so the arrays are not to be written to.
     """
     factor = _snap(factor)
     edges = np.arange(first, first + count + 1, dtype=np.float64) * factor
     whole = np.rint(edges)
     edges = np.where(np.abs(edges - whole) < _SNAP, whole, edges)
     low, high = edges[:-1], edges[1:]
-    start = np.floor(low)
+    start = np.floor(low).astype(np.int64)
     # Fixed by the factor, not by this box: ceil(factor) + 1 pixels always hold the interval.
     source = start[:, None] + np.arange(math.ceil(factor) + 1 if factor % 1 else int(factor))
     overlap = np.minimum(source + 1, high[:, None]) - np.maximum(source, low[:, None])
     weight = np.clip(overlap, 0, 1).astype(np.float32)
-    return AxisWeights(start.astype(np.int64), weight, factor)
+    start.flags.writeable = weight.flags.writeable = False
+    return AxisWeights(start, weight, factor)
 
 
 def area_mean(
-    source: NDArray[np.uint8], rows: AxisWeights, columns: AxisWeights
+    source: NDArray[np.uint8],
+    rows: AxisWeights,
+    columns: AxisWeights,
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Average `source` over the pixels that `rows` and `columns` describe, rounding half up.
 
@@ -76,6 +83,8 @@ def area_mean(
         ``(rows.stop - rows.first, columns.stop - columns.first, 3)`` uint8.
     rows, columns
         Weights along y and x.
+    out
+        Written into if it is given.
 
     Returns
     -------
@@ -83,12 +92,17 @@ def area_mean(
     below 2**24, hence exact in float32.
     """
     source = np.ascontiguousarray(source)
+    if out is None:
+        out = np.empty((len(rows.start), len(columns.start), 3), np.uint8)
+    if not are_rows(out):
+        out[:] = area_mean(source, rows, columns)
+        return out
     if rows.factor == 1 and columns.factor == 1:
-        return source
+        out[:] = source
+        return out
     # Which loop runs hangs on the factors alone, so that every box gives the same pixel.
     if rows.factor == columns.factor in FACTORS:
-        return mean_squares(source, int(rows.factor))
-    out = np.empty((len(rows.start), len(columns.start), 3), np.uint8)
+        return mean_squares(source, int(rows.factor), out)
     area = np.float32(rows.factor * columns.factor)
     places = rows.start - rows.first, rows.weight, columns.start - columns.first
     if (
@@ -123,26 +137,24 @@ def _snap(factor: float) -> float:
 def _average_three(source, row_start, row_weight, column_start, spread, out):  # type: ignore[no-untyped-def]  # numba infers the types
     """`_average` for three taps; `spread` has the columns' weights, divided by the area."""
     flat = source.reshape(source.shape[0], source.shape[1] * 3)
-    flat_out = out.reshape(out.shape[0], out.shape[1] * 3)
     line = np.zeros(flat.shape[1] + 6, np.float32)
-    mean = np.empty(flat.shape[1], np.uint8)
+    mean = np.empty(flat.shape[1] + 1, np.uint8)
+    picked = np.empty(3 * out.shape[1] + 1, np.uint8)
     half = np.float32(0.5)
     left, middle, right = spread[0], spread[1], spread[2]
     for i in range(out.shape[0]):
         top, centre, bottom = row_weight[i, 0], row_weight[i, 1], row_weight[i, 2]
         at = row_start[i]
         first, second, third = flat[at], flat[at + 1], flat[at + 2]
-        for x in range(mean.shape[0]):
+        for x in range(flat.shape[1]):
             upper = top * np.float32(first[x]) + centre * np.float32(second[x])
             line[x] = upper + bottom * np.float32(third[x])
-        for x in range(mean.shape[0]):
+        for x in range(flat.shape[1]):
             total = left[x] * line[x] + middle[x] * line[x + 3] + right[x] * line[x + 6]
             mean[x] = np.int32(total + half)
-        pixels = flat_out[i]
         for j in range(out.shape[1]):
-            at = 3 * column_start[j]
-            for channel in range(3):
-                pixels[3 * j + channel] = mean[at + channel]
+            move(picked, 3 * j, mean, 3 * column_start[j], 4)
+        move(out, i * out.strides[0], picked, 0, 3 * out.shape[1])
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")

@@ -71,7 +71,7 @@ class TiledLevel:
             if self.jpeg_head is None:
                 pixels = imagecodecs.jpeg2k_decode(data, numthreads=1)
             else:
-                pixels = _decode_jpeg(self.jpeg_head + _bare(data), out)
+                pixels = _decode_jpeg(b"".join((self.jpeg_head, _bare(data))), out)
         except (ValueError, RuntimeError, MemoryError) as error:
             raise TileError(str(error)) from error
         if pixels.shape != out.shape or pixels.dtype != np.uint8:
@@ -93,14 +93,14 @@ def _decode_jpeg(data: bytes, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(pixels)
 
 
-def _bare(data: bytes) -> bytes:
+def _bare(data: bytes) -> memoryview:
     """A tile's JPEG stream from behind its SOI and the markers that speak of colour."""
     if data[:2] != _SOI:
         raise ValueError("does not start as a JPEG")
     at = 2
     while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] in (b"\xe0", b"\xee"):
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return data[at:]
+    return memoryview(data)[at:]
 
 
 def _jpeg_head(page: tifffile.TiffPage) -> bytes:
