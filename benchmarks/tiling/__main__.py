@@ -49,6 +49,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("slides", nargs="*", type=Path)
     parser.add_argument("--quick", action="store_true", help="a smaller slide, fewer blocks")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--mpp", type=float, default=0.5, help="µm/px of the whole job's tiles")
     parser.add_argument("--folder", type=Path, help="where synthetic slides are kept")
     parser.add_argument("--parts", default=",".join(PARTS), help="which tables, by commas")
     parser.add_argument(
@@ -89,7 +90,7 @@ def main() -> None:
         largest = list(slides.values())[-1]
         for part, names, compare in (
             ("reading", READERS, partial(compare_reading, blocks=2 if given.quick else 6)),
-            ("job", JOBS, compare_jobs),
+            ("job", JOBS, partial(compare_jobs, mpp=given.mpp)),
         ):
             if part in parts:
                 peers = start_peers(chosen(names), pythons)
