@@ -4,9 +4,9 @@
 
 Without slides, on a synthetic one: 40,000 x 32,000 px, Aperio's layout, JPEG quality 80 4:2:0 in
 240 x 240 tiles, 0.25 µm/px, about a third of it tissue (`--quick`: a quarter of the area). Slides
-that are given are read and tiled as well. Other programs run in processes of their own, each by
-the interpreter that `--peer` names (this one by default), started and imported before the clock
-runs; those that do not start are left out, with the reason. Tables (`--parts`):
+that are given take its place in the first two tables. Other programs run in processes of their
+own, each by the interpreter that `--peer` names (this one by default), started and imported before
+the clock runs; those that do not start are left out, with the reason. Tables (`--parts`):
 
 reading  CPU milliseconds for a tile of 224 px; all read the same squares with tissue of the same
          blocks. "Limit" is libjpeg-turbo decoding each compressed tile that they touch once, all
@@ -49,6 +49,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("slides", nargs="*", type=Path)
     parser.add_argument("--quick", action="store_true", help="a smaller slide, fewer blocks")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--mpp", type=float, default=0.5, help="µm/px of the whole job's tiles")
     parser.add_argument("--folder", type=Path, help="where synthetic slides are kept")
     parser.add_argument("--parts", default=",".join(PARTS), help="which tables, by commas")
     parser.add_argument(
@@ -89,11 +90,11 @@ def main() -> None:
         largest = list(slides.values())[-1]
         for part, names, compare in (
             ("reading", READERS, partial(compare_reading, blocks=2 if given.quick else 6)),
-            ("job", JOBS, compare_jobs),
+            ("job", JOBS, partial(compare_jobs, mpp=given.mpp)),
         ):
             if part in parts:
                 peers = start_peers(chosen(names), pythons)
-                for path in (largest, *given.slides):
+                for path in given.slides or [largest]:
                     compare(path, given.rounds, peers=peers)
                 for peer in peers.values():
                     peer.close()

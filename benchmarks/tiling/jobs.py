@@ -14,20 +14,19 @@ from slides import TILE
 
 from wsiseg.compute import SerialExecutor
 from wsiseg.config import Config
-from wsiseg.slide import open_slide
 from wsiseg.store import SlideStore
 from wsiseg.tile import tile_slide
 from wsiseg.tissue import kept_tiles
 
 
-def tile_with_wsiseg(path: Path, out: Path, scaled: bool) -> SlideStore:
+def tile_with_wsiseg(path: Path, out: Path, mpp: float, scaled: bool) -> SlideStore:
     """The step `wsiseg tile`, in this process, on one thread."""
-    config = Config.model_validate({"slide": {"scaled_decode": scaled}})
+    config = Config.model_validate({"slide": {"scaled_decode": scaled}, "tile": {"mpp": mpp}})
     return tile_slide(path, out / "a.zarr", config, SerialExecutor())
 
 
-def compare_jobs(path: Path, rounds: int, peers: dict[str, Peer]) -> None:
-    """Print the table of one slide."""
+def compare_jobs(path: Path, rounds: int, mpp: float, peers: dict[str, Peer]) -> None:
+    """Print the table of one slide at the µm/px that is nearest to `mpp`."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out")
 
@@ -39,7 +38,7 @@ def compare_jobs(path: Path, rounds: int, peers: dict[str, Peer]) -> None:
 
             return emptied
 
-        request, kept = describe(path, out)
+        request, kept = describe(path, out, mpp)
         counts = {}
 
         def ask(name: str, peer: Peer) -> float:
@@ -48,26 +47,27 @@ def compare_jobs(path: Path, rounds: int, peers: dict[str, Peer]) -> None:
             return float(answer["cpu"])
 
         ours: dict[str, Callable[[], object]] = {
-            "wsiseg, exact": partial(tile_with_wsiseg, path, out, False),
-            "wsiseg, scaled decoding": partial(tile_with_wsiseg, path, out, True),
+            "wsiseg, exact": partial(tile_with_wsiseg, path, out, mpp, False),
+            "wsiseg, scaled decoding": partial(tile_with_wsiseg, path, out, mpp, True),
         }
         ways = {name: afresh(partial(ask, name, peer)) for name, peer in peers.items()}
         ways |= {name: afresh(timed(work)) for name, work in ours.items()}
         took = measure(ways, rounds)
     counts |= dict.fromkeys(ours, kept)
-    print(f"\n### Find the tissue of {path.name} and write all tiles ({rounds} rounds in turn)\n")
+    print(f"\n### Find the tissue of {path.name}, write all tiles at {request['mpp']:.4g} µm/px")
+    print(f"\n{rounds} rounds in turn\n")
     print_jobs(took, counts, {name: peer.version for name, peer in peers.items()})
 
 
-def describe(path: Path, out: Path) -> tuple[dict[str, object], int]:
+def describe(path: Path, out: Path, mpp: float) -> tuple[dict[str, object], int]:
     """What peers are asked for, and the number of tiles that wsiseg keeps."""
     out.mkdir()
-    store = tile_with_wsiseg(path, out, True)
+    store = tile_with_wsiseg(path, out, mpp, True)
     kept = np.argwhere(kept_tiles(store, Config().tissue)).tolist()
-    with open_slide(path) as slide:
-        mpp, side = slide.mpp.x, round(TILE * store.mpp / slide.mpp.x)
+    own = store.slide["mpp"][0]
+    side = round(TILE * store.mpp / own)
     request = {
-        "slide": str(path), "slide_mpp": mpp, "mpp": store.mpp, "tile": TILE, "side": side,
+        "slide": str(path), "slide_mpp": own, "mpp": store.mpp, "tile": TILE, "side": side,
         "corners": [[col * side, row * side] for row, col in kept], "out": str(out),
         "least": Config().tissue.min_fraction,
     }  # fmt: skip

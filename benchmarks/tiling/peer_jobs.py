@@ -58,25 +58,30 @@ def clam() -> Work:
     return work
 
 
-def trident() -> Work:
+def trident(reader: str) -> Callable[[], Work]:
     """TRIDENT's own mask polygons and `WSIPatcher`; HDF5."""
-    from trident import OpenSlideWSI
-    from trident.IO import mask_to_gdf
 
-    def work(request: Request) -> int:
-        slide = OpenSlideWSI(slide_path=request["slide"], lazy_init=False)
-        mask, downsample = saturation_mask(slide.img)
-        # Its own network for tissue needs weights that are downloaded.
-        tissue = mask_to_gdf(
-            mask // 255, pixel_size=slide.mpp, max_nb_holes=20, contour_scale=downsample
-        )
-        patcher = slide.create_patcher(
-            request["tile"], slide.mpp, request["mpp"], mask=tissue, threshold=request["least"]
-        )
-        tiles = (tile for tile, _, _ in patcher)
-        return write_h5(Path(request["out"], "a.h5"), tiles, len(patcher), request["tile"])
+    def prepare() -> Work:
+        import openslide
+        from trident import load_wsi
+        from trident.IO import mask_to_gdf
 
-    return work
+        def work(request: Request) -> int:
+            slide = load_wsi(request["slide"], reader_type=reader, lazy_init=False)
+            # Its own network for tissue needs weights that are downloaded.
+            mask, downsample = saturation_mask(openslide.OpenSlide(request["slide"]))
+            tissue = mask_to_gdf(
+                mask // 255, pixel_size=slide.mpp, max_nb_holes=20, contour_scale=downsample
+            )
+            patcher = slide.create_patcher(
+                request["tile"], slide.mpp, request["mpp"], mask=tissue, threshold=request["least"]
+            )
+            tiles = (tile for tile, _, _ in patcher)
+            return write_h5(Path(request["out"], "a.h5"), tiles, len(patcher), request["tile"])
+
+        return work
+
+    return prepare
 
 
 def tiatoolbox() -> Work:
@@ -201,7 +206,8 @@ def dlup() -> Work:
 
 JOBS: dict[str, Callable[[], Work]] = {
     "CLAM": clam,
-    "TRIDENT": trident,
+    "TRIDENT": trident("openslide"),
+    "TRIDENT with cucim": trident("cucim"),
     "tiatoolbox": tiatoolbox,
     "lazyslide": lazyslide("openslide"),
     "lazyslide with fastslide": lazyslide("fastslide"),

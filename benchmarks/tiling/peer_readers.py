@@ -88,6 +88,8 @@ def pyvips() -> Work:
     """libvips' own TIFF loader (no Aperio colours), fetched tile by tile."""
     import pyvips
 
+    pyvips.cache_set_max(0)  # else the next round finds its tiles decoded
+
     def work(request: Request) -> int:
         side = request["side"]
         region = pyvips.Region.new(pyvips.Image.tiffload(request["slide"]))
