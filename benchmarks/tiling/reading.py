@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from measure import Peer, Way, measure, timed
+from numpy.typing import NDArray
 from slides import TILE, Task, choose
 
 from wsiseg.config import SlideConfig
@@ -62,13 +65,24 @@ def load(path: Path, tiles: list[int]) -> list[bytes]:
         return [slide._file.read_at(int(level.offsets[i]), int(level.counts[i])) for i in tiles]
 
 
-def decode_all(path: Path, data: list[bytes], shrink: int) -> None:
-    """Decode each into the same hot memory, and nothing else."""
+def decode_all(path: Path, data: list[bytes], shrink: int, plain: bool = False) -> None:
+    """Decode each into the same hot memory, and nothing else.
+
+    `plain` memory is aligned as allocators and others' readers have it; see `slide.scratch`.
+    """
     with DirectReader(path) as slide:
         level = slide._levels[0]
-    out = scratch.array("limit", level.shape(shrink))
+    shape = level.shape(shrink)
+    out = aligned(shape) if plain else scratch.array("limit", shape)
     for tile in data:
         level.decode(tile, shrink, out)
+
+
+def aligned(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Memory that starts on a cache line."""
+    memory = np.empty(math.prod(shape) + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    return memory[first : first + math.prod(shape)].reshape(shape)
 
 
 # -- the table -----------------------------------------------------------------------------------
@@ -87,6 +101,8 @@ def contenders(task: Task, peers: dict[str, Peer]) -> dict[str, Way]:
         shrink = int(task.factor)
         ways["limit, scaled"] = timed(partial(decode_all, task.path, data, shrink))
     ways["limit, full decode"] = timed(partial(decode_all, task.path, data, 1))
+    plainly = partial(decode_all, task.path, data, 1, plain=True)
+    ways["libjpeg-turbo into aligned memory"] = timed(plainly)
     return ways
 
 

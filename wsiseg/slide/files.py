@@ -22,6 +22,7 @@ SLIDE_SUFFIXES = frozenset(
 """Lower-case suffixes of the files that `find_slides` takes."""
 
 _ENDS = 64 * 1024
+_PREAD = hasattr(os, "pread")
 
 
 class LazyImages(Mapping[str, NDArray[np.uint8]]):
@@ -57,6 +58,7 @@ class SharedFile:
             self._file = path.open("rb", buffering=0)
         except OSError as error:
             raise SlideOpenError(f"{path}: cannot be read ({error.strerror})") from error
+        self._number = self._file.fileno()
         self._lock = Lock()
 
     @property
@@ -67,8 +69,8 @@ class SharedFile:
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Bytes ``offset .. offset + count``; `OSError` if the file ends before."""
-        if hasattr(os, "pread"):
-            data = os.pread(self._file.fileno(), count, offset)
+        if _PREAD:
+            data = os.pread(self._number, count, offset)
         else:  # Windows
             with self._lock:
                 self._file.seek(offset)
@@ -80,6 +82,7 @@ class SharedFile:
     def close(self) -> None:
         """Release the file."""
         self._file.close()
+        self._number = -1  # that of another file, perhaps
 
 
 def identify_file(path: Path) -> str:
