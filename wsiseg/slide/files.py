@@ -58,7 +58,6 @@ class SharedFile:
             self._file = path.open("rb", buffering=0)
         except OSError as error:
             raise SlideOpenError(f"{path}: cannot be read ({error.strerror})") from error
-        self._number = self._file.fileno()
         self._lock = Lock()
 
     @property
@@ -70,7 +69,7 @@ class SharedFile:
     def read_at(self, offset: int, count: int) -> bytes:
         """Bytes ``offset .. offset + count``; `OSError` if the file ends before."""
         if _PREAD:
-            data = os.pread(self._number, count, offset)
+            data = os.pread(self._file.fileno(), count, offset)
         else:  # Windows
             with self._lock:
                 self._file.seek(offset)
@@ -82,7 +81,6 @@ class SharedFile:
     def close(self) -> None:
         """Release the file."""
         self._file.close()
-        self._number = -1  # that of another file, perhaps
 
 
 def identify_file(path: Path) -> str:
