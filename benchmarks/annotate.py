@@ -1,4 +1,6 @@
-"""The whole job on one slide, stage by stage, beside the bare reading of the same tiles.
+"""The whole job on one slide, beside the bare reading of the same tiles.
+
+Its steps overlap: of each, the time is given after which its last block was done.
 
 The limit here is what any pipeline pays first: openslide-python reading every tissue tile once, in
 one thread. Ratios are to that, in the same run. Peak memory is that of a process which does
@@ -33,10 +35,8 @@ from wsiseg.config import Config
 slide, out, config, executor = sys.argv[1:]
 clock, stages = time.perf_counter(), {}
 def progress(job, step, done, total):
-    global clock
     if done >= total:
-        now = time.perf_counter()
-        stages[step], clock = now - clock, now
+        stages[step] = time.perf_counter() - clock
 config = Config.model_validate_json(config)
 (result,) = annotate(slide, out, config, executor=executor, progress=progress)
 assert result.status == "done", result.error
@@ -45,7 +45,7 @@ print(json.dumps({"stages": stages, "seconds": result.seconds, "tiles": result.t
 
 
 def annotate_once(slide: Path, out: Path, config: Config, executor: str) -> dict[str, object]:
-    """Annotate in a process of its own: seconds a stage, seconds in all, peak memory."""
+    """Annotate in a process of its own: seconds until each step ended, in all, peak memory."""
     command = [
         sys.executable,
         "-c",
@@ -99,7 +99,7 @@ def main() -> None:
             reads.append(read_tiles(given.slide, SlideStore(path), config))
     limit = statistics.median(reads)
     print(f"{given.slide.name}: {runs[0]['tiles']} tiles, {given.executor}, {os.cpu_count()} cores")
-    print("| stage | seconds | of reading alone |\n|---|---|---|")
+    print("| done | after s | of reading alone |\n|---|---|---|")
     print(f"| openslide-python, tile by tile, one thread | {limit:.1f} | 1.00 |")
     names = [name for name in runs[0]["stages"] if name != "slides"]
     rows = {name: [run["stages"][name] for run in runs] for name in names}
