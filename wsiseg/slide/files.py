@@ -22,7 +22,6 @@ SLIDE_SUFFIXES = frozenset(
 """Lower-case suffixes of the files that `find_slides` takes."""
 
 _ENDS = 64 * 1024
-_PREAD = hasattr(os, "pread")
 
 
 class LazyImages(Mapping[str, NDArray[np.uint8]]):
@@ -68,7 +67,7 @@ class SharedFile:
 
     def read_at(self, offset: int, count: int) -> bytes:
         """Bytes ``offset .. offset + count``; `OSError` if the file ends before."""
-        if _PREAD:
+        if hasattr(os, "pread"):
             data = os.pread(self._file.fileno(), count, offset)
         else:  # Windows
             with self._lock:
