@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BACKGROUND", "PALETTES", "Annotations", "Palette", "Region"]
+__all__ = ["BACKGROUND", "PALETTES", "UNSURE", "Annotations", "Palette", "Region"]
 
 BACKGROUND = 255
 """Label of pixels that belong to no class (not tissue, or no class gated in)."""
+UNSURE = "Unsure"
+"""Name of what is tissue, but of no class that is probable enough."""
+_UNSURE_COLOR = (190, 190, 190)
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,16 @@ class Palette:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def with_unsure(self) -> Palette:
+        """The same, and `UNSURE` as the last label."""
+        return Palette((*self.names, UNSURE), (*self.colors, _UNSURE_COLOR))
+
+    @property
+    def classes(self) -> Palette:
+        """What a model tells apart: all but `UNSURE`."""
+        count = len(self) - (UNSURE in self.names[-1:])
+        return Palette(self.names[:count], self.colors[:count])
 
 
 PALETTES: dict[str, Palette] = {

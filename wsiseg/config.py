@@ -22,6 +22,7 @@ __all__ = [
     "ExportFormat",
     "LabelConfig",
     "OutlineConfig",
+    "Pooling",
     "Precision",
     "PredictConfig",
     "Preset",
@@ -152,8 +153,12 @@ class StitchConfig(_Step):
     smooth_um: float = Field(default=3.0, ge=0)
     """Every pixel takes the most frequent label within this distance (µm): no specks that would
     choke a viewer; 0 leaves the CRF's labels as they are."""
+    min_confidence: float = Field(default=0.0, ge=0, lt=1)
+    """Tissue of which no class is at least so probable is labelled `Unsure`; 0 labels all. The
+    confidence of a label is the model's, before the CRF: calibrated where its checkpoint is."""
     probabilities: bool = False
-    """Whether every class's probability is kept as a raster too, as it was before `smooth_um`."""
+    """Whether every class's probability is kept as a raster too, as the model has it: before the
+    CRF and `smooth_um`."""
 
 
 class OutlineConfig(_Step):
@@ -206,6 +211,10 @@ class ExportConfig(_Step):
     """A larger file (MB) is packed as `.geojson.gz`; if that is still larger, written in parts."""
 
 
+Pooling = Literal["mean", "smooth"]
+"""What a patch's class logit is of its CAM: the `mean`, or the logarithm of the mean exponential,
+a `smooth` maximum, so that a class that fills a part of the patch counts by that part."""
+
 Preset = Literal["reference", "paper", "wsiseg"]
 """Whose reading of ConStruct is computed: the released code's, the paper's text, or ours."""
 
@@ -230,7 +239,7 @@ class TrainConfig(_Step):
     preset: Preset = "wsiseg"
     """`reference`: what the released code computes, its accidents included. `paper`: what the text
     says. `wsiseg`: neither's dead weight, and contrast that reaches the prototypes."""
-    encoder: Literal["tiny", "conch", "open_clip"] = "tiny"
+    encoder: Literal["tiny", "small", "conch", "open_clip"] = "tiny"
     """Frozen student/teacher pair, by name in `wsiseg.model.encoders.ENCODERS`."""
     encoder_options: dict[str, Any] = {}
     """What the student takes: `weights`, `image_size`, ... ; an unknown one lists the known."""
@@ -248,10 +257,19 @@ class TrainConfig(_Step):
     """µm/px of the patches; the checkpoint remembers it. Stores know their own."""
     labels: LabelConfig = LabelConfig()
     """How tiles of stores get their labels."""
+    background: tuple[str, ...] = ()
+    """Classes that are learned but are no tissue, such as glass: the last of `classes`. They
+    compete with the others, and where they win a map shows nothing."""
+    pooling: Pooling = "mean"
+    """A patch's class logit: the `mean` of its CAM, as in the paper, or a `smooth` maximum, for
+    labels of classes that fill only a part of the patch."""
     prototypes_per_class: int = Field(default=1, ge=1)
     """k of the prototype bank."""
     guidance_levels: tuple[Annotated[int, Field(ge=0, le=3)], ...] = ()
     """Pyramid levels (0 the finest) that the teacher guides; empty for the encoder's own."""
+    turns: bool = True
+    """Whether patches are flipped and turned. If not, what any frozen encoder sees of them is
+    computed once: much faster, for encoders that were taught so that turning tells them nothing."""
     epochs: int = Field(default=12, ge=1)
     """Passes over the patches."""
     batch_size: int = Field(default=16, ge=1)

@@ -20,7 +20,9 @@ def make_store(path, block=448, stride=112, size=(1000, 1200), seed=0, tissue=No
     """A store whose CAMs are smooth noise, as `predict` would leave it."""
     random = np.random.default_rng(seed)
     grid = TileGrid(*size, 224, stride, block)
-    store = SlideStore.create(path, grid, 0.5, {"name": "x.svs", "mpp": [0.25, 0.25]})
+    store = SlideStore.create(
+        path, grid, 0.5, {"name": "x.svs", "mpp": [0.25, 0.25], "bounds": [0, 0, *size]}
+    )
     if tissue is None:
         tissue = np.zeros((size[0] // 16, size[1] // 16), bool)
         tissue[5:50, 8:60] = True

@@ -59,8 +59,16 @@ def test_winner_shares_and_confidence_are_numpys():
     np.testing.assert_array_equal(winner, np.where(possible, p.argmax(axis=0), 4))
     np.testing.assert_array_equal(shares, np.rint(p[:4] * 255) * possible)
     chosen = np.take_along_axis(p, winner[None].astype(int), axis=0)[0]
-    expected = np.where(winner < 4, np.rint(chosen * 255), 0)
-    np.testing.assert_array_equal(pick_confidence(shares, winner), expected)
+    background = winner == 4
+    expected = np.where(background, 0, np.rint(chosen * 255))
+    labels = np.where(background, np.uint8(255), winner)
+    np.testing.assert_array_equal(pick_confidence(shares, labels), expected)
+
+
+def test_the_confidence_of_unsure_is_the_best_share():
+    shares = np.random.default_rng(0).integers(0, 255, (3, 8, 9)).astype(np.uint8)
+    unsure = np.full((8, 9), 3, np.uint8)
+    np.testing.assert_array_equal(pick_confidence(shares, unsure), shares.max(axis=0))
 
 
 @pytest.mark.parametrize("stride", [224, 112])
@@ -70,5 +78,5 @@ def test_weighing_and_picking_at_once_is_one_after_the_other(tmp_path, stride):
     placed, tissue = _place(store, PLAIN.stitch, box), sample_tissue(store, box)
     probabilities = class_probabilities(store, PLAIN.stitch, box)
     expected = pick_labels(probabilities, probabilities[-1] < 1)
-    for one, other in zip(weigh_labels(*placed, tissue), expected, strict=True):
+    for one, other in zip(weigh_labels(*placed, tissue, 4), expected, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -62,7 +62,7 @@ def _probability_planes(store: SlideStore) -> tuple[Plane, ...]:
         share: NDArray[np.uint8] = store.read_probabilities(box, level)[label]
         return share
 
-    palette = store.palette
+    palette = store.palette.classes
     return tuple(
         Plane(_printable(name), partial(read, label), color)
         for label, (name, color) in enumerate(zip(palette.names, palette.colors, strict=True))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from wsiseg.config import Pooling
 
 __all__ = [
     "BRIGHTNESS",
@@ -16,6 +19,7 @@ __all__ = [
     "augmented_maps",
     "class_probabilities",
     "cosine_cams",
+    "pool_cams",
     "scale_maps",
 ]
 
@@ -48,6 +52,18 @@ def cosine_cams(features: Tensor, prototypes: Tensor, scale: Tensor, classes: in
     cosine = torch.einsum("bdhw,pd->bphw", F.normalize(features, dim=1), prototypes)
     batch, _, height, width = cosine.shape
     return scale * cosine.view(batch, classes, -1, height, width).amax(2)
+
+
+def pool_cams(cams: Tensor, pooling: Pooling) -> Tensor:
+    """``(B, K, h, w)`` CAMs to ``(B, K)`` class logits: their mean, or a smooth maximum.
+
+    The smooth one, ``log mean exp``, is the mean of a constant CAM; of one that is far below zero
+    but for a share s of its cells, it is their logit plus ``log s`` (Pinheiro and Collobert 2015).
+    """
+    if pooling == "mean":
+        return cams.mean((2, 3))
+    flat = cams.flatten(2)
+    return flat.logsumexp(2) - math.log(flat.shape[2])
 
 
 def augmented_cams(

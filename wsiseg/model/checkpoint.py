@@ -20,7 +20,7 @@ from torch import Tensor
 
 from wsiseg.annotations import Palette
 from wsiseg.atomic import open_atomic
-from wsiseg.config import Preset
+from wsiseg.config import Pooling, Preset
 from wsiseg.errors import CheckpointError
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import load_encoder
@@ -75,6 +75,12 @@ class CheckpointInfo:
     """Levels that the teacher guided; None for the encoder's own."""
     encoder_options: dict[str, Any] = field(default_factory=dict)
     """What the encoder was made with, but for paths."""
+    pooling: Pooling = "mean"
+    """How a CAM becomes a class logit."""
+    background: int = 0
+    """How many of the last `names` are no tissue, and no classes of a map."""
+    calibration: tuple[tuple[float, float], ...] = ()
+    """Scale and offset of each name's CAM, which make it a logit to believe; empty if unknown."""
     weights: dict[str, dict[str, str]] = field(default_factory=dict)
     """Source, revision and sha256 of the `encoder`'s and the `teacher`'s weights."""
     sha256: str = ""
@@ -82,8 +88,9 @@ class CheckpointInfo:
 
     @property
     def palette(self) -> Palette:
-        """Names and colours of the classes."""
-        return Palette(self.names, self.colors)
+        """Names and colours of the classes of a map."""
+        count = len(self.names) - self.background
+        return Palette(self.names[:count], self.colors[:count])
 
 
 def find_checkpoint(name_or_path: str | Path) -> Path:
@@ -143,6 +150,7 @@ def _parse(path: Path, text: str) -> CheckpointInfo:
             plain[name] = tuple(plain[name])
         if plain.get("guidance_levels") is not None:
             plain["guidance_levels"] = tuple(plain["guidance_levels"])
+        plain["calibration"] = tuple((a, b) for a, b in plain.get("calibration", ()))
         plain["colors"] = tuple((r, g, b) for r, g, b in plain["colors"])
         info = CheckpointInfo(**plain, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
@@ -189,6 +197,7 @@ def load_checkpoint(
         prototypes_per_class=info.prototypes_per_class,
         preset=info.preset,
         guidance_levels=info.guidance_levels,
+        pooling=info.pooling,
     )
     _fill(model, load_tensors(path.read_bytes()), path)
     return model.eval(), info

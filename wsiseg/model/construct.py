@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsiseg.config import Preset
-from wsiseg.model.cam import cosine_cams
+from wsiseg.config import Pooling, Preset
+from wsiseg.model.cam import cosine_cams, pool_cams
 from wsiseg.model.encoders import Encoder, Teacher
 from wsiseg.model.losses import relational_loss
 
@@ -37,7 +37,7 @@ class ConStructOutput(NamedTuple):
     """What one forward pass gives."""
 
     logits: Tensor
-    """``(B, K)`` class logits: the mean of each CAM."""
+    """``(B, K)`` class logits: each CAM, pooled."""
     cams: Tensor
     """``(B, K, h, w)`` cosine times logit scale, ungated."""
     structure_loss: Tensor | None
@@ -128,6 +128,8 @@ class ConStruct(nn.Module):
         as the released code does; `paper` also projects the prototypes (`TextProjection`).
     guidance_levels
         Levels that the teacher guides; None for the encoder's own.
+    pooling
+        How a CAM becomes a class logit.
     """
 
     encoder: Encoder
@@ -142,8 +144,10 @@ class ConStruct(nn.Module):
         teacher: Teacher | None = None,
         preset: Preset = "wsiseg",
         guidance_levels: Sequence[int] | None = None,
+        pooling: Pooling = "mean",
     ) -> None:
         super().__init__()
+        self.pooling = pooling
         self.encoder, self.teacher, self.preset = encoder, teacher, preset
         self.classes = len(texts)
         self.guidance_levels = tuple(guidance_levels or encoder.guidance_levels)
@@ -213,7 +217,11 @@ class ConStruct(nn.Module):
         projected = self.l_fc(self.bank)
         cams = cosine_cams(refined[cam_level], projected, self.logit_scale, self.classes)
         loss = None if stages is None else self._structure_loss(refined, stages)
-        return ConStructOutput(cams.mean((2, 3)), cams, loss)
+        return ConStructOutput(self.pool(cams), cams, loss)
+
+    def pool(self, cams: Tensor) -> Tensor:
+        """``(B, K, h, w)`` CAMs to ``(B, K)`` class logits."""
+        return pool_cams(cams, self.pooling)
 
     def _structure_loss(self, refined: dict[int, Tensor], stages: Mapping[int, Tensor]) -> Tensor:
         losses = [relational_loss(refined[level], stages[level]) for level in self.guidance_levels]

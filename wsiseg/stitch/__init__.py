@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.annotations import BACKGROUND
+from wsiseg.annotations import BACKGROUND, UNSURE, Palette
 from wsiseg.compute import Progress, Step, run_steps
 from wsiseg.config import Config, CrfConfig, StitchConfig, digest_of
+from wsiseg.errors import ConfigError
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
@@ -27,7 +28,7 @@ from wsiseg.tissue import sample_tissue
 __all__ = ["class_probabilities", "plan_stitch", "stitch_labels"]
 
 _STEP = "stitch"
-_VERSION = 3
+_VERSION = 4
 """Of the arithmetic here: a digest holds it, so that other sums redo the work."""
 
 _CRF_GRID = 8
@@ -70,7 +71,7 @@ def plan_stitch(store_path: str | Path, config: Config, cams: str) -> Step:
     """
     store = SlideStore(store_path)
     digest = digest_of(_STEP, FORMAT, _VERSION, cams, config.stitch)
-    store.create_labels(store.cam_palette)
+    store.create_labels(_label_palette(store, config.stitch))
     if config.stitch.probabilities:
         store.create_probabilities()
     else:
@@ -121,7 +122,7 @@ class _Maps(NamedTuple):
     confidence: NDArray[np.uint8]
     """``(H, W)``."""
     shares: NDArray[np.uint8]
-    """``(K, H, W)`` probability of each class, before labels are smoothed; empty if unasked."""
+    """``(K, H, W)`` probability of each class, as the model has it; empty if unasked."""
 
 
 def _classify(store: SlideStore, config: StitchConfig, block: int) -> _Maps | None:
@@ -137,7 +138,7 @@ def _classify(store: SlideStore, config: StitchConfig, block: int) -> _Maps | No
     if placed is None:
         return None
     pick = _pick(store, config, part, *placed, tissue[part.slices(outer)])
-    labels, confidence = _label(pick, _radius(config, store.mpp))
+    labels, confidence = _label(pick, _radius(config, store.mpp), config.min_confidence)
     common, shares = part.intersect(box), pick.shares[: None if config.probabilities else 0]
     return _Maps(
         _frame(labels[common.slices(part)], common, box, BACKGROUND),
@@ -159,17 +160,23 @@ def _pick(
     store: SlideStore, config: StitchConfig, box: Box, fields: Tiles, gates: Tiles,
     tissue: NDArray[np.bool_],
 ) -> Pick:  # fmt: skip
-    """Winners and shares of a box, after the CRF if there is one."""
+    """Winners of a box, by the CRF if there is one, and shares as the model alone has them.
+
+    A CRF's marginals are near 0 or 1 whatever the model knows (Kraehenbuehl and Koltun 2011 have
+    no use for their values), so they say where borders run and not how sure a label is.
+    """
+    classes = len(store.cam_palette)
     if not config.refine:
-        return weigh_labels(fields, gates, tissue)
-    probabilities = weigh_classes(fields, gates, tissue)
+        return weigh_labels(fields, gates, tissue, classes)
+    probabilities = weigh_classes(fields, gates, tissue, classes)
     possible = probabilities[-1] < 1
+    before = pick_labels(probabilities, possible)
     if possible.any():
         # The CRF sees no farther than its margin, so what lies beyond it need not be computed.
         crop = _align(_bounding_box(possible, box).grow(config.margin)).intersect(box)
         part = (slice(None), *crop.slices(box))
         probabilities[part] = _refine(probabilities[part], store.read_image(crop), crop, config.crf)
-    return pick_labels(probabilities, possible)
+    return before._replace(winner=pick_labels(probabilities, possible).winner)
 
 
 def _radius(config: StitchConfig, mpp: float) -> int:
@@ -204,7 +211,7 @@ def class_probabilities(store: SlideStore, config: StitchConfig, box: Box) -> ND
         probabilities = np.zeros((len(store.cam_palette) + 1, box.height, box.width), np.float32)
         probabilities[-1] = 1
         return probabilities
-    return weigh_classes(*placed, tissue)
+    return weigh_classes(*placed, tissue, len(store.cam_palette))
 
 
 def _place(store: SlideStore, config: StitchConfig, box: Box) -> tuple[Tiles, Tiles] | None:
@@ -234,7 +241,12 @@ def _read_gated(
         gates = np.ones(logits.shape, np.float32)
     gates = np.concatenate([gates, gates.max(axis=-1, keepdims=True)], axis=-1)
     gates[np.isnan(logits[..., 0])] = np.nan
-    return (top, left), cams.astype(np.float32), gates[..., None, None]
+    fields = cams.astype(np.float32)
+    calibration = store.cam_calibration
+    if calibration is not None:
+        scale, offset = calibration.T[:, :, None, None]
+        fields = fields * scale + offset
+    return (top, left), fields, gates[..., None, None]
 
 
 def _align(box: Box) -> Box:
@@ -264,11 +276,29 @@ def _refine(
     return np.asarray(refined[0].cpu().numpy())
 
 
-def _label(pick: Pick, radius: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The most probable class, smoothed, and its probability; background elsewhere."""
-    background = len(pick.shares)
-    labels = majority_filter(pick.winner, radius, background + 1)
-    labels[~pick.possible] = background
-    confidence = pick_confidence(pick.shares, labels)
-    labels[labels == background] = BACKGROUND
-    return labels, confidence
+def _label(pick: Pick, radius: int, least: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The most probable class, smoothed, and its probability; background elsewhere.
+
+    With `least`, pixels of a class whose probability is below it are labelled K, `UNSURE`.
+    """
+    winner, classes = pick.winner, len(pick.shares)
+    background = classes + 1 if least else classes
+    if least:
+        doubted = pick_confidence(pick.shares, winner) < 255 * least
+        winner = np.where(winner == classes, np.uint8(background), winner)
+        winner[doubted & (winner < classes)] = classes
+    labels = majority_filter(winner, radius, background + 1)
+    labels[~pick.possible | (labels == background)] = BACKGROUND
+    return labels, pick_confidence(pick.shares, labels)
+
+
+def _label_palette(store: SlideStore, config: StitchConfig) -> Palette:
+    palette = store.cam_palette
+    if not config.min_confidence:
+        return palette
+    if UNSURE in palette.names:
+        raise ConfigError(
+            f"stitch.min_confidence = {config.min_confidence:g} labels what is in doubt "
+            f"{UNSURE!r}, which is a class of the model already; set it to 0"
+        )
+    return palette.with_unsure()

@@ -261,21 +261,34 @@ class SlideStore:
 
     # -- CAMs --------------------------------------------------------------------------------
 
-    def create_cams(self, palette: Palette, height: int, width: int) -> None:
+    def create_cams(
+        self, palette: Palette, height: int, width: int, *, channels: int | None = None,
+        calibration: Sequence[tuple[float, float]] = (),
+    ) -> None:  # fmt: skip
         """Make the CAM arrays for the palette's K classes and maps of ``height x width``.
 
         Arrays that are there already stay as they are if they have this shape.
+
+        Parameters
+        ----------
+        channels
+            K, or more: kinds of background that the model tells apart, after the classes.
+        calibration
+            Scale and offset of each channel, which turn its CAM into a logit to believe; empty
+            where the CAMs are that, or where nobody knows.
         """
-        shape = (self.grid.rows, self.grid.cols, len(palette), height, width)
+        channels = len(palette) if channels is None else channels
+        shape = (self.grid.rows, self.grid.cols, channels, height, width)
         cams = self._group.require_group("cams")
         cams.attrs["palette"] = layout.plain_palette(palette)
+        cams.attrs["calibration"] = [list(pair) for pair in calibration]
         whole = self._has_array("cams/logits") and self._has_array("cams/classes")
         if whole and self._array("cams/logits").shape == shape:
             return
         self.clear_marks("predict")  # also of other settings: what they marked is no longer there
         for key in ("cams/logits", "cams/classes"):
             self._arrays.pop(key, None)
-        layout.lay_out_cams(cams, self.grid, palette, height, width)
+        layout.lay_out_cams(cams, self.grid, channels, height, width)
 
     def write_cams(
         self, block: int, cams: NDArray[np.float16], logits: NDArray[np.float32]
@@ -301,6 +314,13 @@ class SlideStore:
         """Names and colours of the CAMs' classes, from the model that made them."""
         self._check_cams()
         return layout.palette_of(self._group["cams"].attrs["palette"])
+
+    @property
+    def cam_calibration(self) -> NDArray[np.float32] | None:
+        """``(channels, 2)`` scale and offset of each channel's CAM; None where they are unknown."""
+        self._check_cams()
+        known: Any = self._group["cams"].attrs.get("calibration")
+        return np.array(known, np.float32) if known else None
 
     @property
     def cam_size(self) -> tuple[int, int]:
@@ -376,14 +396,15 @@ class SlideStore:
     @property
     def has_probabilities(self) -> bool:
         """Whether stitching kept the classes' probabilities."""
-        return bool(self._probability_palette == layout.plain_palette(self.palette))
+        return bool(self._probability_palette == layout.plain_palette(self.palette.classes))
 
     def create_probabilities(self) -> None:
         """Make the pyramid of the classes' probabilities, unless it is there for these labels."""
         if not self.has_probabilities:
             self.clear_marks("stitch")
             self._forget("probabilities/")
-            layout.lay_out_probabilities(self._group, self.grid, self.palette, self.mpp)
+            palette = self.palette.classes
+            layout.lay_out_probabilities(self._group, self.grid, palette, self.mpp)
 
     def drop_probabilities(self) -> None:
         """Take away those of an earlier run: labels made without them do not belong to them."""
@@ -404,7 +425,8 @@ class SlideStore:
     def read_probabilities(self, box: Box, level: int = 0) -> NDArray[np.uint8]:
         """Probabilities ``(K, H, W)`` uint8, in 255ths, of a box of that level.
 
-        They are those before labels were smoothed; 0 outside the raster and where no tissue is.
+        They are the model's, before the CRF and smoothing; 0 outside the raster and where no tissue
+        is.
 
         Raises
         ------

@@ -62,9 +62,9 @@ def draw_turns(count: int, preset: Preset, generator: torch.Generator) -> Tensor
 class FrozenFeatures:
     """Batches of a set of patches, each patch flipped and turned as asked.
 
-    Where both encoders are equivariant, what they see of a patch is kept (maps as float16, the
-    image as bytes) and flipped and turned itself, as far as it fits in 1 GiB. Else it is computed
-    every time.
+    Where both encoders are equivariant, or nothing is turned, what they see of a patch is kept
+    (maps as float16, the image as bytes) and flipped and turned itself, as far as it fits in 1 GiB.
+    Else it is computed every time.
 
     Parameters
     ----------
@@ -75,6 +75,8 @@ class FrozenFeatures:
         Where the encoders are; None is the CPU.
     autocast
         Makes the context that the encoders compute in, for a lower precision.
+    turns
+        Whether any patch will be asked for flipped or turned.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class FrozenFeatures:
         guided: Sequence[int] | None = None,
         device: torch.device | None = None,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+        turns: bool = True,
     ) -> None:
         self._encoder, self._teacher, self._patches = encoder, teacher, patches
         self._autocast = autocast
@@ -94,7 +97,8 @@ class FrozenFeatures:
         self._guided = tuple(guided) if teacher is not None else ()
         wanted = (encoder.cam_level, *self._guided) if levels is None else levels
         self._levels = sorted(set(wanted))
-        self._equivariant = encoder.equivariant and (teacher is None or teacher.equivariant)
+        equivariant = encoder.equivariant and (teacher is None or teacher.equivariant)
+        self._keeps = equivariant or not turns
         self._kept: dict[int, Seen] = {}
         self._room = _CACHE_BYTES
 
@@ -118,7 +122,7 @@ class FrozenFeatures:
         return {number: readers.submit(self._patches.read, [number]) for number in wanted}
 
     def _see(self, numbers: list[int], turns: list[list[int]], pixels: _Pixels) -> Seen:
-        if self._equivariant:
+        if self._keeps:
             seen = [self._recall(number, pixels) for number in numbers]
             return _stack([_turn(one, *how) for one, how in zip(seen, turns, strict=True)])
         images = [self._to_image(pixels[number]) for number in numbers]

@@ -128,6 +128,7 @@ class _Run:
             guided=model.guidance_levels,
             device=self.trainer.device,
             autocast=self.trainer.autocast,
+            turns=config.turns,
         )
         self.labels = torch.from_numpy(patches.labels)
         self.digest = run_digest(patches, config, _identities(model), note)
@@ -156,6 +157,8 @@ class _Run:
         batches = torch.split(order, self.config.batch_size)
         preset = self.config.preset
         turns = [draw_turns(len(batch), preset, self.generator) for batch in batches]
+        if not self.config.turns:
+            turns = [torch.zeros_like(some) for some in turns]
         part = self.group.part
         seen = self.source.stream([(part(b), part(t)) for b, t in zip(batches, turns, strict=True)])
         for batch, patches in zip(batches, seen, strict=True):
@@ -247,6 +250,7 @@ def _make_info(
         mpp=patches.mpp or config.mpp, tile=patches.side, config=plain, note=note,
         preset=config.preset, guidance_levels=model.guidance_levels,
         encoder_options=plain["encoder_options"], weights=_name_weights(model),
+        pooling=config.pooling, background=len(config.background),
     )  # fmt: skip
 
 

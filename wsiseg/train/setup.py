@@ -25,6 +25,7 @@ PROMPTS = {
 
 def make_model(config: TrainConfig) -> ConStruct:
     """The untrained model of `config`, seeded, with its teacher if it has a part in the loss."""
+    check_background(config)
     prompts, _ = describe_classes(config)
     torch.manual_seed(config.seed)
     encoder = load_encoder(config.encoder, **config.encoder_options)
@@ -42,6 +43,7 @@ def make_model(config: TrainConfig) -> ConStruct:
         teacher=teacher,
         preset=config.preset,
         guidance_levels=config.guidance_levels or None,
+        pooling=config.pooling,
     )
 
 
@@ -110,3 +112,13 @@ def describe_classes(config: TrainConfig) -> tuple[tuple[str, ...], Palette]:
                 f"give one a class, or none"
             )
     return prompts, Palette(config.classes, colors)
+
+
+def check_background(config: TrainConfig) -> None:
+    """Refuse kinds of background that are not the last classes, or all of them."""
+    count = len(config.background)
+    if count and (count == len(config.classes) or config.background != config.classes[-count:]):
+        raise ConfigError(
+            f"background = {list(config.background)} names no last classes of {list(config.classes)}; "
+            f"put them at the end, after at least one that is tissue"
+        )

@@ -111,6 +111,11 @@ ENCODERS: dict[str, Pair] = {
         "wsiseg.model.encoders.segformer:SegformerTeacher",
         "wsiseg[encoders]",
     ),
+    "small": Pair(
+        "wsiseg.model.encoders.small:SmallEncoder",
+        "wsiseg.model.encoders.tiny:TinyTeacher",
+        "wsiseg",
+    ),
     "tiny": Pair(
         "wsiseg.model.encoders.tiny:TinyEncoder",
         "wsiseg.model.encoders.tiny:TinyTeacher",

@@ -8,10 +8,8 @@ and turn its features.
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -20,21 +18,11 @@ from numpy.random import Philox
 from torch import Tensor, nn
 
 from wsiseg.model.encoders import LEVELS
+from wsiseg.model.encoders.descriptors import Descriptors
+from wsiseg.model.encoders.hash_text import hash_text
 
 __all__ = ["TinyEncoder", "TinyTeacher"]
 
-# Optical density of haematoxylin, eosin and DAB in red, green and blue.
-_STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
-_MEANS = (0.0, 1.5, 3.5, 8.0)  # sigmas of the stain averages, in cells of 4 px
-_SPREADS = (1.2, 4.0)  # the same of the texture averages
-# Mean and standard deviation of what is measured, over synthetic and real (Kather et al.) tissue.
-_TEXTURE_CENTRE = (0.123, 0.056, 0.140, 0.067, 0.150, 0.074, 0.047, 0.023)
-_CENTRE = (0.281, 0.292, 0.293) * 4 + _TEXTURE_CENTRE * 2
-_SPREAD = (
-    *(0.231, 0.132, 0.121, 0.180, 0.112, 0.098, 0.156, 0.098, 0.084, 0.139, 0.087, 0.075),
-    *(0.058, 0.032, 0.084, 0.038, 0.111, 0.044, 0.055, 0.023),
-    *(0.045, 0.025, 0.062, 0.030, 0.083, 0.034, 0.028, 0.011),
-)
 _MEAN = (0.75, 0.58, 0.72)  # about the mean colour of H&E tissue
 
 
@@ -55,9 +43,9 @@ class TinyEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.descriptors = _Descriptors()
+        self.descriptors = Descriptors()
         self.mixers = _mixers("student", self.level_channels)
-        regions = _random("student.regions", self.embedding_dim, 2 * _Descriptors.COUNT)
+        regions = _random("student.regions", self.embedding_dim, 2 * Descriptors.COUNT)
         self.register_buffer("regions", regions, persistent=False)
 
     @torch.no_grad()
@@ -86,7 +74,7 @@ class TinyEncoder(nn.Module):
     @torch.no_grad()
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """``(C, 128)``: signed hashes of words and of their three-letter pieces."""
-        rows = torch.stack([_hash_text(prompt, self.embedding_dim) for prompt in prompts])
+        rows = torch.stack([hash_text(prompt, self.embedding_dim) for prompt in prompts])
         return F.normalize(rows, dim=1).to(self.regions.device)
 
 
@@ -98,7 +86,7 @@ class TinyTeacher(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.descriptors = _Descriptors()
+        self.descriptors = Descriptors()
         self.mixers = _mixers("teacher", self.stage_channels)
 
     @torch.no_grad()
@@ -116,7 +104,7 @@ class _Mixer(nn.Module):
 
     def __init__(self, name: str, channels: int) -> None:
         super().__init__()
-        weight = _random(f"{name}.weight", channels, _Descriptors.COUNT)
+        weight = _random(f"{name}.weight", channels, Descriptors.COUNT)
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", _random(f"{name}.bias", channels, 1), persistent=False)
 
@@ -138,94 +126,9 @@ def _halvings(maps: Tensor, levels: Sequence[int]) -> list[Tensor]:
     return halved
 
 
-class _Descriptors(nn.Module):
-    """What a pathologist would name first: how blue, how pink, how coarse; `COUNT` numbers a cell.
-
-    Means of the three stains at four scales, then four kinds of texture of haematoxylin and eosin
-    at two scales: gradients at 0.5, 1 and 2 µm, and how far the stain stands out of its
-    surroundings. All about standardised. ``(B, 3, H, W)`` to ``(B, COUNT, H / 4, W / 4)``.
-    """
-
-    COUNT = 3 * len(_MEANS) + 8 * len(_SPREADS)
-    unmix: Tensor
-    centre: Tensor
-    spread: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        stains = torch.tensor(_STAINS)
-        stains = stains / stains.norm(dim=1, keepdim=True)
-        self.register_buffer("unmix", torch.linalg.inv(stains).T.contiguous(), persistent=False)
-        self.register_buffer("centre", torch.tensor(_CENTRE)[:, None, None], persistent=False)
-        self.register_buffer("spread", torch.tensor(_SPREAD)[:, None, None], persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (self.measure(images) - self.centre) / self.spread
-
-    def measure(self, images: Tensor) -> Tensor:
-        """The same before it is standardised."""
-        batch, _, height, width = images.shape
-        density = -torch.log(images.clamp(1 / 255, 1)).flatten(2)
-        fine = (self.unmix @ density).view(batch, 3, height, width)
-        half = _shrink(fine, 2, 0.5)
-        cell = _shrink(half, 2, 0.5)
-        dyes = cell[:, :2]
-        texture = torch.cat(
-            [_gradient(fine[:, :2], 4), _gradient(half[:, :2], 2), _gradient(dyes, 1),
-             F.relu(dyes - _shrink(dyes, 1, 2.5))], 1
-        )  # fmt: skip
-        means = [_shrink(cell, 1, sigma) if sigma else cell for sigma in _MEANS]
-        return torch.cat([*means, *(_shrink(texture, 1, sigma) for sigma in _SPREADS)], 1)
-
-
-def _gradient(maps: Tensor, factor: int) -> Tensor:
-    """Mean absolute difference of neighbours, in cells `factor` times larger."""
-    down, across = maps.diff(dim=2).abs(), maps.diff(dim=3).abs()
-    height, width = maps.shape[2] // factor, maps.shape[3] // factor
-    rows, cols = (
-        _smoothing(maps.shape[d], n, 0.5, maps.device) for d, n in ((2, height), (3, width))
-    )
-    between_rows = _smoothing(maps.shape[2] - 1, height, 0.5, maps.device)
-    between_cols = _smoothing(maps.shape[3] - 1, width, 0.5, maps.device)
-    return between_rows @ down @ cols.T + rows @ across @ between_cols.T
-
-
-def _shrink(maps: Tensor, factor: int, sigma: float) -> Tensor:
-    """Gaussian average of `sigma` (in the cells made) at cells `factor` times larger."""
-    height, width = maps.shape[2] // factor, maps.shape[3] // factor
-    rows = _smoothing(maps.shape[2], height, sigma, maps.device)
-    cols = _smoothing(maps.shape[3], width, sigma, maps.device)
-    return rows @ maps @ cols.T
-
-
-@lru_cache(maxsize=256)
-def _smoothing(size: int, count: int, sigma: float, device: torch.device) -> Tensor:
-    """``(count, size)``: Gaussian weights of `size` samples for `count` cells over their extent.
-
-    Rows sum to 1, at the border too, and the matrix is its own mirror image. A product of small
-    matrices is several times faster than pooling on a CPU.
-    """
-    # Kept for later calls, which may need gradients even if this one does not.
-    with torch.inference_mode(False):
-        at = (torch.arange(size, dtype=torch.float64) + 0.5) * count / size
-        centre = torch.arange(count, dtype=torch.float64) + 0.5
-        weights = torch.exp(-((at - centre[:, None]) ** 2) / (2 * sigma**2))
-        return (weights / weights.sum(1, keepdim=True)).float().to(device)
-
-
 def _random(name: str, rows: int, columns: int) -> Tensor:
     """``(rows, columns)`` of variance ``1 / columns``: raw Philox bits, alike on every platform."""
     raw = Philox(key=zlib.crc32(name.encode())).random_raw(rows * columns)
     uniform = (raw >> np.uint64(40)).astype(np.float64) / 2**24
     values = (uniform - 0.5) * np.sqrt(12 / columns)
     return torch.from_numpy(values.astype(np.float32).reshape(rows, columns))
-
-
-def _hash_text(prompt: str, length: int) -> Tensor:
-    row = torch.zeros(length)
-    for word in re.findall(r"\w+", prompt.casefold()):
-        framed = f"<{word}>"
-        for piece in [framed, *(framed[i : i + 3] for i in range(len(framed) - 2))]:
-            code = zlib.crc32(piece.encode())
-            row[code % length] += 1.0 if code >> 16 & 1 else -1.0
-    return row

@@ -1,0 +1,148 @@
+"""The encoder `small`: a convolutional network for CPUs, learned on real H&E from tile labels.
+
+`pipelines/small_encoder.py` makes its weights. They come from tiles of the Pathology Atlas (Serdar
+Balci, Memorial Patoloji, doi 10.5281/zenodo.6382734, CC BY 4.0).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from wsiseg.errors import CheckpointError
+from wsiseg.model.encoders import LEVELS
+from wsiseg.model.encoders.hash_text import hash_text
+from wsiseg.model.encoders.small_network import CHANNELS, MEAN, SmallNetwork
+from wsiseg.model.weights import WeightFile, find_weights
+
+__all__ = ["SmallEncoder", "pack_small"]
+
+_SHIPPED = Path(__file__).with_name("small.safetensors")
+_NETWORK = "network."
+
+
+class SmallEncoder(nn.Module):
+    """The student; keeps the promise `Encoder`. Its CAM level is at stride 16, 8 µm a cell.
+
+    Texts and regions share a space as far as the words are known: a class that the network was
+    taught lies where its tiles' features do, any other text at a place that hangs on its letters.
+
+    Parameters
+    ----------
+    weights
+        A file of `pack_small`; None is the one that ships with wsiseg.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing or not one of these.
+    """
+
+    level_channels = CHANNELS
+    level_strides = (4, 8, 16, 32)
+    embedding_dim = CHANNELS[2]
+    cam_level = 2
+    guidance_levels = (2,)
+    mean = MEAN
+    equivariant = False
+    region_mean = MEAN
+    region_std = (0.2, 0.2, 0.2)
+    centre: Tensor
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        super().__init__()
+        found = find_weights(weights or _SHIPPED, ("small.safetensors",))
+        self.weights: WeightFile | None = found if weights else None
+        self.identity = f"small-{found.sha256[:16]}"
+        self.words, tensors = _read(found.path)
+        self.register_buffer("centre", tensors.pop("centre"), persistent=False)
+        self.register_buffer("texts", tensors.pop("texts"), persistent=False)
+        self.network = SmallNetwork()
+        learned = {name.removeprefix(_NETWORK): value for name, value in tensors.items()}
+        try:
+            self.network.load_state_dict(learned)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{found.path}: does not fit encoder 'small' ({error})"
+            ) from error
+        self.requires_grad_(False)
+        self.eval()
+
+    @torch.no_grad()
+    def pyramid(self, images: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
+        """Maps at strides 4, 8, 16 and 32."""
+        maps: list[Tensor] = self.network(images, levels)
+        return maps
+
+    @torch.no_grad()
+    def embed_image(self, images: Tensor) -> Tensor:
+        """``(B, 128)``: the mean of the cells at stride 16, from the mean over tissue."""
+        return self._embed(images)
+
+    def embed_normalized(self, images: Tensor) -> Tensor:
+        """The same of images in `region_mean` and `region_std`; gradients reach them."""
+        mean, std = (
+            images.new_tensor(v)[:, None, None] for v in (self.region_mean, self.region_std)
+        )
+        return self._embed(images * std + mean)
+
+    def _embed(self, images: Tensor) -> Tensor:
+        (maps,) = self.network(images, (self.cam_level,))
+        return F.normalize(maps.mean((2, 3)) - self.centre, dim=1)
+
+    @torch.no_grad()
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        """``(C, 128)``: the mean of the known classes that a prompt names, else a hash of it."""
+        return torch.stack([self._embed_prompt(prompt) for prompt in prompts])
+
+    def _embed_prompt(self, prompt: str) -> Tensor:
+        text = prompt.casefold()
+        named = [
+            row for word, row in self.words.items() if re.search(rf"\b{re.escape(word)}", text)
+        ]
+        if not named:
+            return F.normalize(hash_text(prompt, self.embedding_dim), dim=0).to(self.texts.device)
+        return F.normalize(self.texts[sorted(set(named))].mean(0), dim=0)
+
+
+def pack_small(
+    network: SmallNetwork, centre: Tensor, texts: Tensor, words: Mapping[str, int],
+    note: Mapping[str, str],
+) -> bytes:  # fmt: skip
+    """The file of a folded `network`, all numbers as float16.
+
+    Parameters
+    ----------
+    centre
+        ``(128,)``: mean of tiles' features at stride 16.
+    texts
+        ``(C, 128)``: where each class's tiles lie from there, unit rows.
+    words
+        The row of `texts` that a word means, in lower case.
+    note
+        Where the weights come from: licence, attribution, settings.
+    """
+    tensors = {f"{_NETWORK}{name}": value for name, value in network.state_dict().items()}
+    tensors |= {"centre": centre, "texts": texts}
+    metadata = {"words": json.dumps(dict(words), sort_keys=True), **note}
+    return bytes(save({k: v.half().contiguous() for k, v in tensors.items()}, metadata))
+
+
+def _read(path: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            words = json.loads(file.metadata()["words"])
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  # no dict
+        if {"centre", "texts"} - tensors.keys():
+            raise KeyError("centre, texts")
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: holds no weights of encoder 'small' ({error})") from error
+    return {str(word): int(row) for word, row in words.items()}, tensors

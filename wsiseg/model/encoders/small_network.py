@@ -1,0 +1,132 @@
+"""The convolutional network of the encoder `small`: 1.2 million numbers, strides 4 to 32.
+
+In training each convolution is followed by a batch norm; `fold` takes both together, and what ships
+has none. Colour is normalised inside: RGB about its mean, and nothing that looks at the whole image,
+so that a crop of a larger image sees what the image sees, up to its border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsiseg.model.encoders.descriptors import Descriptors
+
+__all__ = ["CHANNELS", "MEAN", "SmallNetwork", "fold"]
+
+CHANNELS = (28, 64, 128, 144)
+"""Of the levels at strides 4, 8, 16 and 32."""
+MEAN = (0.75, 0.58, 0.72)
+"""About the mean colour of H&E tissue, RGB in [0, 1]."""
+_SPREAD = 0.22
+_SIXTEENTH, _CONTEXT = 80, 176
+
+
+class _Unit(nn.Module):
+    """Convolution, batch norm unless `folded`, ReLU unless `linear`."""
+
+    def __init__(
+        self, inside: int, outside: int, size: int, stride: int = 1, *, folded: bool,
+        linear: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.conv = nn.Conv2d(inside, outside, size, stride, size // 2, bias=folded)
+        self.norm = None if folded else nn.BatchNorm2d(outside)
+        self.linear = linear
+
+    def forward(self, maps: Tensor) -> Tensor:
+        maps = self.conv(maps)
+        if self.norm is not None:
+            maps = self.norm(maps)
+        return maps if self.linear else F.relu(maps, inplace=True)
+
+
+class _Residual(nn.Module):
+    """Two 3 x 3 units about a shortcut (He et al. 2016)."""
+
+    def __init__(self, channels: int, *, folded: bool) -> None:
+        super().__init__()
+        self.first = _Unit(channels, channels, 3, folded=folded)
+        self.second = _Unit(channels, channels, 3, folded=folded, linear=True)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return F.relu(maps + self.second(self.first(maps)), inplace=True)
+
+
+class SmallNetwork(nn.Module):
+    """``(B, 3, H, W)`` float RGB in [0, 1] to maps at strides 4, 8, 16 and 32.
+
+    It looks at half the resolution, 1 µm/px where tiles have 0.5: tissue is told apart there as
+    well, in a quarter of the time. Fixed stain and texture filters stand beside the first learned
+    ones. The level at stride 16 also holds what the coarser ones saw, so that its cells know their
+    surroundings (a feature pyramid's top-down path, Lin et al. 2017).
+    """
+
+    mean: Tensor
+
+    def __init__(self, *, folded: bool = True) -> None:
+        super().__init__()
+        _, eighth, fused, deep = CHANNELS
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
+        self.described = Descriptors()
+        # In one step to an eighth: finer maps would take most of the time and tell little more.
+        self.stem = _Unit(3, eighth - Descriptors.COUNT, 7, 4, folded=folded)
+        self.to16 = _stage(eighth, _SIXTEENTH, 1, folded=folded)
+        self.to32 = _stage(_SIXTEENTH, deep, 2, folded=folded)
+        self.to64 = _stage(deep, _CONTEXT, 1, folded=folded)
+        self.lateral = nn.ModuleList(
+            _Unit(channels, fused, 1, folded=folded, linear=True)
+            for channels in (_SIXTEENTH, deep, _CONTEXT)
+        )
+
+    def forward(self, images: Tensor, levels: Sequence[int] = (0, 1, 2, 3)) -> list[Tensor]:
+        """Maps of `levels`, in their order; what only others need is not computed."""
+        made = {0: self.described(images)} if 0 in levels else {}
+        if max(levels) > 0:
+            made |= self.look(F.avg_pool2d(images, 2), max(levels))
+        return [made[level] for level in levels]
+
+    def look(self, half: Tensor, deepest: int = 2) -> dict[int, Tensor]:
+        """The levels from 1 on of images at half the resolution, as far as `deepest` needs."""
+        with torch.no_grad():
+            known = self.described(half)
+        made = {1: torch.cat([self.stem((half - self.mean) / _SPREAD), known], 1)}
+        if deepest > 1:
+            sixteenth = self.to16(made[1])
+            made[3] = self.to32(sixteenth)
+            made[2] = self._fuse([sixteenth, made[3], self.to64(made[3])])
+        return made
+
+    def _fuse(self, maps: Sequence[Tensor]) -> Tensor:
+        near, *far = (unit(part) for unit, part in zip(self.lateral, maps, strict=True))
+        for part in far:
+            near = near + F.interpolate(part, near.shape[2:], mode="bilinear", align_corners=False)
+        return F.relu(near)
+
+
+def _stage(inside: int, outside: int, blocks: int, *, folded: bool) -> nn.Sequential:
+    """Half the size, then residual blocks."""
+    first = _Unit(inside, outside, 3, 2, folded=folded)
+    return nn.Sequential(first, *(_Residual(outside, folded=folded) for _ in range(blocks)))
+
+
+@torch.no_grad()
+def fold(network: SmallNetwork) -> SmallNetwork:
+    """The same function without batch norms: each is taken into the convolution before it."""
+    folded = SmallNetwork(folded=True)
+    units = dict(network.named_modules())
+    for name, unit in folded.named_modules():
+        if isinstance(unit, _Unit):
+            learned = units[name]
+            assert isinstance(learned, _Unit)
+            norm = learned.norm
+            assert norm is not None
+            assert norm.running_var is not None
+            assert norm.running_mean is not None
+            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+            unit.conv.weight.copy_(learned.conv.weight * scale[:, None, None, None])
+            unit.conv.bias.copy_(norm.bias - norm.running_mean * scale)
+    return folded.eval()
