@@ -8,6 +8,7 @@ so that a crop of a larger image sees what the image sees, up to its border.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -75,11 +76,11 @@ class SmallNetwork(nn.Module):
         # In one step to an eighth: finer maps would take most of the time and tell little more.
         self.stem = _Unit(3, eighth - Descriptors.COUNT, 7, 4, folded=folded)
         self.to16 = _stage(eighth, _SIXTEENTH, 1, folded=folded)
-        self.to32 = _stage(_SIXTEENTH, deep, 2, folded=folded)
+        self.to32 = _stage(_SIXTEENTH, deep, 1, folded=folded)
         self.to64 = _stage(deep, _CONTEXT, 1, folded=folded)
         self.lateral = nn.ModuleList(
             _Unit(channels, fused, 1, folded=folded, linear=True)
-            for channels in (_SIXTEENTH, deep, _CONTEXT)
+            for channels in (_SIXTEENTH, 2 * Descriptors.COUNT, deep, _CONTEXT)
         )
 
     def forward(self, images: Tensor, levels: Sequence[int] = (0, 1, 2, 3)) -> list[Tensor]:
@@ -97,14 +98,25 @@ class SmallNetwork(nn.Module):
         if deepest > 1:
             sixteenth = self.to16(made[1])
             made[3] = self.to32(sixteenth)
-            made[2] = self._fuse([sixteenth, made[3], self.to64(made[3])])
+            made[2] = self._fuse([sixteenth, _summarise(known), made[3], self.to64(made[3])])
         return made
 
     def _fuse(self, maps: Sequence[Tensor]) -> Tensor:
-        near, *far = (unit(part) for unit, part in zip(self.lateral, maps, strict=True))
+        near, fixed, *far = (unit(part) for unit, part in zip(self.lateral, maps, strict=True))
+        near = near + fixed
         for part in far:
             near = near + F.interpolate(part, near.shape[2:], mode="bilinear", align_corners=False)
         return F.relu(near)
+
+
+def _summarise(known: Tensor) -> Tensor:
+    """Mean and spread of the fixed filters about every cell twice as large, over 7 x 7 of them."""
+    cells = F.avg_pool2d(known, 2)
+    squares = F.avg_pool2d(known.square(), 2)
+    about = partial(F.avg_pool2d, kernel_size=7, stride=1, padding=3, count_include_pad=False)
+    mean = about(cells)
+    spread = (about(squares) - mean.square()).clamp_min(1e-4).sqrt()
+    return torch.cat([mean, spread], 1)
 
 
 def _stage(inside: int, outside: int, blocks: int, *, folded: bool) -> nn.Sequential:

@@ -1,0 +1,67 @@
+"""Probabilities to believe: a scale and an offset a class, fitted where the model never learned."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsiseg.errors import DataError
+
+__all__ = ["fit_calibration"]
+
+_PULL = 1e-3
+"""Of the penalty that keeps scales of classes that hardly show near the common one."""
+
+
+def fit_calibration(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Scale and offset of each class that make the softmax of `logits` most probable.
+
+    Vector scaling (Guo et al. 2017, "On calibration of modern neural networks"): temperature by
+    class and a shift, by L-BFGS on the cross entropy. It can change which class is the largest,
+    which a single temperature cannot.
+
+    Parameters
+    ----------
+    logits
+        ``(N, C)`` float, of places on slides that the model was not trained on.
+    labels
+        ``(N,)`` int64, their classes.
+    weights
+        ``(N,)`` float, how much each counts; None: alike.
+
+    Returns
+    -------
+    ``(C, 2)`` float32: calibrated logits are ``logits * scale + offset``. A class that no label
+    names keeps the common scale, and no offset.
+
+    Raises
+    ------
+    DataError
+        If there are no places, or a number is not finite.
+    """
+    if not len(labels) or not logits.isfinite().all():
+        raise DataError(
+            f"calibration needs places with finite logits; got {len(labels)} places, "
+            f"{int((~logits.isfinite()).sum())} numbers that are not finite"
+        )
+    values, count = logits.double(), logits.shape[1]
+    share = torch.ones(len(labels), dtype=torch.double) if weights is None else weights.double()
+    share = share / share.sum()
+    common = torch.zeros((), dtype=torch.double, requires_grad=True)
+    own = torch.zeros(count, 2, dtype=torch.double, requires_grad=True)
+    solver = torch.optim.LBFGS([common, own], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        scaled = values * (common + own[:, 0]).exp() + own[:, 1]
+        value = (F.cross_entropy(scaled, labels, reduction="none") * share).sum()
+        value = value + _PULL * own.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]  # torch's own
+        return value
+
+    solver.step(loss)  # type: ignore[no-untyped-call]  # torch's own
+    seen = torch.bincount(labels, minlength=count) > 0
+    fitted = torch.where(seen[:, None], own.detach(), 0)
+    scale = (common.detach() + fitted[:, 0]).exp()
+    return torch.stack([scale, fitted[:, 1]], 1).float()
