@@ -81,7 +81,7 @@ def score(**fields):
         (changed(mpp_range=[0.6, 0.4]), r"mpp_range = \[0\.6, 0\.4\]: .* lowest first, above 0"),
         (changed(mpp_range=[0, 0.4]), r"mpp_range = .*0 to 0\.4: lowest first, above 0"),
         (score(value=float("nan")), r"scores\.0\.value = nan"),
-        (score(high=None), r"scores\.0\.high = None: .*low and high come together: give both or neither"),
+        (score(high=None), r"scores\.0\.high = None: .*give both or neither"),
         (score(low=0.9), "low 0.9 is above high 0.8"),
         (changed(classes={"Fat": "x"}), r"card\.yaml: classes names 'Fat'; .* Tumor, Stroma"),
         (score(by_class={"Fat": 0.1}), r"scores\.0\.by_class names 'Fat'"),

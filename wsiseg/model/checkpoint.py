@@ -22,8 +22,10 @@ from wsiseg.annotations import Palette
 from wsiseg.atomic import open_atomic
 from wsiseg.config import Preset
 from wsiseg.errors import CheckpointError
+from wsiseg.model.card import Card
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import load_encoder
+from wsiseg.model.metadata import check_metadata, read_card
 
 __all__ = [
     "FORMAT",
@@ -77,6 +79,8 @@ class CheckpointInfo:
     """What the encoder was made with, but for paths."""
     weights: dict[str, dict[str, str]] = field(default_factory=dict)
     """Source, revision and sha256 of the `encoder`'s and the `teacher`'s weights."""
+    card: Card | None = None
+    """What people should know of it; None in older files."""
     sha256: str = ""
     """Of the file; filled in on loading."""
 
@@ -108,6 +112,7 @@ def save_checkpoint(model: ConStruct, info: CheckpointInfo, path: str | Path) ->
     path = Path(path)
     plain = asdict(info)
     del plain["sha256"]
+    plain["card"] = None if info.card is None else info.card.model_dump(mode="json")
     metadata = {"wsiseg": json.dumps({"format": FORMAT, **plain}, sort_keys=True)}
     with open_atomic(path) as file:
         file.write(save_tensors(trained_state(model), metadata))
@@ -139,11 +144,13 @@ def _parse(path: Path, text: str) -> CheckpointInfo:
         version = plain.pop("format")
         if version != FORMAT:
             raise CheckpointError(f"{path}: has format {version}, this wsiseg reads {FORMAT}")
+        check_metadata(plain, path)
         for name in ("names", "prompts"):
             plain[name] = tuple(plain[name])
         if plain.get("guidance_levels") is not None:
             plain["guidance_levels"] = tuple(plain["guidance_levels"])
         plain["colors"] = tuple((r, g, b) for r, g, b in plain["colors"])
+        plain["card"] = read_card(plain.get("card"), plain["names"], path)
         info = CheckpointInfo(**plain, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: lacks or misnames a field ({error})") from error
@@ -230,4 +237,6 @@ def _fill(model: ConStruct, tensors: dict[str, Tensor], path: Path) -> None:
         raise CheckpointError(
             f"{path}: its tensors do not fit its {model.classes} classes: {'; '.join(problems)}"
         )
+    if not tensors["prototypes"].isfinite().all():
+        raise CheckpointError(f"{path}: prototypes holds values that are no finite numbers")
     model.load_state_dict(tensors, strict=False)
