@@ -23,6 +23,7 @@ from wsiseg.atomic import open_atomic
 from wsiseg.config import Preset
 from wsiseg.errors import CheckpointError
 from wsiseg.model.card import Card
+from wsiseg.model.catalog import SHIPPED, find_named
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import load_encoder
 from wsiseg.model.metadata import check_metadata, read_card
@@ -39,9 +40,6 @@ __all__ = [
 
 FORMAT = 1
 """Version of the layout of a checkpoint."""
-
-SHIPPED = {"tiny": Path(__file__).with_name("tiny.safetensors")}
-"""Checkpoints inside the package, by name."""
 
 _FROZEN = ("encoder.", "teacher.")
 _PLACES = {"weights", "model"}  # options that say where an encoder's weights are
@@ -100,6 +98,11 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     """
     path = SHIPPED.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
+        row = find_named(str(name_or_path))
+        if row is not None and row.kind != "checkpoint":
+            raise CheckpointError(
+                f"{row.name}: is a frozen {row.kind} to train a checkpoint with ({row.use})"
+            )
         known = ", ".join(sorted(SHIPPED))
         raise CheckpointError(
             f"{name_or_path}: no such checkpoint; give the path of a .safetensors file, or {known}"
