@@ -48,7 +48,7 @@ def test_nothing_is_written_over_unless_told(tmp_path):
 
 
 def test_a_card_of_other_classes_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="the card: classes names 'Fat'; .* are Tumor, Stroma"):
+    with pytest.raises(ConfigError, match=r"the card: classes names 'Fat'; .* are Tumor, Stroma"):
         with_card("tiny", Card(classes={"Fat": "x"}), tmp_path / "m.safetensors")
     assert not list(tmp_path.iterdir())
 

@@ -13,7 +13,7 @@ from wsiseg.model.checkpoint import find_checkpoint, read_info
 def test_names_are_unique_and_what_ships_is_a_checkpoint_that_loads():
     names = [row.name for row in CATALOG]
     assert len(set(names)) == len(names)
-    assert SHIPPED == {row.name: row.path for row in CATALOG if row.file}
+    assert {row.name: row.path for row in CATALOG if row.file} == SHIPPED
     for name, path in SHIPPED.items():
         assert find_named(name).kind == "checkpoint"
         assert find_checkpoint(name) == path

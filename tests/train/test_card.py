@@ -20,5 +20,5 @@ def test_what_a_person_said_of_the_data_stays():
 
 
 def test_a_card_of_other_classes_is_refused():
-    with pytest.raises(ConfigError, match="the card: classes names 'C'; .* are A, B"):
+    with pytest.raises(ConfigError, match=r"the card: classes names 'C'; .* are A, B"):
         complete_card(Card(classes={"C": "x"}), PATCHES, ("A", "B"))

@@ -152,7 +152,9 @@ def _list_calibration(calibration: Calibration) -> list[RenderableType]:
     }
     parts: list[RenderableType] = [_list_facts(facts)]
     if calibration.bins:
-        table = Table("confidence", "accuracy", "cases", box=None)
+        table = Table(box=None)
+        for heading in ("confidence", "accuracy", "cases"):
+            table.add_column(heading, justify="right")
         for confidence, accuracy, count in calibration.bins:
             table.add_row(f"{confidence:.3f}", f"{accuracy:.3f}", f"{count:,}")
         parts.append(table)
