@@ -62,8 +62,9 @@ def test_the_list_as_json():
 def test_the_page_says_all_that_the_card_and_the_checkpoint_know(carded):
     done = call("show", carded)
     assert done.exit_code == 0, done.output
-    page = done.stdout
-    assert max(len(line.rstrip()) for line in page.splitlines()) <= 100
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert max(map(len, lines)) <= 100
+    page = "\n".join(lines)
     for text in (
         "Two tissues", "Tells tumour from stroma.", "trained on synthetic tissue",
         "#c80000  Tumor         invasive carcinoma", "Stroma        unknown",
@@ -74,6 +75,7 @@ def test_the_page_says_all_that_the_card_and_the_checkpoint_know(carded):
         "Trying cards.", "https://example.org",
     ):  # fmt: skip
         assert text in page, text
+    assert re.search(r"by class\n +Tumor +0\.800\n +Stroma +0\.600\n +background +does", page)
     assert re.search(r"0\.550 +0\.600 +100\b", page)
     assert re.search(r"0\.950 +0\.900 +300\b", page)
 

@@ -18,7 +18,8 @@ WHOLE = {
     "scores": [
         {
             "protocol": "deploy", "metric": "IoU", "over": "pixels", "value": 0.7, "low": 0.6,
-            "high": 0.8, "by_class": {"Tumor": 0.8, "background": None}, "by_slide": {"a": 0.7},
+            "high": 0.8, "by_class": {"Tumor": 0.8, "Stroma": 0.6, "background": None},
+            "by_slide": {"a": 0.7},
         }
     ],
     "calibration": {
@@ -41,7 +42,7 @@ def test_a_card_comes_back_as_it_was_written(tmp_path):
     assert card.data == (
         DataSource(name="A", licence="CC-BY-4.0", attribution="A's authors", slides=3),
     )
-    assert card.scores[0].by_class == {"Tumor": 0.8, "background": None}
+    assert card.scores[0].by_class == {"Tumor": 0.8, "Stroma": 0.6, "background": None}
     assert card.calibration.bins == ((0.55, 0.6, 100), (0.95, 0.9, 300))
     assert Card.model_validate_json(card.model_dump_json()) == card
 

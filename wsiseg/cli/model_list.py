@@ -35,6 +35,7 @@ def describe_row(row: NamedModel) -> dict[str, Any]:
 def print_catalog(console: Console) -> None:
     """A table that fits 100 columns, and below it the commands, unbroken, to copy."""
     table = Table("name", "kind", "what it is", "licence", "gate", "size", box=box.SIMPLE)
+    table.columns[3].max_width = 18
     for column in table.columns:
         column.no_wrap = column.header not in ("what it is", "licence")
     for row in CATALOG:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,17 +43,17 @@ def print_page(console: Console, path: Path, info: CheckpointInfo) -> None:
     _print_section(console, "Classes", [_list_classes(info, card)])
     _print_section(console, "Model", [_list_facts(_describe_model(path, info, card))])
     if info.card is not None:
-        for heading, parts in _list_sections(card):
+        for heading, parts in _list_sections(card, info.names):
             _print_section(console, heading, parts)
 
 
-def _list_sections(card: Card) -> list[tuple[str, list[RenderableType]]]:
+def _list_sections(card: Card, names: Sequence[str]) -> list[tuple[str, list[RenderableType]]]:
     unknown: list[RenderableType] = [Text(_UNKNOWN)]
     calibration = unknown if card.calibration is None else _list_calibration(card.calibration)
     return [
         ("Data", [_list_facts(_describe_data(part)) for part in card.data] or unknown),
         ("Labels", [Text(card.labels or _UNKNOWN)]),
-        ("Scores", [part for score in card.scores for part in _list_score(score)]
+        ("Scores", [part for score in card.scores for part in _list_score(score, names)]
             or [Text("none were measured")]),
         ("Calibration", calibration),
         ("Limits", _list_points(card.limits) or unknown),
@@ -125,13 +125,17 @@ def _describe_data(data: DataSource) -> dict[str, object]:
     return {name: value for name, value in facts.items() if value}
 
 
-def _list_score(score: Score) -> list[RenderableType]:
+def _list_score(score: Score, names: Sequence[str]) -> list[RenderableType]:
     interval = "" if score.low is None else f" [{score.low:.3f}, {score.high:.3f}]"
     line = f"{score.protocol}: {score.metric} {score.value:.3f}{interval} over {score.over}"
     parts: list[RenderableType] = [Text(line)]
     if score.note:
         parts.append(Padding(Text(score.note), (0, 0, 0, 2)))
-    for what, figures in (("by class", score.by_class), ("by slide", score.by_slide)):
+    order = [name for name in (*names, *score.by_class) if name in score.by_class]
+    by_class = {name: score.by_class[name] for name in order}  # JSON has lost the labels' order
+    tables: list[tuple[str, Mapping[str, float | None]]]
+    tables = [("by class", by_class), ("by slide", score.by_slide)]
+    for what, figures in tables:
         if figures:
             parts.append(Padding(Text(what), (0, 0, 0, 2)))
             shown = {name: _show_figure(value) for name, value in figures.items()}

@@ -68,7 +68,7 @@ class Score(_Part):
     """Upper end."""
     by_class: dict[str, float | None] = {}
     """The figure of each class; null where the class does not occur."""
-    by_slide: dict[str, float | None] = {}
+    by_slide: dict[str, float] = {}
     """The figure of each slide."""
     note: str = ""
     """On what data, with which settings, by which interval."""
