@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from wsiseg.config import Config, TrainConfig, digest_of, load_config
 from wsiseg.errors import ConfigError
+from wsiseg.model.card import Card
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -34,6 +35,12 @@ def test_the_other_configs_load():
     assert load_config(CONFIGS / "train_tiny.yaml", TrainConfig) == TrainConfig()
     raw = yaml.safe_load((CONFIGS / "train_tiny.yaml").read_text())
     assert raw.keys() == TrainConfig.model_fields.keys()
+
+
+def test_the_card_to_fill_in_holds_every_field_and_claims_nothing():
+    raw = yaml.safe_load((CONFIGS / "card.yaml").read_text())
+    assert raw.keys() == Card.model_fields.keys()
+    assert load_config(CONFIGS / "card.yaml", Card) == Card()
 
 
 @pytest.mark.parametrize("name", ["bcss", "luad"])

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
@@ -406,6 +407,8 @@ def _explain(problem: dict[str, Any], model: type[BaseModel]) -> str:
     for step in problem["loc"][:-1]:
         listed = isinstance(step, int)  # a place in a tuple, whose items are all of one kind
         owner = get_args(owner)[0] if listed else owner.model_fields[step].annotation
+        if NoneType in get_args(owner):  # it may be null: its model stands beside None
+            owner = next(part for part in get_args(owner) if part is not NoneType)
     close = difflib.get_close_matches(str(problem["loc"][-1]), owner.model_fields, n=1, cutoff=0.3)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"{where} is not a setting{hint}"

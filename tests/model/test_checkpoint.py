@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from wsiseg.annotations import PALETTES
 from wsiseg.errors import CheckpointError, ConfigError
+from wsiseg.model.card import Card
 from wsiseg.model.checkpoint import (
     CheckpointInfo,
     find_checkpoint,
@@ -106,12 +108,54 @@ def test_another_programs_safetensors(path):
             "do not fit its 3 classes: prototypes is",
         ),
         (lambda p: p.pop("mpp"), "lacks or misnames a field"),
+        (lambda p: p.update(names=["A", "A"]), r"m\.safetensors: names = .*'A' is there twice"),
+        (lambda p: p.update(names=["A", " "]), r"m\.safetensors: names = .* none empty"),
+        (lambda p: p.update(names="AB"), r"m\.safetensors: names = 'AB': needs a text"),
+        (lambda p: p.update(names=[], colors=[], prompts=[]), r"names = \[\]: needs a text"),
+        (
+            lambda p: p.update(colors=[[1, 2, 3], [1, 2, 256]]),
+            r"m\.safetensors: colors\.1 = \[1, 2, 256\]: needs red, green and blue",
+        ),
+        (lambda p: p.update(colors=[[1, 2], [1, 2, 3]]), r"colors\.0 = \[1, 2\]: needs red"),
+        (lambda p: p.update(colors=[[1, 2, 0.5]] * 2), r"colors\.0 = \[1, 2, 0\.5\]: needs red"),
+        (lambda p: p.update(mpp=0), r"m\.safetensors: mpp = 0: needs a finite number"),
+        (lambda p: p.update(mpp=float("inf")), r"m\.safetensors: mpp = inf: needs a finite number"),
+        (lambda p: p.update(mpp="0.5"), r"m\.safetensors: mpp = '0\.5': needs a finite number"),
+        (lambda p: p.update(tile=0), r"m\.safetensors: tile = 0: needs a whole number of pixels"),
+        (lambda p: p.update(tile=2.5), r"m\.safetensors: tile = 2\.5: needs a whole number"),
+        (
+            lambda p: p.update(card={"licens": "MIT"}),
+            r"m\.safetensors: card\.licens: Extra inputs are not permitted",
+        ),
+        (
+            lambda p: p.update(card={"classes": {"Fat": "x"}}),
+            r"m\.safetensors: card: classes names 'Fat'; the model's classes are Ähnlich, B",
+        ),
     ],
 )  # fmt: skip
 def test_descriptions_that_do_not_fit(path, change, message):
     rewrite(path, change)
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(path)
+
+
+def test_prototypes_that_are_no_numbers(path):
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    tensors["prototypes"][1, 2] = float("nan")
+    save_file(tensors, path, metadata)
+    with pytest.raises(CheckpointError, match=r"m\.safetensors: prototypes holds values that are"):
+        load_checkpoint(path)
+
+
+def test_a_card_comes_back_and_its_absence_too(model, tmp_path, path):
+    card = Card(title="Two", classes={"B": "what B is"}, licence="MIT")
+    carded = save_checkpoint(model, replace(INFO, card=card), tmp_path / "c.safetensors")
+    assert read_info(carded).card == card
+    assert read_info(path).card is None
+    rewrite(path, lambda plain: plain.pop("card"))  # as files were written before there were cards
+    assert read_info(path).card is None
 
 
 @pytest.mark.parametrize("text", ["[1]", "3", "not JSON", "{}"])

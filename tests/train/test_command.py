@@ -46,6 +46,26 @@ def test_settings_of_the_command_line_reach_the_checkpoint(patches, tmp_path):
     assert (info.names, info.preset, info.config["epochs"]) == (("A", "B"), "paper", 1)
 
 
+def test_a_card_reaches_the_checkpoint(patches, tmp_path):
+    out, card = tmp_path / "m.safetensors", tmp_path / "card.yaml"
+    card.write_text("title: Two\nlabels: drawn at random\nclasses: {A: the first}\n")
+    result = call(patches, "-o", out, *SMALL, "--card", card)
+    assert result.exit_code == 0, result.output
+    kept = read_info(out).card
+    assert (kept.title, kept.labels, kept.classes) == (
+        "Two", "drawn at random", {"A": "the first"},
+    )  # fmt: skip
+    assert [(data.patches, len(data.identity)) for data in kept.data] == [(3, 64)]
+
+
+def test_a_card_of_other_classes_is_refused_before_training(patches, tmp_path):
+    card = tmp_path / "card.yaml"
+    card.write_text("classes: {Fat: x}\n")
+    result = call(patches, "-o", tmp_path / "m.safetensors", *SMALL, "--card", card, "--dry-run")
+    assert result.exit_code == 1
+    assert "card.yaml: classes names 'Fat'; the model's classes are A, B" in result.output
+
+
 def test_a_wrong_encoder_option_is_one_line(patches, tmp_path):
     option = ("--set", "encoder_options.sise=3")
     result = call(patches, "-o", tmp_path / "m.safetensors", *SMALL, *option)

@@ -38,12 +38,17 @@ def train(
     ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(help="YAML that tells people of the model; see configs/card.yaml."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option(help="Check everything and count parameters and steps, no more.")
     ] = False,
 ) -> None:
     """Train on patch labels (no masks needed); resumes what was interrupted."""
     from wsiseg.config import TrainConfig
+    from wsiseg.model.card import load_card
     from wsiseg.train import describe_training, leads, load_patches, load_tiles, train_model
 
     if labels is None and len(data) > 1:
@@ -51,6 +56,7 @@ def train(
     with errors(), progress_bars() as bars:
         plain = override(load_config(config, TrainConfig).model_dump(), settings, "--set")
         settled = parse_config(plain, TrainConfig, "the command line")
+        told = None if card is None else load_card(card, settled.classes)
         found = (
             load_patches(data[0], settled.classes)
             if labels is None
@@ -59,7 +65,7 @@ def train(
         if dry_run:
             facts = describe_training(found, settled)
         else:
-            train_model(found, settled, out, bars)
+            train_model(found, settled, out, bars, card=told)
     if not leads():
         return
     if dry_run:

@@ -22,8 +22,11 @@ from wsiseg.annotations import Palette
 from wsiseg.atomic import open_atomic
 from wsiseg.config import Pooling, Preset
 from wsiseg.errors import CheckpointError
+from wsiseg.model.card import Card
+from wsiseg.model.catalog import SHIPPED, find_named
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import load_encoder
+from wsiseg.model.metadata import check_metadata, read_card
 
 __all__ = [
     "FORMAT",
@@ -37,9 +40,6 @@ __all__ = [
 
 FORMAT = 1
 """Version of the layout of a checkpoint."""
-
-SHIPPED = {"tiny": Path(__file__).with_name("tiny.safetensors")}
-"""Checkpoints inside the package, by name."""
 
 _FROZEN = ("encoder.", "teacher.")
 _PLACES = {"weights", "model"}  # options that say where an encoder's weights are
@@ -83,6 +83,8 @@ class CheckpointInfo:
     """Scale and offset of each name's CAM, which make it a logit to believe; empty if unknown."""
     weights: dict[str, dict[str, str]] = field(default_factory=dict)
     """Source, revision and sha256 of the `encoder`'s and the `teacher`'s weights."""
+    card: Card | None = None
+    """What people should know of it; None in older files."""
     sha256: str = ""
     """Of the file; filled in on loading."""
 
@@ -103,6 +105,11 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     """
     path = SHIPPED.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
+        row = find_named(str(name_or_path))
+        if row is not None and row.kind != "checkpoint":
+            raise CheckpointError(
+                f"{row.name}: is a frozen {row.kind} to train a checkpoint with ({row.use})"
+            )
         known = ", ".join(sorted(SHIPPED))
         raise CheckpointError(
             f"{name_or_path}: no such checkpoint; give the path of a .safetensors file, or {known}"
@@ -115,6 +122,7 @@ def save_checkpoint(model: ConStruct, info: CheckpointInfo, path: str | Path) ->
     path = Path(path)
     plain = asdict(info)
     del plain["sha256"]
+    plain["card"] = None if info.card is None else info.card.model_dump(mode="json")
     metadata = {"wsiseg": json.dumps({"format": FORMAT, **plain}, sort_keys=True)}
     with open_atomic(path) as file:
         file.write(save_tensors(trained_state(model), metadata))
@@ -146,12 +154,14 @@ def _parse(path: Path, text: str) -> CheckpointInfo:
         version = plain.pop("format")
         if version != FORMAT:
             raise CheckpointError(f"{path}: has format {version}, this wsiseg reads {FORMAT}")
+        check_metadata(plain, path)
         for name in ("names", "prompts"):
             plain[name] = tuple(plain[name])
         if plain.get("guidance_levels") is not None:
             plain["guidance_levels"] = tuple(plain["guidance_levels"])
         plain["calibration"] = tuple((a, b) for a, b in plain.get("calibration", ()))
         plain["colors"] = tuple((r, g, b) for r, g, b in plain["colors"])
+        plain["card"] = read_card(plain.get("card"), plain["names"], path)
         info = CheckpointInfo(**plain, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: lacks or misnames a field ({error})") from error
@@ -239,4 +249,6 @@ def _fill(model: ConStruct, tensors: dict[str, Tensor], path: Path) -> None:
         raise CheckpointError(
             f"{path}: its tensors do not fit its {model.classes} classes: {'; '.join(problems)}"
         )
+    if not tensors["prototypes"].isfinite().all():
+        raise CheckpointError(f"{path}: prototypes holds values that are no finite numbers")
     model.load_state_dict(tensors, strict=False)

@@ -15,10 +15,12 @@ import torch
 from wsiseg.compute import Progress
 from wsiseg.config import TrainConfig
 from wsiseg.errors import ConfigError, TrainingError
+from wsiseg.model.card import Card
 from wsiseg.model.checkpoint import CheckpointInfo, save_checkpoint, trained_state
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import keep_portable
 from wsiseg.model.threads import fixed_threads
+from wsiseg.train.card import complete_card
 from wsiseg.train.features import FrozenFeatures, draw_turns
 from wsiseg.train.history import draw_curves, write_table
 from wsiseg.train.parallel import Group, check_parts, open_group, share_batch_norms
@@ -43,6 +45,7 @@ def train_model(
     progress: Progress | None = None,
     *,
     note: str = "",
+    card: Card | None = None,
     validate: Validate | None = None,
 ) -> Path:
     """Train on patch labels and write a checkpoint, with its losses beside it.
@@ -64,6 +67,9 @@ def train_model(
         Called with ("train", step, steps).
     note
         Kept in the checkpoint and shown to who loads it.
+    card
+        What people should know of the model, from `load_card`; kept in the checkpoint. Without it,
+        and where it tells of no data, number and hash of the patches are.
     validate
         Scores each epoch; without it, the best epoch has the lowest mean loss.
 
@@ -76,13 +82,15 @@ def train_model(
     DataError
         If the labels do not fit the classes, or the patches the encoder.
     ConfigError
-        If a setting does not fit the others, or an unfinished run of other settings is there.
+        If a setting or the card does not fit the rest, or an unfinished run of other settings is
+        there.
     CheckpointError
         If the encoder's weights are not found or not its own.
     TrainingError
         If a loss or a weight is no finite number any more; what was written before stays. Preset
         `reference` goes on.
     """
+    card = complete_card(card, patches, config.classes)
     with fixed_threads(_THREADS), torch.random.fork_rng(devices=[]):
         group, device = open_group(config.device)
         model = make_model(config)
@@ -90,7 +98,7 @@ def train_model(
         check_parts(len(patches), config, group)
         model.to(device)
         share_batch_norms(model.structure_adapters, group)
-        run = _Run(model, patches, config, Path(out), note, group)
+        run = _Run(model, patches, config, Path(out), note, card, group)
         run.resume()
         while run.epoch < config.epochs:
             run.train_epoch(progress)
@@ -109,9 +117,11 @@ class _Run:
         config: TrainConfig,
         out: Path,
         note: str,
+        card: Card,
         group: Group,
     ) -> None:
         self.patches, self.config, self.out, self.note = patches, config, out, note
+        self.card = card  # decides nothing: a run that was cut off may go on with another
         self.group = group
         self.best_out = out.with_name(f"{out.stem}.best{out.suffix}")
         self.unfinished = out.with_name(f"{out.name}.unfinished")
@@ -187,7 +197,7 @@ class _Run:
         if not self.group.leads:
             return
         self.model.eval()
-        info = _make_info(self.model, self.patches, self.config, self.note)
+        info = _make_info(self.model, self.patches, self.config, self.note, self.card)
         save_checkpoint(self.model, info, self.out)
         score = self._score() if validate is None else validate(self.model)
         self.model.train()
@@ -238,7 +248,7 @@ def _identities(model: ConStruct) -> list[str]:
 
 
 def _make_info(
-    model: ConStruct, patches: PatchSource, config: TrainConfig, note: str
+    model: ConStruct, patches: PatchSource, config: TrainConfig, note: str, card: Card
 ) -> CheckpointInfo:
     prompts, palette = describe_classes(config)
     plain = config.model_dump(mode="json")
@@ -251,6 +261,7 @@ def _make_info(
         preset=config.preset, guidance_levels=model.guidance_levels,
         encoder_options=plain["encoder_options"], weights=_name_weights(model),
         pooling=config.pooling, background=len(config.background),
+        encoder_options=plain["encoder_options"], weights=_name_weights(model), card=card,
     )  # fmt: skip
 
 

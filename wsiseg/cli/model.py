@@ -1,0 +1,84 @@
+"""Commands about models: which there are, what one says of itself, and its card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsiseg.cli.app import app
+from wsiseg.cli.show import OUT, errors, say
+
+__all__ = ["card", "list_models", "show_model"]
+
+models = typer.Typer(help="What models there are, and what each says of itself.")
+app.add_typer(models, name="model", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@models.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """List the models that have a name: those that ship, and those to be had elsewhere."""
+    from wsiseg.cli.model_list import describe_catalog, print_catalog
+
+    if as_json:
+        say(json.dumps(describe_catalog(), indent=2, ensure_ascii=False))
+    else:
+        print_catalog(OUT)
+
+
+@models.command("show")
+def show_model(
+    model: Annotated[str, typer.Argument(help="A checkpoint's file, or a name of `model list`.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a checkpoint says of itself: classes, data, labels, scores, limits."""
+    from wsiseg.cli.model_list import describe_row, print_row
+    from wsiseg.model.catalog import find_named
+
+    row = find_named(model)
+    if row is None or row.path is not None:
+        _show_checkpoint(model, as_json)
+    elif as_json:
+        say(json.dumps(describe_row(row), indent=2, ensure_ascii=False))
+    else:
+        print_row(OUT, row)
+
+
+def _show_checkpoint(model: str, as_json: bool) -> None:
+    from wsiseg.cli.model_page import describe_checkpoint, print_page
+    from wsiseg.model.checkpoint import find_checkpoint, read_info
+
+    with errors():
+        path, info = find_checkpoint(model), read_info(model)
+    if as_json:
+        say(json.dumps(describe_checkpoint(path, info), indent=2, ensure_ascii=False))
+    else:
+        print_page(OUT, path, info)
+
+
+@models.command()
+def card(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's file.")],
+    written: Annotated[
+        Path, typer.Argument(metavar="CARD", help="The card as YAML; see configs/card.yaml.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The copy (.safetensors) to write.")],
+    overwrite: Annotated[
+        bool, typer.Option(help="Write over a file that is there, even the checkpoint.")
+    ] = False,
+) -> None:
+    """Write a copy of a checkpoint with another card; its tensors stay byte for byte.
+
+    The copy has another hash: a store that was predicted with the original is predicted anew.
+    """
+    from wsiseg.model.card import load_card
+    from wsiseg.model.card_file import with_card
+    from wsiseg.model.checkpoint import read_info
+
+    with errors():
+        names = read_info(checkpoint).names
+        say(str(with_card(checkpoint, load_card(written, names), out, overwrite=overwrite)))

@@ -1,0 +1,77 @@
+"""The catalogue of named models as a table, a page and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from wsiseg.model.catalog import CATALOG, NamedModel
+
+__all__ = ["describe_catalog", "describe_row", "print_catalog", "print_row"]
+
+
+def describe_catalog() -> list[dict[str, Any]]:
+    """Every row, as plain values."""
+    return [describe_row(row) for row in CATALOG]
+
+
+def describe_row(row: NamedModel) -> dict[str, Any]:
+    """One row, as plain values; what ships with its size and its path."""
+    path = row.path
+    bytes_ = None if path is None or not path.is_file() else path.stat().st_size
+    return {
+        **asdict(row),
+        "ships": path is not None,
+        "file": "" if path is None else str(path),
+        "megabytes": row.megabytes if bytes_ is None else round(bytes_ / 1e6, 3),
+    }
+
+
+def print_catalog(console: Console) -> None:
+    """A table that fits 100 columns, and below it the commands, unbroken, to copy."""
+    table = Table("name", "kind", "what it is", "licence", "gate", "size", box=box.SIMPLE)
+    table.columns[3].max_width = 18
+    for column in table.columns:
+        column.no_wrap = column.header not in ("what it is", "licence")
+    for row in CATALOG:
+        gate = "ships" if row.path is not None else "approval" if row.gate else "none"
+        cells = (row.name, row.kind, row.summary, row.licence or "unknown", gate, _size(row))
+        table.add_row(*map(escape, cells))
+    console.print(table)
+    console.print("To fetch what does not ship (`wsiseg model show NAME` says more):")
+    for row in CATALOG:
+        if row.fetch:
+            _print_line(console, f"  {row.fetch}")
+
+
+def print_row(console: Console, row: NamedModel) -> None:
+    """What is known of a model that is not here."""
+    facts = {
+        "kind": row.kind,
+        "licence": row.licence or "unknown",
+        "terms": row.terms or "those of the licence",
+        "gate": row.gate or "none",
+        "size": _size(row),
+        "fetch": row.fetch,
+        "settings": row.use,
+        "page": row.page,
+    }
+    _print_line(console, f"{row.name}: {row.summary}")
+    for name, value in facts.items():
+        _print_line(console, f"  {name:<9} {value}")
+
+
+def _size(row: NamedModel) -> str:
+    megabytes = describe_row(row)["megabytes"]
+    if megabytes is None:
+        return "missing"
+    return f"{megabytes:.2f} MB" if megabytes < 1 else f"{megabytes:.0f} MB"
+
+
+def _print_line(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

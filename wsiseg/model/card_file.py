@@ -1,0 +1,71 @@
+"""A card put into a checkpoint that is there already; its tensors stay byte for byte."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import BinaryIO
+
+from wsiseg.atomic import open_atomic
+from wsiseg.errors import ConfigError
+from wsiseg.model.card import Card, check_classes
+from wsiseg.model.checkpoint import find_checkpoint, read_info
+
+__all__ = ["with_card"]
+
+_LENGTH = 8  # bytes that hold the header's length; safetensors also keeps the header to multiples
+
+
+def with_card(
+    checkpoint: str | Path, card: Card, out: str | Path, *, overwrite: bool = False
+) -> Path:
+    """Write a copy of a checkpoint with another card in it.
+
+    The copy is another file with another hash: a store that was predicted with the original is
+    predicted anew with it.
+
+    Parameters
+    ----------
+    checkpoint
+        A shipped checkpoint's name, or a file.
+    card
+        Takes the place of the card that is there.
+    out
+        The ``.safetensors`` file to write.
+    overwrite
+        Whether `out` may be a file that is there, the checkpoint itself included.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint is missing or is none.
+    ConfigError
+        If the card speaks of classes that the checkpoint does not have, or `out` is there.
+    """
+    path, out = find_checkpoint(checkpoint), Path(out)
+    check_classes(card, read_info(path).names, "the card")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out}: is there already; give another name, or say to overwrite it")
+    with path.open("rb") as file:
+        header = _read_header(file)
+        described = json.loads(header["__metadata__"]["wsiseg"])
+        described["card"] = card.model_dump(mode="json")
+        header["__metadata__"]["wsiseg"] = json.dumps(described, sort_keys=True)
+        with open_atomic(out) as copy:
+            copy.write(_pack_header(header))
+            shutil.copyfileobj(file, copy)
+    return out
+
+
+def _read_header(file: BinaryIO) -> dict[str, dict[str, str]]:
+    """The header of a safetensors file; `file` stands at its tensors afterwards."""
+    length = int.from_bytes(file.read(_LENGTH), "little")
+    header: dict[str, dict[str, str]] = json.loads(file.read(length))
+    return header
+
+
+def _pack_header(header: dict[str, dict[str, str]]) -> bytes:
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _LENGTH)
+    return len(text).to_bytes(_LENGTH, "little") + text

@@ -1,0 +1,135 @@
+"""The models that have a name: what ships with wsiseg, and what can be had elsewhere.
+
+What is said of others' models was read off their pages and repositories; where those have changed
+since, they are right. Nothing is downloaded before a command needs it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["CATALOG", "SHIPPED", "NamedModel", "find_named"]
+
+Kind = Literal["checkpoint", "encoder", "teacher"]
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """One row of the catalogue."""
+
+    name: str
+    """What it is called here."""
+    kind: Kind
+    """`checkpoint`: annotates as it is. `encoder`, `teacher`: frozen parts that one trains with."""
+    summary: str
+    """What it is, in a line."""
+    licence: str
+    """Of its weights, by SPDX name where it has one; empty where its authors state none."""
+    terms: str
+    """What licence or authors ask for that its name does not say."""
+    gate: str
+    """What stands before the download; empty for nothing."""
+    megabytes: int | None
+    """Size of its weight file, about; None for a file that ships, which is measured."""
+    fetch: str
+    """The command that fetches it; empty for what ships."""
+    use: str
+    """The settings that use it."""
+    page: str
+    """Where its authors describe it; empty for wsiseg's own."""
+    file: str = ""
+    """File in this folder, of what ships."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file of what ships."""
+        return Path(__file__).with_name(self.file) if self.file else None
+
+
+CATALOG: tuple[NamedModel, ...] = (
+    NamedModel(
+        name="tiny",
+        kind="checkpoint",
+        summary="for trying the tool: trained on synthetic tissue, useless on real tissue",
+        licence="Apache-2.0",
+        terms="",
+        gate="",
+        megabytes=None,
+        fetch="",
+        use="predict.checkpoint=tiny",
+        page="",
+        file="tiny.safetensors",
+    ),
+    NamedModel(
+        name="conch",
+        kind="encoder",
+        summary="CONCH ViT-B/16, pathology images with captions: the paper's encoder",
+        licence="CC-BY-NC-ND-4.0",
+        terms="academic research only; what was trained on its outputs counts as derived from it",
+        gate="accept its terms on the hub with an institutional address; they approve",
+        megabytes=802,
+        fetch="hf download MahmoodLab/CONCH pytorch_model.bin",
+        use="encoder=conch",
+        page="https://huggingface.co/MahmoodLab/CONCH",
+    ),
+    NamedModel(
+        name="mit-b1",
+        kind="teacher",
+        summary="SegFormer MiT-B1 (ImageNet): the teacher of conch and open_clip",
+        licence="NVIDIA Source Code License",
+        terms="research or evaluation only, no commercial use",
+        gate="",
+        megabytes=55,
+        fetch="hf download nvidia/mit-b1 pytorch_model.bin",
+        use="encoder=conch or open_clip; only struct_weight=0 does without",
+        page="https://huggingface.co/nvidia/mit-b1",
+    ),
+    NamedModel(
+        name="quiltnet-b-16",
+        kind="encoder",
+        summary="CLIP ViT-B/16, histopathology videos (Quilt-1M): the default of encoder open_clip",
+        licence="MIT",
+        terms="",
+        gate="",
+        megabytes=599,
+        fetch="hf download wisdomik/QuiltNet-B-16",
+        use="encoder=open_clip",
+        page="https://huggingface.co/wisdomik/QuiltNet-B-16",
+    ),
+    NamedModel(
+        name="biomedclip",
+        kind="encoder",
+        summary="CLIP ViT-B/16, figures of biomedical papers (PMC-15M)",
+        licence="MIT",
+        terms="meant for research; its authors advise against deployment",
+        gate="",
+        megabytes=784,
+        fetch="hf download microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
+        use="encoder=open_clip encoder_options.model="
+        "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
+        page="https://huggingface.co/microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
+    ),
+    NamedModel(
+        name="vit-b-16-laion2b",
+        kind="encoder",
+        summary="CLIP ViT-B/16, images of the web (LAION-2B): not trained on pathology",
+        licence="MIT",
+        terms="",
+        gate="",
+        megabytes=599,
+        fetch="hf download laion/CLIP-ViT-B-16-laion2B-s34B-b88K --include 'open_clip*'",
+        use="encoder=open_clip encoder_options.model=hf-hub:laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
+        page="https://huggingface.co/laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
+    ),
+)
+"""Every named model, what ships first; a checkpoint ships by its row and its file."""
+
+SHIPPED: dict[str, Path] = {row.name: row.path for row in CATALOG if row.path is not None}
+"""Checkpoints inside the package, by name."""
+
+
+def find_named(name: str) -> NamedModel | None:
+    """The row called `name`, or None."""
+    return next((row for row in CATALOG if row.name == name), None)

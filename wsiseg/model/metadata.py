@@ -1,0 +1,87 @@
+"""What the description of a checkpoint must be, whoever wrote it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from pydantic import ValidationError
+
+from wsiseg.errors import CheckpointError, ConfigError
+from wsiseg.model.card import Card, check_classes
+
+__all__ = ["check_metadata", "read_card"]
+
+
+def check_metadata(plain: Mapping[str, Any], path: Path) -> None:
+    """Refuse a description whose values are impossible; missing fields are not looked for.
+
+    Raises
+    ------
+    CheckpointError
+        If there is one; names `path`, the field and its value.
+    """
+    for problem in _find_problems(plain):
+        raise CheckpointError(f"{path}: {problem}")
+
+
+def _find_problems(plain: Mapping[str, Any]) -> Iterator[str]:
+    names = plain.get("names", ("any",))
+    if not _are_names(names):
+        yield f"names = {names!r}: needs a text a class, none empty"
+    elif len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        yield f"names = {names!r}: {double!r} is there twice"
+    for number, color in enumerate(plain.get("colors", ())):
+        if not _is_color(color):
+            yield f"colors.{number} = {color!r}: needs red, green and blue as whole 0..255"
+    mpp = plain.get("mpp", 1.0)
+    if not (_is_number(mpp) and math.isfinite(mpp) and mpp > 0):
+        yield f"mpp = {mpp!r}: needs a finite number of µm/px above 0"
+    tile = plain.get("tile", 1)
+    if not (_is_whole(tile) and tile > 0):
+        yield f"tile = {tile!r}: needs a whole number of pixels above 0"
+
+
+def _are_names(names: object) -> bool:
+    if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+        return False
+    return all(isinstance(name, str) and name.strip() for name in names)
+
+
+def _is_color(color: object) -> bool:
+    if not isinstance(color, Sequence) or len(color) != 3:
+        return False
+    return all(_is_whole(part) and 0 <= part <= 255 for part in color)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def read_card(plain: object, names: Sequence[str], path: Path) -> Card | None:
+    """The card of a description, or None if it has none.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not a card, or speaks of other classes than `names`; names `path` and the field.
+    """
+    if plain is None:
+        return None
+    try:
+        card = Card.model_validate(plain)
+        check_classes(card, names, f"{path}: card")
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(("card", *map(str, problem["loc"])))
+        raise CheckpointError(f"{path}: {where}: {problem['msg']}") from error
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+    return card
