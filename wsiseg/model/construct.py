@@ -213,7 +213,11 @@ class ConStruct(nn.Module):
         projected = self.l_fc(self.bank)
         cams = cosine_cams(refined[cam_level], projected, self.logit_scale, self.classes)
         loss = None if stages is None else self._structure_loss(refined, stages)
-        return ConStructOutput(cams.mean((2, 3)), cams, loss)
+        return ConStructOutput(self.pool(cams), cams, loss)
+
+    def pool(self, cams: Tensor) -> Tensor:
+        """``(B, K)`` class logits of CAMs ``(B, K, h, w)``: the mean over the cells."""
+        return cams.mean((2, 3))
 
     def _structure_loss(self, refined: dict[int, Tensor], stages: Mapping[int, Tensor]) -> Tensor:
         losses = [relational_loss(refined[level], stages[level]) for level in self.guidance_levels]

@@ -105,15 +105,13 @@ def lay_out_tissue(group: zarr.Group, height: int, width: int) -> None:
     )
 
 
-def lay_out_cams(
-    group: zarr.Group, grid: TileGrid, palette: Palette, height: int, width: int
-) -> None:
+def lay_out_cams(group: zarr.Group, grid: TileGrid, channels: int, height: int, width: int) -> None:
     """Make the CAM arrays anew in the group `cams`."""
     n, nan = grid.tiles_per_block, float("nan")
-    item = (len(palette), height, width)
+    item = (channels, height, width)
     tiles = (grid.rows, grid.cols)
     _create(group, "logits", (*tiles, *item), (1, n, *item), (n, n, *item), "float16", nan, "zstd")
-    few = (len(palette),)
+    few = (channels,)
     _create(group, "classes", (*tiles, *few), (n, n, *few), (n, n, *few), "float32", nan, "zstd")
 
 

@@ -261,12 +261,16 @@ class SlideStore:
 
     # -- CAMs --------------------------------------------------------------------------------
 
-    def create_cams(self, palette: Palette, height: int, width: int) -> None:
+    def create_cams(
+        self, palette: Palette, height: int, width: int, channels: int | None = None
+    ) -> None:
         """Make the CAM arrays for the palette's K classes and maps of ``height x width``.
 
-        Arrays that are there already stay as they are if they have this shape.
+        `channels` is K (None), or more if kinds of background follow the classes. Arrays that are
+        there already stay as they are if they have this shape.
         """
-        shape = (self.grid.rows, self.grid.cols, len(palette), height, width)
+        channels = len(palette) if channels is None else channels
+        shape = (self.grid.rows, self.grid.cols, channels, height, width)
         cams = self._group.require_group("cams")
         cams.attrs["palette"] = layout.plain_palette(palette)
         whole = self._has_array("cams/logits") and self._has_array("cams/classes")
@@ -275,14 +279,15 @@ class SlideStore:
         self.clear_marks("predict")  # also of other settings: what they marked is no longer there
         for key in ("cams/logits", "cams/classes"):
             self._arrays.pop(key, None)
-        layout.lay_out_cams(cams, self.grid, palette, height, width)
+        layout.lay_out_cams(cams, self.grid, channels, height, width)
 
     def write_cams(
         self, block: int, cams: NDArray[np.float16], logits: NDArray[np.float32]
     ) -> None:
-        """Write one block's CAMs ``(rows, cols, K, h, w)`` and class logits ``(rows, cols, K)``.
+        """Write one block's CAMs ``(rows, cols, C, h, w)`` and class logits ``(rows, cols, C)``.
 
-        Rows and columns are the block's own tiles; NaN where a tile holds no tissue.
+        Rows and columns are the block's own tiles; NaN where a tile holds no tissue. C are the
+        channels: the K classes, then kinds of background, if there are any.
         """
         place = divmod(block, self.grid.block_cols)
         self._array("cams/logits").write(*place, cams)
@@ -291,7 +296,10 @@ class SlideStore:
     def read_cams(
         self, rows: slice, cols: slice
     ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-        """CAMs ``(rows, cols, K, h, w)`` float16 and class logits ``(rows, cols, K)`` float32."""
+        """CAMs ``(rows, cols, C, h, w)`` float16 and class logits ``(rows, cols, C)`` float32.
+
+        All C channels: of the classes, and of kinds of background after them.
+        """
         self._check_cams()
         box = Box(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
         return self._array("cams/logits").read(box), self._array("cams/classes").read(box)
@@ -301,6 +309,12 @@ class SlideStore:
         """Names and colours of the CAMs' classes, from the model that made them."""
         self._check_cams()
         return layout.palette_of(self._group["cams"].attrs["palette"])
+
+    @property
+    def cam_channels(self) -> int:
+        """Channels of a CAM: K classes, those of `cam_palette`, then kinds of background."""
+        self._check_cams()
+        return int(self._array("cams/logits").shape[2])
 
     @property
     def cam_size(self) -> tuple[int, int]:
