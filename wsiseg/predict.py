@@ -29,6 +29,7 @@ from wsiseg.tissue import kept_tiles
 
 __all__ = [
     "cam_side",
+    "check_source",
     "open_device",
     "plan_predict",
     "predict_digest",
@@ -98,6 +99,18 @@ def plan_predict(store_path: str | Path, config: Config, tiles: str) -> Step:
     needs = partial(_needed_blocks, store.grid)
     waits = device.type != "cpu"
     return Step(_STEP, digest, store.grid.n_blocks, pending, work, needs, gpu=True, waits=waits)
+
+
+def check_source(config: Config) -> None:
+    """Refuse settings with which no slide could be predicted; needs no store.
+
+    Raises
+    ------
+    CheckpointError, ConfigError, MissingDependencyError
+        As `predict_tiles` does.
+    """
+    source = pin_source(config.predict).load(planning_device(config.predict.device))
+    cam_side(config.tile.tile, source)
 
 
 def predict_digest(store_path: str | Path, config: Config) -> str:

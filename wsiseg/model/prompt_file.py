@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,9 @@ class PromptClass(_Frozen):
     color: tuple[_Level, _Level, _Level]
     """RGB of its labels and polygons."""
     prompts: tuple[str, ...] = ()
-    """Phrasings of what shows; their embeddings are averaged."""
+    """Phrasings of what shows, each put into every template."""
+    sentences: tuple[str, ...] = ()
+    """Whole sentences, which no template changes."""
 
 
 class PromptSet(_Frozen):
@@ -60,11 +63,11 @@ class PromptSet(_Frozen):
 
     def texts(self) -> list[list[str]]:
         """All sentences of each channel: the classes, then the kinds of background."""
-        phrasings = [*(one.prompts for one in self.classes), *((one,) for one in self.background)]
-        return [
-            [template.replace(_PLACE, phrase) for template in self.templates for phrase in channel]
-            for channel in phrasings
-        ]
+        classes = [[*self._fill(one.prompts), *one.sentences] for one in self.classes]
+        return [*classes, *(self._fill((phrase,)) for phrase in self.background)]
+
+    def _fill(self, phrases: Sequence[str]) -> list[str]:
+        return [t.replace(_PLACE, phrase) for t in self.templates for phrase in phrases]
 
 
 def read_prompts(path: str | Path) -> PromptSet:
@@ -92,10 +95,10 @@ def _find_problem(prompts: PromptSet) -> str:
     if times > 1:
         return f"class {name!r} is there {times} times; put all its prompts into one"
     for one in prompts.classes:
-        if not one.prompts:
+        if not one.prompts and not one.sentences:
             return f"class {one.name!r} has no prompts"
-    phrasings = [phrase for one in prompts.classes for phrase in one.prompts]
-    if not all(phrase.strip() for phrase in (*phrasings, *prompts.background)):
+    said = [phrase for one in prompts.classes for phrase in (*one.prompts, *one.sentences)]
+    if not all(phrase.strip() for phrase in (*said, *prompts.background)):
         return "holds an empty prompt"
     if not prompts.templates:
         return f"has no templates; leave them out, or give {_PLACE!r} for the phrasings as they are"
