@@ -180,15 +180,15 @@ def shapes(path: Path) -> None:
 
 def predict_rate() -> float:
     """CPU seconds that the tiny model takes for a megapixel of tiles, from pixels in memory."""
-    from wsiseg.model.checkpoint import load_checkpoint
+    from wsiseg.model.trained import load_trained
     from wsiseg.predict import run_model
 
-    model, _ = load_checkpoint("tiny")
+    source = load_trained("tiny")
     images = np.random.default_rng(0).integers(0, 256, (32, 224, 224, 3), np.uint8)
-    run_model(model, images, Config().predict)
+    run_model(source, images, Config().predict)
     started = time.process_time()
     for _ in range(3):
-        run_model(model, images, Config().predict)
+        run_model(source, images, Config().predict)
     return (time.process_time() - started) / (3 * 32 * 224 * 224 / 1e6)
 
 

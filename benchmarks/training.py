@@ -29,8 +29,10 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsiseg.config import PredictConfig, TrainConfig
+from wsiseg.model.checkpoint import read_info
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.device import autocast
+from wsiseg.model.trained import TrainedModel
 from wsiseg.predict import run_model
 from wsiseg.train.features import FrozenFeatures, draw_turns
 from wsiseg.train.step import Trainer
@@ -91,7 +93,8 @@ def inference(case: dict[str, Any], folder: Path) -> Callable[[], object]:
     model = make_model(case["model"], folder, teacher=False).eval().requires_grad_(False).to(device)
     settings = PredictConfig(precision=case["precision"], tta=case["tta"])
     images = Noise(case["batch"]).pixels
-    return lambda: run_model(model, images, settings)
+    source = TrainedModel(model, read_info("tiny"))  # whose names and colours play no part
+    return lambda: run_model(source, images, settings)
 
 
 def training(case: dict[str, Any], folder: Path) -> Callable[[], object]:

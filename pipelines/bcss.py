@@ -24,6 +24,7 @@ from wsiseg.evaluate import (
 )
 from wsiseg.model.checkpoint import read_info
 from wsiseg.model.construct import ConStruct
+from wsiseg.model.trained import TrainedModel
 from wsiseg.train import load_patches, train_model
 
 CONFIG = Path(__file__).parents[1] / "configs" / "bcss.yaml"
@@ -38,8 +39,8 @@ def run(data: Path, out: Path, config: TrainConfig) -> tuple[Evaluation, ...]:
     checkpoint = out / "last.safetensors"
 
     def validate(model: ConStruct) -> float:
-        palette = read_info(checkpoint).palette
-        return evaluate_model(model, palette, valid, ORACLE)[0].scores.miou
+        source = TrainedModel(model, read_info(checkpoint))
+        return evaluate_model(source, valid, ORACLE)[0].scores.miou
 
     train_model(patches, config, checkpoint, report, validate=validate)
     evaluations = evaluate_checkpoint(

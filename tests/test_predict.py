@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ from wsiseg.compute import open_executor
 from wsiseg.config import Config, digest_of
 from wsiseg.errors import CheckpointError, ConfigError, StoreError
 from wsiseg.grid import TileGrid
-from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint, read_info, save_checkpoint
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.device import planning_device
 from wsiseg.model.encoders import load_encoder
+from wsiseg.model.pinned import pin_source
+from wsiseg.model.trained import load_trained
 from wsiseg.predict import cam_side, open_device, predict_digest, predict_tiles
 from wsiseg.store import SlideStore
 
@@ -196,13 +199,11 @@ def test_other_scale_is_a_warning_that_names_both(config, tmp_path):
 
 
 def test_a_checkpoint_that_changes_during_the_run_is_refused(done, config, checkpoint, tmp_path):
-    from wsiseg.predict import _load_model
-
-    cpu, sha256 = torch.device("cpu"), load_checkpoint(checkpoint)[1].sha256
+    cpu, pinned = torch.device("cpu"), pin_source(config.predict)
+    assert pinned.identity == read_info(checkpoint).sha256
     with pytest.raises(CheckpointError, match="is not the file that this run began with"):
-        _load_model(config.predict, "0" * 64, cpu)
-    once = _load_model(config.predict, sha256, cpu)[0]
-    assert once is _load_model(config.predict, sha256, cpu)[0], "loaded once"
+        replace(pinned, identity="0" * 64).load(cpu)
+    assert pinned.load(cpu) is pin_source(config.predict).load(cpu), "loaded once"
 
 
 def test_options_reach_the_encoder(tmp_path, checkpoint):
@@ -213,9 +214,11 @@ def test_options_reach_the_encoder(tmp_path, checkpoint):
 
 
 def test_tile_must_fit_the_encoder(checkpoint):
-    model, info = load_checkpoint(checkpoint)
-    with pytest.raises(ConfigError, match=r"tile 225 is no multiple of 32, .* that works is 224"):
-        cam_side(225, model.encoder, info)
+    with pytest.raises(
+        ConfigError,
+        match=r"tile 225 does not fit encoder 'tiny', which takes multiples of 32 px; .* is 224",
+    ):
+        cam_side(225, load_trained(checkpoint))
 
 
 def test_the_device_need_not_be_where_the_run_is_planned(config, done, tmp_path, monkeypatch):

@@ -104,8 +104,23 @@ class PredictConfig(_Step):
 
     checkpoint: str = "tiny"
     """`tiny` (ships with wsiseg, for trying the tool) or the path of a checkpoint."""
+    prompts: str | None = None
+    """A prompt file, such as `configs/prompts/breast.yaml`: classes named in words, which need no
+    training. It takes the checkpoint's place."""
+    encoder: str = "conch"
+    """What compares tiles and `prompts`: `conch` or `open_clip`."""
     encoder_options: dict[str, Any] = {}
-    """Where its encoder's weights are, as `{weights: PATH}`, if not on the hub."""
+    """Where the weights of the checkpoint's encoder are, as `{weights: PATH}`, if not on the hub;
+    with `prompts` whatever `encoder` takes: weights, tokenizer, image_size."""
+    prompt_features: Literal["window", "patch"] = "window"
+    """What is compared with `prompts`: each window as a whole, which is what the encoder was
+    trained for, or each of its patches by itself (MaskCLIP): finer, and less sure."""
+    prompt_window: int | None = Field(default=None, ge=16)
+    """Side in pixels of the windows in which the encoder looks at a tile, resized to its image size
+    if need be; its image size if null. `tile.tile` is one window, or more by whole strides."""
+    prompt_stride: int | None = Field(default=None, ge=1)
+    """Pixels between the windows of a tile that is larger than one; a cell is the mean of those
+    over it. Side by side if null: `tile.stride` overlaps windows that are a tile each."""
     batch_size: int = Field(default=32, ge=1)
     """Tiles a forward pass."""
     device: str = "auto"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -16,21 +15,21 @@ from numpy.typing import NDArray
 
 from wsiseg.compute import Progress, Step, run_steps
 from wsiseg.config import Config, PredictConfig, digest_of
-from wsiseg.errors import CheckpointError, ConfigError
+from wsiseg.errors import ConfigError
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
 from wsiseg.model.cam import augmented_cams
-from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint, read_info
-from wsiseg.model.construct import ConStruct
 from wsiseg.model.device import autocast, open_device, planning_device
-from wsiseg.model.encoders import Encoder
+from wsiseg.model.pinned import PinnedSource, pin_source
+from wsiseg.model.source import CamSource
 from wsiseg.model.threads import fixed_threads
 from wsiseg.store import FORMAT, SlideStore
 from wsiseg.tissue import kept_tiles
 
 __all__ = [
     "cam_side",
+    "check_source",
     "open_device",
     "plan_predict",
     "predict_digest",
@@ -62,9 +61,12 @@ def predict_tiles(
     StoreError
         If the store is missing or its tiles are not finished.
     CheckpointError
-        If the checkpoint cannot be used.
+        If the checkpoint, or the encoder of prompts, cannot be used.
     ConfigError
-        If the tiles do not fit the encoder, or the device does not exist.
+        If the tiles do not fit the encoder, the prompt file is refused, or the device does not
+        exist.
+    MissingDependencyError
+        If the encoder needs a package that is not installed; gives the install line.
 
     Warns
     -----
@@ -84,22 +86,39 @@ def plan_predict(store_path: str | Path, config: Config, tiles: str) -> Step:
     raises, and warns as it does.
     """
     store, settings = SlideStore(store_path), config.predict
-    digest, sha256 = _identify(config, tiles)
     device = planning_device(settings.device)
-    model, info = _load_model(settings, sha256, device)
-    side = cam_side(store.grid.tile, model.encoder, info)
-    _check_scale(store, info)
-    store.create_cams(info.palette, side, side)
+    pinned = pin_source(settings)
+    digest = _identify(config, tiles, pinned)
+    source = pinned.load(device)
+    side = cam_side(store.grid.tile, source)
+    _check_scale(store, source)
+    store.create_cams(
+        source.palette, side, side, channels=source.channels, calibration=source.calibration
+    )
     pending = store.pending(_STEP, digest)
     kept = kept_tiles(store, config.tissue)
-    work = partial(_predict_block, store_path, settings, kept, sha256, digest)
+    work = partial(_predict_block, store_path, settings, kept, pinned, digest)
     needs = partial(_needed_blocks, store.grid)
     waits = device.type != "cpu"
     return Step(_STEP, digest, store.grid.n_blocks, pending, work, needs, gpu=True, waits=waits)
 
 
+def check_source(config: Config) -> None:
+    """Refuse settings with which no slide could be predicted; needs no store.
+
+    Raises
+    ------
+    CheckpointError, ConfigError, MissingDependencyError
+        As `predict_tiles` does.
+    """
+    source = pin_source(config.predict).load(planning_device(config.predict.device))
+    cam_side(config.tile.tile, source)
+
+
 def predict_digest(store_path: str | Path, config: Config) -> str:
     """Digest of what decides the CAMs: the tiles, the checkpoint's bytes and the settings.
+
+    With prompts, what the prompt file says and the encoder's weights take the checkpoint's place.
 
     Raises
     ------
@@ -108,19 +127,17 @@ def predict_digest(store_path: str | Path, config: Config) -> str:
     CheckpointError
         If the checkpoint is missing or not one.
     """
-    return _identify(config, SlideStore(store_path).finished("tile"))[0]
+    tiles = SlideStore(store_path).finished("tile")
+    return _identify(config, tiles, pin_source(config.predict))
 
 
-def _identify(config: Config, tiles: str) -> tuple[str, str]:
-    """The step's digest, and the checkpoint's sha256 that it hangs on, given the tiles' digest."""
+def _identify(config: Config, tiles: str, pinned: PinnedSource) -> str:
     settings = config.predict
-    sha256 = read_info(settings.checkpoint).sha256
     # The composition of a batch may decide how a sum rounds, so its size counts.
-    digest = digest_of(
-        _STEP, FORMAT, tiles, sha256, config.tissue.min_fraction, settings.tta, settings.batch_size,
-        settings.precision,
+    return digest_of(
+        _STEP, FORMAT, tiles, pinned.identity, config.tissue.min_fraction, settings.tta,
+        settings.batch_size, settings.precision,
     )  # fmt: skip
-    return digest, sha256
 
 
 def _needed_blocks(grid: TileGrid, block: int) -> Iterator[tuple[str, int]]:
@@ -133,21 +150,21 @@ def _needed_blocks(grid: TileGrid, block: int) -> Iterator[tuple[str, int]]:
 
 
 def _predict_block(
-    store_path: str | Path, settings: PredictConfig, kept: NDArray[np.bool_], sha256: str,
-    digest: str, block: int,
+    store_path: str | Path, settings: PredictConfig, kept: NDArray[np.bool_],
+    pinned: PinnedSource, digest: str, block: int,
 ) -> None:  # fmt: skip
     store = SlideStore(store_path)
     store.begin(_STEP, block)
-    model, info = _load_model(settings, sha256, open_device(settings.device))
+    source = pinned.load(open_device(settings.device))
     owned = list(store.grid.block_tiles(block))
     if owned:  # a block at the raster's edge may own none
         tiles = [tile for tile in owned if kept[tile]]
-        side = cam_side(store.grid.tile, model.encoder, info)
+        side = cam_side(store.grid.tile, source)
         (top, left), (bottom, right) = owned[0], owned[-1]
-        shape = (bottom - top + 1, right - left + 1, len(info.names))
+        shape = (bottom - top + 1, right - left + 1, source.channels)
         cams = np.full((*shape, side, side), np.nan, np.float16)
         logits = np.full(shape, np.nan, np.float32)
-        for batch, found in _predict_batches(store, model, tiles, settings):
+        for batch, found in _predict_batches(store, source, tiles, settings):
             at = tuple(np.subtract(batch, (top, left)).T)
             cams[at], logits[at] = found
         store.write_cams(block, cams, logits)
@@ -155,7 +172,7 @@ def _predict_block(
 
 
 def _predict_batches(
-    store: SlideStore, model: ConStruct, tiles: list[_Tile], settings: PredictConfig
+    store: SlideStore, source: CamSource, tiles: list[_Tile], settings: PredictConfig
 ) -> Iterator[tuple[list[_Tile], tuple[Array, Array]]]:
     """Tiles of one block in batches, row by row, with their CAMs and class logits."""
     if not tiles:
@@ -168,69 +185,48 @@ def _predict_batches(
     for start in range(0, len(tiles), settings.batch_size):
         cut = slice(start, start + settings.batch_size)
         images = np.stack([pixels[box.slices(around)] for box in boxes[cut]])
-        yield tiles[cut], run_model(model, images, settings)
+        yield tiles[cut], run_model(source, images, settings)
 
 
 def run_model(
-    model: ConStruct, images: NDArray[np.uint8], settings: PredictConfig
+    source: CamSource, images: NDArray[np.uint8], settings: PredictConfig
 ) -> tuple[Array, Array]:
-    """CAM logits ``(B, K, h, w)`` and class logits ``(B, K)`` float32 of ``(B, H, W, 3)`` tiles."""
-    device = model.logit_scale.device
+    """CAM logits ``(B, C, h, w)`` and class logits ``(B, C)`` float32 of ``(B, H, W, 3)`` tiles.
+
+    C are the source's channels.
+    """
+    device = source.device
     # One thread on a CPU: blocks run side by side, and the bytes must not depend on how many do.
     threads = fixed_threads(1) if device.type == "cpu" else nullcontext()
     with threads, torch.inference_mode(), autocast(device, settings.precision):
         batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
-        cams = augmented_cams(lambda x: model(x).cams, batch, model.encoder.mean, settings.tta)
-        cams = cams.float()
-        return cams.cpu().numpy(), cams.mean((2, 3)).cpu().numpy()
+        cams = augmented_cams(source.cams, batch, source.mean, settings.tta).float()
+        return cams.cpu().numpy(), source.pool(cams).cpu().numpy()
 
 
-def cam_side(tile: int, encoder: Encoder, info: CheckpointInfo) -> int:
+def cam_side(tile: int, source: CamSource) -> int:
     """Cells along one side of a tile's CAM.
 
     Raises
     ------
     ConfigError
-        If `tile` is no multiple of the encoder's coarsest cell.
+        If the source does not take images of side `tile`.
     """
-    coarsest = encoder.level_strides[-1]
-    if tile % coarsest:
-        nearest = max(1, round(tile / coarsest)) * coarsest
+    if not source.sides.fits(tile):
         raise ConfigError(
-            f"tile {tile} is no multiple of {coarsest}, the coarsest cell of encoder "
-            f"{info.encoder!r}; the nearest that works is {nearest}"
+            f"tile {tile} does not fit {source.name}, which takes {source.sides}; the nearest that "
+            f"works is {source.sides.nearest(tile)}"
         )
-    return tile // encoder.level_strides[encoder.cam_level]
+    return tile // source.stride
 
 
-_MODELS: dict[tuple[str, str, str, str], tuple[ConStruct, CheckpointInfo]] = {}
-_LOADING = threading.Lock()
-
-
-def _load_model(
-    settings: PredictConfig, sha256: str, device: torch.device
-) -> tuple[ConStruct, CheckpointInfo]:
-    """The model, loaded once a process; threads share it, as it is only read."""
-    key = (settings.checkpoint, sha256, str(device), repr(settings.encoder_options))
-    with _LOADING:
-        if key not in _MODELS:
-            model, info = load_checkpoint(settings.checkpoint, settings.encoder_options)
-            if info.sha256 != sha256:
-                raise CheckpointError(
-                    f"{settings.checkpoint}: is not the file that this run began with (sha256 "
-                    f"{info.sha256[:12]}, not {sha256[:12]}); all workers need the same"
-                )
-            _MODELS[key] = model.to(device), info
-        return _MODELS[key]
-
-
-def _check_scale(store: SlideStore, info: CheckpointInfo) -> None:
+def _check_scale(store: SlideStore, source: CamSource) -> None:
     """Warn where tiles show more or less of the tissue than the patches that taught the model."""
     for what, tiles, patches in (
-        ("µm/px", store.mpp, info.mpp),
-        ("px a side", store.grid.tile, info.tile),
+        ("µm/px", store.mpp, source.mpp),
+        ("px a side", store.grid.tile, source.tile),
     ):
-        if abs(tiles / patches - 1) > _TOLERANCE:
+        if patches is not None and abs(tiles / patches - 1) > _TOLERANCE:
             warnings.warn(
                 f"{store.path}: its tiles have {tiles:g} {what}, the checkpoint was trained at "
                 f"{patches:g}; expect worse maps, or tile at the training scale",

@@ -10,9 +10,10 @@ from wsiseg.errors import CheckpointError, DataError
 from wsiseg.evaluate import write_figures
 from wsiseg.evaluate.figures import KINDS, draw_cams, draw_features, draw_prototypes
 from wsiseg.evaluate.sheet import GAP, LINE, heat
-from wsiseg.model.checkpoint import load_checkpoint, save_checkpoint
+from wsiseg.model.checkpoint import load_checkpoint, read_info, save_checkpoint
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import load_encoder
+from wsiseg.model.trained import TrainedModel
 
 PALETTE = PALETTES["bcss"]
 SIDE = 224
@@ -49,13 +50,17 @@ def other():
     return made.eval()
 
 
+def source_of(model):
+    return TrainedModel(model, read_info("tiny"))
+
+
 def panel(sheet, column, row=0, left=GAP, side=256):
     x, y = left + column * (side + GAP), LINE + row * (side + GAP)
     return np.asarray(sheet)[y : y + side, x : x + side]
 
 
 def test_cams_show_where_the_model_looks(model, other, image):
-    sheet = draw_cams(model, PALETTE, image)
+    sheet = draw_cams(source_of(model), image)
     assert sheet.size == (GAP + 5 * (256 + GAP), LINE + 256 + GAP + LINE)
     assert (panel(sheet, 0)[::4, ::4] == image).all()
     with torch.inference_mode():
@@ -63,7 +68,7 @@ def test_cams_show_where_the_model_looks(model, other, image):
         strongest = int(model(batch).cams.amax((0, 2, 3)).argmax())
     brightest = [int(panel(sheet, 1 + k).astype(int).sum(2).max()) for k in range(4)]
     assert brightest[strongest] == max(brightest), "one scale for all"
-    assert (np.asarray(sheet) != np.asarray(draw_cams(other, PALETTE, image))).any()
+    assert (np.asarray(sheet) != np.asarray(draw_cams(source_of(other), image))).any()
 
 
 def test_each_prototype_has_a_map_of_its_own(model, other, image):

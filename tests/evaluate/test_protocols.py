@@ -9,22 +9,22 @@ from wsiseg.annotations import BACKGROUND
 from wsiseg.config import EvaluateConfig
 from wsiseg.evaluate import load_masked_patches
 from wsiseg.evaluate.protocols import label_maps, predict_maps, present
-from wsiseg.model.checkpoint import load_checkpoint
+from wsiseg.model.trained import load_trained
 
 CONFIG = EvaluateConfig(tta=1, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def case():
-    model, info = load_checkpoint("tiny")
-    images, truth = load_masked_patches(MINI_BCSS, info.names).read([0, 1])
+    source = load_trained("tiny")
+    images, truth = load_masked_patches(MINI_BCSS, source.palette.names).read([0, 1])
     images, truth = images[:, :96, :96].copy(), truth[:, :96, :96].copy()
-    return model, images, truth, predict_maps(model, images, CONFIG)
+    return source, images, truth, predict_maps(source, images, CONFIG)
 
 
 def test_oracle_never_finds_a_class_that_is_not_true(case):
-    model, images, truth, found = case
-    predicted = label_maps(found, images, truth, "oracle", model, CONFIG)
+    source, images, truth, found = case
+    predicted = label_maps(found, images, truth, "oracle", source, CONFIG)
     assert torch.equal(predicted.gates, torch.from_numpy(present(truth, 4)))
     for label in range(4):
         for gate, labels in zip(predicted.gates[:, label], predicted.labels, strict=True):
@@ -32,16 +32,16 @@ def test_oracle_never_finds_a_class_that_is_not_true(case):
 
 
 def test_oracle_of_an_empty_mask_is_empty(case):
-    model, images, truth, found = case
-    predicted = label_maps(found, images, np.full_like(truth, BACKGROUND), "oracle", model, CONFIG)
+    source, images, truth, found = case
+    predicted = label_maps(found, images, np.full_like(truth, BACKGROUND), "oracle", source, CONFIG)
     assert not predicted.gates.any()
     assert (predicted.labels == BACKGROUND).all()
 
 
 def test_deploy_does_not_look_at_the_truth(case):
-    model, images, truth, found = case
+    source, images, truth, found = case
     first, second = (
-        label_maps(found, images, t, "deploy", model, CONFIG)
+        label_maps(found, images, t, "deploy", source, CONFIG)
         for t in (truth, np.full_like(truth, BACKGROUND))
     )
     assert (first.labels == second.labels).all()
@@ -50,13 +50,13 @@ def test_deploy_does_not_look_at_the_truth(case):
 
 
 def test_the_threshold_gates(case):
-    model, images, truth, found = case
+    source, images, truth, found = case
     strict = CONFIG.model_copy(update={"gate_threshold": 1 - 1e-9})
-    assert not label_maps(found, images, truth, "deploy", model, strict).gates.any()
+    assert not label_maps(found, images, truth, "deploy", source, strict).gates.any()
 
 
 def test_an_encoder_with_a_spread_gets_the_truncated_image(case, monkeypatch):
-    model, images, truth, found = case
+    source, images, truth, found = case
     seen = []
 
     def spy(values, pixels, config):
@@ -64,9 +64,9 @@ def test_an_encoder_with_a_spread_gets_the_truncated_image(case, monkeypatch):
         return values
 
     monkeypatch.setattr("wsiseg.evaluate.protocols.refine", spy)
-    monkeypatch.setattr(type(model.encoder), "std", (0.2, 0.2, 0.2), raising=False)
+    monkeypatch.setattr(type(source.model.encoder), "std", (0.2, 0.2, 0.2), raising=False)
     for protocol in ("oracle", "deploy"):
-        label_maps(found, images, truth, protocol, model, CONFIG)
+        label_maps(found, images, truth, protocol, source, CONFIG)
     off = [torch.from_numpy(images).permute(0, 3, 1, 2).int() - pixels.int() for pixels in seen]
     assert set(off[0].unique().tolist()) == {0, 1}
     assert not off[1].any(), "deploy has no reason to cut"

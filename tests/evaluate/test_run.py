@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import yaml
 from tests.evaluate.golden import MINI_BCSS
 from tests.evaluate.test_patches import write
 from tests.test_config import CONFIGS, fields
-from wsiseg.annotations import PALETTES, Palette
+from wsiseg.annotations import PALETTES
 from wsiseg.config import EvaluateConfig, parse_config
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.evaluate import (
@@ -17,15 +18,15 @@ from wsiseg.evaluate import (
     load_masked_patches,
     score,
 )
-from wsiseg.model.checkpoint import load_checkpoint
+from wsiseg.model.trained import TrainedModel, load_trained
 
 PALETTE = PALETTES["bcss"]
 CONFIG = EvaluateConfig(tta=1, device="cpu", batch_size=3, resamples=20)
 
 
 @pytest.fixture(scope="module")
-def model():
-    return load_checkpoint("tiny")[0]
+def source():
+    return load_trained("tiny")
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +35,10 @@ def patches():
 
 
 @pytest.fixture(scope="module")
-def found(model, patches):
+def found(source, patches):
     seen, steps = [], []
     evaluations = evaluate_model(
-        model, PALETTE, patches, CONFIG, visit=seen.append,
+        source, patches, CONFIG, visit=seen.append,
         progress=lambda step, done, total: steps.append((step, done, total)),
     )  # fmt: skip
     return evaluations, seen, steps
@@ -70,22 +71,22 @@ def test_scores_are_those_of_all_pixels(found, patches):
         assert (truth == patches.read(range(4))[1]).all()
 
 
-def test_neither_batches_nor_threads_show(model, patches, found):
+def test_neither_batches_nor_threads_show(source, patches, found):
     with ThreadPoolExecutor(2) as pool:
         others = evaluate_model(
-            model, PALETTE, patches, CONFIG.model_copy(update={"batch_size": 1}), executor=pool
+            source, patches, CONFIG.model_copy(update={"batch_size": 1}), executor=pool
         )
     for one, other in zip(found[0], others, strict=True):
         assert (one.confusions == other.confusions).all()
         assert (one.gates == other.gates).all()
 
 
-def test_a_model_in_training_is_scored_as_it_will_be_used(model, patches, found):
-    model.train()
+def test_a_model_in_training_is_scored_as_it_will_be_used(source, patches, found):
+    source.model.train()
     config = CONFIG.model_copy(update={"protocols": ("deploy", "deploy")})
-    (again,) = evaluate_model(model, PALETTE, patches, config)
-    assert model.training
-    model.eval()
+    (again,) = evaluate_model(source, patches, config)
+    assert source.model.training
+    source.model.eval()
     assert (again.confusions == found[0][1].confusions).all()
 
 
@@ -98,15 +99,15 @@ def test_the_settings_are_described_and_written_out():
         parse_config({"protocols": []}, EvaluateConfig, "a test")
 
 
-def test_what_does_not_fit_is_refused(model, patches, tmp_path):
-    short = Palette(PALETTE.names[:3], PALETTE.colors[:3])
-    with pytest.raises(DataError, match="masks of 4 classes, a model of 4 and 3 names"):
-        evaluate_model(model, short, patches, CONFIG)
+def test_what_does_not_fit_is_refused(source, patches, tmp_path):
+    info = replace(source.info, names=PALETTE.names[:3], colors=PALETTE.colors[:3])
+    with pytest.raises(DataError, match="masks of 4 classes, a model of 3; they"):
+        evaluate_model(TrainedModel(source.model, info), patches, CONFIG)
     write(tmp_path, "a.png", image=(48, 40), mask=(48, 40))
     odd = load_masked_patches(tmp_path, PALETTE.names)
     with pytest.raises(
         DataError, match="patches are 48 x 40 px; the encoder needs multiples of 32"
     ):
-        evaluate_model(model, PALETTE, odd, CONFIG)
+        evaluate_model(source, odd, CONFIG)
     with pytest.raises(ConfigError, match="device 'abacus' is unknown"):
         evaluate_checkpoint("tiny", MINI_BCSS, CONFIG.model_copy(update={"device": "abacus"}))

@@ -91,13 +91,16 @@ def test_calibration_scales_and_shifts_what_is_compared(tmp_path):
 
 def test_kinds_of_background_compete_and_are_no_class(tmp_path):
     store = make_store(tmp_path / "s.zarr")
-    before = class_probabilities(store, PLAIN.stitch, store.grid.box)
+    config = Config.model_validate({"stitch": {"refine": False, "gate": "none"}})
+    before = class_probabilities(store, config.stitch, store.grid.box)
     two = Palette(PALETTE.names[:2], PALETTE.colors[:2])
     redo(store, two, channels=4)
-    after = class_probabilities(store, PLAIN.stitch, store.grid.box)
+    after = class_probabilities(store, config.stitch, store.grid.box)
     assert after.shape[0] == 3
     np.testing.assert_array_equal(after[:2], before[:2])
     np.testing.assert_allclose(after[2], before[2:].sum(axis=0), atol=1e-6)
+    gated = class_probabilities(store, PLAIN.stitch, store.grid.box)
+    assert gated[2].max() > 0.99  # whatever is predicted, background may win
     labels, _ = stitch(store, PLAIN)
     assert set(np.unique(labels)) <= {0, 1, BACKGROUND}
     assert store.palette == two

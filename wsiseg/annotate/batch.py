@@ -18,6 +18,7 @@ from wsiseg.config import Config
 from wsiseg.errors import ClusterError, StoreError, WsisegError
 from wsiseg.export import check_formats
 from wsiseg.lock import explained
+from wsiseg.model.prompt_file import read_prompts
 from wsiseg.qupath import write_import_script
 
 __all__ = ["annotate"]
@@ -57,12 +58,16 @@ def annotate(
     SlideOpenError
         If an input does not exist, or a folder holds no slide.
     ConfigError
-        If a manifest is malformed.
+        If a manifest is malformed, or no slide could be predicted with these settings: the prompt
+        file is refused, or the tiles do not fit the encoder.
+    CheckpointError
+        If the checkpoint, or the encoder of prompts, cannot be used.
     MissingDependencyError
         If a package for one of ``config.export.formats`` is not installed.
     """
     config = config or Config()
     check_formats(config.export)
+    _check_source(config, dry_run)
     many = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     jobs = plan_jobs([Path(one) for one in many], nested=nested)
     tree = OutputTree(Path(out))
@@ -81,6 +86,17 @@ def annotate(
     write_run(tree, config, record.results, executor, workers)
     write_import_script(tree.root)
     return record.results
+
+
+def _check_source(config: Config, dry_run: bool) -> None:
+    """What no slide can be predicted with is told once, before any is tiled."""
+    if dry_run:  # without torch, and without weights, as far as it goes
+        if config.predict.prompts is not None:
+            read_prompts(config.predict.prompts)
+        return
+    from wsiseg.predict import check_source  # loads torch
+
+    check_source(config)
 
 
 class _Pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ __all__ = [
     "MppOverride",
     "Origin",
     "Out",
+    "Prompts",
     "Settings",
     "StorePath",
     "Workers",
@@ -54,7 +56,10 @@ StorePath = Annotated[
     str, typer.Argument(help="A slide's .zarr store: a folder, or a URL as s3://BUCKET/NAME.zarr.")
 ]
 
-
+Prompts = Annotated[
+    Path | None,
+    typer.Option(help="Classes in words (configs/prompts/*.yaml), in place of a checkpoint."),
+]
 MaxObjects = Annotated[
     int | None, typer.Option(help="Regions from which they become detections, not annotations.")
 ]
@@ -74,8 +79,13 @@ Origin = Annotated[
 
 def with_given(settings: list[str] | None, options: Mapping[str, object]) -> list[str]:
     """The settings of the command line, and those of its options by name that were given."""
-    given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    given = [f"{name}={_to_yaml(value)}" for name, value in options.items() if value is not None]
     return [*(settings or []), *given]
+
+
+def _to_yaml(value: object) -> object:
+    """A path stays a string, whatever its name looks like."""
+    return json.dumps(str(value)) if isinstance(value, Path) else value
 
 
 def configure(path: Path | None, settings: list[str] | None, mpp: float | None) -> Config:

@@ -20,6 +20,7 @@ from wsiseg.cli.options import (
     MppOverride,
     Origin,
     Out,
+    Prompts,
     Settings,
     StorePath,
     Workers,
@@ -47,6 +48,7 @@ def annotate(
     nested: Annotated[bool, typer.Option(help="Search folders within folders.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Redo the given slides.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
+    prompts: Prompts = None,
     origin: Origin = None,
     max_objects: MaxObjects = None,
     max_vertices: MaxVertices = None,
@@ -61,8 +63,9 @@ def annotate(
             bars(step if step == "slides" else f"{escape(job.name)}: {step}", done, total)
 
         options = {
-            "export.origin": origin, "export.max_objects": max_objects,
-            "export.max_vertices": max_vertices, "export.max_mb": max_mb,
+            "predict.prompts": prompts, "export.origin": origin,
+            "export.max_objects": max_objects, "export.max_vertices": max_vertices,
+            "export.max_mb": max_mb,
         }  # fmt: skip
         settings = with_given(settings, options)
         results = run(
@@ -106,13 +109,15 @@ def predict(
     settings: Settings = None,
     executor: Executor = "threads",
     workers: Workers = None,
+    prompts: Prompts = None,
 ) -> None:
     """Run the model over a store's tiles and keep the CAMs in it."""
     from wsiseg.compute import open_executor
     from wsiseg.predict import predict_tiles
 
     with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
-        predict_tiles(store, configure(config, settings, None), pool, bars)
+        settled = configure(config, with_given(settings, {"predict.prompts": prompts}), None)
+        predict_tiles(store, settled, pool, bars)
 
 
 @app.command()

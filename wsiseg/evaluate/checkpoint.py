@@ -15,8 +15,8 @@ from wsiseg.evaluate.pictures import draw_maps, draw_predictions, write_labels
 from wsiseg.evaluate.report import write_report
 from wsiseg.evaluate.run import Evaluation, Scored, evaluate_model
 from wsiseg.evaluate.sheet import write_picture
-from wsiseg.model.checkpoint import load_checkpoint
 from wsiseg.model.device import open_device
+from wsiseg.model.trained import load_trained
 
 __all__ = ["evaluate_checkpoint"]
 
@@ -63,18 +63,18 @@ def evaluate_checkpoint(
     ConfigError
         If the device does not exist.
     """
-    device = open_device(config.device)
-    model, info = load_checkpoint(checkpoint, encoder_options)
-    patches = load_masked_patches(data, info.names, split)
-    gallery = _Gallery(Path(out), info.palette, pictures, save_labels) if out is not None else None
+    source = load_trained(checkpoint, encoder_options, open_device(config.device))
+    palette = source.palette
+    patches = load_masked_patches(data, palette.names, split)
+    gallery = _Gallery(Path(out), palette, pictures, save_labels) if out is not None else None
     evaluations = evaluate_model(
-        model.to(device), info.palette, patches, config, executor=executor, progress=progress,
+        source, patches, config, executor=executor, progress=progress,
         visit=None if gallery is None else gallery.take,
     )  # fmt: skip
     if gallery is not None:
         gallery.write()
         for evaluation in evaluations:
-            write_report(evaluation, info, patches.folder, gallery.out / evaluation.protocol)
+            write_report(evaluation, source.info, patches.folder, gallery.out / evaluation.protocol)
     return evaluations
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -21,10 +21,10 @@ from wsiseg.annotations import Palette
 from wsiseg.errors import DataError
 from wsiseg.evaluate.sheet import LINE, Pixels, draw_bar, heat, lay_out, overlay, write_picture
 from wsiseg.model.cam import cosine_cams
-from wsiseg.model.checkpoint import load_checkpoint
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.device import open_device
-from wsiseg.model.encoders import Encoder
+from wsiseg.model.source import CamSource
+from wsiseg.model.trained import TrainedModel, load_trained
 
 __all__ = ["KINDS", "Kind", "draw_cams", "draw_features", "draw_prototypes", "write_figures"]
 
@@ -36,11 +36,6 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _PANEL = 224  # smaller patches are drawn at a whole multiple of their size
 
 Array = NDArray[np.float32]
-
-
-class _Loaded(NamedTuple):
-    model: ConStruct
-    palette: Palette
 
 
 def write_figures(
@@ -75,14 +70,12 @@ def write_figures(
         encoder; lists every problem.
     """
     where, out = open_device(device), Path(out)
-    shown = [c for c in (checkpoint, without) if c is not None]
-    loaded = [load_checkpoint(one, encoder_options) for one in shown]
-    first = _Loaded(loaded[0][0].to(where), loaded[0][1].palette)
+    first = load_trained(checkpoint, encoder_options, where)
     compared = {"with distillation" if without else "adapted": first.model}
     if without is not None:
-        compared["without distillation"] = loaded[1][0].to(where)
+        compared["without distillation"] = load_trained(without, encoder_options, where).model
     written = []
-    for path, image in _read_patches(patches, first.model.encoder):
+    for path, image in _read_patches(patches, first):
         for kind in dict.fromkeys(kinds):
             sheet = _draw(kind, first, compared, image)
             written.append(write_picture(sheet, out / f"{path.stem}_{kind}.png"))
@@ -90,23 +83,24 @@ def write_figures(
 
 
 def _draw(
-    kind: Kind, loaded: _Loaded, compared: Mapping[str, ConStruct], image: Pixels
+    kind: Kind, loaded: TrainedModel, compared: Mapping[str, ConStruct], image: Pixels
 ) -> Image.Image:
     if kind == "cams":
-        return draw_cams(loaded.model, loaded.palette, image)
+        return draw_cams(loaded, image)
     if kind == "prototypes":
         return draw_prototypes(loaded.model, loaded.palette, image)
     return draw_features(compared, image)
 
 
 @torch.inference_mode()
-def draw_cams(model: ConStruct, palette: Palette, image: Pixels) -> Image.Image:
+def draw_cams(source: CamSource, image: Pixels) -> Image.Image:
     """The CAM of each class laid over ``(H, W, 3)`` RGB, all in one scale; above, its probability.
 
-    Ungated, one look: what the classifier's logits are the means of.
+    Ungated, one look: what the class logits are pooled from.
     """
-    logits, cams, _ = model(_to_batch(model, image))
-    maps = _grow(F.relu(cams), image)
+    palette, cams = source.palette, source.cams(_to_batch(image, source.device))
+    logits = source.pool(cams)[:, : len(palette)]
+    maps = _grow(F.relu(cams[:, : len(palette)]), image)
     top = max(float(maps.max()), 1e-6)
     shares = torch.sigmoid(logits)[0].tolist()
     titles = [f"{name}  p {share:.2f}" for name, share in zip(palette.names, shares, strict=True)]
@@ -124,7 +118,7 @@ def draw_prototypes(model: ConStruct, palette: Palette, image: Pixels) -> Image.
     One column a class, one row a prototype of it.
     """
     level = model.encoder.cam_level
-    features = _refine(model, model.encoder.pyramid(_to_batch(model, image))[level], level)
+    features = _refine(model, model.encoder.pyramid(_to_batch(image, _place(model)))[level], level)
     bank = model.l_fc(model.bank)
     maps = _grow(cosine_cams(features, bank, features.new_ones(()), len(bank)), image)
     low, high = float(maps.min()), float(maps.max())
@@ -146,10 +140,10 @@ def draw_features(models: Mapping[str, ConStruct], image: Pixels) -> Image.Image
     stage that a model has no adapter for is the frozen one.
     """
     first = next(iter(models.values()))
-    pyramid = first.encoder.pyramid(_to_batch(first, image))
+    pyramid = first.encoder.pyramid(_to_batch(image, _place(first)))
     stages = {"frozen encoder": pyramid}
     for name, model in models.items():
-        own = model.encoder.pyramid(_to_batch(model, image))
+        own = model.encoder.pyramid(_to_batch(image, _place(model)))
         stages[name] = [_refine(model, level, number) for number, level in enumerate(own)]
     rows = []
     for levels in stages.values():
@@ -172,8 +166,12 @@ def _refine(model: ConStruct, features: Tensor, level: int) -> Tensor:
     return adapted
 
 
-def _to_batch(model: ConStruct, image: Pixels) -> Tensor:
-    pixels = torch.from_numpy(image.copy()).to(model.logit_scale.device)
+def _place(model: ConStruct) -> torch.device:
+    return model.logit_scale.device
+
+
+def _to_batch(image: Pixels, device: torch.device) -> Tensor:
+    pixels = torch.from_numpy(image.copy()).to(device)
     return pixels.permute(2, 0, 1)[None].float() / 255
 
 
@@ -193,7 +191,7 @@ def _enlarge(panel: NDArray[Any]) -> NDArray[Any]:
     return panel.repeat(times, 0).repeat(times, 1)
 
 
-def _read_patches(given: Sequence[str | Path], encoder: Encoder) -> list[tuple[Path, Pixels]]:
+def _read_patches(given: Sequence[str | Path], source: CamSource) -> list[tuple[Path, Pixels]]:
     found: dict[str, tuple[Path, Pixels]] = {}
     problems: list[str] = []
     for path in _list_images(given):
@@ -203,7 +201,7 @@ def _read_patches(given: Sequence[str | Path], encoder: Encoder) -> list[tuple[P
         except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
             problems.append(f"{path}: cannot be read ({error})")
             continue
-        problems += _misfit(path, pixels, encoder)
+        problems += _misfit(path, pixels, source)
         if path.stem in found:
             problems.append(f"{path}: another patch is named {path.stem} too")
         found[path.stem] = path, pixels
@@ -223,11 +221,8 @@ def _list_images(given: Sequence[str | Path]) -> Iterator[Path]:
             yield path
 
 
-def _misfit(path: Path, pixels: Pixels, encoder: Encoder) -> list[str]:
+def _misfit(path: Path, pixels: Pixels, source: CamSource) -> list[str]:
     height, width = pixels.shape[:2]
-    size, stride = getattr(encoder, "image_size", None), encoder.level_strides[-1]
-    if size is not None and (height, width) != (size, size):
-        return [f"{path}: is {width} x {height} px; the encoder was made for {size} x {size}"]
-    if height % stride or width % stride:
-        return [f"{path}: is {width} x {height} px; the encoder needs multiples of {stride}"]
-    return []
+    if source.sides.fits(height) and source.sides.fits(width):
+        return []
+    return [f"{path}: is {width} x {height} px; the encoder needs {source.sides}"]

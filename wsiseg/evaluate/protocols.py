@@ -22,8 +22,8 @@ from torch import Tensor
 from wsiseg.annotations import BACKGROUND
 from wsiseg.config import EvaluateConfig
 from wsiseg.model.cam import MapsAndLogits, augmented_maps, class_probabilities
-from wsiseg.model.construct import ConStruct
 from wsiseg.model.crf import refine
+from wsiseg.model.source import CamSource
 
 __all__ = ["Prediction", "Protocol", "label_maps", "predict_maps", "present", "truncate_image"]
 
@@ -42,13 +42,15 @@ class Prediction(NamedTuple):
 
 
 def predict_maps(
-    model: ConStruct, images: NDArray[np.uint8], config: EvaluateConfig
+    source: CamSource, images: NDArray[np.uint8], config: EvaluateConfig
 ) -> MapsAndLogits:
-    """Ungated maps and class logits of ``(B, H, W, 3)`` RGB patches, on the model's device."""
-    device = model.logit_scale.device
-    batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+    """Ungated maps and logits, channel by channel, of ``(B, H, W, 3)`` RGB patches.
+
+    On the source's device.
+    """
+    batch = torch.from_numpy(images).to(source.device).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
-        return augmented_maps(lambda x: model(x).cams, batch, model.encoder.mean, config.tta)
+        return augmented_maps(source.cams, batch, source.mean, config.tta, source.pool)
 
 
 def label_maps(
@@ -56,7 +58,7 @@ def label_maps(
     images: NDArray[np.uint8],
     truth: NDArray[np.uint8],
     protocol: Protocol,
-    model: ConStruct,
+    source: CamSource,
     config: EvaluateConfig,
 ) -> Prediction:
     """Gate the maps of `predict_maps` as the protocol says, and refine them.
@@ -66,16 +68,29 @@ def label_maps(
     truth
         ``(B, H, W)`` uint8 labels; `oracle` takes the classes from it, `deploy` does not look.
     """
+    classes = len(source.palette)
     if protocol == "oracle":
-        gates = torch.from_numpy(present(truth, model.classes)).to(found.maps.device)
-        std: Sequence[float] | None = getattr(model.encoder, "std", None)
-        if std is not None:  # else the encoder has no normalisation to be undone
-            images = truncate_image(images, model.encoder.mean, std)
+        gates = torch.from_numpy(present(truth, classes)).to(found.maps.device)
+        if source.std is not None:  # else there is no normalisation to be undone
+            images = truncate_image(images, source.mean, source.std)
     else:
         threshold = math.log(config.gate_threshold / (1 - config.gate_threshold))
-        gates = found.logits >= threshold  # sigmoid(logit) >= gate_threshold
-    probabilities = class_probabilities(found.maps * gates[:, :, None, None])
+        gates = found.logits[:, :classes] >= threshold  # sigmoid(logit) >= gate_threshold
+    probabilities = _weigh(found.maps, gates)
     return Prediction(gates, probabilities, _refine(probabilities, images, config))
+
+
+def _weigh(maps: Tensor, gates: Tensor) -> Tensor:
+    """``(B, K + 1, H, W)`` of maps ``(B, channels, H, W)`` and gates ``(B, K)``.
+
+    Kinds of background, the channels after the K classes, are always let through; what they win
+    goes to the background.
+    """
+    classes = gates.shape[1]
+    gated = maps[:, :classes] * gates[:, :, None, None]
+    shares = class_probabilities(torch.cat([gated, maps[:, classes:]], 1))
+    background = shares[:, classes:].sum(1, keepdim=True)
+    return torch.cat([shares[:, :classes], background], 1)
 
 
 def present(truth: NDArray[np.uint8], classes: int) -> NDArray[np.bool_]:

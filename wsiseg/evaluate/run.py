@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from wsiseg.evaluate.bootstrap import Intervals, bootstrap_intervals
 from wsiseg.evaluate.patches import MaskedPatches
 from wsiseg.evaluate.protocols import Protocol, label_maps, predict_maps, present
 from wsiseg.evaluate.scores import Scores, confusion_matrix, score
-from wsiseg.model.construct import ConStruct
+from wsiseg.model.source import CamSource
 from wsiseg.model.threads import fixed_threads
 
 __all__ = ["Evaluation", "Scored", "evaluate_model"]
@@ -77,8 +77,7 @@ class Evaluation:
 
 
 def evaluate_model(
-    model: ConStruct,
-    palette: Palette,
+    source: CamSource,
     patches: MaskedPatches,
     config: EvaluateConfig,
     *,
@@ -93,7 +92,7 @@ def evaluate_model(
 
     Parameters
     ----------
-    model
+    source
         On its device. It is scored in evaluation mode, and left in the mode that it had.
     executor
         Serial (None) or threads, which share the model.
@@ -106,15 +105,16 @@ def evaluate_model(
     Raises
     ------
     DataError
-        If the patches do not fit the model's classes or its encoder's cells.
+        If the patches do not fit the source's classes or sides, or it gives one cell a patch.
     """
-    _check(model, palette, patches)
+    _check(source, patches)
+    palette = source.palette
     starts = range(0, len(patches), config.batch_size)
     batches = [tuple(range(s, min(s + config.batch_size, len(patches)))) for s in starts]
-    work = partial(_score_batch, model, patches, config, visit)
+    work = partial(_score_batch, source, patches, config, visit)
     tables = {protocol: _Table(len(patches), len(palette)) for protocol in config.protocols}
     done = 0
-    with _evaluating(model):
+    with source.evaluating():
         for numbers, found in run(executor or SerialExecutor(), work, batches):
             for protocol, part in found.items():
                 tables[protocol].fill(numbers, part)
@@ -124,16 +124,6 @@ def evaluate_model(
     return tuple(
         _sum_up(protocol, table, palette, patches, config) for protocol, table in tables.items()
     )
-
-
-@contextmanager
-def _evaluating(model: ConStruct) -> Iterator[None]:
-    before = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(before)
 
 
 class _Part(NamedTuple):
@@ -158,28 +148,28 @@ class _Table:
 
 
 def _score_batch(
-    model: ConStruct,
+    source: CamSource,
     patches: MaskedPatches,
     config: EvaluateConfig,
     visit: Callable[[Scored], None] | None,
     numbers: tuple[int, ...],
 ) -> dict[Protocol, _Part]:
     images, truth = patches.read(numbers)
-    on_cpu = model.logit_scale.device.type == "cpu"
+    on_cpu, classes = source.device.type == "cpu", len(source.palette)
     parts: dict[Protocol, _Part] = {}
     with fixed_threads(1) if on_cpu else nullcontext():
-        found = predict_maps(model, images, config)
+        found = predict_maps(source, images, config)
         for protocol in dict.fromkeys(config.protocols):
-            predicted = label_maps(found, images, truth, protocol, model, config)
+            predicted = label_maps(found, images, truth, protocol, source, config)
             gates = predicted.gates.cpu().numpy()
             matrices = [
-                confusion_matrix(true, labels, model.classes)
+                confusion_matrix(true, labels, classes)
                 for true, labels in zip(truth, predicted.labels, strict=True)
             ]
-            parts[protocol] = _Part(np.stack(matrices), present(truth, model.classes), gates)
+            parts[protocol] = _Part(np.stack(matrices), present(truth, classes), gates)
             if visit is not None:
                 names = [patches.images[number].name for number in numbers]
-                maps = found.maps.cpu().numpy()
+                maps = found.maps[:, :classes].cpu().numpy()
                 for row in zip(
                     numbers, names, images, truth, predicted.labels, maps, gates, strict=True
                 ):
@@ -187,18 +177,23 @@ def _score_batch(
     return parts
 
 
-def _check(model: ConStruct, palette: Palette, patches: MaskedPatches) -> None:
-    if not patches.classes == model.classes == len(palette):
+def _check(source: CamSource, patches: MaskedPatches) -> None:
+    if patches.classes != len(source.palette):
         raise DataError(
-            f"{patches.folder}: masks of {patches.classes} classes, a model of {model.classes} and "
-            f"{len(palette)} names; they must agree"
+            f"{patches.folder}: masks of {patches.classes} classes, a model of "
+            f"{len(source.palette)}; they must agree"
         )
-    stride = model.encoder.level_strides[-1]
-    if any(side % stride for side in patches.size):
-        width, height = patches.size
+    width, height = patches.size
+    if not all(map(source.sides.fits, patches.size)):
         raise DataError(
-            f"{patches.folder}: its patches are {width} x {height} px; the encoder needs multiples "
-            f"of {stride}"
+            f"{patches.folder}: its patches are {width} x {height} px; the encoder needs "
+            f"{source.sides}"
+        )
+    if max(patches.size) == source.stride:
+        # Each map is scaled to its own range, which one cell does not have.
+        raise DataError(
+            f"{patches.folder}: the model gives one cell a patch of {width} x {height} px, and "
+            f"evaluation needs several; with prompts, set prompt_features to patch"
         )
 
 

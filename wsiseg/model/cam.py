@@ -29,6 +29,11 @@ BRIGHTNESS = (0.9, 1.0, 1.1)
 _BACKGROUND_POWER = 10
 
 CamsOf = Callable[[Tensor], Tensor]
+Pool = Callable[[Tensor], Tensor]
+
+
+def _mean_cells(cams: Tensor) -> Tensor:
+    return cams.mean((2, 3))
 
 
 def cosine_cams(features: Tensor, prototypes: Tensor, scale: Tensor, classes: int) -> Tensor:
@@ -96,7 +101,11 @@ class MapsAndLogits(NamedTuple):
 
 
 def augmented_maps(
-    cams_of: CamsOf, images: Tensor, mean: Sequence[float], augmentations: int = 6
+    cams_of: CamsOf,
+    images: Tensor,
+    mean: Sequence[float],
+    augmentations: int = 6,
+    pool: Pool = _mean_cells,
 ) -> MapsAndLogits:
     """The paper's fused maps at image size: each augmentation's scaled map, then their mean.
 
@@ -113,12 +122,14 @@ def augmented_maps(
         Colour about which brightness turns.
     augmentations
         1 (none) or 6.
+    pool
+        Gives class logits ``(B, K)`` of CAMs; by default their mean.
     """
     maps = logits = images.new_zeros(())
     for cams, flip in _augment(cams_of, images, mean, augmentations):
         scaled = scale_maps(cams, images.shape[2:])
         maps = maps + (scaled.flip(3) if flip else scaled)
-        logits = logits + cams.mean((2, 3))
+        logits = logits + pool(cams)
     return MapsAndLogits(maps / augmentations, logits / augmentations)
 
 

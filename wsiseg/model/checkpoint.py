@@ -26,6 +26,7 @@ from wsiseg.model.card import Card
 from wsiseg.model.catalog import SHIPPED, find_named
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import load_encoder
+from wsiseg.model.familiar import Familiar
 from wsiseg.model.metadata import check_metadata, read_card
 
 __all__ = [
@@ -209,7 +210,10 @@ def load_checkpoint(
         guidance_levels=info.guidance_levels,
         pooling=info.pooling,
     )
-    _fill(model, load_tensors(path.read_bytes()), path)
+    tensors = load_tensors(path.read_bytes())
+    if "familiar.axes" in tensors:
+        model.familiar = Familiar(len(tensors["familiar.axes"]), encoder.embedding_dim)
+    _fill(model, tensors, path)
     return model.eval(), info
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wsiseg.config import Pooling, Preset
 from wsiseg.model.cam import cosine_cams, pool_cams
 from wsiseg.model.encoders import Encoder, Teacher
+from wsiseg.model.familiar import Familiar
 from wsiseg.model.losses import relational_loss
 
 __all__ = [
@@ -134,6 +135,8 @@ class ConStruct(nn.Module):
 
     encoder: Encoder
     teacher: Teacher | None
+    familiar: Familiar | None
+    """What images like the training patches look like; None where that was not kept."""
 
     def __init__(
         self,
@@ -169,6 +172,7 @@ class ConStruct(nn.Module):
         self.prototypes = nn.Parameter(bank)
         self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE))
         self.text_projection = TextProjection(encoder.embedding_dim) if preset == "paper" else None
+        self.familiar: Familiar | None = None
 
     def _add_idle_layers(self) -> None:
         """The adaptive layers of the other levels, which nothing uses: ``l_fc1`` and so on."""

@@ -237,6 +237,7 @@ def _read_gated(
         # sigmoid(logit) >= threshold, without computing the sigmoid
         threshold = np.log(config.gate_threshold / (1 - config.gate_threshold))
         gates = (logits >= threshold).astype(np.float32)
+        gates[..., len(store.cam_palette) :] = 1  # kinds of background may always win
     else:
         gates = np.ones(logits.shape, np.float32)
     gates = np.concatenate([gates, gates.max(axis=-1, keepdims=True)], axis=-1)

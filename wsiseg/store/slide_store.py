@@ -280,6 +280,8 @@ class SlideStore:
         channels = len(palette) if channels is None else channels
         shape = (self.grid.rows, self.grid.cols, channels, height, width)
         cams = self._group.require_group("cams")
+        if cams.attrs.get("palette") != layout.plain_palette(palette):
+            self.clear_marks("predict")  # else what is finished would bear the new names
         cams.attrs["palette"] = layout.plain_palette(palette)
         cams.attrs["calibration"] = [list(pair) for pair in calibration]
         whole = self._has_array("cams/logits") and self._has_array("cams/classes")
@@ -293,9 +295,10 @@ class SlideStore:
     def write_cams(
         self, block: int, cams: NDArray[np.float16], logits: NDArray[np.float32]
     ) -> None:
-        """Write one block's CAMs ``(rows, cols, K, h, w)`` and class logits ``(rows, cols, K)``.
+        """Write one block's CAMs ``(rows, cols, C, h, w)`` and class logits ``(rows, cols, C)``.
 
-        Rows and columns are the block's own tiles; NaN where a tile holds no tissue.
+        Rows and columns are the block's own tiles; NaN where a tile holds no tissue. C are the
+        channels: the K classes, then kinds of background, if there are any.
         """
         place = divmod(block, self.grid.block_cols)
         self._array("cams/logits").write(*place, cams)
@@ -304,7 +307,10 @@ class SlideStore:
     def read_cams(
         self, rows: slice, cols: slice
     ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-        """CAMs ``(rows, cols, K, h, w)`` float16 and class logits ``(rows, cols, K)`` float32."""
+        """CAMs ``(rows, cols, C, h, w)`` float16 and class logits ``(rows, cols, C)`` float32.
+
+        All C channels: of the classes, and of kinds of background after them.
+        """
         self._check_cams()
         box = Box(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
         return self._array("cams/logits").read(box), self._array("cams/classes").read(box)
@@ -321,6 +327,12 @@ class SlideStore:
         self._check_cams()
         known: Any = self._group["cams"].attrs.get("calibration")
         return np.array(known, np.float32) if known else None
+
+    @property
+    def cam_channels(self) -> int:
+        """Channels of a CAM: K classes, those of `cam_palette`, then kinds of background."""
+        self._check_cams()
+        return int(self._array("cams/logits").shape[2])
 
     @property
     def cam_size(self) -> tuple[int, int]:

@@ -259,9 +259,8 @@ def _make_info(
         colors=palette.colors, prompts=prompts, prototypes_per_class=config.prototypes_per_class,
         mpp=patches.mpp or config.mpp, tile=patches.side, config=plain, note=note,
         preset=config.preset, guidance_levels=model.guidance_levels,
-        encoder_options=plain["encoder_options"], weights=_name_weights(model),
-        pooling=config.pooling, background=len(config.background),
         encoder_options=plain["encoder_options"], weights=_name_weights(model), card=card,
+        pooling=config.pooling, background=len(config.background),
     )  # fmt: skip
 
 

@@ -34,11 +34,12 @@ from wsiseg.model.cam import (
     class_probabilities,
     scale_maps,
 )
-from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from wsiseg.model.checkpoint import CheckpointInfo, read_info, save_checkpoint
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.crf import refine
 from wsiseg.model.encoders import Encoder
 from wsiseg.model.released import load_released
+from wsiseg.model.trained import TrainedModel, load_trained
 
 pytestmark = pytest.mark.slow
 CONFIG = EvaluateConfig(protocols=("oracle",), device="cpu", resamples=50)
@@ -47,28 +48,29 @@ CONFIG = EvaluateConfig(protocols=("oracle",), device="cpu", resamples=50)
 @pytest.fixture(scope="module")
 def model(
     conch_at: Callable[[int], Encoder], tmp_path_factory: pytest.TempPathFactory
-) -> ConStruct:
+) -> TrainedModel:
+    """With the names and colours of the checkpoint that ships, which are BCSS's too."""
     tensors = construct.make_tensors()
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("extra.")}
     path = tmp_path_factory.mktemp("released") / "best_cam.pth"
     torch.save({"model": tensors}, path)
     empty = ConStruct(conch_at(224), torch.zeros(4, 512), preset="reference")
-    return load_released(empty, path).eval()
+    return TrainedModel(load_released(empty, path).eval(), read_info("tiny"))
 
 
 @pytest.fixture(scope="module")
 def reloaded(
-    model: ConStruct, conch_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> ConStruct:
+    model: TrainedModel, conch_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> TrainedModel:
     """The same from a checkpoint of ours."""
     palette = PALETTES["bcss"]
     info = CheckpointInfo(
-        encoder="conch", identity=model.encoder.identity, names=palette.names,
+        encoder="conch", identity=model.model.encoder.identity, names=palette.names,
         colors=palette.colors, prompts=palette.names, prototypes_per_class=1, mpp=0.25, tile=224,
         preset="reference", note="synthetic weights",
     )  # fmt: skip
-    path = save_checkpoint(model, info, tmp_path_factory.mktemp("made") / "m.safetensors")
-    return load_checkpoint(path, {"weights": conch_file})[0]
+    path = save_checkpoint(model.model, info, tmp_path_factory.mktemp("made") / "m.safetensors")
+    return load_trained(path, {"weights": conch_file})
 
 
 def numbered(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -79,7 +81,7 @@ def numbered(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 @golden.asserts("224/tta*", "224/fused", "224/bg", "224/probs*", "224/crf_labels*",
                 "224/confusion", "224/iou_per_class", "224/dice_per_class",
                 "224/miou_mdice_fwiou")  # fmt: skip
-def test_six_augmentations_and_what_follows(model: ConStruct) -> None:
+def test_six_augmentations_and_what_follows(model: TrainedModel) -> None:
     pixels, seen = golden.array("224/images"), []
     truth = golden.array("224/masks")
     truth[truth == 4] = BACKGROUND
@@ -87,10 +89,10 @@ def test_six_augmentations_and_what_follows(model: ConStruct) -> None:
 
     @torch.inference_mode()
     def cams_of(images: Tensor) -> Tensor:
-        seen.append(model(images).cams)
+        seen.append(model.cams(images))
         return seen[-1]
 
-    found = augmented_maps(cams_of, encoders.images("224"), model.encoder.mean)
+    found = augmented_maps(cams_of, encoders.images("224"), model.mean)
     for number, cams in enumerate(seen):
         golden.check(f"224/tta{number}.cam", cams)
         maps = scale_maps(cams, (224, 224)) * labels
@@ -126,11 +128,11 @@ def check_scores(truth: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
 
 @golden.asserts("e2e/*")
 @pytest.mark.parametrize("case", ["e2e/test", "e2e/valid"])
-def test_a_data_set_from_checkpoint_to_scores(reloaded: ConStruct, case: str) -> None:
-    palette, seen = PALETTES["bcss"], dict[int, Scored]()
-    patches = load_masked_patches(golden.MINI_BCSS, palette.names, case[4:])
+def test_a_data_set_from_checkpoint_to_scores(reloaded: TrainedModel, case: str) -> None:
+    seen = dict[int, Scored]()
+    patches = load_masked_patches(golden.MINI_BCSS, reloaded.palette.names, case[4:])
     (evaluation,) = evaluate_model(
-        reloaded, palette, patches, CONFIG, visit=lambda one: seen.update({one.number: one})
+        reloaded, patches, CONFIG, visit=lambda one: seen.update({one.number: one})
     )
     scored = [seen[number] for number in range(len(patches))]
     golden.check(f"{case}.labels", evaluation.true_classes)
@@ -146,7 +148,7 @@ def test_a_data_set_from_checkpoint_to_scores(reloaded: ConStruct, case: str) ->
 
 
 @golden.asserts("224/crf_q", "224/crf_labels", "e2e/*.pred", needs="pydensecrf")
-def test_with_the_crf_of_the_library_every_label_is_the_released_codes(model: ConStruct) -> None:
+def test_with_the_crf_of_the_library_every_label_is_the_released_codes(model: TrainedModel) -> None:
     pytest.importorskip("pydensecrf", reason="needs pip install 'wsiseg[pydensecrf]'")
     config = CONFIG.model_copy(update={"crf": CrfConfig(backend="pydensecrf")})
     pixels, truth = golden.array("224/images"), golden.array("224/masks")

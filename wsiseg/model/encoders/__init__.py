@@ -20,9 +20,11 @@ __all__ = [
     "LEVELS",
     "Encoder",
     "Pair",
+    "PromptEncoder",
     "Teacher",
     "keep_portable",
     "load_encoder",
+    "load_prompt_encoder",
     "load_teacher",
 ]
 
@@ -75,6 +77,27 @@ class Encoder(Protocol):
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """``(C, E)`` L2-normalised, one row a prompt; no gradient."""
+        ...
+
+
+class PromptEncoder(Encoder, Protocol):
+    """An encoder whose text tower was trained with its image tower: prompts mean something to it.
+
+    Its statistics are `Encoder.region_mean` and `Encoder.region_std`.
+    """
+
+    image_size: int
+    """Side of the images that it takes, pixels."""
+    patch: int
+    """Pixels a patch of it."""
+    logit_scale: float
+    """What cosines of images and texts were multiplied by in its training."""
+
+    def embed_patches(self, images: Tensor) -> Tensor:
+        """``(B, E, S / patch, S / patch)`` of ``(B, 3, S, S)``, L2-normalised; no gradient.
+
+        In the space of `embed_text`, after Zhou et al. 2022 (MaskCLIP).
+        """
         ...
 
 
@@ -138,6 +161,23 @@ def load_encoder(name: str, **options: Any) -> Encoder:
         If its weights are not found or are not its own.
     """
     return cast(Encoder, _make(name, _find(name).student, options))
+
+
+def load_prompt_encoder(name: str, **options: Any) -> PromptEncoder:
+    """Make the encoder `name` for use with prompts; errors as `load_encoder`.
+
+    Raises
+    ------
+    ConfigError
+        If it has no text tower that was trained with its image tower.
+    """
+    encoder = load_encoder(name, **options)
+    if not hasattr(encoder, "embed_patches"):
+        raise ConfigError(
+            f"encoder {name!r} cannot be used with prompts: it has no text tower, and what it "
+            f"makes of a text has no meaning for an image; take conch or open_clip"
+        )
+    return cast(PromptEncoder, encoder)
 
 
 def load_teacher(name: str, **options: Any) -> Teacher:

@@ -30,13 +30,21 @@ from wsiseg.model.encoders.conch_text import (
     tokenize,
     write_texts,
 )
-from wsiseg.model.encoders.vit import build_pyramid, check_images, normalize, pyramid_strides
+from wsiseg.model.encoders.vit import (
+    apply_alone,
+    build_pyramid,
+    check_images,
+    normalize,
+    pyramid_strides,
+    unit_maps,
+)
 from wsiseg.model.weights import HUB_PREFIX, find_weights
 
 __all__ = ["BCSS_MEAN", "BCSS_STD", "CONCH_MEAN", "CONCH_STD", "ConchEncoder"]
 
 HUB = f"{HUB_PREFIX}MahmoodLab/CONCH"
 _FILES = ("pytorch_model.bin", "model.safetensors")
+_TEXTS_TOGETHER = 64  # prompts come by the hundred, and a text takes some 10 MB on its way
 
 BCSS_MEAN = (0.66791496, 0.47791372, 0.70623304)
 """Mean colour of the paper's training patches, RGB in [0, 1]."""
@@ -49,7 +57,7 @@ CONCH_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ConchEncoder(nn.Module):
-    """The student; keeps the promise `Encoder`. Always in evaluation mode.
+    """The student; keeps the promise `PromptEncoder`. Always in evaluation mode.
 
     It may be turned to half precision (`.half()`, `.bfloat16()`); what it gives stays float32.
 
@@ -81,6 +89,7 @@ class ConchEncoder(nn.Module):
     level_channels = (WIDTH, WIDTH, WIDTH, WIDTH)
     embedding_dim = EMBEDDING
     cam_level = 3
+    patch = PATCH
     guidance_levels: tuple[int, ...] = (2,)
     equivariant = False
     region_mean = CONCH_MEAN
@@ -104,7 +113,9 @@ class ConchEncoder(nn.Module):
         self.weights = find_weights(weights, _FILES, revision=revision)
         self.texts = None if texts is None else read_texts(Path(texts), self.weights.sha256)
         self.identity = f"conch-{image_size}-{self.weights.sha256[:16]}"
-        self.visual = load_visual(read_conch(self.weights.path), image_size)
+        tensors = read_conch(self.weights.path)
+        self.logit_scale = float(tensors["logit_scale"].float().exp())  # the file has the logarithm
+        self.visual = load_visual(tensors, image_size)
 
     def train(self, mode: bool = True) -> ConchEncoder:
         """Stay in evaluation mode."""
@@ -139,6 +150,20 @@ class ConchEncoder(nn.Module):
         pooled: Tensor = self.visual(images)
         embedded = (pooled @ self.visual.proj_contrast if project else pooled).float()
         return F.normalize(embedded, dim=1) if unit else embedded
+
+    @torch.no_grad()
+    def embed_patches(self, images: Tensor) -> Tensor:
+        """``(B, 512, h, w)``, L2-normalised, of images RGB in [0, 1], one a patch of 16 px.
+
+        The last attention of this tower is the contrastive pooler's. So the trunk runs whole, and
+        the pooler then attends to each patch token alone: MaskCLIP's value projection, there.
+        """
+        check_images(images, self.image_size, "CONCH")
+        visual = self.visual
+        images = normalize(images, CONCH_MEAN, CONCH_STD).to(visual.proj_contrast.dtype)
+        tokens = visual.trunk.forward_features(images)[:, 1:]
+        pooled = visual.ln_contrast(apply_alone(visual.attn_pool_contrast, tokens))
+        return unit_maps(pooled @ visual.proj_contrast, self.image_size // PATCH)
 
     @torch.no_grad()
     def caption_tokens(self, images: Tensor) -> Tensor:
@@ -177,6 +202,7 @@ class ConchEncoder(nn.Module):
         then let go.
         """
         text = load_text(read_conch(self.weights.path))
-        embedded: Tensor = text(tokens[:, : text.context_length].cpu())
+        parts = torch.split(tokens[:, : text.context_length].cpu(), _TEXTS_TOGETHER)
+        embedded = torch.cat([text(part) for part in parts])
         embedded = F.normalize(embedded, dim=1) if unit else embedded
         return embedded.to(self.visual.proj_contrast.device)

@@ -51,7 +51,9 @@ def find_tokenizer(given: Path | None) -> Path:
             return path
     raise CheckpointError(
         f"embedding a text with CONCH needs its tokenizer: give the path of {_NAME} (in CONCH's "
-        f"repository under conch/{_IN_PACKAGE.parent.as_posix()}), or install the conch package"
+        f"repository under conch/{_IN_PACKAGE.parent.as_posix()}) as the encoder option "
+        f"'tokenizer', or install the conch package: pip install "
+        f"git+https://github.com/mahmoodlab/CONCH"
     )
 
 

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from wsiseg.errors import CheckpointError, ConfigError
 from wsiseg.model.encoders import LEVELS
 from wsiseg.model.encoders.vit import (
+    apply_alone,
     build_pyramid,
     check_images,
     normalize,
     pyramid_strides,
     tap_blocks,
+    unit_maps,
 )
 from wsiseg.model.weights import HUB_PREFIX, WeightFile, find_weights, read_tensors, refuse_misfits
 
@@ -32,6 +34,7 @@ __all__ = ["OpenClipEncoder"]
 
 HUB = f"{HUB_PREFIX}wisdomik/QuiltNet-B-16"
 _CONFIG = "open_clip_config.json"
+_TEXTS_TOGETHER = 64  # prompts come by the hundred
 _FILES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
@@ -42,7 +45,7 @@ _FILES = (
 
 
 class OpenClipEncoder(nn.Module):
-    """The student; keeps the promise `Encoder`. Always in evaluation mode.
+    """The student; keeps the promise `PromptEncoder`. Always in evaluation mode.
 
     It may be turned to half precision; what it gives stays float32.
 
@@ -83,8 +86,8 @@ class OpenClipEncoder(nn.Module):
             self.clip = open_clip.create_model(place, load_weights=False, pretrained_text=False)
             self.tokenizer = open_clip.get_tokenizer(text_place)
             self.embedding_dim = int(open_clip.get_model_config(place)["embed_dim"])
-        self.depth, width, patch, self.image_size = _measure(self.clip.visual, str(model))
-        self.level_strides = pyramid_strides(patch, self.image_size)
+        self.depth, width, self.patch, self.image_size = _measure(self.clip.visual, str(model))
+        self.level_strides = pyramid_strides(self.patch, self.image_size)
         self.level_channels = (width, width, width, width)
         preprocessing = open_clip.get_model_preprocess_cfg(self.clip)
         self.mean: tuple[float, float, float] = tuple(preprocessing["mean"])
@@ -92,6 +95,7 @@ class OpenClipEncoder(nn.Module):
         self.region_mean, self.region_std = self.mean, self.std
         _load(self.clip, self.weights.path)
         self.clip.requires_grad_(False).eval()
+        self.logit_scale = float(self.clip.logit_scale.float().exp())
         self.identity = f"open_clip-{self.weights.sha256[:16]}"
 
     def train(self, mode: bool = True) -> OpenClipEncoder:
@@ -122,11 +126,32 @@ class OpenClipEncoder(nn.Module):
         return embedded
 
     @torch.no_grad()
+    def embed_patches(self, images: Tensor) -> Tensor:
+        """``(B, E, h, w)``, L2-normalised, of images RGB in [0, 1], one a patch.
+
+        The last block applied to each patch token alone (`apply_alone`), then what the class token
+        goes through: norm and projection.
+
+        Raises
+        ------
+        ConfigError
+            If the tower pools its tokens by attention.
+        """
+        tapped = self.clip.visual.forward_intermediates(
+            self._prepare(images), indices=[self.depth - 2], stop_early=True,
+            normalize_intermediates=False, intermediates_only=True, output_fmt="NLC",
+        )  # fmt: skip
+        (tokens,) = tapped["image_intermediates"]
+        embedded = _finish_alone(self.clip.visual, tokens)
+        return unit_maps(embedded, self.image_size // self.patch)
+
+    @torch.no_grad()
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """``(C, E)``, L2-normalised, by the model's own tokenizer and `encode_text`."""
         tokens = self.tokenizer(list(prompts)).to(self._weight.device)
-        embedded: Tensor = self.clip.encode_text(tokens, normalize=True).float()
-        return embedded
+        parts = torch.split(tokens, _TEXTS_TOGETHER)
+        embedded = [self.clip.encode_text(part, normalize=True).float() for part in parts]
+        return torch.cat(embedded)
 
     def _prepare(self, images: Tensor) -> Tensor:
         check_images(images, self.image_size, "this open_clip model")
@@ -190,6 +215,23 @@ def _measure(visual: Any, model: str) -> tuple[int, int, int, int]:
             f"{model}: its vision tower is a {type(trunk).__name__}; a plain ViT is needed"
         )
     return depth, width, patch, size
+
+
+def _finish_alone(visual: Any, tokens: Tensor) -> Tensor:
+    """Embed tokens ``(B, N, D)`` from before the last block, each by itself: ``(B, N, E)``."""
+    trunk = getattr(visual, "trunk", visual)
+    if trunk.attn_pool is not None:
+        raise ConfigError(
+            "this model's tower pools its patches by attention, so that there is no map of them; "
+            "set prompt_features to window"
+        )
+    if isinstance(trunk, TimmTransformer):
+        alone = trunk.fc_norm(trunk.norm(apply_alone(trunk.blocks[-1], tokens)))
+        headed: Tensor = visual.head(alone)
+        return headed
+    alone = visual.ln_post(apply_alone(trunk.transformer.resblocks[-1], tokens))
+    projected: Tensor = alone if visual.proj is None else alone @ visual.proj
+    return projected
 
 
 def _load(model: nn.Module, path: Path) -> None:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsiseg.errors import ConfigError, GeometryError
 from wsiseg.model.encoders import LEVELS
 
-__all__ = ["build_pyramid", "check_images", "normalize", "pyramid_strides", "tap_blocks"]
+__all__ = [
+    "apply_alone",
+    "build_pyramid",
+    "check_images",
+    "normalize",
+    "pyramid_strides",
+    "tap_blocks",
+    "unit_maps",
+]
+
+_TOGETHER = 8192  # sequences of one token at a time: attention kernels take fewer than 65,536
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -65,3 +76,22 @@ def check_images(images: Tensor, size: int, encoder: str) -> None:
             f"{encoder} takes images (B, 3, {size}, {size}), not {tuple(images.shape)}; "
             f"set tiles and image size alike"
         )
+
+
+def apply_alone(module: nn.Module, tokens: Tensor) -> Tensor:
+    """Apply a module over sequences to each of the tokens ``(B, N, D)`` by itself: ``(B, N, E)``.
+
+    A softmax over one key is 1, so that attention becomes its value projection followed by its
+    output projection. On the last attention of a CLIP that is MaskCLIP (Zhou et al. 2022, as its
+    code has it: with the residual connection and the MLP of the block); each token keeps to what
+    it is itself about, instead of gathering the image for the class token.
+    """
+    batch, count, width = tokens.shape
+    parts = torch.split(tokens.reshape(-1, 1, width), _TOGETHER)
+    return torch.cat([module(part) for part in parts]).reshape(batch, count, -1)
+
+
+def unit_maps(embedded: Tensor, side: int) -> Tensor:
+    """``(B, side * side, E)``, row by row, to L2-normalised float32 ``(B, E, side, side)``."""
+    unit = F.normalize(embedded.float(), dim=2)
+    return unit.mT.reshape(len(unit), -1, side, side)

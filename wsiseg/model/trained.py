@@ -1,0 +1,121 @@
+"""A trained ConStruct and what its checkpoint says, which together are a source of CAMs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsiseg.annotations import Palette
+from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint
+from wsiseg.model.construct import ConStruct
+from wsiseg.model.source import Sides
+
+__all__ = ["TrainedModel", "load_trained"]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """ConStruct as a `CamSource`."""
+
+    model: ConStruct
+    info: CheckpointInfo
+
+    @property
+    def name(self) -> str:
+        """The encoder, by its name."""
+        return f"encoder {self.info.encoder!r}"
+
+    @property
+    def palette(self) -> Palette:
+        """Names and colours of the checkpoint's classes."""
+        return self.info.palette
+
+    @property
+    def channels(self) -> int:
+        """K, and the kinds of background that it was taught."""
+        return self.model.classes
+
+    @property
+    def calibration(self) -> tuple[tuple[float, float], ...]:
+        """The checkpoint's."""
+        return self.info.calibration
+
+    @property
+    def stride(self) -> int:
+        """Input pixels a cell of the level that CAMs are taken from."""
+        encoder = self.model.encoder
+        return encoder.level_strides[encoder.cam_level]
+
+    @property
+    def sides(self) -> Sides:
+        """Multiples of the encoder's coarsest cell, or the only size that it was made for."""
+        encoder = self.model.encoder
+        only: int | None = getattr(encoder, "image_size", None)
+        coarsest = encoder.level_strides[-1]
+        return Sides(coarsest, coarsest) if only is None else Sides(only, 0)
+
+    @property
+    def tile(self) -> int:
+        """Side of the training patches, pixels."""
+        return self.info.tile
+
+    @property
+    def mpp(self) -> float:
+        """µm/px of the training patches."""
+        return self.info.mpp
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.logit_scale.device
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """The encoder's mean colour."""
+        return self.model.encoder.mean
+
+    @property
+    def std(self) -> tuple[float, float, float] | None:
+        """The encoder's spread of colours, if it normalises."""
+        spread: tuple[float, float, float] | None = getattr(self.model.encoder, "std", None)
+        return spread
+
+    def cams(self, images: Tensor) -> Tensor:
+        """``(B, K, h, w)`` cosine times logit scale, ungated."""
+        cams: Tensor = self.model(images).cams
+        return cams
+
+    def pool(self, cams: Tensor) -> Tensor:
+        """``(B, K)`` class logits, as the model was trained on them."""
+        return self.model.pool(cams)
+
+    def distance(self, images: Tensor) -> Tensor | None:
+        """``(B,)``: how far images are from the training patches; None if that was not kept."""
+        familiar = self.model.familiar
+        return None if familiar is None else familiar(self.model.encoder.embed_image(images))
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode; afterwards the mode that the model had."""
+        before = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train(before)
+
+
+def load_trained(
+    name_or_path: str | Path,
+    encoder_options: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+) -> TrainedModel:
+    """The model of a checkpoint on a device; takes and raises what `load_checkpoint` does."""
+    model, info = load_checkpoint(name_or_path, encoder_options)
+    return TrainedModel(model.to(device), info)
