@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _STEP = "predict"
+_ASKED = 8  # one tile in so many is compared with the training patches
 _TOLERANCE = 0.2  # of the training scale, before a user is warned
 
 Array = NDArray[np.float32]
@@ -164,17 +165,19 @@ def _predict_block(
         shape = (bottom - top + 1, right - left + 1, source.channels)
         cams = np.full((*shape, side, side), np.nan, np.float16)
         logits = np.full(shape, np.nan, np.float32)
+        distances = np.full(shape[:2], np.nan, np.float32)
         for batch, found in _predict_batches(store, source, tiles, settings):
             at = tuple(np.subtract(batch, (top, left)).T)
-            cams[at], logits[at] = found
-        store.write_cams(block, cams, logits)
+            cams[at], logits[at], distances[at] = found
+        looked = np.isfinite(distances).any()
+        store.write_cams(block, cams, logits, distances if looked else None)
     store.mark_done(_STEP, block, digest)
 
 
 def _predict_batches(
     store: SlideStore, source: CamSource, tiles: list[_Tile], settings: PredictConfig
-) -> Iterator[tuple[list[_Tile], tuple[Array, Array]]]:
-    """Tiles of one block in batches, row by row, with their CAMs and class logits."""
+) -> Iterator[tuple[list[_Tile], tuple[Array, Array, Array]]]:
+    """Tiles of one block in batches, row by row, with CAMs, class logits and distances."""
     if not tiles:
         return
     grid = store.grid
@@ -185,7 +188,22 @@ def _predict_batches(
     for start in range(0, len(tiles), settings.batch_size):
         cut = slice(start, start + settings.batch_size)
         images = np.stack([pixels[box.slices(around)] for box in boxes[cut]])
-        yield tiles[cut], run_model(source, images, settings)
+        asked = np.array([(3 * row + col) % _ASKED == 0 for row, col in tiles[cut]])
+        distances = _measure_distances(source, images, asked)
+        yield tiles[cut], (*run_model(source, images, settings), distances)
+
+
+def _measure_distances(
+    source: CamSource, images: NDArray[np.uint8], asked: NDArray[np.bool_]
+) -> Array:
+    """``(B,)`` float32 how unlike what the source was taught; NaN where not asked or not known."""
+    distances = np.full(len(images), np.nan, np.float32)
+    if asked.any():
+        with _computing(source):
+            found = source.distance(_to_batch(images[asked], source.device))
+        if found is not None:
+            distances[asked] = found.float().cpu().numpy()
+    return distances
 
 
 def run_model(
@@ -196,12 +214,23 @@ def run_model(
     C are the source's channels.
     """
     device = source.device
-    # One thread on a CPU: blocks run side by side, and the bytes must not depend on how many do.
-    threads = fixed_threads(1) if device.type == "cpu" else nullcontext()
-    with threads, torch.inference_mode(), autocast(device, settings.precision):
-        batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+    with _computing(source), autocast(device, settings.precision):
+        batch = _to_batch(images, device)
         cams = augmented_cams(source.cams, batch, source.mean, settings.tta).float()
         return cams.cpu().numpy(), source.pool(cams).cpu().numpy()
+
+
+@contextmanager
+def _computing(source: CamSource) -> Iterator[None]:
+    """No gradients; one thread on a CPU: blocks run side by side, whose number must not show."""
+    threads = fixed_threads(1) if source.device.type == "cpu" else nullcontext()
+    with threads, torch.inference_mode():
+        yield
+
+
+def _to_batch(images: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+    """``(B, H, W, 3)`` to ``(B, 3, H, W)`` float32 in [0, 1]."""
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
 
 
 def cam_side(tile: int, source: CamSource) -> int:

@@ -76,12 +76,13 @@ def test_a_model_that_has_a_class_of_that_name_is_refused(tmp_path):
 
 def test_calibration_scales_and_shifts_what_is_compared(tmp_path):
     store = make_store(tmp_path / "s.zarr")
+    config = Config.model_validate({"stitch": {"refine": False, "gate": "none"}})
     redo(store, PALETTE, calibration=[(1, 0)] * 4)
-    same = class_probabilities(store, PLAIN.stitch, store.grid.box)
-    before = class_probabilities(make_store(tmp_path / "t.zarr"), PLAIN.stitch, store.grid.box)
+    same = class_probabilities(store, config.stitch, store.grid.box)
+    before = class_probabilities(make_store(tmp_path / "t.zarr"), config.stitch, store.grid.box)
     np.testing.assert_array_equal(same, before)
     redo(store, PALETTE, calibration=[(0.5, 1), (0.5, 1), (0.5, 1), (0.5, -1)])
-    softer = class_probabilities(store, PLAIN.stitch, store.grid.box)
+    softer = class_probabilities(store, config.stitch, store.grid.box)
     # The odds of two classes are the exponential of the difference of their logits.
     for other, shift in ((1, 0), (3, 2)):
         both = (before[[0, other]] > 1e-3).all(axis=0)

@@ -25,6 +25,10 @@ from wsiseg.tile import plan_grid, plan_tile
 __all__ = ["SlideResult", "annotate_slide", "plan_slide"]
 
 
+_UNLIKE = 0.5
+"""A slide of which a larger share of the tiles is far from the training patches is said to be."""
+
+
 @dataclass(frozen=True)
 class SlideResult:
     """What became of one slide; one row of `summary.csv`."""
@@ -122,11 +126,24 @@ def _check_same_slide(path: Path, job: Job, config: Config, overwrite: bool) -> 
             )
 
 
+def _describe_likeness(store: SlideStore) -> tuple[str, ...]:
+    """A line if the slide's tissue looks like nothing that the model was taught."""
+    distances = store.read_distances()
+    if not len(distances) or (share := float((distances > 1).mean())) <= _UNLIKE:
+        return ()
+    line = (
+        f"looks unlike what the model was taught: {share:.0%} of its tiles are farther from the "
+        f"training patches than 99 % of those are; do not trust the map unseen"
+    )
+    return (line,)
+
+
 def _result(
     job: Job, store: SlideStore, annotations: Annotations, notes: tuple[str, ...], seconds: float
 ) -> SlideResult:
     mask, mask_mpp, _ = store.read_tissue()
     tissue = float(mask.sum()) * mask_mpp**2 / 1e6
+    notes = (*notes, *_describe_likeness(store))
     rows = measure_classes(annotations, tissue)
     return SlideResult(
         job.name, str(job.path), "done" if mask.any() else "no tissue",

@@ -1,9 +1,10 @@
-"""A card put into a checkpoint that is there already; its tensors stay byte for byte."""
+"""What is known of a checkpoint only later: its card, its calibration. Tensors stay as they are."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +13,7 @@ from wsiseg.errors import ConfigError
 from wsiseg.model.card import Card, check_classes
 from wsiseg.model.checkpoint import find_checkpoint, read_info
 
-__all__ = ["with_card"]
+__all__ = ["with_calibration", "with_card"]
 
 _LENGTH = 8  # bytes that hold the header's length; safetensors also keeps the header to multiples
 
@@ -43,14 +44,46 @@ def with_card(
     ConfigError
         If the card speaks of classes that the checkpoint does not have, or `out` is there.
     """
-    path, out = find_checkpoint(checkpoint), Path(out)
-    check_classes(card, read_info(path).names, "the card")
+    check_classes(card, read_info(checkpoint).names, "the card")
+    return _rewrite(checkpoint, {"card": card.model_dump(mode="json")}, Path(out), overwrite)
+
+
+def with_calibration(
+    checkpoint: str | Path,
+    calibration: Sequence[tuple[float, float]],
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write a copy of a checkpoint with the scale and offset of each name's CAM in it.
+
+    Parameters and errors as in `with_card`; `calibration` is what `fit_calibration` found.
+
+    Raises
+    ------
+    ConfigError
+        If there is not a pair for each name.
+    """
+    names = read_info(checkpoint).names
+    if len(calibration) != len(names):
+        raise ConfigError(
+            f"{checkpoint}: has {len(names)} names, but the calibration {len(calibration)} pairs"
+        )
+    pairs = [[float(scale), float(offset)] for scale, offset in calibration]
+    return _rewrite(checkpoint, {"calibration": pairs}, Path(out), overwrite)
+
+
+def _rewrite(
+    checkpoint: str | Path, changes: Mapping[str, object], out: Path, overwrite: bool
+) -> Path:
+    """Write a copy with other metadata."""
+    path = find_checkpoint(checkpoint)
     if out.exists() and not overwrite:
         raise ConfigError(f"{out}: is there already; give another name, or say to overwrite it")
     with path.open("rb") as file:
         header = _read_header(file)
         described = json.loads(header["__metadata__"]["wsiseg"])
-        described["card"] = card.model_dump(mode="json")
+        described |= changes
         header["__metadata__"]["wsiseg"] = json.dumps(described, sort_keys=True)
         with open_atomic(out) as copy:
             copy.write(_pack_header(header))

@@ -69,7 +69,7 @@ class CamSource(Protocol):
 
     @property
     def calibration(self) -> tuple[tuple[float, float], ...]:
-        """Scale and offset of each channel that make its CAM a logit to believe; empty if unknown."""
+        """Scale and offset of each channel that make its CAM a logit to believe; or empty."""
         ...
 
     @property

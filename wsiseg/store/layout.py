@@ -113,6 +113,7 @@ def lay_out_cams(group: zarr.Group, grid: TileGrid, channels: int, height: int, 
     _create(group, "logits", (*tiles, *item), (1, n, *item), (n, n, *item), "float16", nan, "zstd")
     few = (channels,)
     _create(group, "classes", (*tiles, *few), (n, n, *few), (n, n, *few), "float32", nan, "zstd")
+    _create(group, "distance", tiles, (n, n), (n, n), "float32", nan, "zstd")
 
 
 def lay_out_labels(labels: zarr.Group, grid: TileGrid, palette: Palette, mpp: float) -> None:

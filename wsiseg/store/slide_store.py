@@ -284,25 +284,31 @@ class SlideStore:
             self.clear_marks("predict")  # else what is finished would bear the new names
         cams.attrs["palette"] = layout.plain_palette(palette)
         cams.attrs["calibration"] = [list(pair) for pair in calibration]
-        whole = self._has_array("cams/logits") and self._has_array("cams/classes")
-        if whole and self._array("cams/logits").shape == shape:
+        keys = ("cams/logits", "cams/classes", "cams/distance")
+        if all(map(self._has_array, keys)) and self._array("cams/logits").shape == shape:
             return
         self.clear_marks("predict")  # also of other settings: what they marked is no longer there
-        for key in ("cams/logits", "cams/classes"):
+        for key in keys:
             self._arrays.pop(key, None)
         layout.lay_out_cams(cams, self.grid, channels, height, width)
 
     def write_cams(
-        self, block: int, cams: NDArray[np.float16], logits: NDArray[np.float32]
-    ) -> None:
+        self, block: int, cams: NDArray[np.float16], logits: NDArray[np.float32],
+        distances: NDArray[np.float32] | None = None,
+    ) -> None:  # fmt: skip
         """Write one block's CAMs ``(rows, cols, C, h, w)`` and class logits ``(rows, cols, C)``.
 
         Rows and columns are the block's own tiles; NaN where a tile holds no tissue. C are the
-        channels: the K classes, then kinds of background, if there are any.
+        channels: the K classes, then kinds of background, if there are any. `distances`
+        ``(rows, cols)`` say how unlike the training patches a tile is; NaN where nobody looked.
         """
         place = divmod(block, self.grid.block_cols)
         self._array("cams/logits").write(*place, cams)
         self._array("cams/classes").write(*place, logits)
+        if distances is None:
+            self._array("cams/distance").erase(*place)
+        else:
+            self._array("cams/distance").write(*place, distances)
 
     def read_cams(
         self, rows: slice, cols: slice
@@ -339,6 +345,13 @@ class SlideStore:
         """Height and width of a tile's CAM in cells."""
         height, width = self._array("cams/logits").shape[3:]
         return height, width
+
+    def read_distances(self) -> NDArray[np.float32]:
+        """``(N,)`` distances from the training patches of those tiles that were looked at."""
+        self._check_cams()
+        array = self._array("cams/distance")
+        found = array.read(array.box)
+        return np.asarray(found[np.isfinite(found)])
 
     def count_tiles(self) -> int:
         """Number of tiles that the model saw."""

@@ -21,6 +21,7 @@ from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import keep_portable
 from wsiseg.model.threads import fixed_threads
 from wsiseg.train.card import complete_card
+from wsiseg.train.familiar import remember_patches
 from wsiseg.train.features import FrozenFeatures, draw_turns
 from wsiseg.train.history import draw_curves, write_table
 from wsiseg.train.parallel import Group, check_parts, open_group, share_batch_norms
@@ -98,6 +99,8 @@ def train_model(
         check_parts(len(patches), config, group)
         model.to(device)
         share_batch_norms(model.structure_adapters, group)
+        if config.preset == "wsiseg":
+            remember_patches(model, patches, device)
         run = _Run(model, patches, config, Path(out), note, card, group)
         run.resume()
         while run.epoch < config.epochs:

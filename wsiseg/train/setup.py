@@ -119,6 +119,6 @@ def check_background(config: TrainConfig) -> None:
     count = len(config.background)
     if count and (count == len(config.classes) or config.background != config.classes[-count:]):
         raise ConfigError(
-            f"background = {list(config.background)} names no last classes of {list(config.classes)}; "
-            f"put them at the end, after at least one that is tissue"
+            f"background = {list(config.background)} are not the last of the classes "
+            f"{list(config.classes)}; put them there, after at least one that is tissue"
         )

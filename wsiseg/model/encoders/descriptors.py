@@ -49,6 +49,7 @@ class Descriptors(nn.Module):
         self.register_buffer("spread", torch.tensor(_SPREAD)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """``(B, 3, H, W)`` float RGB in [0, 1] to ``(B, COUNT, H / 4, W / 4)``, standardised."""
         return (self.measure(images) - self.centre) / self.spread
 
     def measure(self, images: Tensor) -> Tensor:

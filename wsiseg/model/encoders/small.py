@@ -56,6 +56,7 @@ class SmallEncoder(nn.Module):
     region_mean = MEAN
     region_std = (0.2, 0.2, 0.2)
     centre: Tensor
+    texts: Tensor
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """The convolutional network of the encoder `small`: 1.2 million numbers, strides 4 to 32.
 
-In training each convolution is followed by a batch norm; `fold` takes both together, and what ships
-has none. Colour is normalised inside: RGB about its mean, and nothing that looks at the whole image,
-so that a crop of a larger image sees what the image sees, up to its border.
+In training each convolution is followed by a batch norm; `fold` takes both together, and what
+ships has none. Colour is normalised inside: RGB about its mean, and nothing that looks at the whole
+image, so that a crop of a larger image sees what the image sees, up to its border.
 """
 
 from __future__ import annotations
@@ -37,6 +37,15 @@ class _Unit(nn.Module):
         self.conv = nn.Conv2d(inside, outside, size, stride, size // 2, bias=folded)
         self.norm = None if folded else nn.BatchNorm2d(outside)
         self.linear = linear
+
+    def take(self, learned: _Unit) -> None:
+        """Become what `learned` is in evaluation mode, its norm taken into the convolution."""
+        norm, bias = learned.norm, self.conv.bias
+        if norm is None or norm.running_var is None or norm.running_mean is None or bias is None:
+            raise ValueError("only a unit with a norm can be taken into one without")
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        self.conv.weight.copy_(learned.conv.weight * scale[:, None, None, None])
+        bias.copy_(norm.bias - norm.running_mean * scale)
 
     def forward(self, maps: Tensor) -> Tensor:
         maps = self.conv(maps)
@@ -129,16 +138,8 @@ def _stage(inside: int, outside: int, blocks: int, *, folded: bool) -> nn.Sequen
 def fold(network: SmallNetwork) -> SmallNetwork:
     """The same function without batch norms: each is taken into the convolution before it."""
     folded = SmallNetwork(folded=True)
-    units = dict(network.named_modules())
+    learned = {name: unit for name, unit in network.named_modules() if isinstance(unit, _Unit)}
     for name, unit in folded.named_modules():
         if isinstance(unit, _Unit):
-            learned = units[name]
-            assert isinstance(learned, _Unit)
-            norm = learned.norm
-            assert norm is not None
-            assert norm.running_var is not None
-            assert norm.running_mean is not None
-            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-            unit.conv.weight.copy_(learned.conv.weight * scale[:, None, None, None])
-            unit.conv.bias.copy_(norm.bias - norm.running_mean * scale)
+            unit.take(learned[name])
     return folded.eval()

@@ -81,9 +81,18 @@ def draw_light(count: int, rng: Generator) -> Light:
 def recolour(
     images: NDArray[np.uint8], dyes: NDArray[np.float32], light: Light, seed: int
 ) -> Tensor:
-    """``(B, H, W, 3)`` uint8 RGB with other dyes in other light: ``(B, 3, H, W)`` float32 in [0, 1].
+    """Images in other dyes and other light: ``(B, 3, H, W)`` float32 RGB in [0, 1].
 
-    Optical densities are multiplied by `dyes` ``(B, 3, 3)`` from the right. `seed` is of the noise.
+    Parameters
+    ----------
+    images
+        ``(B, H, W, 3)`` uint8 RGB.
+    dyes
+        ``(B, 3, 3)``, by which optical densities are multiplied from the right.
+    light
+        Of each image.
+    seed
+        Of the noise.
     """
     batch, height, width, _ = images.shape
     planes = np.ascontiguousarray(images.reshape(batch, -1, 3).transpose(0, 2, 1))

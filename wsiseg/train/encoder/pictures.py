@@ -35,14 +35,12 @@ class LabelledTiles(NamedTuple):
     """``(N, H, H, 3)`` RGB."""
     labels: NDArray[np.float32]
     """``(N, K)``: 1 where the class shows."""
-    main: NDArray[np.int64]
-    """``(N,)``: the class of the largest area."""
     slides: NDArray[np.int64]
     """``(N,)``: number of the slide."""
 
     def take(self, which: NDArray[np.int64]) -> LabelledTiles:
         """Some of them."""
-        return LabelledTiles(*(part[which] for part in self))
+        return LabelledTiles(self.pixels[which], self.labels[which], self.slides[which])
 
 
 class Part(NamedTuple):
@@ -63,8 +61,6 @@ class Pictures(NamedTuple):
     parts: list[Part]
     labels: Tensor
     """``(P, K)`` float32, of the parts."""
-    main: Tensor
-    """``(P,)`` int64, of the parts."""
 
 
 class Sampler:
@@ -97,8 +93,7 @@ class Sampler:
         light, seed = draw_light(count, self.rng), int(self.rng.integers(2**31))
         batch = recolour(np.stack(images), np.stack(dyes), light, seed)
         shown = [part.tile for part in parts]
-        labels, main = (torch.from_numpy(x[shown]) for x in (self.tiles.labels, self.tiles.main))
-        return Pictures(batch, parts, labels, main)
+        return Pictures(batch, parts, torch.from_numpy(self.tiles.labels[shown]))
 
     def _defocus(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A quarter of the pictures are out of focus, by up to 2 µm."""

@@ -1,0 +1,307 @@
+"""The checkpoint `tissue` on slides that its models never saw: labels, borders, confidence, stains.
+
+    python benchmarks/tissue ATLAS FOLDER --parts labels mosaics confidence stains likeness
+    python benchmarks/tissue ATLAS FOLDER --parts baseline tiny        (slow: an hour)
+
+FOLDER holds what pipelines/tissue_checkpoint.py made. Every tile is scored by the model of its
+fold, which saw no slide of the tile's repository. Intervals are over slides (500 draws). Results
+that take long are kept in FOLDER; scores.yaml there is what goes into the model card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "pipelines"))
+
+import pictures
+from scores import Figure, average_precision, by_slide, f1, miou
+from tissue_checkpoint import CONFIG, FOLDS, read_folds, see_cells
+
+from wsiseg.evaluate.reliability import measure_reliability
+from wsiseg.model.calibration import fit_calibration
+from wsiseg.model.checkpoint import load_checkpoint
+from wsiseg.train import Patches, train_model
+
+NAMES = CONFIG.classes[: len(CONFIG.classes) - len(CONFIG.background)]
+K = len(NAMES)
+MOSAICS = 60  # a fold
+
+
+class Bench:
+    """All tiles, and the model of each fold."""
+
+    def __init__(self, atlas: Path, folder: Path) -> None:
+        self.calibration: dict[str, object] | None = None
+        self.folder = folder
+        self.found, self.fold, self.pure = read_folds(atlas)
+        self.tiles = self.found.tiles
+        self.truth = self.tiles.labels[:, :K].astype(bool)
+        self.models = []
+        for number in range(FOLDS):
+            weights = folder / f"fold{number}.safetensors"
+            made = folder / f"fold{number}_tissue.safetensors"
+            self.models.append(load_checkpoint(made, {"weights": str(weights)})[0])
+        self.cards: list[dict[str, object]] = []
+
+    def ask(self, change=None, mpp: float = 0.5) -> np.ndarray:
+        """``(N, K)`` class logits, each tile by its fold's model."""
+        logits = np.zeros((len(self.fold), K), np.float32)
+        for number, model in enumerate(self.models):
+            for at in batches(np.flatnonzero(self.fold == number)):
+                pixels = self.tiles.pixels[at]
+                images = to_images(pixels if change is None else change(pixels))
+                if mpp != 0.5:
+                    images = pictures.other_scale(images, mpp)
+                with torch.inference_mode():
+                    logits[at] = model(images).logits[:, :K].numpy()
+        return logits
+
+    def calibrations(self) -> list[torch.Tensor]:
+        """For each fold, fitted on what the others' models say of their own held-out tiles."""
+        self.cells = [
+            see_cells(self.found, np.flatnonzero(self.pure & (self.fold == n)), model)
+            for n, model in enumerate(self.models)
+        ]
+        found = []
+        for number in range(FOLDS):
+            parts = [self.cells[n] for n in range(FOLDS) if n != number]
+            found.append(fit_calibration(*(torch.cat(p) for p in zip(*parts, strict=True))))
+        return found
+
+
+def batches(which: np.ndarray, size: int = 32) -> list[np.ndarray]:
+    """Numbers in groups."""
+    return np.array_split(which, -(-len(which) // size)) if len(which) else []
+
+
+def to_images(pixels: np.ndarray) -> torch.Tensor:
+    """``(B, H, W, 3)`` uint8 to ``(B, 3, H, W)`` in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
+
+
+def show(title: str, figures: dict[str, Figure]) -> None:
+    """A table: a row a class, a column a figure."""
+    print(f"\n{title}\n| class | {' | '.join(figures)} |\n|---|{'---|' * len(figures)}")
+    for k, name in enumerate((*NAMES, "mean")):
+        cells = []
+        for figure in figures.values():
+            value, low, high = figure.mean if name == "mean" else figure.classes[k]
+            cells.append(f"{value:.3f} [{low:.2f}, {high:.2f}]")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def measure_labels(bench: Bench) -> None:
+    """Average precision and F1 of the tile labels."""
+    logits, slides = bench.ask(), bench.tiles.slides
+    found = np.zeros_like(bench.truth)
+    for number in range(FOLDS):
+        others = bench.fold != number
+        for k in range(K):
+            limits = np.quantile(logits[others, k], np.linspace(0, 1, 200))
+            best = max(
+                limits, key=lambda t, k=k: f1(bench.truth[others, k], logits[others, k] >= t)
+            )
+            found[~others, k] = logits[~others, k] >= best
+    ap = by_slide(average_precision, bench.truth, logits, slides)
+    both = {"AP": ap, "F1": by_slide(f1, bench.truth, found, slides)}
+    show("Tile labels, leave-slides-out over 53 slides", both)
+    for metric, figure in both.items():
+        value, low, high = (round(float(v), 4) for v in figure.mean)
+        per = {n: round(float(v[0]), 4) for n, v in zip(NAMES, figure.classes, strict=True)}
+        bench.cards.append({
+            "protocol": "leave-slides-out, five folds", "metric": f"macro {metric}",
+            "over": "tiles", "value": value, "low": low, "high": high, "by_class": per,
+            "note": "of models trained alike without the fold; 95 % interval over slides",
+        })  # fmt: skip
+
+
+def measure_mosaics(bench: Bench) -> None:
+    """Mean IoU on pictures of pure tiles, of the calibrated CAMs alone."""
+    confusion = np.zeros((K + 1, K + 1), np.int64)
+    for number, calibration in enumerate(bench.calibrations()):
+        at = np.flatnonzero(bench.pure & (bench.fold == number))
+        classes = bench.tiles.labels[at].argmax(1)
+        at, classes = at[classes < K], classes[classes < K]
+        made = pictures.mosaics(
+            bench.tiles.pixels[at], classes, bench.tiles.slides[at], MOSAICS, number
+        )
+        for image, truth in made:
+            with torch.inference_mode():
+                cams = bench.models[number](to_images(image[None])).cams
+            cams = cams * calibration[:, 0, None, None] + calibration[:, 1, None, None]
+            big = F.interpolate(cams, truth.shape, mode="bilinear", align_corners=False)
+            label = big[0].argmax(0).numpy()
+            confusion += np.bincount(
+                (truth * (K + 1) + label).ravel(), minlength=(K + 1) ** 2
+            ).reshape(K + 1, K + 1)
+    iou, _ = miou(confusion)
+    print(
+        f"\nMosaics of pure held-out tiles ({MOSAICS} a fold): mean IoU {np.nanmean(iou[:K]):.3f}"
+    )
+    print("| class | IoU |\n|---|---|")
+    for name, value in zip(NAMES, iou, strict=False):
+        print(f"| {name} | {value:.3f} |")
+    print("rows truth, columns found (last: glass), %")
+    print(
+        np.round(100 * confusion[:K] / np.maximum(confusion[:K].sum(1, keepdims=True), 1)).astype(
+            int
+        )
+    )
+    bench.cards.append({
+        "protocol": "mosaics of pure tiles of held-out slides", "metric": "mIoU", "over": "pixels",
+        "value": round(float(np.nanmean(iou[:K])), 4),
+        "by_class": {n: round(float(v), 4) for n, v in zip(NAMES, iou, strict=False) if v == v},
+        "note": "two by two and three by three tiles, calibrated CAMs alone",
+    })  # fmt: skip
+
+
+def measure_confidence(bench: Bench) -> None:
+    """Expected calibration error, each fold calibrated on the others."""
+    before = after = None
+    for number, calibration in enumerate(bench.calibrations()):
+        logits, classes = bench.cells[number]
+        for calibrated in (False, True):
+            values = logits * calibration[:, 0] + calibration[:, 1] if calibrated else logits
+            sure, label = values.softmax(1).max(1)
+            part = measure_reliability(sure.numpy(), (label == classes).numpy())
+            if calibrated:
+                after = part if after is None else after + part
+            else:
+                before = part if before is None else before + part
+    print(
+        f"\nECE of cells of pure held-out tiles: {before.ece:.3f} as trained, "
+        f"{after.ece:.3f} calibrated"
+    )
+    print("| confidence | right | cells |\n|---|---|---|")
+    bins = [
+        (round(float(c), 4), round(float(a), 4), int(n))
+        for c, a, n in zip(after.confidence, after.accuracy, after.counts, strict=True) if n
+    ]  # fmt: skip
+    for said, right, count in bins:
+        print(f"| {said:.3f} | {right:.3f} | {count} |")
+    bench.calibration = {
+        "method": "scale and offset a class (vector scaling)",
+        "fitted_on": "cells of tiles of one tissue, of slides that the models never saw",
+        "ece": round(after.ece, 4), "bins": [list(row) for row in bins],
+    }  # fmt: skip
+
+
+def measure_stains(bench: Bench) -> None:
+    """Macro average precision under other dyes and at other scales."""
+    print("\n| change | macro AP |\n|---|---|")
+    for name, dyes in pictures.DYES.items():
+        logits = bench.ask(partial(pictures.other_dyes, dyes=dyes))
+        print(f"| dyes: {name} | {macro(bench, logits):.3f} |", flush=True)
+    for mpp in (0.3, 0.5, 0.75, 1.0):
+        print(f"| {mpp} µm/px | {macro(bench, bench.ask(mpp=mpp)):.3f} |", flush=True)
+
+
+def macro(bench: Bench, logits: np.ndarray) -> float:
+    """Mean average precision of the classes."""
+    return float(np.mean([average_precision(bench.truth[:, k], logits[:, k]) for k in range(K)]))
+
+
+def measure_likeness(bench: Bench) -> None:
+    """Share of each held-out slide's tiles that is told as unlike; the same with dyes swapped."""
+    swapped = pictures.DYES["brown and blue (IHC)"]
+    shares: dict[str, list[float]] = {"as it is": [], "IHC": []}
+    for number, model in enumerate(bench.models):
+        for slide in np.unique(bench.tiles.slides[bench.fold == number]):
+            pixels = bench.tiles.pixels[np.flatnonzero(bench.tiles.slides == slide)]
+            for kind, shown in (
+                ("as it is", pixels),
+                ("IHC", pictures.other_dyes(pixels, swapped)),
+            ):
+                with torch.inference_mode():
+                    far = model.familiar(model.encoder.embed_image(to_images(shown))) > 1
+                shares[kind].append(float(far.float().mean()))
+    print(
+        "\nShare of a held-out slide's tiles beyond 99 % of the training tiles; "
+        "slides told as unlike"
+    )
+    for kind, values in shares.items():
+        row = np.quantile(values, (0, 0.5, 0.9, 1))
+        print(
+            f"{kind}: least {row[0]:.2f}, median {row[1]:.2f}, 90 % {row[2]:.2f}, "
+            f"most {row[3]:.2f}; {sum(v > 0.5 for v in values)} of {len(values)} slides"
+        )
+
+
+def measure_baseline(bench: Bench) -> None:
+    """Stain statistics and local binary patterns, settings chosen within the training folds."""
+    from baseline import describe, fit_and_ask
+
+    kept = bench.folder / "baseline.npy"
+    if not kept.exists():
+        facts, scores = describe(bench.tiles.pixels), np.zeros(bench.truth.shape)
+        for number in range(FOLDS):
+            known, asked = bench.fold != number, bench.fold == number
+            scores[asked] = fit_and_ask(
+                facts[known], bench.truth[known], bench.tiles.slides[known], facts[asked]
+            )
+        np.save(kept, scores)
+    show(
+        "Colour and texture",
+        {"AP": by_slide(average_precision, bench.truth, np.load(kept), bench.tiles.slides)},
+    )
+
+
+def measure_tiny(bench: Bench) -> None:
+    """`tiny` trained on the same folds and labels."""
+    kept = bench.folder / "tiny.npy"
+    if not kept.exists():
+        logits = np.zeros(bench.truth.shape, np.float32)
+        config = CONFIG.model_copy(update={"encoder": "tiny"})
+        for number in range(FOLDS):
+            known = np.flatnonzero(bench.fold != number)
+            paths = tuple(bench.found.paths[at] for at in known)
+            patches = Patches(paths, bench.tiles.labels[known], 224)
+            with tempfile.TemporaryDirectory() as folder:
+                model, _ = load_checkpoint(
+                    train_model(patches, config, Path(folder, "m.safetensors"))
+                )
+            for at in batches(np.flatnonzero(bench.fold == number)):
+                with torch.inference_mode():
+                    logits[at] = model(to_images(bench.tiles.pixels[at])).logits[:, :K].numpy()
+        np.save(kept, logits)
+    show(
+        "tiny, trained on the same folds",
+        {"AP": by_slide(average_precision, bench.truth, np.load(kept), bench.tiles.slides)},
+    )
+
+
+PARTS = {
+    "labels": measure_labels, "mosaics": measure_mosaics, "confidence": measure_confidence,
+    "stains": measure_stains, "likeness": measure_likeness, "baseline": measure_baseline,
+    "tiny": measure_tiny,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("atlas", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    bench = Bench(given.atlas, given.folder)
+    for part in given.parts:
+        PARTS[part](bench)
+    if bench.cards:
+        made = {"scores": bench.cards, "calibration": bench.calibration}
+        (given.folder / "scores.yaml").write_text(yaml.safe_dump(made, sort_keys=False, width=100))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Scores of tile labels and of maps, with intervals from drawing slides anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+RESAMPLES = 500
+
+
+class Figure(NamedTuple):
+    """A score of each class and their mean, each with the ends of its 95 % interval."""
+
+    classes: np.ndarray
+    """``(K, 3)``: value, low, high."""
+    mean: np.ndarray
+    """``(3,)``."""
+
+
+def average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Area under precision by recall, as steps; NaN where nothing is true. ``(N,)`` each."""
+    if not truth.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    hits = truth[order] > 0
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    return float(precision[hits].mean())
+
+
+def f1(truth: np.ndarray, found: np.ndarray) -> float:
+    """Of ``(N,)`` bool; NaN where nothing is true."""
+    hits = (truth & found).sum()
+    return float(2 * hits / (truth.sum() + found.sum())) if truth.any() else float("nan")
+
+
+def by_slide(
+    measure: Callable[[np.ndarray, np.ndarray], float],
+    truth: np.ndarray, found: np.ndarray, slides: np.ndarray, seed: int = 0,
+) -> Figure:  # fmt: skip
+    """`measure` of each column of ``(N, K)``, over all tiles; intervals over slides."""
+    random, names = np.random.default_rng(seed), np.unique(slides)
+    members = [np.flatnonzero(slides == name) for name in names]
+    draws = [np.arange(len(slides))]
+    for _ in range(RESAMPLES):
+        chosen = random.integers(len(names), size=len(names))
+        draws.append(np.concatenate([members[at] for at in chosen]))
+    table = np.array(
+        [[measure(truth[at, k], found[at, k]) for k in range(truth.shape[1])] for at in draws]
+    )
+    with np.errstate(all="ignore"):
+        table = np.column_stack([table, np.nanmean(table, axis=1)])
+    ends = np.nanpercentile(table[1:], (2.5, 97.5), axis=0)
+    rows = np.column_stack([table[0], ends.T])
+    return Figure(rows[:-1], rows[-1])
+
+
+def miou(confusion: np.ndarray) -> tuple[np.ndarray, float]:
+    """IoU of each class of ``(K, K)`` (rows truth) and the mean over those that occur."""
+    both = np.diag(confusion)
+    either = confusion.sum(0) + confusion.sum(1) - both
+    with np.errstate(invalid="ignore"):
+        iou = np.where(confusion.sum(1) > 0, both / either, np.nan)
+    return iou, float(np.nanmean(iou))

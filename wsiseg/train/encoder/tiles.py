@@ -1,0 +1,96 @@
+"""A folder of tiles labelled by slide, and its split into folds that share no slide."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsiseg.errors import DataError
+from wsiseg.train.encoder.pictures import LabelledTiles
+
+__all__ = ["TileSet", "read_tile_set", "split_slides"]
+
+
+class TileSet(NamedTuple):
+    """All tiles of a folder."""
+
+    tiles: LabelledTiles
+    paths: tuple[Path, ...]
+    slides: tuple[str, ...]
+    """Names of the slides, by number."""
+
+
+def read_tile_set(folder: str | Path, classes: Sequence[str]) -> TileSet:
+    """Read ``labels.csv`` and the images that it names, all of one size.
+
+    Its columns are ``image`` (from the folder), ``slide``, and 0 or 1 for each class; others are
+    not looked at.
+
+    Raises
+    ------
+    DataError
+        If the table or an image is missing, a column or a value is wrong.
+    """
+    folder = Path(folder)
+    table = folder / "labels.csv"
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        labels = np.array([[int(row[name]) for name in classes] for row in rows], np.float32)
+        paths = tuple(folder / row["image"] for row in rows)
+        pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+        names = sorted({row["slide"] for row in rows})
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{table}: is no table of labelled tiles ({error!r})") from error
+    number = {name: at for at, name in enumerate(names)}
+    slides = np.array([number[row["slide"]] for row in rows])
+    return TileSet(LabelledTiles(pixels, labels, slides), paths, tuple(names))
+
+
+def split_slides(
+    labels: NDArray[np.float32], slides: NDArray[np.int64], groups: Sequence[str], folds: int = 5
+) -> NDArray[np.int64]:
+    """``(S,)`` the fold of each slide: classes and tiles are spread as evenly as groups allow.
+
+    Parameters
+    ----------
+    labels
+        ``(N, K)``: 1 where the class shows.
+    slides
+        ``(N,)``: number of each tile's slide.
+    groups
+        ``(S,)``: slides of one group, such as a patient's, go to one fold.
+    """
+    members: dict[str, list[int]] = {}
+    for slide, group in enumerate(groups):
+        members.setdefault(group, []).append(slide)
+    shown = {name: labels[np.isin(slides, found)].sum(0) for name, found in members.items()}
+    sizes = {name: np.isin(slides, found).sum() for name, found in members.items()}
+    total, fold = np.maximum(labels.sum(0), 1), np.zeros(len(groups), np.int64)
+    have, count = np.zeros((folds, labels.shape[1])), np.zeros(folds)
+    # What holds most of some class comes first, as it has the least choice.
+    for name in sorted(members, key=lambda name: -(shown[name] / total).max()):
+        costs = [
+            _imbalance(have, count, at, shown[name], sizes[name], total) for at in range(folds)
+        ]
+        best = int(np.argmin(costs))
+        have[best] += shown[name]
+        count[best] += sizes[name]
+        fold[members[name]] = best
+    return fold
+
+
+def _imbalance(
+    have: NDArray[np.float64], count: NDArray[np.float64], at: int, shown: NDArray[np.float32],
+    size: int, total: NDArray[np.float32],
+) -> float:  # fmt: skip
+    have, count = have.copy(), count.copy()
+    have[at] += shown
+    count[at] += size
+    return float(((have / total) ** 2).sum() + 2 * ((count / count.sum()) ** 2).sum())

@@ -1,0 +1,27 @@
+"""What a model was taught, remembered: so that it can say that a slide looks like none of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from wsiseg.model.construct import ConStruct
+from wsiseg.model.familiar import fit_familiar
+from wsiseg.train.patches import PatchSource
+
+__all__ = ["remember_patches"]
+
+_MOST = 512
+_BATCH = 16
+
+
+@torch.no_grad()
+def remember_patches(model: ConStruct, patches: PatchSource, device: torch.device) -> None:
+    """Give the model its `familiar`: from some 500 patches, evenly chosen, as they are."""
+    chosen = np.unique(np.linspace(0, len(patches) - 1, min(_MOST, len(patches))).round())
+    embedded = []
+    for batch in np.array_split(chosen.astype(int), -(-len(chosen) // _BATCH)):
+        pixels = torch.from_numpy(patches.read(batch.tolist())).to(device)
+        embedded.append(model.encoder.embed_image(pixels.permute(0, 3, 1, 2).float() / 255))
+    model.familiar = fit_familiar(torch.cat(embedded).float())
+    model.to(device)
