@@ -7,13 +7,22 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BACKGROUND", "PALETTES", "UNSURE", "Annotations", "Palette", "Region"]
+__all__ = [
+    "BACKGROUND",
+    "PALETTES",
+    "UNSURE",
+    "UNSURE_COLOR",
+    "Annotations",
+    "Palette",
+    "Region",
+]
 
 BACKGROUND = 255
 """Label of pixels that belong to no class (not tissue, or no class gated in)."""
 UNSURE = "Unsure"
 """Name of what is tissue, but of no class that is probable enough."""
-_UNSURE_COLOR = (190, 190, 190)
+UNSURE_COLOR = (190, 190, 190)
+"""RGB that it is shown in."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Palette:
 
     def with_unsure(self) -> Palette:
         """The same, and `UNSURE` as the last label."""
-        return Palette((*self.names, UNSURE), (*self.colors, _UNSURE_COLOR))
+        return Palette((*self.names, UNSURE), (*self.colors, UNSURE_COLOR))
 
     @property
     def classes(self) -> Palette:
@@ -46,6 +55,17 @@ PALETTES: dict[str, Palette] = {
     "bcss": Palette(
         ("Tumor", "Stroma", "Immune cells", "Necrosis"),
         ((200, 0, 0), (150, 200, 150), (160, 90, 160), (50, 50, 50)),
+    ),
+    # Those of the checkpoint `tissue`; epithelium is tumour or normal, so it is not tumour's red.
+    "tissue": Palette(
+        (
+            *("Epithelium", "Stroma", "Immune cells", "Necrosis"),
+            *("Muscle", "Adipose", "Mucin", "Blood"),
+        ),
+        (
+            *((205, 92, 60), (150, 200, 150), (160, 90, 160), (50, 50, 50)),
+            *((150, 100, 60), (250, 220, 120), (110, 190, 225), (150, 0, 40)),
+        ),
     ),
 }
 

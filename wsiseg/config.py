@@ -102,8 +102,9 @@ class TileConfig(_Step):
 class PredictConfig(_Step):
     """The model over the tiles."""
 
-    checkpoint: str = "tiny"
-    """`tiny` (ships with wsiseg, for trying the tool) or the path of a checkpoint."""
+    checkpoint: str = "tissue"
+    """The path of a checkpoint, or a name of `wsiseg model list`: `tissue` (H&E: epithelium,
+    stroma, immune cells, necrosis, muscle, fat, mucin, blood) or `tiny` (synthetic tissue only)."""
     prompts: str | None = None
     """A prompt file, such as `configs/prompts/breast.yaml`: classes named in words, which need no
     training. It takes the checkpoint's place."""

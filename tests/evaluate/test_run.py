@@ -3,12 +3,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 import yaml
 
 from tests.evaluate.golden import MINI_BCSS
 from tests.evaluate.test_patches import write
 from tests.test_config import CONFIGS, fields
-from wsiseg.annotations import PALETTES
+from wsiseg.annotations import BACKGROUND, PALETTES
 from wsiseg.config import EvaluateConfig, parse_config
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.evaluate import (
@@ -18,6 +20,7 @@ from wsiseg.evaluate import (
     load_masked_patches,
     score,
 )
+from wsiseg.evaluate.reliability import measure_reliability
 from wsiseg.model.trained import TrainedModel, load_trained
 
 PALETTE = PALETTES["bcss"]
@@ -51,6 +54,24 @@ def test_protocols_are_kept_apart(found):
     assert (deploy.true_classes == oracle.true_classes).all()
     assert (deploy.gates != oracle.gates).any()
     assert oracle.scores.miou > deploy.scores.miou, "being told the classes helps"
+
+
+def test_confidence_is_the_softmax_of_the_pixels_cams(found, source, patches):
+    sure, right = [], []
+    for number in range(len(patches)):
+        images, truth = patches.read([number])
+        batch = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+        with torch.inference_mode():
+            cams = source.cams(batch)
+        fields = F.interpolate(cams, truth.shape[1:], mode="bilinear")
+        best, label = fields.double().softmax(1).max(1)
+        inside = truth != BACKGROUND
+        sure.append(best.numpy()[inside])
+        right.append((label.numpy() == truth)[inside])
+    plain = measure_reliability(np.concatenate(sure), np.concatenate(right))
+    for evaluation in found[0]:
+        assert evaluation.reliability.counts.sum() == plain.counts.sum()
+        assert evaluation.reliability.ece == pytest.approx(plain.ece, abs=1e-4)
 
 
 def test_scores_are_those_of_all_pixels(found, patches):

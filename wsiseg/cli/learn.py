@@ -76,7 +76,7 @@ def train(
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's path, or tiny.")],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's path or name, such as tissue.")],
     data: Annotated[
         Path, typer.Argument(help="Folder of img/ and mask/, or of splits (BCSS-WSSS, LUAD).")
     ],
@@ -118,7 +118,7 @@ def evaluate(
 
 @app.command()
 def picture(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's path, or tiny.")],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's path or name, such as tissue.")],
     patches: Annotated[list[Path], typer.Argument(help="Patches, or folders of them.")],
     out: Out = Path("pictures"),
     kinds: Annotated[

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from wsiseg.atomic import open_atomic
+from wsiseg.evaluate.reliability import Reliability, draw_reliability
 from wsiseg.evaluate.run import Evaluation
 from wsiseg.evaluate.scores import score
+from wsiseg.evaluate.sheet import write_picture
 from wsiseg.model.checkpoint import CheckpointInfo
 
 __all__ = ["PROTOCOLS", "format_table", "write_report"]
@@ -51,6 +53,11 @@ def format_table(evaluation: Evaluation) -> str:
     absent = [evaluation.palette.names[label] for label in scores.absent]
     if absent:
         lines.append(f"neither true nor found, so left out of the means: {', '.join(absent)}")
+    if evaluation.reliability is not None:
+        lines.append(
+            f"confidence, before gates and CRF: expected calibration error "
+            f"{evaluation.reliability.ece:.3f} (reliability.png)"
+        )
     return "\n".join(lines)
 
 
@@ -61,7 +68,10 @@ def _percent(value: float, ends: Range) -> str:
 
 
 def write_report(evaluation: Evaluation, info: CheckpointInfo, data: Path, out: str | Path) -> Path:
-    """Write ``table.txt``, ``scores.json``, ``scores.csv``, ``images.csv`` and ``confusion.csv``.
+    """Write the tables: ``table.txt``, ``scores.json``, and CSVs of what the JSON holds.
+
+    They are ``scores.csv``, ``images.csv``, ``confusion.csv`` and, of the confidence,
+    ``reliability.csv`` with its diagram ``reliability.png``.
 
     Parameters
     ----------
@@ -82,7 +92,20 @@ def write_report(evaluation: Evaluation, info: CheckpointInfo, data: Path, out: 
     matrix = evaluation.confusion.tolist()
     rows = [[name, *counts] for name, counts in zip(names, matrix, strict=True)]
     _write_csv(out / "confusion.csv", [["true \\ found", *names], *rows])
+    if evaluation.reliability is not None:
+        _write_csv(out / "reliability.csv", _reliability_rows(evaluation.reliability))
+        picture = draw_reliability(evaluation.reliability, evaluation.protocol)
+        write_picture(picture, out / "reliability.png")
     return out
+
+
+def _reliability_rows(found: Reliability) -> list[list[object]]:
+    """Mean confidence, share that is right and pixels of each bin that has any."""
+    rows: list[list[object]] = [["confidence", "right", "pixels"]]
+    for said, right, count in zip(found.confidence, found.accuracy, found.counts, strict=True):
+        if count:
+            rows.append([_digits(said), _digits(right), int(count)])
+    return rows
 
 
 def _describe(evaluation: Evaluation, info: CheckpointInfo, data: Path) -> dict[str, Any]:
@@ -117,6 +140,9 @@ def _describe(evaluation: Evaluation, info: CheckpointInfo, data: Path) -> dict[
         "interval": {"level": ends.level, "resamples": ends.resamples, "seed": ends.seed},
         "classes": classes,
         "absent": [evaluation.palette.names[label] for label in scores.absent],
+        "calibration_error": (
+            None if evaluation.reliability is None else _plain(evaluation.reliability.ece)
+        ),
         "class_accuracy": _class_accuracy(evaluation),
         "confusion": evaluation.confusion.tolist(),
     }  # fmt: skip

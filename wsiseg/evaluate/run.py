@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +18,10 @@ from wsiseg.compute import Progress, SerialExecutor, run
 from wsiseg.config import EvaluateConfig
 from wsiseg.errors import DataError
 from wsiseg.evaluate.bootstrap import Intervals, bootstrap_intervals
+from wsiseg.evaluate.confidence import check_confidence
 from wsiseg.evaluate.patches import MaskedPatches
 from wsiseg.evaluate.protocols import Protocol, label_maps, predict_maps, present
+from wsiseg.evaluate.reliability import Reliability
 from wsiseg.evaluate.scores import Scores, confusion_matrix, score
 from wsiseg.model.source import CamSource
 from wsiseg.model.threads import fixed_threads
@@ -69,6 +72,8 @@ class Evaluation:
     """By bootstrap over the images."""
     config: EvaluateConfig
     """The settings."""
+    reliability: Reliability | None = None
+    """How far confidence can be believed; the same in every protocol, as it goes before them."""
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -114,15 +119,20 @@ def evaluate_model(
     work = partial(_score_batch, source, patches, config, visit)
     tables = {protocol: _Table(len(patches), len(palette)) for protocol in config.protocols}
     done = 0
+    trust: dict[int, Reliability] = {}
     with source.evaluating():
-        for numbers, found in run(executor or SerialExecutor(), work, batches):
+        for numbers, (found, part_trust) in run(executor or SerialExecutor(), work, batches):
+            trust[numbers[0]] = part_trust
             for protocol, part in found.items():
                 tables[protocol].fill(numbers, part)
             done += len(numbers)
             if progress is not None:
                 progress("evaluate", done, len(patches))
+    # In the order of the patches, so that the sums round alike whoever finished first.
+    reliability = reduce(add, (trust[first] for first in sorted(trust)))
     return tuple(
-        _sum_up(protocol, table, palette, patches, config) for protocol, table in tables.items()
+        _sum_up(protocol, table, palette, patches, config, reliability)
+        for protocol, table in tables.items()
     )
 
 
@@ -153,11 +163,12 @@ def _score_batch(
     config: EvaluateConfig,
     visit: Callable[[Scored], None] | None,
     numbers: tuple[int, ...],
-) -> dict[Protocol, _Part]:
+) -> tuple[dict[Protocol, _Part], Reliability]:
     images, truth = patches.read(numbers)
     on_cpu, classes = source.device.type == "cpu", len(source.palette)
     parts: dict[Protocol, _Part] = {}
     with fixed_threads(1) if on_cpu else nullcontext():
+        trust = check_confidence(source, images, truth)
         found = predict_maps(source, images, config)
         for protocol in dict.fromkeys(config.protocols):
             predicted = label_maps(found, images, truth, protocol, source, config)
@@ -174,7 +185,7 @@ def _score_batch(
                     numbers, names, images, truth, predicted.labels, maps, gates, strict=True
                 ):
                     visit(Scored(protocol, *row))
-    return parts
+    return parts, trust
 
 
 def _check(source: CamSource, patches: MaskedPatches) -> None:
@@ -203,6 +214,7 @@ def _sum_up(
     palette: Palette,
     patches: MaskedPatches,
     config: EvaluateConfig,
+    reliability: Reliability,
 ) -> Evaluation:
     return Evaluation(
         protocol=protocol, palette=palette, names=tuple(path.name for path in patches.images),
@@ -211,5 +223,5 @@ def _sum_up(
         intervals=bootstrap_intervals(
             table.confusions, resamples=config.resamples, seed=config.seed
         ),
-        config=config,
+        config=config, reliability=reliability,
     )  # fmt: skip

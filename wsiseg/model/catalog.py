@@ -50,6 +50,19 @@ class NamedModel:
 
 CATALOG: tuple[NamedModel, ...] = (
     NamedModel(
+        name="tissue",
+        kind="checkpoint",
+        summary="the default: tissue classes on H&E, learned on 53 slides of many organs",
+        licence="CC-BY-4.0",
+        terms="name the Pathology Atlas (Serdar Balci, Memorial Patoloji)",
+        gate="",
+        megabytes=None,
+        fetch="",
+        use="predict.checkpoint=tissue",
+        page="",
+        file="tissue.safetensors",
+    ),
+    NamedModel(
         name="tiny",
         kind="checkpoint",
         summary="for trying the tool: trained on synthetic tissue, useless on real tissue",

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from wsiseg.annotations import PALETTES
+from wsiseg.annotations import PALETTES, UNSURE, UNSURE_COLOR
 
 __all__ = ["render_report"]
 
@@ -17,7 +17,7 @@ _COLORS = {
     name: color
     for palette in PALETTES.values()
     for name, color in zip(palette.names, palette.colors, strict=True)
-}
+} | {UNSURE: UNSURE_COLOR}
 _SPARE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (0, 114, 178))
 
 
@@ -80,12 +80,13 @@ def _render_whole(
 def _render_slide(root: Path, row: Row, measured: Sequence[Row], colors: Mapping[str, str]) -> str:
     name, status = str(row.get("slide", "")), str(row.get("status", ""))
     areas = {str(one.get("class", "")): _number(one, "area_mm2") for one in measured}
-    error = str(row.get("error") or "")
+    error, note = str(row.get("error") or ""), str(row.get("note") or "")
     parts = [
         f'<h2>{escape(name)} <span class="status {_status_class(status)}">{escape(status)}</span>'
         f"</h2>",
         f'<p class="pale path">{escape(str(row.get("path", "")))}</p>',
         f'<p class="error">{escape(error)}</p>' if error else "",
+        f'<p class="note">{escape(note)}</p>' if note else "",
         _render_facts(row),
         _render_bar(areas, _number(row, "tissue_mm2"), colors) if sum(areas.values()) > 0 else "",
         _render_table(measured) if sum(areas.values()) > 0 else "",
@@ -252,6 +253,7 @@ background:#fff;border:1px solid var(--line);border-radius:6px;overflow:hidden;m
 .status{font-size:12px;font-weight:600;border-radius:99px;padding:2px 10px;margin-left:6px;
 vertical-align:2px;color:#fff;background:#6b727b;white-space:nowrap}
 .good{background:#1a7f4b}.odd{background:#9a6700}.bad{background:#c62828}
+.note{background:rgba(230,159,0,.12);border-left:3px solid #e69f00;padding:.5rem .7rem}
 .error{color:#c62828;background:rgba(198,40,40,.08);border-left:3px solid #c62828;
 padding:6px 10px;overflow-wrap:anywhere}
 .bar{display:flex;height:16px;border-radius:4px;overflow:hidden;margin:10px 0 6px;

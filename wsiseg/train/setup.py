@@ -96,8 +96,11 @@ def count_steps(patches: PatchSource, config: TrainConfig) -> int:
 
 def describe_classes(config: TrainConfig) -> tuple[tuple[str, ...], Palette]:
     """Prompts and palette of the classes; wsiseg's own where none are given."""
-    known = PALETTES["bcss"]
-    own = dict(zip(known.names, known.colors, strict=True))
+    own = {
+        name: color
+        for palette in PALETTES.values()
+        for name, color in zip(palette.names, palette.colors, strict=True)
+    }
     spare = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178)]
     colors = config.colors or tuple(
         own.get(name, spare[i % len(spare)]) for i, name in enumerate(config.classes)

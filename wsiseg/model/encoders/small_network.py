@@ -112,9 +112,11 @@ class SmallNetwork(nn.Module):
 
     def _fuse(self, maps: Sequence[Tensor]) -> Tensor:
         near, fixed, *far = (unit(part) for unit, part in zip(self.lateral, maps, strict=True))
-        near = near + fixed
-        for part in far:
-            near = near + F.interpolate(part, near.shape[2:], mode="bilinear", align_corners=False)
+        near, (height, width) = near + fixed, near.shape[2:]
+        for factor, part in zip((2, 4), far, strict=True):
+            # By whole factors, then cut: the last cell may reach beyond the image.
+            wide = F.interpolate(part, scale_factor=factor, mode="bilinear", align_corners=False)
+            near = near + wide[:, :, :height, :width]
         return F.relu(near)
 
 
