@@ -123,6 +123,12 @@ def test_another_programs_safetensors(path):
         (lambda p: p.update(mpp="0.5"), r"m\.safetensors: mpp = '0\.5': needs a finite number"),
         (lambda p: p.update(tile=0), r"m\.safetensors: tile = 0: needs a whole number of pixels"),
         (lambda p: p.update(tile=2.5), r"m\.safetensors: tile = 2\.5: needs a whole number"),
+        (lambda p: p.update(pooling="most"), r"m\.safetensors: pooling = 'most': is none of mean"),
+        (lambda p: p.update(background=2), r"background = 2: needs a whole number below .* 2"),
+        (lambda p: p.update(background=-1), r"background = -1: needs a whole number"),
+        (lambda p: p.update(calibration=[[1, 0]]), r"calibration = .*an offset for each of 2"),
+        (lambda p: p.update(calibration=[[0, 0]] * 2), r"calibration = .*a scale above 0"),
+        (lambda p: p.update(calibration=[[1]] * 2), r"calibration = .*an offset for each of 2"),
         (
             lambda p: p.update(card={"licens": "MIT"}),
             r"m\.safetensors: card\.licens: Extra inputs are not permitted",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, get_args
 
 from pydantic import ValidationError
 
+from wsiseg.config import Pooling
 from wsiseg.errors import CheckpointError, ConfigError
 from wsiseg.model.card import Card, check_classes
 
@@ -43,6 +44,34 @@ def _find_problems(plain: Mapping[str, Any]) -> Iterator[str]:
     tile = plain.get("tile", 1)
     if not (_is_whole(tile) and tile > 0):
         yield f"tile = {tile!r}: needs a whole number of pixels above 0"
+    yield from _find_channel_problems(plain, len(names))
+
+
+def _find_channel_problems(plain: Mapping[str, Any], count: int) -> Iterator[str]:
+    """What is said of `count` channels: how they are pooled, which are background, how sure."""
+    pooling, background = plain.get("pooling", "mean"), plain.get("background", 0)
+    if pooling not in get_args(Pooling):
+        yield f"pooling = {pooling!r}: is none of {', '.join(get_args(Pooling))}"
+    if not (_is_whole(background) and 0 <= background < count):
+        yield f"background = {background!r}: needs a whole number below that of names, {count}"
+    calibration = plain.get("calibration", ())
+    if not _are_pairs(calibration) or len(calibration) not in (0, count):
+        yield (
+            f"calibration = {calibration!r}: needs a scale above 0 and an offset for each of "
+            f"{count} names, or nothing"
+        )
+
+
+def _are_pairs(value: object) -> TypeGuard[Sequence[Sequence[float]]]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return False
+    return all(
+        isinstance(pair, Sequence)
+        and len(pair) == 2
+        and all(_is_number(part) and math.isfinite(part) for part in pair)
+        and pair[0] > 0
+        for pair in value
+    )
 
 
 def _are_names(names: object) -> bool:

@@ -1,0 +1,61 @@
+"""The pipelines that make `small` and `tissue`, from a few tiles of noise."""
+
+import csv
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsiseg.model.checkpoint import read_info
+from wsiseg.train.encoder import FitSettings
+
+PIPELINES = Path(__file__).parents[2] / "pipelines"
+
+
+@pytest.fixture
+def pipelines(monkeypatch):
+    monkeypatch.syspath_prepend(str(PIPELINES))
+    import small_encoder
+    import tissue_checkpoint
+
+    yield small_encoder, tissue_checkpoint
+    for name in ("small_encoder", "tissue_checkpoint"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def atlas(tmp_path, pipelines):
+    """Thirty tiles of six slides, each of one class of the ten."""
+    names, rng = list(pipelines[0].WORDS), np.random.default_rng(0)
+    folder = tmp_path / "atlas"
+    folder.mkdir()
+    rows = [["image", "slide", *names]]
+    for number in range(30):
+        pixels = rng.integers(number % 10 * 20, 255, (224, 224, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        rows.append([f"{number}.png", f"s{number % 6}_he1", *np.eye(10, dtype=int)[number % 10]])
+    with (folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return folder
+
+
+def test_from_tiles_to_a_calibrated_checkpoint_with_a_card(tmp_path, pipelines, atlas, monkeypatch):
+    small_encoder, tissue = pipelines
+    config = tissue.CONFIG.model_copy(update={"epochs": 1, "batch_size": 16, "device": "cpu"})
+    monkeypatch.setattr(tissue, "CONFIG", config)
+    made = tmp_path / "made"
+    made.mkdir()
+    found = small_encoder.read_tile_set(atlas, tuple(small_encoder.WORDS))
+    small_encoder.make(found, made / "fold0.safetensors", FitSettings(steps=2, batch=1), 0)
+    for number in range(1, 5):  # that each is another's does not matter here
+        shutil.copy(made / "fold0.safetensors", made / f"fold{number}.safetensors")
+    tissue.main(atlas, made, tmp_path / "out.safetensors")
+    info = read_info(tmp_path / "out.safetensors")
+    assert info.names == config.classes
+    assert info.palette.names == config.classes[:-1]
+    assert len(info.calibration) == len(config.classes)
+    assert info.weights == {}, "it needs no file but what ships"
+    assert info.card.licence == "CC-BY-4.0"
