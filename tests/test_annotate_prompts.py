@@ -58,7 +58,8 @@ def run(*arguments: object) -> tuple[int, str]:
 def settings(model: Path, **changes: object) -> list[str]:
     all_of_them = {
         "predict.encoder": "open_clip", "predict.encoder_options.model": model,
-        "predict.device": "cpu", "tile.tile": 64, "tile.stride": 32, **changes,
+        "predict.device": "cpu", "tile.tile": 64, "tile.stride": 64, "stitch.refine": "false",
+        **changes,
     }  # fmt: skip
     return [part for name, one in all_of_them.items() for part in ("--set", f"{name}={one}")]
 

@@ -33,6 +33,7 @@ def plain_cams(
     """``(B, channels, h, w)``; `encode` gives ``(E, g, g)`` of a crop ``(3, window, window)``."""
     batch, _, height, width = images.shape
     out = np.zeros((batch, len(texts), height // cell, width // cell))
+    seen: dict[tuple[int, int, int], NDArray[np.float64]] = {}
     for number, image in enumerate(images):
         for row in range(height // cell):
             for col in range(width // cell):
@@ -42,8 +43,10 @@ def plain_cams(
                         y, x = row * cell - top, col * cell - left
                         if not (0 <= y < window and 0 <= x < window):
                             continue
-                        crop = image[:, top : top + window, left : left + window]
-                        maps = encode(crop).double().numpy()
+                        if (number, top, left) not in seen:
+                            crop = image[:, top : top + window, left : left + window]
+                            seen[number, top, left] = encode(crop).double().numpy()
+                        maps = seen[number, top, left]
                         side = window // maps.shape[1]
                         embedded = unit(maps[:, y // side, x // side])
                         found.append([scale * float(embedded @ text) for text in texts])
