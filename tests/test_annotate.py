@@ -21,7 +21,8 @@ from wsiseg.errors import ConfigError, MissingDependencyError, SlideOpenError
 from wsiseg.qupath import lint_geojson
 from wsiseg.store import SlideStore
 
-CONFIG = Config.model_validate({"tile": {"block": 448}})
+TINY = {"checkpoint": "tiny"}  # taught on what the synthetic slides show
+CONFIG = Config.model_validate({"tile": {"block": 448}, "predict": TINY})
 
 
 @pytest.fixture(scope="session")
@@ -202,11 +203,20 @@ def test_another_slide_of_that_name_is_refused(slide, finished, tmp_path):
     assert "another slide" in result.error
 
 
+def test_a_slide_unlike_the_training_patches_is_said_to_be(slide, tmp_path):
+    config = Config.model_validate({"tile": {"block": 448}})  # `tissue`, which knows real tissue
+    (result,) = annotate(slide, tmp_path, config, executor="serial")
+    assert result.status == "done", result.error
+    assert "looks unlike what the model was taught" in result.note
+    for name in ("summary.csv", "report.html"):
+        assert "looks unlike what the model was taught" in (tmp_path / name).read_text()
+
+
 def test_the_asked_for_formats_are_written(slide, finished, tmp_path):
     store = tmp_path / "slides" / "one.zarr"
     shutil.copytree(finished[0] / "slides" / "one.zarr", store)
     export = {"formats": ["ome-tiff", "masks"], "mask_mpp": 4.0}
-    config = Config.model_validate({"tile": {"block": 448}, "export": export})
+    config = Config.model_validate({"tile": {"block": 448}, "predict": TINY, "export": export})
     (result,) = annotate(slide, tmp_path, config, executor="serial")
     assert result.status == "done", result.error
     assert (tmp_path / "ome-tiff" / "one.ome.tiff").stat().st_size > 1000
@@ -221,7 +231,7 @@ def test_a_format_that_lacks_its_package_is_told_before_any_work(
     slide, tmp_path, monkeypatch, dry_run
 ):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    config = Config.model_validate({"export": {"formats": ["geojson", "parquet"]}})
+    config = Config.model_validate({"predict": TINY, "export": {"formats": ["geojson", "parquet"]}})
     with pytest.raises(MissingDependencyError, match=r"pip install 'wsiseg\[parquet\]'"):
         annotate(slide, tmp_path / "out", config, dry_run=dry_run)
     assert not (tmp_path / "out").exists()

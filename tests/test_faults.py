@@ -25,7 +25,7 @@ from wsiseg.errors import ClusterError, StoreError
 from wsiseg.store import SlideStore
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = Config.model_validate({"tile": {"block": 224}})
+CONFIG = Config.model_validate({"tile": {"block": 224}, "predict": {"checkpoint": "tiny"}})
 NAMES = ("a", "b")
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="kills and limits are POSIX")
@@ -85,7 +85,8 @@ def process(*command: str, **more: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def wsiseg_annotate(folder: Path, out: Path, *options: str, **more: str):
-    command = ["annotate", str(folder), "-o", str(out), "--set", "tile.block=224", *options]
+    command = ["annotate", str(folder), "-o", str(out), "--set", "tile.block=224"]
+    command += ["--set", "predict.checkpoint=tiny", *options]
     return process("-c", "from wsiseg.cli import app; app()", *command, **more)
 
 
@@ -314,6 +315,7 @@ def test_a_file_size_limit_is_told_and_resumed(folder, finished, tmp_path):
         "sys.argv = ['wsiseg', *sys.argv[1:]]\napp()\n"
     )
     command = ["annotate", str(folder), "-o", str(out), "--set=tile.block=224", "--executor=serial"]
+    command.append("--set=predict.checkpoint=tiny")
     with process("-c", code, *command) as run:
         _, errors = run.communicate(timeout=100)
     assert run.returncode == 1
@@ -347,7 +349,8 @@ def report(job, step, done, total):
     if step == "predict" and done >= 2:
         print("now", flush=True)
         time.sleep(60)
-annotate(sys.argv[1], sys.argv[2], Config.model_validate({"tile": {"block": 224}}),
+annotate(sys.argv[1], sys.argv[2], Config.model_validate(
+    {"tile": {"block": 224}, "predict": {"checkpoint": "tiny"}}),
          executor="serial", progress=report)
 """
 
@@ -387,7 +390,8 @@ def die(self, step, block, digest):
     mark_done(self, step, block, digest)
 SlideStore.mark_done = die
 annotate(sys.argv[1], sys.argv[2], Config.model_validate(
-    {"tile": {"block": 224}, "stitch": {"refine": False, "gate": "none"}}), executor="serial")
+    {"tile": {"block": 224}, "predict": {"checkpoint": "tiny"},
+     "stitch": {"refine": False, "gate": "none"}}), executor="serial")
 """
 
 

@@ -14,6 +14,7 @@ from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint, read_info, 
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.device import planning_device
 from wsiseg.model.encoders import load_encoder
+from wsiseg.model.familiar import fit_familiar
 from wsiseg.model.pinned import pin_source
 from wsiseg.model.trained import load_trained
 from wsiseg.predict import cam_side, open_device, predict_digest, predict_tiles
@@ -95,6 +96,29 @@ def test_each_tile_gets_what_the_model_says_of_its_pixels(done, config, checkpoi
         np.testing.assert_allclose(cams[row, col], output.cams[0], atol=0.02)
         np.testing.assert_allclose(logits[row, col], output.logits[0], atol=0.002)
     assert len(np.unique(logits[..., 0])) > 10, "tiles differ"
+
+
+def test_one_tile_in_eight_is_compared_with_the_training_patches(tmp_path, checkpoint):
+    model, info = load_checkpoint(checkpoint)
+    model.familiar = fit_familiar(model.encoder.embed_image(torch.rand(40, 3, TILE, TILE)))
+    known = save_checkpoint(model, info, tmp_path / "known.safetensors")
+    settings = {"checkpoint": str(known), "batch_size": 5, "device": "cpu"}
+    path = make_store(tmp_path / "s.zarr")
+    predict(path, Config.model_validate({"predict": settings}))
+    store, again = SlideStore(path), load_checkpoint(known)[0]
+    asked = [
+        tile
+        for tile in np.ndindex(store.grid.rows, store.grid.cols)
+        if (3 * tile[0] + tile[1]) % 8 == 0
+    ]
+    pixels = torch.from_numpy(store.read_tiles(asked)).permute(0, 3, 1, 2).float() / 255
+    wanted = again.familiar(again.encoder.embed_image(pixels))
+    np.testing.assert_allclose(np.sort(store.read_distances()), wanted.sort()[0], rtol=1e-4)
+    assert len(asked) > 4
+
+
+def test_a_checkpoint_that_remembers_nothing_says_nothing(done):
+    assert len(SlideStore(done[0]).read_distances()) == 0
 
 
 @pytest.mark.parametrize("kind", ["threads", "processes", "dask"])
