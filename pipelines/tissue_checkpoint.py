@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from small_encoder import WORDS, find_folds
 
 from wsiseg.config import TrainConfig, load_config
 from wsiseg.model.calibration import fit_calibration
 from wsiseg.model.card import load_card
 from wsiseg.model.card_file import with_calibration
-from wsiseg.model.checkpoint import load_checkpoint
+from wsiseg.model.trained import load_trained
 from wsiseg.train import Patches, train_model
+from wsiseg.train.calibrate import read_cells
 from wsiseg.train.encoder import TileSet, read_tile_set
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -33,10 +33,16 @@ def train(found: TileSet, which: np.ndarray, out: Path, weights: Path | None) ->
     """Train on some of the tiles; `weights` of the encoder, or those that ship."""
     options = {} if weights is None else {"weights": str(weights)}
     config = CONFIG.model_copy(update={"encoder_options": options})
-    paths = tuple(found.paths[at] for at in which)
-    patches = Patches(paths, found.tiles.labels[which], found.tiles.pixels.shape[1])
+    patches = to_patches(found, which)
     card = load_card(CONFIGS / "tissue_card.yaml", CONFIG.classes)
     return train_model(patches, config, out, report, card=card)
+
+
+def to_patches(found: TileSet, which: np.ndarray | None = None) -> Patches:
+    """Some of the tiles, or all, as `wsiseg train` takes them."""
+    which = np.arange(len(found.paths)) if which is None else which
+    paths = tuple(found.paths[at] for at in which)
+    return Patches(paths, found.tiles.labels[which], found.tiles.pixels.shape[1])
 
 
 def read_folds(atlas: Path) -> tuple[TileSet, np.ndarray, np.ndarray]:
@@ -48,18 +54,6 @@ def read_folds(atlas: Path) -> tuple[TileSet, np.ndarray, np.ndarray]:
     return found._replace(tiles=found.tiles._replace(labels=named)), fold, pure
 
 
-def see_cells(found: TileSet, pure: np.ndarray, model: torch.nn.Module) -> tuple[torch.Tensor, ...]:
-    """Logits ``(M, C)`` and classes ``(M,)`` of the cells of tiles that show one class only."""
-    classes = torch.from_numpy(found.tiles.labels[pure].argmax(1))
-    cells = []
-    for at in np.array_split(pure, -(-len(pure) // 32)):
-        batch = torch.from_numpy(found.tiles.pixels[at]).permute(0, 3, 1, 2).float() / 255
-        with torch.inference_mode():
-            cells.append(F.adaptive_avg_pool2d(model(batch).cams, 7).flatten(2).mT)
-    logits = torch.cat(cells)
-    return logits.flatten(0, 1), classes[:, None].expand(-1, logits.shape[1]).flatten()
-
-
 def main(atlas: Path, folder: Path, out: Path) -> None:
     """Train the folds' models and the last, and calibrate it."""
     (found, fold, pure), seen = read_folds(atlas), []
@@ -68,8 +62,8 @@ def main(atlas: Path, folder: Path, out: Path) -> None:
         made = folder / f"fold{number}_tissue.safetensors"
         if not made.exists():
             train(found, np.flatnonzero(fold != number), made, weights)
-        model, _ = load_checkpoint(made, {"weights": str(weights)})
-        seen.append(see_cells(found, np.flatnonzero(pure & (fold == number)), model))
+        source = load_trained(made, {"weights": str(weights)})
+        seen.append(read_cells(source, to_patches(found), np.flatnonzero(pure & (fold == number))))
     logits, classes = (torch.cat(part) for part in zip(*seen, strict=True))
     made = train(found, np.arange(len(fold)), folder / "all_tissue.safetensors", None)
     with_calibration(made, fit_calibration(logits, classes).tolist(), out, overwrite=True)

@@ -25,12 +25,14 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "pipelines"))
 
 import pictures
 from scores import Figure, average_precision, by_slide, f1, miou
-from tissue_checkpoint import CONFIG, FOLDS, read_folds, see_cells
+from tissue_checkpoint import CONFIG, FOLDS, read_folds, to_patches
 
 from wsiseg.evaluate.reliability import measure_reliability
 from wsiseg.model.calibration import fit_calibration
 from wsiseg.model.checkpoint import load_checkpoint
-from wsiseg.train import Patches, train_model
+from wsiseg.model.trained import load_trained
+from wsiseg.train import train_model
+from wsiseg.train.calibrate import read_cells
 
 NAMES = CONFIG.classes[: len(CONFIG.classes) - len(CONFIG.background)]
 K = len(NAMES)
@@ -46,11 +48,12 @@ class Bench:
         self.found, self.fold, self.pure = read_folds(atlas)
         self.tiles = self.found.tiles
         self.truth = self.tiles.labels[:, :K].astype(bool)
-        self.models = []
+        self.sources = []
         for number in range(FOLDS):
             weights = folder / f"fold{number}.safetensors"
             made = folder / f"fold{number}_tissue.safetensors"
-            self.models.append(load_checkpoint(made, {"weights": str(weights)})[0])
+            self.sources.append(load_trained(made, {"weights": str(weights)}))
+        self.models = [source.model for source in self.sources]
         self.cards: list[dict[str, object]] = []
 
     def ask(self, change=None, mpp: float = 0.5) -> np.ndarray:
@@ -69,8 +72,12 @@ class Bench:
     def calibrations(self) -> list[torch.Tensor]:
         """For each fold, fitted on what the others' models say of their own held-out tiles."""
         self.cells = [
-            see_cells(self.found, np.flatnonzero(self.pure & (self.fold == n)), model)
-            for n, model in enumerate(self.models)
+            read_cells(
+                self.sources[n],
+                to_patches(self.found),
+                np.flatnonzero(self.pure & (self.fold == n)),
+            )
+            for n in range(FOLDS)
         ]
         found = []
         for number in range(FOLDS):
@@ -264,8 +271,7 @@ def measure_tiny(bench: Bench) -> None:
         config = CONFIG.model_copy(update={"encoder": "tiny"})
         for number in range(FOLDS):
             known = np.flatnonzero(bench.fold != number)
-            paths = tuple(bench.found.paths[at] for at in known)
-            patches = Patches(paths, bench.tiles.labels[known], 224)
+            patches = to_patches(bench.found, known)
             with tempfile.TemporaryDirectory() as folder:
                 model, _ = load_checkpoint(
                     train_model(patches, config, Path(folder, "m.safetensors"))

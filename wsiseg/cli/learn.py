@@ -9,14 +9,9 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli.app import app
-from wsiseg.cli.options import ConfigFile, Out, Settings, Workers, override
+from wsiseg.cli.options import ConfigFile, EncoderOptions, Out, Settings, Workers, override
 from wsiseg.cli.show import errors, print_facts, progress_bars, say
 from wsiseg.config import load_config, parse_config
-
-EncoderOptions = Annotated[
-    list[str] | None,
-    typer.Option("--encoder", help="Where the encoder is, as weights=PATH, if not on the hub."),
-]
 
 __all__ = ["demo", "evaluate", "picture", "train"]
 

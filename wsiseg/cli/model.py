@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli.app import app
-from wsiseg.cli.show import OUT, errors, say
+from wsiseg.cli.options import EncoderOptions, override
+from wsiseg.cli.show import OUT, errors, progress_bars, say
 
-__all__ = ["card", "list_models", "show_model"]
+__all__ = ["calibrate", "card", "list_models", "show_model"]
 
 models = typer.Typer(help="What models there are, and what each says of itself.")
 app.add_typer(models, name="model", no_args_is_help=True)
@@ -82,3 +83,28 @@ def card(
     with errors():
         names = read_info(checkpoint).names
         say(str(with_card(checkpoint, load_card(written, names), out, overwrite=overwrite)))
+
+
+@models.command()
+def calibrate(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's file or name.")],
+    patches: Annotated[
+        Path, typer.Argument(help="Labelled patches of slides that it never saw: CSV or folder.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The copy (.safetensors) to write.")],
+    encoder_options: EncoderOptions = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Write over a file that is there, even the checkpoint.")
+    ] = False,
+) -> None:
+    """Fit a checkpoint's confidence on patches of one class each, and write a copy that has it."""
+    from wsiseg.model.checkpoint import read_info
+    from wsiseg.train import calibrate_checkpoint, load_patches
+
+    with errors(), progress_bars() as bars:
+        found = load_patches(patches, read_info(checkpoint).names, to_learn=False)
+        written = calibrate_checkpoint(
+            checkpoint, found, out, overwrite=overwrite, progress=bars,
+            encoder_options=override({}, encoder_options, "--encoder"),
+        )  # fmt: skip
+    say(str(written))

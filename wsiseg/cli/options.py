@@ -14,6 +14,7 @@ from wsiseg.config import Config, load_config, parse_config
 
 __all__ = [
     "ConfigFile",
+    "EncoderOptions",
     "Executor",
     "Inputs",
     "MaxMb",
@@ -38,6 +39,10 @@ ConfigFile = Annotated[
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="One setting, as stitch.refine=false.")
+]
+EncoderOptions = Annotated[
+    list[str] | None,
+    typer.Option("--encoder", help="Where the encoder is, as weights=PATH, if not on the hub."),
 ]
 MppOverride = Annotated[
     float | None, typer.Option(help="Level-0 µm/px to use instead of the metadata.")

@@ -1,5 +1,6 @@
 """Train ConStruct on patch labels: which classes show in a patch, no masks."""
 
+from wsiseg.train.calibrate import calibrate_checkpoint
 from wsiseg.train.loop import train_model
 from wsiseg.train.parallel import leads
 from wsiseg.train.patches import Patches, PatchSource, load_patches
@@ -10,6 +11,7 @@ __all__ = [
     "PatchSource",
     "Patches",
     "StoreTiles",
+    "calibrate_checkpoint",
     "describe_training",
     "leads",
     "load_patches",

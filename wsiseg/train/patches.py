@@ -96,7 +96,7 @@ class _Row:
     label: Label
 
 
-def load_patches(path: str | Path, classes: Sequence[str]) -> Patches:
+def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = True) -> Patches:
     """Find the patches of a table or folder and check every one of them.
 
     Parameters
@@ -108,6 +108,8 @@ def load_patches(path: str | Path, classes: Sequence[str]) -> Patches:
         such as ``..._[1010].png`` or ``...-[1 0 1 0].png``.
     classes
         Class names in label order.
+    to_learn
+        Whether a class that no patch shows is a problem, as it cannot be learned.
 
     Raises
     ------
@@ -125,7 +127,8 @@ def load_patches(path: str | Path, classes: Sequence[str]) -> Patches:
     read = _read_folder if path.is_dir() else _read_table
     rows = list(read(path, classes, problems))
     side = _check_images(rows, problems)
-    labels = gather_labels([row.label for row in rows], classes, problems)
+    found = [row.label for row in rows]
+    labels = gather_labels(found, classes, problems, must_show=to_learn)
     refuse(path, problems)
     return Patches(tuple(row.image for row in rows), labels, side)
 

@@ -1,0 +1,95 @@
+"""Confidence fitted on patches that a model never saw, of which each shows one class only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsiseg.compute import Progress
+from wsiseg.errors import DataError
+from wsiseg.model.calibration import fit_calibration
+from wsiseg.model.card_file import with_calibration
+from wsiseg.model.source import CamSource
+from wsiseg.model.trained import load_trained
+from wsiseg.train.patches import PatchSource
+
+__all__ = ["calibrate_checkpoint", "read_cells"]
+
+_BATCH, _CELLS = 32, 7
+
+
+def calibrate_checkpoint(
+    checkpoint: str | Path,
+    patches: PatchSource,
+    out: str | Path,
+    *,
+    encoder_options: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a copy of a checkpoint whose confidence was fitted on `patches`.
+
+    Only patches that show one class are used: of these it is known what each place shows. They must
+    be of slides that the model was not trained on, or it will seem surer than it is.
+
+    Parameters
+    ----------
+    checkpoint
+        A file, or a shipped checkpoint's name.
+    patches
+        From `load_patches` or `load_tiles`, with the checkpoint's names as classes.
+    encoder_options
+        As in `load_checkpoint`.
+    progress
+        Called with ("calibrate", patches done, patches).
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint cannot be used.
+    DataError
+        If no patch shows one class only, or they do not fit the model.
+    ConfigError
+        If `out` is there, and not to be overwritten.
+    """
+    source = load_trained(checkpoint, encoder_options)
+    pure = np.flatnonzero(patches.labels.sum(1) == 1)
+    if not len(pure) or patches.labels.shape[1] != source.channels:
+        raise DataError(
+            f"{checkpoint}: of {len(patches)} patches with {patches.labels.shape[1]} classes, "
+            f"{len(pure)} show one only; the model has {source.channels}, and needs some of those"
+        )
+    logits, classes = read_cells(source, patches, pure, progress)
+    pairs: Sequence[tuple[float, float]] = fit_calibration(logits, classes).tolist()
+    return with_calibration(checkpoint, pairs, out, overwrite=overwrite)
+
+
+def read_cells(
+    source: CamSource,
+    patches: PatchSource,
+    which: Sequence[int] | np.ndarray,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Tensor]:
+    """CAM logits ``(M, C)`` and classes ``(M,)`` of some 49 places of each of the patches `which`.
+
+    Each of them shows one class.
+    """
+    classes = torch.from_numpy(patches.labels[which].argmax(1))
+    found = []
+    for start in range(0, len(which), _BATCH):
+        pixels = patches.read([int(number) for number in which[start : start + _BATCH]])
+        batch = torch.from_numpy(pixels).to(source.device).permute(0, 3, 1, 2).float() / 255
+        with torch.inference_mode():
+            cams = source.cams(batch).float()
+        side = min(_CELLS, cams.shape[2])
+        found.append(F.adaptive_avg_pool2d(cams, side).flatten(2).mT.cpu())
+        if progress is not None:
+            progress("calibrate", min(start + _BATCH, len(which)), len(which))
+    logits = torch.cat(found)
+    return logits.flatten(0, 1), classes[:, None].expand(-1, logits.shape[1]).flatten()
