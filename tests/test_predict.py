@@ -8,7 +8,7 @@ import torch
 from wsiseg import predict as module
 from wsiseg.compute import open_executor
 from wsiseg.config import Config, digest_of
-from wsiseg.errors import CheckpointError, ConfigError, StoreError
+from wsiseg.errors import CheckpointError, ConfigError, ModelError, StoreError
 from wsiseg.grid import TileGrid
 from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint, read_info, save_checkpoint
 from wsiseg.model.construct import ConStruct
@@ -115,6 +115,18 @@ def test_one_tile_in_eight_is_compared_with_the_training_patches(tmp_path, check
     wanted = again.familiar(again.encoder.embed_image(pixels))
     np.testing.assert_allclose(np.sort(store.read_distances()), wanted.sort()[0], rtol=1e-4)
     assert len(asked) > 4
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), 1e7])
+def test_what_is_not_finite_or_too_large_is_an_error_and_not_no_tissue(tmp_path, checkpoint, scale):
+    model, info = load_checkpoint(checkpoint)
+    model.logit_scale.data.fill_(scale)
+    settings = {"checkpoint": str(save_checkpoint(model, info, tmp_path / "m.safetensors"))}
+    path = make_store(tmp_path / "s.zarr")
+    with pytest.raises(ModelError, match=r"tile row 0, column 0 holds .* precision=float32"):
+        predict(path, Config.model_validate({"predict": settings | {"device": "cpu"}}))
+    with pytest.raises(StoreError, match="did not finish"):
+        SlideStore(path).finished("predict")
 
 
 def test_a_checkpoint_that_remembers_nothing_says_nothing(done):

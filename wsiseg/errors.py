@@ -12,6 +12,7 @@
     ├── CheckpointError(ValueError)
     ├── DataError(ValueError)
     ├── TrainingError(ArithmeticError)
+    ├── ModelError(ArithmeticError)
     ├── GeometryError(ValueError)
     ├── GeoJsonError(ValueError)
     ├── ClusterError(RuntimeError)
@@ -26,6 +27,7 @@ __all__ = [
     "GeoJsonError",
     "GeometryError",
     "MissingDependencyError",
+    "ModelError",
     "MppError",
     "SlideError",
     "SlideOpenError",
@@ -74,6 +76,10 @@ class DataError(WsisegError, ValueError):
 
 class TrainingError(WsisegError, ArithmeticError):
     """A loss or a weight is no finite number any more."""
+
+
+class ModelError(WsisegError, ArithmeticError):
+    """What a model gives is no finite number."""
 
 
 class GeometryError(WsisegError, ValueError):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsiseg.compute import Progress, Step, run_steps
 from wsiseg.config import Config, PredictConfig, digest_of
-from wsiseg.errors import ConfigError
+from wsiseg.errors import ConfigError, ModelError
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
@@ -68,6 +68,8 @@ def predict_tiles(
         exist.
     MissingDependencyError
         If the encoder needs a package that is not installed; gives the install line.
+    ModelError
+        If what the model gives is no finite number, or too large to be stored.
 
     Warns
     -----
@@ -168,10 +170,30 @@ def _predict_block(
         distances = np.full(shape[:2], np.nan, np.float32)
         for batch, found in _predict_batches(store, source, tiles, settings):
             at = tuple(np.subtract(batch, (top, left)).T)
+            _check_finite(store, settings, batch, found)
             cams[at], logits[at], distances[at] = found
         looked = np.isfinite(distances).any()
         store.write_cams(block, cams, logits, distances if looked else None)
     store.mark_done(_STEP, block, digest)
+
+
+def _check_finite(
+    store: SlideStore,
+    settings: PredictConfig,
+    tiles: list[_Tile],
+    found: tuple[Array, Array, Array],
+) -> None:
+    """Refuse what would be stored as infinite or not a number, and pass for no tissue."""
+    largest = np.finfo(np.float16).max
+    whole = np.abs(found[0]).max(axis=(1, 2, 3)) <= largest
+    bad = ~(whole & np.isfinite(found[1]).all(axis=1))  # a comparison with NaN is false
+    if bad.any():
+        row, col = tiles[int(bad.argmax())]
+        raise ModelError(
+            f"{store.path}: the model's CAM of tile row {row}, column {col} holds numbers that are "
+            f"not finite or above {largest:g}; use predict.precision=float32 (it was "
+            f"{settings.precision}), or another checkpoint"
+        )
 
 
 def _predict_batches(

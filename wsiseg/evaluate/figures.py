@@ -127,7 +127,8 @@ def draw_prototypes(model: ConStruct, palette: Palette, image: Pixels) -> Image.
     panels = [[heat(_enlarge(one)) for one in scaled[row::count]] for row in range(count)]
     rows = [[_enlarge(image), *row] for row in panels]
     names = [f"prototype {row + 1}" for row in range(count)] if count > 1 else []
-    sheet = lay_out(rows, ["image", *palette.names], names, foot=LINE)
+    others = ["background"] * (model.classes - len(palette))
+    sheet = lay_out(rows, ["image", *palette.names, *others], names, foot=LINE)
     draw_bar(sheet, f"cosine  {low:.2f}", f"{high:.2f}")
     return sheet
 
