@@ -65,7 +65,9 @@ def main(atlas: Path, folder: Path, out: Path) -> None:
         source = load_trained(made, {"weights": str(weights)})
         seen.append(read_cells(source, to_patches(found), np.flatnonzero(pure & (fold == number))))
     logits, classes = (torch.cat(part) for part in zip(*seen, strict=True))
-    made = train(found, np.arange(len(fold)), folder / "all_tissue.safetensors", None)
+    made = folder / "all_tissue.safetensors"
+    if not made.exists():
+        train(found, np.arange(len(fold)), made, None)
     with_calibration(made, fit_calibration(logits, classes).tolist(), out, overwrite=True)
 
 

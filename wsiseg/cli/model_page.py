@@ -108,7 +108,7 @@ def _describe_model(path: Path, info: CheckpointInfo, card: Card) -> dict[str, o
     settings = [f"{name} {info.config[name]}" for name in _SETTINGS if name in info.config]
     facts["training"] = ", ".join([f"preset {info.preset}", *settings])
     facts["prototypes"] = f"{info.prototypes_per_class} per class"
-    facts["class logits"] = f"{info.pooling} of the CAM"
+    facts["pooling"] = f"{info.pooling} of the CAM"
     if info.background:
         facts["background"] = ", ".join(info.names[-info.background :]) + ": shown as nothing"
     facts["confidence"] = "calibrated" if info.calibration else "as trained, not calibrated"
