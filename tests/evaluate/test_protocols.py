@@ -8,7 +8,8 @@ from tests.evaluate.golden import MINI_BCSS
 from wsiseg.annotations import BACKGROUND
 from wsiseg.config import EvaluateConfig
 from wsiseg.evaluate import load_masked_patches
-from wsiseg.evaluate.protocols import label_maps, predict_maps, present
+from wsiseg.evaluate.protocols import _weigh, label_maps, predict_maps, present
+from wsiseg.model.cam import class_probabilities
 from wsiseg.model.trained import load_trained
 
 CONFIG = EvaluateConfig(tta=1, device="cpu")
@@ -70,3 +71,15 @@ def test_an_encoder_with_a_spread_gets_the_truncated_image(case, monkeypatch):
     off = [torch.from_numpy(images).permute(0, 3, 1, 2).int() - pixels.int() for pixels in seen]
     assert set(off[0].unique().tolist()) == {0, 1}
     assert not off[1].any(), "deploy has no reason to cut"
+
+
+def test_kinds_of_background_compete_and_end_as_background():
+    maps = torch.rand(2, 5, 3, 3)  # three classes, two kinds of background
+    gates = torch.tensor([[True, False, True], [False, False, False]])
+    found = _weigh(maps, gates)
+    gated = maps * torch.cat([gates, torch.ones(2, 2, dtype=torch.bool)], 1)[:, :, None, None]
+    plain = class_probabilities(gated)
+    assert torch.equal(found[:, :3], plain[:, :3])
+    torch.testing.assert_close(found[:, 3], plain[:, 3] + plain[:, 4] + plain[:, 5])
+    alone = _weigh(maps[:, :3], gates)
+    assert torch.equal(alone, class_probabilities(maps[:, :3] * gates[:, :, None, None]))

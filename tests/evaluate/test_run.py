@@ -9,6 +9,7 @@ import yaml
 
 from tests.evaluate.golden import MINI_BCSS
 from tests.evaluate.test_patches import write
+from tests.model.test_prompts import make_source
 from tests.test_config import CONFIGS, fields
 from wsiseg.annotations import BACKGROUND, PALETTES
 from wsiseg.config import EvaluateConfig, parse_config
@@ -130,5 +131,9 @@ def test_what_does_not_fit_is_refused(source, patches, tmp_path):
         DataError, match="patches are 48 x 40 px; the encoder needs multiples of 32"
     ):
         evaluate_model(source, odd, CONFIG)
+    write(tmp_path / "one", "a.png", image=(32, 32), mask=(32, 32))
+    single = make_source(palette=PALETTE)
+    with pytest.raises(DataError, match="gives one cell a patch of 32 x 32 px, and evaluation"):
+        evaluate_model(single, load_masked_patches(tmp_path / "one", PALETTE.names), CONFIG)
     with pytest.raises(ConfigError, match="device 'abacus' is unknown"):
         evaluate_checkpoint("tiny", MINI_BCSS, CONFIG.model_copy(update={"device": "abacus"}))

@@ -9,6 +9,7 @@ import torch
 from tests.model.plain_prompts import plain_cams, plain_softmax, plain_texts, softmax
 from tests.model.test_prompt_file import TWO
 from tests.model.towers import Towers
+from wsiseg.annotations import Palette
 from wsiseg.errors import ConfigError
 from wsiseg.model.prompt_file import PromptSet
 from wsiseg.model.prompts import PromptSource, embed_prompts
@@ -16,10 +17,11 @@ from wsiseg.model.prompts import PromptSource, embed_prompts
 PROMPTS = PromptSet.model_validate(TWO)
 
 
-def make_source(**options: Any) -> PromptSource:
+def make_source(palette: Palette = PROMPTS.palette, **options: Any) -> PromptSource:
+    """Windows of 32 px, patches of 8; four channels."""
     encoder = Towers()
     texts = embed_prompts(encoder, PROMPTS)
-    return PromptSource(encoder, PROMPTS.palette, texts, name="towers", **options)
+    return PromptSource(encoder, palette, texts, name="towers", **options)
 
 
 def images(side: int, count: int = 2) -> torch.Tensor:

@@ -262,6 +262,18 @@ def test_cams_round_trip(tmp_path: Path, grid: TileGrid) -> None:
     assert len(files(store, "cams/logits")) == len(files(store, "cams/classes")) < grid.n_blocks
 
 
+def test_kinds_of_background_follow_the_classes(store: SlideStore) -> None:
+    store.create_cams(BCSS, 2, 2)
+    assert store.cam_channels == len(store.cam_palette) == 4
+    store.create_cams(BCSS, 2, 2, 6)
+    assert (store.cam_channels, len(store.cam_palette)) == (6, 4)
+    cams, logits = np.ones((4, 4, 6, 2, 2), np.float16), np.ones((4, 4, 6), np.float32)
+    store.write_cams(0, cams, logits)
+    found = store.read_cams(slice(0, 4), slice(0, 4))
+    assert (found[0].shape, found[1].shape) == (cams.shape, logits.shape)
+    assert SlideStore(store.path).cam_channels == 6
+
+
 def test_cams_of_the_same_shape_stay_and_of_another_go(store: SlideStore) -> None:
     store.create_cams(BCSS, 7, 7)
     store.write_cams(0, np.ones((4, 4, 4, 7, 7), np.float16), np.ones((4, 4, 4), np.float32))

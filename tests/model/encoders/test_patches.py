@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.model import golden
 from tests.model.plain_prompts import plain_cams, plain_softmax, plain_texts, softmax
 from tests.model.test_prompt_file import TWO
 
@@ -131,13 +132,26 @@ def test_attention_alone_splits_into_parts_and_back(monkeypatch: pytest.MonkeyPa
         torch.testing.assert_close(block(tokens[1, 2][None, None])[0, 0], whole[1, 2])
 
 
+@pytest.fixture
+def conch_file(tmp_path: Path) -> Path:
+    """A file of CONCH's layout, a few kilobytes: zeros, but for the logarithm of the scale."""
+    tensors = {**golden.make_hollow("conch"), "logit_scale": torch.tensor(3.0)}
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    return tmp_path / "pytorch_model.bin"
+
+
 @torch.no_grad()
-def test_conch_patches_are_the_poolers_values(hollow_conch: Path) -> None:
-    encoder = ConchEncoder(hollow_conch, image_size=64)
-    batch, visual = images(64, 1), encoder.visual
+def randomize(module: torch.nn.Module) -> None:
     random = torch.Generator().manual_seed(0)
-    for parameter in visual.parameters():
+    for parameter in module.parameters():
         parameter.normal_(std=0.05, generator=random)
+
+
+@torch.no_grad()
+def test_conch_patches_are_the_poolers_values(conch_file: Path) -> None:
+    encoder = ConchEncoder(conch_file, image_size=64)
+    randomize(encoder.visual)
+    batch, visual = images(64, 1), encoder.visual
     tokens = visual.trunk.forward_features(normalize(batch, CONCH_MEAN, CONCH_STD))[0, 1:]
     pooler = visual.attn_pool_contrast
     attention, found = pooler.attn, encoder.embed_patches(batch)
@@ -151,33 +165,36 @@ def test_conch_patches_are_the_poolers_values(hollow_conch: Path) -> None:
         torch.testing.assert_close(found[0, :, row, col], wanted, atol=1e-5, rtol=1e-3)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("features", ["window", "patch"])
 @torch.no_grad()
 def test_conch_prompts_are_the_plain_computation(
-    conch_file: Path, tmp_path: Path, features: str
+    conch_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    few = {"name": "A", "color": [0, 0, 0], "prompts": ["tumour"], "sentences": ["It is a tumour."]}
+    prompts = PromptSet.model_validate({"classes": [few], "background": ["glass"]})
     write_tokenizer(tmp_path / "t.json")
     encoder = ConchEncoder(conch_file, image_size=32, tokenizer=tmp_path / "t.json")
-    tensors = read_conch(encoder.weights.path)
-    tower, batch = load_text(tensors), images(48, 1)
-    source = PromptSource(
-        encoder, PROMPTS.palette, embed_prompts(encoder, PROMPTS), stride=16,
-        features=features,  # type: ignore[arg-type]  # one of its literals
-    )  # fmt: skip
+    tower, batch = load_text(read_conch(conch_file)), images(48, 1)
+    randomize(encoder.visual)
+    randomize(tower)
+    monkeypatch.setattr("wsiseg.model.encoders.conch.load_text", lambda tensors: tower)
+    embedded = embed_prompts(encoder, prompts)
 
     def encode(crop: Tensor) -> Tensor:
-        if features == "patch":
-            return encoder.embed_patches(crop[None])[0]  # shown above
         pooled = encoder.visual(normalize(crop[None], CONCH_MEAN, CONCH_STD))
         return (pooled @ encoder.visual.proj_contrast)[0][:, None, None]
 
     texts = plain_texts(
-        PROMPTS.texts(), lambda text: tower(tokenize([text], tmp_path / "t.json"))[0]
+        prompts.texts(), lambda text: tower(tokenize([text], tmp_path / "t.json"))[0]
     )
-    scale = float(tensors["logit_scale"].exp())
-    wanted = plain_cams(batch, encode, texts, scale, 32, 16, 16)
-    found = source.cams(batch)
-    assert found.shape == (1, 4, 3, 3)
-    np.testing.assert_allclose(found, wanted, atol=1e-3, rtol=1e-4)
-    np.testing.assert_allclose(softmax(found), plain_softmax(wanted), atol=1e-3)
+    np.testing.assert_allclose(embedded, texts, atol=1e-5)
+    maps = {"window": encode, "patch": lambda crop: encoder.embed_patches(crop[None])[0]}
+    for features, crops in maps.items():
+        source = PromptSource(
+            encoder, prompts.palette, embedded, stride=16,
+            features=features,  # type: ignore[arg-type]  # one of its literals
+        )  # fmt: skip
+        wanted = plain_cams(batch, crops, texts, float(np.exp(3)), 32, 16, 16)
+        found = source.cams(batch)
+        assert found.shape == (1, 2, 3, 3)
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+        np.testing.assert_allclose(softmax(found), plain_softmax(wanted), atol=1e-4)
