@@ -265,7 +265,7 @@ def test_cams_round_trip(tmp_path: Path, grid: TileGrid) -> None:
 def test_kinds_of_background_follow_the_classes(store: SlideStore) -> None:
     store.create_cams(BCSS, 2, 2)
     assert store.cam_channels == len(store.cam_palette) == 4
-    store.create_cams(BCSS, 2, 2, 6)
+    store.create_cams(BCSS, 2, 2, channels=6)
     assert (store.cam_channels, len(store.cam_palette)) == (6, 4)
     cams, logits = np.ones((4, 4, 6, 2, 2), np.float16), np.ones((4, 4, 6), np.float32)
     store.write_cams(0, cams, logits)
