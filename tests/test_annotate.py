@@ -106,7 +106,8 @@ def test_kill_and_resume_gives_the_same_bytes(slide, finished, tmp_path, step):
         f"    if step == {step!r} and done >= 2:\n"
         "        print('now', flush=True)\n        time.sleep(60)\n"
         f"annotate({str(slide)!r}, {str(tmp_path)!r}, Config.model_validate("
-        "{'tile': {'block': 448}}), executor='serial', progress=report)\n"
+        "{'tile': {'block': 448}, 'predict': {'checkpoint': 'tiny'}}),\n"
+        "    executor='serial', progress=report)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
