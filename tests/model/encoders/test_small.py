@@ -52,16 +52,16 @@ def test_a_network_without_norms_cannot_be_folded_again(learned):
 
 
 def test_what_it_sees_moves_with_the_image(encoder):
-    # Its coarsest cells are of 64 px, and see some 400 px around them.
+    # Its coarsest cells are of 64 px, and see some 600 px around them.
     torch.manual_seed(1)
-    image = torch.rand(1, 3, 1088, 1024)
-    (here,), (there,) = (
-        encoder.pyramid(part, (2,)) for part in (image[:, :, 64:], image[:, :, :1024])
+    image = torch.rand(1, 3, 1344, 256)
+    here, there = (
+        encoder.pyramid(part, (2,))[0] for part in (image[:, :, 64:], image[:, :, :1280])
     )
-    inside = slice(28, 36)
-    torch.testing.assert_close(
-        here[:, :, inside, inside], there[:, :, 32:40, inside], rtol=1e-3, atol=1e-3
+    moved, unmoved = (
+        (here[:, :, 36:40] - there[:, :, at : at + 4]).abs().mean() for at in (40, 36)
     )
+    assert moved < 0.01 * unmoved
 
 
 def test_a_tile_that_is_no_multiple_of_64_keeps_its_cells_in_place(encoder):
@@ -112,7 +112,10 @@ def test_a_file_of_ones_own_is_named_by_its_hash(tmp_path, learned):
     torch.testing.assert_close(own.embed_text(["hyaline cartilage"]), torch.eye(1, 128))
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        wanted = fold(learned).half().float()(images)[2]
+        rounded = fold(learned)
+        for parameter in rounded.parameters():
+            parameter.copy_(parameter.half().float())
+        wanted = rounded(images)[2]
     torch.testing.assert_close(own.pyramid(images)[2], wanted)
 
 
