@@ -134,7 +134,8 @@ def test_two_processes_train_the_model_of_one(folder, ended, tmp_path, preset):
         # A bias before a batch norm has no gradient but rounding noise, which AdamW blows up, and
         # the running mean follows it.
         if not name.endswith(("net.0.bias", "net.3.bias", "running_mean")):
-            moved = float((alone[name] - start[name]).abs().max())
+            # What it remembers of the patches is not there before.
+            moved = float((alone[name] - start.get(name, alone[name])).abs().max())
             assert float((tensor - alone[name]).abs().max()) <= 1e-6 + 0.05 * moved, name
 
 
