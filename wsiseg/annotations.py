@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "BACKGROUND",
+    "KNOWN_COLORS",
     "PALETTES",
     "UNSURE",
     "UNSURE_COLOR",
@@ -68,6 +69,13 @@ PALETTES: dict[str, Palette] = {
         ),
     ),
 }
+
+KNOWN_COLORS = {
+    name: color
+    for palette in PALETTES.values()
+    for name, color in zip(palette.names, palette.colors, strict=True)
+}
+"""RGB by the name of a class, of all palettes."""
 
 
 @dataclass(frozen=True)

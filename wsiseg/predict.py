@@ -20,7 +20,7 @@ from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
 from wsiseg.model.cam import augmented_cams
-from wsiseg.model.device import autocast, open_device, planning_device
+from wsiseg.model.device import autocast, open_device, planning_device, to_images
 from wsiseg.model.pinned import PinnedSource, pin_source
 from wsiseg.model.source import CamSource
 from wsiseg.model.threads import fixed_threads
@@ -222,7 +222,7 @@ def _measure_distances(
     distances = np.full(len(images), np.nan, np.float32)
     if asked.any():
         with _computing(source):
-            found = source.distance(_to_batch(images[asked], source.device))
+            found = source.distance(to_images(images[asked], source.device))
         if found is not None:
             distances[asked] = found.float().cpu().numpy()
     return distances
@@ -237,7 +237,7 @@ def run_model(
     """
     device = source.device
     with _computing(source), autocast(device, settings.precision):
-        batch = _to_batch(images, device)
+        batch = to_images(images, device)
         cams = augmented_cams(source.cams, batch, source.mean, settings.tta).float()
         return cams.cpu().numpy(), source.pool(cams).cpu().numpy()
 
@@ -248,11 +248,6 @@ def _computing(source: CamSource) -> Iterator[None]:
     threads = fixed_threads(1) if source.device.type == "cpu" else nullcontext()
     with threads, torch.inference_mode():
         yield
-
-
-def _to_batch(images: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
-    """``(B, H, W, 3)`` to ``(B, 3, H, W)`` float32 in [0, 1]."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
 
 
 def cam_side(tile: int, source: CamSource) -> int:

@@ -30,6 +30,7 @@ from tissue_checkpoint import CONFIG, FOLDS, read_folds, to_patches
 from wsiseg.evaluate.reliability import measure_reliability
 from wsiseg.model.calibration import fit_calibration
 from wsiseg.model.checkpoint import load_checkpoint
+from wsiseg.model.device import to_images
 from wsiseg.model.trained import load_trained
 from wsiseg.train import train_model
 from wsiseg.train.calibrate import read_cells
@@ -89,11 +90,6 @@ class Bench:
 def batches(which: np.ndarray, size: int = 32) -> list[np.ndarray]:
     """Numbers in groups."""
     return np.array_split(which, -(-len(which) // size)) if len(which) else []
-
-
-def to_images(pixels: np.ndarray) -> torch.Tensor:
-    """``(B, H, W, 3)`` uint8 to ``(B, 3, H, W)`` in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
 
 
 def show(title: str, figures: dict[str, Figure]) -> None:

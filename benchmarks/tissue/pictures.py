@@ -8,8 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-# Optical density of haematoxylin and eosin (Ruifrok and Johnston 2001) and a third dye.
-HED = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
+from wsiseg.model.encoders.descriptors import STAINS
+
+HED = np.array(STAINS)
 DYES = {
     "as it is": HED[:2],
     "strong": HED[:2] * 1.5,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from wsiseg.annotations import BACKGROUND
 from wsiseg.evaluate.reliability import Reliability, measure_reliability
+from wsiseg.model.device import to_images
 from wsiseg.model.source import CamSource
 
 __all__ = ["check_confidence"]
@@ -23,7 +24,7 @@ def check_confidence(
     probable class. Pixels of no class are left out, as nobody says what they are.
     """
     classes = len(source.palette)
-    batch = torch.from_numpy(images).to(source.device).permute(0, 3, 1, 2).float() / 255
+    batch = to_images(images, source.device)
     with torch.inference_mode():
         cams = source.cams(batch).float()
         if source.calibration:

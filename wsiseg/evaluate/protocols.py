@@ -23,6 +23,7 @@ from wsiseg.annotations import BACKGROUND
 from wsiseg.config import EvaluateConfig
 from wsiseg.model.cam import MapsAndLogits, augmented_maps, class_probabilities
 from wsiseg.model.crf import refine
+from wsiseg.model.device import to_images
 from wsiseg.model.source import CamSource
 
 __all__ = ["Prediction", "Protocol", "label_maps", "predict_maps", "present", "truncate_image"]
@@ -48,7 +49,7 @@ def predict_maps(
 
     On the source's device.
     """
-    batch = torch.from_numpy(images).to(source.device).permute(0, 3, 1, 2).float() / 255
+    batch = to_images(images, source.device)
     with torch.inference_mode():
         return augmented_maps(source.cams, batch, source.mean, config.tta, source.pool)
 

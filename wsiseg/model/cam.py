@@ -32,10 +32,6 @@ CamsOf = Callable[[Tensor], Tensor]
 Pool = Callable[[Tensor], Tensor]
 
 
-def _mean_cells(cams: Tensor) -> Tensor:
-    return cams.mean((2, 3))
-
-
 def cosine_cams(features: Tensor, prototypes: Tensor, scale: Tensor, classes: int) -> Tensor:
     """Cosine of every cell with every class's nearest prototype, times `scale`.
 
@@ -59,7 +55,7 @@ def cosine_cams(features: Tensor, prototypes: Tensor, scale: Tensor, classes: in
     return scale * cosine.view(batch, classes, -1, height, width).amax(2)
 
 
-def pool_cams(cams: Tensor, pooling: Pooling) -> Tensor:
+def pool_cams(cams: Tensor, pooling: Pooling = "mean") -> Tensor:
     """``(B, K, h, w)`` CAMs to ``(B, K)`` class logits: their mean, or a smooth maximum.
 
     The smooth one, ``log mean exp``, is the mean of a constant CAM; of one that is far below zero
@@ -105,7 +101,7 @@ def augmented_maps(
     images: Tensor,
     mean: Sequence[float],
     augmentations: int = 6,
-    pool: Pool = _mean_cells,
+    pool: Pool = pool_cams,
 ) -> MapsAndLogits:
     """The paper's fused maps at image size: each augmentation's scaled map, then their mean.
 

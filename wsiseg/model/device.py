@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from wsiseg.config import Precision
 from wsiseg.errors import ConfigError
 
-__all__ = ["autocast", "open_device", "planning_device"]
+__all__ = ["autocast", "open_device", "planning_device", "to_images"]
 
 
 def open_device(name: str) -> torch.device:
@@ -61,3 +64,8 @@ def _count_cuda() -> int:
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Products computed in it take `precision`; weights and sums stay float32."""
     return torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32")
+
+
+def to_images(pixels: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+    """``(B, H, W, 3)`` uint8 to ``(B, 3, H, W)`` float32 in [0, 1] on a device."""
+    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255

@@ -7,17 +7,13 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from wsiseg.annotations import PALETTES, UNSURE, UNSURE_COLOR
+from wsiseg.annotations import KNOWN_COLORS, UNSURE, UNSURE_COLOR
 
 __all__ = ["render_report"]
 
 Row = Mapping[str, object]
 
-_COLORS = {
-    name: color
-    for palette in PALETTES.values()
-    for name, color in zip(palette.names, palette.colors, strict=True)
-} | {UNSURE: UNSURE_COLOR}
+_COLORS = KNOWN_COLORS | {UNSURE: UNSURE_COLOR}
 _SPARE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (0, 114, 178))
 
 

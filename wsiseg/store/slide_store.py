@@ -68,6 +68,11 @@ class SlideStore:
         """What lays arrays out; opened when that is asked for, as it costs milliseconds a block."""
         return zarr.open_group(self._files.for_zarr, mode="r+", zarr_format=3)
 
+    @cached_property
+    def _cam_facts(self) -> dict[str, Any]:
+        """What `create_cams` noted; a block asks for it several times, at a millisecond each."""
+        return self._group["cams"].attrs.asdict()
+
     def __reduce__(self) -> tuple[type[SlideStore], tuple[str | Path]]:
         return SlideStore, (self.location,)
 
@@ -284,6 +289,7 @@ class SlideStore:
             self.clear_marks("predict")  # else what is finished would bear the new names
         cams.attrs["palette"] = layout.plain_palette(palette)
         cams.attrs["calibration"] = [list(pair) for pair in calibration]
+        self.__dict__.pop("_cam_facts", None)
         keys = ("cams/logits", "cams/classes", "cams/distance")
         if all(map(self._has_array, keys)) and self._array("cams/logits").shape == shape:
             return
@@ -325,13 +331,13 @@ class SlideStore:
     def cam_palette(self) -> Palette:
         """Names and colours of the CAMs' classes, from the model that made them."""
         self._check_cams()
-        return layout.palette_of(self._group["cams"].attrs["palette"])
+        return layout.palette_of(self._cam_facts["palette"])
 
     @property
     def cam_calibration(self) -> NDArray[np.float32] | None:
         """``(channels, 2)`` scale and offset of each channel's CAM; None where they are unknown."""
         self._check_cams()
-        known: Any = self._group["cams"].attrs.get("calibration")
+        known = self._cam_facts.get("calibration")
         return np.array(known, np.float32) if known else None
 
     @property

@@ -15,6 +15,7 @@ from wsiseg.compute import Progress
 from wsiseg.errors import DataError
 from wsiseg.model.calibration import fit_calibration
 from wsiseg.model.card_file import with_calibration
+from wsiseg.model.device import to_images
 from wsiseg.model.source import CamSource
 from wsiseg.model.trained import load_trained
 from wsiseg.train.patches import PatchSource
@@ -84,7 +85,7 @@ def read_cells(
     found = []
     for start in range(0, len(which), _BATCH):
         pixels = patches.read([int(number) for number in which[start : start + _BATCH]])
-        batch = torch.from_numpy(pixels).to(source.device).permute(0, 3, 1, 2).float() / 255
+        batch = to_images(pixels, source.device)
         with torch.inference_mode():
             cams = source.cams(batch).float()
         side = min(_CELLS, cams.shape[2])

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from wsiseg.model.construct import ConStruct
+from wsiseg.model.device import to_images
 from wsiseg.model.familiar import fit_familiar
 from wsiseg.train.patches import PatchSource
 
@@ -21,7 +22,7 @@ def remember_patches(model: ConStruct, patches: PatchSource, device: torch.devic
     chosen = np.unique(np.linspace(0, len(patches) - 1, min(_MOST, len(patches))).round())
     embedded = []
     for batch in np.array_split(chosen.astype(int), -(-len(chosen) // _BATCH)):
-        pixels = torch.from_numpy(patches.read(batch.tolist())).to(device)
-        embedded.append(model.encoder.embed_image(pixels.permute(0, 3, 1, 2).float() / 255))
+        images = to_images(patches.read(batch.tolist()), device)
+        embedded.append(model.encoder.embed_image(images))
     model.familiar = fit_familiar(torch.cat(embedded).float())
     model.to(device)

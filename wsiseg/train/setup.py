@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wsiseg.annotations import PALETTES, Palette
+from wsiseg.annotations import KNOWN_COLORS, Palette
 from wsiseg.config import TrainConfig
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.model.construct import ConStruct
@@ -96,14 +96,9 @@ def count_steps(patches: PatchSource, config: TrainConfig) -> int:
 
 def describe_classes(config: TrainConfig) -> tuple[tuple[str, ...], Palette]:
     """Prompts and palette of the classes; wsiseg's own where none are given."""
-    own = {
-        name: color
-        for palette in PALETTES.values()
-        for name, color in zip(palette.names, palette.colors, strict=True)
-    }
     spare = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178)]
     colors = config.colors or tuple(
-        own.get(name, spare[i % len(spare)]) for i, name in enumerate(config.classes)
+        KNOWN_COLORS.get(name, spare[i % len(spare)]) for i, name in enumerate(config.classes)
     )
     prompts = config.prompts or tuple(
         PROMPTS.get(name, f"{name} regions") for name in config.classes

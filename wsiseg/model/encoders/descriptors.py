@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Descriptors"]
+__all__ = ["MEAN", "STAINS", "Descriptors"]
 
-# Optical density of haematoxylin, eosin and DAB in red, green and blue.
-_STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
+MEAN = (0.75, 0.58, 0.72)
+"""About the mean colour of H&E tissue, RGB in [0, 1]."""
+STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
+"""Optical density of haematoxylin, eosin and DAB in red, green and blue (Ruifrok and Johnston)."""
 _MEANS = (0.0, 1.5, 3.5, 8.0)  # sigmas of the stain averages, in cells of 4 px
 _SPREADS = (1.2, 4.0)  # the same of the texture averages
 # Mean and standard deviation of what is measured, over synthetic and real (Kather et al.) tissue.
@@ -42,7 +44,7 @@ class Descriptors(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        stains = torch.tensor(_STAINS)
+        stains = torch.tensor(STAINS)
         stains = stains / stains.norm(dim=1, keepdim=True)
         self.register_buffer("unmix", torch.linalg.inv(stains).T.contiguous(), persistent=False)
         self.register_buffer("centre", torch.tensor(_CENTRE)[:, None, None], persistent=False)

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from wsiseg.errors import CheckpointError
 from wsiseg.model.encoders import LEVELS
+from wsiseg.model.encoders.descriptors import MEAN
 from wsiseg.model.encoders.hash_text import hash_text
-from wsiseg.model.encoders.small_network import CHANNELS, MEAN, SmallNetwork
+from wsiseg.model.encoders.small_network import CHANNELS, SmallNetwork
+from wsiseg.model.encoders.vit import denormalize
 from wsiseg.model.weights import WeightFile, find_weights
 
 __all__ = ["SmallEncoder", "pack_small"]
@@ -90,10 +92,7 @@ class SmallEncoder(nn.Module):
 
     def embed_normalized(self, images: Tensor) -> Tensor:
         """The same of images in `region_mean` and `region_std`; gradients reach them."""
-        mean, std = (
-            images.new_tensor(v)[:, None, None] for v in (self.region_mean, self.region_std)
-        )
-        return self._embed(images * std + mean)
+        return self._embed(denormalize(images, self.region_mean, self.region_std))
 
     def _embed(self, images: Tensor) -> Tensor:
         (maps,) = self.network(images, (self.cam_level,))

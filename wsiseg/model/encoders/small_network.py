@@ -14,14 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsiseg.model.encoders.descriptors import Descriptors
+from wsiseg.model.encoders.descriptors import MEAN, Descriptors
 
-__all__ = ["CHANNELS", "MEAN", "SmallNetwork", "fold"]
+__all__ = ["CHANNELS", "SmallNetwork", "fold"]
 
 CHANNELS = (28, 64, 128, 144)
 """Of the levels at strides 4, 8, 16 and 32."""
-MEAN = (0.75, 0.58, 0.72)
-"""About the mean colour of H&E tissue, RGB in [0, 1]."""
 _SPREAD = 0.22
 _SIXTEENTH, _CONTEXT = 80, 176
 

@@ -18,12 +18,11 @@ from numpy.random import Philox
 from torch import Tensor, nn
 
 from wsiseg.model.encoders import LEVELS
-from wsiseg.model.encoders.descriptors import Descriptors
+from wsiseg.model.encoders.descriptors import MEAN, Descriptors
 from wsiseg.model.encoders.hash_text import hash_text
+from wsiseg.model.encoders.vit import denormalize
 
 __all__ = ["TinyEncoder", "TinyTeacher"]
-
-_MEAN = (0.75, 0.58, 0.72)  # about the mean colour of H&E tissue
 
 
 class TinyEncoder(nn.Module):
@@ -35,9 +34,9 @@ class TinyEncoder(nn.Module):
     embedding_dim = 128
     cam_level = 1  # as good as level 0 on synthetic slides, at a quarter of the time and room
     guidance_levels = (1,)
-    mean = _MEAN
+    mean = MEAN
     equivariant = True
-    region_mean = _MEAN
+    region_mean = MEAN
     region_std = (0.2, 0.2, 0.2)
     regions: Tensor
 
@@ -61,10 +60,7 @@ class TinyEncoder(nn.Module):
 
     def embed_normalized(self, images: Tensor) -> Tensor:
         """The same of images in `region_mean` and `region_std`; gradients reach them."""
-        mean, std = (
-            images.new_tensor(v)[:, None, None] for v in (self.region_mean, self.region_std)
-        )
-        return self._embed(images * std + mean)
+        return self._embed(denormalize(images, self.region_mean, self.region_std))
 
     def _embed(self, images: Tensor) -> Tensor:
         described = self.descriptors(images).flatten(2)

@@ -15,6 +15,7 @@ __all__ = [
     "apply_alone",
     "build_pyramid",
     "check_images",
+    "denormalize",
     "normalize",
     "pyramid_strides",
     "tap_blocks",
@@ -28,6 +29,11 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """``(B, 3, H, W)`` RGB in [0, 1] to zero mean and unit spread."""
     centre = images.new_tensor(mean)[:, None, None]
     return (images - centre) / images.new_tensor(std)[:, None, None]
+
+
+def denormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """What `normalize` was given."""
+    return images * images.new_tensor(std)[:, None, None] + images.new_tensor(mean)[:, None, None]
 
 
 def tap_blocks(depth: int) -> list[int]:

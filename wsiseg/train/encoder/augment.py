@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from wsiseg.model.encoders.descriptors import STAINS
+
 __all__ = ["Light", "compress", "draw_dyes", "draw_light", "random_dyes", "recolour"]
 
-# Optical density of haematoxylin, eosin and a third dye in red, green and blue (Ruifrok and
-# Johnston 2001), unit rows.
-_HED = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
+_HED = np.array(STAINS)
 _HED /= np.linalg.norm(_HED, axis=1, keepdims=True)
 _UNMIX = np.linalg.inv(_HED)
 _DENSITY = -np.log(np.maximum(np.arange(256), 1) / 255).astype(np.float32)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsiseg.model.device import to_images
 from wsiseg.model.encoders.small import SmallEncoder, pack_small
 from wsiseg.model.encoders.small_network import SmallNetwork, fold
 from wsiseg.train.encoder.pictures import LabelledTiles
@@ -52,7 +53,7 @@ def _see(network: SmallNetwork, pixels: np.ndarray) -> Tensor:
     """``(N, C)`` mean of each tile's cells at the level of the CAM."""
     found = []
     for start in range(0, len(pixels), _BATCH):
-        batch = torch.from_numpy(pixels[start : start + _BATCH]).permute(0, 3, 1, 2).float() / 255
-        (maps,) = network(batch, (SmallEncoder.cam_level,))
+        images = to_images(pixels[start : start + _BATCH])
+        (maps,) = network(images, (SmallEncoder.cam_level,))
         found.append(maps.mean((2, 3)))
     return torch.cat(found)
