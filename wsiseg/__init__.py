@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         export_parquet,
         export_png,
     )
+    from wsiseg.labels import label_slides
     from wsiseg.outline import outline_regions
     from wsiseg.predict import predict_tiles
     from wsiseg.qupath import lint_geojson, write_geojson
@@ -40,6 +41,7 @@ _HOME = {
     "export_ome_tiff": "wsiseg.export",
     "export_parquet": "wsiseg.export",
     "export_png": "wsiseg.export",
+    "label_slides": "wsiseg.labels",
     "lint_geojson": "wsiseg.qupath",
     "load_config": "wsiseg.config",
     "open_slide": "wsiseg.slide",
@@ -61,6 +63,7 @@ __all__ = [
     "export_ome_tiff",
     "export_parquet",
     "export_png",
+    "label_slides",
     "lint_geojson",
     "load_config",
     "open_slide",

@@ -244,8 +244,16 @@ class LabelConfig(_Step):
     class_fraction: float = Field(default=0.05, gt=0, le=1)
     """A tile shows a class if annotations of it cover at least this fraction of the tile."""
     annotated_fraction: float = Field(default=0.5, gt=0, le=1)
-    """A tile is used if annotations of any class cover at least this fraction of it: what nobody
-    looked at may hold anything."""
+    """A tile is used if annotations of any class, or areas that were checked, cover at least this
+    fraction of it, or a point lies in it."""
+    seen_fraction: float = Field(default=0.95, gt=0, le=1)
+    """A class that a tile does not show is known not to be there if they cover at least this
+    fraction of it; else it is unknown, and teaches nothing: what nobody saw may hold anything."""
+    corrected_weight: float = Field(default=3.0, gt=0)
+    """How much a tile that a correction touches counts, beside one of the first labels."""
+    map: dict[str, str] = {}
+    """Classes of the label files by what they are to be called; empty leaves one out. On the
+    command line: `--map "Tumour=Tumor,Tumor: invasive=Tumor"`."""
     tissue_fraction: float = Field(default=0.05, ge=0, le=1)
     """A tile of a store can be used if at least this fraction of it is tissue."""
 
@@ -277,6 +285,9 @@ class TrainConfig(_Step):
     background: tuple[str, ...] = ()
     """Classes that are learned but are no tissue, such as glass: the last of `classes`. They
     compete with the others, and where they win a map shows nothing."""
+    balance: bool = False
+    """Whether rare classes count more: both answers of a class, shown or not, are brought nearer to
+    each other, by the square root of what would make them alike, and at most five times."""
     pooling: Pooling = "mean"
     """A patch's class logit: the `mean` of its CAM, as in the paper, or a `smooth` maximum, for
     labels of classes that fill only a part of the patch."""

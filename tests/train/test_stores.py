@@ -11,46 +11,17 @@ from typer.testing import CliRunner
 
 from wsiseg.annotations import Annotations, Palette
 from wsiseg.cli import app
-from wsiseg.config import LabelConfig, TrainConfig, digest_of
+from wsiseg.config import LabelConfig, TrainConfig
 from wsiseg.errors import DataError
 from wsiseg.grid import TileGrid
+from wsiseg.labels.cover import tile_cover
 from wsiseg.model.checkpoint import read_info
 from wsiseg.qupath import lint_geojson, write_geojson
 from wsiseg.qupath.java_area import cut_rows
-from wsiseg.store import SlideStore
 from wsiseg.trace import trace_regions
 from wsiseg.train import load_tiles, train_model
-from wsiseg.train.cover import tile_cover
 
-CLASSES = ("Pink", "Blue")
-PALETTE = Palette(CLASSES, ((255, 0, 255), (0, 0, 255)))
-COLORS = np.array([(230, 150, 190), (120, 90, 170)], np.uint8)
-TILE, ROWS, COLS = 64, 4, 5
-BOUNDS = (100, 40)
-"""Corner of the scanned part in level-0 px; a raster px is two of them."""
-
-
-def make_store(folder, name="one", tile=TILE, mpp=0.5, stride=None, finished=True, tissue=None):
-    """A slide whose left half is pink and whose right half is blue."""
-    grid = TileGrid(ROWS * TILE, COLS * TILE, tile, stride or tile, 2 * tile)
-    slide = {
-        "name": f"{name}.svs", "identity": name, "mpp": [mpp / 2, mpp / 2],
-        "bounds": [*BOUNDS, 4 * TILE, 4 * TILE],
-    }  # fmt: skip
-    store = SlideStore.create(folder / f"{name}.zarr", grid, mpp, slide)
-    store.write_tissue(np.ones((ROWS, COLS), bool) if tissue is None else tissue, mpp * TILE, "0")
-    image = COLORS[labels_of(grid)]
-    for block in range(grid.n_blocks):
-        store.write_image(block, image[grid.block_box(block).slices()])
-        if finished:
-            store.mark_done("tile", block, digest_of(name))
-    return store
-
-
-def labels_of(grid):
-    labels = np.zeros((grid.height, grid.width), np.uint8)
-    labels[:, grid.width // 2 :] = 1
-    return labels
+from ..labels.slides import CLASSES, COLORS, COLS, PALETTE, ROWS, TILE, labels_of, make_store
 
 
 def table(folder, text):
@@ -66,13 +37,14 @@ def test_tiles_by_row_and_column_of_two_stores(tmp_path):
     )
     tiles = load_tiles([tmp_path], labels, CLASSES)
     assert len(tiles) == 3
-    assert tiles.labels.tolist() == [[1, 0], [0, 1], [1, 1]]
+    assert tiles.labels.tolist() == [[1, 0], [1, 1], [0, 1]], "slide by slide"
+    assert tiles.weights.tolist() == [1, 1, 1]
     assert (tiles.side, tiles.mpp) == (TILE, 0.505)
-    assert tiles.name(1) == "two tile (3, 4)"
+    assert tiles.name(2) == "two tile (3, 4)"
     wanted = [store.read_image(store.grid.tile_box(*t)) for store, t in (
         (stores[1], (3, 4)), (stores[0], (0, 0)))]  # fmt: skip
-    assert np.array_equal(tiles.read([1, 0]), wanted)
-    assert (tiles.read([1])[0] == COLORS[1]).all()
+    assert np.array_equal(tiles.read([2, 0]), wanted)
+    assert (tiles.read([2])[0] == COLORS[1]).all()
 
 
 def test_tiles_by_a_point_as_qupath_shows_it(tmp_path):
@@ -133,17 +105,22 @@ def test_no_stores_and_no_labels(tmp_path):
     with pytest.raises(DataError, match=r"is neither a \.zarr store nor a folder of them"):
         load_tiles([tmp_path], table(tmp_path, ""), CLASSES)
     make_store(tmp_path)
-    with pytest.raises(DataError, match=r"none\.csv: does not exist; give a CSV, a GeoJSON"):
+    with pytest.raises(DataError, match=r"none\.csv: does not exist; give label files"):
         load_tiles([tmp_path], tmp_path / "none.csv", CLASSES)
 
 
 def test_one_name_for_two_stores(tmp_path):
-    for folder in ("a", "b"):
+    for folder in ("a", "b", "b/a"):
         (tmp_path / folder).mkdir()
         make_store(tmp_path / folder)
     labels = table(tmp_path, "slide,row,col,labels\none,0,0,Pink;Blue\n")
+    with pytest.raises(DataError, match=r"line 2: 'one' is the name of .*one.zarr and .*one.zarr"):
+        load_tiles([tmp_path / "a", tmp_path / "b" / "one.zarr"], labels, CLASSES)
     with pytest.raises(DataError, match=r"one.zarr are both 'one'"):
         load_tiles([tmp_path / "a", tmp_path / "b"], labels, CLASSES)
+    labels = table(tmp_path, "slide,row,col,labels\nb/one,0,0,Pink;Blue\n")
+    found = load_tiles([tmp_path / "a", tmp_path / "b" / "one.zarr"], labels, CLASSES)
+    assert [store.path.parent.name for store in found.stores] == ["b"]
 
 
 # -- annotations ---------------------------------------------------------------------------------
@@ -176,11 +153,14 @@ def test_a_class_needs_its_share_and_a_tile_its_annotation(tmp_path):
     path = annotate(store, tmp_path / "one.geojson", labels)
     found = load_tiles([store.path], path, CLASSES)
     assert found.tiles.tolist() == [[0, 0, 0], [0, 1, 0]]
-    assert found.labels.tolist() == [[1, 0], [0, 1]]
+    unknown = float("nan")
+    assert np.array_equal(found.labels, [[1, unknown], [0, 1]], equal_nan=True), "half unseen"
     config = LabelConfig(class_fraction=3 / 64, annotated_fraction=31 / 64)
     found = load_tiles([store.path], path, CLASSES, config)
     assert found.tiles.tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 0]]
-    assert found.labels.tolist() == [[1, 1], [0, 1], [0, 1]]
+    assert np.array_equal(found.labels, [[1, 1], [unknown, 1], [0, 1]], equal_nan=True)
+    found = load_tiles([store.path], path, CLASSES, LabelConfig(seen_fraction=0.5))
+    assert found.labels.tolist() == [[1, 0], [0, 1]]
 
 
 def test_what_is_ignored_is_cut_out_and_what_has_no_class_says_nothing(tmp_path):
@@ -246,7 +226,7 @@ def test_detections_are_no_labels_and_that_is_told(tmp_path, caplog):
     path = annotate(store, tmp_path / "one.geojson")
     edit(path, lambda features: features[1]["properties"].update(objectType="detection"))
     assert len(load_tiles([store.path], path, ("Pink",))) > 0
-    assert "one.geojson: 1 detections or cells with a class are no labels" in caplog.text
+    assert "one.geojson: 1 detection(s) passed over, as nobody drew them" in caplog.text
     edit(path, lambda features: features[0]["properties"].update(objectType="detection"))
     with pytest.raises(DataError, match=r"no tile with tissue.*; 2 detections or cells"):
         load_tiles([store.path], path, CLASSES)
@@ -297,15 +277,22 @@ def test_problems_of_annotations_are_listed_together(tmp_path):
     stores = [make_store(tmp_path, name) for name in ("one", "two", "three")]
     drawn = tmp_path / "drawn"
     annotate(stores[0], drawn / "one.geojson", palette=Palette(("Pink", "Red"), PALETTE.colors))
+    annotate(stores[0], drawn / "four.geojson")
     (drawn / "two.geojson").write_text("{")
     with pytest.raises(DataError) as caught:
         load_tiles([tmp_path], drawn, CLASSES)
     message = str(caught.value)
     assert "one.geojson: unknown class ['Red']; known are Pink, Blue" in message
     assert "two.geojson" in message
-    assert "three.zarr: has no three.geojson" in message
-    with pytest.raises(DataError, match="is one file for 3 stores; give a folder"):
-        load_tiles([tmp_path], drawn / "one.geojson", CLASSES)
+    assert "four.geojson: no store of slide 'four'; there are one, three, two" in message
+
+
+def test_one_file_for_one_slide_needs_no_name(tmp_path):
+    store = make_store(tmp_path)
+    drawn = annotate(store, tmp_path / "by_hand.geojson")
+    assert len(load_tiles([store.path], drawn, CLASSES)) == ROWS * COLS
+    with pytest.raises(DataError, match="no store of slide 'by_hand'; there are one, two"):
+        load_tiles([store.path, make_store(tmp_path, "two").path], drawn, CLASSES)
 
 
 @settings(deadline=None, max_examples=40)

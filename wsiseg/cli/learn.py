@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli.app import app
-from wsiseg.cli.options import ConfigFile, EncoderOptions, Out, Settings, Workers, override
+from wsiseg.cli.options import (
+    ConfigFile,
+    EncoderOptions,
+    NameMap,
+    Out,
+    Settings,
+    Workers,
+    override,
+    with_map,
+)
 from wsiseg.cli.show import errors, print_facts, progress_bars, say
 from wsiseg.config import load_config, parse_config
 
@@ -29,8 +38,9 @@ def train(
     ],
     labels: Annotated[
         Path | None,
-        typer.Option(help="Of tiles: a CSV, QuPath's GeoJSON, or a folder of <store>.geojson."),
+        typer.Option(help="Of tiles: anything that `wsiseg label` reads."),
     ] = None,
+    name_map: NameMap = None,
     config: ConfigFile = None,
     settings: Settings = None,
     card: Annotated[
@@ -49,6 +59,7 @@ def train(
     if labels is None and len(data) > 1:
         raise typer.BadParameter("several inputs are stores, which need --labels")
     with errors(), progress_bars() as bars:
+        settings = with_map(settings, name_map, "labels.map")
         plain = override(load_config(config, TrainConfig).model_dump(), settings, "--set")
         settled = parse_config(plain, TrainConfig, "the command line")
         told = None if card is None else load_card(card, settled.classes)

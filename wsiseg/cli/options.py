@@ -17,10 +17,12 @@ __all__ = [
     "EncoderOptions",
     "Executor",
     "Inputs",
+    "Manifest",
     "MaxMb",
     "MaxObjects",
     "MaxVertices",
     "MppOverride",
+    "NameMap",
     "Origin",
     "Out",
     "Prompts",
@@ -30,6 +32,7 @@ __all__ = [
     "configure",
     "override",
     "with_given",
+    "with_map",
 ]
 
 Inputs = Annotated[list[Path], typer.Argument(help="Slides, folders of slides, or CSV manifests.")]
@@ -57,6 +60,16 @@ Executor = Annotated[
     ),
 ]
 Workers = Annotated[int | None, typer.Option(help="Workers; the number of cores if not given.")]
+NameMap = Annotated[
+    str | None,
+    typer.Option(
+        "--map", help='Classes renamed or merged, as "Tumour=Tumor,Tumor: invasive=Tumor".'
+    ),
+]
+Manifest = Annotated[
+    Path | None,
+    typer.Option(help="CSV slide[,labels][,patient]: whose labels lie where, and of whom it is."),
+]
 StorePath = Annotated[
     str, typer.Argument(help="A slide's .zarr store: a folder, or a URL as s3://BUCKET/NAME.zarr.")
 ]
@@ -86,6 +99,15 @@ def with_given(settings: list[str] | None, options: Mapping[str, object]) -> lis
     """The settings of the command line, and those of its options by name that were given."""
     given = [f"{name}={_to_yaml(value)}" for name, value in options.items() if value is not None]
     return [*(settings or []), *given]
+
+
+def with_map(settings: list[str] | None, text: str | None, name: str) -> list[str]:
+    """The settings, and the classes that ``--map`` renames as the setting `name`."""
+    from wsiseg.labels.names import parse_map
+
+    if text is None:
+        return settings or []
+    return [*(settings or []), f"{name}={json.dumps(parse_map(text))}"]
 
 
 def _to_yaml(value: object) -> object:

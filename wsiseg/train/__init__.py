@@ -5,7 +5,7 @@ from wsiseg.train.loop import train_model
 from wsiseg.train.parallel import leads
 from wsiseg.train.patches import Patches, PatchSource, load_patches
 from wsiseg.train.setup import describe_training
-from wsiseg.train.stores import StoreTiles, load_tiles
+from wsiseg.train.stores import StoreTiles, gather_tiles, load_tiles
 
 __all__ = [
     "PatchSource",
@@ -13,6 +13,7 @@ __all__ = [
     "StoreTiles",
     "calibrate_checkpoint",
     "describe_training",
+    "gather_tiles",
     "leads",
     "load_patches",
     "load_tiles",

@@ -29,6 +29,7 @@ from wsiseg.train.patches import PatchSource
 from wsiseg.train.resume import Unfinished, read_unfinished, run_digest, write_unfinished
 from wsiseg.train.setup import check_fit, count_steps, describe_classes, make_model
 from wsiseg.train.step import Trainer
+from wsiseg.train.weigh import weigh_labels
 
 __all__ = ["train_model"]
 
@@ -143,7 +144,10 @@ class _Run:
             autocast=self.trainer.autocast,
             turns=config.turns,
         )
-        self.labels = torch.from_numpy(patches.labels)
+        weights = weigh_labels(patches.labels, patches.weights, config.balance)
+        # An unknown label has the weight 0, and stands for no region in the contrast.
+        self.labels = torch.from_numpy(patches.labels).nan_to_num(0)
+        self.weights = None if weights is None else torch.from_numpy(weights)
         self.digest = run_digest(patches, config, _identities(model), note)
         self.epoch, self.best = 0, -float("inf")
         self.history: list[list[float]] = []
@@ -177,7 +181,9 @@ class _Run:
         for batch, patches in zip(batches, seen, strict=True):
             rate = self.trainer.rate
             try:
-                losses = self.trainer.step(patches, self.labels[part(batch)])
+                rows = part(batch)
+                weights = None if self.weights is None else self.weights[rows]
+                losses = self.trainer.step(patches, self.labels[rows], weights)
             except TrainingError as error:
                 raise self._explain(error, batch.tolist()) from error
             self.history.append([rate, *(loss.item() for loss in losses)])

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from wsiseg.config import digest_of
 from wsiseg.errors import DataError
-from wsiseg.train.labels import Label, gather_labels, read_label_table, refuse
+from wsiseg.labels.table import Label, gather_labels, read_label_table, refuse
 
 __all__ = ["PatchSource", "Patches", "load_patches"]
 
@@ -29,7 +29,12 @@ class PatchSource(Protocol):
 
     @property
     def labels(self) -> NDArray[np.float32]:
-        """``(N, K)`` float32: 1 where the class shows, else 0."""
+        """``(N, K)`` float32: 1 where the class shows, 0 where not, NaN where nobody knows."""
+        ...
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """``(N,)`` float32: how much each patch counts, 1 as a rule."""
         ...
 
     @property
@@ -72,6 +77,11 @@ class Patches:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """``(N,)`` float32: all 1."""
+        return np.ones(len(self.paths), np.float32)
 
     @property
     def identity(self) -> str:

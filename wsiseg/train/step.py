@@ -89,8 +89,10 @@ class Trainer:
         share = poly_rate(self.done, self.steps, self.config.warmup_steps)
         return self.config.learning_rate * share
 
-    def step(self, seen: Seen, labels: Tensor) -> Losses:
+    def step(self, seen: Seen, labels: Tensor, weights: Tensor | None = None) -> Losses:
         """Change the model by one batch; `labels` ``(B, K)`` float, 1 where the class shows.
+
+        `weights` ``(B, K)`` float say how much each label counts, 0 where it is unknown.
 
         Where several processes train, these are its rows of the batch, and all of them give the
         losses of the whole.
@@ -103,7 +105,7 @@ class Trainer:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
-        losses = self.losses(seen, labels)
+        losses = self.losses(seen, labels, weights)
         whole = Losses(*self.group.add(torch.stack(losses).detach()))
         if self.config.preset != "reference":
             _check_finite(whole)
@@ -117,22 +119,23 @@ class Trainer:
         self.done += int(self.scaler.get_scale() >= scale)
         return whole
 
-    def losses(self, seen: Seen, labels: Tensor) -> Losses:
+    def losses(self, seen: Seen, labels: Tensor, weights: Tensor | None = None) -> Losses:
         """This process's part of the losses; the bank takes in the batch's backgrounds."""
+        weights = None if weights is None else weights.to(self.device)
         with self.autocast():
-            return self._losses(seen, labels.to(self.device))
+            return self._losses(seen, labels.to(self.device), weights)
 
     def autocast(self) -> torch.autocast:
         """Whatever is computed in it takes the precision of the settings."""
         return autocast(self.device, self.config.precision)
 
-    def _losses(self, seen: Seen, labels: Tensor) -> Losses:
+    def _losses(self, seen: Seen, labels: Tensor, weights: Tensor | None) -> Losses:
         config = self.config
         output = self.model.read_pyramid(seen.pyramid, seen.stages or None)
         zero = output.logits.new_zeros((), dtype=torch.float32)
         # Means over the batch, so a process's part of it counts as its rows do.
         share = self.group.share(len(labels), self.device)
-        classes = share * F.binary_cross_entropy_with_logits(output.logits, labels)
+        classes = share * F.binary_cross_entropy_with_logits(output.logits, labels, weights)
         structure = zero if output.structure_loss is None else share * output.structure_loss
         apart = zero
         if config.contrast_weight:

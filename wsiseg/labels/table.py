@@ -88,13 +88,13 @@ def _flagged(
 
 
 def gather_labels(
-    labels: Sequence[Label], classes: Sequence[str], problems: list[str], what: str = "patch",
-    *, must_show: bool = True,
+    labels: Sequence[Sequence[float]], classes: Sequence[str], problems: list[str],
+    what: str = "patch", *, must_show: bool = True,
 ) -> NDArray[np.float32]:  # fmt: skip
     """``(N, K)`` float32; a class that nothing shows is a problem, unless there are others."""
     found = np.array(labels, np.float32).reshape(-1, len(classes))
     if must_show and not problems:
-        unseen = [name for at, name in enumerate(classes) if not found[:, at].any()]
+        unseen = [name for at, name in enumerate(classes) if not (found[:, at] == 1).any()]
         problems += [f"no {what} shows {name!r}, so it cannot be learned" for name in unseen]
     return found
 

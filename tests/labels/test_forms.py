@@ -1,0 +1,298 @@
+"""Every form that labels come in, as the other program writes it."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from wsiseg.config import LabelConfig
+from wsiseg.labels import label_slides
+
+from .slides import BOUNDS, CLASSES, TILE, make_store
+
+UNKNOWN = float("nan")
+
+
+def square(row, col, rows=1, cols=1):
+    """Corners of tiles as QuPath shows them: a raster px is two, the bounds' corner is 0, 0."""
+    left, top = (2 * TILE * at - b for at, b in zip((col, row), BOUNDS, strict=True))
+    right, bottom = left + 2 * TILE * cols, top + 2 * TILE * rows
+    return [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+
+
+def feature(name, geometry, **properties):
+    """As QuPath 0.5 to 0.7 export an annotation."""
+    if name is not None:
+        properties["classification"] = {"name": name, "color": [200, 0, 0]}
+    return {
+        "type": "Feature", "id": "16ccf0b5-ba3f-43ac-b8f2-5cc7c958e545", "geometry": geometry,
+        "properties": {"objectType": "annotation", **properties},
+    }  # fmt: skip
+
+
+def polygon(*rings):
+    return {"type": "Polygon", "coordinates": list(rings)}
+
+
+def collection(*features):
+    return {"type": "FeatureCollection", "features": list(features)}
+
+
+def read(tmp_path, content, name="one.geojson", classes=CLASSES, **settings):
+    store = make_store(tmp_path)
+    path = tmp_path / "labels" / name
+    path.parent.mkdir(exist_ok=True)
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    return label_slides(path.parent, [store.path], classes, LabelConfig(**settings))
+
+
+def tiles_of(found):
+    """Labels by tile."""
+    (slide,) = found.slides
+    return {
+        tuple(tile): tuple(label)
+        for tile, label in zip(slide.found.tiles.tolist(), slide.found.labels.tolist(), strict=True)
+    }
+
+
+PINK = feature("Pink", polygon(square(1, 0)))
+BLUE = feature("Blue", polygon(square(1, 4)))
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (collection(PINK, BLUE), "one.geojson"),
+        ([PINK, BLUE], "one.json"),
+        (collection(PINK, BLUE), "one.svs.geojson"),
+        (collection(PINK, BLUE), "one.geojson.gz"),
+        (collection(PINK, BLUE), "one.svs - Series 0.geojson"),
+        (collection(PINK, BLUE), "ONE.geojson"),
+    ],
+)
+def test_collections_and_lists_plain_and_packed(tmp_path, content, name):
+    found = read(tmp_path, content, name)
+    assert found.problems == ()
+    assert tiles_of(found) == {(1, 0): (1, 0), (1, 4): (0, 1)}
+    assert found.slides[0].regions == (1, 1)
+    assert found.slides[0].area_mm2 == pytest.approx(((TILE * 0.5e-3) ** 2,) * 2)
+
+
+def test_one_feature_and_a_class_as_plain_text(tmp_path):
+    one = feature(None, polygon(square(0, 0)), classification="Pink")
+    assert tiles_of(read(tmp_path, one)) == {(0, 0): (1, 0)}
+
+
+def test_an_ellipse_as_qupath_exports_it_leaves_the_corners_unknown(tmp_path):
+    angle = np.linspace(0, 2 * np.pi, 90)
+    middle = np.mean(square(1, 1)[:4], 0)
+    ring = np.round(middle + TILE * np.column_stack([np.cos(angle), np.sin(angle)]), 2).tolist()
+    ring[-1] = ring[0]
+    found = read(tmp_path, feature("Pink", polygon(ring), isEllipse=True))
+    ((tile, (pink, blue)),) = tiles_of(found).items()
+    assert (tile, pink) == ((1, 1), 1)
+    assert np.isnan(blue), "a circle covers 79 % of its square"
+
+
+def test_holes_and_parts(tmp_path):
+    hole = feature("Pink", polygon(square(0, 0, 3, 3), square(1, 1)))
+    parts = {"type": "MultiPolygon", "coordinates": [[square(3, 0)], [square(3, 4)]]}
+    found = read(tmp_path, collection(hole, feature("Blue", parts)))
+    around = {(r, c): (1, 0) for r in range(3) for c in range(3) if (r, c) != (1, 1)}
+    assert tiles_of(found) == {**around, (3, 0): (0, 1), (3, 4): (0, 1)}
+
+
+def test_points_say_what_is_there_and_nothing_of_the_rest(tmp_path):
+    x, y = np.mean(square(2, 3)[:4], 0)
+    found = read(tmp_path, feature("Blue", {"type": "MultiPoint", "coordinates": [[x, y]]}))
+    ((tile, label),) = tiles_of(found).items()
+    assert tile == (2, 3)
+    assert np.array_equal(label, (UNKNOWN, 1), equal_nan=True)
+
+
+def test_derived_classes_and_typing_errors(tmp_path):
+    drawn = collection(
+        feature("Tumor", polygon(square(0, 0))),
+        feature("Tumor", polygon(square(0, 1))),
+        feature("tumor", polygon(square(0, 2))),
+        feature("Tumour ", polygon(square(1, 0))),
+        feature("Tumor: invasive", polygon(square(1, 1))),
+        feature("Muscle", polygon(square(2, 0))),
+        feature("Mucin", polygon(square(2, 1))),
+        feature("Grade 3", polygon(square(3, 0))),
+        feature("Grade 4", polygon(square(3, 1))),
+    )
+    found = read(tmp_path, drawn, classes=None)
+    assert found.lookalikes == (("Tumor", "Tumour ", "tumor"),)
+    (advice,) = found.advise()
+    assert '--map "Tumour =Tumor,tumor=Tumor"' in advice
+    merged = {"Tumour ": "Tumor", "tumor": "Tumor", "Tumor: invasive": "Tumor", "Mucin": ""}
+    found = read(tmp_path, drawn, classes=None, map=merged)
+    assert found.classes == ("Grade 3", "Grade 4", "Muscle", "Tumor")
+    assert found.lookalikes == ()
+    assert found.slides[0].regions == (1, 1, 1, 5)
+    apart = {"tumor": "tumor", "Tumor": "Tumor", "Tumour ": "Tumour "}
+    assert read(tmp_path, drawn, classes=None, map=apart).lookalikes == ()
+
+
+def test_ignored_areas_leave_their_tiles_out_and_frames_say_nothing(tmp_path):
+    drawn = collection(
+        feature("Pink", polygon(square(0, 0, 2, 2))),
+        feature("Ignore*", polygon(square(0, 0))),
+        feature("Region*", polygon(square(0, 0, 4, 5))),
+    )
+    assert set(tiles_of(read(tmp_path, drawn))) == {(0, 1), (1, 0), (1, 1)}
+
+
+def test_in_a_checked_area_what_is_not_marked_is_absent(tmp_path):
+    pink = feature("Pink", polygon(square(0, 0)))
+    drawn = collection(pink, feature("Checked*", polygon(square(0, 0, 1, 2))))
+    assert tiles_of(read(tmp_path, drawn)) == {(0, 0): (1, 0), (0, 1): (0, 0)}
+
+
+def test_what_says_nothing_is_counted(tmp_path):
+    drawn = collection(
+        PINK,
+        feature(None, polygon(square(0, 0))),
+        {**BLUE, "properties": {**BLUE["properties"], "objectType": "detection"}},
+        feature("Blue", {"type": "LineString", "coordinates": [[0, 0], [9, 9]]}),
+    )
+    found = read(tmp_path, drawn)
+    assert tiles_of(found) == {(1, 0): (1, 0)}
+    for part in ("1 detection(s) passed over", "1 line(s) passed over", "1 without a class"):
+        assert any(part in note for note in found.notes), part
+
+
+# -- ImageScope ----------------------------------------------------------------------------------
+
+
+def vertices(ring):
+    return "".join(f'<Vertex X="{x + BOUNDS[0]}" Y="{y + BOUNDS[1]}" Z="0"/>' for x, y in ring)
+
+
+def region(ring, number=1, kind=0, negative=0, text=""):
+    return (
+        f'<Region Id="{number}" Type="{kind}" Zoom="0.5" Selected="0" ImageLocation="" '
+        f'ImageFocus="-1" Length="1" Area="1" LengthMicrons="1" AreaMicrons="1" Text="{text}" '
+        f'NegativeROA="{negative}" InputRegionId="0" Analyze="1" DisplayId="{number}">'
+        f"<Attributes/><Vertices>{vertices(ring)}</Vertices></Region>"
+    )
+
+
+def imagescope(*layers, mpp=0.25):
+    body = "".join(
+        f'<Annotation Id="{at}" Name="{name}" ReadOnly="0" Type="4" LineColor="65280" Visible="1">'
+        f'<Attributes><Attribute Name="Description" Id="0" Value="{described}"/></Attributes>'
+        f"<Regions><RegionAttributeHeaders/>{''.join(regions)}</Regions><Plots/></Annotation>"
+        for at, (name, described, regions) in enumerate(layers, 1)
+    )
+    head = f'<?xml version="1.0" encoding="UTF-8"?><Annotations MicronsPerPixel="{mpp}">'
+    return f"{head}{body}</Annotations>"
+
+
+def test_imagescope_layers_negative_regions_ellipses_and_rulers(tmp_path):
+    low, high = square(3, 3)[0], square(3, 3)[2]
+    text = imagescope(
+        ("Pink", "", [region(square(0, 0, 2, 2)[:4]), region(square(0, 0), 2, negative=1)]),
+        ("", "Blue", [region([low, high], 1, kind=2), region([low, high], 2, kind=4)]),
+    )
+    found = read(tmp_path, text, "one.xml")
+    assert found.problems == ()
+    labels = tiles_of(found)
+    assert {tile for tile, label in labels.items() if label == (1, 0)} == {(0, 1), (1, 0), (1, 1)}
+    assert np.array_equal(labels[3, 3], (UNKNOWN, 1), equal_nan=True)
+    assert any("lines, arrows or rulers" in note for note in found.notes)
+
+
+def test_imagescope_of_another_magnification(tmp_path):
+    text = imagescope(("Pink", "", [region(square(0, 0))]), mpp=0.5)
+    (problem,) = read(tmp_path, text, "one.xml").problems[:1]
+    assert "was drawn at 0.5 µm/px, the slide has 0.25" in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<Annotations><Annotation", "is not XML, or was cut off"),
+        ("<Other/>", "its outermost element is <Other>"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><Annotations/>', "declares a document type"),
+        (
+            imagescope(("Pink", "", [region(square(0, 0))])).replace('Y="0"', 'Y="a"'),
+            r"layer 1, region 1: Y is 'a'",
+        ),
+    ],
+)
+def test_broken_xml_names_file_and_place(tmp_path, text, message):
+    (problem,) = read(tmp_path, text, "one.xml").problems
+    assert "one.xml" in problem
+    assert message in problem
+
+
+# -- ASAP ----------------------------------------------------------------------------------------
+
+
+def asap(name, kind, group, ring):
+    points = "".join(
+        f'<Coordinate Order="{at}" X="{x + BOUNDS[0]}" Y="{y + BOUNDS[1]}" />'
+        for at, (x, y) in enumerate(ring)
+    )
+    return (
+        f'<Annotation Name="{name}" Type="{kind}" PartOfGroup="{group}" Color="#F4FA58">'
+        f"<Coordinates>{points}</Coordinates></Annotation>"
+    )
+
+
+def test_asap_groups_dots_and_the_decimal_comma(tmp_path):
+    dot = np.mean(square(3, 0)[:4], 0).tolist()
+    body = "".join(
+        [
+            asap("a", "Rectangle", "Pink", square(0, 0)[:4]),
+            asap("b", "Polygon", "Blue", square(0, 4)[:4]).replace(".0", ",0"),
+            asap("c", "Dot", "Pink", [dot]),
+            asap("d", "Polygon", "None", square(2, 2)),
+            asap("e", "Measurement", "Pink", square(2, 2)[:2]),
+        ]
+    )
+    text = (
+        f'<?xml version="1.0"?><ASAP_Annotations><Annotations>{body}</Annotations>'
+        '<AnnotationGroups><Group Name="Pink" PartOfGroup="None" Color="#00ff00">'
+        "<Attributes /></Group></AnnotationGroups></ASAP_Annotations>"
+    )
+    found = read(tmp_path, text, "one.xml")
+    assert found.problems == ()
+    labels = tiles_of(found)
+    assert (labels.pop((0, 0)), labels.pop((0, 4))) == ((1, 0), (0, 1))
+    ((tile, label),) = labels.items()
+    assert (tile, label[0]) == ((3, 0), 1)
+    assert {note.split(": ", 1)[1] for note in found.notes} == {
+        "1 of type Measurement passed over: draw an area or a dot",
+        "1 without a class (a group) passed over",
+    }
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+def test_tables_of_points_and_rectangles(tmp_path):
+    left, top = square(0, 0)[0]
+    x, y = np.mean(square(2, 3)[:4], 0)
+    rows = [
+        "slide;x;y;width;height;class", f"one.svs;{left};{top};128,0;128;Pink",
+        f"one;{x};{y};;;Blue", "two;1;1;;;Blue",
+    ]  # fmt: skip
+    found = read(tmp_path, "\n".join(rows), "regions.csv")
+    labels = tiles_of(found)
+    assert labels[0, 0] == (1, 0)
+    assert np.array_equal(labels[2, 3], (UNKNOWN, 1), equal_nan=True)
+    (unmatched,) = found.unmatched
+    assert "no store of slide 'two'; there are one" in unmatched
+
+
+def test_a_broken_table_names_the_line(tmp_path):
+    rows = ["slide,x,y,width,height,class", "one,1,b,,,Pink", "one,1,1,5,,Pink", "one,1,1,5,0,Pink"]
+    (problem,) = read(tmp_path, "\n".join(rows), "regions.csv").problems
+    assert "line 2: y = 'b' is no number" in problem
+    assert "line 3: width and height" in problem
+    assert "line 4: width and height" in problem

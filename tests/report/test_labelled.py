@@ -1,0 +1,56 @@
+import csv
+import json
+
+import numpy as np
+from PIL import Image
+from typer.testing import CliRunner
+
+from wsiseg.cli import app
+from wsiseg.labels import label_slides
+from wsiseg.report.labelled import draw_labels
+
+from ..labels.slides import CLASSES, COLORS, TILE, make_store
+from ..labels.test_forms import collection, feature, polygon, square
+
+
+def write(folder, name="one", *features):
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.geojson"
+    path.write_text(json.dumps(collection(*features)))
+    return path
+
+
+def test_the_command_says_what_was_found_and_draws_it(tmp_path):
+    store, other = make_store(tmp_path), make_store(tmp_path, "two")
+    labels = tmp_path / "labels"
+    write(
+        labels, "one", feature("Pink", polygon(square(0, 0, 2, 2))),
+        feature("Blue", polygon(square(0, 4))), feature("blue", polygon(square(1, 4))),
+    )  # fmt: skip
+    call = ["label", str(labels), str(tmp_path), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 0, result.output
+    assert "'Blue', 'blue' look like one class" in result.output
+    assert "not labelled: two" in result.output
+    result = CliRunner().invoke(app, [*call, "--map", "blue=Blue"])
+    assert "look like one class" not in result.output
+    rows = list(csv.DictReader((tmp_path / "out" / "labels.csv").open()))
+    assert [(r["slide"], r["class"], r["regions"], r["tiles with"]) for r in rows] == [
+        ("one", "Blue", "2", "2"), ("one", "Pink", "1", "4"),
+    ]  # fmt: skip
+    assert Image.open(tmp_path / "out" / "one.png").size == (store.grid.width, store.grid.height)
+    write(labels, "three", feature("Pink", polygon(square(0, 0))))
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 1
+    assert "no store of slide 'three'; there are one, two" in result.output
+    assert other.path.exists()
+
+
+def test_labelled_tiles_are_tinted_and_the_others_stay(tmp_path):
+    store = make_store(tmp_path)
+    path = write(tmp_path / "labels", "one", feature("Pink", polygon(square(3, 1))))
+    (slide,) = label_slides(path, [store.path], CLASSES).slides
+    page = draw_labels(slide, CLASSES)
+    middle = int(3.5 * TILE)
+    assert (page[middle, int(4.5 * TILE)] == COLORS[1]).all()
+    assert np.abs(page[middle, int(1.5 * TILE)].astype(int) - COLORS[0]).max() > 20

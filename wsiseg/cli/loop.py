@@ -1,0 +1,74 @@
+"""Commands of the annotation loop: labels looked at, before anything trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from wsiseg.cli.app import app
+from wsiseg.cli.options import Manifest, NameMap, Out, Settings, override, with_map
+from wsiseg.cli.show import OUT, complain, errors, say
+from wsiseg.config import parse_config
+
+if TYPE_CHECKING:
+    from wsiseg.labels import Labelling
+
+__all__ = ["label"]
+
+
+@app.command()
+def label(
+    labels: Annotated[
+        Path,
+        typer.Argument(
+            help="GeoJSON, ImageScope or ASAP XML, a CSV (slide,x,y[,width,height],class), or a "
+            "folder of these, named as the slides."
+        ),
+    ],
+    slides: Annotated[
+        list[Path], typer.Argument(help="Stores, folders of stores, or output folders.")
+    ],
+    out: Out = Path("labelled"),
+    name_map: NameMap = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Class names, as A,B,C; all that are found if not given.")
+    ] = None,
+    manifest: Manifest = None,
+    settings: Settings = None,
+) -> None:
+    """Say what label files hold and which tiles they label, before anything trains."""
+    from wsiseg.config import LabelConfig
+    from wsiseg.labels import label_slides
+    from wsiseg.report import write_labels
+
+    with errors():
+        plain = override({}, with_map(settings, name_map, "map"), "--set")
+        config = parse_config(plain, LabelConfig, "the command line")
+        wanted = None if classes is None else [name.strip() for name in classes.split(",")]
+        found = label_slides(labels, slides, wanted, config, manifest=manifest)
+        written = write_labels(found, out)
+    print_labelling(found)
+    for path in written:
+        say(str(path))
+    if found.problems or found.unmatched:
+        raise typer.Exit(1)
+
+
+def print_labelling(found: Labelling) -> None:
+    """The table of classes and slides, then what needs a look."""
+    from wsiseg.report.labelled import COLUMNS, describe_labels
+
+    table = Table(*COLUMNS)
+    for row in describe_labels(found):
+        table.add_row(*(escape(str(value)) for value in row.values()))
+    OUT.print(table)
+    for note in (*found.notes, *found.advise()):
+        say(note)
+    if found.unlabelled:
+        say(f"not labelled: {', '.join(path.stem for path in found.unlabelled)}")
+    for problem in (*found.unmatched, *found.problems):
+        complain(problem)

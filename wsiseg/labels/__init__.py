@@ -1,0 +1,25 @@
+"""Where a person's labels come from, and which tiles they say what of.
+
+What nobody looked at is unknown: a label is 1, 0 or NaN.
+"""
+
+from wsiseg.labels.corrections import find_map
+from wsiseg.labels.labelling import Labelling, SlideLabels, label_slides
+from wsiseg.labels.layers import Layers, TileLabels
+from wsiseg.labels.names import parse_map
+from wsiseg.labels.stores import find_stores
+from wsiseg.labels.table import gather_labels, read_label_table, refuse
+
+__all__ = [
+    "Labelling",
+    "Layers",
+    "SlideLabels",
+    "TileLabels",
+    "find_map",
+    "find_stores",
+    "gather_labels",
+    "label_slides",
+    "parse_map",
+    "read_label_table",
+    "refuse",
+]

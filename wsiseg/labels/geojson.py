@@ -1,0 +1,80 @@
+"""Labels out of QuPath's GeoJSON, and corrections of a finished map."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import get_args
+
+from wsiseg.errors import DataError, GeoJsonError
+from wsiseg.labels.mark import Drawn, Mark, State
+from wsiseg.qupath import Feature, Finding, describe_left_out, read_geojson
+
+__all__ = ["GEOJSON", "read_geojson_marks"]
+
+GEOJSON = (".geojson", ".json", ".geojson.gz", ".json.gz", ".zip")
+
+_AREAS = ("Polygon", "MultiPolygon")
+_POINTS = ("Point", "MultiPoint")
+
+
+def read_geojson_marks(path: Path) -> Drawn:
+    """Every annotation that has a class; corrections say so in ``metadata.wsiseg``.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or is no GeoJSON; names feature and rule.
+    """
+    left_out: list[Finding] = []
+    try:
+        features = read_geojson(path, left_out)
+    except GeoJsonError as error:
+        raise DataError(str(error)) from error
+    found, passed = Drawn(), Counter[str]()
+    for number, feature in enumerate(features):
+        where = f"{path}: feature {number}"
+        reason = _useless(feature)
+        if reason:
+            passed[reason] += 1
+            continue
+        state = _state_of(feature, where)
+        found.marks.append(
+            Mark(feature.class_name or "", feature.geometry, where, state, feature.id or "")
+        )
+    found.notes = [f"{path}: {count} {reason}" for reason, count in sorted(passed.items())]
+    if left_out:
+        found.notes.append(f"{path}: {describe_left_out(left_out)}")
+    return found
+
+
+def _useless(feature: Feature) -> str:
+    """Why a feature says nothing of classes; empty if it does."""
+    if feature.geometry.is_empty:
+        return "of no size passed over"
+    if feature.geometry.geom_type not in _AREAS + _POINTS:
+        return "line(s) passed over: draw an area or a point"
+    if _metadata(feature):
+        return ""  # a map of many regions comes as detections
+    if feature.object_type != "annotation":
+        return (
+            f"{feature.object_type}(s) passed over, as nobody drew them: those that you checked "
+            f"must be annotations"
+        )
+    return "" if feature.class_name else "without a class passed over"
+
+
+def _metadata(feature: Feature) -> str:
+    known = feature.properties.get("metadata")
+    return str(known.get("wsiseg", "")) if isinstance(known, dict) else ""
+
+
+def _state_of(feature: Feature, where: str) -> State:
+    text = _metadata(feature)
+    for state in get_args(State):
+        if text == state:
+            if state in ("reclassified", "deleted") and not feature.id:
+                raise DataError(f"{where}: is {state} but has no id, which says what region it was")
+            return state  # type: ignore[no-any-return]  # one of the literals
+    known = ", ".join(filter(None, get_args(State)))
+    raise DataError(f"{where}: metadata.wsiseg is {text!r}; known are {known}")

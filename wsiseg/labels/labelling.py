@@ -1,0 +1,278 @@
+"""Labels of many files and slides as labelled tiles, with everything that was found on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from wsiseg.config import LabelConfig
+from wsiseg.labels.corrections import resolve_regions
+from wsiseg.labels.cover import place_of, to_raster
+from wsiseg.labels.layers import Layers, TileLabels, label_tiles, stack_layers
+from wsiseg.labels.manifest import read_manifest
+from wsiseg.labels.mark import Drawn, Mark, classify
+from wsiseg.labels.names import find_lookalikes, format_map
+from wsiseg.labels.sources import Sources, read_sources
+from wsiseg.labels.stores import Names, find_stores, find_tissue, open_stores
+from wsiseg.labels.tile_table import read_tile_table
+from wsiseg.store import SlideStore
+
+__all__ = ["Labelling", "SlideLabels", "label_slides"]
+
+_SAME_MPP = 0.05
+
+
+@dataclass(frozen=True)
+class SlideLabels:
+    """One slide that somebody labelled."""
+
+    store: SlideStore
+    files: tuple[Path, ...]
+    found: TileLabels
+    layers: Layers
+    regions: tuple[int, ...]
+    """Marks of each class."""
+    patient: str
+    """As the manifest says; empty if it does not."""
+
+    @property
+    def area_mm2(self) -> tuple[float, ...]:
+        """Marked area of each class, overlaps counted once."""
+        unit = (self.store.mpp / 1000) ** 2
+        return tuple(float(shape.area) * unit for shape in self.layers.classes)
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What a set of label files says of a set of slides."""
+
+    classes: tuple[str, ...]
+    stores: tuple[SlideStore, ...]
+    slides: tuple[SlideLabels, ...]
+    """Those of which anything is said."""
+    unmatched: tuple[str, ...]
+    """Files, and slides in tables, that no store is of."""
+    unlabelled: tuple[Path, ...]
+    """Stores of which nothing is said."""
+    lookalikes: tuple[tuple[str, ...], ...]
+    """Class names that are likely one; the one to keep first."""
+    problems: tuple[str, ...]
+    """What must be put right first."""
+    notes: tuple[str, ...]
+    """What was passed over or decided."""
+
+    def advise(self) -> list[str]:
+        """A line for each group of lookalikes: how to make one class of them, or keep them."""
+        return [
+            f"{', '.join(map(repr, group))} look like one class: make them one with "
+            f'--map "{format_map(group, group[0])}", or keep them apart with '
+            f'--map "{",".join(f"{name}={name}" for name in group)}"'
+            for group in self.lookalikes
+        ]
+
+
+def label_slides(
+    labels: str | Path | Sequence[str | Path],
+    stores: Sequence[str | Path],
+    classes: Sequence[str] | None = None,
+    config: LabelConfig | None = None,
+    *,
+    manifest: str | Path | None = None,
+) -> Labelling:
+    """Turn annotations of any known kind into labels of tiles, and say what was found.
+
+    Parameters
+    ----------
+    labels
+        Files, or folders of them: GeoJSON as QuPath writes it, and corrections of our maps; XML of
+        ImageScope or ASAP; tables ``slide,x,y,class`` or ``slide,x,y,width,height,class``; tables
+        of tiles. Files are named as their slides, or the manifest says whose they are.
+    stores
+        ``.zarr`` stores, folders of them, or output folders.
+    classes
+        In label order; None for all that the files name, in alphabetical order.
+    config
+        What counts as labelled; None for the defaults.
+    manifest
+        Table ``slide[,labels][,patient]``.
+
+    Raises
+    ------
+    DataError
+        If there is no store or no label file at all. All else is `Labelling.problems`.
+    """
+    config = config or LabelConfig()
+    paths = [Path(labels)] if isinstance(labels, str | Path) else [Path(one) for one in labels]
+    problems: list[str] = []
+    opened = open_stores(find_stores(stores), problems)
+    names = Names(opened, problems)
+    whose = None if manifest is None else read_manifest(manifest, names)
+    paths += [] if whose is None else list(whose.labels)
+    sources = read_sources(paths, opened, names, whose)
+    problems += sources.problems
+    counts = _count_names(sources, classes or (), config)
+    order = tuple(sorted(counts)) if classes is None else tuple(classes)
+    problems += _check_names(sources, order, config)
+    notes: list[str] = []
+    tissue = [find_tissue(store, config) for store in opened]
+    listed = _read_tables(sources, opened, names, tissue, order, config, problems)
+    slides = []
+    for at, store in enumerate(opened):
+        drawn = sources.drawn.get(at, [])
+        if not drawn and at not in listed:
+            continue
+        marks = _place_marks(store, drawn, order, config, problems, notes)
+        layers = stack_layers(_of_classes(marks, order, config), order, config.map)
+        found = label_tiles(layers, store.grid, tissue[at], config)
+        if drawn and not len(found.tiles):
+            problems.append(
+                f"{drawn[0][0]}: no tile with tissue of {store.path.stem} is annotated over "
+                f"{config.annotated_fraction:g} of its area (annotated_fraction)"
+                + "".join(f"; {note}" for _, one in drawn for note in one.notes)
+            )
+        named = Counter(classify(mark.name, config.map)[1] for mark in marks)
+        slides.append(
+            SlideLabels(
+                store, tuple(path for path, _ in drawn), _merge(found, listed.get(at)), layers,
+                tuple(named[name] for name in order), whose.patients.get(at, "") if whose else "",
+            )
+        )  # fmt: skip
+    known = {*(classes or ()), *config.map.values()}
+    done = {slide.store.path for slide in slides}
+    return Labelling(
+        classes=order, stores=tuple(opened), slides=tuple(slides),
+        unmatched=tuple(sources.unmatched),
+        unlabelled=tuple(store.path for store in opened if store.path not in done),
+        lookalikes=tuple(find_lookalikes({**dict.fromkeys(known, 0), **counts}, known)),
+        problems=tuple(problems), notes=tuple(notes),
+    )  # fmt: skip
+
+
+# -- classes -------------------------------------------------------------------------------------
+
+
+def _count_names(sources: Sources, classes: Sequence[str], config: LabelConfig) -> Counter[str]:
+    """How often each class is named, as it is called after the mapping."""
+    found = Counter[str]()
+    for drawn in sources.drawn.values():
+        for _, one in drawn:
+            for mark in one.marks:
+                kind, name = classify(mark.name, config.map, classes)
+                found[name] += kind == "class"
+    return +found
+
+
+def _check_names(sources: Sources, classes: Sequence[str], config: LabelConfig) -> list[str]:
+    problems = []
+    for drawn in sources.drawn.values():
+        for path, one in drawn:
+            found = [classify(mark.name, config.map, classes) for mark in one.marks]
+            unknown = sorted({name for kind, name in found if kind == "class"} - set(classes))
+            if unknown:
+                problems.append(
+                    f"{path}: unknown class {unknown}; known are {', '.join(classes)}; rename it "
+                    f'with --map "{unknown[0]}=..." or leave it out with --map "{unknown[0]}="'
+                )
+    return problems
+
+
+def _tell_starred(
+    path: Path, drawn: Drawn, classes: Sequence[str], config: LabelConfig
+) -> Iterator[str]:
+    """Names with a star that somebody may have meant as a class."""
+    found = [classify(mark.name, config.map, classes) for mark in drawn.marks]
+    starred = {name for kind, name in found if kind == "nothing" and name} - {"Region*"}
+    if starred:
+        yield (
+            f"{path}: {sorted(starred)} are passed over, as their names end in '*'; only Ignore* "
+            f"is cut out"
+        )
+
+
+def _of_classes(marks: Sequence[Mark], classes: Sequence[str], config: LabelConfig) -> list[Mark]:
+    kinds = [(mark, *classify(mark.name, config.map, classes)) for mark in marks]
+    return [mark for mark, kind, name in kinds if kind != "class" or name in classes]
+
+
+# -- places --------------------------------------------------------------------------------------
+
+
+def _place_marks(
+    store: SlideStore, drawn: Sequence[tuple[Path, Drawn]], classes: Sequence[str],
+    config: LabelConfig, problems: list[str], notes: list[str],
+) -> list[Mark]:  # fmt: skip
+    """The marks of all files of a slide, in raster pixels; corrections with our own outlines."""
+    frame = shapely.box(0, 0, store.grid.width, store.grid.height)
+    placed: list[Mark] = []
+    for path, one in drawn:
+        notes += [*one.notes, *_tell_starred(path, one, classes, config)]
+        mpp = float(store.slide["mpp"][0])
+        if one.mpp is not None and abs(one.mpp / mpp - 1) > _SAME_MPP:
+            problems.append(
+                f"{path}: was drawn at {one.mpp:g} µm/px, the slide has {mpp:g}: it is of another "
+                f"slide or another magnification"
+            )
+            continue
+        resolved = resolve_regions(path, one.marks, store, problems)
+        place = place_of(store, config, one.level0)
+        moved = [
+            Mark(m.name, to_raster(m.geometry, place), m.where, m.state, m.region) for m in resolved
+        ]
+        inside = [mark for mark in moved if mark.geometry.intersects(frame)]
+        if moved and not inside:
+            problems.append(
+                f"{path}: all {len(moved)} labels lie outside the slide: they are of another "
+                f"slide, another magnification or another origin (labels.origin)"
+            )
+        elif len(inside) < len(moved):
+            first = next(mark for mark in moved if mark not in inside)
+            notes.append(
+                f"{first.where}: and {len(moved) - len(inside) - 1} more lie outside the slide and "
+                f"were passed over"
+            )
+        placed += inside
+    return placed
+
+
+# -- tables of tiles -----------------------------------------------------------------------------
+
+
+def _read_tables(
+    sources: Sources, stores: Sequence[SlideStore], names: Names,
+    tissue: Sequence[NDArray[np.bool_]], classes: Sequence[str], config: LabelConfig,
+    problems: list[str],
+) -> dict[int, TileLabels]:  # fmt: skip
+    """Tiles that tables label, by number of the store."""
+    rows: dict[int, list[tuple[tuple[int, int], tuple[int, ...]]]] = {}
+    for path in sources.tables:
+        for at, tile, label in read_tile_table(
+            path, stores, names, tissue, classes, config, problems
+        ):
+            rows.setdefault(at, []).append((tile, label))
+    return {
+        at: TileLabels(
+            np.array([tile for tile, _ in some], np.int64),
+            np.array([label for _, label in some], np.float32),
+            np.ones(len(some), np.float32),
+        )
+        for at, some in rows.items()
+    }
+
+
+def _merge(drawn: TileLabels, listed: TileLabels | None) -> TileLabels:
+    """Both; what was drawn counts where a table names the tile too."""
+    if listed is None or not len(drawn.tiles):
+        return drawn if listed is None else listed
+    taken = set(map(tuple, drawn.tiles.tolist()))
+    fresh = np.array([tuple(tile) not in taken for tile in listed.tiles.tolist()], bool)
+    return TileLabels(
+        np.concatenate([drawn.tiles, listed.tiles[fresh]]),
+        np.concatenate([drawn.labels, listed.labels[fresh]]),
+        np.concatenate([drawn.weights, listed.weights[fresh]]),
+    )

@@ -1,0 +1,61 @@
+"""A table of slides: whose labels lie where, and which patient each is of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsiseg.errors import DataError
+from wsiseg.labels.stores import Names
+from wsiseg.table import list_problems, read_table
+
+__all__ = ["Manifest", "read_manifest"]
+
+_COLUMNS = ("slide", "labels", "patient", "mpp")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest says of the stores, by their number."""
+
+    path: Path
+    labels: dict[Path, int]
+    """The store of each label file."""
+    patients: dict[int, str]
+
+    def find(self, path: Path) -> int | None:
+        """Number of the store that a label file is of."""
+        return self.labels.get(path.resolve())
+
+
+def read_manifest(path: str | Path, names: Names) -> Manifest:
+    """Read the columns ``slide[,labels][,patient]``; paths count from the manifest.
+
+    Slides that there is no store of are passed over: one manifest serves many runs.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or says two things of one slide.
+    """
+    path = Path(path)
+    table = read_table(path, _COLUMNS, ("slide",))
+    problems = list(table.problems)
+    labels: dict[Path, int] = {}
+    patients: dict[int, str] = {}
+    for row in table.rows:
+        at = names.find(row["slide"])
+        if at is None:
+            continue
+        if "labels" in table.columns and row["labels"]:
+            file = (path.parent / row["labels"]).resolve()
+            if not file.exists():
+                problems.append(f"{row.where}: labels {row['labels']!r} do not exist")
+            elif labels.setdefault(file, at) != at:
+                problems.append(f"{row.where}: {row['labels']!r} are another slide's already")
+        patient = row["patient"] if "patient" in table.columns else ""
+        if patient and patients.setdefault(at, patient) != patient:
+            problems.append(f"{row.where}: {row['slide']} was patient {patients[at]!r} before")
+    if problems:
+        raise DataError(f"{path}: {len(problems)} problem(s){list_problems(problems)}")
+    return Manifest(path, labels, patients)

@@ -1,0 +1,83 @@
+"""Labels out of a table of tiles: slide,row,col or slide,x,y, and the classes that show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.config import LabelConfig
+from wsiseg.labels.cover import place_of
+from wsiseg.labels.layers import find_tile
+from wsiseg.labels.stores import Names
+from wsiseg.labels.table import Label, LabelRow, read_label_table
+from wsiseg.store import SlideStore
+
+__all__ = ["read_tile_table"]
+
+_KEYS = [(name, *place) for name in ("slide", "store") for place in (("row", "col"), ("x", "y"))]
+
+_Tile = tuple[int, int]
+
+
+def read_tile_table(
+    path: Path,
+    stores: Sequence[SlideStore],
+    names: Names,
+    tissue: Sequence[NDArray[np.bool_]],
+    classes: Sequence[str],
+    config: LabelConfig,
+    problems: list[str],
+) -> Iterator[tuple[int, _Tile, Label]]:
+    """Number of the store, row and column of the tile, and its label, of each line."""
+    seen: dict[tuple[int, _Tile], str] = {}
+    for row in read_label_table(path, _KEYS, classes, problems):
+        named = row.keys.get("slide", row.keys.get("store", ""))
+        at = names.find(named)
+        if at is None:
+            problems.append(f"{row.where}: {names.explain(named)}")
+            continue
+        tile = _locate(row, stores[at], config, problems)
+        if tile is None:
+            continue
+        if not tissue[at][tile]:
+            problems.append(f"{row.where}: tile {tile} of {named} holds no tissue")
+        elif (at, tile) in seen:
+            problems.append(f"{row.where}: tile {tile} of {named} was given in {seen[at, tile]}")
+        else:
+            yield at, tile, row.label
+        seen.setdefault((at, tile), row.where)
+
+
+def _locate(
+    row: LabelRow, store: SlideStore, config: LabelConfig, problems: list[str]
+) -> _Tile | None:
+    """The tile that a line names."""
+    grid, by_index = store.grid, "row" in row.keys
+    names = ("row", "col") if by_index else ("x", "y")
+    try:
+        first, second = (float(row.keys[name]) for name in names)
+    except ValueError:
+        first = second = float("nan")
+    tile: _Tile | None = None
+    if by_index and first.is_integer() and second.is_integer():
+        inside = 0 <= first < grid.rows and 0 <= second < grid.cols
+        tile = (int(first), int(second)) if inside else None
+    elif not by_index and np.isfinite((first, second)).all():
+        origin, scale = place_of(store, config)
+        x, y = ((v + o) / s for v, o, s in zip((first, second), origin, scale, strict=True))
+        tile = find_tile(grid, x, y)
+    else:
+        kind = "whole numbers" if by_index else "numbers"
+        given = ", ".join(f"{name} = {row.keys[name]!r}" for name in names)
+        problems.append(f"{row.where}: {given} are not {kind}")
+        return None
+    if tile is None:
+        given = ", ".join(f"{name} = {row.keys[name]}" for name in names)
+        problems.append(
+            f"{row.where}: {given} is outside {store.path.stem}, which has {grid.rows} rows and "
+            f"{grid.cols} columns of tiles"
+        )
+    return tile

@@ -1,0 +1,162 @@
+"""Labels out of the XML of Aperio ImageScope and of ASAP."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from wsiseg.errors import DataError
+from wsiseg.labels.mark import Drawn, Mark
+
+__all__ = ["read_xml_marks"]
+
+_Points = list[tuple[float, float]]
+
+_POLYGON, _RECTANGLE, _ELLIPSE = "0", "1", "2"  # ImageScope's types of regions; others are lines
+_CORNERS = 72  # of an ellipse drawn as a polygon
+
+
+def read_xml_marks(path: Path) -> Drawn:
+    """Areas and dots of an ImageScope or ASAP file, in level-0 pixels as both have them.
+
+    ImageScope: the layer's name is the class; regions that are negative are cut out of those of
+    their layer. ASAP: the group is the class.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, declares entities, or is of neither program.
+    """
+    try:
+        data = path.read_bytes()
+        # Entities can name other files, or grow without end; no annotation needs them.
+        if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+            raise DataError(f"{path}: declares a document type; delete that line")
+        root = ElementTree.fromstring(data)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ElementTree.ParseError as error:
+        raise DataError(f"{path}: is not XML, or was cut off ({error})") from error
+    if root.tag == "Annotations":
+        return _read_imagescope(path, root)
+    if root.tag == "ASAP_Annotations":
+        return _read_asap(path, root)
+    raise DataError(
+        f"{path}: its outermost element is <{root.tag}>; ImageScope writes <Annotations>, ASAP "
+        f"<ASAP_Annotations>"
+    )
+
+
+def _read_imagescope(path: Path, root: Element) -> Drawn:
+    found, passed = Drawn(level0=True), Counter[str]()
+    mpp = root.get("MicronsPerPixel")
+    found.mpp = _number(f"{path}: MicronsPerPixel", mpp) if mpp else None
+    for layer in root.iter("Annotation"):
+        name = _layer_name(layer)
+        positive: list[tuple[str, str, BaseGeometry]] = []
+        negative: list[BaseGeometry] = []
+        for region in layer.iter("Region"):
+            where = f"{path}: layer {layer.get('Id')}, region {region.get('Id')}"
+            points = _points(where, region.iter("Vertex"))
+            shape = _imagescope_shape(region.get("Type", _POLYGON), points)
+            if shape is None:
+                passed["lines, arrows or rulers passed over: draw an area"] += 1
+            elif region.get("NegativeROA") == "1":
+                negative.append(shape)
+            else:
+                positive.append((where, name or (region.get("Text") or "").strip(), shape))
+        hole = shapely.union_all(negative)
+        for where, own, shape in positive:
+            left = shapely.difference(shape, hole)
+            if not own:
+                passed["without a class (a named layer) passed over"] += 1
+            elif left.is_empty:
+                passed["wholly within negative regions passed over"] += 1
+            else:
+                found.marks.append(Mark(own, left, where))
+    found.notes = _notes(path, passed)
+    return found
+
+
+def _layer_name(layer: Element) -> str:
+    """The name of a layer, which ImageScope also keeps as its first attribute."""
+    named = layer.get("Name") or ""
+    if named.strip():
+        return named
+    described = [a.get("Value") or "" for a in layer.findall("Attributes/Attribute")]
+    return next(filter(str.strip, described), "")
+
+
+def _imagescope_shape(kind: str, points: _Points) -> BaseGeometry | None:
+    if kind == _ELLIPSE and len(points) == 2:
+        (left, top), (right, bottom) = points
+        angle = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
+        x = (left + right + (right - left) * np.cos(angle)) / 2
+        y = (top + bottom + (bottom - top) * np.sin(angle)) / 2
+        points = list(zip(x.tolist(), y.tolist(), strict=True))
+    elif kind == _RECTANGLE and len(points) == 2:
+        (left, top), (right, bottom) = points
+        points = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    return _area(points) if kind in (_POLYGON, _RECTANGLE, _ELLIPSE) else None
+
+
+def _read_asap(path: Path, root: Element) -> Drawn:
+    found, passed = Drawn(level0=True), Counter[str]()
+    for number, one in enumerate(root.iter("Annotation")):
+        where = f"{path}: annotation {number} ({one.get('Name')!r})"
+        coordinates = sorted(one.iter("Coordinate"), key=lambda c: int(c.get("Order") or 0))
+        points, kind = _points(where, coordinates), one.get("Type", "Polygon")
+        group = one.get("PartOfGroup") or ""
+        shape = _asap_shape(kind, points)
+        if shape is None:
+            passed[f"of type {kind} passed over: draw an area or a dot"] += 1
+        elif group in ("", "None"):
+            passed["without a class (a group) passed over"] += 1
+        else:
+            found.marks.append(Mark(group, shape, where))
+            passed["spline(s) taken as straight between their points"] += kind == "Spline"
+    found.notes = _notes(path, +passed)
+    return found
+
+
+def _asap_shape(kind: str, points: _Points) -> BaseGeometry | None:
+    if kind in ("Dot", "PointSet") and points:
+        return shapely.MultiPoint(points)
+    return _area(points) if kind in ("Polygon", "Rectangle", "Spline") else None
+
+
+def _area(points: _Points) -> BaseGeometry | None:
+    """The polygon of a ring, closed if it is open; even-odd where it crosses itself."""
+    if len(points) < 3:
+        return None
+    shape = shapely.make_valid(shapely.Polygon(points))
+    parts = [p for p in shapely.get_parts(shape) if p.geom_type in ("Polygon", "MultiPolygon")]
+    joined = shapely.union_all(parts)
+    return None if joined.is_empty else joined
+
+
+def _points(where: str, elements: Iterable[Element]) -> _Points:
+    return [
+        (_number(f"{where}: X", e.get("X")), _number(f"{where}: Y", e.get("Y"))) for e in elements
+    ]
+
+
+def _number(where: str, text: str | None) -> float:
+    try:
+        value = float((text or "").replace(",", "."))  # ASAP writes the decimal comma of the system
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        raise DataError(f"{where} is {text!r}; it needs to be a number")
+    return value
+
+
+def _notes(path: Path, passed: Counter[str]) -> list[str]:
+    return [f"{path}: {count} {reason}" for reason, count in sorted(passed.items())]
