@@ -1,7 +1,10 @@
+import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 
 from wsiseg.annotations import PALETTES
 from wsiseg.config import ExportConfig
-from wsiseg.qupath import export_geojson, write_geojson, write_import_script
+from wsiseg.qupath import export_geojson, lint_geojson, write_geojson, write_scripts
 
 from .regions import SQUARE, annotate, make_region
 
@@ -17,7 +20,7 @@ STUBS = Path(__file__).parent / "stubs"
 
 
 def test_the_script_knows_its_folder_and_the_colours(tmp_path):
-    path = write_import_script(tmp_path)
+    path, _ = write_scripts(tmp_path)
     assert path == tmp_path / "qupath" / "import.groovy"
     text = path.read_text(encoding="utf-8")
     assert f"def OUTPUT = '{tmp_path.resolve().as_posix()}'" in text
@@ -28,12 +31,14 @@ def test_the_script_knows_its_folder_and_the_colours(tmp_path):
 
 def test_a_folder_with_a_quote_and_a_dollar(tmp_path):
     root = tmp_path / "it's $5"
-    text = write_import_script(root).read_text(encoding="utf-8")
+    text = write_scripts(root)[0].read_text(encoding="utf-8")
     assert "it\\'s $5'" in text
 
 
-def test_brackets_pair_up(tmp_path):
-    text = write_import_script(tmp_path).read_text(encoding="utf-8")
+@pytest.mark.parametrize("which", [0, 1])
+def test_brackets_pair_up(tmp_path, which):
+    text = write_scripts(tmp_path)[which].read_text(encoding="utf-8")
+    assert not re.search(r"@[A-Z]+@", text), "a placeholder was left"
     code = re.sub(r"/\*.*?\*/|//[^\n]*|'(?:\\.|[^'\\])*'", "", text, flags=re.S)
     for opening, closing in ("{}", "[]"):
         assert code.count(opening) == code.count(closing)
@@ -62,10 +67,10 @@ def run_script(tmp_path_factory):
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
-    def run(root, image="case.svs", **properties):
+    def run(root, image="case.svs", which=0, **properties):
         given = {"image": image, "kept": str(root / "kept.txt"), **properties}
         flags = [f"-Dstub.{name}={value}" for name, value in given.items()]
-        return call("groovy", "-cp", str(stubs), *flags, str(write_import_script(root)))
+        return call("groovy", "-cp", str(stubs), *flags, str(write_scripts(root)[which]))
 
     call("groovyc", "-d", str(stubs), *map(str, STUBS.rglob("*.groovy")))
     return run
@@ -159,3 +164,71 @@ def test_import_says_that_a_file_is_missing(run_script, tmp_path):
     write_geojson(annotate(squares(1)), tmp_path / "geojson" / "case.geojson")
     (line,) = run_script(tmp_path, image="other.svs", uri="file:/slides/other.svs")
     assert line.startswith("wsiseg: other.svs: no file of this name below ")
+
+
+def in_qupath(root, *features):
+    """What an image holds, as QuPath would export it."""
+    path = root / "in_qupath.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": list(features)}))
+    return str(path)
+
+
+def written(path):
+    """Id, state and class of each feature of a file of corrections, which QuPath takes too."""
+    assert lint_geojson(path) == []
+    features = json.loads(path.read_text())["features"]
+    facts = [(f["id"], f["properties"]) for f in features]
+    return {(i, p.get("metadata", {}).get("wsiseg"), p["classification"]["name"]) for i, p in facts}
+
+
+NEW = "00000000-0000-4000-8000-000000000001"
+
+
+def reclassify(feature, name):
+    text = json.loads(json.dumps(feature))
+    text["properties"]["classification"] = {"name": name, "color": [1, 2, 3]}
+    return text
+
+
+@needs_groovy
+def test_export_writes_what_differs_from_the_map_and_keeps_older_files(run_script, tmp_path):
+    path = write_geojson(annotate(squares(4)), tmp_path / "geojson" / "sub" / "case.geojson")
+    ours = json.loads(path.read_text())["features"]
+    moved = json.loads(json.dumps(ours[2]))
+    moved["geometry"]["coordinates"][0][1][0] += 7
+    fresh = {**reclassify(ours[0], "Necrosis"), "id": NEW}
+    checked = {**reclassify(ours[0], "Checked*"), "id": NEW[:-1] + "2"}
+    held = in_qupath(tmp_path, ours[0], reclassify(ours[1], "Immune cells"), moved, fresh, checked)
+    name = ours[0]["properties"]["classification"]["name"]
+    lines = run_script(tmp_path, which=1, objects=held, uri="file:/slides/sub/case.svs")
+    target = tmp_path / "corrections" / "sub" / "case.geojson"
+    assert lines == [f"wsiseg: case.svs: 1 reclassified, 2 drawn, 2 deleted, 1 checked to {target}"]
+    reshaped = str(
+        uuid.UUID(bytes=hashlib.md5(f"{moved['id']} reshaped".encode()).digest(), version=3)
+    )
+    assert written(target) == {
+        (ours[1]["id"], "reclassified", "Immune cells"), (ours[2]["id"], "deleted", name),
+        (reshaped, "drawn", name), (ours[3]["id"], "deleted", name),
+        (NEW, "drawn", "Necrosis"), (checked["id"], "checked", "Checked*"),
+    }  # fmt: skip
+    first = target.read_text()
+    (line,) = run_script(tmp_path, which=1, objects=held)
+    assert line == "wsiseg: case.svs: case.geojson is up to date"
+    lines = run_script(tmp_path, which=1, objects=in_qupath(tmp_path, *ours[:3]))
+    assert lines[0] == "wsiseg: case.svs: the earlier case.geojson is now case.geojson.old"
+    assert (target.parent / "case.geojson.old").read_text() == first
+    assert written(target) == {(ours[3]["id"], "deleted", name)}
+    lines = run_script(tmp_path, which=1, objects=in_qupath(tmp_path, *ours))
+    assert lines[-1] == "wsiseg: case.svs: nothing was corrected or drawn"
+    assert not target.exists()
+
+
+@needs_groovy
+def test_export_of_an_image_without_a_map_gives_all_that_was_drawn(run_script, tmp_path):
+    path = write_geojson(annotate(squares(1)), tmp_path / "geojson" / "other.geojson")
+    one = json.loads(path.read_text())["features"][0]
+    plain = {**one, "id": NEW, "properties": {"objectType": "annotation"}}
+    lines = run_script(tmp_path, which=1, objects=in_qupath(tmp_path, one, plain))
+    assert lines[0] == "wsiseg: case.svs: 1 annotations have no class and are left out"
+    found = written(tmp_path / "corrections" / "case.geojson")
+    assert found == {(one["id"], None, one["properties"]["classification"]["name"])}

@@ -19,7 +19,7 @@ from wsiseg.errors import ClusterError, StoreError, WsisegError
 from wsiseg.export import check_formats
 from wsiseg.lock import explained
 from wsiseg.model.prompt_file import read_prompts
-from wsiseg.qupath import write_import_script
+from wsiseg.qupath import write_scripts
 
 __all__ = ["annotate"]
 
@@ -84,7 +84,7 @@ def annotate(
             record.add(result)
     record.write()
     write_run(tree, config, record.results, executor, workers)
-    write_import_script(tree.root)
+    write_scripts(tree.root)
     return record.results
 
 

@@ -11,7 +11,7 @@ from wsiseg.qupath.lint import lint_geojson
 from wsiseg.qupath.read import Feature, describe_left_out, read_geojson
 from wsiseg.qupath.regions import read_annotations
 from wsiseg.qupath.restore import restore_outlines
-from wsiseg.qupath.script import write_import_script
+from wsiseg.qupath.script import write_scripts
 from wsiseg.qupath.stamp import read_stamp
 from wsiseg.qupath.write import identify_regions, write_geojson
 
@@ -30,5 +30,5 @@ __all__ = [
     "read_stamp",
     "restore_outlines",
     "write_geojson",
-    "write_import_script",
+    "write_scripts",
 ]

@@ -27,55 +27,9 @@ def COLORS = [
 @COLORS@
 ]
 
-def findFolder = { String output ->
-    def known = System.getProperty('wsiseg.output', output)
-    def folder = new File(known, 'geojson')
-    if (!folder.isDirectory() && QuPathGUI.getInstance() != null) {
-        def chosen = FileChoosers.promptForDirectory('Output folder of wsiseg (it holds geojson/)', null)
-        if (chosen != null) {
-            System.setProperty('wsiseg.output', chosen.getAbsolutePath())
-            folder = new File(chosen, 'geojson')
-        }
-    }
-    return folder
-}
-
-// a/case.geojson.gz, a/case.parts -> case; null for what is no output
-def baseName = { File file ->
-    def match = file.getName() =~ (file.isDirectory() ? /(.+)\.parts/ : /(?i)(.+)\.geojson(\.gz)?/)
-    return match.matches() ? match.group(1) : null
-}
-
-// How many folders above the file are named as those above the image.
-def commonFolders = { File file, List<String> imageFolders ->
-    def count = 0
-    def folder = file.getParentFile()
-    for (name in imageFolders.reverse()) {
-        if (folder == null || folder.getName() != name)
-            break
-        count++
-        folder = folder.getParentFile()
-    }
-    return count
-}
-
-def findOutputs = { File folder, String imageName ->
-    def stem = imageName.replaceFirst(/\.[^.]+$/, '')
-    def files = []
-    folder.eachFileRecurse { file ->
-        def base = baseName(file)
-        if (base == null)
-            return
-        // Slides whose names collide keep their extension, and if need be a short hash.
-        def tagged = base.startsWith(imageName + '-') && base.substring(imageName.length()) ==~ /-[0-9a-f]{8}/
-        if (base == stem || base == imageName || tagged)
-            files << file
-    }
-    return files.sort { it.getPath() }
-}
-
+@FIND@
 // [x, y, width, height] of the selected annotations, else of the view, in pixels of the image
-def findAreas = { imageData ->
+def findAreas = {
     def areas = getSelectedObjects().findAll { it.hasROI() }.collect {
         def roi = it.getROI()
         [roi.getBoundsX(), roi.getBoundsY(), roi.getBoundsWidth(), roi.getBoundsHeight()]
@@ -89,8 +43,8 @@ def findAreas = { imageData ->
 }
 
 // The parts that touch an area; a part is named by its box.
-def chooseParts = { File folder, List areas ->
-    return folder.listFiles().sort { it.getName() }.findAll { file ->
+def chooseParts = { File parts, List areas ->
+    return parts.listFiles().sort { it.getName() }.findAll { file ->
         def match = file.getName() =~ /.* \[x=(-?\d+),y=(-?\d+),w=(\d+),h=(\d+)\]\.geojson\.gz/
         if (!match.matches())
             return false
@@ -99,46 +53,18 @@ def chooseParts = { File folder, List areas ->
     }
 }
 
-def imageData = getCurrentImageData()
-if (imageData == null) {
-    println 'wsiseg: open an image first'
-    return
-}
-def server = imageData.getServer()
-// "slide.scn - Series 0" is how QuPath names one image of several in a file.
-def imageName = server.getMetadata().getName().replaceFirst(/(\.\w{2,5}) - .*$/, '$1')
-def folder = findFolder(OUTPUT)
-if (!folder.isDirectory()) {
-    println "wsiseg: ${folder} does not exist; set OUTPUT at the top of this script"
-    return
-}
-
-// A project's entry may have been renamed since; the file has not.
-def uris = server.getURIs()
-def steps = uris.isEmpty() ? [] : (uris[0].getPath() ?: '').tokenize('/')
-def fileName = steps.isEmpty() ? imageName : steps[-1]
-def outputs = findOutputs(folder, fileName) ?: findOutputs(folder, imageName)
 if (outputs.isEmpty()) {
     def also = fileName == imageName ? '' : " nor of its file, ${fileName},"
     println "wsiseg: ${imageName}: no file of this name${also} below ${folder}"
     return
 }
-if (outputs.size() > 1) {
-    def folders = steps.isEmpty() ? [] : steps[0..<-1]
-    def best = outputs.collect { commonFolders(it, folders) }.max()
-    outputs = outputs.findAll { commonFolders(it, folders) == best }
-}
-if (outputs.collect { new File(it.getParentFile(), baseName(it)) }.unique().size() > 1) {
-    println "wsiseg: ${imageName}: ${outputs} all fit; import the right one by hand"
+def output = chooseOutput()
+if (output == null)
     return
-}
-// One slide in several forms: what an earlier run left is older.
-def output = outputs.max { it.lastModified() }
-(outputs - output).each { println "wsiseg: ${imageName}: ${it.getName()} is older than ${output.getName()}, left out" }
 
 def files = [output]
 if (output.isDirectory()) {
-    def areas = findAreas(imageData)
+    def areas = findAreas()
     files = chooseParts(output, areas)
     println "wsiseg: ${imageName}: ${files.size()} of ${output.list().length} parts lie in " +
         (areas.isEmpty() ? 'no area: open the image and select an annotation' : 'the selection or view')

@@ -1,34 +1,50 @@
-"""The Groovy script that imports a whole output folder into a QuPath project."""
+"""The Groovy scripts that import an output folder into QuPath, and export what was corrected."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
 
-from wsiseg.annotations import PALETTES
+from wsiseg.annotations import KNOWN_COLORS
 from wsiseg.atomic import open_atomic
 
-__all__ = ["write_import_script"]
+__all__ = ["write_scripts"]
+
+_SCRIPTS = ("import.groovy", "export.groovy")
+_SHARED = "find.groovy"
+"""How both find the files of an image; no script of its own."""
 
 
-def write_import_script(root: str | Path) -> Path:
-    """Write ``root/qupath/import.groovy``, which imports what lies in ``root/geojson``.
+def write_scripts(root: str | Path) -> list[Path]:
+    """Write ``root/qupath/import.groovy`` and ``export.groovy``.
 
-    Run in QuPath for one image or for a project, it finds each image's file by name, sets the
-    class colours, and leaves alone the regions that are there already.
+    Run in QuPath for one image or for a project, the first imports what lies in ``root/geojson``:
+    it finds each image's file by name, sets the class colours, and leaves alone the regions that
+    are there already. The second writes what was corrected or drawn to ``root/corrections``.
 
     Returns
     -------
-    The script's path.
+    The scripts' paths.
     """
     root = Path(root)
-    script = files("wsiseg.qupath").joinpath("import.groovy").read_text(encoding="utf-8")
-    script = script.replace("@OUTPUT@", _quote(root.resolve().as_posix()))
-    script = script.replace("@COLORS@", _list_colors())
-    path = root / "qupath" / "import.groovy"
-    with open_atomic(path) as file:
-        file.write(script.encode())
-    return path
+    filled = {
+        "@FIND@\n": _read(_SHARED),
+        "@OUTPUT@": _quote(root.resolve().as_posix()),
+        "@COLORS@": _list_colors(),
+    }
+    written = []
+    for name in _SCRIPTS:
+        script = _read(name)
+        for placeholder, text in filled.items():
+            script = script.replace(placeholder, text)
+        written.append(root / "qupath" / name)
+        with open_atomic(written[-1]) as file:
+            file.write(script.encode())
+    return written
+
+
+def _read(name: str) -> str:
+    return files("wsiseg.qupath").joinpath(name).read_text(encoding="utf-8")
 
 
 def _quote(text: str) -> str:
@@ -38,9 +54,4 @@ def _quote(text: str) -> str:
 
 
 def _list_colors() -> str:
-    colors = {
-        name: color
-        for palette in PALETTES.values()
-        for name, color in zip(palette.names, palette.colors, strict=True)
-    }
-    return ",\n".join(f"    {_quote(name)}: {list(color)}" for name, color in colors.items())
+    return ",\n".join(f"    {_quote(name)}: {list(rgb)}" for name, rgb in KNOWN_COLORS.items())

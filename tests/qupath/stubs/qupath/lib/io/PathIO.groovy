@@ -11,6 +11,6 @@ class PathIO {
         if (path.toString().endsWith('.gz'))
             stream = new GZIPInputStream(stream)
         def features = new JsonSlurper().parse(stream, 'UTF-8').features
-        return features.collect { new PathObject(UUID.fromString(it.id)) }
+        return features.collect { new PathObject(UUID.fromString(it.id), null, it) }
     }
 }

@@ -12,7 +12,12 @@ class QP {
     static {
         if (KEPT.exists())
             KEPT.eachLine { OBJECTS << new PathObject(UUID.fromString(it)) }
+        def drawn = System.getProperty('stub.objects')
+        if (drawn != null)
+            OBJECTS.addAll(qupath.lib.io.PathIO.readObjects(new File(drawn).toPath()))
     }
+
+    static getCurrentHierarchy() { IMAGE.getHierarchy() }
 
     static getCurrentImageData() { System.getProperty('stub.image') == null ? null : IMAGE }
     static getSelectedObjects() {

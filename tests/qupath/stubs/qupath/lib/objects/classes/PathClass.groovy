@@ -6,6 +6,7 @@ class PathClass {
     final String name
     Integer color
     PathClass(String name, Integer color) { this.name = name; this.color = color }
+    String toString() { name }
     static PathClass fromString(String name, Integer color) {
         KNOWN.computeIfAbsent(name) { new PathClass(name, color ?: ((255 << 24) | 0x404040)) }
     }
