@@ -1,0 +1,126 @@
+"""Corrections of a finished map, read against our own file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from wsiseg.config import LabelConfig
+from wsiseg.labels import label_slides
+
+from ..train.test_stores import annotate
+from .slides import CLASSES, COLS, ROWS, TILE, make_store
+from .test_forms import collection, feature, polygon, square
+
+UNKNOWN = float("nan")
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """An output folder: columns 0 and 1 pink, 3 and 4 blue, nothing between, and the ids."""
+    store = make_store(tmp_path / "slides")
+    labels = np.full((ROWS * TILE, COLS * TILE), 255, np.uint8)
+    labels[:, : 2 * TILE], labels[:, 3 * TILE :] = 0, 1
+    path = annotate(store, tmp_path / "geojson" / "one.geojson", labels)
+    features = json.loads(path.read_text())["features"]
+    return store, {f["properties"]["classification"]["name"]: f["id"] for f in features}
+
+
+def correct(tmp_path, mapped, *features, **settings):
+    """The labelled tiles of a file of corrections, with their labels and weights."""
+    path = tmp_path / "corrections" / "one.geojson"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(collection(*features)))
+    found = label_slides(path.parent, [tmp_path], CLASSES, LabelConfig(**settings))
+    assert not found.problems, found.problems
+    tiles = found.slides[0].found
+    places = map(tuple, tiles.tiles.tolist())
+    values = zip(tiles.labels.tolist(), tiles.weights.tolist(), strict=True)
+    return {place: (*label, weight) for place, (label, weight) in zip(places, values, strict=True)}
+
+
+def touched(state, name, shape, identity="00000000-0000-4000-8000-000000000001"):
+    return {**feature(name, polygon(shape), metadata={"wsiseg": state}), "id": identity}
+
+
+def columns(*cols):
+    return {(row, col) for row in range(ROWS) for col in cols}
+
+
+def test_a_reclassified_region_has_its_outline_from_our_file(tmp_path, mapped):
+    _, ids = mapped
+    lossy = square(0, 0)  # what QuPath may leave of a large outline
+    found = correct(tmp_path, mapped, touched("reclassified", "Blue", lossy, ids["Pink"]))
+    assert found.keys() == columns(0, 1)
+    assert set(found.values()) == {(0, 1, 3)}
+    light = correct(
+        tmp_path, mapped, touched("reclassified", "Blue", lossy, ids["Pink"]), corrected_weight=1
+    )
+    assert set(light.values()) == {(0, 1, 1)}
+
+
+def test_a_deleted_region_is_not_its_class_and_nobody_knows_what_else(tmp_path, mapped):
+    _, ids = mapped
+    found = correct(tmp_path, mapped, touched("deleted", "Pink", square(0, 0), ids["Pink"]))
+    assert found.keys() == columns(0, 1)
+    for pink, blue, weight in found.values():
+        assert (pink, weight) == (0, 3)
+        assert np.isnan(blue)
+
+
+def test_what_was_checked_and_left_is_a_label_of_the_first_weight(tmp_path, mapped):
+    _, ids = mapped
+    checked = touched("checked", "Checked*", square(0, 1, 1, 3))
+    found = correct(tmp_path, mapped, checked)
+    assert found == {(0, 1): (1, 0, 1), (0, 2): (0, 0, 1), (0, 3): (0, 1, 1)}
+    drawn = touched("drawn", "Blue", square(0, 1))
+    found = correct(tmp_path, mapped, checked, drawn)
+    assert found == {(0, 1): (0, 1, 3), (0, 2): (0, 0, 1), (0, 3): (0, 1, 1)}, "drawn over it"
+    gone = touched("deleted", "Blue", square(0, 0), ids["Blue"])
+    found = correct(tmp_path, mapped, checked, gone)
+    assert found[0, 3] == (0, 0, 3)
+    assert found[0, 1] == (1, 0, 1)
+
+
+def test_corrections_win_over_the_first_round(tmp_path, mapped):
+    store, _ = mapped
+    first = tmp_path / "first"
+    first.mkdir()
+    drawn = collection(
+        feature("Pink", polygon(square(1, 0))), feature("Pink", polygon(square(1, 2)))
+    )
+    (first / "one.geojson").write_text(json.dumps(drawn))
+    second = tmp_path / "corrections"
+    second.mkdir()
+    corrected = collection(touched("drawn", "Blue", square(1, 0)))
+    (second / "one.geojson").write_text(json.dumps(corrected))
+    found = label_slides([first, second], [store.path], CLASSES)
+    (slide,) = found.slides
+    assert slide.found.labels.tolist() == [[0, 1], [1, 0]]
+    assert slide.found.weights.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("one", "message"),
+    [
+        (touched("reclassified", "Blue", square(0, 0)), "which one.geojson does not hold: the map"),
+        (touched("painted", "Blue", square(0, 0)), "metadata.wsiseg is 'painted'; known are drawn"),
+        ({**touched("deleted", "Blue", square(0, 0)), "id": None}, "but has no id"),
+    ],
+)
+def test_what_does_not_fit_the_map_names_file_and_feature(tmp_path, mapped, one, message):
+    path = tmp_path / "corrections" / "one.geojson"
+    path.parent.mkdir()
+    path.write_text(json.dumps(collection(one)))
+    (problem, *_) = label_slides(path, [tmp_path], CLASSES).problems
+    assert f"{path}: feature 0" in problem
+    assert message in problem
+
+
+def test_corrections_need_the_map(tmp_path, mapped):
+    store, ids = mapped
+    (tmp_path / "geojson" / "one.geojson").unlink()
+    path = tmp_path / "one.geojson"
+    path.write_text(json.dumps(touched("deleted", "Pink", square(0, 0), ids["Pink"])))
+    (problem, *_) = label_slides(path, [store.path], CLASSES).problems
+    assert "corrects a map that is not there: one.geojson" in problem
