@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         export_png,
     )
     from wsiseg.labels import label_slides
+    from wsiseg.learn import learn_model
     from wsiseg.outline import outline_regions
     from wsiseg.predict import predict_tiles
     from wsiseg.qupath import lint_geojson, write_geojson
@@ -42,6 +43,7 @@ _HOME = {
     "export_parquet": "wsiseg.export",
     "export_png": "wsiseg.export",
     "label_slides": "wsiseg.labels",
+    "learn_model": "wsiseg.learn",
     "lint_geojson": "wsiseg.qupath",
     "load_config": "wsiseg.config",
     "open_slide": "wsiseg.slide",
@@ -64,6 +66,7 @@ __all__ = [
     "export_parquet",
     "export_png",
     "label_slides",
+    "learn_model",
     "lint_geojson",
     "load_config",
     "open_slide",

@@ -90,7 +90,7 @@ def test_oracle_says_nothing_of_predicted_classes(tmp_path):
 def test_from_the_command_line(tmp_path):
     arguments = [
         "evaluate", "tiny", str(MINI_BCSS), "-o", str(tmp_path / "out"), "--split", "val",
-        "--set", "tta=1", "--set", "resamples=20", "--pictures", "1", "--labels",
+        "--set", "tta=1", "--set", "resamples=20", "--pictures", "1", "--save-labels",
         "--compare", str(CONFIGS / "published_bcss.yaml"),
     ]  # fmt: skip
     done = CliRunner().invoke(app, arguments)

@@ -82,10 +82,21 @@ def train(
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's path or name, such as tissue.")],
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="A checkpoint's path or name, such as tissue.")
+    ] = None,
     data: Annotated[
-        Path, typer.Argument(help="Folder of img/ and mask/, or of splits (BCSS-WSSS, LUAD).")
-    ],
+        Path | None,
+        typer.Argument(help="Folder of img/ and mask/, or of splits (BCSS-WSSS, LUAD)."),
+    ] = None,
+    slides: Annotated[
+        list[Path] | None,
+        typer.Option(help="Finished maps instead: output folders or stores, scored on --labels."),
+    ] = None,
+    labels: Annotated[
+        list[Path] | None, typer.Option(help="What `wsiseg label` reads, for --slides.")
+    ] = None,
+    name_map: NameMap = None,
     out: Out = Path("evaluation"),
     split: Annotated[str, typer.Option(help="Split of the data set: test or valid.")] = "test",
     config: ConfigFile = None,
@@ -96,10 +107,12 @@ def evaluate(
         Path | None,
         typer.Option(help="YAML of published scores to stand beside ours (configs/published_*)."),
     ] = None,
-    labels: Annotated[bool, typer.Option(help="Write every patch's labels as PNG.")] = False,
+    save_labels: Annotated[
+        bool, typer.Option("--save-labels", help="Write every patch's labels as PNG.")
+    ] = False,
     workers: Workers = None,
 ) -> None:
-    """Score a checkpoint on patches with masks, with and without the true classes given."""
+    """Score a checkpoint on patches with masks, or finished maps of slides on labels."""
     from wsiseg.compute import open_executor
     from wsiseg.config import EvaluateConfig
     from wsiseg.evaluate import (
@@ -109,17 +122,41 @@ def evaluate(
         load_published,
     )
 
+    if slides or labels:
+        if not (slides and labels) or checkpoint or data:
+            raise typer.BadParameter("maps are scored by --slides and --labels, without others")
+        _evaluate_slides(slides, labels, name_map, settings, out)
+        return
+    if checkpoint is None or data is None:
+        raise typer.BadParameter("give a checkpoint and patches, or --slides and --labels")
     with errors(), progress_bars() as bars, open_executor("threads", workers) as pool:
         settled = override(load_config(config, EvaluateConfig).model_dump(), settings, "--set")
         published = () if compare is None else load_published(compare)
         evaluations = evaluate_checkpoint(
             checkpoint, data, parse_config(settled, EvaluateConfig, "the command line"), out,
-            split=split, pictures=pictures, save_labels=labels, executor=pool, progress=bars,
+            split=split, pictures=pictures, save_labels=save_labels, executor=pool, progress=bars,
             encoder_options=override({}, encoder_options, "--encoder"),
         )  # fmt: skip
         beside = [format_comparison(one, published) for one in evaluations if published]
     for text in (*map(format_table, evaluations), *beside):
         say(text + "\n")
+
+
+def _evaluate_slides(
+    slides: list[Path], labels: list[Path], name_map: str | None, settings: list[str] | None,
+    out: Path,
+) -> None:  # fmt: skip
+    from wsiseg.config import LabelConfig
+    from wsiseg.evaluate import evaluate_slides, format_slides, write_slides
+
+    with errors(), progress_bars() as bars:
+        plain = override({}, with_map(settings, name_map, "map"), "--set")
+        config = parse_config(plain, LabelConfig, "the command line")
+        found = evaluate_slides(slides, labels, config=config, progress=bars)
+        written = write_slides(found, out)
+    say(format_slides(found))
+    for path in written:
+        say(str(path))
 
 
 @app.command()

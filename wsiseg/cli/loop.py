@@ -1,4 +1,4 @@
-"""Commands of the annotation loop: labels looked at, before anything trains."""
+"""Commands of the annotation loop: labels looked at, learned from."""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from wsiseg.cli.app import app
-from wsiseg.cli.options import Manifest, NameMap, Out, Settings, override, with_map
-from wsiseg.cli.show import OUT, complain, errors, say
+from wsiseg.cli.options import (
+    ConfigFile,
+    Manifest,
+    NameMap,
+    Out,
+    Settings,
+    override,
+    with_map,
+)
+from wsiseg.cli.show import OUT, complain, errors, progress_bars, say
 from wsiseg.config import parse_config
 
 if TYPE_CHECKING:
     from wsiseg.labels import Labelling
 
-__all__ = ["label"]
+__all__ = ["label", "learn"]
 
 
 @app.command()
@@ -56,6 +64,50 @@ def label(
         say(str(path))
     if found.problems or found.unmatched:
         raise typer.Exit(1)
+
+
+@app.command()
+def learn(
+    slides: Annotated[
+        list[Path], typer.Argument(help="Output folders, stores, or folders of stores.")
+    ],
+    labels: Annotated[
+        list[Path],
+        typer.Option(help="Label files or a folder of them; may be given several times."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The checkpoint (.safetensors) to write.")
+    ],
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="A checkpoint to go on from, such as tissue."),
+    ] = None,
+    name_map: NameMap = None,
+    manifest: Manifest = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+) -> None:
+    """Learn from all labels there are; says how well on slides held out; resumes."""
+    from wsiseg.config import TrainConfig, load_config
+    from wsiseg.learn import describe_learned, learn_model
+
+    with errors(), progress_bars() as bars:
+        given = load_config(config, TrainConfig).model_dump(exclude_unset=True)
+        plain = override(given, with_map(settings, name_map, "labels.map"), "--set")
+        learned = learn_model(
+            slides, labels, out, start=start, manifest=manifest, settings=plain, progress=bars
+        )
+    table = Table("class", "tiles with", "tiles without", "precision held out", "a guess")
+    for name, *counts, found, guess in zip(
+        learned.classes, learned.shown, learned.absent, learned.precision, learned.guess,
+        strict=True,
+    ):  # fmt: skip
+        shares = ("" if value != value else f"{value:.3f}" for value in (found, guess))
+        table.add_row(escape(name), *map(str, counts), *shares)
+    OUT.print(table)
+    for line in describe_learned(learned):
+        say(line)
+    say(str(out))
 
 
 def print_labelling(found: Labelling) -> None:

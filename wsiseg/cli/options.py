@@ -68,7 +68,9 @@ NameMap = Annotated[
 ]
 Manifest = Annotated[
     Path | None,
-    typer.Option(help="CSV slide[,labels][,patient]: whose labels lie where, and of whom it is."),
+    typer.Option(
+        help="CSV slide[,labels][,patient][,split]: whose labels, of whom, train or test."
+    ),
 ]
 StorePath = Annotated[
     str, typer.Argument(help="A slide's .zarr store: a folder, or a URL as s3://BUCKET/NAME.zarr.")

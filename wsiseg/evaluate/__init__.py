@@ -8,10 +8,12 @@ from wsiseg.evaluate.patches import MaskedPatches, load_masked_patches
 from wsiseg.evaluate.report import format_table, write_report
 from wsiseg.evaluate.run import Evaluation, Scored, evaluate_model
 from wsiseg.evaluate.scores import Scores, confusion_matrix, score
+from wsiseg.evaluate.slides import MapScores, evaluate_slides, format_slides, write_slides
 
 __all__ = [
     "Evaluation",
     "Intervals",
+    "MapScores",
     "MaskedPatches",
     "Scored",
     "Scores",
@@ -19,11 +21,14 @@ __all__ = [
     "confusion_matrix",
     "evaluate_checkpoint",
     "evaluate_model",
+    "evaluate_slides",
     "format_comparison",
+    "format_slides",
     "format_table",
     "load_masked_patches",
     "load_published",
     "score",
     "write_figures",
     "write_report",
+    "write_slides",
 ]

@@ -7,6 +7,7 @@ from wsiseg.labels.corrections import find_map
 from wsiseg.labels.labelling import Labelling, SlideLabels, label_slides
 from wsiseg.labels.layers import Layers, TileLabels
 from wsiseg.labels.names import parse_map
+from wsiseg.labels.raster import draw_area
 from wsiseg.labels.stores import find_stores
 from wsiseg.labels.table import gather_labels, read_label_table, refuse
 
@@ -15,6 +16,7 @@ __all__ = [
     "Layers",
     "SlideLabels",
     "TileLabels",
+    "draw_area",
     "find_map",
     "find_stores",
     "gather_labels",

@@ -40,6 +40,10 @@ class SlideLabels:
     """Marks of each class."""
     patient: str
     """As the manifest says; empty if it does not."""
+    split: str = ""
+    """``train`` or ``test``, likewise."""
+    split: str = ""
+    """``train`` or ``test``, likewise."""
 
     @property
     def area_mm2(self) -> tuple[float, ...]:
@@ -84,6 +88,7 @@ def label_slides(
     config: LabelConfig | None = None,
     *,
     manifest: str | Path | None = None,
+    known: Sequence[str] | None = None,
 ) -> Labelling:
     """Turn annotations of any known kind into labels of tiles, and say what was found.
 
@@ -100,7 +105,9 @@ def label_slides(
     config
         What counts as labelled; None for the defaults.
     manifest
-        Table ``slide[,labels][,patient]``.
+        Table ``slide[,labels][,patient][,split]``.
+    known
+        Class names that are no typing errors; `classes` if not given.
 
     Raises
     ------
@@ -141,15 +148,16 @@ def label_slides(
             SlideLabels(
                 store, tuple(path for path, _ in drawn), _merge(found, listed.get(at)), layers,
                 tuple(named[name] for name in order), whose.patients.get(at, "") if whose else "",
+                whose.splits.get(at, "") if whose else "",
             )
         )  # fmt: skip
-    known = {*(classes or ()), *config.map.values()}
+    meant = {*((classes or ()) if known is None else known), *config.map.values()}
     done = {slide.store.path for slide in slides}
     return Labelling(
         classes=order, stores=tuple(opened), slides=tuple(slides),
         unmatched=tuple(sources.unmatched),
         unlabelled=tuple(store.path for store in opened if store.path not in done),
-        lookalikes=tuple(find_lookalikes({**dict.fromkeys(known, 0), **counts}, known)),
+        lookalikes=tuple(find_lookalikes({**dict.fromkeys(meant, 0), **counts}, meant)),
         problems=tuple(problems), notes=tuple(notes),
     )  # fmt: skip
 

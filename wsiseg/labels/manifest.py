@@ -11,7 +11,8 @@ from wsiseg.table import list_problems, read_table
 
 __all__ = ["Manifest", "read_manifest"]
 
-_COLUMNS = ("slide", "labels", "patient", "mpp")
+_COLUMNS = ("slide", "labels", "patient", "split", "mpp")
+_SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Manifest:
     labels: dict[Path, int]
     """The store of each label file."""
     patients: dict[int, str]
+    splits: dict[int, str]
+    """``train`` or ``test``, of the stores that the manifest says it of."""
 
     def find(self, path: Path) -> int | None:
         """Number of the store that a label file is of."""
@@ -29,7 +32,7 @@ class Manifest:
 
 
 def read_manifest(path: str | Path, names: Names) -> Manifest:
-    """Read the columns ``slide[,labels][,patient]``; paths count from the manifest.
+    """Read the columns ``slide[,labels][,patient][,split]``; paths count from the manifest.
 
     Slides that there is no store of are passed over: one manifest serves many runs.
 
@@ -43,6 +46,7 @@ def read_manifest(path: str | Path, names: Names) -> Manifest:
     problems = list(table.problems)
     labels: dict[Path, int] = {}
     patients: dict[int, str] = {}
+    splits: dict[int, str] = {}
     for row in table.rows:
         at = names.find(row["slide"])
         if at is None:
@@ -56,6 +60,11 @@ def read_manifest(path: str | Path, names: Names) -> Manifest:
         patient = row["patient"] if "patient" in table.columns else ""
         if patient and patients.setdefault(at, patient) != patient:
             problems.append(f"{row.where}: {row['slide']} was patient {patients[at]!r} before")
+        split = row["split"].lower() if "split" in table.columns else ""
+        if split and split not in _SPLITS:
+            problems.append(f"{row.where}: split {split!r} is neither {' nor '.join(_SPLITS)}")
+        elif split:
+            splits[at] = split
     if problems:
         raise DataError(f"{path}: {len(problems)} problem(s){list_problems(problems)}")
-    return Manifest(path, labels, patients)
+    return Manifest(path, labels, patients, splits)

@@ -5,12 +5,14 @@ A run that was killed is taken up after its last whole epoch, to the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from wsiseg.compute import Progress
 from wsiseg.config import TrainConfig
@@ -49,6 +51,7 @@ def train_model(
     note: str = "",
     card: Card | None = None,
     validate: Validate | None = None,
+    start: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Train on patch labels and write a checkpoint, with its losses beside it.
 
@@ -74,6 +77,9 @@ def train_model(
         and where it tells of no data, number and hash of the patches are.
     validate
         Scores each epoch; without it, the best epoch has the lowest mean loss.
+    start
+        Trained tensors by name that the model begins as, as `trained_state` gives them; without
+        it, it begins as its prompts.
 
     Returns
     -------
@@ -96,13 +102,14 @@ def train_model(
     with fixed_threads(_THREADS), torch.random.fork_rng(devices=[]):
         group, device = open_group(config.device)
         model = make_model(config)
+        model.load_state_dict(start or {}, strict=False)
         check_fit(patches, config, model.encoder)
         check_parts(len(patches), config, group)
         model.to(device)
         share_batch_norms(model.structure_adapters, group)
         if config.preset == "wsiseg":
             remember_patches(model, patches, device)
-        run = _Run(model, patches, config, Path(out), note, card, group)
+        run = _Run(model, patches, config, Path(out), note, card, group, start)
         run.resume()
         while run.epoch < config.epochs:
             run.train_epoch(progress)
@@ -123,6 +130,7 @@ class _Run:
         note: str,
         card: Card,
         group: Group,
+        start: Mapping[str, Tensor] | None,
     ) -> None:
         self.patches, self.config, self.out, self.note = patches, config, out, note
         self.card = card  # decides nothing: a run that was cut off may go on with another
@@ -148,7 +156,7 @@ class _Run:
         # An unknown label has the weight 0, and stands for no region in the contrast.
         self.labels = torch.from_numpy(patches.labels).nan_to_num(0)
         self.weights = None if weights is None else torch.from_numpy(weights)
-        self.digest = run_digest(patches, config, _identities(model), note)
+        self.digest = run_digest(patches, config, [*_identities(model), *_hash_start(start)], note)
         self.epoch, self.best = 0, -float("inf")
         self.history: list[list[float]] = []
 
@@ -254,6 +262,16 @@ class _Run:
 def _identities(model: ConStruct) -> list[str]:
     frozen = (model.encoder, model.teacher)
     return [str(getattr(part, "identity", type(part).__name__)) for part in frozen]
+
+
+def _hash_start(start: Mapping[str, Tensor] | None) -> list[str]:
+    """One hash of all tensors; nothing where there are none."""
+    if start is None:
+        return []
+    found = hashlib.sha256()
+    for name in sorted(start):
+        found.update(name.encode() + start[name].detach().cpu().contiguous().numpy().tobytes())
+    return [found.hexdigest()]
 
 
 def _make_info(

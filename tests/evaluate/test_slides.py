@@ -1,0 +1,102 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from wsiseg.cli import app
+from wsiseg.errors import DataError, StoreError
+from wsiseg.evaluate import evaluate_slides, format_slides
+
+from ..labels.slides import COLS, PALETTE, ROWS, TILE, make_store
+from ..labels.test_forms import collection, feature, polygon, square
+
+AREA = TILE * TILE
+
+
+def make_map(folder, name, labels, finished=True, palette=PALETTE):
+    """A store with a finished map of `labels` ``(rows, cols)``, a value a tile."""
+    store = make_store(folder, name)
+    store.create_labels(palette)
+    raster = np.repeat(np.repeat(np.asarray(labels, np.uint8), TILE, 0), TILE, 1)
+    for block in range(store.grid.n_blocks):
+        box = store.grid.block_box(block)
+        part = raster[box.slices()]
+        store.write_labels(block, 0, part, np.full_like(part, 200))
+        if finished:
+            store.mark_done("stitch", block, "0" * 64)
+    return store
+
+
+def draw(folder, name, *features):
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.geojson").write_text(json.dumps(collection(*features)))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two maps: one is pink all over, two is right but for a column that it calls nothing."""
+    make_map(tmp_path / "slides", "one", np.zeros((ROWS, COLS)))
+    right = np.zeros((ROWS, COLS))
+    right[:, 3:], right[:, 0] = 1, 255
+    make_map(tmp_path / "slides", "two", right)
+    for name in ("one", "two"):
+        pink, blue = (
+            feature(n, polygon(square(0, c, 2, 2))) for n, c in (("Pink", 0), ("Blue", 3))
+        )
+        draw(tmp_path / "labels", name, pink, blue)
+    return tmp_path
+
+
+def test_only_labelled_pixels_count_and_every_slide_has_its_score(folder):
+    found = evaluate_slides([folder], folder / "labels")
+    one, two = (slide.confusion // AREA for slide in found.slides)
+    assert one.tolist() == [[4, 0, 0], [4, 0, 0], [0, 0, 0]]
+    assert two.tolist() == [[2, 0, 2], [0, 4, 0], [0, 0, 0]]
+    assert found.scores.iou == pytest.approx((6 / 12, 4 / 8))
+    assert found.scores.area_error == pytest.approx((2 / 8, 4 / 8))
+    assert (found.guessed, found.guess.iou) == ("Pink", pytest.approx((0.5, 0)))
+    assert found.slides[0].labelled_mm2 == pytest.approx(8 * AREA * 0.5**2 * 1e-6)
+    assert found.intervals.miou[0] == pytest.approx(0.25), "both draws may be slide one"
+    text = format_slides(found)
+    assert "mean IoU 50.0 %" in text
+    assert "Pink all over: mean IoU 25.0 %" in text
+    assert "fewer than five slides" in text
+
+
+def test_overlaps_are_left_out_and_checked_areas_hold_background(folder):
+    draw(
+        folder / "labels", "two", feature("Pink", polygon(square(0, 1))),
+        feature("Blue", polygon(square(0, 1, 1, 3))),
+        feature("Checked*", polygon(square(1, 0, 1, 2))),
+    )  # fmt: skip
+    (folder / "labels" / "one.geojson").unlink()
+    (two,) = evaluate_slides([folder], folder / "labels").slides
+    assert (two.confusion // AREA).tolist() == [[0, 0, 0], [1, 1, 0], [1, 0, 1]]
+
+
+def test_what_cannot_be_scored_is_said(folder):
+    draw(folder / "labels", "one", feature("Green", polygon(square(0, 0))))
+    with pytest.raises(DataError, match=r"unknown class \['Green'\]; known are Pink, Blue.*--map"):
+        evaluate_slides([folder], folder / "labels")
+    draw(folder / "labels", "one", feature("Pink", {"type": "Point", "coordinates": [9, 9]}))
+    (folder / "labels" / "two.geojson").unlink()
+    with pytest.raises(DataError, match="points are no areas"):
+        evaluate_slides([folder], folder / "labels")
+    make_map(folder / "slides", "three", np.zeros((ROWS, COLS)), finished=False)
+    draw(folder / "labels", "three", feature("Pink", polygon(square(0, 0))))
+    with pytest.raises(StoreError, match="`wsiseg stitch` did not finish"):
+        evaluate_slides([folder], folder / "labels")
+
+
+def test_the_command_writes_tables(folder):
+    out = folder / "evaluation"
+    call = ["evaluate", "--slides", str(folder), "--labels", str(folder / "labels"), "-o", str(out)]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader((out / "slides.csv").open()))
+    assert [row["slide"] for row in rows[::2]] == ["one", "two", "all", "all as Pink"]
+    assert json.loads((out / "slides.json").read_text())["miou"] == 0.5
+    result = CliRunner().invoke(app, call[:3])
+    assert result.exit_code == 2

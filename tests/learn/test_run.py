@@ -1,0 +1,138 @@
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from wsiseg.cli import app
+from wsiseg.errors import ConfigError, DataError
+from wsiseg.learn import learn_model
+from wsiseg.model.checkpoint import load_checkpoint, read_info
+
+from ..labels.slides import make_store
+from ..labels.test_forms import collection, feature, polygon, square
+
+QUICK = {"epochs": 4, "batch_size": 8, "learning_rate": 0.01}
+
+
+def draw(folder, name, *features):
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.geojson").write_text(json.dumps(collection(*features)))
+
+
+@pytest.fixture
+def slides(tmp_path):
+    """Three slides, pink to the left and blue to the right, and labels of some tiles of each."""
+    for name in ("one", "two", "three"):
+        make_store(tmp_path / "slides", name)
+        draw(
+            tmp_path / "labels", name, feature("Pink", polygon(square(0, 0, 2, 2))),
+            feature("Blue", polygon(square(0, 3, 2, 2))),
+        )  # fmt: skip
+    return tmp_path
+
+
+def test_a_round_scores_held_out_slides_and_learns_from_all(slides):
+    out = slides / "my.safetensors"
+    first = learn_model([slides], slides / "labels", out, settings=QUICK)
+    assert first.classes == ("Blue", "Pink")
+    assert set(first.folds) == {"one", "two", "three"}
+    assert (first.tiles, first.shown, first.absent) == (24, (12, 12), (12, 12))
+    assert first.precision == (1, 1), "two plain colours"
+    assert first.guess == (0.5, 0.5)
+    assert read_info(out).names == ("Blue", "Pink")
+    report = json.loads((slides / "my.safetensors.json").read_text())
+    assert report["score"] == 1
+    before = out.read_bytes()
+    assert learn_model([slides], slides / "labels", out, settings=QUICK).digest == first.digest
+    assert out.read_bytes() == before
+
+    draw(slides / "more", "one", feature("Pink", polygon(square(2, 0, 2, 2))))
+    second = learn_model([slides], [slides / "labels", slides / "more"], out, settings=QUICK)
+    assert second.tiles == 28
+    assert [(one.tiles, one.score) for one in second.rounds] == [(24, 1)]
+    assert (slides / "my.safetensors.old").read_bytes() == before
+
+
+def test_a_round_that_was_cut_off_goes_on(slides, monkeypatch):
+    whole = slides / "whole.safetensors"
+    learn_model([slides], slides / "labels", whole, settings=QUICK)
+    out, calls = slides / "my.safetensors", []
+
+    def stop(step, done, total):
+        calls.append(step)
+        if step == "without three" and done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn_model([slides], slides / "labels", out, settings=QUICK, progress=stop)
+    done = len(set(calls)) - 1
+    calls.clear()
+    learn_model(
+        [slides], slides / "labels", out, settings=QUICK, progress=lambda *a: calls.append(a[0])
+    )
+    assert len({step for step in calls if step.startswith("without")}) == 3 - done
+    assert out.read_bytes() == whole.read_bytes()
+    assert not out.with_name(f"{out.name}.folds").exists()
+
+
+def test_a_checkpoints_classes_go_on_and_new_ones_begin_as_their_tiles_look(slides):
+    for name in ("one", "two", "three"):
+        draw(
+            slides / "labels", name, feature("Stroma", polygon(square(0, 0, 2, 2))),
+            feature("Blue", polygon(square(0, 3, 2, 2))),
+        )  # fmt: skip
+    out = slides / "my.safetensors"
+    still = {**QUICK, "epochs": 1, "learning_rate": 1e-12}
+    learned = learn_model([slides], slides / "labels", out, start="tissue", settings=still)
+    model, info = load_checkpoint(out)
+    former, known = load_checkpoint("tissue")
+    assert info.names == (*known.names[:8], "Blue", "Glass")
+    assert info.background == 1
+    assert set(learned.kept) == set(known.names) - {"Stroma"}
+    for at, name in enumerate(info.names):
+        if name != "Blue":
+            old = former.prototypes[known.names.index(name)]
+            torch.testing.assert_close(model.prototypes[at], old, atol=1e-6, rtol=1e-5)
+    assert model.prototypes[8].norm().item() == pytest.approx(1, abs=1e-4)
+    with pytest.raises(ConfigError, match=r"pooling = 'mean' does not fit tissue, which has"):
+        learn_model([slides], slides / "labels", out, start="tissue", settings={"pooling": "mean"})
+
+
+def test_a_correction_that_does_not_hold_is_named(slides):
+    wrong = feature("Blue", polygon(square(1, 1)), metadata={"wsiseg": "drawn"})
+    draw(slides / "corrections", "two", wrong)
+    learned = learn_model(
+        [slides], [slides / "labels", slides / "corrections"], slides / "my.safetensors",
+        settings=QUICK,
+    )  # fmt: skip
+    assert {one.tile for one in learned.missed} == {"two tile (1, 1)"}
+
+
+def test_what_would_spoil_a_training_is_refused_before_it(slides):
+    labels = slides / "labels"
+    draw(labels, "one", feature("pink", polygon(square(0, 0))))
+    draw(labels, "four", feature("Pink", polygon(square(0, 0))))
+    with pytest.raises(DataError) as caught:
+        learn_model([slides], labels, slides / "my.safetensors", settings=QUICK)
+    assert "'Pink', 'pink' look like one class" in str(caught.value)
+    assert "no store of slide 'four'" in str(caught.value)
+    (labels / "four.geojson").unlink()
+    for name in ("one", "two", "three"):
+        draw(labels, name, feature("Pink", polygon(square(0, 0, 2, 2))))
+    with pytest.raises(DataError, match="no tile is known to be without 'Pink'"):
+        learn_model([slides], labels, slides / "my.safetensors", settings=QUICK)
+
+
+def test_the_command_and_one_patient_only(slides):
+    manifest = slides / "slides.csv"
+    manifest.write_text("slide,patient\none,P\ntwo,P\nthree,P\n")
+    call = ["learn", str(slides), "--labels", str(slides / "labels"), "--manifest", str(manifest)]
+    call += ["-o", str(slides / "my.safetensors"), "--set", "epochs=2"]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 0, result.output
+    assert "only one patient is labelled, so nothing could be held out" in result.output
+    manifest.write_text("slide,patient,split\none,P,train\ntwo,P,test\n")
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 1
+    assert "leaks: P is on both sides" in result.output

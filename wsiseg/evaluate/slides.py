@@ -1,0 +1,245 @@
+"""Finished maps against a person's labels: only where somebody labelled, slide by slide."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.annotations import BACKGROUND
+from wsiseg.atomic import open_atomic
+from wsiseg.compute import Progress
+from wsiseg.config import LabelConfig
+from wsiseg.errors import DataError
+from wsiseg.evaluate.bootstrap import Intervals, bootstrap_intervals
+from wsiseg.evaluate.scores import Scores, confusion_matrix, score
+from wsiseg.geometry import Box
+from wsiseg.labels import SlideLabels, draw_area, label_slides, refuse
+
+__all__ = ["MapScores", "SlideScore", "evaluate_slides", "format_slides", "write_slides"]
+
+
+@dataclass(frozen=True)
+class SlideScore:
+    """How far one map agrees with what was labelled on its slide."""
+
+    slide: str
+    labelled_mm2: float
+    confusion: NDArray[np.int64]
+    """``(K + 1, K + 1)`` as of `confusion_matrix`, labelled pixels only; what the map calls
+    nothing, or is unsure of, is background."""
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class MapScores:
+    """The same over all slides."""
+
+    classes: tuple[str, ...]
+    slides: tuple[SlideScore, ...]
+    scores: Scores
+    intervals: Intervals
+    """By resampling slides; they mean nothing of fewer than about five."""
+    guess: Scores
+    """Of a map that is the class with most labelled area all over."""
+    guessed: str
+    notes: tuple[str, ...]
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """``(K + 1, K + 1)`` of all slides."""
+        total: NDArray[np.int64] = sum(one.confusion for one in self.slides)  # type: ignore[assignment]  # one at least
+        return total
+
+
+def evaluate_slides(
+    slides: Sequence[str | Path],
+    labels: str | Path | Sequence[str | Path],
+    *,
+    config: LabelConfig | None = None,
+    resamples: int = 1000,
+    progress: Progress | None = None,
+) -> MapScores:
+    """Score maps as they stand, with every gate, CRF and smoothing in them.
+
+    Only pixels that somebody labelled count. Where two classes were marked nobody knows which is
+    meant, so that is left out; in an area of class ``Checked*`` what was not marked is background.
+
+    Parameters
+    ----------
+    slides
+        Output folders, stores or folders of stores, with finished labels.
+    labels
+        As `label_slides` takes them; best such that the model did not learn from.
+    progress
+        Called with ("evaluate", slides done, slides).
+
+    Raises
+    ------
+    DataError
+        If labels cannot be used, name a class that the maps lack, or the maps differ in classes.
+    StoreError
+        If a map is not finished.
+    """
+    config = config or LabelConfig()
+    draft = label_slides(labels, slides, None, config)
+    palettes = {one.store.path: one.store.palette.classes.names for one in draft.slides}
+    if len(set(palettes.values())) > 1:
+        first, *others = palettes
+        other = next(path for path in others if palettes[path] != palettes[first])
+        raise DataError(
+            f"{other}: has the classes {', '.join(palettes[other])}, {first} "
+            f"{', '.join(palettes[first])}; score maps of one model"
+        )
+    classes = next(iter(palettes.values()), draft.classes)
+    found = label_slides(labels, slides, classes, config)
+    problems = [*found.problems, *found.unmatched]
+    if not found.slides and not problems:
+        problems = ["no slide is labelled"]
+    refuse("evaluate", problems, "labels or stores")
+    scored = []
+    for done, one in enumerate(found.slides, 1):
+        one.store.finished("stitch")
+        scored.append(_score_slide(one, len(classes)))
+        if progress is not None:
+            progress("evaluate", done, len(found.slides))
+    notes = list(found.notes)
+    if found.unlabelled:
+        notes.append(f"{len(found.unlabelled)} slides have no labels and were not scored")
+    return _gather(classes, scored, resamples, notes)
+
+
+def _score_slide(slide: SlideLabels, classes: int) -> SlideScore:
+    store = slide.store
+    confusion = np.zeros((classes + 1, classes + 1), np.int64)
+    for box, truth, known in _draw_truth(slide):
+        predicted = store.read_labels(box)
+        predicted[predicted >= classes] = BACKGROUND  # unsure
+        confusion += confusion_matrix(truth[known], predicted[known], classes)
+    area = float(confusion.sum()) * (store.mpp / 1000) ** 2
+    return SlideScore(store.path.stem, area, confusion, score(confusion))
+
+
+def _draw_truth(
+    slide: SlideLabels,
+) -> Iterator[tuple[Box, NDArray[np.uint8], NDArray[np.bool_]]]:
+    """Each block that was labelled: labels ``(H, W)`` uint8, and where they are known."""
+    grid, layers = slide.store.grid, slide.layers
+    for block in range(grid.n_blocks):
+        box = grid.block_box(block)
+        marked = [draw_area(shape, box) for shape in layers.classes]
+        count = np.sum(marked, 0)
+        truth = np.full(count.shape, BACKGROUND, np.uint8)
+        for label, where in enumerate(marked):
+            truth[where] = label
+        known = (count == 1) | ((count == 0) & draw_area(layers.checked, box))
+        if known.any():
+            yield box, truth, known
+
+
+def _gather(
+    classes: tuple[str, ...], slides: Sequence[SlideScore], resamples: int, notes: list[str]
+) -> MapScores:
+    confusions = np.stack([one.confusion for one in slides])
+    total = confusions.sum(0)
+    if not total.sum():
+        raise DataError("no labelled area lies on a map: points are no areas")
+    most = int(total.sum(1)[: len(classes)].argmax())
+    guess = np.zeros_like(total)
+    guess[:, most] = total.sum(1)
+    return MapScores(
+        classes, tuple(slides), score(total),
+        bootstrap_intervals(confusions, resamples=resamples), score(guess), classes[most],
+        tuple(notes),
+    )  # fmt: skip
+
+
+# -- reports -------------------------------------------------------------------------------------
+
+
+def format_slides(found: MapScores) -> str:
+    """A plain text table: classes in percent with intervals, then slides, then the guess."""
+    scores, ends = found.scores, found.intervals
+    true = found.confusion.sum(1)
+    lines = [
+        f"{'class':<16}  {'IoU % (interval)':<20}  {'Dice %':<8}  {'area error %':<12}  labelled"
+    ]
+    for at, name in enumerate(found.classes):
+        low, high = ends.iou[at]
+        interval = f"{_percent(scores.iou[at])} ({_percent(low)} to {_percent(high)})"
+        share = f"{_percent(true[at] / max(true.sum(), 1))} %"
+        lines.append(
+            f"{name:<16}  {interval:<20}  {_percent(scores.dice[at]):<8}  "
+            f"{_percent(scores.area_error[at]):<12}  {share}"
+        )
+    low, high = ends.miou
+    lines.append(
+        f"mean IoU {_percent(scores.miou)} % ({_percent(low)} to {_percent(high)} by resampling "
+        f"{len(found.slides)} slides), mean Dice {_percent(scores.mdice)} %"
+    )
+    lines.append(f"{found.guessed} all over: mean IoU {_percent(found.guess.miou)} %")
+    for one in found.slides:
+        lines.append(
+            f"{one.slide}: mean IoU {_percent(one.scores.miou)} % of {one.labelled_mm2:.3g} mm²"
+        )
+    if len(found.slides) < 5:
+        lines.append("fewer than five slides: the intervals are too narrow for new ones")
+    return "\n".join([*lines, *found.notes])
+
+
+def write_slides(found: MapScores, out: str | Path) -> list[Path]:
+    """Write ``slides.csv`` (a row a slide and class), ``confusion.csv`` and ``slides.json``."""
+    out = Path(out)
+    names = [*found.classes, "background"]
+    rows = [["slide", "class", "labelled_px", "mapped_px", "iou", "dice", "area_error"]]
+    for name, confusion, scores in (
+        *((one.slide, one.confusion, one.scores) for one in found.slides),
+        ("all", found.confusion, found.scores),
+        (f"all as {found.guessed}", None, found.guess),
+    ):
+        for at, label in enumerate(found.classes):
+            counts = ("", "") if confusion is None else (
+                str(confusion[at].sum()), str(confusion[:, at].sum()),
+            )  # fmt: skip
+            values = (scores.iou[at], scores.dice[at], scores.area_error[at])
+            rows.append([name, label, *counts, *(_cell(value) for value in values)])
+    table = [["labelled as", *names]]
+    table += [[n, *map(str, row)] for n, row in zip(names, found.confusion.tolist(), strict=True)]
+    plain = {
+        "classes": list(found.classes), "miou": _known(found.scores.miou),
+        "mdice": _known(found.scores.mdice), "miou_interval": list(found.intervals.miou),
+        "guess": found.guessed, "guess_miou": _known(found.guess.miou),
+        "slides": {one.slide: _known(one.scores.miou) for one in found.slides},
+    }  # fmt: skip
+    written = [out / "slides.csv", out / "confusion.csv", out / "slides.json"]
+    for path, text in zip(
+        written, (_csv(rows), _csv(table), json.dumps(plain, indent=1)), strict=True
+    ):
+        with open_atomic(path) as file:
+            file.write(text.encode())
+    return written
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4f}"
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 4)
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
