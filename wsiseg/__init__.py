@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wsiseg.slide import open_slide
     from wsiseg.stitch import stitch_labels
     from wsiseg.store import SlideStore
+    from wsiseg.suggest import suggest_places
     from wsiseg.tile import tile_slide
     from wsiseg.train import train_model
 
@@ -50,6 +51,7 @@ _HOME = {
     "outline_regions": "wsiseg.outline",
     "predict_tiles": "wsiseg.predict",
     "stitch_labels": "wsiseg.stitch",
+    "suggest_places": "wsiseg.suggest",
     "tile_slide": "wsiseg.tile",
     "train_model": "wsiseg.train",
     "write_geojson": "wsiseg.qupath",
@@ -73,6 +75,7 @@ __all__ = [
     "outline_regions",
     "predict_tiles",
     "stitch_labels",
+    "suggest_places",
     "tile_slide",
     "train_model",
     "write_geojson",

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["free_name", "open_atomic", "remove_parts"]
+__all__ = ["free_name", "open_atomic", "put_aside", "remove_parts"]
 
 _PART = re.compile(r"\..+\.\d+\.\d+\.part|.+\.[0-9a-f]{32}\.partial")
 """Files not yet in their place: those of `open_atomic`, and zarr's own."""
@@ -45,6 +45,15 @@ def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def put_aside(path: str | Path) -> Path:
+    """Rename a file or folder to ``<path>.old``, ``.old2`` and so on; its new path."""
+    path, number = Path(path), 1
+    while (aside := path.with_name(f"{path.name}.old{number if number > 1 else ''}")).exists():
+        number += 1
+    os.replace(path, aside)
+    return aside
 
 
 def remove_parts(folder: str | Path, before: float) -> None:

@@ -25,7 +25,7 @@ from wsiseg.config import parse_config
 if TYPE_CHECKING:
     from wsiseg.labels import Labelling
 
-__all__ = ["label", "learn"]
+__all__ = ["compare", "label", "learn", "suggest"]
 
 
 @app.command()
@@ -108,6 +108,50 @@ def learn(
     for line in describe_learned(learned):
         say(line)
     say(str(out))
+
+
+@app.command()
+def suggest(
+    slides: Annotated[
+        list[Path], typer.Argument(help="Output folders, stores, or folders of stores.")
+    ],
+    count: Annotated[int, typer.Option("-n", "--count", help="How many places.", min=1)] = 50,
+    out: Out = Path("suggest"),
+    labels: Annotated[
+        list[Path] | None, typer.Option(help="What is labelled already, which is left out.")
+    ] = None,
+    per_slide: Annotated[
+        int | None,
+        typer.Option(help="Most of one slide; twice the even share if not given.", min=1),
+    ] = None,
+) -> None:
+    """Choose places to label next: unsure ones, unlike each other; frames for QuPath."""
+    from wsiseg.suggest import suggest_places, write_suggestions
+
+    with errors(), progress_bars() as bars:
+        places = suggest_places(slides, count, labels or (), per_slide=per_slide, progress=bars)
+        written = write_suggestions(places, out)
+    if len(places) < count:
+        say(f"only {len(places)} places are left within --per-slide")
+    for path in written:
+        say(str(path))
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="Output folder of a run.")],
+    after: Annotated[Path, typer.Argument(help="Output folder of another run on its slides.")],
+    out: Out = Path("compare"),
+) -> None:
+    """Show how much tissue changed its class between two runs, per slide and class, and where."""
+    from wsiseg.report import compare_runs, format_changes, write_changes
+
+    with errors(), progress_bars() as bars:
+        found = compare_runs(before, after, bars)
+        written = write_changes(found, out)
+    say(format_changes(found))
+    for path in written:
+        say(str(path))
 
 
 def print_labelling(found: Labelling) -> None:

@@ -42,8 +42,6 @@ class SlideLabels:
     """As the manifest says; empty if it does not."""
     split: str = ""
     """``train`` or ``test``, likewise."""
-    split: str = ""
-    """``train`` or ``test``, likewise."""
 
     @property
     def area_mm2(self) -> tuple[float, ...]:

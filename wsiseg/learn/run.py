@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsiseg.atomic import open_atomic
+from wsiseg.atomic import open_atomic, put_aside
 from wsiseg.compute import Progress
 from wsiseg.config import TrainConfig, digest_of
 from wsiseg.labels import Labelling, label_slides, refuse
@@ -92,7 +91,7 @@ def learn_model(
         model.load_state_dict(begin or {}, strict=False)
         scores = _score_folds(Folds(model, tiles, config), folds, tiles, work, digest, progress)
     epochs = _choose_epochs(scores, config)
-    _put_aside(out, digest)
+    _keep_former(out, digest)
     final = config.model_copy(update={"epochs": epochs})
     train_model(tiles, final, out, progress, note=_note(start), start=begin)
     learned = Learned(
@@ -193,7 +192,7 @@ def _mean(scores: Sequence[FoldScore], which: int, config: TrainConfig) -> tuple
 # -- after --------------------------------------------------------------------------------------
 
 
-def _put_aside(out: Path, digest: str) -> None:
+def _keep_former(out: Path, digest: str) -> None:
     """Keep a finished model of other labels or settings under another name."""
     report = out.with_name(f"{out.name}.json")
     unfinished = out.with_name(f"{out.name}.unfinished")
@@ -205,10 +204,7 @@ def _put_aside(out: Path, digest: str) -> None:
         same = False
     if same:
         return
-    number = 1
-    while (aside := out.with_name(f"{out.name}.old{number if number > 1 else ''}")).exists():
-        number += 1
-    os.replace(out, aside)
+    put_aside(out)
 
 
 def _note(start: str | None) -> str:

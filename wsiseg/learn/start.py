@@ -53,7 +53,7 @@ def extend_config(
     if start is None:
         return parse_config({**DEFAULTS, **settings, "classes": list(found)}, TrainConfig, "learn")
     info = read_info(start)
-    shape = {
+    shape: dict[str, Any] = {
         name: info.config[name]
         for name in (
             *("preset", "encoder", "pooling", "prototypes_per_class", "guidance_levels"),

@@ -84,7 +84,8 @@ parts.each { part ->
             add(now, 'reclassified')
     }
 }
-def fresh = present.findAll { it.isAnnotation() && !ours.contains(it.getID()) }
+// Region* is a frame that says nothing: a place that was suggested and not labelled.
+def fresh = present.findAll { it.isAnnotation() && !ours.contains(it.getID()) && classOf(it) != 'Region*' }
 fresh.findAll { it.getPathClass() != null }.each {
     add(it, classOf(it).toLowerCase().startsWith('checked') ? 'checked' : 'drawn')
 }

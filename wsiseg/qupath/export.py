@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsiseg.annotations import Annotations
-from wsiseg.atomic import free_name
+from wsiseg.atomic import free_name, put_aside
 from wsiseg.config import ExportConfig
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath.parts import PARTS_SUFFIX, count_vertices, is_part, write_parts
@@ -171,19 +171,11 @@ def _put_others_aside(written: Path) -> list[str]:
         if other == written or not other.exists():
             continue
         if _is_ours(other):
-            aside = _free_name(other)
-            os.replace(other, aside)
+            aside = put_aside(other)
             notes.append(f"{other.name} of an earlier run is now {aside.name}")
         else:
             notes.append(f"{other.name} is beside it and not wsiseg's: import one of them only")
     return notes
-
-
-def _free_name(path: Path) -> Path:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.old{number if number > 1 else ''}")).exists():
-        number += 1
-    return aside
 
 
 def _is_ours(path: Path) -> bool:

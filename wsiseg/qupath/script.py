@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from wsiseg.atomic import open_atomic
 
 __all__ = ["write_scripts"]
 
-_SCRIPTS = ("import.groovy", "export.groovy")
 _SHARED = "find.groovy"
 """How both find the files of an image; no script of its own."""
 
 
-def write_scripts(root: str | Path) -> list[Path]:
+def write_scripts(
+    root: str | Path, names: Sequence[str] = ("import.groovy", "export.groovy")
+) -> list[Path]:
     """Write ``root/qupath/import.groovy`` and ``export.groovy``.
 
     Run in QuPath for one image or for a project, the first imports what lies in ``root/geojson``:
@@ -33,7 +35,7 @@ def write_scripts(root: str | Path) -> list[Path]:
         "@COLORS@": _list_colors(),
     }
     written = []
-    for name in _SCRIPTS:
+    for name in names:
         script = _read(name)
         for placeholder, text in filled.items():
             script = script.replace(placeholder, text)

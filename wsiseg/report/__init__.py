@@ -1,8 +1,17 @@
 """What a person looks at after a run: pictures, tables and one page that shows both."""
 
+from wsiseg.report.changes import compare_runs, format_changes, write_changes
 from wsiseg.report.labelled import write_labels
 from wsiseg.report.measure import measure_classes
 from wsiseg.report.overlay import write_overlay
 from wsiseg.report.tables import write_tables
 
-__all__ = ["measure_classes", "write_labels", "write_overlay", "write_tables"]
+__all__ = [
+    "compare_runs",
+    "format_changes",
+    "measure_classes",
+    "write_changes",
+    "write_labels",
+    "write_overlay",
+    "write_tables",
+]

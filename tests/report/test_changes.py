@@ -1,0 +1,61 @@
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from wsiseg.annotations import Palette
+from wsiseg.cli import app
+from wsiseg.errors import DataError
+from wsiseg.report import compare_runs, format_changes
+
+from ..evaluate.test_slides import make_map
+from ..labels.slides import COLORS, COLS, ROWS, TILE
+
+BEFORE = np.zeros((ROWS, COLS))
+AFTER = np.zeros((ROWS, COLS))
+AFTER[0], BEFORE[3, 0], BEFORE[3, 4], AFTER[3, 4] = 1, 255, 255, 255
+
+
+@pytest.fixture
+def runs(tmp_path):
+    other = Palette(("Pink", "Violet"), ((255, 0, 255), (90, 0, 90)))
+    make_map(tmp_path / "a" / "slides", "one", BEFORE)
+    make_map(tmp_path / "b" / "slides", "one", AFTER, palette=other)
+    make_map(tmp_path / "b" / "slides", "two", AFTER)
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_what_changed_is_counted_by_class_names(runs):
+    (one,) = compare_runs(*runs)
+    assert one.names == ("Pink", "Blue", "Violet", "nothing")
+    tiles = one.pixels // TILE**2
+    assert tiles.tolist() == [[13, 0, 5, 0], [0] * 4, [0] * 4, [1, 0, 0, 0]]
+    assert one.share == pytest.approx(6 / 19)
+    text = format_changes([one])
+    assert "one: 31.6 % of the tissue changed" in text
+    assert f"Pink to Violet: {5 * (TILE * 0.5e-3) ** 2:.3g} mm²" in text
+
+
+def test_runs_that_cannot_be_compared(runs):
+    before, after = runs
+    with pytest.raises(DataError, match="have no slide of one name"):
+        compare_runs(before, after / "slides" / "two.zarr")
+    shutil.rmtree(before / "slides" / "one.zarr")
+    shutil.copytree(after / "slides" / "two.zarr", before / "slides" / "one.zarr")
+    with pytest.raises(DataError, match="has another raster or slide than"):
+        compare_runs(before, after)
+
+
+def test_the_command_draws_only_what_changed(runs, tmp_path):
+    out = tmp_path / "out"
+    result = CliRunner().invoke(app, ["compare", *map(str, runs), "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader((out / "changes.csv").open()))
+    assert sum(float(row["share_of_tissue"]) for row in rows) == pytest.approx(1, abs=1e-5)
+    page = np.asarray(Image.open(out / "one.jpg")).astype(int)
+    middle = TILE // 2
+    assert np.abs(page[2 * TILE, middle] - COLORS[0]).max() < 8, "as it was"
+    assert np.abs(page[middle, middle] - COLORS[0]).max() > 30, "now violet"
