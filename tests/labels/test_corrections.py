@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsiseg.config import LabelConfig
-from wsiseg.labels import label_slides
+from wsiseg.labels import keep_corrected, label_slides
 
 from ..train.test_stores import annotate
 from .slides import CLASSES, COLS, ROWS, TILE, make_store
@@ -103,7 +103,6 @@ def test_corrections_win_over_the_first_round(tmp_path, mapped):
 @pytest.mark.parametrize(
     ("one", "message"),
     [
-        (touched("reclassified", "Blue", square(0, 0)), "which one.geojson does not hold: the map"),
         (touched("painted", "Blue", square(0, 0)), "metadata.wsiseg is 'painted'; known are drawn"),
         ({**touched("deleted", "Blue", square(0, 0)), "id": None}, "but has no id"),
     ],
@@ -117,10 +116,40 @@ def test_what_does_not_fit_the_map_names_file_and_feature(tmp_path, mapped, one,
     assert message in problem
 
 
-def test_corrections_need_the_map(tmp_path, mapped):
+def test_a_map_that_was_made_again_is_kept_for_its_corrections(tmp_path, mapped):
     store, ids = mapped
+    checked = touched("checked", "Checked*", square(0, 3))
+    both = [touched("reclassified", "Blue", square(0, 0), ids["Pink"]), checked]
+    first = correct(tmp_path, mapped, *both)
+    keep_corrected(tmp_path, "one")
+    labels = np.zeros((ROWS * TILE, COLS * TILE), np.uint8)
+    annotate(store, tmp_path / "geojson" / "one.geojson", labels)
+    found = label_slides(tmp_path / "corrections", [tmp_path], CLASSES)
+    assert not found.notes
+    assert len(found.slides[0].found.tiles) == len(first) == 2 * ROWS + 1
+    keep_corrected(tmp_path, "one")  # the map that is there now was made after them
+    assert (tmp_path / "geojson" / "one.geojson").exists()
+
+
+def test_corrections_of_another_run_find_its_map(tmp_path, mapped):
+    _, ids = mapped
+    other = make_store(tmp_path / "later" / "slides")
+    path = tmp_path / "corrections" / "one.geojson"
+    path.parent.mkdir()
+    one = touched("reclassified", "Blue", square(0, 0), ids["Pink"])
+    path.write_text(json.dumps(collection(one)))
+    found = label_slides(path.parent, [other.path], CLASSES)
+    assert len(found.slides[0].found.tiles) == 2 * ROWS
+    (tmp_path / "geojson" / "one.geojson").unlink()
+    found = label_slides(path.parent, [other.path], CLASSES)
+    assert found.slides[0].found.tiles.tolist() == [[0, 0]], "as the file itself has it"
+    assert "1 regions are in no map of ours any more" in found.notes[0]
+
+
+def test_what_was_checked_needs_the_map(tmp_path, mapped):
+    store, _ = mapped
     (tmp_path / "geojson" / "one.geojson").unlink()
     path = tmp_path / "one.geojson"
-    path.write_text(json.dumps(touched("deleted", "Pink", square(0, 0), ids["Pink"])))
+    path.write_text(json.dumps(touched("checked", "Checked*", square(0, 0))))
     (problem, *_) = label_slides(path, [store.path], CLASSES).problems
-    assert "corrects a map that is not there: one.geojson" in problem
+    assert "checks a map that is not there: one.geojson" in problem

@@ -18,6 +18,7 @@ from wsiseg.annotations import Annotations
 from wsiseg.atomic import free_name, open_atomic
 from wsiseg.config import Config, ExportFormat, digest_of
 from wsiseg.export import export_slide, place_of
+from wsiseg.labels import keep_corrected
 from wsiseg.qupath import export_geojson
 from wsiseg.report import measure_classes, write_overlay
 from wsiseg.store import SlideStore
@@ -75,6 +76,8 @@ def write_outputs(
         rows = measure_classes(annotations, tissue_mm2)
         record.keep_rows(made, rows)
         for out in pending:
+            if out.kind == "geojson":
+                keep_corrected(tree.root, name)
             _write(out, store, annotations, config, record, made)
         record.save()
     return rows, tuple(note for out in outputs for note in record.notes(out))

@@ -3,7 +3,7 @@
 What nobody looked at is unknown: a label is 1, 0 or NaN.
 """
 
-from wsiseg.labels.corrections import find_map
+from wsiseg.labels.corrections import keep_corrected
 from wsiseg.labels.labelling import Labelling, SlideLabels, label_slides
 from wsiseg.labels.layers import Layers, TileLabels
 from wsiseg.labels.names import parse_map
@@ -17,9 +17,9 @@ __all__ = [
     "SlideLabels",
     "TileLabels",
     "draw_area",
-    "find_map",
     "find_stores",
     "gather_labels",
+    "keep_corrected",
     "label_slides",
     "parse_map",
     "read_label_table",

@@ -225,7 +225,7 @@ def _place_marks(
                 f"slide or another magnification"
             )
             continue
-        resolved = resolve_regions(path, one.marks, store, problems)
+        resolved = resolve_regions(path, one.marks, store, problems, notes)
         place = place_of(store, config, one.level0)
         moved = [
             Mark(m.name, to_raster(m.geometry, place), m.where, m.state, m.region) for m in resolved

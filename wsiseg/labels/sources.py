@@ -51,7 +51,7 @@ def find_files(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     """
     for path in paths:
         if path.is_dir():
-            inside = sorted(Path(top, name) for top, _, names in os.walk(path) for name in names)
+            inside = sorted(_walk(path))
             yield from ((one, path) for one in inside if one.name.lower().endswith(_SUFFIXES))
         elif not path.exists():
             raise DataError(f"{path}: does not exist; give label files or a folder of them")
@@ -59,6 +59,13 @@ def find_files(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
             yield path, path.parent
         else:
             raise DataError(f"{path}: is of no known kind; known are {', '.join(_SUFFIXES)}")
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder, but for hidden ones, such as the maps that were corrected."""
+    for top, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(top, name) for name in names if not name.startswith("."))
 
 
 def read_sources(
