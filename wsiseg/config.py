@@ -246,7 +246,7 @@ class LabelConfig(_Step):
     annotated_fraction: float = Field(default=0.5, gt=0, le=1)
     """A tile is used if annotations of any class, or areas that were checked, cover at least this
     fraction of it, or a point lies in it."""
-    seen_fraction: float = Field(default=0.95, gt=0, le=1)
+    seen_fraction: float = Field(default=0.9, gt=0, le=1)
     """A class that a tile does not show is known not to be there if they cover at least this
     fraction of it; else it is unknown, and teaches nothing: what nobody saw may hold anything."""
     corrected_weight: float = Field(default=3.0, gt=0)

@@ -228,7 +228,7 @@ def test_detections_are_no_labels_and_that_is_told(tmp_path, caplog):
     assert len(load_tiles([store.path], path, ("Pink",))) > 0
     assert "one.geojson: 1 detection(s) passed over, as nobody drew them" in caplog.text
     edit(path, lambda features: features[0]["properties"].update(objectType="detection"))
-    with pytest.raises(DataError, match=r"no tile with tissue.*; 2 detections or cells"):
+    with pytest.raises(DataError, match=r"no tile with tissue.*2 detection\(s\) passed over"):
         load_tiles([store.path], path, CLASSES)
 
 
@@ -240,6 +240,9 @@ def test_what_somebody_edited_goes_before_what_a_run_wrote(tmp_path):
     for number, name in enumerate(["one.edited", "one.edited2", "one.edited10", "onetwo.edited3"]):
         labels[number * TILE : (number + 1) * TILE] = 0
         annotate(store, folder / f"{name}.geojson", labels)
+    with pytest.raises(DataError, match=r"onetwo\.edited3\.geojson: no store of slide 'onetwo'"):
+        load_tiles([store.path], folder, CLASSES[:1])
+    (folder / "onetwo.edited3.geojson").unlink()
     assert len(load_tiles([store.path], folder, CLASSES[:1])) == 3 * COLS
 
 

@@ -21,7 +21,7 @@ from wsiseg.labels.mark import Mark
 from wsiseg.qupath import Feature, read_geojson
 from wsiseg.store import SlideStore
 
-__all__ = ["CORRECTIONS", "keep_corrected", "resolve_regions"]
+__all__ = ["CORRECTIONS", "keep_corrected", "own_exports", "resolve_regions"]
 
 CORRECTIONS = "corrections"
 """The folder of an output folder into which corrections are exported."""
@@ -93,11 +93,21 @@ def _places(path: Path, store: SlideStore) -> list[Path]:
         if folder.name == CORRECTIONS:
             below = path.relative_to(folder).parent / name
             places += [folder / KEPT / below, folder.parent / "geojson" / below]
-    for folder in store.path.parents:
-        if folder.name == "slides":
-            below = store.path.relative_to(folder).with_suffix("")
-            places.append(folder.parent / "geojson" / below)
-    return places
+    return [*places, *_own_places(store)]
+
+
+def _own_places(store: SlideStore) -> list[Path]:
+    """Where `wsiseg annotate` wrote the map of the store ``OUT/slides/NAME.zarr``."""
+    path = store.path.absolute()
+    slides = next((folder for folder in path.parents if folder.name == "slides"), None)
+    if slides is None:
+        return []
+    return [slides.parent / "geojson" / path.relative_to(slides).with_suffix("")]
+
+
+def own_exports(store: SlideStore) -> list[Path]:
+    """The files of the map of a store in an output folder; none if there are none."""
+    return [part for base in _own_places(store) for part in _find_parts(base)]
 
 
 def _find_parts(base: Path) -> list[Path]:

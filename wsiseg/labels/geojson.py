@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
 from wsiseg.errors import DataError, GeoJsonError
 from wsiseg.labels.mark import Drawn, Mark, State
-from wsiseg.qupath import Feature, Finding, describe_left_out, read_geojson
+from wsiseg.qupath import (
+    Feature,
+    Finding,
+    describe_left_out,
+    read_geojson,
+    read_stamp,
+    restore_outlines,
+)
 
 __all__ = ["GEOJSON", "read_geojson_marks"]
 
@@ -18,8 +26,13 @@ _AREAS = ("Polygon", "MultiPolygon")
 _POINTS = ("Point", "MultiPoint")
 
 
-def read_geojson_marks(path: Path) -> Drawn:
+def read_geojson_marks(path: Path, own: Sequence[Path] = ()) -> Drawn:
     """Every annotation that has a class; corrections say so in ``metadata.wsiseg``.
+
+    Parameters
+    ----------
+    own
+        Our own files of the slide, for what QuPath lost when it exported `path`.
 
     Raises
     ------
@@ -31,6 +44,7 @@ def read_geojson_marks(path: Path) -> Drawn:
         features = read_geojson(path, left_out)
     except GeoJsonError as error:
         raise DataError(str(error)) from error
+    features, restored = restore_outlines(features, list(_read_own(path, own, features)))
     found, passed = Drawn(), Counter[str]()
     for number, feature in enumerate(features):
         where = f"{path}: feature {number}"
@@ -43,9 +57,21 @@ def read_geojson_marks(path: Path) -> Drawn:
             Mark(feature.class_name or "", feature.geometry, where, state, feature.id or "")
         )
     found.notes = [f"{path}: {count} {reason}" for reason, count in sorted(passed.items())]
+    if restored:
+        found.notes.append(
+            f"{path}: {restored} outline(s) that QuPath exported in part are taken from {own[0]}"
+        )
     if left_out:
         found.notes.append(f"{path}: {describe_left_out(left_out)}")
     return found
+
+
+def _read_own(path: Path, own: Sequence[Path], features: Sequence[Feature]) -> Iterator[Feature]:
+    """Those of our own regions that `features` bear the ids of."""
+    ids = {feature.id for feature in features} - {None}
+    for file in own if ids else ():
+        if not file.samefile(path) and read_stamp(file) is not None:
+            yield from (feature for feature in read_geojson(file) if feature.id in ids)
 
 
 def _useless(feature: Feature) -> str:

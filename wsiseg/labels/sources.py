@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsiseg.errors import DataError
+from wsiseg.labels.corrections import own_exports
 from wsiseg.labels.geojson import GEOJSON, read_geojson_marks
 from wsiseg.labels.manifest import Manifest
 from wsiseg.labels.mark import Drawn
@@ -22,6 +23,7 @@ __all__ = ["Sources", "find_files", "read_sources"]
 TABLES = (".csv", ".tsv", ".txt")
 _XML = (".xml",)
 _SUFFIXES = (*GEOJSON, *_XML, *TABLES)
+_EDITED = re.compile(r"\.edited(\d*)$")  # as `wsiseg annotate` names what somebody edited
 _SERIES = re.compile(r"(\.\w{2,5}) - .*$")  # QuPath's name of one image of several in a file
 
 
@@ -51,7 +53,7 @@ def find_files(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     """
     for path in paths:
         if path.is_dir():
-            inside = sorted(_walk(path))
+            inside = _prefer_edited(sorted(_walk(path)))
             yield from ((one, path) for one in inside if one.name.lower().endswith(_SUFFIXES))
         elif not path.exists():
             raise DataError(f"{path}: does not exist; give label files or a folder of them")
@@ -59,6 +61,28 @@ def find_files(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
             yield path, path.parent
         else:
             raise DataError(f"{path}: is of no known kind; known are {', '.join(_SUFFIXES)}")
+
+
+def _prefer_edited(paths: Sequence[Path]) -> list[Path]:
+    """Without GeoJSON of a run, where somebody edited it since: then the latest of those."""
+    latest: dict[Path, int] = {}
+    for path in paths:
+        stem, number = _split_edited(path)
+        latest[path.parent / stem] = max(number, latest.get(path.parent / stem, 0))
+    return [path for path in paths if _is_latest(path, latest)]
+
+
+def _is_latest(path: Path, latest: Mapping[Path, int]) -> bool:
+    stem, number = _split_edited(path)
+    return not path.name.lower().endswith(GEOJSON) or number == latest[path.parent / stem]
+
+
+def _split_edited(path: Path) -> tuple[str, int]:
+    """Name without suffix and mark, and how often it was edited: ``a.edited2.geojson`` is a, 2."""
+    suffix = max((s for s in _SUFFIXES if path.name.lower().endswith(s)), key=len, default="")
+    stem = path.name[: len(path.name) - len(suffix)]
+    mark = _EDITED.search(stem)
+    return (stem, 0) if mark is None else (stem[: mark.start()], int(mark[1] or 1))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -107,7 +131,10 @@ def _read_file(
     if at is None:
         found.unmatched.append(f"{path}: {names.explain(_stem(path))}")
         return
-    found.add(at, path, read_xml_marks(path) if lower.endswith(_XML) else read_geojson_marks(path))
+    if lower.endswith(_XML):
+        found.add(at, path, read_xml_marks(path))
+    else:
+        found.add(at, path, read_geojson_marks(path, own_exports(stores[at])))
 
 
 def _match(path: Path, root: Path, names: Names) -> int | None:
@@ -116,5 +143,4 @@ def _match(path: Path, root: Path, names: Names) -> int | None:
 
 
 def _stem(path: Path) -> str:
-    suffix = max((s for s in _SUFFIXES if path.name.lower().endswith(s)), key=len)
-    return _SERIES.sub(r"\1", path.name[: -len(suffix)])
+    return _SERIES.sub(r"\1", _split_edited(path)[0])

@@ -124,9 +124,16 @@ def _check(found: Labelling, known: Sequence[str], config: TrainConfig) -> None:
             elif (labels[:, at] == 1).any() and not (labels[:, at] == 0).any():
                 problems.append(
                     f"no tile is known to be without {name!r}: label other classes over whole "
-                    f"tiles, or mark areas as Checked*"
+                    f"tiles (an area of {_sure_um(found):.0f} µm holds one wherever it lies), or "
+                    f"mark areas as Checked*"
                 )
     refuse("learn", problems, "labels or stores")
+
+
+def _sure_um(found: Labelling) -> float:
+    """Side of a square that holds a whole tile wherever it lies."""
+    grid = found.stores[0].grid
+    return (grid.tile + grid.stride) * found.stores[0].mpp
 
 
 def _drop_unshown(tiles: StoreTiles, classes: Sequence[str]) -> tuple[StoreTiles, tuple[str, ...]]:
