@@ -28,7 +28,7 @@ _BOMS = (
     (codecs.BOM_UTF32_BE, "utf-32-be"), (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )  # fmt: skip
-_NEAR, _NEAR_SHORT = 0.8, 0.66  # alike by so much; a name of three letters with one changed
+_NEAR, _NEAR_SHORT = 0.82, 0.66  # alike by so much; a name of three letters with one changed
 _NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?', re.IGNORECASE)  # Excel's own first line
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
