@@ -31,8 +31,8 @@ _BOMS = (
 _NEAR, _NEAR_SHORT = 0.82, 0.66  # alike by so much; a name of three letters with one changed
 _NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?', re.IGNORECASE)  # Excel's own first line
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_GUARDED = re.compile(r"'+[=+\-@\t\r]")
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_GUARDED = re.compile(r"'[=+\-@\t\r]")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def guard(text: str) -> str:
 
 
 def unguard(text: str) -> str:
-    """What `guard` was given."""
+    """What `guard` was given, unless that began with an apostrophe itself."""
     return text[1:] if _GUARDED.match(text) else text
 
 

@@ -15,6 +15,7 @@ from wsiseg.evaluate.run import Evaluation
 from wsiseg.evaluate.scores import score
 from wsiseg.evaluate.sheet import write_picture
 from wsiseg.model.checkpoint import CheckpointInfo
+from wsiseg.table import guard
 
 __all__ = ["PROTOCOLS", "format_table", "write_report"]
 
@@ -194,7 +195,8 @@ def _plain(value: float) -> float | None:
 
 def _write_csv(path: Path, rows: list[list[object]]) -> None:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    table = csv.writer(text, lineterminator="\n")
+    table.writerows([guard(str(cell)) for cell in row] for row in rows)
     _write(path, text.getvalue())
 
 
