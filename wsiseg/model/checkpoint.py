@@ -28,6 +28,7 @@ from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import load_encoder
 from wsiseg.model.familiar import Familiar
 from wsiseg.model.metadata import check_metadata, read_card
+from wsiseg.model.weights import explain_foreign
 
 __all__ = [
     "FORMAT",
@@ -143,7 +144,7 @@ def read_info(name_or_path: str | Path) -> CheckpointInfo:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: is not a safetensors file ({error})") from error
+        raise CheckpointError(explain_foreign(path, str(error))) from error
     if "wsiseg" not in metadata:
         raise CheckpointError(f"{path}: was not written by wsiseg (its metadata lack 'wsiseg')")
     return _parse(path, metadata["wsiseg"])

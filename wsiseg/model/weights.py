@@ -27,6 +27,7 @@ from wsiseg.errors import CheckpointError, MissingDependencyError
 __all__ = [
     "HUB_PREFIX",
     "WeightFile",
+    "explain_foreign",
     "find_weights",
     "match_tensors",
     "read_tensors",
@@ -256,6 +257,18 @@ def _broken(path: Path) -> str:
         f"{path}: cannot be read as a weight file ({size} bytes): it is cut short, damaged or "
         f"something else; fetch it again"
     )
+
+
+def explain_foreign(path: Path, said: str) -> str:
+    """Why `path`, of which safetensors `said` something, is no checkpoint of ours; what to do."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith((b"PK\x03\x04", b"\x80\x02")):  # torch.save, in its new form or the old
+        return (
+            f"{path}: is a PyTorch file and no checkpoint of wsiseg; if it is one of the released "
+            f"ConStruct code: wsiseg model import {path} -o NAME.safetensors --classes A,B,..."
+        )
+    return f"{path}: is not a safetensors file ({said})"
 
 
 def match_tensors(

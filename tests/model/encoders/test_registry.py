@@ -13,9 +13,11 @@ from PIL import Image
 
 from wsiseg.config import TrainConfig
 from wsiseg.errors import CheckpointError, ConfigError, DataError
-from wsiseg.model.checkpoint import load_checkpoint, read_info
+from wsiseg.model.checkpoint import load_checkpoint, read_info, trained_state
+from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import ENCODERS, keep_portable, load_encoder, load_teacher
-from wsiseg.train import Patches, describe_training, train_model
+from wsiseg.model.weights import read_tensors
+from wsiseg.train import RELEASED, Patches, describe_training, import_released, train_model
 
 CLASSES = ("Pink", "Blue")
 
@@ -99,6 +101,27 @@ def test_a_checkpoint_names_its_encoders_weights_but_no_path(
         load_checkpoint(out)
     model, _ = load_checkpoint(out, {"weights": hollow_conch})  # no tokenizer, no text tower
     assert model(torch.rand(1, 3, 32, 32)).cams.shape == (1, 2, 1, 1)
+
+
+def test_a_released_checkpoint_is_imported_with_the_weights_that_it_was_trained_on(
+    hollow_conch: Path, tmp_path: Path
+) -> None:
+    options = {"weights": str(hollow_conch), "image_size": 32}
+    config = RELEASED.model_copy(update={"classes": CLASSES, "encoder_options": options})
+    encoder = load_encoder("conch", **options)
+    model = ConStruct(encoder, torch.rand(2, 512), preset="reference")
+    tensors = {n.replace("l_fc.", "l_fc4."): t for n, t in trained_state(model).items()}
+    name = "clip_adapter.model.visual.proj_contrast"
+    tensors[name] = read_tensors(hollow_conch)["visual.proj_contrast"]
+    torch.save({"model": tensors}, tmp_path / "best_cam.pth")
+    out = import_released(tmp_path / "best_cam.pth", tmp_path / "x.safetensors", config)
+    assert read_info(out).encoder_options == {"image_size": 32}
+    loaded, _ = load_checkpoint(out, {"weights": hollow_conch})
+    assert torch.equal(loaded.prototypes, model.prototypes)
+    tensors[name] = tensors[name] + 1
+    torch.save({"model": tensors}, tmp_path / "best_cam.pth")
+    with pytest.raises(CheckpointError, match=r"trained on other weights than .*proj_contrast"):
+        import_released(tmp_path / "best_cam.pth", tmp_path / "y.safetensors", config)
 
 
 def test_patches_and_regions_must_fit_the_encoder(hollow_conch: Path, patches: Patches) -> None:
