@@ -121,7 +121,7 @@ def test_from_the_command_line(tmp_path):
         (["tiny", "nowhere"], "no img/ and mask/ in nowhere"),
         (["nowhere.safetensors", str(MINI_BCSS)], "no such checkpoint"),
         (["tiny", str(MINI_BCSS), "--set", "protocols=[both]"], "protocols.0 = 'both'"),
-        (["tiny", str(MINI_BCSS), "--encoder", "weights=x"], "has no option 'weights'"),
+        (["tiny", str(MINI_BCSS), "--set", "encoder_options.weights=x"], "has no option 'weights'"),
     ],
 )
 def test_errors_are_one_line(arguments, message, tmp_path):

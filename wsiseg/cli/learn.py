@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli.app import app
-from wsiseg.cli.options import ConfigFile, EncoderOptions, Out, Settings, Workers, override
+from wsiseg.cli.options import (
+    ConfigFile,
+    EncoderOptions,
+    Out,
+    Settings,
+    Workers,
+    override,
+    read_encoder_options,
+)
 from wsiseg.cli.show import errors, print_facts, progress_bars, say
 from wsiseg.config import load_config, parse_config
 
@@ -44,13 +52,21 @@ def train(
     """Train on patch labels (no masks needed); resumes what was interrupted."""
     from wsiseg.config import TrainConfig
     from wsiseg.model.card import load_card
-    from wsiseg.train import describe_training, leads, load_patches, load_tiles, train_model
+    from wsiseg.train import (
+        check_settings,
+        describe_training,
+        leads,
+        load_patches,
+        load_tiles,
+        train_model,
+    )
 
     if labels is None and len(data) > 1:
         raise typer.BadParameter("several inputs are stores, which need --labels")
     with errors(), progress_bars() as bars:
         plain = override(load_config(config, TrainConfig).model_dump(), settings, "--set")
         settled = parse_config(plain, TrainConfig, "the command line")
+        check_settings(settled)
         told = None if card is None else load_card(card, settled.classes)
         found = (
             load_patches(data[0], settled.classes)
@@ -79,7 +95,6 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split of the data set: test or valid.")] = "test",
     config: ConfigFile = None,
     settings: Settings = None,
-    encoder_options: EncoderOptions = None,
     pictures: Annotated[int, typer.Option(help="Patches drawn.", min=0)] = 8,
     compare: Annotated[
         Path | None,
@@ -104,7 +119,6 @@ def evaluate(
         evaluations = evaluate_checkpoint(
             checkpoint, data, parse_config(settled, EvaluateConfig, "the command line"), out,
             split=split, pictures=pictures, save_labels=labels, executor=pool, progress=bars,
-            encoder_options=override({}, encoder_options, "--encoder"),
         )  # fmt: skip
         beside = [format_comparison(one, published) for one in evaluations if published]
     for text in (*map(format_table, evaluations), *beside):
@@ -137,7 +151,7 @@ def picture(
         written = write_figures(
             checkpoint, patches, out, [kind for kind in KINDS if kind in (kinds or KINDS)],
             without=without, device=device,
-            encoder_options=override({}, encoder_options, "--encoder"),
+            encoder_options=read_encoder_options(encoder_options),
         )  # fmt: skip
     for path in written:
         say(str(path))

@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli.app import app
-from wsiseg.cli.options import ConfigFile, EncoderOptions, Settings, override
+from wsiseg.cli.options import (
+    ConfigFile,
+    EncoderOptions,
+    Settings,
+    override,
+    read_encoder_options,
+)
 from wsiseg.cli.show import OUT, errors, progress_bars, say
 
 __all__ = ["calibrate", "card", "import_model", "list_models", "show_model"]
@@ -105,7 +111,7 @@ def calibrate(
         found = load_patches(patches, read_info(checkpoint).names, to_learn=False)
         written = calibrate_checkpoint(
             checkpoint, found, out, overwrite=overwrite, progress=bars,
-            encoder_options=override({}, encoder_options, "--encoder"),
+            encoder_options=read_encoder_options(encoder_options),
         )  # fmt: skip
     say(str(written))
 

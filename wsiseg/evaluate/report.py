@@ -136,7 +136,9 @@ def _describe(evaluation: Evaluation, info: CheckpointInfo, data: Path) -> dict[
         },
         "data": "/".join(data.parts[-2:]),
         "patches": len(evaluation.names),
-        "settings": evaluation.config.model_dump(mode="json", exclude={"protocols", "device"}),
+        "settings": evaluation.config.model_dump(
+            mode="json", exclude={"protocols", "device", "encoder_options"}
+        ),
         **means,
         "interval": {"level": ends.level, "resamples": ends.resamples, "seed": ends.seed},
         "classes": classes,

@@ -5,7 +5,7 @@ from wsiseg.train.loop import train_model
 from wsiseg.train.parallel import leads
 from wsiseg.train.patches import Patches, PatchSource, load_patches
 from wsiseg.train.released import RELEASED, import_released
-from wsiseg.train.setup import describe_training
+from wsiseg.train.setup import check_settings, describe_training
 from wsiseg.train.stores import StoreTiles, load_tiles
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Patches",
     "StoreTiles",
     "calibrate_checkpoint",
+    "check_settings",
     "describe_training",
     "import_released",
     "leads",
