@@ -43,7 +43,7 @@ def read_released(path: str | Path) -> dict[str, Tensor]:
     CheckpointError
         If the file is damaged, or holds code of anything else.
     """
-    stubs: dict[str, object] = {}
+    stubs: dict[str, Callable[..., object]] = {}
     before = torch.serialization.get_safe_globals()
     try:
         while True:
@@ -68,7 +68,7 @@ def _unknown_class(error: BaseException | None) -> str | None:
     return found[1] if "." in found[1] else f"builtins.{found[1]}"
 
 
-def _make_stub(name: str) -> object:
+def _make_stub(name: str) -> Callable[..., object]:
     module, _, last = name.rpartition(".")
     if name == "collections.defaultdict":  # it is filled after it was made, which takes a dict
 
