@@ -17,7 +17,7 @@ from wsiseg.model.weights import match_tensors, read_tensors
 __all__ = ["load_released", "read_released"]
 
 _STUDENT, _TEACHER = "clip_adapter.model.", "segformer_teacher."
-_SETTINGS = ("builtins", "collections", "numpy", "omegaconf", "pathlib", "typing")
+_SETTINGS = ("argparse", "builtins", "collections", "numpy", "omegaconf", "pathlib", "typing")
 """Packages whose classes stand in the settings and scores beside the tensors."""
 
 
