@@ -336,6 +336,9 @@ class EvaluateConfig(_Step):
     """Patches a forward pass."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    encoder_options: dict[str, Any] = {}
+    """What the checkpoint's encoder takes beside what the checkpoint says: `weights`, if they are
+    not on the hub."""
     tta: Literal[1, 6] = 6
     """Test-time augmentations: 1 (none) or the paper's 6."""
     gate_threshold: float = Field(default=0.25, gt=0, lt=1)

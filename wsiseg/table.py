@@ -28,11 +28,11 @@ _BOMS = (
     (codecs.BOM_UTF32_BE, "utf-32-be"), (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )  # fmt: skip
-_NEAR, _NEAR_SHORT = 0.8, 0.66  # alike by so much; a name of three letters with one changed
+_NEAR, _NEAR_SHORT = 0.82, 0.66  # alike by so much; a name of three letters with one changed
 _NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?', re.IGNORECASE)  # Excel's own first line
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_GUARDED = re.compile(r"'+[=+\-@\t\r]")
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_GUARDED = re.compile(r"'[=+\-@\t\r]")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def read_table(path: str | Path, known: Sequence[str], required: Sequence[str] =
 
     The separator may be a comma, a semicolon or a tab; the text UTF-8, UTF-16 or UTF-32, or else
     is taken for Windows-1252 (Latin-1), with a warning. Case and blanks in the names of columns do
-    not count. Rows without any text are passed over. The apostrophe that keeps a spreadsheet from
+    not count. Rows without any text are passed over, as is a first column that has no name and
+    only numbers the rows. The apostrophe that keeps a spreadsheet from
     taking a cell for a formula (`guard`) is taken off.
 
     Parameters
@@ -96,8 +97,11 @@ def read_table(path: str | Path, known: Sequence[str], required: Sequence[str] =
     if head is None:
         raise DataError(f"{path}: is empty; its first line names columns: {', '.join(known)}")
     columns, unknown = _name_columns(head.cells, known, required, path)
+    body = list(lines)
+    if _is_numbered(columns, body):
+        columns, body = columns[1:], [_Line(line.number, line.cells[1:]) for line in body]
     problems: list[str] = []
-    rows = tuple(_read_rows(lines, columns, separator, problems))
+    rows = tuple(_read_rows(body, columns, separator, problems))
     if unknown:
         _LOG.warning(
             "%s: column(s) %s not known and not used; known are %s",
@@ -134,7 +138,7 @@ def guard(text: str) -> str:
 
 
 def unguard(text: str) -> str:
-    """What `guard` was given."""
+    """What `guard` was given, unless that began with an apostrophe itself."""
     return text[1:] if _GUARDED.match(text) else text
 
 
@@ -201,7 +205,10 @@ def _split(text: str, known: Sequence[str], path: Path) -> tuple[Iterator[_Line]
     folded = {_fold(name) for name in known}
 
     def knows(separator: str) -> tuple[int, int]:
-        first = next(_lines(text, separator, path), None)
+        try:
+            first = next(_lines(text, separator, path), None)
+        except DataError:  # a quoted cell ends before something that is another's separator
+            return -1, 0
         cells = first.cells if first else []
         return len(folded & set(map(_fold, cells))), len(cells)
 
@@ -271,6 +278,11 @@ def _nearest(name: str, lacking: Iterable[str]) -> str | None:
         if len(other) > 2 and (near or other in words):
             return wanted
     return None
+
+
+def _is_numbered(columns: Sequence[str], body: Sequence[_Line]) -> bool:
+    """Whether the first column only numbers the rows, without a name, as data frames write it."""
+    return not columns[0] and bool(body) and all(line.cells[0].isdecimal() for line in body)
 
 
 def _read_rows(

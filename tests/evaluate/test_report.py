@@ -74,6 +74,7 @@ def test_the_report_holds_the_same_numbers_thrice(tmp_path):
     assert {row["protocol"] for row in rows} == {"deploy"}
     assert float(rows[0]["value"]) == pytest.approx(evaluation.scores.miou, abs=1e-6)
     images = list(csv.DictReader((out / "images.csv").open()))
+    assert [row["image"] for row in images] == ["'=a.png", "b.png"], "no formula"
     assert images[1]["classes_true"] == "Stroma;Immune cells"
     assert images[1]["classes_let_through"] == "Stroma"
     assert (images[0]["Tumor"], images[0]["Necrosis"]) == ("0.750000", "")
@@ -120,7 +121,7 @@ def test_from_the_command_line(tmp_path):
         (["tiny", "nowhere"], "no img/ and mask/ in nowhere"),
         (["nowhere.safetensors", str(MINI_BCSS)], "no such checkpoint"),
         (["tiny", str(MINI_BCSS), "--set", "protocols=[both]"], "protocols.0 = 'both'"),
-        (["tiny", str(MINI_BCSS), "--encoder", "weights=x"], "has no option 'weights'"),
+        (["tiny", str(MINI_BCSS), "--set", "encoder_options.weights=x"], "has no option 'weights'"),
     ],
 )
 def test_errors_are_one_line(arguments, message, tmp_path):

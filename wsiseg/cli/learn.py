@@ -17,6 +17,7 @@ from wsiseg.cli.options import (
     Settings,
     Workers,
     override,
+    read_encoder_options,
     with_map,
 )
 from wsiseg.cli.show import errors, print_facts, progress_bars, say
@@ -54,7 +55,14 @@ def train(
     """Train on patch labels (no masks needed); resumes what was interrupted."""
     from wsiseg.config import TrainConfig
     from wsiseg.model.card import load_card
-    from wsiseg.train import describe_training, leads, load_patches, load_tiles, train_model
+    from wsiseg.train import (
+        check_settings,
+        describe_training,
+        leads,
+        load_patches,
+        load_tiles,
+        train_model,
+    )
 
     if labels is None and len(data) > 1:
         raise typer.BadParameter("several inputs are stores, which need --labels")
@@ -62,6 +70,7 @@ def train(
         settings = with_map(settings, name_map, "labels.map")
         plain = override(load_config(config, TrainConfig).model_dump(), settings, "--set")
         settled = parse_config(plain, TrainConfig, "the command line")
+        check_settings(settled)
         told = None if card is None else load_card(card, settled.classes)
         found = (
             load_patches(data[0], settled.classes)
@@ -101,7 +110,6 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split of the data set: test or valid.")] = "test",
     config: ConfigFile = None,
     settings: Settings = None,
-    encoder_options: EncoderOptions = None,
     pictures: Annotated[int, typer.Option(help="Patches drawn.", min=0)] = 8,
     compare: Annotated[
         Path | None,
@@ -135,7 +143,6 @@ def evaluate(
         evaluations = evaluate_checkpoint(
             checkpoint, data, parse_config(settled, EvaluateConfig, "the command line"), out,
             split=split, pictures=pictures, save_labels=save_labels, executor=pool, progress=bars,
-            encoder_options=override({}, encoder_options, "--encoder"),
         )  # fmt: skip
         beside = [format_comparison(one, published) for one in evaluations if published]
     for text in (*map(format_table, evaluations), *beside):
@@ -185,7 +192,7 @@ def picture(
         written = write_figures(
             checkpoint, patches, out, [kind for kind in KINDS if kind in (kinds or KINDS)],
             without=without, device=device,
-            encoder_options=override({}, encoder_options, "--encoder"),
+            encoder_options=read_encoder_options(encoder_options),
         )  # fmt: skip
     for path in written:
         say(str(path))

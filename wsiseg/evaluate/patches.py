@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from wsiseg.annotations import BACKGROUND
 from wsiseg.errors import DataError
+from wsiseg.table import list_problems
 
 __all__ = ["MaskedPatches", "find_split", "load_masked_patches"]
 
@@ -100,8 +101,8 @@ def load_masked_patches(
     if not images and not masks:
         problems.append("img/ holds no image")
     if problems:
-        lines = "\n  ".join(problems)
-        raise DataError(f"{folder}: {len(problems)} problem(s) with the patches\n  {lines}")
+        listed = list_problems(problems)
+        raise DataError(f"{folder}: {len(problems):,} problem(s) with the patches{listed}")
     return MaskedPatches(
         folder, tuple(i for i, _ in pairs), tuple(m for _, m in pairs), len(classes), size
     )

@@ -15,6 +15,7 @@ from wsiseg.evaluate.run import Evaluation
 from wsiseg.evaluate.scores import score
 from wsiseg.evaluate.sheet import write_picture
 from wsiseg.model.checkpoint import CheckpointInfo
+from wsiseg.table import guard
 
 __all__ = ["PROTOCOLS", "format_table", "write_report"]
 
@@ -135,7 +136,9 @@ def _describe(evaluation: Evaluation, info: CheckpointInfo, data: Path) -> dict[
         },
         "data": "/".join(data.parts[-2:]),
         "patches": len(evaluation.names),
-        "settings": evaluation.config.model_dump(mode="json", exclude={"protocols", "device"}),
+        "settings": evaluation.config.model_dump(
+            mode="json", exclude={"protocols", "device", "encoder_options"}
+        ),
         **means,
         "interval": {"level": ends.level, "resamples": ends.resamples, "seed": ends.seed},
         "classes": classes,
@@ -194,7 +197,8 @@ def _plain(value: float) -> float | None:
 
 def _write_csv(path: Path, rows: list[list[object]]) -> None:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    table = csv.writer(text, lineterminator="\n")
+    table.writerows([guard(str(cell)) for cell in row] for row in rows)
     _write(path, text.getvalue())
 
 

@@ -12,6 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from wsiseg.config import LabelConfig
+from wsiseg.errors import DataError
 from wsiseg.labels.corrections import resolve_regions
 from wsiseg.labels.cover import place_of, to_raster
 from wsiseg.labels.layers import Layers, TileLabels, label_tiles, stack_layers
@@ -257,10 +258,13 @@ def _read_tables(
     """Tiles that tables label, by number of the store."""
     rows: dict[int, list[tuple[tuple[int, int], tuple[int, ...]]]] = {}
     for path in sources.tables:
-        for at, tile, label in read_tile_table(
-            path, stores, names, tissue, classes, config, problems
-        ):
-            rows.setdefault(at, []).append((tile, label))
+        try:
+            for at, tile, label in read_tile_table(
+                path, stores, names, tissue, classes, config, problems
+            ):
+                rows.setdefault(at, []).append((tile, label))
+        except DataError as error:
+            problems.append(str(error))
     return {
         at: TileLabels(
             np.array([tile for tile, _ in some], np.int64),

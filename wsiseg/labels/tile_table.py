@@ -12,8 +12,9 @@ from wsiseg.config import LabelConfig
 from wsiseg.labels.cover import place_of
 from wsiseg.labels.layers import find_tile
 from wsiseg.labels.stores import Names
-from wsiseg.labels.table import Label, LabelRow, read_label_table
+from wsiseg.labels.table import Label, LabelRow, SeenLabels, read_label_table
 from wsiseg.store import SlideStore
+from wsiseg.table import to_number
 
 __all__ = ["read_tile_table"]
 
@@ -32,7 +33,7 @@ def read_tile_table(
     problems: list[str],
 ) -> Iterator[tuple[int, _Tile, Label]]:
     """Number of the store, row and column of the tile, and its label, of each line."""
-    seen: dict[tuple[int, _Tile], str] = {}
+    seen = SeenLabels()
     for row in read_label_table(path, _KEYS, classes, problems):
         named = row.keys.get("slide", row.keys.get("store", ""))
         at = names.find(named)
@@ -44,11 +45,8 @@ def read_tile_table(
             continue
         if not tissue[at][tile]:
             problems.append(f"{row.where}: tile {tile} of {named} holds no tissue")
-        elif (at, tile) in seen:
-            problems.append(f"{row.where}: tile {tile} of {named} was given in {seen[at, tile]}")
-        else:
+        elif seen.add((at, tile), row, f"tile {tile} of {named}", problems):
             yield at, tile, row.label
-        seen.setdefault((at, tile), row.where)
 
 
 def _locate(
@@ -57,10 +55,7 @@ def _locate(
     """The tile that a line names."""
     grid, by_index = store.grid, "row" in row.keys
     names = ("row", "col") if by_index else ("x", "y")
-    try:
-        first, second = (float(row.keys[name]) for name in names)
-    except ValueError:
-        first = second = float("nan")
+    first, second = (to_number(row.keys[name], row.separator) for name in names)
     tile: _Tile | None = None
     if by_index and first.is_integer() and second.is_integer():
         inside = 0 <= first < grid.rows and 0 <= second < grid.cols

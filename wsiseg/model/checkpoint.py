@@ -28,6 +28,7 @@ from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import load_encoder
 from wsiseg.model.familiar import Familiar
 from wsiseg.model.metadata import check_metadata, read_card
+from wsiseg.model.weights import explain_foreign
 
 __all__ = [
     "FORMAT",
@@ -143,7 +144,7 @@ def read_info(name_or_path: str | Path) -> CheckpointInfo:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: is not a safetensors file ({error})") from error
+        raise CheckpointError(explain_foreign(path, str(error))) from error
     if "wsiseg" not in metadata:
         raise CheckpointError(f"{path}: was not written by wsiseg (its metadata lack 'wsiseg')")
     return _parse(path, metadata["wsiseg"])
@@ -228,7 +229,8 @@ def _complete_options(info: CheckpointInfo, given: Mapping[str, Any], path: Path
     raise CheckpointError(
         f"{path}: was trained on weights from a file, {used['source']} (sha256 "
         f"{used['sha256'][:12]}), and a checkpoint does not hold its encoder's weights; give "
-        f"their path as the encoder option 'weights' (a folder for open_clip: 'model')"
+        f"their path as the encoder option 'weights' (a folder for open_clip: 'model'): --set "
+        f"encoder_options.weights=PATH (with annotate and predict, predict.encoder_options.weights)"
     )
 
 

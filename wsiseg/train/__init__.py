@@ -4,16 +4,20 @@ from wsiseg.train.calibrate import calibrate_checkpoint
 from wsiseg.train.loop import train_model
 from wsiseg.train.parallel import leads
 from wsiseg.train.patches import Patches, PatchSource, load_patches
-from wsiseg.train.setup import describe_training
+from wsiseg.train.released import RELEASED, import_released
+from wsiseg.train.setup import check_settings, describe_training
 from wsiseg.train.stores import StoreTiles, gather_tiles, load_tiles
 
 __all__ = [
+    "RELEASED",
     "PatchSource",
     "Patches",
     "StoreTiles",
     "calibrate_checkpoint",
+    "check_settings",
     "describe_training",
     "gather_tiles",
+    "import_released",
     "leads",
     "load_patches",
     "load_tiles",

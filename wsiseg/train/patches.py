@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from wsiseg.config import digest_of
 from wsiseg.errors import DataError
-from wsiseg.labels.table import Label, gather_labels, read_label_table, refuse
+from wsiseg.labels.table import Label, SeenLabels, gather_labels, read_label_table, refuse
 
 __all__ = ["PatchSource", "Patches", "load_patches"]
 
@@ -112,7 +113,7 @@ def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = T
     Parameters
     ----------
     path
-        A CSV with the column ``image`` (relative to the CSV) and either one 0/1 column a class or
+        A table with the column ``image`` (relative to it) and either one 0/1 column a class or
         a column ``labels`` of class names separated by ``;``. Or a BCSS-WSSS or LUAD-HistoSeg
         folder: images, in it or in its ``train/``, whose names hold one digit a class in brackets,
         such as ``..._[1010].png`` or ``...-[1 0 1 0].png``.
@@ -125,8 +126,8 @@ def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = T
     ------
     DataError
         If anything is wrong; lists every problem: unknown classes, labels that are not 0 or 1,
-        missing or unreadable images, images that are not square or not of one size, classes that
-        no patch shows.
+        images given twice, missing or unreadable, images that are not square or not of one size,
+        classes that no patch shows.
     """
     path = Path(path)
     if not path.exists():
@@ -161,8 +162,13 @@ def _read_folder(folder: Path, classes: Sequence[str], problems: list[str]) -> I
 
 
 def _read_table(path: Path, classes: Sequence[str], problems: list[str]) -> Iterator[_Row]:
-    for where, keys, label in read_label_table(path, [("image",)], classes, problems):
-        yield _Row(f"{where}, {keys['image']}", path.parent / keys["image"], label)
+    seen = SeenLabels()
+    for row in read_label_table(path, [("image",)], classes, problems):
+        name = row.keys["image"]
+        if not name:
+            problems.append(f"{row.where}: has no image")
+        elif seen.add(os.path.realpath(path.parent / name), row, name, problems):
+            yield _Row(f"{row.where}, {name}", path.parent / name, row.label)
 
 
 def _check_images(rows: Sequence[_Row], problems: list[str]) -> int:

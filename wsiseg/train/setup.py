@@ -9,10 +9,17 @@ from wsiseg.annotations import KNOWN_COLORS, Palette
 from wsiseg.config import TrainConfig
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.model.construct import ConStruct
-from wsiseg.model.encoders import Encoder, load_encoder, load_teacher
+from wsiseg.model.encoders import Encoder, check_options, load_encoder, load_teacher
 from wsiseg.train.patches import PatchSource
 
-__all__ = ["check_fit", "count_steps", "describe_classes", "describe_training", "make_model"]
+__all__ = [
+    "check_fit",
+    "check_settings",
+    "count_steps",
+    "describe_classes",
+    "describe_training",
+    "make_model",
+]
 
 PROMPTS = {
     "Tumor": "tumor regions: crowded epithelial cells with large irregular nuclei",
@@ -25,7 +32,7 @@ PROMPTS = {
 
 def make_model(config: TrainConfig) -> ConStruct:
     """The untrained model of `config`, seeded, with its teacher if it has a part in the loss."""
-    check_background(config)
+    check_settings(config)
     prompts, _ = describe_classes(config)
     torch.manual_seed(config.seed)
     encoder = load_encoder(config.encoder, **config.encoder_options)
@@ -45,6 +52,23 @@ def make_model(config: TrainConfig) -> ConStruct:
         guidance_levels=config.guidance_levels or None,
         pooling=config.pooling,
     )
+
+
+def check_settings(config: TrainConfig) -> None:
+    """Refuse what is wrong with the settings alone, before patches are read or towers loaded.
+
+    Raises
+    ------
+    ConfigError
+        If classes and what is said of them do not fit, or an option of the encoder is unknown.
+    CheckpointError
+        If the prototypes begin as texts, and the tokenizer for these is missing or another's.
+    """
+    check_background(config)
+    describe_classes(config)
+    teacher = config.teacher_options if config.struct_weight else None
+    texts = config.prototypes == "text"
+    check_options(config.encoder, config.encoder_options, teacher, texts=texts)
 
 
 def describe_training(patches: PatchSource, config: TrainConfig) -> dict[str, int]:

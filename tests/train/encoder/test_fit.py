@@ -112,10 +112,10 @@ def test_a_folder_is_read_by_its_table(tmp_path):
     np.testing.assert_array_equal(found.tiles.slides, [1, 0])
 
 
-@pytest.mark.parametrize("row", [("2.png", "s", 1, 1), ("1.png", "s", "yes", 1)])
+@pytest.mark.parametrize("row", [("2.png", "s", 1, 1), ("1.png", "s", "maybe", 1)])
 def test_a_wrong_row_is_told(tmp_path, row):
     write_tiles(tmp_path, [row])
-    with pytest.raises(DataError, match=r"labels\.csv: is no table of labelled tiles"):
+    with pytest.raises(DataError, match=r"labels\.csv: .*labelled tiles"):
         read_tile_set(tmp_path, ("A", "B"))
 
 
