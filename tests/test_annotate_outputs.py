@@ -196,3 +196,15 @@ def test_tiling_again_keeps_the_labels_of_the_same_slide(slide, out):
     with open_executor("serial", None) as pool:
         tile_slide(slide, path, CONFIG, pool)
     assert SlideStore(path).finished("stitch") == before
+
+
+def test_a_map_that_was_corrected_is_kept_when_it_is_made_anew(slide, out):
+    corrections = out / "corrections" / "one.geojson"
+    corrections.parent.mkdir()
+    corrections.write_text("{}")
+    before = (out / "geojson" / "one.geojson").read_bytes()
+    run(slide, out)
+    assert not (corrections.parent / ".maps").exists(), "nothing was made anew"
+    run(slide, out, configure(outline={"min_area_um2": 400}))
+    assert (corrections.parent / ".maps" / "one.geojson").read_bytes() == before
+    assert (out / "geojson" / "one.geojson").read_bytes() != before

@@ -63,6 +63,13 @@ def test_equally_unsure_places_are_taken_unlike_each_other(tmp_path):
     assert {one.predicted for one in found} == {"Pink", "Blue"}, "though 18 of 20 are alike"
 
 
+def test_places_are_mostly_tissue(tmp_path):
+    tissue = np.ones((ROWS, COLS), bool)
+    tissue[0, 0] = False
+    predict(make_store(tmp_path, tissue=tissue), np.zeros((ROWS, COLS)))
+    assert ("one", 0, 0) not in places(suggest_places([tmp_path], 99))
+
+
 def test_what_is_labelled_is_not_suggested(folder):
     labels = folder / "labels"
     labels.mkdir()

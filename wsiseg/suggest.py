@@ -17,7 +17,7 @@ from wsiseg.atomic import open_atomic, put_aside
 from wsiseg.compute import Progress
 from wsiseg.config import LabelConfig
 from wsiseg.errors import DataError
-from wsiseg.labels import find_stores, label_slides
+from wsiseg.labels import find_stores, find_tissue, label_slides
 from wsiseg.qupath import write_geojson, write_scripts
 from wsiseg.store import SlideStore
 
@@ -27,6 +27,8 @@ _FRAME = Palette(("Region*",), ((0, 0, 180),))
 """QuPath draws it as a mere frame, and no reader of labels takes it for one."""
 _MOST = 20_000
 """Candidates that are compared with each other, the most unsure ones."""
+_TISSUE = 0.5
+"""A place is mostly tissue: of a rim of glass any map is unsure, and nobody learns from it."""
 _MOST_A_SLIDE = 2.0
 """No slide has more than this many times its even share."""
 
@@ -54,7 +56,9 @@ class _Candidates(NamedTuple):
     views: NDArray[np.float32]
     """``(N, D)``: what the model makes of each."""
     free: NDArray[np.bool_]
-    """``(N,)``: those that nobody labelled."""
+    """``(N,)``: those that may be suggested."""
+    taken: NDArray[np.bool_]
+    """``(N,)``: those that somebody labelled."""
 
 
 def suggest_places(
@@ -99,7 +103,8 @@ def suggest_places(
     taken = _find_labelled(stores, labels, config or LabelConfig())
     parts = []
     for at, store in enumerate(stores):
-        parts.append(_look(at, store, taken))
+        found_tissue = find_tissue(store, LabelConfig(tissue_fraction=_TISSUE))
+        parts.append(_look(at, store, taken, found_tissue))
         if progress is not None:
             progress("suggest", at + 1, len(stores))
     found = _Candidates(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
@@ -134,8 +139,10 @@ def _find_labelled(
     }
 
 
-def _look(at: int, store: SlideStore, taken: set[tuple[int, int, int]]) -> _Candidates:
-    """The tiles of one slide, block by block."""
+def _look(
+    at: int, store: SlideStore, taken: set[tuple[int, int, int]], tissue: NDArray[np.bool_]
+) -> _Candidates:
+    """The tiles of one slide, block by block; `tissue` ``(rows, cols)`` says which may be taken."""
     grid, calibration = store.grid, store.cam_calibration
     places, unsure, views = [], [], []
     for block in range(grid.n_blocks):
@@ -157,11 +164,12 @@ def _look(at: int, store: SlideStore, taken: set[tuple[int, int, int]]) -> _Cand
         count = 2 * store.cam_channels
         return _Candidates(
             np.empty((0, 3), np.int64), np.empty(0, np.float32),
-            np.empty((0, count), np.float32), np.empty(0, bool),
+            np.empty((0, count), np.float32), np.empty(0, bool), np.empty(0, bool),
         )  # fmt: skip
     where = np.insert(np.concatenate(places), 0, at, 1)
-    free = np.array([tuple(place) not in taken for place in where.tolist()])
-    return _Candidates(where, np.concatenate(unsure), np.concatenate(views), free)
+    labelled = np.array([tuple(place) in taken for place in where.tolist()])
+    free = tissue[where[:, 1], where[:, 2]] & ~labelled
+    return _Candidates(where, np.concatenate(unsure), np.concatenate(views), free, labelled)
 
 
 def _shares(
@@ -186,7 +194,7 @@ def _choose(found: _Candidates, count: int, most: int) -> list[int]:
     scale = found.views[free].std(0) + 1e-6
     views = found.views / scale
     near = np.full(len(free), np.inf, np.float32)
-    for i in np.flatnonzero(~found.free):
+    for i in np.flatnonzero(found.taken):
         near = np.minimum(near, _distance(views[free], views[i]))
     if not np.isfinite(near).all():
         near = _distance(views[free], views[free].mean(0))
