@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli.app import app
+from wsiseg.cli.loop import score_slides
 from wsiseg.cli.options import (
     ConfigFile,
     EncoderOptions,
@@ -133,7 +134,7 @@ def evaluate(
     if slides or labels:
         if not (slides and labels) or checkpoint or data:
             raise typer.BadParameter("maps are scored by --slides and --labels, without others")
-        _evaluate_slides(slides, labels, name_map, settings, out)
+        score_slides(slides, labels, name_map, settings, out)
         return
     if checkpoint is None or data is None:
         raise typer.BadParameter("give a checkpoint and patches, or --slides and --labels")
@@ -147,23 +148,6 @@ def evaluate(
         beside = [format_comparison(one, published) for one in evaluations if published]
     for text in (*map(format_table, evaluations), *beside):
         say(text + "\n")
-
-
-def _evaluate_slides(
-    slides: list[Path], labels: list[Path], name_map: str | None, settings: list[str] | None,
-    out: Path,
-) -> None:  # fmt: skip
-    from wsiseg.config import LabelConfig
-    from wsiseg.evaluate import evaluate_slides, format_slides, write_slides
-
-    with errors(), progress_bars() as bars:
-        plain = override({}, with_map(settings, name_map, "map"), "--set")
-        config = parse_config(plain, LabelConfig, "the command line")
-        found = evaluate_slides(slides, labels, config=config, progress=bars)
-        written = write_slides(found, out)
-    say(format_slides(found))
-    for path in written:
-        say(str(path))
 
 
 @app.command()

@@ -25,7 +25,7 @@ from wsiseg.config import parse_config
 if TYPE_CHECKING:
     from wsiseg.labels import Labelling
 
-__all__ = ["compare", "label", "learn", "suggest"]
+__all__ = ["compare", "label", "learn", "score_slides", "suggest"]
 
 
 @app.command()
@@ -150,6 +150,24 @@ def compare(
         found = compare_runs(before, after, bars)
         written = write_changes(found, out)
     say(format_changes(found))
+    for path in written:
+        say(str(path))
+
+
+def score_slides(
+    slides: list[Path], labels: list[Path], name_map: str | None, settings: list[str] | None,
+    out: Path,
+) -> None:  # fmt: skip
+    """What `evaluate --slides` does: finished maps against labels."""
+    from wsiseg.config import LabelConfig
+    from wsiseg.evaluate import evaluate_slides, format_slides, write_slides
+
+    with errors(), progress_bars() as bars:
+        plain = override({}, with_map(settings, name_map, "map"), "--set")
+        config = parse_config(plain, LabelConfig, "the command line")
+        found = evaluate_slides(slides, labels, config=config, progress=bars)
+        written = write_slides(found, out)
+    say(format_slides(found))
     for path in written:
         say(str(path))
 
