@@ -21,7 +21,9 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "ExportFormat",
+    "InferenceConfig",
     "LabelConfig",
+    "MasksConfig",
     "OutlineConfig",
     "Pooling",
     "Precision",
@@ -313,14 +315,9 @@ class TrainConfig(_Step):
     """Seed of initialisation, shuffling and augmentation."""
 
 
-class EvaluateConfig(_Step):
-    """Scoring a model on patches whose masks are known."""
+class InferenceConfig(_Step):
+    """The paper's inference on patches: augmentations, gate, CRF patch by patch."""
 
-    protocols: tuple[Literal["oracle", "deploy"], ...] = Field(
-        default=("oracle", "deploy"), min_length=1
-    )
-    """`oracle`: classes let through by the true labels, as in the paper's tables; `deploy`: by
-    those that the model predicts, as on a slide that nobody has labelled."""
     batch_size: int = Field(default=10, ge=1)
     """Patches a forward pass."""
     device: str = "auto"
@@ -331,14 +328,36 @@ class EvaluateConfig(_Step):
     tta: Literal[1, 6] = 6
     """Test-time augmentations: 1 (none) or the paper's 6."""
     gate_threshold: float = Field(default=0.25, gt=0, lt=1)
-    """In `deploy`, a class is predicted where the sigmoid of its logit reaches this."""
+    """Where nobody says which classes show, those whose logit's sigmoid reaches this do."""
     crf: CrfConfig = CrfConfig(backend="numba")
     """The CRF's settings; `pydensecrf` is what the released code calls, and gives its labels to the
     last pixel; `numba`, which is always there, gives all but some 0.15 % of them."""
+
+
+class EvaluateConfig(InferenceConfig):
+    """Scoring a model on patches whose masks are known."""
+
+    protocols: tuple[Literal["oracle", "deploy"], ...] = Field(
+        default=("oracle", "deploy"), min_length=1
+    )
+    """`oracle`: classes let through by the true labels, as in the paper's tables; `deploy`: by
+    those that the model predicts, as on a slide that nobody has labelled."""
     resamples: int = Field(default=1000, ge=1)
     """Bootstrap resamples of the images, for the confidence intervals."""
     seed: int = 0
     """Seed of the bootstrap."""
+
+
+class MasksConfig(InferenceConfig):
+    """Pseudo-masks of patches."""
+
+    gate: Literal["auto", "labels", "predicted", "none"] = "auto"
+    """Which classes a patch may show: those of its `labels`, those that the model predicts, or any
+    (`none`); `auto` takes the labels where the patches have them."""
+    refine: bool = True
+    """Whether the dense CRF follows the edges in the image."""
+    confidence: bool = False
+    """Whether a second PNG holds each pixel's confidence."""
 
 
 class ClusterConfig(_Step):

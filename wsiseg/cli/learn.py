@@ -17,11 +17,12 @@ from wsiseg.cli.options import (
     Workers,
     override,
     read_encoder_options,
+    with_given,
 )
 from wsiseg.cli.show import errors, print_facts, progress_bars, say
 from wsiseg.config import load_config, parse_config
 
-__all__ = ["demo", "evaluate", "picture", "train"]
+__all__ = ["demo", "evaluate", "masks", "picture", "train"]
 
 
 @app.command()
@@ -123,6 +124,47 @@ def evaluate(
         beside = [format_comparison(one, published) for one in evaluations if published]
     for text in (*map(format_table, evaluations), *beside):
         say(text + "\n")
+
+
+@app.command()
+def masks(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's path or name, such as tissue.")],
+    data: Annotated[
+        Path, typer.Argument(help="CSV of patches, a BCSS-WSSS folder, or any folder of images.")
+    ],
+    out: Out = Path("masks"),
+    config: ConfigFile = None,
+    settings: Settings = None,
+    gate: Annotated[
+        str | None,
+        typer.Option(help="Classes let through: labels, predicted, none; auto if not given."),
+    ] = None,
+    crf: Annotated[
+        bool | None, typer.Option("--crf/--no-crf", help="Follow the edges in the image or not.")
+    ] = None,
+    confidence: Annotated[
+        bool | None, typer.Option("--confidence", help="Write each pixel's confidence as well.")
+    ] = None,
+    encoder_options: EncoderOptions = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace masks of other settings; never edited ones.")
+    ] = False,
+    workers: Workers = None,
+) -> None:
+    """Write pseudo-masks of patches as PNG; resumes what was interrupted."""
+    from wsiseg.compute import open_executor
+    from wsiseg.config import MasksConfig
+    from wsiseg.masks import write_masks
+
+    given = with_given(settings, {"gate": gate, "refine": crf, "confidence": confidence})
+    with errors(), progress_bars() as bars, open_executor("threads", workers) as pool:
+        plain = override(load_config(config, MasksConfig).model_dump(), given, "--set")
+        rows = write_masks(
+            checkpoint, data, out, parse_config(plain, MasksConfig, "the command line"),
+            encoder_options=override({}, encoder_options, "--encoder"), overwrite=overwrite,
+            executor=pool, progress=bars,
+        )  # fmt: skip
+    say(f"{len(rows)} masks in {out / 'mask'}; {out / 'masks.csv'} has a row for each")
 
 
 @app.command()
