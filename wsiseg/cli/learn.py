@@ -1,4 +1,4 @@
-"""Commands that train and score models, and the demo."""
+"""Commands that train models and use them on patches, and the demo."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wsiseg.cli.options import (
 from wsiseg.cli.show import errors, print_facts, progress_bars, say
 from wsiseg.config import load_config, parse_config
 
-__all__ = ["demo", "evaluate", "masks", "picture", "train"]
+__all__ = ["demo", "masks", "picture", "train"]
 
 
 @app.command()
@@ -84,46 +84,6 @@ def train(
         print_facts({name: f"{count:,}" for name, count in facts.items()})
     else:
         say(str(out))
-
-
-@app.command()
-def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's path or name, such as tissue.")],
-    data: Annotated[
-        Path, typer.Argument(help="Folder of img/ and mask/, or of splits (BCSS-WSSS, LUAD).")
-    ],
-    out: Out = Path("evaluation"),
-    split: Annotated[str, typer.Option(help="Split of the data set: test or valid.")] = "test",
-    config: ConfigFile = None,
-    settings: Settings = None,
-    pictures: Annotated[int, typer.Option(help="Patches drawn.", min=0)] = 8,
-    compare: Annotated[
-        Path | None,
-        typer.Option(help="YAML of published scores to stand beside ours (configs/published_*)."),
-    ] = None,
-    labels: Annotated[bool, typer.Option(help="Write every patch's labels as PNG.")] = False,
-    workers: Workers = None,
-) -> None:
-    """Score a checkpoint on patches with masks, with and without the true classes given."""
-    from wsiseg.compute import open_executor
-    from wsiseg.config import EvaluateConfig
-    from wsiseg.evaluate import (
-        evaluate_checkpoint,
-        format_comparison,
-        format_table,
-        load_published,
-    )
-
-    with errors(), progress_bars() as bars, open_executor("threads", workers) as pool:
-        settled = override(load_config(config, EvaluateConfig).model_dump(), settings, "--set")
-        published = () if compare is None else load_published(compare)
-        evaluations = evaluate_checkpoint(
-            checkpoint, data, parse_config(settled, EvaluateConfig, "the command line"), out,
-            split=split, pictures=pictures, save_labels=labels, executor=pool, progress=bars,
-        )  # fmt: skip
-        beside = [format_comparison(one, published) for one in evaluations if published]
-    for text in (*map(format_table, evaluations), *beside):
-        say(text + "\n")
 
 
 @app.command()

@@ -55,7 +55,7 @@ def read_mask(path: Path) -> tuple[NDArray[np.uint8], Stamp] | None:
     try:
         with Image.open(path) as picture:
             numbers = np.asarray(picture)
-            said = json.loads(picture.info[_KEY])  # type: ignore[attr-defined]  # of PNG
+            said = json.loads(picture.info[_KEY])
         if zlib.crc32(numbers.tobytes()) != said["pixels"]:
             return None
         return numbers, Stamp(said["digest"], tuple(said["gates"]), said["confidence"])
