@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -117,6 +117,7 @@ def _score_masks(
     """Score each folder of masks; a report of each in a folder of its name."""
     from wsiseg.evaluate import evaluate_predictions, write_report
     from wsiseg.evaluate.patches import find_split
+    from wsiseg.evaluate.protocols import Protocol
 
     if protocol != "oracle" and protocol != "deploy":  # mypy narrows no tuple
         raise typer.BadParameter(
@@ -130,7 +131,7 @@ def _score_masks(
     found = []
     for folder, name in zip(folders, names, strict=True):
         found.append(
-            evaluate_predictions(folder, data, palette, protocol, config, numbers=meant, **shared)
+            evaluate_predictions(folder, data, palette, made, config, numbers=meant, **shared)
         )
         write_report(found[-1], None, find_split(data, shared["split"]), out / name)
     return found
