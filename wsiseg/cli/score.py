@@ -119,11 +119,12 @@ def _score_masks(
     from wsiseg.evaluate.patches import find_split
     from wsiseg.evaluate.protocols import Protocol
 
-    if protocol != "oracle" and protocol != "deploy":  # mypy narrows no tuple
+    if protocol not in get_args(Protocol):
         raise typer.BadParameter(
             "--predictions do not say how they were made: give --protocol oracle if the true "
             "classes of each patch were given, else --protocol deploy"
         )
+    made = cast("Protocol", protocol)
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         raise typer.BadParameter("--predictions need different names, as their reports bear them")
