@@ -124,8 +124,12 @@ class PredictConfig(_Step):
     prompt_stride: int | None = Field(default=None, ge=1)
     """Pixels between the windows of a tile that is larger than one; a cell is the mean of those
     over it. Side by side if null: `tile.stride` overlaps windows that are a tile each."""
+    context: int | None = Field(default=None, ge=0)
+    """Pixels around a tile that the model sees with it, so that its map goes on across the tile's
+    border; null for what its encoder takes: 64 with `small`, none with others, which see each tile
+    by itself, as with 0."""
     batch_size: int = Field(default=32, ge=1)
-    """Tiles a forward pass."""
+    """Tiles a forward pass; with `context`, some 16 neighbours are one."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     precision: Precision = "float32"
