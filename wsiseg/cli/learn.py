@@ -105,7 +105,6 @@ def masks(
     confidence: Annotated[
         bool | None, typer.Option("--confidence", help="Write each pixel's confidence as well.")
     ] = None,
-    encoder_options: EncoderOptions = None,
     overwrite: Annotated[
         bool, typer.Option(help="Replace masks of other settings; never edited ones.")
     ] = False,
@@ -121,8 +120,7 @@ def masks(
         plain = override(load_config(config, MasksConfig).model_dump(), given, "--set")
         rows = write_masks(
             checkpoint, data, out, parse_config(plain, MasksConfig, "the command line"),
-            encoder_options=override({}, encoder_options, "--encoder"), overwrite=overwrite,
-            executor=pool, progress=bars,
+            overwrite=overwrite, executor=pool, progress=bars,
         )  # fmt: skip
     say(f"{len(rows)} masks in {out / 'mask'}; {out / 'masks.csv'} has a row for each")
 

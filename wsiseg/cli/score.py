@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from wsiseg.cli.app import app
-from wsiseg.cli.options import ConfigFile, EncoderOptions, Out, Settings, Workers, override
+from wsiseg.cli.options import ConfigFile, Out, Settings, Workers, override
 from wsiseg.cli.show import errors, progress_bars, say
 from wsiseg.config import load_config, parse_config
 
@@ -34,7 +34,6 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split of the data set: test or valid.")] = "test",
     config: ConfigFile = None,
     settings: Settings = None,
-    encoder_options: EncoderOptions = None,
     pictures: Annotated[int, typer.Option(help="Patches drawn.", min=0)] = 8,
     compare: Annotated[
         Path | None,
@@ -89,7 +88,6 @@ def evaluate(
             else evaluate_checkpoint(
                 checkpoint, data, settled, out,
                 split=split, pictures=pictures, save_labels=labels, executor=pool, progress=bars,
-                encoder_options=override({}, encoder_options, "--encoder"),
             )
         )  # fmt: skip
         beside = [format_comparison(one, published) for one in evaluations if published]

@@ -7,13 +7,13 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,12 +30,16 @@ from wsiseg.model.cam import MapsAndLogits
 from wsiseg.model.device import open_device
 from wsiseg.model.threads import fixed_threads
 from wsiseg.model.trained import TrainedModel, load_trained
+from wsiseg.table import guard
 from wsiseg.train.patches import Patches, has_labels, load_images, load_patches
 
 __all__ = ["MaskedPatch", "write_masks"]
 
 _VERSION = 1
 """Of what is computed: raised when masks of the same settings come out otherwise."""
+
+_APART = {"device", "encoder_options", "gate", "confidence"}
+"""Settings that decide no label, or are told otherwise."""
 
 Gate = Literal["labels", "predicted", "none"]
 
@@ -59,7 +63,6 @@ def write_masks(
     out: str | Path,
     config: MasksConfig | None = None,
     *,
-    encoder_options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     executor: Executor | None = None,
     progress: Progress | None = None,
@@ -79,8 +82,6 @@ def write_masks(
         As in `load_patches`; or a folder of images without labels, in it or in its ``img/``.
     config
         The default if None.
-    encoder_options
-        As in `load_checkpoint`.
     overwrite
         Whether masks of other settings are replaced. A file that is no mask of ours, or was
         edited, never is.
@@ -99,7 +100,7 @@ def write_masks(
         If the device does not exist, or `out` holds masks that would have to be replaced.
     """
     config, out = config or MasksConfig(), Path(out)
-    source = load_trained(checkpoint, encoder_options, open_device(config.device))
+    source = load_trained(checkpoint, config.encoder_options, open_device(config.device))
     gate = _choose_gate(config, data)
     names = source.palette.names
     patches = load_patches(data, names, to_learn=False) if gate == "labels" else load_images(data)
@@ -126,7 +127,7 @@ class _Job:
     @property
     def settings(self) -> dict[str, object]:
         """What decides a mask, but for the image."""
-        settings = self.config.model_dump(mode="json", exclude={"device", "gate", "confidence"})
+        settings = self.config.model_dump(mode="json", exclude=_APART)
         return {**settings, "gate": self.gate, "crf": settings["crf"] if settings["refine"] else {}}
 
     def digest(self, number: int) -> str:
@@ -271,13 +272,14 @@ def _gates(job: _Job, numbers: Sequence[int], found: MapsAndLogits) -> Tensor:
 def _write_index(path: Path, rows: Sequence[MaskedPatch], names: Sequence[str], gate: Gate) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "mask", "gate", "classes", "confidence", *names, "background"])
+    table = [["image", "mask", "gate", "classes", "confidence", *names, "background"]]
     for row in rows:
         shares = [f"{share:.6f}" for share in row.shares]
         mask = f"mask/{row.mask.name}"
-        writer.writerow(
+        table.append(
             [row.image.name, mask, gate, ";".join(row.classes), f"{row.confidence:.6f}", *shares]
         )
+    writer.writerows([guard(cell) for cell in row] for row in table)
     with open_atomic(path) as file:
         file.write(text.getvalue().encode("utf-8", "backslashreplace"))
 

@@ -165,8 +165,8 @@ def test_pseudo_masks_by_the_given_labels(
     ]
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     rows = write_masks(
-        checkpoint, tmp_path / "labels.csv", tmp_path / "out", MasksConfig(device="cpu"),
-        encoder_options={"weights": conch_file},
+        checkpoint, tmp_path / "labels.csv", tmp_path / "out",
+        MasksConfig(device="cpu", encoder_options={"weights": str(conch_file)}),
     )  # fmt: skip
     masks = [np.asarray(Image.open(row.mask)) for row in rows]
     golden.check("e2e/test.pred", np.stack(masks))
