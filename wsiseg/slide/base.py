@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import GeometryError
 from wsiseg.geometry import Box, MppXY, Size
+from wsiseg.slide.levels import covers, find_downsample
 from wsiseg.slide.mpp import resolve_mpp
 from wsiseg.slide.resample import AxisWeights, area_mean, axis_weights
 
@@ -79,9 +80,9 @@ class Slide(Protocol):
 class PyramidSlide(ABC):
     """A `Slide` made of levels: a reader gives level pixels, this class does all the geometry.
 
-    Level ``l`` is taken to cover the slide exactly: its downsample is ``size / level_sizes[l]``
-    per axis, whatever the file calls it. Outside the slide is white, and counts as white in the
-    average of a pixel that lies across the slide's edge.
+    A level's downsample follows from its size (`wsiseg.slide.levels.find_downsample`), whatever the
+    file calls it. Outside the slide is white, and counts as white in the average of a pixel that
+    lies across the slide's edge; where a level's pixels end beside that edge, a finer one is read.
 
     Raises
     ------
@@ -193,19 +194,40 @@ class PyramidSlide(ABC):
 
     def _read_inside(self, box: Box, scale: tuple[float, float], out: NDArray[np.uint8]) -> None:
         level = self._level_for(scale)
+        factors, times = self._factors(level, scale)
+        for part, inside in _split(box, self._whole_pixels(level, factors)):
+            target = out[part.slices(box)]
+            if inside and times:
+                self._read_whole(level, part, times, target)
+            elif inside:
+                self._read_chunks(level, part, factors, 1, target)
+            else:
+                # What lies across the slide's edge is mixed with white: no mean of its pixels only.
+                finer = self._covering(level)
+                self._read_chunks(finer, part, self._factors(finer, scale)[0], 1, target)
+
+    def _factors(self, level: int, scale: tuple[float, float]) -> tuple[tuple[float, float], int]:
+        """Pixels of `level` per raster pixel, x and y, and the whole number that both are, or 0."""
         down_x, down_y = self._downsample(level)
         factors = scale[0] / down_x, scale[1] / down_y
-        times = _whole(factors)
-        if times == 0:
-            self._read_chunks(level, box, factors, 1, out)
-            return
-        # What lies across the level's edge is mixed with white: not a mean of the file's pixels.
-        size = self.level_sizes[level]
-        for part, inside in _split(box, Size(size.width // times, size.height // times)):
-            if inside:
-                self._read_whole(level, part, times, out[part.slices(box)])
-            else:
-                self._read_chunks(level, part, factors, 1, out[part.slices(box)])
+        return factors, _whole(factors)
+
+    def _whole_pixels(self, level: int, factors: tuple[float, float]) -> Size:
+        """Raster pixels, from the origin, of which all lies on pixels of `level` on the slide."""
+        level_size, down = self.level_sizes[level], self._downsample(level)
+        width, height = (
+            int(min(pixels, math.floor(length / step + _NOISE)) / factor + _NOISE)
+            for length, pixels, step, factor in zip(
+                self.size, level_size, down, factors, strict=True
+            )
+        )
+        return Size(width, height)
+
+    def _covering(self, level: int) -> int:
+        """The coarsest level up to `level` that ends where the slide ends."""
+        while not covers(self.size, self.level_sizes[level], self._downsample(level)):
+            level -= 1
+        return level
 
     def _read_whole(self, level: int, box: Box, times: int, out: NDArray[np.uint8]) -> None:
         """Fill `out` with means of `times` x `times` pixels of `level`, all of them inside it."""
@@ -246,8 +268,7 @@ class PyramidSlide(ABC):
         return best
 
     def _downsample(self, level: int) -> tuple[float, float]:
-        size = self.level_sizes[level]
-        return self.size.width / size.width, self.size.height / size.height
+        return find_downsample(self.size, self.level_sizes[level])
 
     def _scale(self, mpp: float) -> tuple[float, float]:
         if not mpp > 0 or not math.isfinite(mpp):
