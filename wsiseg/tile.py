@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from functools import partial
@@ -22,6 +23,8 @@ from wsiseg.slide.scratch import scratch
 from wsiseg.store import FORMAT, SlideStore
 
 __all__ = ["plan_grid", "plan_tile", "tile_digest", "tile_slide", "working_mpp"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def tile_slide(
@@ -79,6 +82,8 @@ def plan_tile(
     from wsiseg.tissue import kept_tiles, settle_tissue
 
     with open_slide(slide_path, config.slide) as slide:
+        for note in slide.notes:
+            _LOG.warning("%s: %s", slide.path, note)
         grid, mpp = plan_grid(slide, config.tile)
         store = SlideStore.create(store_path, grid, mpp, _describe(slide), config.tile.codec)
         settle_tissue(slide, store, config, tissue)
@@ -141,7 +146,7 @@ def plan_grid(slide: Slide, config: TileConfig) -> tuple[TileGrid, Mpp]:
 
 
 def _describe(slide: Slide) -> dict[str, Any]:
-    return {
+    facts = {
         "name": slide.path.name,
         "path": str(slide.path.absolute()),
         "identity": slide.identity,
@@ -152,6 +157,7 @@ def _describe(slide: Slide) -> dict[str, Any]:
         "vendor": slide.vendor,
         "reader": slide.reader,
     }
+    return facts | ({"notes": list(slide.notes)} if slide.notes else {})
 
 
 def _needed_squares(grid: TileGrid, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -33,7 +33,10 @@ def smooth(height: int, width: int) -> Image:
 
 def means(image: Image, n: int, size: Size) -> Image:
     """Means of ``n x n`` pixels as `size` level pixels; the last repeat the slide's edge."""
-    pad = [(0, max(0, side * n - length)) for side, length in zip(size[::-1], image.shape)]
+    pad = [
+        (0, max(0, side * n - length))
+        for side, length in zip(size[::-1], image.shape[:2], strict=True)
+    ]
     whole = np.pad(image, [*pad, (0, 0)], mode="edge")[: size.height * n, : size.width * n]
     parts = whole.reshape(size.height, n, size.width, n, 3)
     return np.asarray((2 * parts.sum((1, 3), dtype=np.int64) + n * n) // (2 * n * n), np.uint8)

@@ -47,7 +47,7 @@ class SlideResult:
     measurements: list[dict[str, object]] = field(default_factory=list)
     """Rows of `measurements.csv`, one a class."""
     note: str = ""
-    """What was written in another form than usual, and why."""
+    """What a person should know of the slide, and what was written in another form than usual."""
     error: str = ""
 
 
@@ -99,7 +99,7 @@ def plan_slide(job: Job, config: Config) -> SlideResult:
         grid, _ = plan_grid(slide, config.tile)
         return SlideResult(
             job.name, str(job.path), "planned", mpp=slide.mpp.x, mpp_source=slide.mpp_source,
-            tiles=grid.rows * grid.cols,
+            tiles=grid.rows * grid.cols, note="; ".join(slide.notes),
         )  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def _result(
 ) -> SlideResult:
     mask, mask_mpp, _ = store.read_tissue()
     tissue = float(mask.sum()) * mask_mpp**2 / 1e6
-    notes = (*notes, *_describe_likeness(store))
+    notes = (*store.slide.get("notes", ()), *notes, *_describe_likeness(store))
     rows = measure_classes(annotations, tissue)
     return SlideResult(
         job.name, str(job.path), "done" if mask.any() else "no tissue",

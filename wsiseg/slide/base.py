@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wsiseg.errors import GeometryError
 from wsiseg.geometry import Box, MppXY, Size
 from wsiseg.slide.levels import covers, find_downsample
-from wsiseg.slide.mpp import resolve_mpp
+from wsiseg.slide.mpp import find_contradictions, find_objective, resolve_mpp
 from wsiseg.slide.resample import AxisWeights, area_mean, axis_weights
 
 __all__ = ["PyramidSlide", "Slide", "composite_on_white"]
@@ -43,6 +43,8 @@ class Slide(Protocol):
     """Level-0 µm/px."""
     mpp_source: str
     """Where `mpp` comes from; see `wsiseg.slide.mpp.resolve_mpp`."""
+    objective: float | None
+    """Magnification of the objective; None where nothing says it."""
     bounds: Box
     """Scanned part in level-0 pixels; the whole slide where the file names none."""
     identity: str
@@ -51,6 +53,8 @@ class Slide(Protocol):
     """Pixels of each pyramid level, finest first."""
     associated: Mapping[str, NDArray[np.uint8]]
     """Label, macro and the like: ``(H, W, 3)`` uint8 RGB, read when looked up."""
+    notes: tuple[str, ...]
+    """What a person should know of the file, as metadata that contradict each other."""
 
     def read(self, box: Box, mpp: float, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Pixels of `box` of the raster at `mpp`: ``(height, width, 3)`` uint8 RGB.
@@ -101,6 +105,7 @@ class PyramidSlide(ABC):
         mpp_override: float | None,
         identity: str,
         associated: Mapping[str, NDArray[np.uint8]],
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.path = path
         self.reader = reader
@@ -108,7 +113,10 @@ class PyramidSlide(ABC):
         self.level_sizes = level_sizes
         self.size = level_sizes[0]
         self.properties = dict(properties)
-        self.mpp, self.mpp_source = resolve_mpp(properties, mpp_override, str(path))
+        self.mpp, self.mpp_source = resolve_mpp(properties, mpp_override, str(path), self.size)
+        self.objective = find_objective(properties)
+        contradictions = find_contradictions(properties, self.mpp, self.mpp_source, self.size)
+        self.notes = (*notes, *contradictions)
         self.bounds = _bounds(properties, self.size)
         self.identity = identity
         self.associated = associated
