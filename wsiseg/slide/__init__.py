@@ -15,6 +15,7 @@ from wsiseg.slide.direct import DirectReader
 from wsiseg.slide.files import SLIDE_SUFFIXES, find_slides, is_slide
 from wsiseg.slide.mpp import resolve_mpp
 from wsiseg.slide.openslide import OpenSlideReader
+from wsiseg.slide.pages import count_levels
 from wsiseg.slide.tiffslide import TiffSlideReader
 
 __all__ = [
@@ -63,10 +64,26 @@ def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> 
     refusals: list[SlideOpenError] = []
     for name in names:
         try:
-            return READERS[name](path, config)
+            slide = READERS[name](path, config)
         except SlideOpenError as error:
             refusals.append(error)
+        else:
+            return _prefer_levels(slide, config) if config.reader == "auto" else slide
     raise SlideOpenError(_explain(path, names, refusals)) from refusals[-1]
+
+
+def _prefer_levels(slide: Slide, config: SlideConfig) -> Slide:
+    """`slide`, or the same from tiffslide where OpenSlide passes over levels (SubIFDs, Motic)."""
+    if slide.reader != "openslide" or slide.vendor != "generic-tiff":
+        return slide
+    if count_levels(slide.path, slide.size) <= len(slide.level_sizes):
+        return slide
+    try:
+        other = TiffSlideReader(slide.path, config)
+    except SlideOpenError:
+        return slide
+    slide.close()
+    return other
 
 
 def _explain(path: Path, names: list[str], refusals: list[SlideOpenError]) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import GeometryError
 from wsiseg.geometry import Box, MppXY, Size
+from wsiseg.slide.description import read_description, read_ome
 from wsiseg.slide.levels import covers, find_downsample
 from wsiseg.slide.mpp import find_contradictions, find_objective, resolve_mpp
 from wsiseg.slide.resample import AxisWeights, area_mean, axis_weights
@@ -116,7 +117,7 @@ class PyramidSlide(ABC):
         self.mpp, self.mpp_source = resolve_mpp(properties, mpp_override, str(path), self.size)
         self.objective = find_objective(properties)
         contradictions = find_contradictions(properties, self.mpp, self.mpp_source, self.size)
-        self.notes = (*notes, *contradictions)
+        self.notes = (*notes, *_describe_planes(properties, self.size), *contradictions)
         self.bounds = _bounds(properties, self.size)
         self.identity = identity
         self.associated = associated
@@ -315,6 +316,13 @@ def _split(box: Box, inner: Size) -> Iterator[tuple[Box, bool]]:
 def _source_box(rows: AxisWeights, columns: AxisWeights) -> Box:
     width, height = columns.stop - columns.first, rows.stop - rows.first
     return Box(columns.first, rows.first, width, height)
+
+
+def _describe_planes(properties: Mapping[str, str], size: Size) -> tuple[str, ...]:
+    ome = read_ome(read_description(properties), size)
+    if ome is None or ome.planes < 2:
+        return ()
+    return (f"z-stack of {ome.planes} focal planes; the first is read",)
 
 
 def _bounds(properties: Mapping[str, str], size: Size) -> Box:
