@@ -52,9 +52,7 @@ def write_stack(path: Path, order: list[tuple[float, int]], last: str = "TotalDe
     how = {"photometric": "rgb", "compression": "jpeg", "tile": (64, 64), "metadata": None}
     with tifffile.TiffWriter(path) as tiff:
         for i, (offset, n) in enumerate(order):
-            text = (
-                "Aperio Image Library v12\n256x256 (64x64) JPEG/RGB Q=80|AppMag = 40|MPP = 0.25|"
-            )
+            text = "Aperio Image Library v12\n256x256 (64x64) JPEG/RGB Q=80|AppMag = 40|MPP = 0.25|"
             text += f"OffsetZ = {offset}" if offset else last
             plane = (image + PLANES[offset]).astype(np.uint8)[::n, ::n]
             tiff.write(np.ascontiguousarray(plane), description=text, software=False, **how)

@@ -17,7 +17,7 @@ from wsiseg.lock import hold
 from wsiseg.outline import outline_regions
 from wsiseg.qupath import export_geojson
 from wsiseg.report import measure_classes, write_overlay
-from wsiseg.slide import open_slide
+from wsiseg.slide import open_slide, was_identified_as
 from wsiseg.stitch import plan_stitch
 from wsiseg.store import SlideStore
 from wsiseg.tile import plan_grid, plan_tile
@@ -120,7 +120,9 @@ def _check_same_slide(path: Path, job: Job, config: Config, overwrite: bool) -> 
     except StoreError:
         return  # an interrupted creation, or not ours: `SlideStore.create` tells them apart
     with open_slide(job.path, config.slide) as slide:
-        if slide.identity != known["identity"]:
+        if slide.identity != known["identity"] and not was_identified_as(
+            job.path, known["identity"]
+        ):
             raise StoreError(
                 f"{path}: holds the results of another slide ({known['path']}); choose another "
                 f"output folder, or --overwrite to replace them"

@@ -12,7 +12,15 @@ from wsiseg.errors import SlideOpenError
 from wsiseg.slide.array import ArraySlide
 from wsiseg.slide.base import PyramidSlide, Slide
 from wsiseg.slide.direct import DirectReader
-from wsiseg.slide.files import SLIDE_SUFFIXES, find_slides, is_slide
+from wsiseg.slide.files import (
+    SLIDE_SUFFIXES,
+    find_slides,
+    gather_slide,
+    is_slide,
+    name_slide,
+    slide_file,
+)
+from wsiseg.slide.identity import identify_slide, was_identified_as
 from wsiseg.slide.mpp import resolve_mpp
 from wsiseg.slide.openslide import OpenSlideReader
 from wsiseg.slide.pages import count_levels
@@ -25,9 +33,13 @@ __all__ = [
     "PyramidSlide",
     "Slide",
     "find_slides",
+    "gather_slide",
+    "identify_slide",
     "is_slide",
+    "name_slide",
     "open_slide",
     "resolve_mpp",
+    "was_identified_as",
 ]
 
 READERS: dict[str, Callable[[Path, SlideConfig], Slide]] = {
@@ -46,7 +58,7 @@ def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> 
     Parameters
     ----------
     path
-        The file.
+        The file; of a DICOM series any file, or the folder that holds it.
     config
         Reader and µm/px; ``reader="auto"`` takes the first of `READERS` that opens the file.
 
@@ -58,8 +70,7 @@ def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> 
         If the µm/px are missing or absurd, and `config` does not give them.
     """
     path = Path(path)
-    if not path.is_file():
-        raise SlideOpenError(f"{path}: " + ("is a folder" if path.is_dir() else "no such file"))
+    slide_file(path)
     names: list[str] = list(READERS) if config.reader == "auto" else [config.reader]
     refusals: list[SlideOpenError] = []
     for name in names:

@@ -49,7 +49,7 @@ class Slide(Protocol):
     bounds: Box
     """Scanned part in level-0 pixels; the whole slide where the file names none."""
     identity: str
-    """Hex sha256 that changes with the file's content (size, first and last 64 KiB)."""
+    """Hex sha256 that changes with the file's content (see `wsiseg.slide.identity`)."""
     level_sizes: tuple[Size, ...]
     """Pixels of each pyramid level, finest first."""
     associated: Mapping[str, NDArray[np.uint8]]

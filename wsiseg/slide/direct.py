@@ -20,7 +20,8 @@ from wsiseg.errors import SlideOpenError, SlideReadError
 from wsiseg.geometry import Box
 from wsiseg.shrink import FACTORS, mean_squares
 from wsiseg.slide.base import PyramidSlide
-from wsiseg.slide.files import LazyImages, SharedFile, identify_file
+from wsiseg.slide.files import LazyImages, SharedFile, slide_file
+from wsiseg.slide.identity import identify_slide
 from wsiseg.slide.openslide import OpenSlideReader
 from wsiseg.slide.pages import read_aperio
 from wsiseg.slide.resample import area_mean, axis_weights
@@ -51,7 +52,7 @@ class DirectReader(PyramidSlide):
 
     def __init__(self, path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> None:
         path = Path(path)
-        self._file = SharedFile(path)
+        self._file = SharedFile(slide_file(path))
         try:
             facts = _learn(path, self._file.stamp)
             super().__init__(
@@ -216,7 +217,7 @@ def _learn_stack(path: Path) -> _Facts | None:
         return None
     levels, stack = find_levels(path, ())
     notes = (stack.note,) if stack else ()
-    return _Facts("aperio", properties, identify_file(path), (), levels, notes)
+    return _Facts("aperio", properties, identify_slide(path), (), levels, notes)
 
 
 def _check_missing(path: Path, vendor: str, levels: tuple[TiledLevel, ...]) -> None:

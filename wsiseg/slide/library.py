@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from wsiseg.config import SlideConfig
 from wsiseg.geometry import Size
 from wsiseg.slide.base import PyramidSlide
-from wsiseg.slide.files import LazyImages, identify_file
+from wsiseg.slide.files import LazyImages, slide_file
+from wsiseg.slide.identity import identify_slide
 
 __all__ = ["LibrarySlide"]
 
@@ -36,7 +37,7 @@ class LibrarySlide(PyramidSlide):
 
     def __init__(self, path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> None:
         path = Path(path)
-        self._slide, properties = self._open(path)
+        self._slide, properties = self._open(slide_file(path))
         try:
             sizes = [Size(*size) for size in self._slide.level_dimensions]
             self._own, notes = self._choose_levels(path, sizes)
@@ -47,7 +48,7 @@ class LibrarySlide(PyramidSlide):
                 level_sizes=tuple(sizes[own] for own in self._own),
                 properties=properties,
                 mpp_override=config.mpp_override,
-                identity=identify_file(path),
+                identity=identify_slide(path),
                 associated=LazyImages(tuple(self._slide.associated_images), self._read_associated),
                 notes=notes,
             )
