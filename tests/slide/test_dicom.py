@@ -151,6 +151,14 @@ def test_files_of_one_slide_have_one_identity(study: Path) -> None:
     assert identify_slide(files[0]) not in same
 
 
+def test_the_folder_of_an_mrxs_is_its_slide(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "Slidedat.ini").touch()
+    (tmp_path / "a.mrxs").touch()
+    assert names(tmp_path / "a") == names(tmp_path) == [("a", "a.mrxs")]
+    assert identify_slide(tmp_path / "a") == identify_slide(tmp_path / "a.mrxs")
+
+
 def test_a_folder_that_is_no_slide_is_refused(study: Path) -> None:
     with pytest.raises(SlideOpenError, match="is a folder, and holds no DICOM series"):
         open_slide(study / "notes")

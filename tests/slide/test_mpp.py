@@ -89,6 +89,13 @@ def test_ome_xml_without_a_length_is_no_measurement(unit: str) -> None:
         resolve_mpp(described(text))
 
 
+@pytest.mark.parametrize("encoding", ["ISO-8859-1", "UTF-16", "windows-1252"])
+def test_ome_xml_in_any_declared_encoding(encoding: str) -> None:
+    """Readers have decoded it by then."""
+    text = ome(0.499, "µm").replace("UTF-8", encoding)
+    assert resolve_mpp(described(text))[0] == (0.499, 0.499)
+
+
 def test_broken_xml_is_no_measurement() -> None:
     assert read_ome(ome(0.25)[:-9]) is None
     assert read_ome("Aperio") is None

@@ -56,7 +56,7 @@ def plan_jobs(inputs: Sequence[Path], *, nested: bool = False) -> list[Job]:
     extension, and if that is not enough get a short hash of their path.
     """
     found: list[tuple[Path, Path, float | None]] = []  # slide, name with extension, mpp
-    for source in inputs:
+    for source in map(gather_slide, inputs):
         if source.is_dir() and source.suffix.lower() != ".zarr":
             slides = find_slides(source, nested)
             if not slides:
@@ -67,8 +67,7 @@ def plan_jobs(inputs: Sequence[Path], *, nested: bool = False) -> list[Job]:
             rows = ((gather_slide(slide), mpp) for slide, mpp in _read_manifest(source))
             found += [(slide, Path(name_slide(slide)), mpp) for slide, mpp in rows]
         elif source.exists():
-            slide = gather_slide(source)
-            found.append((slide, Path(name_slide(slide)), None))
+            found.append((source, Path(name_slide(source)), None))
         else:
             raise SlideOpenError(f"{source}: does not exist")
     unique = {path.resolve(): (path, name, mpp) for path, name, mpp in reversed(found)}

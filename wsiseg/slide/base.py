@@ -25,7 +25,7 @@ _CHUNK_WIDTH = 4096
 _CHUNK_PIXELS = 2**21
 """Level pixels that are read and averaged at once, few enough for the processor's cache."""
 _LEVEL_SLACK = 1.01
-"""A level up to 1 % coarser than asked for still serves: 4.0004 for 4."""
+"""A level up to 1 % coarser than asked for still serves."""
 _NOISE = 1e-6
 
 

@@ -60,8 +60,9 @@ def read_ome(text: str, size: Size | None = None) -> OmePixels | None:
     if "<OME" not in text and ":OME" not in text:
         return None
     try:
-        root = ElementTree.fromstring(text.strip().strip("\0").encode())
-    except ElementTree.ParseError:
+        # As text: what encoding it declares is no longer that of these characters.
+        root = ElementTree.fromstring(text.strip().strip("\0"))
+    except (ElementTree.ParseError, ValueError):
         return None
     images = list(_elements(root, "Pixels"))
     if not images:

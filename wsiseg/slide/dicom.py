@@ -54,7 +54,10 @@ def series_files(path: Path) -> tuple[Path, ...]:
 
 def find_series(folder: Path) -> dict[str, tuple[Path, ...]]:
     """The files of each whole-slide series that lies in `folder`, sorted, by SeriesInstanceUID."""
-    return _find_series(folder, folder.stat().st_mtime_ns)
+    try:
+        return _find_series(folder, folder.stat().st_mtime_ns)
+    except OSError:  # not ours to list
+        return {}
 
 
 @lru_cache(256)

@@ -105,8 +105,14 @@ def is_slide(path: Path) -> bool:
 
 
 def gather_slide(path: Path) -> Path:
-    """What stands for the slide that `path` is a part of: the same for all files of a series."""
-    files = () if path.is_dir() else series_files(path)
+    """What stands for the slide that `path` is a part of: the same for all files of a series.
+
+    Of the folder that holds an MRXS file's data, that file.
+    """
+    if path.is_dir():
+        index = path.parent / f"{path.name}.mrxs"
+        return index if index.is_file() else path
+    files = series_files(path)
     if not files:
         return path
     return path.parent if is_series_folder(path.parent) else files[0]
@@ -120,9 +126,10 @@ def slide_file(path: Path) -> Path:
     SlideOpenError
         If it is missing, or a folder that does not hold one DICOM series.
     """
+    path = gather_slide(path) if path.is_dir() else path
+    if path.is_file():
+        return path
     if not path.is_dir():
-        if path.is_file():
-            return path
         raise SlideOpenError(f"{path}: no such file")
     series = list(find_series(path).values())
     if len(series) == 1:
@@ -138,7 +145,7 @@ def slide_file(path: Path) -> Path:
 def name_slide(path: Path) -> str:
     """The name of a slide, with an extension: a DICOM series has its folder's or its own."""
     if path.is_dir():
-        return f"{path.resolve().name}.dcm"
+        return f"{Path(os.path.abspath(path)).name}.dcm"  # of "." too; a link keeps its own
     header = read_header(path)
     if header is None:
         return path.name
