@@ -175,6 +175,8 @@ def test_what_is_alike_is_not_said() -> None:
     tag = {f"tiff.{axis}Resolution": "36000" for axis in "XY"} | {"tiff.ResolutionUnit": "cm"}
     assert contradictions(described("AppMag = 40|MPP = 0.2265", **tag)) == ""
     assert contradictions(described(MOTIC.format(w=1, h=1), **TAG_72)) == ""
+    mirax = {"openslide.vendor": "mirax", "openslide.objective-power": "20"}
+    assert contradictions({"openslide.mpp-x": ".232", "openslide.mpp-y": ".232", **mirax}) == ""
 
 
 def test_the_objective_is_found() -> None:

@@ -21,6 +21,8 @@ _REMEDY = "give it with --mpp-override, or in the manifest's mpp column"
 _FURTHEST = 1.5
 """Sources of one slide that differ by more than this factor contradict each other."""
 _MOST_POWER = 200.0
+_ADAPTERS = frozenset({"mirax"})
+"""Vendors with a magnifying camera adapter: 20x at 0.23 µm/px is usual and right."""
 _SAME = 1e-4
 
 Properties = Mapping[str, str]
@@ -140,6 +142,8 @@ def find_contradictions(
         and (_differ(value, mpp) if _is_believable(value) else not _is_tag(value, properties))
     ]
     power = find_objective(properties)
+    if properties.get("openslide.vendor") in _ADAPTERS:
+        power = None
     if power and _differ(MppXY(Mpp(10 / power), Mpp(10 / power)), mpp):
         others.append(f"the objective power {power:g} suggests {10 / power:.3g}")
     if _ratio(mpp.x, mpp.y) > _FURTHEST:
