@@ -52,6 +52,21 @@ def test_the_whole_number_is_found_again(width: int, height: int, n: int, how: s
         assert find_downsample(Size(width, height), level) == (n, n)
 
 
+@given(width=st.integers(1, 90), height=st.integers(1, 90), data=st.data())
+def test_it_is_one_of_those_that_fit_and_a_ratio_only_if_none_does(
+    width: int, height: int, data: st.DataObject
+) -> None:
+    level = Size(data.draw(st.integers(1, width)), data.draw(st.integers(1, height)))
+    fits = [
+        (n, n)
+        for n in range(1, max(width, height) + 1)
+        if width // n <= level.width <= -(-width // n)
+        and height // n <= level.height <= -(-height // n)
+    ]
+    found = find_downsample(Size(width, height), level)
+    assert found in fits if fits else found == (width / level.width, height / level.height)
+
+
 @pytest.mark.parametrize(
     ("size", "level", "n"),
     [
@@ -65,6 +80,8 @@ def test_the_whole_number_is_found_again(width: int, height: int, n: int, how: s
         ((4443, 1), (2221, 1), 2),
         ((3, 3), (1, 1), 3),
         ((100, 100), (100, 100), 1),
+        ((131072, 120000), (1, 1), 131072),
+        ((7, 7), (2, 2), 4),
     ],
 )
 def test_sizes_that_are_rounded(size: tuple[int, int], level: tuple[int, int], n: int) -> None:

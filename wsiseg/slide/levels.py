@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from functools import lru_cache
 
 from wsiseg.geometry import Size
 
@@ -11,6 +11,7 @@ __all__ = ["covers", "find_downsample"]
 _NOISE = 1e-9
 
 
+@lru_cache(256)
 def find_downsample(size: Size, level: Size) -> tuple[float, float]:
     """Level-0 pixels per pixel of a level, along x and y.
 
@@ -21,15 +22,16 @@ def find_downsample(size: Size, level: Size) -> tuple[float, float]:
     Of several that fit a tiny level, one that divides the slide is taken, else a power of two,
     else the one nearest to the ratio of the longer sides.
     """
-    ratio = max(size) / level[size.index(max(size))]
-    fits = [n for n in _near(ratio, min(max(size), max(level))) if _fits(size, level, n)]
-    if not fits:
+    low, high = _fitting(size, level)
+    if low > high:
         return size.width / level.width, size.height / level.height
-
-    def rank(n: int) -> tuple[bool, bool, float]:
-        return not _divides(size, level, n), n & (n - 1) != 0, abs(n - ratio)
-
-    best = min(fits, key=rank)
+    ratio = max(size) / level[size.index(max(size))]
+    if all(length == pixels * round(ratio) for length, pixels in zip(size, level, strict=True)):
+        best = round(ratio)
+    else:
+        powers = [2**i for i in range(low.bit_length() - 1, high.bit_length())]
+        fits = [n for n in powers if low <= n <= high] or [min(max(round(ratio), low), high)]
+        best = min(fits, key=lambda n: abs(n - ratio))
     return float(best), float(best)
 
 
@@ -41,17 +43,11 @@ def covers(size: Size, level: Size, downsample: tuple[float, float]) -> bool:
     )
 
 
-def _near(ratio: float, pixels: int) -> range:
-    """Every whole number that rounds a side to `pixels`, and some beside them."""
-    low = math.floor(ratio * pixels / (pixels + 1))
-    high = math.ceil(ratio * pixels / max(1, pixels - 1)) if pixels > 1 else math.ceil(2 * ratio)
-    return range(max(1, low), high + 1)
-
-
-def _fits(size: Size, level: Size, n: int) -> bool:
-    sides = zip(size, level, strict=True)
-    return all(length // n <= pixels <= -(-length // n) for length, pixels in sides)
-
-
-def _divides(size: Size, level: Size, n: int) -> bool:
-    return all(length == pixels * n for length, pixels in zip(size, level, strict=True))
+def _fitting(size: Size, level: Size) -> tuple[int, int]:
+    """The least and the largest whole number that rounds both sides of `size` to `level`."""
+    low, high = 1, max(size)
+    for length, pixels in zip(size, level, strict=True):
+        low = max(low, length // (pixels + 1) + 1)  # length // n <= pixels
+        if pixels > 1:
+            high = min(high, -(-length // (pixels - 1)) - 1)  # pixels <= ceil(length / n)
+    return low, high
