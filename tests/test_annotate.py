@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -236,6 +237,19 @@ def test_another_slide_of_that_name_is_refused(slide, finished, tmp_path):
     (result,) = annotate(other, finished[0], CONFIG, executor="serial")
     assert result.status == "failed"
     assert "another slide" in result.error
+
+
+def test_a_store_with_the_identity_of_older_versions_is_done_again(slide, finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    facts = out / "slides" / "one.zarr" / "zarr.json"
+    content, known = slide.read_bytes(), SlideStore(facts.parent).slide["identity"]
+    parts = str(len(content)).encode() + b":" + content[: 2**16] + content[-(2**16) :]
+    facts.write_text(facts.read_text().replace(known, hashlib.sha256(parts).hexdigest()))
+    (result,) = annotate(slide, out, CONFIG, executor="serial")
+    assert result.status == "done", result.error
+    assert SlideStore(facts.parent).slide["identity"] == known
+    assert contents(out) == contents(finished[0])
 
 
 def test_a_slide_unlike_the_training_patches_is_said_to_be(slide, tmp_path):
