@@ -54,7 +54,8 @@ class SlideConfig(_Step):
 
     reader: Literal["auto", "direct", "openslide", "tiffslide"] = "auto"
     """What reads the slide; `auto` takes the first that opens it. `direct` decodes the JPEG or
-    JPEG 2000 tiles of a TIFF itself: OpenSlide's pixels, several times as fast."""
+    JPEG 2000 tiles of a TIFF itself: OpenSlide's pixels, several times as fast. It also takes the
+    TIFFs that another does not open, or would misread (strips, planes, 16 bits, palettes)."""
     scaled_decode: bool = True
     """`direct` lets the JPEG decoder shrink by 2, 4 or 8 where so many pixels make one: 1.7 times
     as fast as the mean of decoded pixels, 50 dB from it, and as near to what was scanned."""

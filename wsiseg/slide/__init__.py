@@ -13,8 +13,10 @@ from wsiseg.slide.array import ArraySlide
 from wsiseg.slide.base import PyramidSlide, Slide
 from wsiseg.slide.direct import DirectReader
 from wsiseg.slide.files import SLIDE_SUFFIXES, find_slides, is_slide
+from wsiseg.slide.layout import examine
 from wsiseg.slide.mpp import resolve_mpp
 from wsiseg.slide.openslide import OpenSlideReader
+from wsiseg.slide.pages import PageReader
 from wsiseg.slide.tiffslide import TiffSlideReader
 
 __all__ = [
@@ -42,6 +44,10 @@ _DEFAULT = SlideConfig()
 def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> Slide:
     """Open a slide file; use it as a context manager, or close it.
 
+    What a picture must be is the same for all readers (`wsiseg.slide.samples`). A TIFF whose pixels
+    they would not all read as they are meant, or that the one named does not open, is read by
+    `PageReader`, whose name is ``"direct"``.
+
     Parameters
     ----------
     path
@@ -52,18 +58,27 @@ def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> 
     Raises
     ------
     SlideOpenError
-        If the file is missing, or no reader opens it; the message says what each of them said.
+        If the file is missing, is no brightfield picture in colour, or an aborted conversion, or no
+        reader opens it; the message says what each of them said.
     MppError
         If the µm/px are missing or absurd, and `config` does not give them.
     """
     path = Path(path)
     if not path.is_file():
         raise SlideOpenError(f"{path}: " + ("is a folder" if path.is_dir() else "no such file"))
+    layout = examine(path)
+    if layout is not None and layout.generic and not layout.native:
+        return PageReader(path, config)
     names: list[str] = list(READERS) if config.reader == "auto" else [config.reader]
     refusals: list[SlideOpenError] = []
     for name in names:
         try:
             return READERS[name](path, config)
+        except SlideOpenError as error:
+            refusals.append(error)
+    if layout is not None and layout.generic:
+        try:
+            return PageReader(path, config)
         except SlideOpenError as error:
             refusals.append(error)
     raise SlideOpenError(_explain(path, names, refusals)) from refusals[-1]

@@ -24,9 +24,9 @@ from wsiseg.slide.files import LazyImages, SharedFile
 from wsiseg.slide.openslide import OpenSlideReader
 from wsiseg.slide.resample import area_mean, axis_weights
 from wsiseg.slide.scratch import Shape, scratch
-from wsiseg.slide.tiff import TiledLevel, TileError, find_levels
+from wsiseg.slide.tiff import Level, TiledLevel, TileError, find_levels
 
-__all__ = ["DirectReader"]
+__all__ = ["DirectReader", "Facts"]
 
 _VENDORS = frozenset({"aperio", "generic-tiff"})
 """Whose levels are plain grids of tiles; others overlap, lie scattered, or are padded."""
@@ -52,7 +52,7 @@ class DirectReader(PyramidSlide):
         path = Path(path)
         self._file = SharedFile(path)
         try:
-            facts = _learn(path, self._file.stamp)
+            facts = self._learn(path, self._file.stamp)
             super().__init__(
                 path,
                 reader="direct",
@@ -69,6 +69,11 @@ class DirectReader(PyramidSlide):
         self._levels = facts.levels
         self._ticket = next(_tickets)
         self._scaled = config.scaled_decode
+
+    @staticmethod
+    def _learn(path: Path, stamp: tuple[int, ...]) -> Facts:
+        """The facts of the file that bears this `stamp`."""
+        return _learn(path, stamp)
 
     def close(self) -> None:
         """Release the file."""
@@ -129,13 +134,9 @@ class DirectReader(PyramidSlide):
 
     def _decode(self, level: int, index: int, shrink: int, out: NDArray[np.uint8]) -> None:
         tiles = self._levels[level]
-        count = int(tiles.counts[index])
-        if count == 0:
-            out[:] = 255
-            return
         try:
-            tiles.decode(self._file.read_at(int(tiles.offsets[index]), count), shrink, out)
-        except (TileError, OSError, ValueError) as error:
+            tiles.read(self._file.read_at, index, shrink, out)
+        except TileError as error:
             row, column = divmod(index, tiles.across)
             raise SlideReadError(
                 f"{self.path}: cannot decode level {level}, tile {index} "
@@ -174,18 +175,18 @@ def _average(pixels: NDArray[np.uint8], times: int, out: NDArray[np.uint8]) -> N
 
 
 @dataclass(frozen=True)
-class _Facts:
+class Facts:
     """What a file says of itself; pixels are not in it."""
 
     vendor: str
     properties: dict[str, str]
     identity: str
     associated: tuple[str, ...]
-    levels: tuple[TiledLevel, ...]
+    levels: tuple[Level, ...]
 
 
 @lru_cache(_LAYOUTS)
-def _learn(path: Path, stamp: tuple[int, ...]) -> _Facts:
+def _learn(path: Path, stamp: tuple[int, ...]) -> Facts:
     """The facts of the file that bears this `stamp`, which is there for the cache alone."""
     # Any believable µm/px will do: the caller's own are settled by `PyramidSlide`.
     with OpenSlideReader(path, SlideConfig(mpp_override=1.0)) as slide:
@@ -193,7 +194,7 @@ def _learn(path: Path, stamp: tuple[int, ...]) -> _Facts:
             raise SlideOpenError(f"{path}: direct reading: not for the layout of {slide.vendor}")
         levels = find_levels(path, slide.level_sizes)
         _check_missing(path, slide.vendor, levels)
-        return _Facts(
+        return Facts(
             slide.vendor, slide.properties, slide.identity, tuple(slide.associated), levels
         )
 
