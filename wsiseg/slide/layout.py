@@ -232,7 +232,7 @@ class PageLevel:
     @property
     def held(self) -> NDArray[np.bool_]:
         """``(n,)`` which tiles the file does not leave out."""
-        return np.any([part.counts > 0 for part in self.parts], axis=0)
+        return np.asarray(np.any([part.counts > 0 for part in self.parts], axis=0))
 
     def shape(self, shrink: int) -> tuple[int, int, int]:
         """Shape of a decoded tile."""

@@ -70,7 +70,7 @@ class Samples:
     def to_rgb(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         """``(H, W, 3)`` uint8 of decoded ``(H, W, S)`` samples of the file's own type."""
         if self.palette is not None:
-            return self.palette[pixels[..., 0]]
+            return np.asarray(self.palette[pixels[..., 0]])
         values = pixels[..., : 3 if self.alpha == "none" else 4]
         values = values if self.table is None else self.table[values]
         if self.alpha == "straight":
@@ -78,7 +78,7 @@ class Samples:
         if self.alpha == "multiplied":
             light = values[..., :3].astype(np.uint16) + 255 - values[..., 3:]
             return np.minimum(light, 255).astype(np.uint8)
-        return values
+        return np.asarray(values)
 
     def shows(self, pixels: NDArray[Any]) -> bool:
         """Whether any of the decoded samples ``(H, W, S)`` is not wholly transparent."""

@@ -25,7 +25,7 @@ __all__ = ["settle_tissue"]
 
 Mask = NDArray[np.bool_]
 
-_VERSION = 1
+_VERSION = 2
 """Of the detection; a change of it redoes every mask."""
 _PALETTE = Palette(("Tissue",), ((120, 120, 120),))
 
