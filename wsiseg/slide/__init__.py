@@ -16,7 +16,7 @@ from wsiseg.slide.files import SLIDE_SUFFIXES, find_slides, is_slide
 from wsiseg.slide.layout import examine
 from wsiseg.slide.mpp import resolve_mpp
 from wsiseg.slide.openslide import OpenSlideReader
-from wsiseg.slide.pages import PageReader
+from wsiseg.slide.generic import GenericReader
 from wsiseg.slide.tiffslide import TiffSlideReader
 
 __all__ = [
@@ -46,7 +46,7 @@ def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> 
 
     What a picture must be is the same for all readers (`wsiseg.slide.samples`). A TIFF whose pixels
     they would not all read as they are meant, or that the one named does not open, is read by
-    `PageReader`, whose name is ``"direct"``.
+    `GenericReader`, whose name is ``"direct"``.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> 
         raise SlideOpenError(f"{path}: " + ("is a folder" if path.is_dir() else "no such file"))
     layout = examine(path)
     if layout is not None and layout.generic and not layout.native:
-        return PageReader(path, config)
+        return GenericReader(path, config)
     names: list[str] = list(READERS) if config.reader == "auto" else [config.reader]
     refusals: list[SlideOpenError] = []
     for name in names:
@@ -78,7 +78,7 @@ def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> 
             refusals.append(error)
     if layout is not None and layout.generic:
         try:
-            return PageReader(path, config)
+            return GenericReader(path, config)
         except SlideOpenError as error:
             refusals.append(error)
     raise SlideOpenError(_explain(path, names, refusals)) from refusals[-1]

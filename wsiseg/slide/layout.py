@@ -135,7 +135,8 @@ def find_page_levels(
 ) -> tuple[tuple[PageLevel, ...], dict[str, str]]:
     """The levels of a generic TIFF, finest first, and its properties under OpenSlide's names.
 
-    Those of these `sizes` if each is that of one page; else those that tifffile takes for levels.
+    Those of these `sizes`, if each is that of one page, or those that tifffile takes for levels,
+    if they are more.
 
     Raises
     ------
@@ -144,7 +145,8 @@ def find_page_levels(
     """
     try:
         with tifffile.TiffFile(path) as file:
-            levels = _levels_of_sizes(file, layout, sizes) or _levels_of_series(file, layout)
+            known = _levels_of_sizes(file, layout, sizes), _levels_of_series(file, layout)
+            levels = max(known, key=len)
             for level in levels:
                 probe(file, level)
             return levels, _read_properties(file.pages.first)
@@ -170,9 +172,14 @@ def _levels_of_series(file: tifffile.TiffFile, layout: Layout) -> tuple[PageLeve
     levels = []
     for series in file.series[0].levels:
         pages = [page.aspage() for page in series.pages if page is not None]
-        pages = [pages[i] for i in layout.planes] or pages[:1]
-        levels.append(page_level(pages, layout.samples))
-    return tuple(levels)
+        levels.append([pages[i] for i in layout.planes] or pages[:1])
+    first = levels[0][0]
+    same = [pages for pages in levels if _format(pages[0]) == _format(first)]
+    return tuple(page_level(pages, layout.samples) for pages in same)
+
+
+def _format(page: Page) -> tuple[object, ...]:
+    return page.photometric, page.samplesperpixel, page.bitspersample, page.planarconfig
 
 
 def _read_properties(page: Page) -> dict[str, str]:

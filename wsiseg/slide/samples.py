@@ -77,7 +77,7 @@ class Samples:
             return composite_on_white(values)
         if self.alpha == "multiplied":
             light = values[..., :3].astype(np.uint16) + 255 - values[..., 3:]
-            return np.minimum(light, 255).astype(np.uint8)
+            return np.asarray(np.minimum(light, 255).astype(np.uint8))
         return np.asarray(values)
 
     def shows(self, pixels: NDArray[Any]) -> bool:

@@ -12,13 +12,13 @@ from wsiseg.slide.files import identify_file
 from wsiseg.slide.layout import examine, find_page_levels
 from wsiseg.slide.openslide import OpenSlideReader
 
-__all__ = ["PageReader"]
+__all__ = ["GenericReader"]
 
 _LAYOUTS = 4
 """Slides whose facts are remembered, so that a worker parses a file once and not once a block."""
 
 
-class PageReader(DirectReader):
+class GenericReader(DirectReader):
     """A TIFF of tiles or strips, in one plane or several, with any codec that tifffile knows.
 
     Samples become 8-bit RGB as `wsiseg.slide.samples` says. Slower than the other readers, as no
