@@ -13,10 +13,10 @@ from wsiseg.slide.array import ArraySlide
 from wsiseg.slide.base import PyramidSlide, Slide
 from wsiseg.slide.direct import DirectReader
 from wsiseg.slide.files import SLIDE_SUFFIXES, find_slides, is_slide
+from wsiseg.slide.generic import GenericReader
 from wsiseg.slide.layout import examine
 from wsiseg.slide.mpp import resolve_mpp
 from wsiseg.slide.openslide import OpenSlideReader
-from wsiseg.slide.generic import GenericReader
 from wsiseg.slide.tiffslide import TiffSlideReader
 
 __all__ = [
