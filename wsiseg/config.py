@@ -59,6 +59,9 @@ class SlideConfig(_Step):
     scaled_decode: bool = True
     """`direct` lets the JPEG decoder shrink by 2, 4 or 8 where so many pixels make one: 1.7 times
     as fast as the mean of decoded pixels, 50 dB from it, and as near to what was scanned."""
+    damaged: Literal["fail", "blank"] = "fail"
+    """What becomes of a slide of which a tile cannot be decoded: it fails, or the tile is taken for
+    glass, counted and told. A slide none of whose tiles can be decoded fails either way."""
     mpp_override: float | None = Field(default=None, gt=0)
     """Level-0 µm/px to use instead of the metadata (both axes)."""
 

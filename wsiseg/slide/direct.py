@@ -20,6 +20,7 @@ from wsiseg.errors import SlideOpenError, SlideReadError
 from wsiseg.geometry import Box
 from wsiseg.shrink import FACTORS, mean_squares
 from wsiseg.slide.base import PyramidSlide
+from wsiseg.slide.damage import place_tile
 from wsiseg.slide.files import LazyImages, SharedFile
 from wsiseg.slide.openslide import OpenSlideReader
 from wsiseg.slide.resample import area_mean, axis_weights
@@ -69,6 +70,7 @@ class DirectReader(PyramidSlide):
         self._levels = facts.levels
         self._ticket = next(_tickets)
         self._scaled = config.scaled_decode
+        self._blank = config.damaged == "blank"
 
     @staticmethod
     def _learn(path: Path, stamp: tuple[int, ...]) -> Facts:
@@ -138,6 +140,10 @@ class DirectReader(PyramidSlide):
             tiles.read(self._file.read_at, index, shrink, out)
         except TileError as error:
             row, column = divmod(index, tiles.across)
+            if self._blank:
+                self.damaged.add(place_tile(self.size, level, tiles.size, tiles.tile, column, row))
+                out[:] = 255
+                return
             raise SlideReadError(
                 f"{self.path}: cannot decode level {level}, tile {index} "
                 f"(column {column}, row {row}): {error}"

@@ -124,7 +124,10 @@ def _shows(file: tifffile.TiffFile, level: PageLevel) -> bool:
         if data in seen:
             continue
         seen.add(data)
-        pixels = level.decode(read_at, index)
+        try:
+            pixels = level.decode(read_at, index)
+        except TileError:
+            continue
         if pixels is not None and level.samples.shows(pixels):
             return True
     return False

@@ -64,7 +64,7 @@ class TiffSlideReader(LibrarySlide):
 def _probe(slide: tiffslide.TiffSlide, path: Path) -> None:
     # tifffile opens files whose compression it cannot decode; better said now than in a worker.
     try:
-        pixel = np.asarray(slide.read_region((0, 0), 0, (1, 1), as_array=True))
+        pixel = _read_any_pixel(slide)
     except Exception as error:  # codecs raise whatever they like
         raise SlideOpenError(f"{path}: tiffslide cannot decode it ({error})") from error
     if pixel.dtype != np.uint8 or pixel.shape[2] not in (3, 4):
@@ -72,6 +72,20 @@ def _probe(slide: tiffslide.TiffSlide, path: Path) -> None:
             f"{path}: {pixel.dtype} pixels with {pixel.shape[2]} channels; tiffslide is asked for "
             "8-bit RGB and RGBA only"
         )
+
+
+def _read_any_pixel(slide: tiffslide.TiffSlide) -> NDArray[np.uint8]:
+    """The first pixel, or one of some spread over level 0 if its tile is damaged."""
+    width, height = slide.dimensions
+    places = [(x * width // 4, y * height // 4) for y in range(4) for x in range(4)]
+    failure: Exception | None = None
+    for place in places:
+        try:
+            return np.asarray(slide.read_region(place, 0, (1, 1), as_array=True))
+        except Exception as error:  # noqa: BLE001  # codecs raise whatever they like
+            failure = failure or error
+    assert failure is not None
+    raise failure
 
 
 def _whiten(slide: tiffslide.TiffSlide) -> None:
