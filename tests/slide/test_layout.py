@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import tifffile
 
+import wsiseg.slide.layout as layout
 from tests.slide.pictures import IMAGE, MPP, READERS, SCALE, TILE, write, write_tiles
 from wsiseg.config import SlideConfig
 from wsiseg.errors import SlideOpenError
 from wsiseg.geometry import Box
 from wsiseg.slide import open_slide
+from wsiseg.slide.generic import GenericReader
 from wsiseg.slide.layout import examine
 
 WHOLE = Box(0, 0, IMAGE.shape[1], IMAGE.shape[0])
@@ -99,10 +101,40 @@ def test_a_file_that_changes_is_looked_at_again(tmp_path: Path) -> None:
         examine(path)
     path.unlink()
     write(path, (IMAGE, {"photometric": "rgb"}), True)
-    layout = examine(path)
-    assert layout is not None
-    assert layout.native
-    assert layout.generic
+    found = examine(path)
+    assert found is not None
+    assert found.native
+    assert found.generic
+
+
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_one_strip_is_cut_as_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, order: str, planes: bool
+) -> None:
+    """A whole slide may be one strip; of what is not compressed any rows can be read."""
+    monkeypatch.setattr(layout, "_RAW_PIXELS", 7 * IMAGE.shape[1])
+    array = IMAGE if bits == 8 else IMAGE.astype(np.uint16) * 257
+    options = {"photometric": "rgb", "extratags": [(341, "H", 1, 2**bits - 1, True)]}
+    if planes:
+        array, options["planarconfig"] = np.ascontiguousarray(array.transpose(2, 0, 1)), "separate"
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, array, byteorder=order, rowsperstrip=100, **options, **SCALE)
+    with open_slide(path, SlideConfig(reader="direct")) as slide:
+        assert isinstance(slide, GenericReader)
+        assert slide._levels[0].tile == (150, 7)
+        np.testing.assert_array_equal(slide.read(WHOLE, MPP), IMAGE)
+        np.testing.assert_array_equal(slide.read(Box(9, 10, 60, 33), MPP), IMAGE[10:43, 9:69])
+
+
+def test_a_compressed_strip_that_is_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "_MOST_PIXELS", 31 * 150)
+    path = write(tmp_path / "a.tif", (IMAGE, {"photometric": "rgb", "compression": "zlib"}), False)
+    with pytest.raises(SlideOpenError, match=r"a\.tif: .*150 x 32 pixels are too large.*tiles"):
+        open_slide(path, SlideConfig(reader="direct"))
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -27,6 +27,10 @@ __all__ = ["Layout", "PageLevel", "examine", "find_page_levels"]
 
 _FORMATS = 16
 """Files whose layout is remembered, so that a worker looks at each once and not once a block."""
+_RAW_PIXELS = 2**17
+"""Of a strip cut from a page that is not compressed."""
+_MOST_PIXELS = 2**28
+"""Of a strip or tile that is decoded whole."""
 _ABORTED = "the conversion that wrote it was cut short: convert the slide again"
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _VENDORS = ("bif", "ndpi", "philips", "qpi", "scn")
@@ -80,13 +84,14 @@ def _examine(path: Path, stamp: tuple[int, ...]) -> Layout | None:
 def _judge(file: tifffile.TiffFile) -> Layout:
     # Before the series are looked for, after which pages are frames of less detail.
     page = max(file.pages, key=lambda page: page.imagewidth * page.imagelength)
-    axes, pages = "", [page]
+    axes, pages, channels = "", [page], page.samplesperpixel
     with suppress(Exception):  # so it does with metadata that contradict the pages
         series = file.series[0]
         if page.index in {other.index for other in series.pages if other is not None}:
             axes, pages = series.axes, [each for each in series.pages if each is not None]
+            channels *= series.shape[axes.index("C")] if "C" in axes else len(pages)
     planes = find_planes(page, axes, file.ome_metadata)
-    samples = admit_samples(page, planes, file.ome_metadata, len(pages))
+    samples = admit_samples(page, planes, file.ome_metadata, channels)
     generic = not any(getattr(file, f"is_{vendor}", False) for vendor in _VENDORS)
     parts = [pages[i].aspage() for i in planes] or [page]
     _check_content(file, parts, generic)
@@ -295,11 +300,41 @@ def page_level(pages: Sequence[Page], samples: Samples) -> PageLevel:
     """
     page = pages[0]
     size = Size(page.imagewidth, page.imagelength)
+    if all(_is_raw(page) for page in pages):
+        rows = max(1, min(size.height, _RAW_PIXELS // size.width))
+        raw = tuple(part for page in pages for part in _raw_parts(page, size, rows))
+        return PageLevel(size, Size(size.width, rows), raw, samples)
     rows = min(page.rowsperstrip or size.height, size.height)
     tile = Size(page.tilewidth, page.tilelength) if page.is_tiled else Size(size.width, rows)
+    if tile.width * tile.height > _MOST_PIXELS:
+        raise Unreadable(
+            f"strips of {tile.width} x {tile.height} pixels are too large to be decoded whole; "
+            f"convert it to tiles"
+        )
     count = -(-size.width // tile.width) * -(-size.height // tile.height)
     parts = tuple(part for each in pages for part in _parts(each, count))
     return PageLevel(size, tile, parts, samples)
+
+
+def _is_raw(page: Page) -> bool:
+    """Whether it lies in the file as an array, which strips of any height can be cut from."""
+    return page.is_contiguous and not page.is_tiled and page.bitspersample in (8, 16)
+
+
+def _raw_parts(page: Page, size: Size, rows: int) -> Iterator[_Part]:
+    contiguous = page.planarconfig == 1
+    samples, planes = (page.samplesperpixel, 1) if contiguous else (1, page.samplesperpixel)
+    dtype = np.dtype(page.parent.byteorder + ("u1" if page.bitspersample == 8 else "u2"))
+    line = size.width * samples * dtype.itemsize
+
+    def decode(data: bytes, index: int, jpegtables: None) -> tuple[NDArray[Any]]:
+        return (np.frombuffer(data, dtype).reshape(1, -1, size.width, samples),)
+
+    tops = np.arange(0, size.height, rows)
+    counts = (np.minimum(tops + rows, size.height) - tops) * line
+    for plane in range(planes):
+        start = page.dataoffsets[0] + plane * size.height * line
+        yield _Part(start + tops * line, counts, 0, decode, None)
 
 
 def _parts(page: Page, count: int) -> Iterator[_Part]:

@@ -86,7 +86,7 @@ class Samples:
 
 
 def admit_samples(
-    page: tifffile.TiffPage, planes: Sequence[int] = (), ome: str | None = None, pages: int = 1
+    page: tifffile.TiffPage, planes: Sequence[int], ome: str | None, channels: int
 ) -> Samples:
     """How the samples of `page`, a slide's level 0, are read.
 
@@ -98,8 +98,8 @@ def admit_samples(
         Which planes are red, green and blue, from `find_planes`; empty where the page is all.
     ome
         The file's OME-XML, if it has any.
-    pages
-        Pages that make up the picture, for what is said of it.
+    channels
+        Of the whole picture, for what is said of it.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def admit_samples(
             return Samples(1, palette=_read_palette(page))
         table = None if page.bitspersample == 8 else _scale(page, *_find_range(page, ome))
     except Unreadable as error:
-        raise Unreadable(f"{_describe(page, pages)}: {error}") from None
+        raise Unreadable(f"{_describe(page, channels)}: {error}") from None
     return Samples(3 if planes else page.samplesperpixel, _find_alpha(page, planes), table)
 
 
@@ -213,8 +213,8 @@ def _scale(page: tifffile.TiffPage, low: int, high: int) -> NDArray[np.uint8]:
     return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
 
 
-def _describe(page: tifffile.TiffPage, pages: int) -> str:
-    count, bits = page.samplesperpixel * pages, page.bitspersample
+def _describe(page: tifffile.TiffPage, count: int) -> str:
+    bits = page.bitspersample
     kind = {1: "", 2: "signed ", 3: "floating-point "}.get(page.sampleformat, "complex ")
     colour = _COLOURS.get(page.photometric, f"photometric {int(page.photometric)}")
     return f"{count} {kind}channel{'s' * (count != 1)} of {bits} bit{'s' * (bits != 1)} ({colour})"
