@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openslide
 import pytest
 import shapely
 import tifffile
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import wsiseg.slide
 import wsiseg.tile
 from tests.slide.damaged import spoil
 from wsiseg.compute import SerialExecutor, open_executor
@@ -465,3 +467,79 @@ def test_real_slide(tmp_path: Path) -> None:
     with open_slide(path, SlideConfig()) as slide:
         box = store.grid.tile_box(row, col)
         np.testing.assert_array_equal(store.read_image(box), slide.read(box, 0.499))
+
+
+# -- a worker does what was planned --------------------------------------------------------------
+
+
+def swap_after(blocks: int, path: Path, other: Path) -> Callable[[str, int, int], None]:
+    """Progress that puts `other` in the place of `path` after some blocks."""
+
+    def tell(step: str, done: int, total: int) -> None:
+        if done == blocks:
+            other.replace(path)
+
+    return tell
+
+
+@pytest.mark.parametrize("reader", ["openslide", "tiffslide"])
+def test_a_slide_that_is_swapped_in_ends_the_run(tmp_path: Path, reader: str) -> None:
+    path, other = save(tmp_path / "a.tif", paint()), save(tmp_path / "b.tif", paint()[::-1])
+    config = settle(slide={"reader": reader})
+    with pytest.raises(SlideReadError, match=r"a\.tif: is not the slide any more that it was"):
+        tile_slide(path, tmp_path / "a.zarr", config, SERIAL, swap_after(12, path, other))
+    store = tile_slide(path, tmp_path / "a.zarr", config, SERIAL)  # all is the new one's
+    tile_slide(path, tmp_path / "b.zarr", config, SERIAL)
+    assert contents(store.path) == contents(tmp_path / "b.zarr")
+
+
+def test_a_slide_that_is_written_to_while_a_block_is_read_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.tif", paint())
+    real = wsiseg.tile._parts
+
+    def parts(*given: Any) -> Any:
+        with path.open("ab") as file:
+            file.write(b"more")
+        return real(*given)
+
+    monkeypatch.setattr(wsiseg.tile, "_parts", parts)
+    with pytest.raises(SlideReadError, match="run again when nothing writes to it"):
+        tile_slide(path, tmp_path / "a.zarr", CONFIG, SERIAL)
+    assert written_blocks(SlideStore(tmp_path / "a.zarr")) == 0
+
+
+def test_no_block_falls_back_to_another_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.tif", paint())
+    real = wsiseg.slide.READERS["openslide"]
+    opened: list[str] = []
+
+    def once(given: Path, config: SlideConfig) -> Any:
+        opened.append(config.reader)
+        if len(opened) == 3:
+            raise SlideOpenError(f"{given}: too many open files")
+        return real(given, config)
+
+    monkeypatch.setitem(wsiseg.slide.READERS, "openslide", once)
+    said = r"a\.tif: was opened by openslide when the run was planned, and is not now: .*too many"
+    with pytest.raises(SlideReadError, match=said):
+        tile_slide(path, tmp_path / "a.zarr", CONFIG, SERIAL)
+    assert opened == ["auto", "openslide", "openslide"]
+    store = tile_slide(path, tmp_path / "a.zarr", CONFIG, SERIAL)
+    assert store.finished("tile")
+
+
+def test_a_block_opens_its_slide_once_where_direct_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, done = save(tmp_path / "a.tif", paint()), counting(monkeypatch)
+    opened: list[Any] = []
+    real = openslide.OpenSlide
+    monkeypatch.setattr(openslide, "OpenSlide", lambda name: opened.append(name) or real(name))
+    tile_slide(path, tmp_path / "a.zarr", CONFIG, SERIAL)
+    planning = 2  # direct looks, then openslide opens
+    assert len(opened) == planning + len(done)
+    assert len(done) > 5

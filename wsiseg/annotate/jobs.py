@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsiseg.errors import ConfigError, SlideOpenError
-from wsiseg.slide import find_slides
+from wsiseg.slide import find_slides, gather_slide, name_slide
 
 __all__ = ["Job", "OutputTree", "plan_jobs"]
 
@@ -56,17 +56,18 @@ def plan_jobs(inputs: Sequence[Path], *, nested: bool = False) -> list[Job]:
     extension, and if that is not enough get a short hash of their path.
     """
     found: list[tuple[Path, Path, float | None]] = []  # slide, name with extension, mpp
-    for source in inputs:
+    for source in map(gather_slide, inputs):
         if source.is_dir() and source.suffix.lower() != ".zarr":
             slides = find_slides(source, nested)
             if not slides:
                 hint = "" if nested else "; use --nested to look into sub-folders"
                 raise SlideOpenError(f"{source}: holds no slide{hint}")
-            found += [(slide, slide.relative_to(source), None) for slide in slides]
+            found += [(slide, _name_below(slide, source), None) for slide in slides]
         elif source.suffix.lower() == ".csv":
-            found += [(slide, Path(slide.name), mpp) for slide, mpp in _read_manifest(source)]
+            rows = ((gather_slide(slide), mpp) for slide, mpp in _read_manifest(source))
+            found += [(slide, Path(name_slide(slide)), mpp) for slide, mpp in rows]
         elif source.exists():
-            found.append((source, Path(source.name), None))
+            found.append((source, Path(name_slide(source)), None))
         else:
             raise SlideOpenError(f"{source}: does not exist")
     unique = {path.resolve(): (path, name, mpp) for path, name, mpp in reversed(found)}
@@ -74,6 +75,15 @@ def plan_jobs(inputs: Sequence[Path], *, nested: bool = False) -> list[Job]:
     stems = Counter(str(name.with_suffix("")).casefold() for _, name, _ in kept)
     names = Counter(str(name).casefold() for _, name, _ in kept)
     return [Job(path, _output_name(path, name, stems, names), mpp) for path, name, mpp in kept]
+
+
+def _name_below(slide: Path, folder: Path) -> Path:
+    """The slide's name in the sub-folder of `folder` in which it lies."""
+    return (
+        Path(name_slide(slide))
+        if slide == folder
+        else (slide.relative_to(folder).parent / name_slide(slide))
+    )
 
 
 def _output_name(path: Path, name: Path, stems: Counter[str], names: Counter[str]) -> str:

@@ -17,7 +17,7 @@ from wsiseg.lock import hold
 from wsiseg.outline import outline_regions
 from wsiseg.qupath import export_geojson
 from wsiseg.report import measure_classes, write_overlay
-from wsiseg.slide import open_slide
+from wsiseg.slide import open_slide, was_identified_as
 from wsiseg.stitch import plan_stitch
 from wsiseg.store import SlideStore
 from wsiseg.tile import describe_damage, plan_grid, plan_tile
@@ -49,7 +49,7 @@ class SlideResult:
     measurements: list[dict[str, object]] = field(default_factory=list)
     """Rows of `measurements.csv`, one a class."""
     note: str = ""
-    """What was written in another form than usual, and why."""
+    """What a person should know of the slide, and what was written in another form than usual."""
     error: str = ""
 
 
@@ -106,7 +106,7 @@ def plan_slide(job: Job, config: Config) -> SlideResult:
         grid, _ = plan_grid(slide, config.tile)
         return SlideResult(
             job.name, str(job.path), "planned", mpp=slide.mpp.x, mpp_source=slide.mpp_source,
-            tiles=grid.rows * grid.cols,
+            tiles=grid.rows * grid.cols, note="; ".join(slide.notes),
         )  # fmt: skip
 
 
@@ -127,7 +127,9 @@ def _check_same_slide(path: Path, job: Job, config: Config, overwrite: bool) -> 
     except StoreError:
         return  # an interrupted creation, or not ours: `SlideStore.create` tells them apart
     with open_slide(job.path, config.slide) as slide:
-        if slide.identity != known["identity"]:
+        if slide.identity != known["identity"] and not was_identified_as(
+            job.path, known["identity"]
+        ):
             raise StoreError(
                 f"{path}: holds the results of another slide ({known['path']}); choose another "
                 f"output folder, or --overwrite to replace them"
@@ -151,7 +153,7 @@ def _result(
 ) -> SlideResult:
     mask, mask_mpp, _ = store.read_tissue()
     tissue = float(mask.sum()) * mask_mpp**2 / 1e6
-    notes = (*notes, *_describe_likeness(store))
+    notes = (*store.slide.get("notes", ()), *notes, *_describe_likeness(store))
     rows = measure_classes(annotations, tissue)
     return SlideResult(
         job.name, str(job.path), "done" if mask.any() else "no tissue",

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from wsiseg.cli.app import app
 from wsiseg.cli.options import ConfigFile, MppOverride, Settings, configure
-from wsiseg.cli.show import OUT, errors, print_facts, say
+from wsiseg.cli.show import OUT, complain, errors, print_facts, say
 
 __all__ = ["doctor", "info", "lint", "show_config"]
 
@@ -32,11 +32,15 @@ def info(
             "vendor": opened.vendor,
             "size": f"{opened.size.width} x {opened.size.height} px",
             "mpp": f"{opened.mpp.x:g} x {opened.mpp.y:g} ({opened.mpp_source})",
+            "objective": f"{opened.objective:g}" if opened.objective else "unknown",
             "bounds": "x {} y {} width {} height {}".format(*opened.bounds),
             "levels": ", ".join(f"{s.width} x {s.height}" for s in opened.level_sizes),
             "associated images": ", ".join(opened.associated) or "none",
         }
+        notes = opened.notes
     print_facts(facts)
+    for note in notes:
+        complain(f"warning: {note}")
 
 
 @app.command()

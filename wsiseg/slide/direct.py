@@ -21,8 +21,10 @@ from wsiseg.geometry import Box
 from wsiseg.shrink import FACTORS, mean_squares
 from wsiseg.slide.base import PyramidSlide
 from wsiseg.slide.damage import place_tile
-from wsiseg.slide.files import LazyImages, SharedFile
+from wsiseg.slide.files import LazyImages, SharedFile, slide_file
+from wsiseg.slide.identity import identify_slide
 from wsiseg.slide.openslide import OpenSlideReader
+from wsiseg.slide.pages import read_aperio
 from wsiseg.slide.resample import area_mean, axis_weights
 from wsiseg.slide.scratch import Shape, scratch
 from wsiseg.slide.tiff import Level, TiledLevel, TileError, find_levels
@@ -51,7 +53,7 @@ class DirectReader(PyramidSlide):
 
     def __init__(self, path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> None:
         path = Path(path)
-        self._file = SharedFile(path)
+        self._file = SharedFile(slide_file(path))
         try:
             facts = self._learn(path, self._file.stamp)
             super().__init__(
@@ -63,6 +65,7 @@ class DirectReader(PyramidSlide):
                 mpp_override=config.mpp_override,
                 identity=facts.identity,
                 associated=LazyImages(facts.associated, self._read_associated),
+                notes=facts.notes,
             )
         except BaseException:
             self._file.close()
@@ -189,20 +192,39 @@ class Facts:
     identity: str
     associated: tuple[str, ...]
     levels: tuple[Level, ...]
+    notes: tuple[str, ...]
 
 
 @lru_cache(_LAYOUTS)
 def _learn(path: Path, stamp: tuple[int, ...]) -> Facts:
     """The facts of the file that bears this `stamp`, which is there for the cache alone."""
-    # Any believable µm/px will do: the caller's own are settled by `PyramidSlide`.
-    with OpenSlideReader(path, SlideConfig(mpp_override=1.0)) as slide:
+    try:
+        # Any believable µm/px will do: the caller's own are settled by `PyramidSlide`.
+        slide = OpenSlideReader(path, SlideConfig(mpp_override=1.0))
+    except SlideOpenError:
+        facts = _learn_stack(path)
+        if facts is None:
+            raise
+        return facts
+    with slide:
         if slide.vendor not in _VENDORS:
             raise SlideOpenError(f"{path}: direct reading: not for the layout of {slide.vendor}")
-        levels = find_levels(path, slide.level_sizes)
+        levels, _ = find_levels(path, slide.level_sizes)
         _check_missing(path, slide.vendor, levels)
         return Facts(
-            slide.vendor, slide.properties, slide.identity, tuple(slide.associated), levels
-        )
+            slide.vendor, slide.properties, slide.identity, tuple(slide.associated), levels,
+            slide.notes,
+        )  # fmt: skip
+
+
+def _learn_stack(path: Path) -> Facts | None:
+    """The facts of an Aperio z-stack whose order of pages OpenSlide refuses; None if it is none."""
+    properties = read_aperio(path)
+    if properties is None:
+        return None
+    levels, stack = find_levels(path, ())
+    notes = (stack.note,) if stack else ()
+    return Facts("aperio", properties, identify_slide(path), (), levels, notes)
 
 
 def _check_missing(path: Path, vendor: str, levels: tuple[TiledLevel, ...]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from wsiseg.config import SlideConfig
 from wsiseg.errors import SlideOpenError
 from wsiseg.slide.direct import DirectReader, Facts
-from wsiseg.slide.files import identify_file
+from wsiseg.slide.identity import identify_slide
 from wsiseg.slide.layout import examine, find_page_levels
 from wsiseg.slide.openslide import OpenSlideReader
 
@@ -44,10 +44,10 @@ def _learn(path: Path, stamp: tuple[int, ...]) -> Facts:
         raise SlideOpenError(f"{path}: direct reading: not for the layout of this scanner")
     try:
         with OpenSlideReader(path, SlideConfig(mpp_override=1.0)) as slide:
-            known = slide.properties, slide.vendor, tuple(slide.associated)
+            known = slide.properties, slide.vendor, tuple(slide.associated), slide.notes
             sizes = slide.level_sizes
     except SlideOpenError:
         known, sizes = None, ()
     levels, properties = find_page_levels(path, layout, sizes)
-    properties, vendor, associated = known or (properties, "generic-tiff", ())
-    return Facts(vendor, properties, identify_file(path), associated, levels)
+    properties, vendor, associated, notes = known or (properties, "generic-tiff", (), ())
+    return Facts(vendor, properties, identify_slide(path), associated, levels, notes)

@@ -155,6 +155,8 @@ def find_page_levels(
         with tifffile.TiffFile(path) as file:
             known = _levels_of_sizes(file, layout, sizes), _levels_of_series(file, layout)
             levels = max(known, key=len)
+            if file.is_svs:
+                _check_single(file, levels[0].size)
             for level in levels:
                 probe(file, level)
             return levels, _read_properties(file.pages.first)
@@ -162,6 +164,16 @@ def find_page_levels(
         raise SlideOpenError(f"{path}: direct reading: {error}") from error
     except Exception as error:  # tifffile raises whatever a bad file provokes
         raise SlideOpenError(f"{path}: direct reading: no plain TIFF ({error})") from error
+
+
+def _check_single(file: tifffile.TiffFile, size: Size) -> None:
+    # Focal planes, of which nothing here says which is meant.
+    same = [page for page in file.pages if (page.imagewidth, page.imagelength) == size]
+    tiled = [page for page in same if page.is_tiled]
+    if len(tiled) > 1:
+        raise Unreadable(
+            f"{len(tiled)} tiled images of {size.width} x {size.height} pixels, 1 needed"
+        )
 
 
 def _levels_of_sizes(

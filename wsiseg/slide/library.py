@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,7 +16,8 @@ from wsiseg.errors import SlideOpenError, SlideReadError
 from wsiseg.geometry import Box, Size
 from wsiseg.slide.base import PyramidSlide
 from wsiseg.slide.damage import place_tile
-from wsiseg.slide.files import LazyImages, identify_file
+from wsiseg.slide.files import LazyImages, slide_file
+from wsiseg.slide.identity import identify_slide
 
 __all__ = ["LibrarySlide"]
 
@@ -42,18 +44,21 @@ class LibrarySlide(PyramidSlide):
     def __init__(self, path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> None:
         path = Path(path)
         self._blank = config.damaged == "blank"
-        self._slide, properties = self._open(path)
+        self._slide, properties = self._open(slide_file(path))
         self._spent: list[Any] = []
         try:
+            sizes = [Size(*size) for size in self._slide.level_dimensions]
+            self._own, notes = self._choose_levels(path, sizes)
             super().__init__(
                 path,
                 reader=self._name,
                 vendor=properties.get("openslide.vendor", "unknown"),
-                level_sizes=tuple(Size(*size) for size in self._slide.level_dimensions),
+                level_sizes=tuple(sizes[own] for own in self._own),
                 properties=properties,
                 mpp_override=config.mpp_override,
-                identity=identify_file(path),
+                identity=identify_slide(path),
                 associated=LazyImages(tuple(self._slide.associated_images), self._read_associated),
+                notes=notes,
             )
             if self._blank:
                 self._probe()
@@ -98,7 +103,7 @@ class LibrarySlide(PyramidSlide):
             reader.close()
         # Others may be reading from the one that failed.
         self._spent.append(self._slide)
-        self._slide = self._open(self.path)[0]
+        self._slide = self._open(slide_file(self.path))[0]
         return out
 
     def _probe(self) -> None:
@@ -120,7 +125,7 @@ class LibrarySlide(PyramidSlide):
         return type(self)(self.path, SlideConfig(mpp_override=self.mpp.x))
 
     def _tile_size(self, level: int) -> Size:
-        names = (f"openslide.level[{level}].tile-{side}" for side in ("width", "height"))
+        names = (f"openslide.level[{self._own[level]}].tile-{side}" for side in ("width", "height"))
         width, height = (int(self.properties.get(name) or 0) for name in names)
         return Size(width or _TILE, height or _TILE)
 
@@ -128,6 +133,13 @@ class LibrarySlide(PyramidSlide):
     @abstractmethod
     def _open(path: Path) -> tuple[Any, dict[str, str]]:
         """The library's object, and its properties under OpenSlide's names."""
+
+    @staticmethod
+    def _choose_levels(
+        path: Path, sizes: Sequence[Size]
+    ) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Which of the library's levels are the slide's, finest first, and what is to be said."""
+        return tuple(range(len(sizes))), ()
 
     @abstractmethod
     def _read_associated(self, name: str) -> NDArray[np.uint8]:

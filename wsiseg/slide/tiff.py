@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import SlideOpenError
 from wsiseg.geometry import Size
+from wsiseg.slide.pages import Stack, find_pyramid, find_stack
 
 __all__ = [
     "SHRINKS",
@@ -187,8 +188,11 @@ def _jpeg_head(page: tifffile.TiffPage) -> bytes:
     return _SOI + adobe + tables[2:-2]
 
 
-def find_levels(path: Path, sizes: Sequence[Size]) -> tuple[TiledLevel, ...]:
-    """The tiles of the levels of these `sizes`.
+def find_levels(path: Path, sizes: Sequence[Size]) -> tuple[tuple[TiledLevel, ...], Stack | None]:
+    """The tiles of the levels of these `sizes`, and of those that OpenSlide passes over.
+
+    Of a z-stack, those of the plane in focus; then it is returned as well. `sizes` may be empty if
+    it is one.
 
     Raises
     ------
@@ -197,11 +201,12 @@ def find_levels(path: Path, sizes: Sequence[Size]) -> tuple[TiledLevel, ...]:
     """
     try:
         with tifffile.TiffFile(path) as file:
-            pages = [page for page in file.pages if page.is_tiled]
-            levels = tuple(_find_level(pages, size) for size in sizes)
+            stack = find_stack(file)
+            pages = stack.pages if stack else _find_pages(file, sizes)
+            levels = tuple(_read_level(page) for page in pages)
             for level in levels:
                 probe(file, level)
-            return levels
+            return levels, stack
     except (_Unfit, TileError) as error:
         raise SlideOpenError(f"{path}: direct reading: {error}") from error
     except Exception as error:  # tifffile raises whatever a bad file provokes
@@ -212,11 +217,24 @@ class _Unfit(Exception):
     """Why a page cannot be read directly."""
 
 
-def _find_level(pages: list[tifffile.TiffPage], size: Size) -> TiledLevel:
+def _find_pages(file: tifffile.TiffFile, sizes: Sequence[Size]) -> tuple[tifffile.TiffPage, ...]:
+    tiled = [page for page in file.pages if page.is_tiled]
+    pages = tuple(_find_page(tiled, size) for size in sizes)
+    if not pages:
+        raise _Unfit("OpenSlide does not know it")
+    more = () if file.is_svs else find_pyramid(file, sizes[0])
+    return max(pages, more, key=len)
+
+
+def _find_page(pages: list[tifffile.TiffPage], size: Size) -> tifffile.TiffPage:
     same = [page for page in pages if (page.imagewidth, page.imagelength) == size]
     if len(same) != 1:
         raise _Unfit(f"{len(same)} tiled images of {size.width} x {size.height} pixels, 1 needed")
-    page = same[0]
+    return same[0]
+
+
+def _read_level(page: tifffile.TiffPage) -> TiledLevel:
+    size = Size(page.imagewidth, page.imagelength)
     tile = Size(page.tilewidth, page.tilelength)
     offsets, counts = (
         np.array(values, np.int64) for values in (page.dataoffsets, page.databytecounts)
