@@ -357,23 +357,18 @@ def test_auto_falls_back_to_tiffslide(tmp_path: Path) -> None:
         assert (slide.reader, slide.size) == ("tiffslide", Size(50, 40))
         assert slide.mpp == pytest.approx((0.5, 0.5))
         np.testing.assert_array_equal(slide.read(Box(0, 0, 50, 40), slide.mpp.x), image)
-    with pytest.raises(SlideOpenError, match="OpenSlide"):
-        open_slide(path, SlideConfig(reader="openslide"))
 
 
-def test_tiffslide_grey_alpha_and_other_depths(tmp_path: Path) -> None:
-    grey = noise(40, 50)[..., 0]
-    with open_slide(write_tiff(tmp_path / "grey.tif", grey)) as slide:
-        got = slide.read(Box(0, 0, 50, 40), slide.mpp.x)
-    np.testing.assert_array_equal(got, np.repeat(grey[..., None], 3, 2))
-    rgba = np.random.default_rng(1).integers(0, 256, (40, 50, 4), dtype=np.uint8)
-    options = {"photometric": "rgb", "extrasamples": ["unassalpha"]}
-    with open_slide(write_tiff(tmp_path / "rgba.tif", rgba, **options)) as slide:
-        got = slide.read(Box(0, 0, 50, 40), slide.mpp.x)
-    np.testing.assert_array_equal(got, composite_on_white(rgba))
-    deep = write_tiff(tmp_path / "deep.tif", grey.astype(np.uint16))
-    with pytest.raises(SlideOpenError, match="uint16 pixels with 1 channels; only 8-bit"):
-        open_slide(deep)
+def test_what_the_reader_named_does_not_open_is_read_page_by_page(tmp_path: Path) -> None:
+    image = noise(40, 50)
+    path = write_tiff(tmp_path / "strips.tif", image, photometric="rgb")
+    with pytest.raises(SlideOpenError, match="OpenSlide does not know"):
+        wsiseg.slide.READERS["openslide"](path, SlideConfig())
+    with open_slide(path, SlideConfig(reader="openslide")) as slide:
+        assert (slide.reader, slide.vendor, slide.associated) == ("direct", "generic-tiff", {})
+        assert slide.mpp == pytest.approx((0.5, 0.5))
+        assert slide.mpp_source == "tiff.XResolution"
+        np.testing.assert_array_equal(slide.read(Box(0, 0, 50, 40), slide.mpp.x), image)
 
 
 # --- real slides

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 import wsiseg.slide
 import wsiseg.tile
+from tests.slide.damaged import spoil
 from wsiseg.compute import SerialExecutor, open_executor
 from wsiseg.config import Config, SlideConfig, TileConfig, TissueConfig, parse_config
 from wsiseg.errors import GeometryError, SlideOpenError, SlideReadError, StoreError
@@ -326,6 +328,54 @@ def test_a_read_failure_keeps_what_was_finished(tmp_path: Path) -> None:
     with pytest.raises(SlideReadError, match=r"a\.tif"):
         tile_slide(path, tmp_path / "a.zarr", config, SERIAL, tissue=drawn)
     assert written_blocks(SlideStore(tmp_path / "a.zarr")) > 5
+
+
+@pytest.mark.parametrize("kind", ["serial", "processes"])
+def test_damaged_tiles_are_glass_and_kept_on_record(
+    slide_path: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two tiles of 64 px in one piece of tissue, one of them in the corners of four blocks."""
+    path = spoil(Path(shutil.copy(slide_path, tmp_path / "a.tif")), 11, 21)
+    blank = settle(slide={"damaged": "blank"})
+    with open_executor(kind, 2) as pool:
+        store = tile_slide(path, tmp_path / "a.zarr", blank, pool)
+    places = [(0, 1, 1, Box(64, 64, 64, 64)), (0, 1, 2, Box(64, 128, 64, 64))]
+    assert store.read_damage() == places
+    assert "2 tiles of the slide's file cannot be decoded" in caplog.text
+    assert "level 0, column 1, row 1; level 0, column 1, row 2" in caplog.text
+    image = store.read_image(Box(64, 64, 64, 128))
+    assert (image == 255).all()
+    assert (store.read_image(Box(128, 64, 64, 64)) < 200).any()
+    # It is kept: a second run reads nothing and says the same.
+    caplog.clear()
+    again = tile_slide(path, tmp_path / "a.zarr", blank, SERIAL)
+    assert again.read_damage() == places
+    assert "2 tiles" in caplog.text
+
+
+def test_blank_belongs_to_the_digest(slide_path: Path, tmp_path: Path) -> None:
+    store = tile_slide(slide_path, tmp_path / "a.zarr", CONFIG, SERIAL)
+    blank = settle(slide={"damaged": "blank"})
+    assert store.read_damage() == []
+    assert tile_digest(store, blank) != tile_digest(store, CONFIG)
+    before = store.tissue_digest
+    again = tile_slide(slide_path, tmp_path / "a.zarr", blank, SERIAL)
+    assert again.tissue_digest != before
+
+
+def test_damage_of_before_is_forgotten(slide_path: Path, tmp_path: Path) -> None:
+    path = spoil(Path(shutil.copy(slide_path, tmp_path / "a.tif")), 21)
+    blank = settle(slide={"damaged": "blank"})
+    store = tile_slide(path, tmp_path / "a.zarr", blank, SERIAL)
+    assert len(store.read_damage()) == 1
+    shutil.copy(slide_path, path)  # mended, which an identity of the file's ends does not tell
+    store.clear_marks()
+    store.write_tissue(np.ones((60, 78), bool), 8.0, "")
+    assert tile_slide(path, tmp_path / "a.zarr", blank, SERIAL).read_damage() == []
+    spoil(path, 21)
+    tile_slide(path, tmp_path / "b.zarr", blank, SERIAL)
+    shutil.copy(slide_path, path)
+    assert tile_slide(path, tmp_path / "b.zarr", CONFIG, SERIAL).read_damage() == []
 
 
 def test_what_is_no_slide_and_what_is_no_store(slide_path: Path, tmp_path: Path) -> None:

@@ -56,10 +56,14 @@ class SlideConfig(_Step):
 
     reader: Literal["auto", "direct", "openslide", "tiffslide"] = "auto"
     """What reads the slide; `auto` takes the first that opens it. `direct` decodes the JPEG or
-    JPEG 2000 tiles of a TIFF itself: OpenSlide's pixels, several times as fast."""
+    JPEG 2000 tiles of a TIFF itself: OpenSlide's pixels, several times as fast. It also takes the
+    TIFFs that another does not open, or would misread (strips, planes, 16 bits, palettes)."""
     scaled_decode: bool = True
     """`direct` lets the JPEG decoder shrink by 2, 4 or 8 where so many pixels make one: 1.7 times
     as fast as the mean of decoded pixels, 50 dB from it, and as near to what was scanned."""
+    damaged: Literal["fail", "blank"] = "fail"
+    """What becomes of a slide of which a tile cannot be decoded: it fails, or the tile is taken for
+    glass, counted and told. A slide none of whose tiles can be decoded fails either way."""
     mpp_override: float | None = Field(default=None, gt=0)
     """Level-0 µm/px to use instead of the metadata (both axes)."""
 

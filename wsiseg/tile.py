@@ -24,9 +24,11 @@ from wsiseg.slide import Slide, identify_slide, open_slide
 from wsiseg.slide.scratch import scratch
 from wsiseg.store import FORMAT, SlideStore
 
-__all__ = ["plan_grid", "plan_tile", "tile_digest", "tile_slide", "working_mpp"]
+__all__ = ["describe_damage", "plan_grid", "plan_tile", "tile_digest", "tile_slide", "working_mpp"]
 
 _LOG = logging.getLogger(__name__)
+_NAMED = 5
+"""Damaged tiles that are named one by one."""
 
 
 def tile_slide(
@@ -70,6 +72,7 @@ def tile_slide(
     with hold(store_path):
         store, step = plan_tile(slide_path, store_path, config, tissue=tissue)
         run_steps(executor, [step], progress)
+        describe_damage(store, config)
     return store
 
 
@@ -116,9 +119,29 @@ def tile_digest(store: SlideStore, config: Config) -> str:
     mask, mask_mpp, _ = store.read_tissue()
     tissue = [hashlib.sha256(np.packbits(mask).tobytes()).hexdigest(), list(mask.shape), mask_mpp]
     reader = [store.slide["reader"], config.slide.scaled_decode]
+    reader += ["blank"] if config.slide.damaged == "blank" else []
     slide = [store.slide["identity"], store.slide["mpp"], reader]
     raster = [store.mpp, store.meta["grid"]]
     return digest_of("tile", FORMAT, slide, raster, tissue, config.tissue.min_fraction)
+
+
+def describe_damage(store: SlideStore, config: Config) -> str:
+    """What to say of tiles of the slide's file that were taken for glass; empty if none were.
+
+    It is logged as well.
+    """
+    damaged = store.read_damage() if config.slide.damaged == "blank" else ()
+    if not damaged:
+        return ""
+    places = [f"level {tile[0]}, column {tile[1]}, row {tile[2]}" for tile in damaged[:_NAMED]]
+    more = f" and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
+    count, were = ("1 tile", "was") if len(damaged) == 1 else (f"{len(damaged)} tiles", "were")
+    line = (
+        f"{count} of the slide's file cannot be decoded, and {were} taken for glass: "
+        f"{'; '.join(places)}{more}"
+    )
+    _LOG.warning("%s: %s", store.slide["path"], line)
+    return line
 
 
 def working_mpp(slide: Slide, config: TileConfig) -> Mpp:
@@ -200,8 +223,10 @@ def _tile_block(
         for part in _parts(wanted, store.grid.tile, box):
             slide.read(part, store.mpp, pixels[part.slices(box)])
         planned.check(slide)
+        damaged = slide.damaged
     store.begin("tile", block)
     store.write_image(block, pixels, wanted)
+    store.write_damage(str(block), digest, damaged)
     store.mark_done("tile", block, digest)
 
 

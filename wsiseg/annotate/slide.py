@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wsiseg.annotate.jobs import Job, OutputTree
@@ -20,7 +20,7 @@ from wsiseg.report import measure_classes, write_overlay
 from wsiseg.slide import open_slide, was_identified_as
 from wsiseg.stitch import plan_stitch
 from wsiseg.store import SlideStore
-from wsiseg.tile import plan_grid, plan_tile
+from wsiseg.tile import describe_damage, plan_grid, plan_tile
 
 __all__ = ["SlideResult", "annotate_slide", "plan_slide"]
 
@@ -41,6 +41,8 @@ class SlideResult:
     mpp: float | None = None
     mpp_source: str = ""
     tiles: int = 0
+    damaged_tiles: int = 0
+    """Of the slide's file, taken for glass as they could not be decoded."""
     seconds: float = 0.0
     tissue_mm2: float = 0.0
     class_mm2: dict[str, float] = field(default_factory=dict)
@@ -89,8 +91,13 @@ def annotate_slide(
             geojson = tree.geojson(job.name, config.export.gzip)
             notes = export_geojson(annotations, geojson, config.export).notes
         export_formats(store, annotations, tree.root, job.name, config.export)
-        write_overlay(SlideStore(path), tree.overlay(job.name), annotations)
-    return _result(job, store, annotations, notes, time.perf_counter() - started)
+        damage = describe_damage(store, config)
+        damaged = store.read_damage() if damage else []
+        notes = (*notes, *([damage] if damage else []))
+        boxes = [box for *_, box in damaged]
+        write_overlay(SlideStore(path), tree.overlay(job.name), annotations, boxes)
+    seconds = time.perf_counter() - started
+    return replace(_result(job, store, annotations, notes, seconds), damaged_tiles=len(damaged))
 
 
 def plan_slide(job: Job, config: Config) -> SlideResult:

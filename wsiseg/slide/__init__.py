@@ -20,7 +20,9 @@ from wsiseg.slide.files import (
     name_slide,
     slide_file,
 )
+from wsiseg.slide.generic import GenericReader
 from wsiseg.slide.identity import identify_slide, was_identified_as
+from wsiseg.slide.layout import examine
 from wsiseg.slide.mpp import resolve_mpp
 from wsiseg.slide.openslide import OpenSlideReader
 from wsiseg.slide.pages import count_levels
@@ -55,6 +57,10 @@ _DEFAULT = SlideConfig()
 def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> Slide:
     """Open a slide file; use it as a context manager, or close it.
 
+    What a picture must be is the same for all readers (`wsiseg.slide.samples`). A TIFF whose pixels
+    they would not all read as they are meant, or that the one named does not open, is read by
+    `GenericReader`, whose name is ``"direct"``.
+
     Parameters
     ----------
     path
@@ -65,12 +71,15 @@ def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> 
     Raises
     ------
     SlideOpenError
-        If the file is missing, or no reader opens it; the message says what each of them said.
+        If the file is missing, is no brightfield picture in colour, or an aborted conversion, or no
+        reader opens it; the message says what each of them said.
     MppError
         If the µm/px are missing or absurd, and `config` does not give them.
     """
     path = Path(path)
-    slide_file(path)
+    layout = examine(slide_file(path))
+    if layout is not None and layout.generic and not layout.native:
+        return GenericReader(path, config)
     names: list[str] = list(READERS) if config.reader == "auto" else [config.reader]
     refusals: list[SlideOpenError] = []
     for name in names:
@@ -80,6 +89,11 @@ def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> 
             refusals.append(error)
         else:
             return _prefer_levels(slide, config) if config.reader == "auto" else slide
+    if layout is not None and layout.generic:
+        try:
+            return GenericReader(path, config)
+        except SlideOpenError as error:
+            refusals.append(error)
     raise SlideOpenError(_explain(path, names, refusals)) from refusals[-1]
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import GeometryError
 from wsiseg.geometry import Box, MppXY, Size
+from wsiseg.slide.damage import DamagedTile
 from wsiseg.slide.description import read_description, read_ome
 from wsiseg.slide.levels import covers, find_downsample
 from wsiseg.slide.mpp import find_contradictions, find_objective, resolve_mpp
@@ -52,6 +53,8 @@ class Slide(Protocol):
     """Hex sha256 that changes with the file's content (see `wsiseg.slide.identity`)."""
     level_sizes: tuple[Size, ...]
     """Pixels of each pyramid level, finest first."""
+    damaged: set[DamagedTile]
+    """Tiles that could not be decoded and were read as glass so far (``slide.damaged: blank``)."""
     associated: Mapping[str, NDArray[np.uint8]]
     """Label, macro and the like: ``(H, W, 3)`` uint8 RGB, read when looked up."""
     notes: tuple[str, ...]
@@ -121,6 +124,7 @@ class PyramidSlide(ABC):
         self.bounds = _bounds(properties, self.size)
         self.identity = identity
         self.associated = associated
+        self.damaged: set[DamagedTile] = set()
 
     @abstractmethod
     def close(self) -> None:

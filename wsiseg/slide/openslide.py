@@ -49,7 +49,8 @@ class OpenSlideReader(LibrarySlide):
         return stack.indices, (stack.note,)
 
     def _pixels(self, level: int, box: Box) -> NDArray[np.uint8]:
-        downsample = self._slide.level_downsamples[self._own[level]]
+        with _translate(self.path, f"level {level}, box {tuple(box)}"):
+            downsample = self._slide.level_downsamples[self._own[level]]
         if downsample == round(downsample):
             return self._region(level, round(downsample), box)
         # OpenSlide takes level-0 corners, so a level pixel is hit only to half a level-0 pixel, and
