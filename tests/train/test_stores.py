@@ -1,4 +1,5 @@
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -192,6 +193,60 @@ def test_what_is_ignored_is_cut_out_and_what_has_no_class_says_nothing(tmp_path)
     }  # fmt: skip
     path.write_text(text.replace('"classification"', '"class"'))
     with pytest.raises(DataError, match=r"no tile with tissue of one is annotated over 0\.5"):
+        load_tiles([store.path], path, CLASSES)
+
+
+def edit(path, change):
+    """Let `change` work on the features of a file."""
+    document = json.loads(path.read_text())
+    change(document["features"])
+    path.write_text(json.dumps(document))
+
+
+def as_class(feature, name):
+    copy = json.loads(json.dumps(feature))
+    copy["properties"]["classification"] = {"name": name, "color": [0, 0, 180]}
+    return copy
+
+
+@pytest.mark.parametrize("name", ["Region*", "Region*: Scanned", "Seen*"])
+def test_a_region_of_interest_is_not_cut_out(tmp_path, caplog, name):
+    store = make_store(tmp_path)
+    path = annotate(store, tmp_path / "one.geojson")
+    edit(path, lambda features: features.append(as_class(features[0], name)))
+    tiles = load_tiles([store.path], path, CLASSES)
+    assert len(tiles) == ROWS * COLS
+    assert tiles.labels[:, 0].sum() > 0
+    told = f"one.geojson: ['{name}'] are passed over, as their names end in '*'"
+    assert (told in caplog.text) is (name != "Region*")
+
+
+def test_a_class_of_ones_own_may_end_in_a_star(tmp_path):
+    store = make_store(tmp_path)
+    path = annotate(store, tmp_path / "one.geojson", palette=Palette(("Pink", "Blue*"),
+                                                                     PALETTE.colors))  # fmt: skip
+    assert load_tiles([store.path], path, ("Pink", "Blue*")).labels[:, 1].sum() > 0
+
+
+def test_a_broken_feature_is_told_and_costs_no_other(tmp_path, caplog):
+    store = make_store(tmp_path)
+    path = annotate(store, tmp_path / "one.geojson")
+    bad = {"type": "Feature", "geometry": None, "properties": {"classification": "Pink"}}
+    root = {"type": "Feature", "geometry": {}, "properties": {"objectType": "root"}}
+    edit(path, lambda features: features.extend([bad, root]))
+    assert len(load_tiles([store.path], path, CLASSES)) == ROWS * COLS
+    assert "one.geojson: 1 feature(s) left out (feature 2:" in caplog.text
+    assert "`wsiseg lint --fix`" in caplog.text
+
+
+def test_detections_are_no_labels_and_that_is_told(tmp_path, caplog):
+    store = make_store(tmp_path)
+    path = annotate(store, tmp_path / "one.geojson")
+    edit(path, lambda features: features[1]["properties"].update(objectType="detection"))
+    assert len(load_tiles([store.path], path, ("Pink",))) > 0
+    assert "one.geojson: 1 detections or cells with a class are no labels" in caplog.text
+    edit(path, lambda features: features[0]["properties"].update(objectType="detection"))
+    with pytest.raises(DataError, match=r"no tile with tissue.*; 2 detections or cells"):
         load_tiles([store.path], path, CLASSES)
 
 

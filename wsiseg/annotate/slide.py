@@ -144,7 +144,7 @@ def _result(
 ) -> SlideResult:
     mask, mask_mpp, _ = store.read_tissue()
     tissue = float(mask.sum()) * mask_mpp**2 / 1e6
-    notes = (*notes, *_describe_likeness(store))
+    notes = (*filter(None, [store.tissue_note]), *notes, *_describe_likeness(store))
     rows = measure_classes(annotations, tissue)
     return SlideResult(
         job.name, str(job.path), "done" if mask.any() else "no tissue",

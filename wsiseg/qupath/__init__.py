@@ -8,7 +8,7 @@ from wsiseg.qupath.export import Export, export_geojson
 from wsiseg.qupath.finding import Finding, Repair
 from wsiseg.qupath.fix import fix_geojson
 from wsiseg.qupath.lint import lint_geojson
-from wsiseg.qupath.read import Feature, read_geojson
+from wsiseg.qupath.read import Feature, describe_left_out, read_geojson
 from wsiseg.qupath.regions import read_annotations
 from wsiseg.qupath.script import write_import_script
 from wsiseg.qupath.write import identify_regions, write_geojson
@@ -18,6 +18,7 @@ __all__ = [
     "Feature",
     "Finding",
     "Repair",
+    "describe_left_out",
     "export_geojson",
     "fix_geojson",
     "identify_regions",

@@ -9,7 +9,7 @@ from typing import Any
 from wsiseg.config import ExportConfig
 from wsiseg.qupath.document import flatten_document, parse_document, parse_lines, read_documents
 from wsiseg.qupath.finding import Finding
-from wsiseg.qupath.rules import MEMBER_RULES, is_uuid
+from wsiseg.qupath.rules import MEMBER_RULES, is_root, is_uuid
 from wsiseg.qupath.shapes import build_shapes
 
 __all__ = ["lint_features", "lint_geojson"]
@@ -101,7 +101,7 @@ def lint_features(features: list[dict[str, Any]], first: int = 0) -> Iterator[Fi
         for check in MEMBER_RULES:
             for rule, message in check(feature):
                 yield Finding(rule, message, first + index, _id_of(feature))
-        if isinstance(feature.get("geometry"), dict):
+        if isinstance(feature.get("geometry"), dict) and not is_root(feature):
             geometries.append(feature["geometry"])
             owners.append(index)
     _, problems = build_shapes(geometries)

@@ -35,6 +35,7 @@ DECIMALS = 2
 LARGEST = 1e9
 """Largest coordinate (px): far beyond any slide, and products of coordinates stay finite."""
 _SIZE_ADVICE = f"a coordinate is not a number, or beyond {LARGEST:.0e} px"
+_EMPTY = "is empty, as QuPath 0.5 writes a rectangle without area; it loads as an empty object"
 
 
 class Problem(NamedTuple):
@@ -185,6 +186,9 @@ class _Batch:
     def add(self, index: int, parts: list[Any]) -> None:
         """Take the polygons of one geometry, unless one is malformed."""
         arrays: list[list[NDArray[np.float64]]] = []
+        if all(part == [[]] for part in parts):
+            self._refuse(index, "zero-area", _EMPTY)
+            return
         for part in parts:
             if not isinstance(part, list) or not part:
                 self._refuse(index, "coordinates", "a polygon needs a list of rings")

@@ -225,19 +225,29 @@ class SlideStore:
 
     # -- tissue ------------------------------------------------------------------------------
 
-    def write_tissue(self, mask: NDArray[np.bool_], mpp: float, digest: str) -> None:
-        """Keep the tissue mask ``(h, w)`` bool at `mpp`, and the digest of what made it."""
+    def write_tissue(
+        self, mask: NDArray[np.bool_], mpp: float, digest: str, note: str = ""
+    ) -> None:
+        """Keep the tissue mask ``(h, w)`` bool at `mpp`, and the digest of what made it.
+
+        `note` is what a user should know about it.
+        """
         group = self._group.require_group("tissue")
         group.attrs["digest"] = ""  # so that a half-written mask is not taken for a whole one
         self._arrays.pop("tissue/mask", None)
         layout.lay_out_tissue(group, *mask.shape)
         self._array("tissue/mask").write_all(mask.astype(np.uint8))
-        group.attrs.update({"mpp": mpp, "digest": digest})
+        group.attrs.update({"mpp": mpp, "digest": digest, "note": note})
 
     @property
     def tissue_digest(self) -> str:
         """The digest that `write_tissue` was given; empty if there is no whole mask."""
         return str(self._group["tissue"].attrs["digest"]) if "tissue" in self._group else ""
+
+    @property
+    def tissue_note(self) -> str:
+        """What a user should know about the mask; empty if nothing."""
+        return str(self._group["tissue"].attrs.get("note", "")) if "tissue" in self._group else ""
 
     @property
     def tissue_mpp(self) -> float:

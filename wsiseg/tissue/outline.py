@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +15,17 @@ from numpy.typing import NDArray
 
 from wsiseg.annotations import BACKGROUND, Annotations, Palette
 from wsiseg.config import Config, digest_of
+from wsiseg.errors import GeoJsonError
 from wsiseg.geometry import Size
-from wsiseg.qupath import read_geojson, write_geojson
+from wsiseg.qupath import Finding, describe_left_out, read_geojson, write_geojson
 from wsiseg.slide import Slide
 from wsiseg.store import SlideStore
 from wsiseg.tissue.detect import detect_tissue
 from wsiseg.trace import trace_regions
 
 __all__ = ["settle_tissue"]
+
+_LOG = logging.getLogger(__name__)
 
 Mask = NDArray[np.bool_]
 
@@ -37,14 +41,14 @@ def settle_tissue(
 
     With an `outline` (``.geojson``), the detected mask is also written there for QuPath. If that
     file is not as wsiseg wrote it, it is the user's: it is read, never overwritten, and its
-    polygons are the mask as they stand (no smallest area). Polygons of a class whose name ends in
-    ``*``, as QuPath's ``Ignore*``, are cut out of the others. Delete the file to have the tissue
-    detected again.
+    polygons are the mask as they stand (no smallest area). Polygons of the class ``Ignore*`` are
+    cut out of the others. A broken one is left out, which the log and the store's `tissue_note`
+    tell. Delete the file to have the tissue detected again.
 
     Raises
     ------
     GeoJsonError
-        If the user's file cannot be read.
+        If the user's file cannot be read, or all its features are broken.
     SlideReadError
         If the slide's pixels cannot be read.
     """
@@ -53,7 +57,8 @@ def settle_tissue(
     if outline is not None and stamp == "":
         edited = digest_of("edited tissue", detection, _hash(outline.read_bytes()))
         if store.tissue_digest != edited:
-            store.write_tissue(_read_outline(outline, slide, config), mpp, edited)
+            mask, note = _read_outline(outline, slide, config)
+            store.write_tissue(mask, mpp, edited, note)
         return
     if store.tissue_digest != detection:
         store.write_tissue(detect_tissue(slide, config.tissue), mpp, detection)
@@ -113,13 +118,24 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _read_outline(path: Path, slide: Slide, config: Config) -> Mask:
-    """The mask ``(h, w)`` of the polygons in `path`: set where they hold a pixel's centre."""
+def _read_outline(path: Path, slide: Slide, config: Config) -> tuple[Mask, str]:
+    """The mask ``(h, w)`` of the polygons in `path`, and what of it was left out.
+
+    The mask is set where they hold a pixel's centre.
+    """
+    left_out: list[Finding] = []
+    features = read_geojson(path, left_out)
+    note = describe_left_out(left_out)
+    if note and not features:
+        raise GeoJsonError(f"{path}: {note}")
+    if note:
+        note = f"tissue outline {path.name}: {note}"
+        _LOG.warning("%s: %s", slide.path.name, note)
     origin, scale = np.array(_origin(slide, config)), np.array(_scale(slide, config))
     size = slide.raster_size(config.tissue.mpp)
     tissue, ignored = np.zeros((2, size.height, size.width), bool)
-    for feature in read_geojson(path):
-        target = ignored if (feature.class_name or "").endswith("*") else tissue
+    for feature in features:
+        target = ignored if feature.is_ignored else tissue
         for part in shapely.get_parts(feature.geometry):
             if isinstance(part, shapely.Polygon):
                 rings = [
@@ -127,7 +143,7 @@ def _read_outline(path: Path, slide: Slide, config: Config) -> Mask:
                     for ring in shapely.get_rings(part)
                 ]
                 _fill(target, rings, size)
-    return tissue & ~ignored
+    return tissue & ~ignored, note
 
 
 def _fill(mask: Mask, rings: list[NDArray[np.float64]], size: Size) -> None:

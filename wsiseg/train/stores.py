@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,8 @@ from wsiseg.train.labels import (
 )
 
 __all__ = ["StoreTiles", "find_stores", "load_tiles"]
+
+_LOG = logging.getLogger(__name__)
 
 _KEYS = [(name, *place) for name in ("slide", "store") for place in (("row", "col"), ("x", "y"))]
 _GEOJSON = (".geojson", ".json", ".geojson.gz", ".json.gz")
@@ -117,7 +120,8 @@ def load_tiles(
         one 0/1 column a class or ``labels`` of class names separated by ``;``. Or QuPath's
         annotations: a GeoJSON file for one store, or a folder with ``<store>.geojson`` for each.
         A tile shows a class if its polygons cover ``config.class_fraction`` of it, and is used if
-        polygons of any class cover ``config.annotated_fraction``.
+        polygons of any class cover ``config.annotated_fraction``. What a file holds that is no
+        label, as detections and broken features, is told in the log.
     classes
         Class names in label order.
     config
@@ -265,10 +269,13 @@ def _read_annotations(
         used &= _tissue(store, config)
         cover = np.stack([tile_cover(shape, store.grid) for shape in shapes.classes], 2)
         shown = cover >= config.class_fraction
+        for note in shapes.notes:
+            _LOG.warning("%s: %s", file, note)
         if not used.any():
             problems.append(
                 f"{file}: no tile with tissue of {store.path.stem} is annotated over "
                 f"{config.annotated_fraction:g} of its area (annotated_fraction)"
+                + "".join(f"; {note}" for note in shapes.notes)
             )
         for row, col in np.argwhere(used & shown.any(2)).tolist():
             yield (at, row, col), tuple(shown[row, col].astype(int).tolist())
