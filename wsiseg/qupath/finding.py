@@ -19,6 +19,7 @@ RULES: dict[str, Severity] = {
     "not-a-number": "warning",  # QuPath reads and writes bare NaN; other readers refuse the file
     "newline-delimited": "error",
     "size": "warning",
+    "area-loss": "warning",  # see `java_area`
     # The top level.
     "top-level": "error",
     "collection-type": "error",

@@ -26,6 +26,7 @@ __all__ = [
     "build_shapes",
     "judge_polygons",
     "mend_shape",
+    "ring_array",
 ]
 
 DECIMALS = 2
@@ -193,7 +194,7 @@ class _Batch:
             if not isinstance(part, list) or not part:
                 self._refuse(index, "coordinates", "a polygon needs a list of rings")
                 return
-            rings = [points for ring in part if (points := _ring_array(ring)) is not None]
+            rings = [points for ring in part if (points := ring_array(ring)) is not None]
             if len(rings) < len(part):
                 self._refuse(index, "coordinates", "a ring is no list of [x, y] numbers")
                 return
@@ -251,7 +252,8 @@ class _Batch:
         self._problems.append(Problem(index, rule, message))
 
 
-def _ring_array(ring: Any) -> NDArray[np.float64] | None:
+def ring_array(ring: Any) -> NDArray[np.float64] | None:
+    """``(N, 2)`` x, y of a ring as JSON has it; None if it is no list of positions."""
     try:
         points = np.array(ring, np.float64)
     except (ValueError, TypeError, OverflowError):
