@@ -11,6 +11,7 @@ from wsiseg.qupath.lint import lint_geojson
 from wsiseg.qupath.read import Feature, describe_left_out, read_geojson
 from wsiseg.qupath.regions import read_annotations
 from wsiseg.qupath.script import write_import_script
+from wsiseg.qupath.stamp import read_stamp
 from wsiseg.qupath.write import identify_regions, write_geojson
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "lint_geojson",
     "read_annotations",
     "read_geojson",
+    "read_stamp",
     "write_geojson",
     "write_import_script",
 ]

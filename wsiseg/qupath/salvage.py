@@ -18,6 +18,7 @@ from wsiseg.qupath.fix_members import spell_number
 
 __all__ = ["salvage_features"]
 
+_OWN = ("type", "features", "wsiseg_sha256")  # written anew; the hash is of other features
 _DEEPEST = 60  # levels of nesting; orjson takes 254
 _GEOMETRIES = {name.lower(): name for name in (*GEOMETRY_TYPES, "GeometryCollection")}
 
@@ -45,7 +46,7 @@ def salvage_features(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any], 
         tree = _scrub(_parse(text, repairs), repairs)
         features += _collect(tree, repairs)
         if isinstance(tree, dict) and "features" in tree:
-            members |= {k: v for k, v in tree.items() if k not in ("type", "features")}
+            members |= {k: v for k, v in tree.items() if k not in _OWN}
     return features, members, repairs
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,13 @@ from wsiseg.annotations import BACKGROUND, Annotations, Palette
 from wsiseg.config import Config, digest_of
 from wsiseg.errors import GeoJsonError
 from wsiseg.geometry import Size
-from wsiseg.qupath import Finding, describe_left_out, read_geojson, write_geojson
+from wsiseg.qupath import (
+    Finding,
+    describe_left_out,
+    read_geojson,
+    read_stamp,
+    write_geojson,
+)
 from wsiseg.slide import Slide
 from wsiseg.store import SlideStore
 from wsiseg.tissue.detect import detect_tissue
@@ -90,28 +93,15 @@ def _write_outline(mask: Mask, slide: Slide, config: Config, detection: str, pat
         scale=_scale(slide, config),
         mpp=config.tissue.mpp,
         origin=_origin(slide, config),
+        provenance={"tissue": detection},
         locked=False,  # it is there to be edited
     )
-    with tempfile.TemporaryDirectory() as folder:
-        _, features = _split(write_geojson(annotations, Path(folder, path.name)))
-    stamp = {"tissue": detection, "features": _hash(features)}
-    write_geojson(replace(annotations, provenance=stamp), path)
+    write_geojson(annotations, path)
 
 
 def _read_stamp(path: Path) -> str:
     """The digest of the detection that `path` shows; empty if its features are not as we wrote."""
-    head, features = _split(path)
-    try:
-        stamp = json.loads(head + b"]}")["wsiseg"]
-        return str(stamp["tissue"]) if stamp["features"] == _hash(features) else ""
-    except (ValueError, LookupError, TypeError):
-        return ""
-
-
-def _split(path: Path) -> tuple[bytes, bytes]:
-    """The first line of a GeoJSON file, which in ours is all but the features, and the rest."""
-    head, _, features = path.read_bytes().partition(b"\n")
-    return head, features
+    return str((read_stamp(path) or {}).get("tissue", ""))
 
 
 def _hash(data: bytes) -> str:
