@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsiseg.compute import Progress, Step, run_steps
 from wsiseg.config import Config, SlideConfig, TileConfig, digest_of
+from wsiseg.errors import StoreError
 from wsiseg.geometry import Box, Mpp
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
@@ -32,6 +33,7 @@ def tile_slide(
     progress: Progress | None = None,
     *,
     tissue: Path | None = None,
+    overwrite: bool = False,
 ) -> SlideStore:
     """Find the tissue of a slide and stream its tiles into a store, block by block.
 
@@ -52,24 +54,31 @@ def tile_slide(
     tissue
         GeoJSON file for the outline of the tissue: written if it is missing, read instead of
         detecting if the user changed it.
+    overwrite
+        Redo every step, and replace the results of another slide.
 
     Raises
     ------
     SlideOpenError, SlideReadError, MppError
         If the slide cannot be used; blocks that were finished stay.
     StoreError
-        If `store_path` holds something else.
+        If `store_path` holds something else, or the results of another slide.
     GeoJsonError
         If the user's outline cannot be read.
     """
     with hold(store_path):
-        store, step = plan_tile(slide_path, store_path, config, tissue=tissue)
+        store, step = plan_tile(slide_path, store_path, config, tissue=tissue, overwrite=overwrite)
         run_steps(executor, [step], progress)
     return store
 
 
 def plan_tile(
-    slide_path: str | Path, store_path: str | Path, config: Config, *, tissue: Path | None = None
+    slide_path: str | Path,
+    store_path: str | Path,
+    config: Config,
+    *,
+    tissue: Path | None = None,
+    overwrite: bool = False,
 ) -> tuple[SlideStore, Step]:
     """Make the store, settle the tissue, and tell which blocks `tile_slide` has to read.
 
@@ -80,7 +89,11 @@ def plan_tile(
 
     with open_slide(slide_path, config.slide) as slide:
         grid, mpp = plan_grid(slide, config.tile)
+        if not overwrite:
+            _check_same_slide(store_path, slide)
         store = SlideStore.create(store_path, grid, mpp, _describe(slide), config.tile.codec)
+        if overwrite:
+            store.clear_marks()
         settle_tissue(slide, store, config, tissue)
     digest = tile_digest(store, config)
     squares = _needed_squares(grid, kept_tiles(store, config.tissue))
@@ -95,6 +108,19 @@ def plan_tile(
         squares=squares, digest=digest,
     )  # fmt: skip
     return store, Step("tile", digest, grid.n_blocks, busy, work)
+
+
+def _check_same_slide(store_path: str | Path, slide: Slide) -> None:
+    """Refuse to write one slide's results over another's."""
+    try:
+        known = SlideStore(store_path).slide
+    except StoreError:
+        return  # nothing, an interrupted creation, or not ours: `SlideStore.create` tells apart
+    if slide.identity != known["identity"]:
+        raise StoreError(
+            f"{store_path}: holds the results of another slide ({known['path']}); choose another "
+            f"output, or --overwrite to replace them"
+        )
 
 
 def tile_digest(store: SlideStore, config: Config) -> str:

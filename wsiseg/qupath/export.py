@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsiseg.annotations import Annotations
+from wsiseg.atomic import free_name
 from wsiseg.config import ExportConfig
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath.parts import PARTS_SUFFIX, count_vertices, is_part, write_parts
-from wsiseg.qupath.stamp import free_name, keep_edited, read_stamp
+from wsiseg.qupath.stamp import keep_edited, read_stamp
 from wsiseg.qupath.write import ObjectType, measure_geojson, write_geojson
 
 __all__ = ["Export", "export_geojson"]

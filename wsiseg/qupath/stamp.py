@@ -12,7 +12,9 @@ from typing import Any
 
 import orjson
 
-__all__ = ["END", "STAMPED_END", "end_of", "free_name", "keep_edited", "read_stamp"]
+from wsiseg.atomic import free_name
+
+__all__ = ["END", "STAMPED_END", "end_of", "keep_edited", "read_stamp"]
 
 END = b"\n]}\n"
 """How the features of a collection end that is written one feature a line."""
@@ -21,7 +23,6 @@ STAMPED_END = re.compile(rb'\n\](?:,"wsiseg_sha256":"([0-9a-f]{64})")?\}\s*')
 """The same, with the hash or without."""
 
 _LONGEST_END = 200
-_SUFFIX = re.compile(r"(?i)(\.(geojson|json)(\.gz)?)$|\.parts$")
 
 
 def end_of(features: bytes) -> bytes:
@@ -60,13 +61,4 @@ def keep_edited(path: Path) -> Path | None:
         return None
     aside = free_name(path, ".edited")
     os.replace(path, aside)
-    return aside
-
-
-def free_name(path: Path, mark: str) -> Path:
-    """A name beside `path` that is free, with `mark` and if need be a number before its suffix."""
-    suffix = found[0] if (found := _SUFFIX.search(path.name)) else path.suffix
-    base, number = path.name[: len(path.name) - len(suffix)], 1
-    while (aside := path.with_name(f"{base}{mark}{number if number > 1 else ''}{suffix}")).exists():
-        number += 1
     return aside
