@@ -10,6 +10,7 @@ from wsiseg.qupath.fix import fix_geojson
 from wsiseg.qupath.lint import lint_geojson
 from wsiseg.qupath.read import Feature, describe_left_out, read_geojson
 from wsiseg.qupath.regions import read_annotations
+from wsiseg.qupath.restore import restore_outlines
 from wsiseg.qupath.script import write_import_script
 from wsiseg.qupath.stamp import read_stamp
 from wsiseg.qupath.write import identify_regions, write_geojson
@@ -27,6 +28,7 @@ __all__ = [
     "read_annotations",
     "read_geojson",
     "read_stamp",
+    "restore_outlines",
     "write_geojson",
     "write_import_script",
 ]

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from wsiseg.errors import GeoJsonError
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
-from wsiseg.qupath import Feature, Finding, describe_left_out, read_geojson
+from wsiseg.qupath import (
+    Feature,
+    Finding,
+    describe_left_out,
+    read_geojson,
+    read_stamp,
+    restore_outlines,
+)
 
 __all__ = ["ClassShapes", "read_class_shapes", "tile_cover"]
 
@@ -36,8 +43,9 @@ class ClassShapes(NamedTuple):
 
 
 def read_class_shapes(
-    path: Path, classes: Sequence[str], place: Affine, problems: list[str]
-) -> ClassShapes:
+    path: Path, classes: Sequence[str], place: Affine, problems: list[str],
+    own: Sequence[Path] = (),
+) -> ClassShapes:  # fmt: skip
     """Polygons of a GeoJSON file by class, in raster pixels.
 
     Polygons of the class ``Ignore*`` are cut out of the others. What has no class says nothing and
@@ -49,6 +57,8 @@ def read_class_shapes(
     ----------
     problems
         Takes in unknown classes, and a file that cannot be read.
+    own
+        Our own files of the slide, for what QuPath lost when it exported `path`.
     """
     left_out: list[Finding] = []
     try:
@@ -57,10 +67,13 @@ def read_class_shapes(
         problems.append(str(error))
         features = []
     features = [feature for feature in features if _is_classified(feature)]
+    features, restored = restore_outlines(features, list(_read_own(path, own, features)))
     drawn = [feature for feature in features if feature.object_type == "annotation"]
     ignored = [feature for feature in drawn if feature.is_ignored]
     named = [f for f in drawn if not f.is_ignored and not _is_passed_over(f, classes)]
     notes = tuple(_tell(drawn, len(features) - len(drawn), left_out, classes))
+    if restored:
+        notes += (f"{restored} outline(s) that QuPath exported in part are taken from {own[0]}",)
     unknown = sorted({str(f.class_name) for f in named} - set(classes))
     if unknown:
         problems.append(f"{path}: unknown class {unknown}; known are {', '.join(classes)}")
@@ -70,6 +83,14 @@ def read_class_shapes(
         for name in classes
     ]
     return ClassShapes(tuple(shapes), shapely.union_all(shapes), notes)
+
+
+def _read_own(path: Path, own: Sequence[Path], features: Sequence[Feature]) -> Iterator[Feature]:
+    """Those of our own regions that `features` bear the ids of."""
+    ids = {feature.id for feature in features} - {None}
+    for file in own if ids else ():
+        if file.exists() and not file.samefile(path) and read_stamp(file) is not None:
+            yield from (feature for feature in read_geojson(file) if feature.id in ids)
 
 
 def _is_classified(feature: Feature) -> bool:
