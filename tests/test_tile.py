@@ -271,10 +271,16 @@ def test_a_setting_that_changes_no_pixel_redoes_none(
     assert done == []
 
 
-def test_another_slide_takes_the_store_over(slide_path: Path, tmp_path: Path) -> None:
+def test_another_slide_takes_the_store_over_only_if_it_may(
+    slide_path: Path, tmp_path: Path
+) -> None:
     tile_slide(slide_path, tmp_path / "a.zarr", CONFIG, SERIAL)
+    before = contents(tmp_path / "a.zarr")
     other = save(tmp_path / "b.tif", paint()[::-1].copy())
-    tile_slide(other, tmp_path / "a.zarr", CONFIG, SERIAL)
+    with pytest.raises(StoreError, match=r"a\.zarr: holds the results of another slide .*a\.tif"):
+        tile_slide(other, tmp_path / "a.zarr", CONFIG, SERIAL)
+    assert contents(tmp_path / "a.zarr") == before
+    tile_slide(other, tmp_path / "a.zarr", CONFIG, SERIAL, overwrite=True)
     tile_slide(other, tmp_path / "fresh.zarr", CONFIG, SERIAL)
     assert contents(tmp_path / "a.zarr") == contents(tmp_path / "fresh.zarr")
 

@@ -11,13 +11,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["open_atomic", "remove_parts"]
+__all__ = ["free_name", "open_atomic", "remove_parts"]
 
 _PART = re.compile(r"\..+\.\d+\.\d+\.part|.+\.[0-9a-f]{32}\.partial")
 """Files not yet in their place: those of `open_atomic`, and zarr's own."""
 
 _LONG = 160
 """Bytes of a name beside which the additions for a part may not fit into 255."""
+
+
+_SUFFIX = re.compile(r"(?i)\.(geo)?json(\.gz)?$|\.ome\.tiff?$")
+"""Ends of names that have more than one dot."""
+
+
+def free_name(path: Path, mark: str) -> Path:
+    """A name beside `path` that is free, with `mark` and if need be a number before its suffix."""
+    suffix = found[0] if (found := _SUFFIX.search(path.name)) else path.suffix
+    base, number = path.name[: len(path.name) - len(suffix)], 1
+    while (free := path.with_name(f"{base}{mark}{number if number > 1 else ''}{suffix}")).exists():
+        number += 1
+    return free
 
 
 @contextmanager

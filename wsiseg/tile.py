@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from wsiseg.compute import Progress, Step, run_steps
 from wsiseg.config import Config, SlideConfig, TileConfig, digest_of
-from wsiseg.errors import SlideOpenError, SlideReadError
+from wsiseg.errors import SlideOpenError, SlideReadError, StoreError
 from wsiseg.geometry import Box, Mpp
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
-from wsiseg.slide import Slide, identify_slide, open_slide
+from wsiseg.slide import Slide, identify_slide, open_slide, was_identified_as
 from wsiseg.slide.scratch import scratch
 from wsiseg.store import FORMAT, SlideStore
 
@@ -39,6 +39,7 @@ def tile_slide(
     progress: Progress | None = None,
     *,
     tissue: Path | None = None,
+    overwrite: bool = False,
 ) -> SlideStore:
     """Find the tissue of a slide and stream its tiles into a store, block by block.
 
@@ -59,25 +60,32 @@ def tile_slide(
     tissue
         GeoJSON file for the outline of the tissue: written if it is missing, read instead of
         detecting if the user changed it.
+    overwrite
+        Redo every step, and replace the results of another slide.
 
     Raises
     ------
     SlideOpenError, SlideReadError, MppError
         If the slide cannot be used; blocks that were finished stay.
     StoreError
-        If `store_path` holds something else.
+        If `store_path` holds something else, or the results of another slide.
     GeoJsonError
         If the user's outline cannot be read.
     """
     with hold(store_path):
-        store, step = plan_tile(slide_path, store_path, config, tissue=tissue)
+        store, step = plan_tile(slide_path, store_path, config, tissue=tissue, overwrite=overwrite)
         run_steps(executor, [step], progress)
         describe_damage(store, config)
     return store
 
 
 def plan_tile(
-    slide_path: str | Path, store_path: str | Path, config: Config, *, tissue: Path | None = None
+    slide_path: str | Path,
+    store_path: str | Path,
+    config: Config,
+    *,
+    tissue: Path | None = None,
+    overwrite: bool = False,
 ) -> tuple[SlideStore, Step]:
     """Make the store, settle the tissue, and tell which blocks `tile_slide` has to read.
 
@@ -90,7 +98,11 @@ def plan_tile(
         for note in slide.notes:
             _LOG.warning("%s: %s", slide.path, note)
         grid, mpp = plan_grid(slide, config.tile)
+        if not overwrite:
+            _check_same_slide(store_path, slide)
         store = SlideStore.create(store_path, grid, mpp, _describe(slide), config.tile.codec)
+        if overwrite:
+            store.clear_marks()
         settle_tissue(slide, store, config, tissue)
         # A worker that chose anew might choose another reader, or find another slide.
         planned = _Planned.of(slide, Path(slide_path), config.slide)
@@ -106,6 +118,20 @@ def plan_tile(
         _tile_block, planned=planned, store_path=store.location, squares=squares, digest=digest,
     )  # fmt: skip
     return store, Step("tile", digest, grid.n_blocks, busy, work)
+
+
+def _check_same_slide(store_path: str | Path, slide: Slide) -> None:
+    """Refuse to write one slide's results over another's."""
+    try:
+        known = SlideStore(store_path).slide
+    except StoreError:
+        return  # nothing, an interrupted creation, or not ours: `SlideStore.create` tells apart
+    ours = slide.identity == known["identity"]
+    if not ours and not was_identified_as(slide.path, known["identity"]):
+        raise StoreError(
+            f"{store_path}: holds the results of another slide ({known['path']}); choose another "
+            f"output, or --overwrite to replace them"
+        )
 
 
 def tile_digest(store: SlideStore, config: Config) -> str:

@@ -4,7 +4,7 @@ from typer.testing import CliRunner
 from wsiseg.cli import app
 from wsiseg.config import Config
 from wsiseg.errors import ConfigError
-from wsiseg.export import export_formats, infer_format
+from wsiseg.export import export_slide, infer_format, place_of
 
 
 @pytest.mark.parametrize(
@@ -27,17 +27,19 @@ def test_names_that_say_none(name):
         infer_format(name)
 
 
-def test_every_format_has_its_folder(store, annotations, tmp_path):
-    formats = ("geojson", "ome-tiff", "parquet", "png", "masks", "coco")
-    config = Config.model_validate({"export": {"formats": formats, "coco_tile": 512}})
-    paths = export_formats(store, annotations, tmp_path, "a/one", config.export)
-    assert [str(path.relative_to(tmp_path)) for path in paths] == [
-        "ome-tiff/a/one.ome.tiff", "parquet/a/one.parquet", "png/a/one.png", "masks/a/one",
-        "coco/a/one",
-    ]  # fmt: skip
-    assert all(path.exists() for path in paths)
-    assert export_formats(store, annotations, tmp_path / "b", "one", Config().export) == []
-    assert not (tmp_path / "b").exists()
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        ("ome-tiff", "ome-tiff/a/one.ome.tiff"), ("parquet", "parquet/a/one.parquet"),
+        ("png", "png/a/one.png"), ("masks", "masks/a/one"), ("coco", "coco/a/one"),
+    ],
+)  # fmt: skip
+def test_every_format_has_its_folder(store, annotations, tmp_path, kind, place):
+    config = Config.model_validate({"export": {"coco_tile": 512}})
+    path = tmp_path / place_of(kind, "a/one")
+    assert path == tmp_path / place
+    export_slide(store, lambda: annotations, path, kind, config.export)
+    assert path.exists()
 
 
 @pytest.mark.parametrize(

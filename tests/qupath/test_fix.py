@@ -116,10 +116,12 @@ def test_classifications(tmp_path, given, expected):
         ({"name": None}, {}),
         ({"color": "#0102FF"}, {"color": [1, 2, 255]}),
         ({"color": [1, 2]}, {}),
-        ({"measurements": {"a": "0.5", "b": None, "c": "much", "d": True, "e": 2}},
-         {"measurements": {"a": 0.5, "d": 1, "e": 2}}),
+        ({"measurements": {"a": "0.5", "b": None, "c": "much", "d": True, "e": 2, "f": "1_0"}},
+         {"measurements": {"a": "0.5", "d": 1, "e": 2, "f": 10.0}}),
         ({"measurements": [{"name": "a", "value": "1"}, 7, {"name": "b"}]},
-         {"measurements": [{"name": "a", "value": 1.0}]}),
+         {"measurements": [{"name": "a", "value": "1"}]}),
+        ({"measurements": {"a": "NaN", "b": "-Infinity", "c": "nan", "d": "-inf", "e": None}},
+         {"measurements": {"a": "NaN", "b": "-Infinity", "c": "NaN", "d": "-Infinity"}}),
         ({"metadata": {"a": {"b": 1}, "c": "d"}}, {"metadata": {"a": '{"b":1}', "c": "d"}}),
         ({"unknown": None, "name": "kept"}, {"unknown": None, "name": "kept"}),
     ],
@@ -140,8 +142,11 @@ def test_misplaced_members_move(tmp_path):
 def test_numbers_that_are_none_are_left_out(tmp_path):
     given = {"measurements": {"a": float("nan"), "b": 1.5}, "color": [1, float("inf"), 2]}
     fixed, repairs = fix_one(tmp_path, feature(properties=given))
-    assert fixed["properties"] == {"measurements": {"b": 1.5}}
-    assert str(repairs[0]) == "dropped: 2 NaN or Infinity left out [not-a-number]"
+    assert fixed["properties"] == {"measurements": {"a": "NaN", "b": 1.5}}
+    assert list(map(str, repairs[:2])) == [
+        "fixed: 1 NaN or Infinity among measurements are text now [not-a-number]",
+        "dropped: 1 NaN or Infinity left out [not-a-number]",
+    ]
 
 
 def test_ids(tmp_path):

@@ -77,6 +77,10 @@ CLEAN = [
     feature(properties={"color": [1, 2, 3], "isLocked": True, "metadata": {"a": "b"}}),
     feature(properties={"measurements": {"a": 1, "b": 0.5}}),
     feature(properties={"measurements": [{"name": "a", "value": 1}]}),
+    feature(properties={"measurements": {"a": "NaN", "b": "Infinity", "c": "-Infinity"}}),
+    feature(properties={"measurements": [{"name": "a", "value": "NaN"}]}),
+    feature(properties={"measurements": {"a": "0.5", "b": " -.5e3f ", "c": "0x1.8p3"}}),
+    collect(feature({}, {"objectType": "root", "isLocked": True}), feature()),
     polygon([[x, y, 0] for x, y in RING]),
     polygon([[0, 0], [0, 0], *RING[1:]]),
     polygon(RING[::-1]),
@@ -108,7 +112,7 @@ BAD = {
     "object-type-unknown": feature(properties={"objectType": "Annotation"}),
     "name": feature(properties={"name": None}),
     "color": feature(properties={"color": "#FF0000"}),
-    "measurements": feature(properties={"measurements": {"a": "0.5"}}),
+    "measurements": feature(properties={"measurements": {"a": "much"}}),
     "metadata": feature(properties={"metadata": {"a": {"b": 1}}}),
     "class": of_class(7),
     "class-name": of_class({"name": " ", "color": [1, 2, 3]}),
@@ -142,7 +146,7 @@ def test_each_rule_on_its_own_bad_file(tmp_path, rule):
 
 
 def test_every_rule_has_a_bad_file():
-    elsewhere = {"extension", "compression", "size"}
+    elsewhere = {"extension", "compression", "size", "area-loss"}
     assert set(BAD) | elsewhere == set(RULES)
 
 
@@ -162,8 +166,14 @@ MORE = [
     ("measurements", feature(properties={"measurements": {"a": None}})),
     ("measurements", feature(properties={"measurements": [{"name": "a", "value": "b"}]})),
     ("measurements", feature(properties={"measurements": [1]})),
+    ("measurements", feature(properties={"measurements": {"a": "nan"}})),  # Java's is "NaN"
+    ("measurements", feature(properties={"measurements": {"a": "1_000"}})),
+    ("measurements", feature(properties={"measurements": {"a": ""}})),
     ("coordinates", polygon()),
-    ("coordinates", polygon([])),
+    ("coordinates", polygon(RING, [])),
+    ("zero-area", polygon([])),  # a rectangle of width 0, as QuPath 0.5.1 writes it
+    ("zero-area", multipolygon([[]], [[]])),
+    ("geometry-type", feature({}, {"objectType": "annotation"})),
     ("coordinates", polygon([1, 2, 3])),
     ("coordinates", polygon([[0, 0], [5, None], [9, 9], [0, 0]])),
     ("coordinates", feature({"type": "Polygon"})),

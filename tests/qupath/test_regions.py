@@ -213,3 +213,22 @@ def test_detections_are_written_again_as_such(tmp_path):
     path = write_geojson(annotate([make_region(SQUARE)]), tmp_path / "a.geojson", "detection")
     again = write_geojson(read_annotations(path), tmp_path / "b.geojson", "detection")
     assert again.read_bytes() == path.read_bytes()
+
+
+def test_a_broken_feature_is_told_and_costs_no_other(tmp_path, caplog):
+    crossing = {"type": "Polygon", "coordinates": [[[0, 0], [4, 4], [4, 0], [0, 8], [0, 0]]]}
+    annotations = read(tmp_path, [BOX, crossing], mpp=0.25)
+    assert len(annotations.regions) == 1
+    assert "feature 1: its outline crosses itself" in annotations.provenance["broken"]
+    assert "case.geojson: 1 feature(s) left out (feature 1" in caplog.text
+
+
+def test_what_is_no_number_is_no_measurement(tmp_path):
+    """QuPath writes NaN as text or bare; the colours of others may be anything."""
+    given = object_of(
+        measurements={"Area mm^2": float("nan"), "Mean confidence": "NaN"},
+        classification={"name": "Mine", "color": [None, "a", 3]},
+    )
+    annotations = read(tmp_path, given, mpp=0.5)
+    assert annotations.palette.colors == ((64, 64, 64),)
+    assert np.isnan(annotations.regions[0].confidence)

@@ -41,7 +41,7 @@ def test_the_template_of_the_facts(tmp_path):
     annotations = annotate([region], provenance={"model": "tiny"}, origin=(3, 5))
     path = write_geojson(annotations, tmp_path / "case.geojson")
     document = json.loads(path.read_bytes())
-    assert list(document) == ["type", "wsiseg", "features"]
+    assert list(document) == ["type", "wsiseg", "features", "wsiseg_sha256"]
     assert document["wsiseg"]["model"] == "tiny"
     assert document["wsiseg"]["origin"] == [3, 5]
     (feature,) = document["features"]

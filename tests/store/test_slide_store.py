@@ -576,3 +576,44 @@ def test_plain_zarr_reads_the_pixels(filled: tuple[SlideStore, NDArray[np.uint8]
     assert array.chunks == (3, 32, 32)
     assert array.shards == (3, 128, 128)
     np.testing.assert_array_equal(np.moveaxis(np.asarray(array[:]), 0, 2), image)
+
+
+@pytest.mark.parametrize("group", ["labels", "image", "tissue", "cams"])
+def test_what_others_keep_in_our_groups_stays(store: SlideStore, group: str) -> None:
+    """A person's own labels, as NGFF has them beside ours, or in zarr's older format."""
+    fill(store)
+    root = zarr.open_group(str(store.path), mode="r+", zarr_format=3)
+    root[group].create_group("cells").attrs["mine"] = "kept"  # type: ignore[union-attr]
+    old = store.path / group / "nuclei" / ".zgroup"
+    old.parent.mkdir()
+    old.write_text('{"zarr_format": 2}')
+    again = SlideStore.create(store.path, OVERLAPPING, 0.5, SLIDE)
+    assert (again.read_image(OVERLAPPING.box) == 255).all()
+    for look in (again.read_tissue, lambda: again.cam_palette, lambda: again.palette):
+        with pytest.raises(StoreError, match="holds no"):
+            look()
+    fill(again)
+    assert again.palette == BCSS
+    root = zarr.open_group(str(store.path), mode="r", zarr_format=3)
+    assert root[f"{group}/cells"].attrs["mine"] == "kept"
+    assert old.read_text() == '{"zarr_format": 2}'
+    if group == "labels":
+        assert root["labels"].attrs["ome"]["labels"] == ["cells", "classes", "confidence"]  # type: ignore[index,call-overload]
+
+
+def test_a_store_of_a_newer_format_is_never_laid_out_anew(store: SlideStore) -> None:
+    fill(store)
+    path = store.path / "zarr.json"
+    data = json.loads(path.read_text())
+    data["attributes"]["wsiseg"] = {"format": FORMAT + 1, "grids": "of a kind we do not know"}
+    path.write_text(json.dumps(data))
+    before = {file: file.read_bytes() for file in store.path.rglob("*") if file.is_file()}
+    for grid in (GRID, OVERLAPPING):
+        with pytest.raises(StoreError, match=rf"has format {FORMAT + 1}.*choose another output"):
+            SlideStore.create(store.path, grid, 0.5, SLIDE)
+    assert before == {file: file.read_bytes() for file in store.path.rglob("*") if file.is_file()}
+    data["attributes"]["wsiseg"]["format"] = FORMAT - 1
+    path.write_text(json.dumps(data))
+    with pytest.raises(StoreError, match="tile the slide again"):
+        SlideStore(store.path)
+    assert SlideStore.create(store.path, GRID, 0.5, SLIDE).grid == GRID

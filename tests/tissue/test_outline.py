@@ -203,6 +203,32 @@ def test_what_counts_in_a_users_outline(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.read_tissue()[0], want)
 
 
+def test_a_region_of_interest_is_not_cut_out(tmp_path: Path) -> None:
+    slide, store = make(tmp_path)
+    path = tmp_path / "a.geojson"
+    features = [polygon(Box(0, 0, 400, 400), None), polygon(Box(100, 100, 40, 40), "Region*")]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    settle_tissue(slide, store, CONFIG, path)
+    assert store.read_tissue()[0].sum() == 100 * 100
+
+
+def test_a_broken_polygon_does_not_cost_the_outline(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    slide, store = make(tmp_path)
+    path = tmp_path / "a.geojson"
+    whole, broken = polygon(Box(0, 0, 400, 400), None), polygon(Box(9, 9, 9, 9), "Ignore*")
+    broken["geometry"] = None
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [whole, broken]}))
+    settle_tissue(slide, store, CONFIG, path)
+    assert store.read_tissue()[0].sum() == 100 * 100
+    assert "tissue outline a.geojson: 1 feature(s) left out (feature 1:" in caplog.text
+    assert store.tissue_note in caplog.text, "the summary tells it, too"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [broken]}))
+    with pytest.raises(GeoJsonError, match=r"a\.geojson: 1 feature\(s\) left out.*lint --fix"):
+        settle_tissue(slide, store, CONFIG, path)
+
+
 def test_a_broken_outline_is_named(tmp_path: Path) -> None:
     slide, store = make(tmp_path)
     path = tmp_path / "a.geojson"

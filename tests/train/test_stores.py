@@ -1,4 +1,6 @@
 import csv
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from wsiseg.config import LabelConfig, TrainConfig, digest_of
 from wsiseg.errors import DataError
 from wsiseg.grid import TileGrid
 from wsiseg.model.checkpoint import read_info
-from wsiseg.qupath import write_geojson
+from wsiseg.qupath import lint_geojson, write_geojson
+from wsiseg.qupath.java_area import cut_rows
 from wsiseg.store import SlideStore
 from wsiseg.trace import trace_regions
 from wsiseg.train import load_tiles, train_model
@@ -193,6 +196,101 @@ def test_what_is_ignored_is_cut_out_and_what_has_no_class_says_nothing(tmp_path)
     path.write_text(text.replace('"classification"', '"class"'))
     with pytest.raises(DataError, match=r"no tile with tissue of one is annotated over 0\.5"):
         load_tiles([store.path], path, CLASSES)
+
+
+def edit(path, change):
+    """Let `change` work on the features of a file."""
+    document = json.loads(path.read_text())
+    change(document["features"])
+    path.write_text(json.dumps(document))
+
+
+def as_class(feature, name):
+    copy = json.loads(json.dumps(feature))
+    copy["properties"]["classification"] = {"name": name, "color": [0, 0, 180]}
+    return copy
+
+
+@pytest.mark.parametrize("name", ["Region*", "Region*: Scanned", "Seen*"])
+def test_a_region_of_interest_is_not_cut_out(tmp_path, caplog, name):
+    store = make_store(tmp_path)
+    path = annotate(store, tmp_path / "one.geojson")
+    edit(path, lambda features: features.append(as_class(features[0], name)))
+    tiles = load_tiles([store.path], path, CLASSES)
+    assert len(tiles) == ROWS * COLS
+    assert tiles.labels[:, 0].sum() > 0
+    told = f"one.geojson: ['{name}'] are passed over, as their names end in '*'"
+    assert (told in caplog.text) is (name != "Region*")
+
+
+def test_a_class_of_ones_own_may_end_in_a_star(tmp_path):
+    store = make_store(tmp_path)
+    path = annotate(store, tmp_path / "one.geojson", palette=Palette(("Pink", "Blue*"),
+                                                                     PALETTE.colors))  # fmt: skip
+    assert load_tiles([store.path], path, ("Pink", "Blue*")).labels[:, 1].sum() > 0
+
+
+def test_a_broken_feature_is_told_and_costs_no_other(tmp_path, caplog):
+    store = make_store(tmp_path)
+    path = annotate(store, tmp_path / "one.geojson")
+    bad = {"type": "Feature", "geometry": None, "properties": {"classification": "Pink"}}
+    root = {"type": "Feature", "geometry": {}, "properties": {"objectType": "root"}}
+    edit(path, lambda features: features.extend([bad, root]))
+    assert len(load_tiles([store.path], path, CLASSES)) == ROWS * COLS
+    assert "one.geojson: 1 feature(s) left out (feature 2:" in caplog.text
+    assert "`wsiseg lint --fix`" in caplog.text
+
+
+def test_detections_are_no_labels_and_that_is_told(tmp_path, caplog):
+    store = make_store(tmp_path)
+    path = annotate(store, tmp_path / "one.geojson")
+    edit(path, lambda features: features[1]["properties"].update(objectType="detection"))
+    assert len(load_tiles([store.path], path, ("Pink",))) > 0
+    assert "one.geojson: 1 detections or cells with a class are no labels" in caplog.text
+    edit(path, lambda features: features[0]["properties"].update(objectType="detection"))
+    with pytest.raises(DataError, match=r"no tile with tissue.*; 2 detections or cells"):
+        load_tiles([store.path], path, CLASSES)
+
+
+def test_what_somebody_edited_goes_before_what_a_run_wrote(tmp_path):
+    store = make_store(tmp_path)
+    folder = tmp_path / "geojson"
+    annotate(store, folder / "one.geojson")
+    labels = np.full((ROWS * TILE, COLS * TILE), 255, np.uint8)
+    for number, name in enumerate(["one.edited", "one.edited2", "one.edited10", "onetwo.edited3"]):
+        labels[number * TILE : (number + 1) * TILE] = 0
+        annotate(store, folder / f"{name}.geojson", labels)
+    assert len(load_tiles([store.path], folder, CLASSES[:1])) == 3 * COLS
+
+
+def test_outlines_that_qupath_lost_part_of_are_taken_from_our_own_file(tmp_path, caplog):
+    (tmp_path / "out" / "slides").mkdir(parents=True)
+    store = make_store(tmp_path / "out" / "slides")
+    rows = np.arange(ROWS * TILE)
+    labels = np.zeros((ROWS * TILE, COLS * TILE), np.uint8)
+    for start in range(0, COLS * TILE, 40):  # stripes whose edges step at every row
+        labels[:-1, start : start + 4] = 255
+        labels[rows[:-1:2], start + 4] = 255
+    own = annotate(store, tmp_path / "out" / "geojson" / "one.geojson", labels)
+    assert "area-loss" in [finding.rule for finding in lint_geojson(own)]
+    drawn = tmp_path / "one.geojson"
+
+    def lose(features):  # as QuPath does: some of the pieces between the rows of a cut
+        ring = np.array(features[0]["geometry"]["coordinates"][0], float)
+        whole, (row, *_) = shapely.Polygon(ring), cut_rows(ring)
+        upper = shapely.box(ring[:, 0].min(), ring[:, 1].min(), ring[:, 0].max(), row)
+        left = shapely.intersection(whole, upper)
+        assert left.area < whole.area
+        features[0]["geometry"] = json.loads(shapely.to_geojson(left))
+
+    shutil.copy(own, drawn)
+    edit(drawn, lose)
+    wanted = load_tiles([store.path], own, CLASSES[:1])
+    found = load_tiles([store.path], drawn, CLASSES[:1])
+    assert found.tiles.tolist() == wanted.tiles.tolist()
+    assert f"1 outline(s) that QuPath exported in part are taken from {own}" in caplog.text
+    shutil.rmtree(own.parent)
+    assert len(load_tiles([store.path], drawn, CLASSES[:1])) < len(wanted)
 
 
 def test_problems_of_annotations_are_listed_together(tmp_path):

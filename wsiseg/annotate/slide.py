@@ -5,19 +5,15 @@ from __future__ import annotations
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 
 from wsiseg.annotate.jobs import Job, OutputTree
-from wsiseg.annotations import Annotations
+from wsiseg.annotate.outputs import write_outputs
 from wsiseg.compute import Progress, run_steps
 from wsiseg.config import Config
-from wsiseg.errors import StoreError
-from wsiseg.export import export_formats
 from wsiseg.lock import hold
 from wsiseg.outline import outline_regions
-from wsiseg.qupath import export_geojson
-from wsiseg.report import measure_classes, write_overlay
-from wsiseg.slide import open_slide, was_identified_as
+from wsiseg.slide import open_slide
 from wsiseg.stitch import plan_stitch
 from wsiseg.store import SlideStore
 from wsiseg.tile import describe_damage, plan_grid, plan_tile
@@ -78,26 +74,22 @@ def annotate_slide(
     config = _configure(job, config)
     path = tree.store(job.name)
     with hold(path):
-        _check_same_slide(path, job, config, overwrite)
-        if overwrite and path.exists():
-            SlideStore(path).clear_marks()
-        store, tile = plan_tile(job.path, path, config, tissue=tree.tissue(job.name))
+        store, tile = plan_tile(
+            job.path, path, config, tissue=tree.tissue(job.name), overwrite=overwrite
+        )
         predict = plan_predict(path, config, tile.digest)
         stitch = plan_stitch(path, config, predict.digest)
         run_steps(executor, [tile, predict, stitch], progress)
-        annotations = outline_regions(path, config, executor, progress)
-        notes: tuple[str, ...] = ()
-        if "geojson" in config.export.formats:
-            geojson = tree.geojson(job.name, config.export.gzip)
-            notes = export_geojson(annotations, geojson, config.export).notes
-        export_formats(store, annotations, tree.root, job.name, config.export)
+        outline = partial(outline_regions, path, config, executor, progress)
+        rows, notes = write_outputs(
+            SlideStore(path), tree, job.name, config, _tissue_mm2(store), outline,
+            overwrite=overwrite,
+        )  # fmt: skip
         damage = describe_damage(store, config)
-        damaged = store.read_damage() if damage else []
-        notes = (*notes, *([damage] if damage else []))
-        boxes = [box for *_, box in damaged]
-        write_overlay(SlideStore(path), tree.overlay(job.name), annotations, boxes)
-    seconds = time.perf_counter() - started
-    return replace(_result(job, store, annotations, notes, seconds), damaged_tiles=len(damaged))
+        damaged = len(store.read_damage()) if damage else 0
+    notes = (*notes, *filter(None, [damage]))
+    result = _result(job, store, rows, notes, time.perf_counter() - started)
+    return replace(result, damaged_tiles=damaged)
 
 
 def plan_slide(job: Job, config: Config) -> SlideResult:
@@ -118,24 +110,6 @@ def _configure(job: Job, config: Config) -> Config:
     return config.model_copy(update={"slide": slide})
 
 
-def _check_same_slide(path: Path, job: Job, config: Config, overwrite: bool) -> None:
-    """Refuse to write one slide's results over another's of the same name."""
-    if overwrite or not path.exists():
-        return
-    try:
-        known = SlideStore(path).slide
-    except StoreError:
-        return  # an interrupted creation, or not ours: `SlideStore.create` tells them apart
-    with open_slide(job.path, config.slide) as slide:
-        if slide.identity != known["identity"] and not was_identified_as(
-            job.path, known["identity"]
-        ):
-            raise StoreError(
-                f"{path}: holds the results of another slide ({known['path']}); choose another "
-                f"output folder, or --overwrite to replace them"
-            )
-
-
 def _describe_likeness(store: SlideStore) -> tuple[str, ...]:
     """A line if the slide's tissue looks like nothing that the model was taught."""
     distances = store.read_distances()
@@ -148,15 +122,20 @@ def _describe_likeness(store: SlideStore) -> tuple[str, ...]:
     return (line,)
 
 
+def _tissue_mm2(store: SlideStore) -> float:
+    mask, mpp, _ = store.read_tissue()
+    return float(mask.sum()) * mpp**2 / 1e6
+
+
 def _result(
-    job: Job, store: SlideStore, annotations: Annotations, notes: tuple[str, ...], seconds: float
-) -> SlideResult:
-    mask, mask_mpp, _ = store.read_tissue()
-    tissue = float(mask.sum()) * mask_mpp**2 / 1e6
-    notes = (*store.slide.get("notes", ()), *notes, *_describe_likeness(store))
-    rows = measure_classes(annotations, tissue)
+    job: Job, store: SlideStore, rows: list[dict[str, object]], notes: tuple[str, ...],
+    seconds: float,
+) -> SlideResult:  # fmt: skip
+    tissue = _tissue_mm2(store)
+    told = (*store.slide.get("notes", ()), *filter(None, [store.tissue_note]))
+    notes = (*told, *notes, *_describe_likeness(store))
     return SlideResult(
-        job.name, str(job.path), "done" if mask.any() else "no tissue",
+        job.name, str(job.path), "done" if tissue else "no tissue",
         mpp=float(store.slide["mpp"][0]), mpp_source=str(store.slide["mpp_source"]),
         tiles=store.count_tiles(), seconds=seconds, tissue_mm2=tissue,
         class_mm2={str(row["class"]): float(str(row["area_mm2"])) for row in rows},

@@ -92,6 +92,9 @@ def tile(
         Path | None,
         typer.Option(help="GeoJSON of the tissue outline: written, or read if you changed it."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Redo the store, also one of another slide.")
+    ] = False,
 ) -> None:
     """Find the tissue of one slide and stream its tiles into a Zarr store."""
     from wsiseg.compute import open_executor
@@ -99,7 +102,7 @@ def tile(
 
     with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
         settled = configure(config, settings, mpp_override)
-        tile_slide(slide, store, settled, pool, bars, tissue=tissue)
+        tile_slide(slide, store, settled, pool, bars, tissue=tissue, overwrite=overwrite)
 
 
 @app.command()

@@ -5,7 +5,7 @@ outlined regions, small ones absorbed and borders simplified as the settings ask
 """
 
 from wsiseg.export.coco import export_coco
-from wsiseg.export.formats import check_formats, export_formats, export_slide, infer_format
+from wsiseg.export.formats import check_formats, export_slide, infer_format, place_of
 from wsiseg.export.masks import export_masks, export_png
 from wsiseg.export.ome import export_ome_tiff
 from wsiseg.export.parquet import export_parquet
@@ -13,11 +13,11 @@ from wsiseg.export.parquet import export_parquet
 __all__ = [
     "check_formats",
     "export_coco",
-    "export_formats",
     "export_masks",
     "export_ome_tiff",
     "export_parquet",
     "export_png",
     "export_slide",
     "infer_format",
+    "place_of",
 ]

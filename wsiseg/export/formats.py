@@ -16,7 +16,7 @@ from wsiseg.export.parquet import export_parquet, require_pyarrow
 from wsiseg.qupath import export_geojson
 from wsiseg.store import SlideStore
 
-__all__ = ["check_formats", "export_formats", "export_slide", "infer_format"]
+__all__ = ["check_formats", "export_slide", "infer_format", "place_of"]
 
 _SUFFIXES: dict[str, ExportFormat] = {
     ".geojson": "geojson", ".json": "geojson", ".geojson.gz": "geojson", ".json.gz": "geojson",
@@ -107,22 +107,6 @@ def check_formats(config: ExportConfig) -> None:
         require_pyarrow()
 
 
-def export_formats(
-    store: SlideStore,
-    annotations: Annotations,
-    root: Path,
-    name: str,
-    config: ExportConfig,
-    workers: int | None = None,
-) -> list[Path]:
-    """Write what `config.formats` asks for beside GeoJSON, each in its folder below `root`.
-
-    `name` is the slide's name within the run. Returns the files and folders written.
-    """
-    return [
-        export_slide(store, lambda: annotations, root / place.format(name), kind, config, workers)[
-            0
-        ]
-        for kind, place in _PLACES.items()
-        if kind in config.formats
-    ]
+def place_of(kind: ExportFormat, name: str) -> str:
+    """Where a run puts the slide of this name, below its output folder."""
+    return _PLACES[kind].format(name)

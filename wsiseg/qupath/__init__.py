@@ -8,9 +8,11 @@ from wsiseg.qupath.export import Export, export_geojson
 from wsiseg.qupath.finding import Finding, Repair
 from wsiseg.qupath.fix import fix_geojson
 from wsiseg.qupath.lint import lint_geojson
-from wsiseg.qupath.read import Feature, read_geojson
+from wsiseg.qupath.read import Feature, describe_left_out, read_geojson
 from wsiseg.qupath.regions import read_annotations
+from wsiseg.qupath.restore import restore_outlines
 from wsiseg.qupath.script import write_import_script
+from wsiseg.qupath.stamp import read_stamp
 from wsiseg.qupath.write import identify_regions, write_geojson
 
 __all__ = [
@@ -18,12 +20,15 @@ __all__ = [
     "Feature",
     "Finding",
     "Repair",
+    "describe_left_out",
     "export_geojson",
     "fix_geojson",
     "identify_regions",
     "lint_geojson",
     "read_annotations",
     "read_geojson",
+    "read_stamp",
+    "restore_outlines",
     "write_geojson",
     "write_import_script",
 ]

@@ -15,6 +15,7 @@ import orjson
 
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath.finding import Finding
+from wsiseg.qupath.stamp import STAMPED_END
 
 __all__ = [
     "EXTENSIONS",
@@ -108,9 +109,10 @@ def parse_lines(text: bytes) -> Iterator[list[dict[str, Any]]]:
     ValueError
         As soon as `text` turns out not to be one; `parse_document` then says what it is.
     """
-    start, end = text.find(b"\n") + 1, text.rfind(b"\n]}")
+    start, end = text.find(b"\n") + 1, text.rfind(b"\n]")
     head = text[:start]
-    if not head.endswith(b'"features":[\n') or end < start - 1 or text[end + 3 :].strip():
+    whole = end >= start - 1 and STAMPED_END.fullmatch(text, max(end, 0))
+    if not head.endswith(b'"features":[\n') or not whole:
         raise ValueError("not one feature a line")
     # A line break inside a JSON text must be escaped, so a bare one always parts two tokens.
     if orjson.loads(head + b"]}").get("type") != "FeatureCollection":

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsiseg.annotations import Annotations
+from wsiseg.atomic import free_name
 from wsiseg.config import ExportConfig
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath.parts import PARTS_SUFFIX, count_vertices, is_part, write_parts
+from wsiseg.qupath.stamp import keep_edited, read_stamp
 from wsiseg.qupath.write import ObjectType, measure_geojson, write_geojson
 
 __all__ = ["Export", "export_geojson"]
@@ -45,7 +47,8 @@ def export_geojson(annotations: Annotations, path: str | Path, settings: ExportC
 
     The outlines themselves never change. What was stepped down is in the notes and, as ``budget``,
     in the file. An older output of the same slide in another form is renamed to ``.old``, so that
-    it is not imported too; nothing is deleted.
+    it is not imported too. An output that somebody edited since, in this or another form, is kept
+    as ``NAME.edited.geojson``; nothing is deleted.
 
     Raises
     ------
@@ -65,6 +68,7 @@ def export_geojson(annotations: Annotations, path: str | Path, settings: ExportC
         )
     target, more = _choose_form(annotations, path, settings, object_type, vertices)
     notes += more
+    edited = _keep_edited(path)
     if target != path and target.exists() and not _is_ours(target):
         raise GeoJsonError(
             f"{target}: exists and was not written by wsiseg, and {path.name} is too large "
@@ -78,7 +82,7 @@ def export_geojson(annotations: Annotations, path: str | Path, settings: ExportC
         _replace_parts(annotations, target, object_type, limit)
     else:
         write_geojson(annotations, target, object_type)
-    notes += _put_others_aside(target)
+    notes += _put_others_aside(target) + edited
     return Export(target, object_type, len(annotations.regions), vertices, tuple(notes))
 
 
@@ -112,6 +116,26 @@ def _choose_form(
     if small <= settings.max_mb:
         return smaller, [f"{megabytes:.3g} MB are more than {limit}: packed as {smaller.name}"]
     return parts, [f"{small:.3g} MB, packed, are more than {limit}: {advice}"]
+
+
+def _keep_edited(path: Path) -> list[str]:
+    """Move what somebody edited of an earlier output out of the way; a note each.
+
+    Of the other forms than `path`, what was never ours stays where it is.
+    """
+    base, kept = _base(path), []
+    for other in dict.fromkeys(
+        [path, path.with_name(f"{base}.geojson"), path.with_name(f"{base}.geojson.gz")]
+    ):
+        if other == path or _is_ours(other):
+            kept.append((other.name, keep_edited(other)))
+    parts = path.with_name(base + PARTS_SUFFIX)
+    for part in sorted(filter(is_part, parts.iterdir())) if parts.is_dir() else []:
+        if read_stamp(part) is None:
+            aside = free_name(parts.with_name(part.name), ".edited")
+            os.replace(part, aside)
+            kept.append((part.name, aside))
+    return [f"{name} was edited: it is kept as {aside.name}" for name, aside in kept if aside]
 
 
 def _base(path: Path) -> str:

@@ -19,6 +19,7 @@ RULES: dict[str, Severity] = {
     "not-a-number": "warning",  # QuPath reads and writes bare NaN; other readers refuse the file
     "newline-delimited": "error",
     "size": "warning",
+    "area-loss": "warning",  # see `java_area`
     # The top level.
     "top-level": "error",
     "collection-type": "error",
@@ -78,11 +79,15 @@ class Finding:
         """`error`: QuPath loses the file or the object; `warning`: it loads, but not as meant."""
         return RULES[self.rule]
 
-    def __str__(self) -> str:
+    @property
+    def place(self) -> str:
+        """The feature, with its id; empty for the file itself."""
         where = "" if self.feature is None else f"feature {self.feature}"
-        if where and self.id is not None:
-            where += f" ({self.id})"
-        return f"{self.severity}: {where + ': ' if where else ''}{self.message} [{self.rule}]"
+        return f"{where} ({self.id})" if where and self.id is not None else where
+
+    def __str__(self) -> str:
+        where = f"{self.place}: " if self.place else ""
+        return f"{self.severity}: {where}{self.message} [{self.rule}]"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from wsiseg.qupath.fix_shapes import fix_geometry
 from wsiseg.qupath.lint import lint_features
 from wsiseg.qupath.rules import is_uuid
 from wsiseg.qupath.salvage import salvage_features
+from wsiseg.qupath.stamp import END
 
 __all__ = ["fix_geojson"]
 
@@ -54,7 +55,7 @@ def fix_geojson(path: str | Path, out: str | Path | None = None) -> tuple[Path, 
     with open_atomic(target) as file:
         file.write(head[:-1] + b',"features":[\n')
         file.write(b",\n".join(map(orjson.dumps, fixed)))
-        file.write(b"\n]}\n")
+        file.write(END)
     return target, repairs
 
 

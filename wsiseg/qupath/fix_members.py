@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 
 from wsiseg.annotations import PALETTES
-from wsiseg.qupath.rules import MISPLACED, OBJECT_TYPES
+from wsiseg.qupath.rules import MISPLACED, OBJECT_TYPES, is_java_number
 
-__all__ = ["fix_members"]
+__all__ = ["Change", "fix_members", "spell_number"]
 
 Change = tuple[str, str, bool]
 """Rule, what was done, and whether something was lost."""
@@ -105,13 +105,13 @@ def _fix_measurements(properties: dict[str, Any]) -> Iterator[Change]:
         return
     kept = {}
     for name, number in pairs:
-        settled = _as_number(number)
+        settled = _as_measurement(number)
         if settled is None:
             yield "measurements", f"the measurement {name!r}, which is {number!r:.40}", True
         else:
             kept[name] = settled
             if settled is not number:
-                yield "measurements", f"the measurement {name!r} is the number {settled} now", False
+                yield "measurements", f"the measurement {name!r} is {settled} now", False
     as_list = [{"name": name, "value": number} for name, number in kept.items()]
     properties["measurements"] = as_list if isinstance(value, list) else kept
 
@@ -216,6 +216,22 @@ def _as_rgb(value: Any) -> list[int] | None:
         return None
     shares = any(isinstance(part, float) for part in value) and all(0 <= n <= 1 for n in numbers)
     return [min(max(round(part * 255 if shares else part), 0), 255) for part in numbers]
+
+
+def _as_measurement(value: Any) -> Any:
+    """What QuPath reads as a number; NaN and infinities as it spells them; else ``None``."""
+    if isinstance(value, str) and is_java_number(value):
+        return value
+    try:
+        number = float(value)
+    except (OverflowError, TypeError, ValueError):
+        return None
+    return _as_number(value) if math.isfinite(number) else spell_number(number)
+
+
+def spell_number(value: float) -> str:
+    """NaN or an infinity as QuPath writes it."""
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _as_number(value: Any) -> Any:

@@ -6,8 +6,8 @@
  *   Run > Run for project  for as many as you like;
  * without a window: QuPath script import.groovy --project=PROJECT.qpproj --save
  *
- * For an image "case.svs" it looks below OUTPUT/geojson for case.geojson, case.geojson.gz or
- * case.parts, also in sub-folders. Regions that the image has already (the same id) are left alone,
+ * For an image of the file "case.svs", whatever the project calls it, it looks below OUTPUT/geojson
+ * for case.geojson, case.geojson.gz or case.parts, also in sub-folders. Regions that the image has already (the same id) are left alone,
  * so it can be run again; nothing is deleted. A slide with too many vertices for one file comes in
  * parts: those are imported that the selected annotations touch or, with none selected, the view.
  */
@@ -115,15 +115,18 @@ if (!folder.isDirectory()) {
     return
 }
 
-def outputs = findOutputs(folder, imageName)
+// A project's entry may have been renamed since; the file has not.
+def uris = server.getURIs()
+def steps = uris.isEmpty() ? [] : (uris[0].getPath() ?: '').tokenize('/')
+def fileName = steps.isEmpty() ? imageName : steps[-1]
+def outputs = findOutputs(folder, fileName) ?: findOutputs(folder, imageName)
 if (outputs.isEmpty()) {
-    println "wsiseg: ${imageName}: no file of this name below ${folder}"
+    def also = fileName == imageName ? '' : " nor of its file, ${fileName},"
+    println "wsiseg: ${imageName}: no file of this name${also} below ${folder}"
     return
 }
 if (outputs.size() > 1) {
-    def uris = server.getURIs()
-    def folders = uris.isEmpty() ? [] : uris[0].getPath().tokenize('/')
-    folders = folders.isEmpty() ? [] : folders[0..<-1]
+    def folders = steps.isEmpty() ? [] : steps[0..<-1]
     def best = outputs.collect { commonFolders(it, folders) }.max()
     outputs = outputs.findAll { commonFolders(it, folders) == best }
 }
@@ -153,11 +156,15 @@ COLORS.each { name, rgb ->
 }
 def hierarchy = imageData.getHierarchy()
 def known = hierarchy.getAllObjects(false).collect { it.getID() } as Set
+def before = new HashSet(known)
 def read = files.collectMany { PathIO.readObjects(it.toPath()) }
 def fresh = read.findAll { known.add(it.getID()) }
 if (!fresh.isEmpty()) {
     hierarchy.addObjects(fresh)
-    resolveHierarchy(hierarchy)
+    // Regions of ours never overlap, and resolving thousands takes minutes: only among others.
+    before.removeAll(read.collect { it.getID() })
+    if (!before.isEmpty())
+        resolveHierarchy(hierarchy)
     fireHierarchyUpdate(hierarchy)
 }
 println "wsiseg: ${imageName}: ${fresh.size()} regions imported, ${read.size() - fresh.size()} were there already"

@@ -9,14 +9,17 @@ from typing import Any
 from wsiseg.config import ExportConfig
 from wsiseg.qupath.document import flatten_document, parse_document, parse_lines, read_documents
 from wsiseg.qupath.finding import Finding
-from wsiseg.qupath.rules import MEMBER_RULES, is_uuid
-from wsiseg.qupath.shapes import build_shapes
+from wsiseg.qupath.java_area import cut_rows
+from wsiseg.qupath.rules import MEMBER_RULES, is_root, is_uuid
+from wsiseg.qupath.shapes import build_shapes, ring_array
 
 __all__ = ["lint_features", "lint_geojson"]
 
 _BUDGET = ExportConfig()  # what we would keep to ourselves
 _MANY_ANNOTATIONS, _MANY_VERTICES = _BUDGET.max_objects, _BUDGET.max_vertices
 _MANY_MB = 200
+_FEWEST_POINTS = 46  # fewer have too few edges and rows to be cut
+_MOST_NAMED = 10
 
 
 def lint_geojson(path: str | Path) -> list[Finding]:
@@ -55,6 +58,7 @@ class _Run:
         self._text = text
         self._ids: dict[str, int] = {}
         self._annotations = 0
+        self._cut: list[int] = []
 
     def lint(self, batches: Iterable[list[dict[str, Any]]]) -> list[Finding]:
         """What breaks a rule, in feature order, then what is wrong with the whole."""
@@ -63,9 +67,10 @@ class _Run:
         for batch in batches:
             found = [*lint_features(batch, first), *self._lint_ids(batch, first)]
             findings += sorted(found, key=lambda finding: finding.feature or 0)
+            self._cut += [n for n, feature in enumerate(batch, first) if _is_cut(feature)]
             self._annotations += sum(_is_annotation(feature) for feature in batch)
             first += len(batch)
-        return [*findings, *self._lint_size()]
+        return [*findings, *self._lint_cuts(), *self._lint_size()]
 
     def _lint_ids(self, features: list[dict[str, Any]], first: int) -> Iterator[Finding]:
         for index, feature in enumerate(features, first):
@@ -76,6 +81,18 @@ class _Run:
             if other != index:
                 message = f"has the id of feature {other}; QuPath loads both without a warning"
                 yield Finding("id-duplicate", message, index, name)
+
+    def _lint_cuts(self) -> Iterator[Finding]:
+        if self._cut:
+            named = ", ".join(f"feature {index}" for index in self._cut[:_MOST_NAMED])
+            named += ", ..." if len(self._cut) > _MOST_NAMED else ""
+            yield Finding(
+                "area-loss",
+                f"of {len(self._cut)} jagged outline(s) without holes, {named}, QuPath 0.6 and 0.7 "
+                f"lose part when they export them again or place them in a hierarchy (they draw "
+                f"them whole, and 0.5 is right): simplify them (outline.simplify_um=2), or take "
+                f"what you did not change from this file",
+            )
 
     def _lint_size(self) -> Iterator[Finding]:
         # A vertex is one "[x,y]"; counting brackets is exact enough for advice.
@@ -101,13 +118,27 @@ def lint_features(features: list[dict[str, Any]], first: int = 0) -> Iterator[Fi
         for check in MEMBER_RULES:
             for rule, message in check(feature):
                 yield Finding(rule, message, first + index, _id_of(feature))
-        if isinstance(feature.get("geometry"), dict):
+        if isinstance(feature.get("geometry"), dict) and not is_root(feature):
             geometries.append(feature["geometry"])
             owners.append(index)
     _, problems = build_shapes(geometries)
     for problem in problems:
         owner = owners[problem.which]
         yield Finding(problem.rule, problem.message, first + owner, _id_of(features[owner]))
+
+
+def _is_cut(feature: dict[str, Any]) -> bool:
+    """Whether this is a polygon without holes that Java cuts in pieces."""
+    geometry = feature.get("geometry")
+    if not isinstance(geometry, dict) or geometry.get("type") != "Polygon":
+        return False
+    rings = geometry.get("coordinates")
+    if not isinstance(rings, list) or len(rings) != 1 or not isinstance(rings[0], list):
+        return False
+    if len(rings[0]) < _FEWEST_POINTS:
+        return False
+    ring = ring_array(rings[0])
+    return ring is not None and len(cut_rows(ring)) > 0
 
 
 def _is_annotation(feature: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,20 @@ from shapely.geometry.base import BaseGeometry
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath.document import flatten_document, parse_document, read_documents
 from wsiseg.qupath.finding import Finding
+from wsiseg.qupath.rules import is_root
 from wsiseg.qupath.shapes import build_shapes
 
-__all__ = ["Feature", "read_facts", "read_geojson"]
+__all__ = ["Feature", "describe_left_out", "read_facts", "read_geojson"]
 
 # What read_geojson can live with: QuPath itself reads these, or nothing is lost for us.
 _HARMLESS = ("extension", "byte-order-mark", "not-a-number", "collection-type")
 _HARMLESS_SHAPES = ("zero-area", "one-part", "ring-touching")
+_OF_ONE = ("top-level", "feature-type")  # an element that is no feature; the others may be
+_ADVICE = "`wsiseg lint --fix` repairs what it can"
+_MOST_NAMED = 10
+
+_IGNORED = "Ignore*"
+"""QuPath's class for what is to be cut out; its `Region*` only marks where to look."""
 
 
 @dataclass(frozen=True)
@@ -30,70 +38,122 @@ class Feature:
     """Its shape, in the file's coordinates rounded to 0.01 px."""
     properties: dict[str, Any] = field(default_factory=dict)
     """Its properties, as in the file."""
+    id: str | None = None
+    """Its id, which QuPath keeps while the object is edited."""
 
     @property
     def class_name(self) -> str | None:
         """The name of its classification; parts of a derived class are joined by ``: ``."""
         value = self.properties.get("classification")
         if isinstance(value, dict):
-            value = value.get("name", ": ".join(value.get("names", [])))
-        return value or None
+            value = value.get("name", value.get("names"))
+        if isinstance(value, list):
+            value = ": ".join(str(part) for part in value if part is not None)
+        return str(value) if value else None
+
+    @property
+    def is_ignored(self) -> bool:
+        """Whether it is to be cut out of the others: of the class ``Ignore*`` or one below it."""
+        return (self.class_name or "").partition(":")[0].strip() == _IGNORED
+
+    @property
+    def object_type(self) -> str:
+        """What it is to QuPath: ``annotation``, ``detection``, ``cell``, ``tile`` ..."""
+        return str(self.properties.get("objectType") or "annotation")
 
 
-def read_geojson(path: str | Path) -> list[Feature]:
+def read_geojson(path: str | Path, left_out: list[Finding] | None = None) -> list[Feature]:
     """Read a FeatureCollection, a Feature, a bare geometry or an array of these.
 
-    ``.geojson``, ``.json``, either with ``.gz``, and ``.zip`` are read.
+    ``.geojson``, ``.json``, either with ``.gz``, and ``.zip`` are read. What QuPath writes without
+    a shape is passed over: the root object, and an object that is empty.
+
+    Parameters
+    ----------
+    path : the file.
+    left_out : takes in, for each feature that cannot be used, what is wrong with it; the others
+        are read. Without it, the first such feature raises.
 
     Raises
     ------
     GeoJsonError
         If the file cannot be read, is no GeoJSON, or a shape is not one; names feature and rule.
     """
-    return read_facts(path)[0]
+    return read_facts(path, left_out)[0]
 
 
-def read_facts(path: str | Path) -> tuple[list[Feature], dict[str, Any]]:
+def read_facts(
+    path: str | Path, left_out: list[Finding] | None = None
+) -> tuple[list[Feature], dict[str, Any]]:
     """What `read_geojson` reads, and what `write_geojson` noted about the whole."""
     path = Path(path)
     documents, findings = read_documents(path)
     _refuse(path, findings)
     features: list[Feature] = []
     facts: dict[str, Any] = {}
+    unusable: list[Finding] = []
     for text in documents:
         tree, findings = parse_document(text)
         _refuse(path, findings)
         members, findings = flatten_document(tree)
-        _refuse(path, findings)
-        features += _build(path, members)
+        single = [finding for finding in findings if finding.rule in _OF_ONE and members]
+        _refuse(path, [finding for finding in findings if finding not in single])
+        unusable += single
+        features += _build(members, unusable)
         noted = tree.get("wsiseg") if isinstance(tree, dict) else None
         facts |= noted if isinstance(noted, dict) else {}
+    if left_out is None:
+        _refuse(path, unusable)
+    else:
+        left_out += unusable
     return features, facts
 
 
-def _build(path: Path, members: list[dict[str, Any]]) -> list[Feature]:
+def describe_left_out(left_out: Sequence[Finding]) -> str:
+    """A line that names the features that could not be used; empty if there are none."""
+    if not left_out:
+        return ""
+    named = "; ".join(f"{finding.place}: {finding.message}" for finding in left_out[:_MOST_NAMED])
+    more = f"; and {len(left_out) - _MOST_NAMED} more" if len(left_out) > _MOST_NAMED else ""
+    return f"{len(left_out)} feature(s) left out ({named}{more}); {_ADVICE}"
+
+
+def _build(members: list[dict[str, Any]], unusable: list[Finding]) -> list[Feature]:
+    """Features of what has a usable shape; what is wrong with the others goes to `unusable`."""
+    places, geometries = [], []
     for index, member in enumerate(members):
+        if is_root(member):
+            continue
         if not isinstance(member.get("geometry"), dict):
-            _refuse(path, [Finding("geometry", '"geometry" is missing or null', index)])
-    shapes, problems = build_shapes([member["geometry"] for member in members])
-    _refuse(
-        path,
-        [
-            Finding(problem.rule, problem.message, problem.which)
-            for problem in problems
-            if problem.rule not in _HARMLESS_SHAPES
-        ],
-    )
+            message = '"geometry" is missing or null'
+            unusable.append(Finding("geometry", message, index, _id_of(member)))
+            continue
+        places.append(index)
+        geometries.append(member["geometry"])
+    shapes, problems = build_shapes(geometries)
+    broken = {p.which: p for p in reversed(problems) if p.rule not in _HARMLESS_SHAPES}
+    for which in sorted(broken):
+        _, rule, message = broken[which]
+        index = places[which]
+        unusable.append(Finding(rule, message, index, _id_of(members[index])))
     built = []
-    for member, shape in zip(members, shapes, strict=True):
-        properties = member.get("properties")
+    for which, (index, shape) in enumerate(zip(places, shapes, strict=True)):
+        if which in broken or shape is None:
+            continue  # with no shape and nothing broken it is an empty object
+        properties = members[index].get("properties")
         properties = properties if isinstance(properties, dict) else {}
         name = properties.get("name")
-        built.append(Feature(name if isinstance(name, str) else None, shape, properties))
+        name = name if isinstance(name, str) else None
+        built.append(Feature(name, shape, properties, _id_of(members[index])))
     return built
+
+
+def _id_of(member: dict[str, Any]) -> str | None:
+    value = member.get("id")
+    return value if isinstance(value, str) else None
 
 
 def _refuse(path: Path, findings: list[Finding]) -> None:
     for finding in findings:
         if finding.rule not in _HARMLESS:
-            raise GeoJsonError(f"{path}: {finding}; see `wsiseg lint`")
+            raise GeoJsonError(f"{path}: {finding}; see `wsiseg lint`, and {_ADVICE}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +16,13 @@ from numpy.typing import NDArray
 
 from wsiseg.annotations import PALETTES, Annotations, Palette, Region
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath.read import Feature, read_facts
+from wsiseg.qupath.finding import Finding
+from wsiseg.qupath.read import Feature, describe_left_out, read_facts
 from wsiseg.qupath.shapes import DECIMALS
 
 __all__ = ["read_annotations"]
+
+_LOG = logging.getLogger(__name__)
 
 _HUNDRED = 10**DECIMALS
 _PLAIN = ((64, 64, 64), "Unclassified")  # as QuPath shows what has no class
@@ -34,9 +39,9 @@ def read_annotations(
     """Read a GeoJSON file back as regions, in every form that QuPath writes or accepts.
 
     A file of ours gives the regions that were written: written again, it is the same to the byte.
-    From another file, rings come at 0.01 px, each part of a MultiPolygon is a region, and points
-    and lines, which are none, are left out (the provenance says how many). Names of single objects
-    are not kept.
+    From another file, rings come at 0.01 px, each part of a MultiPolygon is a region. What is left
+    out, points and lines, which are none, and features that are broken, is in the provenance;
+    broken ones are told in the log, too. Names of single objects are not kept.
 
     Parameters
     ----------
@@ -52,13 +57,17 @@ def read_annotations(
         `mpp` is not given.
     """
     path = Path(path)
-    features, facts = read_facts(path)
+    left_out: list[Finding] = []
+    features, facts = read_facts(path, left_out)
     areas = [one for one in features if one.geometry.geom_type in ("Polygon", "MultiPolygon")]
     frame = _find_frame(path, areas, facts, mpp)
     palette = palette or _find_palette(areas)
     provenance = {key: str(value) for key, value in facts.items() if key not in _OWN}
     if len(areas) < len(features):
         provenance["left_out"] = f"{len(features) - len(areas)} points and lines"
+    if broken := describe_left_out(left_out):
+        _LOG.warning("%s: %s", path, broken)
+        provenance["broken"] = broken
     return Annotations(
         slide=slide or str(facts.get("slide") or re.sub(r"\.(geo)?json.*|\.zip$", "", path.name)),
         palette=palette,
@@ -134,7 +143,7 @@ def _color_of(one: Feature) -> tuple[int, int, int] | None:
     color = value.get("color", value.get("colorRGB"))
     if isinstance(color, int):
         return (color >> 16 & 255, color >> 8 & 255, color & 255)
-    if isinstance(color, list) and len(color) >= 3:
+    if isinstance(color, list) and len(color) >= 3 and all(map(_is_finite, color)):
         red, green, blue = (min(max(int(part), 0), 255) for part in color[:3])
         return red, green, blue
     return None
@@ -171,12 +180,16 @@ def _make_regions(
 
 
 def _measurements(one: Feature) -> dict[str, float]:
-    """Numbers by name, from either form."""
+    """Finite numbers by name, from either form."""
     value = one.properties.get("measurements")
     if isinstance(value, list):
-        value = {item["name"]: item.get("value") for item in value if isinstance(item, dict)}
+        value = {item.get("name"): item.get("value") for item in value if isinstance(item, dict)}
     items = value.items() if isinstance(value, dict) else ()
-    return {str(name): float(number) for name, number in items if isinstance(number, int | float)}
+    return {str(name): float(number) for name, number in items if _is_finite(number)}
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _area(rings: Sequence[NDArray[np.int32]]) -> float:

@@ -6,7 +6,15 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["MEMBER_RULES", "MISPLACED", "OBJECT_TYPES", "Broken", "is_uuid"]
+__all__ = [
+    "MEMBER_RULES",
+    "MISPLACED",
+    "OBJECT_TYPES",
+    "Broken",
+    "is_java_number",
+    "is_root",
+    "is_uuid",
+]
 
 Broken = Iterator[tuple[str, str]]
 """(rule, message) of each rule that a feature breaks."""
@@ -14,6 +22,11 @@ Broken = Iterator[tuple[str, str]]
 OBJECT_TYPES = ("annotation", "detection", "tile", "cell", "tmaCore", "root", "unknown")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _PLANE_KEYS = {"c", "z", "t"}
+_JAVA_NUMBER = re.compile(
+    r"[\x00-\x20]*[+-]?(NaN|Infinity|"
+    r"(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+    r"|0[xX]([0-9a-fA-F]+\.?|[0-9a-fA-F]*\.[0-9a-fA-F]+)[pP][+-]?[0-9]+)[fFdD]?)[\x00-\x20]*"
+)
 MISPLACED = ("objectType", "name", "classification", "measurements", "isLocked", "color")
 
 
@@ -32,6 +45,8 @@ def check_id(feature: dict[str, Any]) -> Broken:
 def check_geometry(feature: dict[str, Any]) -> Broken:
     """A geometry is needed, and its plane holds nothing but c, z and t."""
     geometry = feature.get("geometry")
+    if geometry == {} and is_root(feature):
+        return  # as QuPath exports it, and reads it again
     if not isinstance(geometry, dict):
         what = "missing" if "geometry" not in feature else "null or no object"
         yield "geometry", f'"geometry" is {what}, which loses the file'
@@ -96,6 +111,8 @@ def check_measurements(feature: dict[str, Any]) -> Broken:
     else:
         pairs = list(value.items()) if isinstance(value, dict) else []
     for name, number in pairs:
+        if isinstance(number, str) and is_java_number(number):
+            continue
         if isinstance(number, bool) or not isinstance(number, int | float):
             yield "measurements", f"the measurement {name!r} is {number!r}, not a number"
 
@@ -124,6 +141,21 @@ def check_classification(feature: dict[str, Any]) -> Broken:
         for name in names if isinstance(names, list) else [names]:
             yield from _check_class_name(name)
         yield from _check_class_color(value)
+
+
+def is_root(feature: dict[str, Any]) -> bool:
+    """Whether this is the root of QuPath's hierarchy, which has no shape of its own."""
+    properties = feature.get("properties")
+    of_root = isinstance(properties, dict) and properties.get("objectType") == "root"
+    return of_root and feature.get("geometry") in (None, {})
+
+
+def is_java_number(text: str) -> bool:
+    """Whether ``Double.parseDouble`` takes this, as QuPath then takes it for a measurement.
+
+    QuPath itself writes ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
+    """
+    return _JAVA_NUMBER.fullmatch(text) is not None
 
 
 def is_uuid(text: str) -> bool:

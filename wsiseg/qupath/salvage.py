@@ -7,15 +7,18 @@ import math
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath.document import GEOMETRY_TYPES, read_documents
 from wsiseg.qupath.finding import Repair
+from wsiseg.qupath.fix_members import spell_number
 
 __all__ = ["salvage_features"]
 
+_OWN = ("type", "features", "wsiseg_sha256")  # written anew; the hash is of other features
 _DEEPEST = 60  # levels of nesting; orjson takes 254
 _GEOMETRIES = {name.lower(): name for name in (*GEOMETRY_TYPES, "GeometryCollection")}
 
@@ -43,7 +46,7 @@ def salvage_features(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any], 
         tree = _scrub(_parse(text, repairs), repairs)
         features += _collect(tree, repairs)
         if isinstance(tree, dict) and "features" in tree:
-            members |= {k: v for k, v in tree.items() if k not in ("type", "features")}
+            members |= {k: v for k, v in tree.items() if k not in _OWN}
     return features, members, repairs
 
 
@@ -120,38 +123,58 @@ def _parse_whole_elements(text: str) -> tuple[list[Any], int]:
 
 
 def _scrub(tree: Any, repairs: list[Repair]) -> Any:
-    """`tree` without what JSON cannot hold: NaN and Infinity outside coordinates become null."""
-    lost = [0, 0]  # by what is counted below
-    scrubbed = _scrub_value(tree, lost, 0)
-    if lost[0]:
-        message = f"{lost[0]} NaN or Infinity left out"
+    """`tree` without what JSON cannot hold: NaN and Infinity are spelt as QuPath spells them among
+    measurements, and left out elsewhere."""
+    counts = _Counts()
+    scrubbed = _scrub_value(tree, counts, 0)
+    if counts.spelt:
+        message = f"{counts.spelt} NaN or Infinity among measurements are text now"
+        repairs.append(Repair("not-a-number", message))
+    if counts.lost:
+        message = f"{counts.lost} NaN or Infinity left out"
         repairs.append(Repair("not-a-number", message, dropped=True))
-    if lost[1]:
-        repairs.append(Repair("json", f"{lost[1]} values nested too deep", dropped=True))
+    if counts.deep:
+        repairs.append(Repair("json", f"{counts.deep} values nested too deep", dropped=True))
     return scrubbed
 
 
-def _scrub_value(value: Any, lost: list[int], depth: int) -> Any:
+@dataclass
+class _Counts:
+    """What `_scrub_value` changed."""
+
+    spelt: int = 0
+    lost: int = 0
+    deep: int = 0
+
+
+def _scrub_value(value: Any, counts: _Counts, depth: int, measured: bool = False) -> Any:
+    """`value` as JSON holds it; `measured` within the measurements of an object."""
     if isinstance(value, float) and not math.isfinite(value):
-        lost[0] += 1
+        if measured:
+            counts.spelt += 1
+            return spell_number(value)
+        counts.lost += 1
         return None
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return _scrub_value(_as_float(value), lost, depth)
+        return _scrub_value(_as_float(value), counts, depth, measured)
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()  # lone surrogates
     if isinstance(value, dict | list) and depth > _DEEPEST:
-        lost[1] += 1
+        counts.deep += 1
         return None
     if isinstance(value, dict):
-        items = ((k, v, _scrub_value(v, lost, depth + 1)) for k, v in value.items())
+        items = (
+            (k, v, _scrub_value(v, counts, depth + 1, measured or k == "measurements"))
+            for k, v in value.items()
+        )
         # A number that is none is left out; null would be another mistake.
         return {
-            _scrub_value(key, lost, depth): new
+            _scrub_value(key, counts, depth): new
             for key, old, new in items
             if new is not None or old is None
         }
     if isinstance(value, list):
-        return [_scrub_value(item, lost, depth + 1) for item in value]
+        return [_scrub_value(item, counts, depth + 1, measured) for item in value]
     return value
 
 

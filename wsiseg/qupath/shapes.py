@@ -26,6 +26,7 @@ __all__ = [
     "build_shapes",
     "judge_polygons",
     "mend_shape",
+    "ring_array",
 ]
 
 DECIMALS = 2
@@ -35,6 +36,7 @@ DECIMALS = 2
 LARGEST = 1e9
 """Largest coordinate (px): far beyond any slide, and products of coordinates stay finite."""
 _SIZE_ADVICE = f"a coordinate is not a number, or beyond {LARGEST:.0e} px"
+_EMPTY = "is empty, as QuPath 0.5 writes a rectangle without area; it loads as an empty object"
 
 
 class Problem(NamedTuple):
@@ -185,11 +187,14 @@ class _Batch:
     def add(self, index: int, parts: list[Any]) -> None:
         """Take the polygons of one geometry, unless one is malformed."""
         arrays: list[list[NDArray[np.float64]]] = []
+        if all(part == [[]] for part in parts):
+            self._refuse(index, "zero-area", _EMPTY)
+            return
         for part in parts:
             if not isinstance(part, list) or not part:
                 self._refuse(index, "coordinates", "a polygon needs a list of rings")
                 return
-            rings = [points for ring in part if (points := _ring_array(ring)) is not None]
+            rings = [points for ring in part if (points := ring_array(ring)) is not None]
             if len(rings) < len(part):
                 self._refuse(index, "coordinates", "a ring is no list of [x, y] numbers")
                 return
@@ -247,7 +252,8 @@ class _Batch:
         self._problems.append(Problem(index, rule, message))
 
 
-def _ring_array(ring: Any) -> NDArray[np.float64] | None:
+def ring_array(ring: Any) -> NDArray[np.float64] | None:
+    """``(N, 2)`` x, y of a ring as JSON has it; None if it is no list of positions."""
     try:
         points = np.array(ring, np.float64)
     except (ValueError, TypeError, OverflowError):

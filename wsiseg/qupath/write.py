@@ -26,6 +26,7 @@ from wsiseg.qupath.outlines import (
     place_outlines,
     stream_outline,
 )
+from wsiseg.qupath.stamp import end_of
 from wsiseg.qupath.text import format_ids
 
 __all__ = [
@@ -58,6 +59,7 @@ def write_geojson(
     One feature is one line. Coordinates are integers where they are whole, else they have at most
     2 decimals. Ids depend on slide, class and outline only. ``.gz`` compresses. The file is written
     beside `path` and takes its place when it is whole and every feature has passed QuPath's rules.
+    It ends with a hash of its features, by which `read_stamp` sees whether somebody changed them.
 
     Parameters
     ----------
@@ -115,9 +117,11 @@ def _stream(
     numbers = number_regions(annotations) if numbers is None else numbers
     with _compress(raw, path) as file:
         file.write(_head(annotations))
+        features = hashlib.sha256()
         for piece in _serialize(annotations, path, object_type, numbers):
+            features.update(piece)
             file.write(piece)
-        file.write(b"\n]}\n")
+        file.write(end_of(features.digest()))
 
 
 def number_regions(annotations: Annotations) -> NDArray[np.intp]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import zarr
@@ -33,7 +35,17 @@ __all__ = [
 FORMAT = 2
 """Version of the layout; a digest holds it, so a change of layout redoes the work."""
 
-_GROUPS = ("image", "tissue", "cams", "labels", "probabilities", "done")
+_LEVELS = re.compile(r"\d+")
+_GROUPS = {
+    "image": _LEVELS,
+    "tissue": re.compile("mask"),
+    "cams": re.compile("logits|classes|distance"),
+    "labels": re.compile("classes|confidence"),
+    "probabilities": _LEVELS,
+    "done": re.compile(".*"),
+}
+"""Our groups, and what we lay out in each; anything else there is somebody else's."""
+_ATTRIBUTES = ("digest", "mpp", "note", "palette", "calibration", "ome")
 _SPACE: list[dict[str, str]] = [
     {"name": "y", "type": "space", "unit": "micrometer"},
     {"name": "x", "type": "space", "unit": "micrometer"},
@@ -72,7 +84,7 @@ def level_box(grid: TileGrid, factor: int) -> Box:
 
 
 def lay_out_store(place: Any, grid: TileGrid, meta: dict[str, Any], codec: CodecName) -> None:
-    """Make the group and its image; what an earlier layout left of ours goes.
+    """Make the group and its image; what an earlier layout left of ours goes, and nothing else.
 
     `place` is what zarr opens, `meta` the attribute `wsiseg`.
     """
@@ -81,8 +93,9 @@ def lay_out_store(place: Any, grid: TileGrid, meta: dict[str, Any], codec: Codec
     group = zarr.open_group(place, mode="a", zarr_format=3, attributes=unfinished)
     group.attrs.update(unfinished)
     for name in [key for key in group.group_keys() if key in _GROUPS]:
-        del group[name]
-    image, scales = group.create_group("image"), {}
+        _remove_ours(place, group, name)
+    image: Any = group["image"] if "image" in group else group.create_group("image")
+    scales = {}
     for level, factor in enumerate(image_factors(grid)):
         box, side = level_box(grid, factor), grid.block // factor
         chunk = _chunk_side(side, grid.tile)
@@ -96,6 +109,27 @@ def lay_out_store(place: Any, grid: TileGrid, meta: dict[str, Any], codec: Codec
     # At the root, where viewers look; they find the labels beside it.
     group.attrs["ome"] = _multiscales(name, axes, scales)
     group.attrs["wsiseg"] = meta
+
+
+def _remove_ours(place: Any, root: zarr.Group, name: str) -> None:
+    """Delete what we laid out in one of our groups, and the group if it holds nothing else."""
+    group = root.require_group(name)
+    members = set(group)
+    if isinstance(place, str):  # a folder, which may hold what this zarr does not list
+        members |= {path.name for path in Path(place, name).iterdir()} - {"zarr.json"}
+    others = {key for key in members if not _GROUPS[name].fullmatch(key)}
+    if not others:
+        del root[name]
+        return
+    for key in members - others:
+        del group[key]
+    kept = {key: value for key, value in group.attrs.asdict().items() if key not in _ATTRIBUTES}
+    group.attrs.put(kept | ({"ome": _label_list(group)} if name == "labels" else {}))
+
+
+def _label_list(group: zarr.Group) -> dict[str, Any]:
+    """What NGFF wants of the group `labels`: the names of all images of labels in it."""
+    return {"version": "0.5", "labels": sorted(group.group_keys())}
 
 
 def lay_out_tissue(group: zarr.Group, height: int, width: int) -> None:
@@ -133,7 +167,7 @@ def lay_out_labels(labels: zarr.Group, grid: TileGrid, palette: Palette, mpp: fl
         ome = _multiscales(name, _SPACE, scales)
         ome["image-label"] = _image_label(palette if name == "classes" else None)
         group.attrs["ome"] = ome
-    labels.attrs["ome"] = {"version": "0.5", "labels": ["classes", "confidence"]}
+    labels.attrs["ome"] = _label_list(labels)
 
 
 def lay_out_probabilities(root: zarr.Group, grid: TileGrid, palette: Palette, mpp: float) -> None:

@@ -52,15 +52,19 @@ class SlideStore:
         self._files = open_files(path)
         try:
             self.meta = _read_meta(self._files)
-            known = self.meta["format"]
-            self.grid = TileGrid(**self.meta["grid"])
+            known = int(self.meta["format"])
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"{path}: is not a wsiseg store; run `wsiseg tile` first") from error
         if known != FORMAT:
+            advice = "choose another output" if known > FORMAT else "tile the slide again"
             raise StoreError(
                 f"{path}: has format {known}, this wsiseg reads {FORMAT}; "
-                f"tile the slide again, or use the wsiseg that wrote it"
+                f"{advice}, or use the wsiseg that wrote it"
             )
+        try:
+            self.grid = TileGrid(**self.meta["grid"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"{path}: is not a wsiseg store; run `wsiseg tile` first") from error
         self._arrays: dict[str, ShardedArray] = {}
 
     @cached_property
@@ -96,7 +100,7 @@ class SlideStore:
         Raises
         ------
         StoreError
-            If the location holds something that wsiseg did not write.
+            If the location holds something that wsiseg did not write, or that a newer one did.
         """
         meta: dict[str, Any] = {
             "format": FORMAT,
@@ -108,6 +112,8 @@ class SlideStore:
         try:
             existing = cls(path)
         except StoreError:
+            if _is_newer(open_files(path)):
+                raise  # it says which format it has, and which we read
             if not _is_free(open_files(path)):
                 raise StoreError(
                     f"{path}: holds something that wsiseg did not write; choose another path"
@@ -259,19 +265,31 @@ class SlideStore:
 
     # -- tissue ------------------------------------------------------------------------------
 
-    def write_tissue(self, mask: NDArray[np.bool_], mpp: float, digest: str) -> None:
-        """Keep the tissue mask ``(h, w)`` bool at `mpp`, and the digest of what made it."""
+    def write_tissue(
+        self, mask: NDArray[np.bool_], mpp: float, digest: str, note: str = ""
+    ) -> None:
+        """Keep the tissue mask ``(h, w)`` bool at `mpp`, and the digest of what made it.
+
+        `note` is what a user should know about it.
+        """
         group = self._group.require_group("tissue")
         group.attrs["digest"] = ""  # so that a half-written mask is not taken for a whole one
         self._arrays.pop("tissue/mask", None)
         layout.lay_out_tissue(group, *mask.shape)
         self._array("tissue/mask").write_all(mask.astype(np.uint8))
-        group.attrs.update({"mpp": mpp, "digest": digest})
+        group.attrs.update({"mpp": mpp, "digest": digest, "note": note})
 
     @property
     def tissue_digest(self) -> str:
         """The digest that `write_tissue` was given; empty if there is no whole mask."""
-        return str(self._group["tissue"].attrs["digest"]) if "tissue" in self._group else ""
+        group = self._group.get("tissue")
+        return str(group.attrs.get("digest", "")) if group is not None else ""
+
+    @property
+    def tissue_note(self) -> str:
+        """What a user should know about the mask; empty if nothing."""
+        group = self._group.get("tissue")
+        return str(group.attrs.get("note", "")) if group is not None else ""
 
     @property
     def tissue_mpp(self) -> float:
@@ -545,6 +563,14 @@ def _read_meta(files: Files) -> dict[str, Any]:
     if data is None:
         raise KeyError("zarr.json")
     return dict(json.loads(data)["attributes"]["wsiseg"])
+
+
+def _is_newer(files: Files) -> bool:
+    """Whether a newer wsiseg wrote a store here, of which we cannot tell what it is worth."""
+    try:
+        return int(_read_meta(files)["format"]) > FORMAT
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _is_free(files: Files) -> bool:

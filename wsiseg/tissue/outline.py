@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import tempfile
-from dataclasses import replace
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +12,23 @@ from numpy.typing import NDArray
 
 from wsiseg.annotations import BACKGROUND, Annotations, Palette
 from wsiseg.config import Config, digest_of
+from wsiseg.errors import GeoJsonError
 from wsiseg.geometry import Size
-from wsiseg.qupath import read_geojson, write_geojson
+from wsiseg.qupath import (
+    Finding,
+    describe_left_out,
+    read_geojson,
+    read_stamp,
+    write_geojson,
+)
 from wsiseg.slide import Slide
 from wsiseg.store import SlideStore
 from wsiseg.tissue.detect import detect_tissue
 from wsiseg.trace import trace_regions
 
 __all__ = ["settle_tissue"]
+
+_LOG = logging.getLogger(__name__)
 
 Mask = NDArray[np.bool_]
 
@@ -37,14 +44,14 @@ def settle_tissue(
 
     With an `outline` (``.geojson``), the detected mask is also written there for QuPath. If that
     file is not as wsiseg wrote it, it is the user's: it is read, never overwritten, and its
-    polygons are the mask as they stand (no smallest area). Polygons of a class whose name ends in
-    ``*``, as QuPath's ``Ignore*``, are cut out of the others. Delete the file to have the tissue
-    detected again.
+    polygons are the mask as they stand (no smallest area). Polygons of the class ``Ignore*`` are
+    cut out of the others. A broken one is left out, which the log and the store's `tissue_note`
+    tell. Delete the file to have the tissue detected again.
 
     Raises
     ------
     GeoJsonError
-        If the user's file cannot be read.
+        If the user's file cannot be read, or all its features are broken.
     SlideReadError
         If the slide's pixels cannot be read.
     """
@@ -53,7 +60,8 @@ def settle_tissue(
     if outline is not None and stamp == "":
         edited = digest_of("edited tissue", detection, _hash(outline.read_bytes()))
         if store.tissue_digest != edited:
-            store.write_tissue(_read_outline(outline, slide, config), mpp, edited)
+            mask, note = _read_outline(outline, slide, config)
+            store.write_tissue(mask, mpp, edited, note)
         return
     if store.tissue_digest != detection:
         mask = detect_tissue(slide, config.tissue)
@@ -88,41 +96,39 @@ def _write_outline(mask: Mask, slide: Slide, config: Config, detection: str, pat
         scale=_scale(slide, config),
         mpp=config.tissue.mpp,
         origin=_origin(slide, config),
+        provenance={"tissue": detection},
         locked=False,  # it is there to be edited
     )
-    with tempfile.TemporaryDirectory() as folder:
-        _, features = _split(write_geojson(annotations, Path(folder, path.name)))
-    stamp = {"tissue": detection, "features": _hash(features)}
-    write_geojson(replace(annotations, provenance=stamp), path)
+    write_geojson(annotations, path)
 
 
 def _read_stamp(path: Path) -> str:
     """The digest of the detection that `path` shows; empty if its features are not as we wrote."""
-    head, features = _split(path)
-    try:
-        stamp = json.loads(head + b"]}")["wsiseg"]
-        return str(stamp["tissue"]) if stamp["features"] == _hash(features) else ""
-    except (ValueError, LookupError, TypeError):
-        return ""
-
-
-def _split(path: Path) -> tuple[bytes, bytes]:
-    """The first line of a GeoJSON file, which in ours is all but the features, and the rest."""
-    head, _, features = path.read_bytes().partition(b"\n")
-    return head, features
+    return str((read_stamp(path) or {}).get("tissue", ""))
 
 
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _read_outline(path: Path, slide: Slide, config: Config) -> Mask:
-    """The mask ``(h, w)`` of the polygons in `path`: set where they hold a pixel's centre."""
+def _read_outline(path: Path, slide: Slide, config: Config) -> tuple[Mask, str]:
+    """The mask ``(h, w)`` of the polygons in `path`, and what of it was left out.
+
+    The mask is set where they hold a pixel's centre.
+    """
+    left_out: list[Finding] = []
+    features = read_geojson(path, left_out)
+    note = describe_left_out(left_out)
+    if note and not features:
+        raise GeoJsonError(f"{path}: {note}")
+    if note:
+        note = f"tissue outline {path.name}: {note}"
+        _LOG.warning("%s: %s", slide.path.name, note)
     origin, scale = np.array(_origin(slide, config)), np.array(_scale(slide, config))
     size = slide.raster_size(config.tissue.mpp)
     tissue, ignored = np.zeros((2, size.height, size.width), bool)
-    for feature in read_geojson(path):
-        target = ignored if (feature.class_name or "").endswith("*") else tissue
+    for feature in features:
+        target = ignored if feature.is_ignored else tissue
         for part in shapely.get_parts(feature.geometry):
             if isinstance(part, shapely.Polygon):
                 rings = [
@@ -130,7 +136,7 @@ def _read_outline(path: Path, slide: Slide, config: Config) -> Mask:
                     for ring in shapely.get_rings(part)
                 ]
                 _fill(target, rings, size)
-    return tissue & ~ignored
+    return tissue & ~ignored, note
 
 
 def _fill(mask: Mask, rings: list[NDArray[np.float64]], size: Size) -> None:

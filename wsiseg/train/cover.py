@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +13,19 @@ from numpy.typing import NDArray
 from wsiseg.errors import GeoJsonError
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
-from wsiseg.qupath import Feature, read_geojson
+from wsiseg.qupath import (
+    Feature,
+    Finding,
+    describe_left_out,
+    read_geojson,
+    read_stamp,
+    restore_outlines,
+)
 
 __all__ = ["ClassShapes", "read_class_shapes", "tile_cover"]
+
+_REGION = "Region*"
+"""QuPath's class for a region of interest."""
 
 Affine = tuple[tuple[float, float], tuple[float, float]]
 """Origin ``(x, y)`` in level-0 px that the file calls (0, 0), and level-0 px a raster px."""
@@ -28,28 +38,42 @@ class ClassShapes(NamedTuple):
     """One shapely geometry a class, empty where there is none."""
     anything: Any
     """Their union."""
+    notes: tuple[str, ...] = ()
+    """A sentence for each kind of thing in the file that is no label and may be taken for one."""
 
 
 def read_class_shapes(
-    path: Path, classes: Sequence[str], place: Affine, problems: list[str]
-) -> ClassShapes:
+    path: Path, classes: Sequence[str], place: Affine, problems: list[str],
+    own: Sequence[Path] = (),
+) -> ClassShapes:  # fmt: skip
     """Polygons of a GeoJSON file by class, in raster pixels.
 
-    What has no class says nothing and is passed over, as are detections and cells. Polygons of a
-    class whose name ends in ``*``, as QuPath's ``Ignore*``, are cut out of the others.
+    Polygons of the class ``Ignore*`` are cut out of the others. What has no class says nothing and
+    is passed over; so does ``Region*``, with which QuPath marks where to look, and any other class
+    whose name ends in ``*`` unless it is one of `classes`. Detections and cells, which nobody drew,
+    are no labels either. The notes tell what was left out.
 
     Parameters
     ----------
     problems
         Takes in unknown classes, and a file that cannot be read.
+    own
+        Our own files of the slide, for what QuPath lost when it exported `path`.
     """
+    left_out: list[Finding] = []
     try:
-        features = [feature for feature in read_geojson(path) if _is_classified(feature)]
+        features = read_geojson(path, left_out)
     except GeoJsonError as error:
         problems.append(str(error))
         features = []
-    ignored = [f for f in features if str(f.class_name).endswith("*")]
-    named = [f for f in features if not str(f.class_name).endswith("*")]
+    features = [feature for feature in features if _is_classified(feature)]
+    features, restored = restore_outlines(features, list(_read_own(path, own, features)))
+    drawn = [feature for feature in features if feature.object_type == "annotation"]
+    ignored = [feature for feature in drawn if feature.is_ignored]
+    named = [f for f in drawn if not f.is_ignored and not _is_passed_over(f, classes)]
+    notes = tuple(_tell(drawn, len(features) - len(drawn), left_out, classes))
+    if restored:
+        notes += (f"{restored} outline(s) that QuPath exported in part are taken from {own[0]}",)
     unknown = sorted({str(f.class_name) for f in named} - set(classes))
     if unknown:
         problems.append(f"{path}: unknown class {unknown}; known are {', '.join(classes)}")
@@ -58,13 +82,43 @@ def read_class_shapes(
         shapely.difference(_join([f for f in named if f.class_name == name], place), hole)
         for name in classes
     ]
-    return ClassShapes(tuple(shapes), shapely.union_all(shapes))
+    return ClassShapes(tuple(shapes), shapely.union_all(shapes), notes)
+
+
+def _read_own(path: Path, own: Sequence[Path], features: Sequence[Feature]) -> Iterator[Feature]:
+    """Those of our own regions that `features` bear the ids of."""
+    ids = {feature.id for feature in features} - {None}
+    for file in own if ids else ():
+        if file.exists() and not file.samefile(path) and read_stamp(file) is not None:
+            yield from (feature for feature in read_geojson(file) if feature.id in ids)
 
 
 def _is_classified(feature: Feature) -> bool:
-    kind = feature.properties.get("objectType", "annotation")
     shape = feature.geometry.geom_type in ("Polygon", "MultiPolygon")
-    return feature.class_name is not None and kind == "annotation" and shape
+    return feature.class_name is not None and shape
+
+
+def _is_passed_over(feature: Feature, classes: Sequence[str]) -> bool:
+    """Whether a class marks something else than tissue, as QuPath's names with ``*`` do."""
+    name = str(feature.class_name)
+    return name not in classes and name.partition(":")[0].strip().endswith("*")
+
+
+def _tell(
+    drawn: Sequence[Feature], n_detections: int, left_out: Sequence[Finding], classes: Sequence[str]
+) -> Iterator[str]:
+    """The notes of `ClassShapes`."""
+    if left_out:
+        yield describe_left_out(left_out)
+    if n_detections:
+        yield (
+            f"{n_detections:,} detections or cells with a class are no labels, as nobody drew "
+            f"them; those that you checked must be annotations (of wsiseg's own regions, export "
+            f"with a higher --max-objects)"
+        )
+    marks = {str(f.class_name) for f in drawn if _is_passed_over(f, classes) and not f.is_ignored}
+    if others := sorted(marks - {_REGION}):
+        yield f"{others} are passed over, as their names end in '*'; only Ignore* is cut out"
 
 
 def _join(features: Sequence[Feature], place: Affine) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +29,8 @@ from wsiseg.train.labels import (
 )
 
 __all__ = ["StoreTiles", "find_stores", "load_tiles"]
+
+_LOG = logging.getLogger(__name__)
 
 _KEYS = [(name, *place) for name in ("slide", "store") for place in (("row", "col"), ("x", "y"))]
 _GEOJSON = (".geojson", ".json", ".geojson.gz", ".json.gz")
@@ -115,9 +119,11 @@ def load_tiles(
         A table with the columns ``slide`` (or ``store``), then ``row,col`` of the tile or ``x,y``
         of a level-0 pixel in it (as QuPath shows it, unless ``config.origin`` says otherwise), then
         one 0/1 column a class or ``labels`` of class names separated by ``;``. Or QuPath's
-        annotations: a GeoJSON file for one store, or a folder with ``<store>.geojson`` for each.
+        annotations: a GeoJSON file for one store, or a folder with ``<store>.geojson`` for each
+        (or ``<store>.edited.geojson``, as `wsiseg annotate` names what somebody edited).
         A tile shows a class if its polygons cover ``config.class_fraction`` of it, and is used if
-        polygons of any class cover ``config.annotated_fraction``.
+        polygons of any class cover ``config.annotated_fraction``. What a file holds that is no
+        label, as detections and broken features, is told in the log.
     classes
         Class names in label order.
     config
@@ -260,18 +266,48 @@ def _read_annotations(
 ) -> Iterator[_Labelled]:
     for at, file in _match_files(path, stores, problems):
         store = stores[at]
-        shapes = read_class_shapes(file, classes, _place(store, config), problems)
+        own = _own_exports(store.path)
+        shapes = read_class_shapes(file, classes, _place(store, config), problems, own)
         used = tile_cover(shapes.anything, store.grid) >= config.annotated_fraction
         used &= _tissue(store, config)
         cover = np.stack([tile_cover(shape, store.grid) for shape in shapes.classes], 2)
         shown = cover >= config.class_fraction
+        for note in shapes.notes:
+            _LOG.warning("%s: %s", file, note)
         if not used.any():
             problems.append(
                 f"{file}: no tile with tissue of {store.path.stem} is annotated over "
                 f"{config.annotated_fraction:g} of its area (annotated_fraction)"
+                + "".join(f"; {note}" for note in shapes.notes)
             )
         for row, col in np.argwhere(used & shown.any(2)).tolist():
             yield (at, row, col), tuple(shown[row, col].astype(int).tolist())
+
+
+def _own_exports(path: Path) -> list[Path]:
+    """Where `wsiseg annotate` wrote the regions of the store ``OUT/slides/NAME.zarr``."""
+    slides = next((parent for parent in path.absolute().parents if parent.name == "slides"), None)
+    if slides is None:
+        return []
+    base = slides.parent / "geojson" / path.absolute().relative_to(slides).with_suffix("")
+    files = [base.with_name(base.name + suffix) for suffix in (".geojson", ".geojson.gz")]
+    parts = base.with_name(base.name + ".parts")
+    return [file for file in files if file.exists()] + sorted(parts.glob("*.geojson.gz"))
+
+
+def _find_file(folder: Path, name: str) -> Path | None:
+    """The annotations of one store: those that somebody edited before those of a run."""
+    mark = re.compile(re.escape(name) + r"\.edited(\d*)\.(geo)?json(\.gz)?")
+    edited = [(int(found[1] or 1), path) for path in folder.iterdir()
+              if (found := mark.fullmatch(path.name))]  # fmt: skip
+    files = [folder / (name + suffix) for suffix in _GEOJSON]
+    written = next((file for file in files if file.is_file()), None)
+    if not edited:
+        return written
+    latest = max(edited)[1]
+    if written is not None:
+        _LOG.info("%s: taken for labels, not %s", latest, written.name)
+    return latest
 
 
 def _match_files(
@@ -286,9 +322,11 @@ def _match_files(
         yield 0, path
     else:
         for at, store in enumerate(stores):
-            names = [store.path.stem + suffix for suffix in _GEOJSON]
-            file = next((path / name for name in names if (path / name).is_file()), None)
+            name = store.path.stem
+            file = _find_file(path, name)
             if file is None:
-                problems.append(f"{store.path}: has no {names[0]}; name annotated stores only")
+                problems.append(
+                    f"{store.path}: has no {name}{_GEOJSON[0]}; name annotated stores only"
+                )
             else:
                 yield at, file
