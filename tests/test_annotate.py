@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +13,10 @@ from pathlib import Path
 import geojson
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
+from tests.slide.damaged import spoil
 from wsiseg.annotate import annotate, plan_jobs
 from wsiseg.annotations import BACKGROUND
 from wsiseg.config import Config
@@ -238,6 +242,19 @@ def test_another_slide_of_that_name_is_refused(slide, finished, tmp_path):
     assert "another slide" in result.error
 
 
+def test_a_store_with_the_identity_of_older_versions_is_done_again(slide, finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    facts = out / "slides" / "one.zarr" / "zarr.json"
+    content, known = slide.read_bytes(), SlideStore(facts.parent).slide["identity"]
+    parts = str(len(content)).encode() + b":" + content[: 2**16] + content[-(2**16) :]
+    facts.write_text(facts.read_text().replace(known, hashlib.sha256(parts).hexdigest()))
+    (result,) = annotate(slide, out, CONFIG, executor="serial")
+    assert result.status == "done", result.error
+    assert SlideStore(facts.parent).slide["identity"] == known
+    assert contents(out) == contents(finished[0])
+
+
 def test_a_slide_unlike_the_training_patches_is_said_to_be(slide, tmp_path):
     config = Config.model_validate({"tile": {"block": 448}})  # `tissue`, which knows real tissue
     (result,) = annotate(slide, tmp_path, config, executor="serial")
@@ -245,6 +262,30 @@ def test_a_slide_unlike_the_training_patches_is_said_to_be(slide, tmp_path):
     assert "looks unlike what the model was taught" in result.note
     for name in ("summary.csv", "report.html"):
         assert "looks unlike what the model was taught" in (tmp_path / name).read_text()
+
+
+def test_damaged_tiles_are_counted_told_and_drawn(slide, tmp_path):
+    broken = tmp_path / "broken.svs"
+    shutil.copy(slide, broken)
+    with tifffile.TiffFile(broken) as file:
+        across = -(-file.pages.first.imagewidth // file.pages.first.tilewidth)
+    spoil(broken, 5 * across + 6)
+    blank = Config.model_validate({**CONFIG.model_dump(), "slide": {"damaged": "blank"}})
+    (failed,) = annotate(broken, tmp_path / "fail", CONFIG, executor="serial")
+    (result,) = annotate(broken, tmp_path / "blank", blank, executor="serial")
+    assert failed.status == "failed"
+    assert "broken.svs: cannot decode level 0" in failed.error
+    assert "(column 6, row 5)" in failed.error
+    assert (result.status, result.damaged_tiles) == ("done", 1)
+    said = "1 tile of the slide's file cannot be decoded, and was taken for glass"
+    assert said in result.note
+    (row,) = csv.DictReader((tmp_path / "blank" / "summary.csv").open())
+    assert row["damaged_tiles"] == "1"
+    assert said in row["note"]
+    page = (tmp_path / "blank" / "report.html").read_text()
+    assert "damaged tiles <b>1</b>" in page
+    picture = np.asarray(Image.open(tmp_path / "blank" / "overlays" / "broken.jpg")).astype(int)
+    assert ((picture[..., 0] > 150) & (picture[..., 1:].max(2) < 60)).sum() > 50
 
 
 def test_the_asked_for_formats_are_written(slide, finished, tmp_path):

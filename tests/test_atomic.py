@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from wsiseg.atomic import open_atomic, remove_parts
+from wsiseg.atomic import free_name, open_atomic, remove_parts
 
 
 def test_the_file_appears_when_it_is_whole(tmp_path):
@@ -67,3 +67,17 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
     remove_parts(tmp_path, before=time.time() + 1)
     assert sorted(os.listdir(target.parent)) == sorted(kept)
     remove_parts(tmp_path / "nowhere", before=time.time())
+
+
+@pytest.mark.parametrize(
+    ("name", "free"),
+    [
+        ("a.geojson", "a.edited.geojson"), ("a.b.geojson.gz", "a.b.edited.geojson.gz"),
+        ("a.ome.tiff", "a.edited.ome.tiff"), ("a.svs.jpg", "a.svs.edited.jpg"),
+        ("a", "a.edited"), ("A.JSON", "A.edited.JSON"),
+    ],
+)  # fmt: skip
+def test_a_free_name_keeps_the_suffix_and_takes_nobodys_place(tmp_path, name, free):
+    assert free_name(tmp_path / name, ".edited") == tmp_path / free
+    (tmp_path / free).touch()
+    assert free_name(tmp_path / name, ".edited").name == free.replace(".edited", ".edited2")

@@ -336,7 +336,10 @@ def test_other_layouts_go_to_openslide(tmp_path: Path) -> None:
     with open_slide(path) as slide:
         assert slide.reader == "openslide"
     with pytest.raises(SlideOpenError, match=r"deflate\.tif.*direct reading: compression 8"):
-        opened(path)
+        DirectReader(path)
+    with opened(path) as slide:
+        assert slide.reader == "direct"
+        np.testing.assert_array_equal(slide.read(Box(0, 0, 300, 200), slide.mpp.x), image)
 
 
 @pytest.mark.parametrize(
@@ -360,7 +363,7 @@ def test_a_damaged_tile_names_file_level_and_tile(svs: Path, damage: object, sai
             slide.read(Box(0, 0, 410, 60), 0.25)
 
 
-def test_a_tile_of_another_size_is_refused(tmp_path: Path) -> None:
+def test_a_tile_of_another_size_is_named(tmp_path: Path) -> None:
     small, large = (write_aperio(tmp_path / f"{n}.svs", picture(256, 256), n) for n in (64, 128))
     with tifffile.TiffFile(large) as file:
         page = file.pages.first
@@ -373,9 +376,20 @@ def test_a_tile_of_another_size_is_refused(tmp_path: Path) -> None:
     content = bytearray(large.read_bytes())
     content[spot[0] : spot[0] + spot[1]] = tile + bytes(spot[1] - len(tile))
     large.write_bytes(content)
-    # The first tile is tried when the file is opened.
-    with pytest.raises(SlideOpenError, match=r"128\.svs: .*direct reading: .*\(64, 64, 3\)"):
-        opened(large)
+    with opened(large) as slide, pytest.raises(SlideReadError, match=r"tile 0 .*\(64, 64, 3\)"):
+        slide.read(Box(0, 0, 4, 4), 0.25)
+
+
+def test_a_level_none_of_whose_tiles_can_be_decoded_is_refused(svs: Path) -> None:
+    with tifffile.TiffFile(svs) as file:
+        page = file.pages.first
+        spots = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    content = bytearray(svs.read_bytes())
+    for offset, count in spots:
+        content[offset : offset + count] = bytes(count)
+    svs.write_bytes(content)
+    with pytest.raises(SlideOpenError, match=r"a\.svs: .*direct reading: does not start as a JPEG"):
+        DirectReader(svs)
 
 
 def test_fuzzed_files_give_pixels_or_a_slide_error(svs: Path, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openslide
 import pytest
 import shapely
 import tifffile
@@ -13,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import wsiseg.slide
 import wsiseg.tile
+from tests.slide.damaged import spoil
 from wsiseg.compute import SerialExecutor, open_executor
 from wsiseg.config import Config, SlideConfig, TileConfig, TissueConfig, parse_config
 from wsiseg.errors import GeometryError, SlideOpenError, SlideReadError, StoreError
@@ -332,6 +336,54 @@ def test_a_read_failure_keeps_what_was_finished(tmp_path: Path) -> None:
     assert written_blocks(SlideStore(tmp_path / "a.zarr")) > 5
 
 
+@pytest.mark.parametrize("kind", ["serial", "processes"])
+def test_damaged_tiles_are_glass_and_kept_on_record(
+    slide_path: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two tiles of 64 px in one piece of tissue, one of them in the corners of four blocks."""
+    path = spoil(Path(shutil.copy(slide_path, tmp_path / "a.tif")), 11, 21)
+    blank = settle(slide={"damaged": "blank"})
+    with open_executor(kind, 2) as pool:
+        store = tile_slide(path, tmp_path / "a.zarr", blank, pool)
+    places = [(0, 1, 1, Box(64, 64, 64, 64)), (0, 1, 2, Box(64, 128, 64, 64))]
+    assert store.read_damage() == places
+    assert "2 tiles of the slide's file cannot be decoded" in caplog.text
+    assert "level 0, column 1, row 1; level 0, column 1, row 2" in caplog.text
+    image = store.read_image(Box(64, 64, 64, 128))
+    assert (image == 255).all()
+    assert (store.read_image(Box(128, 64, 64, 64)) < 200).any()
+    # It is kept: a second run reads nothing and says the same.
+    caplog.clear()
+    again = tile_slide(path, tmp_path / "a.zarr", blank, SERIAL)
+    assert again.read_damage() == places
+    assert "2 tiles" in caplog.text
+
+
+def test_blank_belongs_to_the_digest(slide_path: Path, tmp_path: Path) -> None:
+    store = tile_slide(slide_path, tmp_path / "a.zarr", CONFIG, SERIAL)
+    blank = settle(slide={"damaged": "blank"})
+    assert store.read_damage() == []
+    assert tile_digest(store, blank) != tile_digest(store, CONFIG)
+    before = store.tissue_digest
+    again = tile_slide(slide_path, tmp_path / "a.zarr", blank, SERIAL)
+    assert again.tissue_digest != before
+
+
+def test_damage_of_before_is_forgotten(slide_path: Path, tmp_path: Path) -> None:
+    path = spoil(Path(shutil.copy(slide_path, tmp_path / "a.tif")), 21)
+    blank = settle(slide={"damaged": "blank"})
+    store = tile_slide(path, tmp_path / "a.zarr", blank, SERIAL)
+    assert len(store.read_damage()) == 1
+    shutil.copy(slide_path, path)  # mended, which an identity of the file's ends does not tell
+    store.clear_marks()
+    store.write_tissue(np.ones((60, 78), bool), 8.0, "")
+    assert tile_slide(path, tmp_path / "a.zarr", blank, SERIAL).read_damage() == []
+    spoil(path, 21)
+    tile_slide(path, tmp_path / "b.zarr", blank, SERIAL)
+    shutil.copy(slide_path, path)
+    assert tile_slide(path, tmp_path / "b.zarr", CONFIG, SERIAL).read_damage() == []
+
+
 def test_what_is_no_slide_and_what_is_no_store(slide_path: Path, tmp_path: Path) -> None:
     with pytest.raises(SlideOpenError, match="no such file"):
         tile_slide(tmp_path / "none.tif", tmp_path / "a.zarr", CONFIG, SERIAL)
@@ -421,3 +473,79 @@ def test_real_slide(tmp_path: Path) -> None:
     with open_slide(path, SlideConfig()) as slide:
         box = store.grid.tile_box(row, col)
         np.testing.assert_array_equal(store.read_image(box), slide.read(box, 0.499))
+
+
+# -- a worker does what was planned --------------------------------------------------------------
+
+
+def swap_after(blocks: int, path: Path, other: Path) -> Callable[[str, int, int], None]:
+    """Progress that puts `other` in the place of `path` after some blocks."""
+
+    def tell(step: str, done: int, total: int) -> None:
+        if done == blocks:
+            other.replace(path)
+
+    return tell
+
+
+@pytest.mark.parametrize("reader", ["openslide", "tiffslide"])
+def test_a_slide_that_is_swapped_in_ends_the_run(tmp_path: Path, reader: str) -> None:
+    path, other = save(tmp_path / "a.tif", paint()), save(tmp_path / "b.tif", paint()[::-1])
+    config = settle(slide={"reader": reader})
+    with pytest.raises(SlideReadError, match=r"a\.tif: is not the slide any more that it was"):
+        tile_slide(path, tmp_path / "a.zarr", config, SERIAL, swap_after(12, path, other))
+    store = tile_slide(path, tmp_path / "a.zarr", config, SERIAL)  # all is the new one's
+    tile_slide(path, tmp_path / "b.zarr", config, SERIAL)
+    assert contents(store.path) == contents(tmp_path / "b.zarr")
+
+
+def test_a_slide_that_is_written_to_while_a_block_is_read_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.tif", paint())
+    real = wsiseg.tile._parts
+
+    def parts(*given: Any) -> Any:
+        with path.open("ab") as file:
+            file.write(b"more")
+        return real(*given)
+
+    monkeypatch.setattr(wsiseg.tile, "_parts", parts)
+    with pytest.raises(SlideReadError, match="run again when nothing writes to it"):
+        tile_slide(path, tmp_path / "a.zarr", CONFIG, SERIAL)
+    assert written_blocks(SlideStore(tmp_path / "a.zarr")) == 0
+
+
+def test_no_block_falls_back_to_another_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.tif", paint())
+    real = wsiseg.slide.READERS["openslide"]
+    opened: list[str] = []
+
+    def once(given: Path, config: SlideConfig) -> Any:
+        opened.append(config.reader)
+        if len(opened) == 3:
+            raise SlideOpenError(f"{given}: too many open files")
+        return real(given, config)
+
+    monkeypatch.setitem(wsiseg.slide.READERS, "openslide", once)
+    said = r"a\.tif: was opened by openslide when the run was planned, and is not now: .*too many"
+    with pytest.raises(SlideReadError, match=said):
+        tile_slide(path, tmp_path / "a.zarr", CONFIG, SERIAL)
+    assert opened == ["auto", "openslide", "openslide"]
+    store = tile_slide(path, tmp_path / "a.zarr", CONFIG, SERIAL)
+    assert store.finished("tile")
+
+
+def test_a_block_opens_its_slide_once_where_direct_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, done = save(tmp_path / "a.tif", paint()), counting(monkeypatch)
+    opened: list[Any] = []
+    real = openslide.OpenSlide
+    monkeypatch.setattr(openslide, "OpenSlide", lambda name: opened.append(name) or real(name))
+    tile_slide(path, tmp_path / "a.zarr", CONFIG, SERIAL)
+    planning = 2  # direct looks, then openslide opens
+    assert len(opened) == planning + len(done)
+    assert len(done) > 5

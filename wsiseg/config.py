@@ -21,7 +21,9 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "ExportFormat",
+    "InferenceConfig",
     "LabelConfig",
+    "MasksConfig",
     "OutlineConfig",
     "Pooling",
     "Precision",
@@ -54,10 +56,14 @@ class SlideConfig(_Step):
 
     reader: Literal["auto", "direct", "openslide", "tiffslide"] = "auto"
     """What reads the slide; `auto` takes the first that opens it. `direct` decodes the JPEG or
-    JPEG 2000 tiles of a TIFF itself: OpenSlide's pixels, several times as fast."""
+    JPEG 2000 tiles of a TIFF itself: OpenSlide's pixels, several times as fast. It also takes the
+    TIFFs that another does not open, or would misread (strips, planes, 16 bits, palettes)."""
     scaled_decode: bool = True
     """`direct` lets the JPEG decoder shrink by 2, 4 or 8 where so many pixels make one: 1.7 times
     as fast as the mean of decoded pixels, 50 dB from it, and as near to what was scanned."""
+    damaged: Literal["fail", "blank"] = "fail"
+    """What becomes of a slide of which a tile cannot be decoded: it fails, or the tile is taken for
+    glass, counted and told. A slide none of whose tiles can be decoded fails either way."""
     mpp_override: float | None = Field(default=None, gt=0)
     """Level-0 µm/px to use instead of the metadata (both axes)."""
 
@@ -122,8 +128,12 @@ class PredictConfig(_Step):
     prompt_stride: int | None = Field(default=None, ge=1)
     """Pixels between the windows of a tile that is larger than one; a cell is the mean of those
     over it. Side by side if null: `tile.stride` overlaps windows that are a tile each."""
+    context: int | None = Field(default=None, ge=0)
+    """Pixels around a tile that the model sees with it, so that its map goes on across the tile's
+    border; null for what its encoder takes: 64 with `small`, none with others, which see each tile
+    by itself, as with 0."""
     batch_size: int = Field(default=32, ge=1)
-    """Tiles a forward pass."""
+    """Tiles a forward pass; with `context`, some 16 neighbours are one."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     precision: Precision = "float32"
@@ -324,14 +334,9 @@ class TrainConfig(_Step):
     """Seed of initialisation, shuffling and augmentation."""
 
 
-class EvaluateConfig(_Step):
-    """Scoring a model on patches whose masks are known."""
+class InferenceConfig(_Step):
+    """The paper's inference on patches: augmentations, gate, CRF patch by patch."""
 
-    protocols: tuple[Literal["oracle", "deploy"], ...] = Field(
-        default=("oracle", "deploy"), min_length=1
-    )
-    """`oracle`: classes let through by the true labels, as in the paper's tables; `deploy`: by
-    those that the model predicts, as on a slide that nobody has labelled."""
     batch_size: int = Field(default=10, ge=1)
     """Patches a forward pass."""
     device: str = "auto"
@@ -342,14 +347,36 @@ class EvaluateConfig(_Step):
     tta: Literal[1, 6] = 6
     """Test-time augmentations: 1 (none) or the paper's 6."""
     gate_threshold: float = Field(default=0.25, gt=0, lt=1)
-    """In `deploy`, a class is predicted where the sigmoid of its logit reaches this."""
+    """Where nobody says which classes show, those whose logit's sigmoid reaches this do."""
     crf: CrfConfig = CrfConfig(backend="numba")
     """The CRF's settings; `pydensecrf` is what the released code calls, and gives its labels to the
     last pixel; `numba`, which is always there, gives all but some 0.15 % of them."""
+
+
+class EvaluateConfig(InferenceConfig):
+    """Scoring a model on patches whose masks are known."""
+
+    protocols: tuple[Literal["oracle", "deploy"], ...] = Field(
+        default=("oracle", "deploy"), min_length=1
+    )
+    """`oracle`: classes let through by the true labels, as in the paper's tables; `deploy`: by
+    those that the model predicts, as on a slide that nobody has labelled."""
     resamples: int = Field(default=1000, ge=1)
     """Bootstrap resamples of the images, for the confidence intervals."""
     seed: int = 0
     """Seed of the bootstrap."""
+
+
+class MasksConfig(InferenceConfig):
+    """Pseudo-masks of patches."""
+
+    gate: Literal["auto", "labels", "predicted", "none"] = "auto"
+    """Which classes a patch may show: those of its `labels`, those that the model predicts, or any
+    (`none`); `auto` takes the labels where the patches have them."""
+    refine: bool = True
+    """Whether the dense CRF follows the edges in the image."""
+    confidence: bool = False
+    """Whether a second PNG holds each pixel's confidence."""
 
 
 class ClusterConfig(_Step):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,19 @@ from numpy.typing import NDArray
 
 from wsiseg.compute import Progress, Step, run_steps
 from wsiseg.config import Config, SlideConfig, TileConfig, digest_of
-from wsiseg.errors import StoreError
+from wsiseg.errors import SlideOpenError, SlideReadError, StoreError
 from wsiseg.geometry import Box, Mpp
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
-from wsiseg.slide import Slide, open_slide
+from wsiseg.slide import Slide, identify_slide, open_slide, was_identified_as
 from wsiseg.slide.scratch import scratch
 from wsiseg.store import FORMAT, SlideStore
 
-__all__ = ["plan_grid", "plan_tile", "tile_digest", "tile_slide", "working_mpp"]
+__all__ = ["describe_damage", "plan_grid", "plan_tile", "tile_digest", "tile_slide", "working_mpp"]
+
+_LOG = logging.getLogger(__name__)
+_NAMED = 5
+"""Damaged tiles that are named one by one."""
 
 
 def tile_slide(
@@ -69,6 +75,7 @@ def tile_slide(
     with hold(store_path):
         store, step = plan_tile(slide_path, store_path, config, tissue=tissue, overwrite=overwrite)
         run_steps(executor, [step], progress)
+        describe_damage(store, config)
     return store
 
 
@@ -88,6 +95,8 @@ def plan_tile(
     from wsiseg.tissue import kept_tiles, settle_tissue
 
     with open_slide(slide_path, config.slide) as slide:
+        for note in slide.notes:
+            _LOG.warning("%s: %s", slide.path, note)
         grid, mpp = plan_grid(slide, config.tile)
         if not overwrite:
             _check_same_slide(store_path, slide)
@@ -95,6 +104,8 @@ def plan_tile(
         if overwrite:
             store.clear_marks()
         settle_tissue(slide, store, config, tissue)
+        # A worker that chose anew might choose another reader, or find another slide.
+        planned = _Planned.of(slide, Path(slide_path), config.slide)
     digest = tile_digest(store, config)
     squares = _needed_squares(grid, kept_tiles(store, config.tissue))
     pending = store.pending("tile", digest)
@@ -104,8 +115,7 @@ def plan_tile(
         store.erase_image(block)
         store.mark_done("tile", block, digest)
     work = partial(
-        _tile_block, slide_path=Path(slide_path), store_path=store.location, config=config.slide,
-        squares=squares, digest=digest,
+        _tile_block, planned=planned, store_path=store.location, squares=squares, digest=digest,
     )  # fmt: skip
     return store, Step("tile", digest, grid.n_blocks, busy, work)
 
@@ -116,7 +126,8 @@ def _check_same_slide(store_path: str | Path, slide: Slide) -> None:
         known = SlideStore(store_path).slide
     except StoreError:
         return  # nothing, an interrupted creation, or not ours: `SlideStore.create` tells apart
-    if slide.identity != known["identity"]:
+    ours = slide.identity == known["identity"]
+    if not ours and not was_identified_as(slide.path, known["identity"]):
         raise StoreError(
             f"{store_path}: holds the results of another slide ({known['path']}); choose another "
             f"output, or --overwrite to replace them"
@@ -134,9 +145,29 @@ def tile_digest(store: SlideStore, config: Config) -> str:
     mask, mask_mpp, _ = store.read_tissue()
     tissue = [hashlib.sha256(np.packbits(mask).tobytes()).hexdigest(), list(mask.shape), mask_mpp]
     reader = [store.slide["reader"], config.slide.scaled_decode]
+    reader += ["blank"] if config.slide.damaged == "blank" else []
     slide = [store.slide["identity"], store.slide["mpp"], reader]
     raster = [store.mpp, store.meta["grid"]]
     return digest_of("tile", FORMAT, slide, raster, tissue, config.tissue.min_fraction)
+
+
+def describe_damage(store: SlideStore, config: Config) -> str:
+    """What to say of tiles of the slide's file that were taken for glass; empty if none were.
+
+    It is logged as well.
+    """
+    damaged = store.read_damage() if config.slide.damaged == "blank" else ()
+    if not damaged:
+        return ""
+    places = [f"level {tile[0]}, column {tile[1]}, row {tile[2]}" for tile in damaged[:_NAMED]]
+    more = f" and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
+    count, were = ("1 tile", "was") if len(damaged) == 1 else (f"{len(damaged)} tiles", "were")
+    line = (
+        f"{count} of the slide's file cannot be decoded, and {were} taken for glass: "
+        f"{'; '.join(places)}{more}"
+    )
+    _LOG.warning("%s: %s", store.slide["path"], line)
+    return line
 
 
 def working_mpp(slide: Slide, config: TileConfig) -> Mpp:
@@ -167,7 +198,7 @@ def plan_grid(slide: Slide, config: TileConfig) -> tuple[TileGrid, Mpp]:
 
 
 def _describe(slide: Slide) -> dict[str, Any]:
-    return {
+    facts = {
         "name": slide.path.name,
         "path": str(slide.path.absolute()),
         "identity": slide.identity,
@@ -178,6 +209,7 @@ def _describe(slide: Slide) -> dict[str, Any]:
         "vendor": slide.vendor,
         "reader": slide.reader,
     }
+    return facts | ({"notes": list(slide.notes)} if slide.notes else {})
 
 
 def _needed_squares(grid: TileGrid, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -202,9 +234,8 @@ def _block_squares(grid: TileGrid, squares: NDArray[np.bool_], block: int) -> ND
 def _tile_block(
     block: int,
     *,
-    slide_path: Path,
+    planned: _Planned,
     store_path: str | Path,
-    config: SlideConfig,
     squares: NDArray[np.bool_],
     digest: str,
 ) -> None:
@@ -214,12 +245,69 @@ def _tile_block(
     wanted = _block_squares(store.grid, squares, block)
     pixels = scratch.array("block", (box.height, box.width, 3))
     pixels[:] = 255
-    with open_slide(slide_path, config) as slide:
+    with planned.open() as slide:
         for part in _parts(wanted, store.grid.tile, box):
             slide.read(part, store.mpp, pixels[part.slices(box)])
+        planned.check(slide)
+        damaged = slide.damaged
     store.begin("tile", block)
     store.write_image(block, pixels, wanted)
+    store.write_damage(str(block), digest, damaged)
     store.mark_done("tile", block, digest)
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A slide as it was when a run was planned: each worker reads just that, or fails."""
+
+    path: Path
+    identity: str
+    content: str
+    """Of the file, whatever a reader of one's own takes for `identity`."""
+    config: SlideConfig
+    """With the reader that opened it."""
+
+    @classmethod
+    def of(cls, slide: Slide, path: Path, config: SlideConfig) -> _Planned:
+        """`slide` as it is now, opened from `path`."""
+        pinned = config.model_copy(update={"reader": slide.reader})
+        return cls(path, slide.identity, identify_slide(path), pinned)
+
+    def open(self) -> Slide:
+        """Open it again.
+
+        Raises
+        ------
+        SlideReadError
+            If the file is another by now, or its reader does not open it here.
+        """
+        try:
+            slide = open_slide(self.path, self.config)
+        except SlideOpenError as error:
+            raise SlideReadError(
+                f"{self.path}: was opened by {self.config.reader} when the run was planned, and "
+                f"is not now: {error}; the same command again goes on"
+            ) from error
+        try:
+            self.check(slide)
+        except BaseException:
+            slide.close()
+            raise
+        return slide
+
+    def check(self, slide: Slide) -> None:
+        """See that the file is still the one that was planned, and `slide` opened.
+
+        Raises
+        ------
+        SlideReadError
+            If it is not.
+        """
+        if slide.identity != self.identity or identify_slide(self.path) != self.content:
+            raise SlideReadError(
+                f"{self.path}: is not the slide any more that it was when the run was planned; "
+                f"run again when nothing writes to it"
+            )
 
 
 def _parts(squares: NDArray[np.bool_], side: int, block: Box) -> Iterator[Box]:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsiseg.annotations import BACKGROUND
+from wsiseg.geometry import Box
 from wsiseg.report import write_overlay
 from wsiseg.report.legend import choose_bar
 from wsiseg.report.overlay import blend_labels, shrink_image, shrink_labels
@@ -101,6 +102,19 @@ def test_a_jpeg_is_written_whole(tmp_path, tissue):
     first = path.read_bytes()
     write_overlay(store, path, annotate(labels))
     assert path.read_bytes() == first
+
+
+def test_damaged_tiles_are_crossed_out(tmp_path):
+    labels = np.full((400, 500), BACKGROUND, np.uint8)
+    store = make_store(tmp_path / "s.zarr", np.full((400, 500, 3), 255, np.uint8), labels)
+    store.meta["slide"]["mpp"] = [0.25, 0.25]  # half of the store's
+    path = tmp_path / "case.jpg"
+    write_overlay(store, path, annotate(labels), [Box(200, 100, 128, 128)])
+    picture = np.asarray(Image.open(path).convert("RGB")).astype(int)[:400, 200:700]
+    red = (picture[..., 0] > 150) & (picture[..., 1] < 120)
+    rows, cols = np.nonzero(red)
+    assert (rows.min(), rows.max(), cols.min(), cols.max()) == (50, 113, 100, 163)
+    assert red[82, 132] or red[81, 131], "crossed in the middle"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (40, 3), (300, 200)])

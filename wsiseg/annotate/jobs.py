@@ -12,7 +12,7 @@ from typing import NamedTuple
 from wsiseg.annotate.manifest import MANIFEST_SUFFIXES, Entry, read_manifest
 from wsiseg.annotate.names import name_outputs
 from wsiseg.errors import ConfigError, SlideOpenError
-from wsiseg.slide import find_slides
+from wsiseg.slide import find_slides, gather_slide, name_slide
 
 __all__ = ["Job", "OutputTree", "plan_jobs"]
 
@@ -113,6 +113,7 @@ class _Found(NamedTuple):
 
 
 def _find(source: Path, nested: bool, out: Path | None) -> Iterator[_Found]:
+    source = gather_slide(source)
     if source.is_dir() and source.suffix.lower() != ".zarr":
         slides = find_slides(source, nested, broken=True)
         kept = [slide for slide in slides if not _is_output(slide, source, out)]
@@ -123,14 +124,21 @@ def _find(source: Path, nested: bool, out: Path | None) -> Iterator[_Found]:
         if not kept:
             hint = "" if nested else "; use --nested to look into sub-folders"
             raise SlideOpenError(f"{source}: holds no slide{hint}")
-        yield from (_Found(slide, slide.relative_to(source), []) for slide in kept)
+        yield from (_Found(slide, _name_below(slide, source), []) for slide in kept)
     elif source.suffix.lower() in MANIFEST_SUFFIXES:
         for entry in read_manifest(source):
-            yield _Found(entry.slide, Path(entry.slide.name), [entry])
+            slide = gather_slide(entry.slide)
+            yield _Found(slide, Path(name_slide(slide)), [entry])
     elif source.exists() or source.is_symlink():
-        yield _Found(source, Path(source.name), [])
+        yield _Found(source, Path(name_slide(source)), [])
     else:
         raise SlideOpenError(f"{source}: does not exist")
+
+
+def _name_below(slide: Path, folder: Path) -> Path:
+    """The slide's name in the sub-folder of `folder` in which it lies."""
+    name = name_slide(slide)
+    return Path(name) if slide == folder else slide.relative_to(folder).parent / name
 
 
 def _is_output(slide: Path, source: Path, out: Path | None) -> bool:

@@ -18,6 +18,7 @@ from wsiseg.annotations import Annotations
 from wsiseg.atomic import free_name, open_atomic
 from wsiseg.config import Config, ExportFormat, digest_of
 from wsiseg.export import export_slide, place_of
+from wsiseg.geometry import Box
 from wsiseg.labels import keep_corrected
 from wsiseg.qupath import export_geojson
 from wsiseg.report import measure_classes, write_overlay
@@ -123,13 +124,17 @@ def _write(
     else:
         with _cleared(out, record) as edited:
             if out.kind == "overlay":
-                write_overlay(store, out.path, annotations)
+                write_overlay(store, out.path, annotations, _find_damage(store, config))
             else:
                 export_slide(store, lambda: annotations, out.path, out.kind, config.export)
         notes = tuple(edited)
     for note in notes:
         _LOG.info("%s: %s", annotations.slide, note)
     record.add(out, made, written, notes)
+
+
+def _find_damage(store: SlideStore, config: Config) -> list[Box]:
+    return [box for *_, box in store.read_damage()] if config.slide.damaged == "blank" else []
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from wsiseg.annotate.jobs import Job, OutputTree
@@ -16,7 +16,7 @@ from wsiseg.outline import outline_regions
 from wsiseg.slide import open_slide
 from wsiseg.stitch import plan_stitch
 from wsiseg.store import SlideStore
-from wsiseg.tile import plan_grid, plan_tile
+from wsiseg.tile import describe_damage, plan_grid, plan_tile
 
 __all__ = ["SlideResult", "annotate_slide", "plan_slide"]
 
@@ -37,13 +37,15 @@ class SlideResult:
     mpp: float | None = None
     mpp_source: str = ""
     tiles: int = 0
+    damaged_tiles: int = 0
+    """Of the slide's file, taken for glass as they could not be decoded."""
     seconds: float = 0.0
     tissue_mm2: float = 0.0
     class_mm2: dict[str, float] = field(default_factory=dict)
     measurements: list[dict[str, object]] = field(default_factory=list)
     """Rows of `measurements.csv`, one a class."""
     note: str = ""
-    """What was written in another form than usual, and why."""
+    """What a person should know of the slide, and what was written in another form than usual."""
     error: str = ""
 
 
@@ -83,7 +85,11 @@ def annotate_slide(
             SlideStore(path), tree, job.name, config, _tissue_mm2(store), outline,
             overwrite=overwrite,
         )  # fmt: skip
-    return _result(job, store, rows, notes, time.perf_counter() - started)
+        damage = describe_damage(store, config)
+        damaged = len(store.read_damage()) if damage else 0
+    notes = (*notes, *filter(None, [damage]))
+    result = _result(job, store, rows, notes, time.perf_counter() - started)
+    return replace(result, damaged_tiles=damaged)
 
 
 def plan_slide(job: Job, config: Config) -> SlideResult:
@@ -92,7 +98,7 @@ def plan_slide(job: Job, config: Config) -> SlideResult:
         grid, _ = plan_grid(slide, config.tile)
         return SlideResult(
             job.name, str(job.path), "planned", mpp=slide.mpp.x, mpp_source=slide.mpp_source,
-            tiles=grid.rows * grid.cols,
+            tiles=grid.rows * grid.cols, note="; ".join(slide.notes),
         )  # fmt: skip
 
 
@@ -126,7 +132,8 @@ def _result(
     seconds: float,
 ) -> SlideResult:  # fmt: skip
     tissue = _tissue_mm2(store)
-    notes = (*filter(None, [store.tissue_note]), *notes, *_describe_likeness(store))
+    told = (*store.slide.get("notes", ()), *filter(None, [store.tissue_note]))
+    notes = (*told, *notes, *_describe_likeness(store))
     return SlideResult(
         job.name, str(job.path), "done" if tissue else "no tissue",
         mpp=float(store.slide["mpp"][0]), mpp_source=str(store.slide["mpp_source"]),

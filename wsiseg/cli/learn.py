@@ -1,4 +1,4 @@
-"""Commands that train and score models, and the demo."""
+"""Commands that train models and use them on patches, and the demo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli.app import app
-from wsiseg.cli.loop import score_slides
 from wsiseg.cli.options import (
     ConfigFile,
     EncoderOptions,
@@ -19,12 +18,13 @@ from wsiseg.cli.options import (
     Workers,
     override,
     read_encoder_options,
+    with_given,
     with_map,
 )
 from wsiseg.cli.show import errors, print_facts, progress_bars, say
 from wsiseg.config import load_config, parse_config
 
-__all__ = ["demo", "evaluate", "picture", "train"]
+__all__ = ["demo", "masks", "picture", "train"]
 
 
 @app.command()
@@ -91,63 +91,42 @@ def train(
 
 
 @app.command()
-def evaluate(
-    checkpoint: Annotated[
-        str | None, typer.Argument(help="A checkpoint's path or name, such as tissue.")
-    ] = None,
+def masks(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint's path or name, such as tissue.")],
     data: Annotated[
-        Path | None,
-        typer.Argument(help="Folder of img/ and mask/, or of splits (BCSS-WSSS, LUAD)."),
-    ] = None,
-    slides: Annotated[
-        list[Path] | None,
-        typer.Option(help="Finished maps instead: output folders or stores, scored on --labels."),
-    ] = None,
-    labels: Annotated[
-        list[Path] | None, typer.Option(help="What `wsiseg label` reads, for --slides.")
-    ] = None,
-    name_map: NameMap = None,
-    out: Out = Path("evaluation"),
-    split: Annotated[str, typer.Option(help="Split of the data set: test or valid.")] = "test",
+        Path, typer.Argument(help="CSV of patches, a BCSS-WSSS folder, or any folder of images.")
+    ],
+    out: Out = Path("masks"),
     config: ConfigFile = None,
     settings: Settings = None,
-    pictures: Annotated[int, typer.Option(help="Patches drawn.", min=0)] = 8,
-    compare: Annotated[
-        Path | None,
-        typer.Option(help="YAML of published scores to stand beside ours (configs/published_*)."),
+    gate: Annotated[
+        str | None,
+        typer.Option(help="Classes let through: labels, predicted, none; auto if not given."),
     ] = None,
-    save_labels: Annotated[
-        bool, typer.Option("--save-labels", help="Write every patch's labels as PNG.")
+    crf: Annotated[
+        bool | None, typer.Option("--crf/--no-crf", help="Follow the edges in the image or not.")
+    ] = None,
+    confidence: Annotated[
+        bool | None, typer.Option("--confidence", help="Write each pixel's confidence as well.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace masks of other settings; never edited ones.")
     ] = False,
     workers: Workers = None,
 ) -> None:
-    """Score a checkpoint on patches with masks, or finished maps of slides on labels."""
+    """Write pseudo-masks of patches as PNG; resumes what was interrupted."""
     from wsiseg.compute import open_executor
-    from wsiseg.config import EvaluateConfig
-    from wsiseg.evaluate import (
-        evaluate_checkpoint,
-        format_comparison,
-        format_table,
-        load_published,
-    )
+    from wsiseg.config import MasksConfig
+    from wsiseg.masks import write_masks
 
-    if slides or labels:
-        if not (slides and labels) or checkpoint or data:
-            raise typer.BadParameter("maps are scored by --slides and --labels, without others")
-        score_slides(slides, labels, name_map, settings, out)
-        return
-    if checkpoint is None or data is None:
-        raise typer.BadParameter("give a checkpoint and patches, or --slides and --labels")
+    given = with_given(settings, {"gate": gate, "refine": crf, "confidence": confidence})
     with errors(), progress_bars() as bars, open_executor("threads", workers) as pool:
-        settled = override(load_config(config, EvaluateConfig).model_dump(), settings, "--set")
-        published = () if compare is None else load_published(compare)
-        evaluations = evaluate_checkpoint(
-            checkpoint, data, parse_config(settled, EvaluateConfig, "the command line"), out,
-            split=split, pictures=pictures, save_labels=save_labels, executor=pool, progress=bars,
+        plain = override(load_config(config, MasksConfig).model_dump(), given, "--set")
+        rows = write_masks(
+            checkpoint, data, out, parse_config(plain, MasksConfig, "the command line"),
+            overwrite=overwrite, executor=pool, progress=bars,
         )  # fmt: skip
-        beside = [format_comparison(one, published) for one in evaluations if published]
-    for text in (*map(format_table, evaluations), *beside):
-        say(text + "\n")
+    say(f"{len(rows)} masks in {out / 'mask'}; {out / 'masks.csv'} has a row for each")
 
 
 @app.command()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wsiseg.errors import DataError
 from wsiseg.evaluate.scores import measure
 
-__all__ = ["Intervals", "bootstrap_intervals"]
+__all__ = ["Intervals", "bootstrap_intervals", "draw_means"]
 
 Range = tuple[float, float]
 _AT_ONCE = 256  # resamples whose matrices are held together
@@ -51,6 +51,23 @@ def bootstrap_intervals(
     DataError
         If there is no image.
     """
+    ends = _ends(_draw(confusions, resamples, seed), level)
+    classes = confusions.shape[-1] - 1
+    return Intervals(
+        miou=ends[0], mdice=ends[1], fwiou=ends[2], iou=tuple(ends[3 : 3 + classes]),
+        dice=tuple(ends[3 + classes :]), level=level, resamples=resamples, seed=seed,
+    )  # fmt: skip
+
+
+def draw_means(
+    confusions: NDArray[np.int64], *, resamples: int = 1000, seed: int = 0
+) -> NDArray[np.float64]:
+    """``(resamples,)`` mean IoU of each draw of `bootstrap_intervals`: of one seed, one draw."""
+    return _draw(confusions, resamples, seed)[:, 0]
+
+
+def _draw(confusions: NDArray[np.int64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """One row of `_score_all` a draw."""
     count, side = confusions.shape[0], confusions.shape[-1]
     if count == 0:
         raise DataError("there is no image to draw from; the bootstrap needs at least one")
@@ -61,12 +78,7 @@ def bootstrap_intervals(
         # How often each image is drawn says all; the matrices of a draw add up.
         times = random.multinomial(count, np.full(count, 1 / count), size=draws)
         rows.append(_score_all((times @ flat).reshape(draws, side, side)))
-    ends = _ends(np.concatenate(rows), level)
-    classes = side - 1
-    return Intervals(
-        miou=ends[0], mdice=ends[1], fwiou=ends[2], iou=tuple(ends[3 : 3 + classes]),
-        dice=tuple(ends[3 + classes :]), level=level, resamples=resamples, seed=seed,
-    )  # fmt: skip
+    return np.concatenate(rows)
 
 
 def _score_all(confusions: NDArray[np.int64]) -> NDArray[np.float64]:

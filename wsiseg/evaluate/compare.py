@@ -121,7 +121,8 @@ def _published_cells(names: Sequence[str]) -> Callable[[Published], list[str]]:
 def _own_cells(evaluation: Evaluation) -> list[str]:
     scores = evaluation.scores
     iou, dice = ([_show(100 * value) for value in values] for values in (scores.iou, scores.dice))
-    return [_OURS, *iou, _show(100 * scores.miou), *dice, _show(100 * scores.mdice)]
+    name = _OURS if evaluation.predictions is None else evaluation.predictions.name
+    return [name, *iou, _show(100 * scores.miou), *dice, _show(100 * scores.mdice)]
 
 
 def _show(percent: float | None) -> str:

@@ -30,7 +30,7 @@ Range = tuple[float, float]
 
 def format_table(evaluation: Evaluation) -> str:
     """A plain text table in percent, with intervals; its first line names the protocol."""
-    scores, ends, settings = evaluation.scores, evaluation.intervals, evaluation.config
+    scores, ends = evaluation.scores, evaluation.intervals
     rows = [
         (name, iou, dice)
         for name, iou, dice in zip(
@@ -46,8 +46,8 @@ def format_table(evaluation: Evaluation) -> str:
     interval = f"{ends.level:.0%} interval"
     lines = [
         f"protocol {evaluation.protocol}: {PROTOCOLS[evaluation.protocol]}",
-        f"{len(evaluation.names)} patches; augmentations: {settings.tta}; CRF: "
-        f"{settings.crf.backend}; {interval} by {ends.resamples} bootstraps over patches",
+        f"{len(evaluation.names)} patches; {_how_made(evaluation)}; {interval} by "
+        f"{ends.resamples} bootstraps over patches",
         f"{'class':<{wide}}  {'IoU %':<22}  {'Dice %':<22}".rstrip(),
     ]
     lines += [f"{name:<{wide}}  {iou:<22}  {dice:<22}".rstrip() for name, iou, dice in rows]
@@ -62,13 +62,21 @@ def format_table(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
+def _how_made(evaluation: Evaluation) -> str:
+    if evaluation.predictions is not None:
+        return f"masks of {evaluation.predictions}, the protocol as their maker says"
+    return f"augmentations: {evaluation.config.tta}; CRF: {evaluation.config.crf.backend}"
+
+
 def _percent(value: float, ends: Range) -> str:
     if math.isnan(value):
         return "-"
     return f"{100 * value:6.2f} [{100 * ends[0]:.2f}, {100 * ends[1]:.2f}]"
 
 
-def write_report(evaluation: Evaluation, info: CheckpointInfo, data: Path, out: str | Path) -> Path:
+def write_report(
+    evaluation: Evaluation, info: CheckpointInfo | None, data: Path, out: str | Path
+) -> Path:
     """Write the tables: ``table.txt``, ``scores.json``, and CSVs of what the JSON holds.
 
     They are ``scores.csv``, ``images.csv``, ``confusion.csv`` and, of the confidence,
@@ -77,7 +85,7 @@ def write_report(evaluation: Evaluation, info: CheckpointInfo, data: Path, out: 
     Parameters
     ----------
     info
-        Of the checkpoint that was scored.
+        Of the checkpoint that was scored; None if there is none, as of somebody's masks.
     data
         The folder of the patches; the last two of its names are recorded.
     out
@@ -109,7 +117,7 @@ def _reliability_rows(found: Reliability) -> list[list[object]]:
     return rows
 
 
-def _describe(evaluation: Evaluation, info: CheckpointInfo, data: Path) -> dict[str, Any]:
+def _describe(evaluation: Evaluation, info: CheckpointInfo | None, data: Path) -> dict[str, Any]:
     scores, ends = evaluation.scores, evaluation.intervals
     classes = {
         name: {
@@ -130,15 +138,9 @@ def _describe(evaluation: Evaluation, info: CheckpointInfo, data: Path) -> dict[
     return {
         "protocol": evaluation.protocol,
         "protocol_means": PROTOCOLS[evaluation.protocol],
-        "checkpoint": {
-            "sha256": info.sha256, "encoder": info.identity, "preset": info.preset,
-            "note": info.note,
-        },
+        **_describe_maker(evaluation, info),
         "data": "/".join(data.parts[-2:]),
         "patches": len(evaluation.names),
-        "settings": evaluation.config.model_dump(
-            mode="json", exclude={"protocols", "device", "encoder_options"}
-        ),
         **means,
         "interval": {"level": ends.level, "resamples": ends.resamples, "seed": ends.seed},
         "classes": classes,
@@ -148,6 +150,21 @@ def _describe(evaluation: Evaluation, info: CheckpointInfo, data: Path) -> dict[
         ),
         "class_accuracy": _class_accuracy(evaluation),
         "confusion": evaluation.confusion.tolist(),
+    }  # fmt: skip
+
+
+def _describe_maker(evaluation: Evaluation, info: CheckpointInfo | None) -> dict[str, Any]:
+    if info is None:
+        folder = evaluation.predictions
+        return {"predictions": None if folder is None else "/".join(folder.parts[-2:])}
+    return {
+        "checkpoint": {
+            "sha256": info.sha256, "encoder": info.identity, "preset": info.preset,
+            "note": info.note,
+        },
+        "settings": evaluation.config.model_dump(
+            mode="json", exclude={"protocols", "device", "encoder_options"}
+        ),
     }  # fmt: skip
 
 

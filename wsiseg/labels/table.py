@@ -57,8 +57,9 @@ class SeenLabels:
 
 
 def read_label_table(
-    path: Path, keys: Sequence[tuple[str, ...]], classes: Sequence[str], problems: list[str]
-) -> Iterator[LabelRow]:
+    path: Path, keys: Sequence[tuple[str, ...]], classes: Sequence[str], problems: list[str],
+    *, flags: bool = False,
+) -> Iterator[LabelRow]:  # fmt: skip
     """Read a table of key columns and either one column a class or ``labels`` (``A;B``).
 
     A class column holds 0 or 1, however it is written: `parse_flag`.
@@ -69,6 +70,8 @@ def read_label_table(
         The sets of columns that may name what is labelled; the first that is there is taken.
     problems
         Takes in what is wrong; rows with a bad label are left out.
+    flags
+        Whether columns of 0 and 1 that are no class may stand beside them.
 
     Raises
     ------
@@ -88,7 +91,7 @@ def read_label_table(
             f"{', '.join(classes)}"
         )
         return
-    problems += [] if listed else _strange_classes(table, classes)
+    problems += [] if listed or flags else _strange_classes(table, classes)
     problems += table.problems
     for row in table.rows:
         label = (

@@ -99,6 +99,9 @@ def _render_facts(row: Row) -> str:
         "tissue": f"{_number(row, 'tissue_mm2'):,.2f} mm²" if row.get("tiles") else "",
         "µm/px": f"{mpp:g} ({row.get('mpp_source') or 'unknown'})" if mpp else "",
         "tiles": f"{_number(row, 'tiles'):,.0f}" if _number(row, "tiles") else "",
+        "damaged tiles": f"{_number(row, 'damaged_tiles'):,.0f}"
+        if _number(row, "damaged_tiles")
+        else "",
         "time": _duration(_number(row, "seconds")),
     }
     shown = [f"<span>{escape(name)} <b>{escape(value)}</b></span>"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from wsiseg.annotations import Annotations, Palette
 from wsiseg.atomic import open_atomic
@@ -24,23 +24,49 @@ __all__ = ["blend_labels", "shrink_image", "shrink_labels", "write_overlay"]
 
 _LONGEST = 2000  # pixels, about: reads well on a screen, a few hundred kB as JPEG
 _TINT = 0.4
+_DAMAGE = (200, 0, 0)
 _STRIP = 64  # rows of the picture
 
 
-def write_overlay(store: SlideStore, path: str | Path, annotations: Annotations) -> None:
+def write_overlay(
+    store: SlideStore,
+    path: str | Path,
+    annotations: Annotations,
+    damaged: Sequence[Box] = (),
+) -> None:
     """Write a JPEG of the slide with class colours, region borders, legend and scale bar.
 
-    The longest side is 1,400 to 2,800 px, or what the raster has.
+    The longest side is 1,400 to 2,800 px, or what the raster has. Tiles of the slide's file that
+    are `damaged`, in level-0 pixels, are crossed out.
     """
     longest = max(store.grid.height, store.grid.width)
     factor = 2 ** max(0, round(math.log2(longest / _LONGEST)))
     labels = shrink_labels(store, factor)
     picture = blend_labels(shrink_image(store, factor), labels, store.palette)
+    picture = _cross_out(picture, store, factor, damaged)
     tissue = _tissue_mm2(store)
     rows = measure_classes(annotations, tissue)
     page = draw_legend(picture, store.palette, rows, annotations.slide, tissue, store.mpp * factor)
     with open_atomic(path) as file:
         Image.fromarray(page).save(file, "JPEG", quality=90, subsampling=0)
+
+
+def _cross_out(
+    picture: NDArray[np.uint8], store: SlideStore, factor: int, boxes: Sequence[Box]
+) -> NDArray[np.uint8]:
+    """`picture`, each of the level-0 `boxes` framed and crossed."""
+    if not boxes:
+        return picture
+    across, down = (own / (store.mpp * factor) for own in store.slide["mpp"])
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    for box in boxes:
+        left, right = box.x * across, max(box.right * across - 1, box.x * across)
+        top, bottom = box.y * down, max(box.bottom * down - 1, box.y * down)
+        draw.rectangle((left, top, right, bottom), outline=_DAMAGE)
+        draw.line((left, top, right, bottom), fill=_DAMAGE)
+        draw.line((left, bottom, right, top), fill=_DAMAGE)
+    return np.asarray(image)
 
 
 def shrink_image(store: SlideStore, factor: int) -> NDArray[np.uint8]:

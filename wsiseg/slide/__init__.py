@@ -12,9 +12,20 @@ from wsiseg.errors import SlideOpenError
 from wsiseg.slide.array import ArraySlide
 from wsiseg.slide.base import PyramidSlide, Slide
 from wsiseg.slide.direct import DirectReader
-from wsiseg.slide.files import SLIDE_SUFFIXES, find_slides, is_slide
+from wsiseg.slide.files import (
+    SLIDE_SUFFIXES,
+    find_slides,
+    gather_slide,
+    is_slide,
+    name_slide,
+    slide_file,
+)
+from wsiseg.slide.generic import GenericReader
+from wsiseg.slide.identity import identify_slide, was_identified_as
+from wsiseg.slide.layout import examine
 from wsiseg.slide.mpp import resolve_mpp
 from wsiseg.slide.openslide import OpenSlideReader
+from wsiseg.slide.pages import count_levels
 from wsiseg.slide.tiffslide import TiffSlideReader
 
 __all__ = [
@@ -24,9 +35,13 @@ __all__ = [
     "PyramidSlide",
     "Slide",
     "find_slides",
+    "gather_slide",
+    "identify_slide",
     "is_slide",
+    "name_slide",
     "open_slide",
     "resolve_mpp",
+    "was_identified_as",
 ]
 
 READERS: dict[str, Callable[[Path, SlideConfig], Slide]] = {
@@ -42,39 +57,58 @@ _DEFAULT = SlideConfig()
 def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> Slide:
     """Open a slide file; use it as a context manager, or close it.
 
+    What a picture must be is the same for all readers (`wsiseg.slide.samples`). A TIFF whose pixels
+    they would not all read as they are meant, or that the one named does not open, is read by
+    `GenericReader`, whose name is ``"direct"``.
+
     Parameters
     ----------
     path
-        The file.
+        The file; of a DICOM series any file, or the folder that holds it.
     config
         Reader and µm/px; ``reader="auto"`` takes the first of `READERS` that opens the file.
 
     Raises
     ------
     SlideOpenError
-        If the file is missing, or no reader opens it; the message says what each of them said.
+        If the file is missing, is no brightfield picture in colour, or an aborted conversion, or no
+        reader opens it; the message says what each of them said.
     MppError
         If the µm/px are missing or absurd, and `config` does not give them.
     """
     path = Path(path)
-    if not path.is_file():
-        raise SlideOpenError(f"{path}: {_why_no_file(path)}")
+    layout = examine(slide_file(path))
+    if layout is not None and layout.generic and not layout.native:
+        return GenericReader(path, config)
     names: list[str] = list(READERS) if config.reader == "auto" else [config.reader]
     refusals: list[SlideOpenError] = []
     for name in names:
         try:
-            return READERS[name](path, config)
+            slide = READERS[name](path, config)
+        except SlideOpenError as error:
+            refusals.append(error)
+        else:
+            return _prefer_levels(slide, config) if config.reader == "auto" else slide
+    if layout is not None and layout.generic:
+        try:
+            return GenericReader(path, config)
         except SlideOpenError as error:
             refusals.append(error)
     raise SlideOpenError(_explain(path, names, refusals)) from refusals[-1]
 
 
-def _why_no_file(path: Path) -> str:
-    if path.is_dir():
-        return "is a folder"
-    if path.is_symlink():
-        return f"is a link to {os.readlink(path)}, which does not exist"
-    return "no such file"
+def _prefer_levels(slide: Slide, config: SlideConfig) -> Slide:
+    """`slide`, or the same from tiffslide where OpenSlide passes over levels (SubIFDs, Motic)."""
+    if slide.reader != "openslide" or slide.vendor != "generic-tiff":
+        return slide
+    if count_levels(slide.path, slide.size) <= len(slide.level_sizes):
+        return slide
+    try:
+        other = TiffSlideReader(slide.path, config)
+    except SlideOpenError:
+        return slide
+    slide.close()
+    return other
 
 
 def _explain(path: Path, names: list[str], refusals: list[SlideOpenError]) -> str:

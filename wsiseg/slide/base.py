@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import GeometryError
 from wsiseg.geometry import Box, MppXY, Size
-from wsiseg.slide.mpp import resolve_mpp
+from wsiseg.slide.damage import DamagedTile
+from wsiseg.slide.description import read_description, read_ome
+from wsiseg.slide.levels import covers, find_downsample
+from wsiseg.slide.mpp import find_contradictions, find_objective, resolve_mpp
 from wsiseg.slide.resample import AxisWeights, area_mean, axis_weights
 
 __all__ = ["PyramidSlide", "Slide", "composite_on_white"]
@@ -23,7 +26,7 @@ _CHUNK_WIDTH = 4096
 _CHUNK_PIXELS = 2**21
 """Level pixels that are read and averaged at once, few enough for the processor's cache."""
 _LEVEL_SLACK = 1.01
-"""A level up to 1 % coarser than asked for still serves: 4.0004 for 4."""
+"""A level up to 1 % coarser than asked for still serves."""
 _NOISE = 1e-6
 
 
@@ -42,14 +45,20 @@ class Slide(Protocol):
     """Level-0 µm/px."""
     mpp_source: str
     """Where `mpp` comes from; see `wsiseg.slide.mpp.resolve_mpp`."""
+    objective: float | None
+    """Magnification of the objective; None where nothing says it."""
     bounds: Box
     """Scanned part in level-0 pixels; the whole slide where the file names none."""
     identity: str
-    """Hex sha256 that changes with the file's content (size, first and last 64 KiB)."""
+    """Hex sha256 that changes with the file's content (see `wsiseg.slide.identity`)."""
     level_sizes: tuple[Size, ...]
     """Pixels of each pyramid level, finest first."""
+    damaged: set[DamagedTile]
+    """Tiles that could not be decoded and were read as glass so far (``slide.damaged: blank``)."""
     associated: Mapping[str, NDArray[np.uint8]]
     """Label, macro and the like: ``(H, W, 3)`` uint8 RGB, read when looked up."""
+    notes: tuple[str, ...]
+    """What a person should know of the file, as metadata that contradict each other."""
 
     def read(self, box: Box, mpp: float, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Pixels of `box` of the raster at `mpp`: ``(height, width, 3)`` uint8 RGB.
@@ -79,9 +88,9 @@ class Slide(Protocol):
 class PyramidSlide(ABC):
     """A `Slide` made of levels: a reader gives level pixels, this class does all the geometry.
 
-    Level ``l`` is taken to cover the slide exactly: its downsample is ``size / level_sizes[l]``
-    per axis, whatever the file calls it. Outside the slide is white, and counts as white in the
-    average of a pixel that lies across the slide's edge.
+    A level's downsample follows from its size (`wsiseg.slide.levels.find_downsample`), whatever the
+    file calls it. Outside the slide is white, and counts as white in the average of a pixel that
+    lies across the slide's edge; where a level's pixels end beside that edge, a finer one is read.
 
     Raises
     ------
@@ -100,6 +109,7 @@ class PyramidSlide(ABC):
         mpp_override: float | None,
         identity: str,
         associated: Mapping[str, NDArray[np.uint8]],
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.path = path
         self.reader = reader
@@ -107,10 +117,14 @@ class PyramidSlide(ABC):
         self.level_sizes = level_sizes
         self.size = level_sizes[0]
         self.properties = dict(properties)
-        self.mpp, self.mpp_source = resolve_mpp(properties, mpp_override, str(path))
+        self.mpp, self.mpp_source = resolve_mpp(properties, mpp_override, str(path), self.size)
+        self.objective = find_objective(properties)
+        contradictions = find_contradictions(properties, self.mpp, self.mpp_source, self.size)
+        self.notes = (*notes, *_describe_planes(properties, self.size), *contradictions)
         self.bounds = _bounds(properties, self.size)
         self.identity = identity
         self.associated = associated
+        self.damaged: set[DamagedTile] = set()
 
     @abstractmethod
     def close(self) -> None:
@@ -193,19 +207,40 @@ class PyramidSlide(ABC):
 
     def _read_inside(self, box: Box, scale: tuple[float, float], out: NDArray[np.uint8]) -> None:
         level = self._level_for(scale)
+        factors, times = self._factors(level, scale)
+        for part, inside in _split(box, self._whole_pixels(level, factors)):
+            target = out[part.slices(box)]
+            if inside and times:
+                self._read_whole(level, part, times, target)
+            elif inside:
+                self._read_chunks(level, part, factors, 1, target)
+            else:
+                # What lies across the slide's edge is mixed with white: no mean of its pixels only.
+                finer = self._covering(level)
+                self._read_chunks(finer, part, self._factors(finer, scale)[0], 1, target)
+
+    def _factors(self, level: int, scale: tuple[float, float]) -> tuple[tuple[float, float], int]:
+        """Pixels of `level` per raster pixel, x and y, and the whole number that both are, or 0."""
         down_x, down_y = self._downsample(level)
         factors = scale[0] / down_x, scale[1] / down_y
-        times = _whole(factors)
-        if times == 0:
-            self._read_chunks(level, box, factors, 1, out)
-            return
-        # What lies across the level's edge is mixed with white: not a mean of the file's pixels.
-        size = self.level_sizes[level]
-        for part, inside in _split(box, Size(size.width // times, size.height // times)):
-            if inside:
-                self._read_whole(level, part, times, out[part.slices(box)])
-            else:
-                self._read_chunks(level, part, factors, 1, out[part.slices(box)])
+        return factors, _whole(factors)
+
+    def _whole_pixels(self, level: int, factors: tuple[float, float]) -> Size:
+        """Raster pixels, from the origin, of which all lies on pixels of `level` on the slide."""
+        level_size, down = self.level_sizes[level], self._downsample(level)
+        width, height = (
+            int(min(pixels, math.floor(length / step + _NOISE)) / factor + _NOISE)
+            for length, pixels, step, factor in zip(
+                self.size, level_size, down, factors, strict=True
+            )
+        )
+        return Size(width, height)
+
+    def _covering(self, level: int) -> int:
+        """The coarsest level up to `level` that ends where the slide ends."""
+        while not covers(self.size, self.level_sizes[level], self._downsample(level)):
+            level -= 1
+        return level
 
     def _read_whole(self, level: int, box: Box, times: int, out: NDArray[np.uint8]) -> None:
         """Fill `out` with means of `times` x `times` pixels of `level`, all of them inside it."""
@@ -246,8 +281,7 @@ class PyramidSlide(ABC):
         return best
 
     def _downsample(self, level: int) -> tuple[float, float]:
-        size = self.level_sizes[level]
-        return self.size.width / size.width, self.size.height / size.height
+        return find_downsample(self.size, self.level_sizes[level])
 
     def _scale(self, mpp: float) -> tuple[float, float]:
         if not mpp > 0 or not math.isfinite(mpp):
@@ -286,6 +320,13 @@ def _split(box: Box, inner: Size) -> Iterator[tuple[Box, bool]]:
 def _source_box(rows: AxisWeights, columns: AxisWeights) -> Box:
     width, height = columns.stop - columns.first, rows.stop - rows.first
     return Box(columns.first, rows.first, width, height)
+
+
+def _describe_planes(properties: Mapping[str, str], size: Size) -> tuple[str, ...]:
+    ome = read_ome(read_description(properties), size)
+    if ome is None or ome.planes < 2:
+        return ()
+    return (f"z-stack of {ome.planes} focal planes; the first is read",)
 
 
 def _bounds(properties: Mapping[str, str], size: Size) -> Box:

@@ -20,13 +20,16 @@ from wsiseg.errors import SlideOpenError, SlideReadError
 from wsiseg.geometry import Box
 from wsiseg.shrink import FACTORS, mean_squares
 from wsiseg.slide.base import PyramidSlide
-from wsiseg.slide.files import LazyImages, SharedFile
+from wsiseg.slide.damage import place_tile
+from wsiseg.slide.files import LazyImages, SharedFile, slide_file
+from wsiseg.slide.identity import identify_slide
 from wsiseg.slide.openslide import OpenSlideReader
+from wsiseg.slide.pages import read_aperio
 from wsiseg.slide.resample import area_mean, axis_weights
 from wsiseg.slide.scratch import Shape, scratch
-from wsiseg.slide.tiff import TiledLevel, TileError, find_levels
+from wsiseg.slide.tiff import Level, TiledLevel, TileError, find_levels
 
-__all__ = ["DirectReader"]
+__all__ = ["DirectReader", "Facts"]
 
 _VENDORS = frozenset({"aperio", "generic-tiff"})
 """Whose levels are plain grids of tiles; others overlap, lie scattered, or are padded."""
@@ -50,9 +53,9 @@ class DirectReader(PyramidSlide):
 
     def __init__(self, path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> None:
         path = Path(path)
-        self._file = SharedFile(path)
+        self._file = SharedFile(slide_file(path))
         try:
-            facts = _learn(path, self._file.stamp)
+            facts = self._learn(path, self._file.stamp)
             super().__init__(
                 path,
                 reader="direct",
@@ -62,6 +65,7 @@ class DirectReader(PyramidSlide):
                 mpp_override=config.mpp_override,
                 identity=facts.identity,
                 associated=LazyImages(facts.associated, self._read_associated),
+                notes=facts.notes,
             )
         except BaseException:
             self._file.close()
@@ -69,6 +73,12 @@ class DirectReader(PyramidSlide):
         self._levels = facts.levels
         self._ticket = next(_tickets)
         self._scaled = config.scaled_decode
+        self._blank = config.damaged == "blank"
+
+    @staticmethod
+    def _learn(path: Path, stamp: tuple[int, ...]) -> Facts:
+        """The facts of the file that bears this `stamp`."""
+        return _learn(path, stamp)
 
     def close(self) -> None:
         """Release the file."""
@@ -129,14 +139,14 @@ class DirectReader(PyramidSlide):
 
     def _decode(self, level: int, index: int, shrink: int, out: NDArray[np.uint8]) -> None:
         tiles = self._levels[level]
-        count = int(tiles.counts[index])
-        if count == 0:
-            out[:] = 255
-            return
         try:
-            tiles.decode(self._file.read_at(int(tiles.offsets[index]), count), shrink, out)
-        except (TileError, OSError, ValueError) as error:
+            tiles.read(self._file.read_at, index, shrink, out)
+        except TileError as error:
             row, column = divmod(index, tiles.across)
+            if self._blank:
+                self.damaged.add(place_tile(self.size, level, tiles.size, tiles.tile, column, row))
+                out[:] = 255
+                return
             raise SlideReadError(
                 f"{self.path}: cannot decode level {level}, tile {index} "
                 f"(column {column}, row {row}): {error}"
@@ -174,28 +184,47 @@ def _average(pixels: NDArray[np.uint8], times: int, out: NDArray[np.uint8]) -> N
 
 
 @dataclass(frozen=True)
-class _Facts:
+class Facts:
     """What a file says of itself; pixels are not in it."""
 
     vendor: str
     properties: dict[str, str]
     identity: str
     associated: tuple[str, ...]
-    levels: tuple[TiledLevel, ...]
+    levels: tuple[Level, ...]
+    notes: tuple[str, ...]
 
 
 @lru_cache(_LAYOUTS)
-def _learn(path: Path, stamp: tuple[int, ...]) -> _Facts:
+def _learn(path: Path, stamp: tuple[int, ...]) -> Facts:
     """The facts of the file that bears this `stamp`, which is there for the cache alone."""
-    # Any believable µm/px will do: the caller's own are settled by `PyramidSlide`.
-    with OpenSlideReader(path, SlideConfig(mpp_override=1.0)) as slide:
+    try:
+        # Any believable µm/px will do: the caller's own are settled by `PyramidSlide`.
+        slide = OpenSlideReader(path, SlideConfig(mpp_override=1.0))
+    except SlideOpenError:
+        facts = _learn_stack(path)
+        if facts is None:
+            raise
+        return facts
+    with slide:
         if slide.vendor not in _VENDORS:
             raise SlideOpenError(f"{path}: direct reading: not for the layout of {slide.vendor}")
-        levels = find_levels(path, slide.level_sizes)
+        levels, _ = find_levels(path, slide.level_sizes)
         _check_missing(path, slide.vendor, levels)
-        return _Facts(
-            slide.vendor, slide.properties, slide.identity, tuple(slide.associated), levels
-        )
+        return Facts(
+            slide.vendor, slide.properties, slide.identity, tuple(slide.associated), levels,
+            slide.notes,
+        )  # fmt: skip
+
+
+def _learn_stack(path: Path) -> Facts | None:
+    """The facts of an Aperio z-stack whose order of pages OpenSlide refuses; None if it is none."""
+    properties = read_aperio(path)
+    if properties is None:
+        return None
+    levels, stack = find_levels(path, ())
+    notes = (stack.note,) if stack else ()
+    return Facts("aperio", properties, identify_slide(path), (), levels, notes)
 
 
 def _check_missing(path: Path, vendor: str, levels: tuple[TiledLevel, ...]) -> None:

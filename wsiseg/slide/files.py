@@ -1,10 +1,10 @@
-"""Slide files in a folder, what identifies one, and the images beside the pyramid."""
+"""Slide files in a folder, how one is read, and the images beside the pyramid."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Lock
@@ -13,18 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.errors import SlideOpenError
+from wsiseg.slide.dicom import find_series, read_header, series_files
 
-__all__ = ["SLIDE_SUFFIXES", "LazyImages", "SharedFile", "find_slides", "identify_file", "is_slide"]
+__all__ = [
+    "SLIDE_SUFFIXES",
+    "LazyImages",
+    "SharedFile",
+    "find_slides",
+    "gather_slide",
+    "is_slide",
+    "name_slide",
+    "slide_file",
+]
 
 _LOG = logging.getLogger(__name__)
 
-# DICOM is not here: one slide is a folder of .dcm files, and each would count as a slide.
+# DICOM is not here: several .dcm files are one slide; see `find_slides`.
 SLIDE_SUFFIXES = frozenset(
     {".bif", ".czi", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu"}
 )
 """Lower-case suffixes of the files that `find_slides` takes."""
 
-_ENDS = 64 * 1024
+_LONGEST_NAME = 100
 
 
 class LazyImages(Mapping[str, NDArray[np.uint8]]):
@@ -68,6 +78,11 @@ class SharedFile:
         status = os.fstat(self._file.fileno())
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return os.fstat(self._file.fileno()).st_size
+
     def read_at(self, offset: int, count: int) -> bytes:
         """Bytes ``offset .. offset + count``; `OSError` if the file ends before."""
         if hasattr(os, "pread"):
@@ -85,19 +100,6 @@ class SharedFile:
         self._file.close()
 
 
-def identify_file(path: Path) -> str:
-    """Hex sha256 of the file's size, first 64 KiB and last 64 KiB: cheap even over a network."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            head = file.read(_ENDS)
-            file.seek(max(0, size - _ENDS))
-            return hashlib.sha256(str(size).encode() + b":" + head + file.read(_ENDS)).hexdigest()
-    except OSError as error:
-        raise SlideOpenError(f"{path}: cannot be read ({error.strerror})") from error
-
-
 def is_slide(path: Path) -> bool:
     """Whether `path` is a file, not hidden, whose suffix is a slide's; it is not opened."""
     return (
@@ -105,10 +107,78 @@ def is_slide(path: Path) -> bool:
     )
 
 
+def gather_slide(path: Path) -> Path:
+    """What stands for the slide that `path` is a part of: the same for all files of a series.
+
+    Of the folder that holds an MRXS file's data, that file.
+    """
+    if path.is_dir():
+        index = path.parent / f"{path.name}.mrxs"
+        return index if index.is_file() else path
+    files = series_files(path)
+    if not files:
+        return path
+    return path.parent if is_series_folder(path.parent) else files[0]
+
+
+def slide_file(path: Path) -> Path:
+    """The file to open for the slide that `path` stands for.
+
+    Raises
+    ------
+    SlideOpenError
+        If it is missing, or a folder that does not hold one DICOM series.
+    """
+    path = gather_slide(path) if path.is_dir() else path
+    if path.is_file():
+        return path
+    if path.is_symlink() and not path.exists():
+        raise SlideOpenError(f"{path}: is a link to {os.readlink(path)}, which does not exist")
+    if not path.is_dir():
+        raise SlideOpenError(f"{path}: no such file")
+    series = list(find_series(path).values())
+    if len(series) == 1:
+        return series[0][0]
+    if not series:
+        raise SlideOpenError(f"{path}: is a folder, and holds no DICOM series")
+    raise SlideOpenError(
+        f"{path}: is a folder of {len(series)} DICOM series; give a file of one of them, such as "
+        f"{series[0][0].name}"
+    )
+
+
+def name_slide(path: Path) -> str:
+    """The name of a slide, with an extension: a DICOM series has its folder's or its own."""
+    if path.is_dir():
+        return f"{Path(os.path.abspath(path)).name}.dcm"  # of "." too; a link keeps its own
+    header = read_header(path)
+    if header is None:
+        return path.name
+    # What a person typed at a scanner becomes a file's name.
+    name = re.sub(r"[^\w .+()-]+", "_", header.description).strip(" .")[:_LONGEST_NAME]
+    return f"{name}.dcm" if name else f"{path.stem}.dcm"
+
+
+def is_series_folder(folder: Path) -> bool:
+    """Whether `folder` is a slide: it holds the files of one DICOM series and no other slide."""
+    return len(find_series(folder)) == 1 and not any(map(is_slide, folder.iterdir()))
+
+
+def find_dicom(folder: Path) -> list[Path]:
+    """What stands for each DICOM series in `folder`."""
+    series = find_series(folder)
+    if len(series) == 1 and is_series_folder(folder):
+        return [folder]
+    return [files[0] for files in series.values()]
+
+
 def find_slides(
     folder: str | os.PathLike[str], nested: bool = False, *, broken: bool = False
 ) -> list[Path]:
-    """Slide files in `folder`, sorted; with `nested`, in the folders below it too.
+    """Slides in `folder`, sorted; with `nested`, in the folders below it too.
+
+    A DICOM series is one slide: the folder that holds nothing else, which is found in `folder` and
+    may be it, or else the first of its files.
 
     Hidden files and folders, ``.zarr`` folders and the folders that hold an MRXS file's data are
     left out. Links to files are followed, links to folders are not, which is said. With `broken`,
@@ -129,8 +199,12 @@ def find_slides(
         for link in (Path(parent, name) for name in folders if nested):
             if link.is_symlink():
                 _LOG.warning("%s: is a link to a folder, and not followed; give it by itself", link)
+        found += find_dicom(Path(parent))
         companions = {Path(name).stem for name in files if name.lower().endswith(".mrxs")}
-        folders[:] = [name for name in folders if nested and _is_walked(name, companions)]
+        walked = [name for name in folders if _is_walked(name, companions)]
+        if not nested:
+            found += [path for name in walked if is_series_folder(path := Path(parent, name))]
+        folders[:] = walked if nested else []
     return sorted(found)
 
 

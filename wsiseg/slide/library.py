@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.config import SlideConfig
-from wsiseg.geometry import Size
+from wsiseg.errors import SlideOpenError, SlideReadError
+from wsiseg.geometry import Box, Size
 from wsiseg.slide.base import PyramidSlide
-from wsiseg.slide.files import LazyImages, identify_file
+from wsiseg.slide.damage import place_tile
+from wsiseg.slide.files import LazyImages, slide_file
+from wsiseg.slide.identity import identify_slide
 
 __all__ = ["LibrarySlide"]
 
 _DEFAULT = SlideConfig()
+_PROBED = 4
+"""Rows, and columns, of the pixels of which one must be readable."""
+_TILE = 256
+"""Side of what is left out where the library does not say how large a tile is."""
 
 
 class LibrarySlide(PyramidSlide):
@@ -35,30 +43,103 @@ class LibrarySlide(PyramidSlide):
 
     def __init__(self, path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> None:
         path = Path(path)
-        self._slide, properties = self._open(path)
+        self._blank = config.damaged == "blank"
+        self._slide, properties = self._open(slide_file(path))
+        self._spent: list[Any] = []
         try:
+            sizes = [Size(*size) for size in self._slide.level_dimensions]
+            self._own, notes = self._choose_levels(path, sizes)
             super().__init__(
                 path,
                 reader=self._name,
                 vendor=properties.get("openslide.vendor", "unknown"),
-                level_sizes=tuple(Size(*size) for size in self._slide.level_dimensions),
+                level_sizes=tuple(sizes[own] for own in self._own),
                 properties=properties,
                 mpp_override=config.mpp_override,
-                identity=identify_file(path),
+                identity=identify_slide(path),
                 associated=LazyImages(tuple(self._slide.associated_images), self._read_associated),
+                notes=notes,
             )
+            if self._blank:
+                self._probe()
         except BaseException:
             self._slide.close()
             raise
 
     def close(self) -> None:
         """Release the file."""
-        self._slide.close()
+        for slide in (*self._spent, self._slide):
+            slide.close()
+
+    def read_level(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """``(box.height, box.width, 3)`` uint8 of `box` in pixels of `level`; white outside."""
+        try:
+            return super().read_level(level, box)
+        except SlideReadError:
+            if not self._blank:
+                raise
+        return self._read_tiles(level, box)
+
+    def _read_tiles(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """`read_level` tile by tile; those that cannot be read are white, and noted."""
+        out = np.full((box.height, box.width, 3), 255, np.uint8)
+        size = self.level_sizes[level]
+        tile = self._tile_size(level)
+        inside = box.intersect(Box(0, 0, *size))
+        reader = self._open_again()
+        try:
+            for row in range(inside.y // tile.height, -(-inside.bottom // tile.height)):
+                for column in range(inside.x // tile.width, -(-inside.right // tile.width)):
+                    corner = column * tile.width, row * tile.height
+                    part = Box(*corner, *tile).intersect(inside)
+                    try:
+                        out[part.slices(box)] = reader.read_level(level, part)
+                    except SlideReadError:
+                        self.damaged.add(place_tile(self.size, level, size, tile, column, row))
+                        # OpenSlide refuses everything after its first failure.
+                        reader.close()
+                        reader = self._open_again()
+        finally:
+            reader.close()
+        # Others may be reading from the one that failed.
+        self._spent.append(self._slide)
+        self._slide = self._open(slide_file(self.path))[0]
+        return out
+
+    def _probe(self) -> None:
+        """Raise `SlideOpenError` if none of some pixels, spread over level 0, can be read."""
+        width, height = self.size
+        for at in range(_PROBED**2):
+            row, column = divmod(at, _PROBED)
+            place = Box(column * width // _PROBED, row * height // _PROBED, 1, 1)
+            with self._open_again() as reader:
+                try:
+                    reader.read_level(0, place)
+                except SlideReadError as error:
+                    failure = error
+                else:
+                    return
+        raise SlideOpenError(f"{self.path}: no tile of level 0 can be decoded ({failure})")
+
+    def _open_again(self) -> Self:
+        return type(self)(self.path, SlideConfig(mpp_override=self.mpp.x))
+
+    def _tile_size(self, level: int) -> Size:
+        names = (f"openslide.level[{self._own[level]}].tile-{side}" for side in ("width", "height"))
+        width, height = (int(self.properties.get(name) or 0) for name in names)
+        return Size(width or _TILE, height or _TILE)
 
     @staticmethod
     @abstractmethod
     def _open(path: Path) -> tuple[Any, dict[str, str]]:
         """The library's object, and its properties under OpenSlide's names."""
+
+    @staticmethod
+    def _choose_levels(
+        path: Path, sizes: Sequence[Size]
+    ) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Which of the library's levels are the slide's, finest first, and what is to be said."""
+        return tuple(range(len(sizes))), ()
 
     @abstractmethod
     def _read_associated(self, name: str) -> NDArray[np.uint8]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from wsiseg.errors import MppError
-from wsiseg.geometry import Mpp, MppXY
+from wsiseg.geometry import Mpp, MppXY, Size
+from wsiseg.slide.description import microns, read_description, read_number, read_ome
 
-__all__ = ["MPP_MAX", "MPP_MIN", "resolve_mpp"]
+__all__ = ["MPP_MAX", "MPP_MIN", "SOURCES", "find_contradictions", "find_objective", "resolve_mpp"]
 
 MPP_MIN = 0.05
 """Finest believable level-0 µm/px."""
@@ -16,11 +18,79 @@ MPP_MAX = 10.0
 """Coarsest believable level-0 µm/px."""
 
 _REMEDY = "give it with --mpp-override, or in the manifest's mpp column"
-_MICRONS_PER_UNIT = {"centimeter": 10_000.0, "inch": 25_400.0}
+_FURTHEST = 1.5
+"""Sources of one slide that differ by more than this factor contradict each other."""
+_MOST_POWER = 200.0
+_ADAPTERS = frozenset({"mirax"})
+"""Vendors with a magnifying camera adapter: 20x at 0.23 µm/px is usual and right."""
+_SAME = 1e-4
+
+Properties = Mapping[str, str]
+
+
+def _openslide(properties: Properties, _: Size | None) -> MppXY | None:
+    mpp = _pair(properties, "openslide.mpp-x", "openslide.mpp-y")
+    # Of a plain TIFF it is the resolution tag once more, which is worth less than a description.
+    return None if mpp is None or _is_tag(mpp, properties) else mpp
+
+
+def _openslide_from_tag(properties: Properties, _: Size | None) -> MppXY | None:
+    mpp = _pair(properties, "openslide.mpp-x", "openslide.mpp-y")
+    return mpp if mpp is not None and _is_tag(mpp, properties) else None
+
+
+def _aperio(properties: Properties, _: Size | None) -> MppXY | None:
+    return _pair(properties, "aperio.MPP", "aperio.MPP")
+
+
+def _ome(properties: Properties, size: Size | None) -> MppXY | None:
+    ome = read_ome(read_description(properties), size)
+    return MppXY(*map(Mpp, ome.mpp)) if ome and ome.mpp else None
+
+
+def _description(properties: Properties, _: Size | None) -> MppXY | None:
+    text = read_description(properties)
+    x, y = (read_number(text, key) for key in ("MPP[-_ ]?X", "MPP[-_ ]?Y"))
+    both = read_number(text, "MPP")
+    x, y = x or both or y, y or both or x
+    return MppXY(Mpp(x), Mpp(y)) if x is not None and y is not None else None
+
+
+def _imagej(properties: Properties, _: Size | None) -> MppXY | None:
+    text = read_description(properties)
+    unit = next((line[5:] for line in text.splitlines() if line.startswith("unit=")), "")
+    length = microns(unit) if text.startswith("ImageJ=") else None
+    return _per_unit(properties, length)  # its resolution tag counts pixels in that unit
+
+
+def _tag(properties: Properties, _: Size | None) -> MppXY | None:
+    mpp = _per_unit(properties, microns(properties.get("tiff.ResolutionUnit", "")))
+    # 72 or 96 dpi is what software writes that knows no resolution: not a measurement.
+    return mpp if mpp and _is_believable(mpp) else None
+
+
+SOURCES: tuple[tuple[str, Callable[[Properties, Size | None], MppXY | None]], ...] = (
+    ("openslide.mpp", _openslide),
+    ("aperio.MPP", _aperio),
+    ("OME-XML PhysicalSize", _ome),
+    ("MPP in the description", _description),
+    ("ImageJ's unit", _imagej),
+    ("openslide.mpp", _openslide_from_tag),
+    ("tiff.XResolution", _tag),
+)
+"""Where a slide's µm/px are looked for, in order; then comes its objective power."""
+
+
+class _Found(NamedTuple):
+    source: str
+    mpp: MppXY
 
 
 def resolve_mpp(
-    properties: Mapping[str, str], override: float | None = None, name: str = "slide"
+    properties: Properties,
+    override: float | None = None,
+    name: str = "slide",
+    size: Size | None = None,
 ) -> tuple[MppXY, str]:
     """Level-0 µm/px and where it comes from.
 
@@ -32,23 +102,74 @@ def resolve_mpp(
         µm/px of both axes that the user gives; wins over all else.
     name
         The slide, as error messages and warnings name it.
+    size
+        Level-0 pixels, which tell the image from others that OME-XML describes.
 
     Returns
     -------
-    The µm/px and one of ``"override"``, ``"openslide.mpp"``, ``"aperio.MPP"``,
-    ``"tiff.XResolution"``, ``"objective power"`` (10 / power, with a `UserWarning`).
+    The µm/px and ``"override"``, the first of `SOURCES` that gives believable ones, or
+    ``"objective power"`` (10 / power, with a `UserWarning`).
 
     Raises
     ------
     MppError
-        If nothing says it, or the first that does is outside ``[MPP_MIN, MPP_MAX]``.
+        If nothing says it, or what does is outside ``[MPP_MIN, MPP_MAX]``.
     """
     if override is not None:
         return _believe(MppXY(Mpp(override), Mpp(override)), "override", name), "override"
-    found = _from_metadata(properties) or _from_resolution(properties)
-    if found is not None:
-        return _believe(*found, name), found[1]
+    found = list(_look(properties, size))
+    for source, mpp in found:
+        if _is_believable(mpp):
+            return mpp, source
+    if found:
+        _believe(found[0].mpp, found[0].source, name)
     return _from_objective(properties, name), "objective power"
+
+
+def find_contradictions(
+    properties: Properties, mpp: MppXY, source: str, size: Size | None = None
+) -> tuple[str, ...]:
+    """A line if metadata differ from the `mpp` taken from `source` by more than 1.5 times.
+
+    What the user gave is not questioned.
+    """
+    if source == "override":
+        return ()
+    others = [
+        f"{other} says {_show(value)}"
+        for other, value in _look(properties, size)
+        if other != source
+        and (_differ(value, mpp) if _is_believable(value) else not _is_tag(value, properties))
+    ]
+    power = find_objective(properties)
+    if properties.get("openslide.vendor") in _ADAPTERS:
+        power = None
+    if power and _differ(MppXY(Mpp(10 / power), Mpp(10 / power)), mpp):
+        others.append(f"the objective power {power:g} suggests {10 / power:.3g}")
+    if _ratio(mpp.x, mpp.y) > _FURTHEST:
+        others.append("x and y differ")
+    if not others:
+        return ()
+    taken = f"took {_show(mpp)} from {source}, but {'; '.join(dict.fromkeys(others))}"
+    return (f"µm/px contradict each other: {taken}. If that is wrong, {_REMEDY}",)
+
+
+def find_objective(properties: Properties) -> float | None:
+    """Magnification of the objective, if a property or the description says it."""
+    text = read_description(properties)
+    ome = read_ome(text)
+    found = (
+        _number(properties, "openslide.objective-power"), _number(properties, "aperio.AppMag"),
+        read_number(text, "AppMag"), ome and ome.objective,
+    )  # fmt: skip
+    return next((power for power in found if power and 0 < power <= _MOST_POWER), None)
+
+
+def _look(properties: Properties, size: Size | None) -> Iterator[_Found]:
+    for source, read in SOURCES:
+        mpp = read(properties, size)
+        if mpp is not None:
+            yield _Found(source, mpp)
 
 
 def _believe(mpp: MppXY, source: str, name: str) -> MppXY:
@@ -64,30 +185,43 @@ def _is_believable(mpp: MppXY) -> bool:
     return all(MPP_MIN <= value <= MPP_MAX for value in mpp)
 
 
-def _from_metadata(properties: Mapping[str, str]) -> tuple[MppXY, str] | None:
-    x, y = _number(properties, "openslide.mpp-x"), _number(properties, "openslide.mpp-y")
-    if x is not None and y is not None:
-        return MppXY(Mpp(x), Mpp(y)), "openslide.mpp"
-    aperio = _number(properties, "aperio.MPP")
-    if aperio is not None:
-        return MppXY(Mpp(aperio), Mpp(aperio)), "aperio.MPP"
-    return None
+def _ratio(one: float, two: float) -> float:
+    return max(one / two, two / one)
 
 
-def _from_resolution(properties: Mapping[str, str]) -> tuple[MppXY, str] | None:
-    unit = _MICRONS_PER_UNIT.get(properties.get("tiff.ResolutionUnit", "").lower())
+def _differ(one: MppXY, two: MppXY) -> bool:
+    return max(_ratio(one.x, two.x), _ratio(one.y, two.y)) > _FURTHEST
+
+
+def _show(mpp: MppXY) -> str:
+    return f"{mpp.x:g}" if mpp.x == mpp.y else f"{mpp.x:g} x {mpp.y:g}"
+
+
+def _pair(properties: Properties, key_x: str, key_y: str) -> MppXY | None:
+    x, y = _number(properties, key_x), _number(properties, key_y)
+    return MppXY(Mpp(x), Mpp(y)) if x is not None and y is not None else None
+
+
+def _per_unit(properties: Properties, unit: float | None) -> MppXY | None:
     x, y = _number(properties, "tiff.XResolution"), _number(properties, "tiff.YResolution")
-    if unit is None or not x or not y:
-        return None
-    mpp = MppXY(Mpp(unit / x), Mpp(unit / y))
-    # 72 or 96 dpi is what software writes that knows no resolution: not a measurement.
-    return (mpp, "tiff.XResolution") if _is_believable(mpp) else None
+    return MppXY(Mpp(unit / x), Mpp(unit / y)) if unit and x and y else None
 
 
-def _from_objective(properties: Mapping[str, str], name: str) -> MppXY:
-    power = _number(properties, "openslide.objective-power")
+def _is_tag(mpp: MppXY, properties: Properties) -> bool:
+    tag = _per_unit(properties, microns(properties.get("tiff.ResolutionUnit", "")))
+    return tag is not None and all(
+        abs(value - other) <= _SAME * other for value, other in zip(mpp, tag, strict=True)
+    )
+
+
+def _from_objective(properties: Properties, name: str) -> MppXY:
+    power = find_objective(properties)
     if not power:
-        raise MppError(f"{name}: the slide does not say its µm/px; {_REMEDY}")
+        looked = ", ".join(dict.fromkeys(source for source, _ in SOURCES))
+        raise MppError(
+            f"{name}: the slide does not say its µm/px; {_REMEDY} "
+            f"(looked at: {looked}{_placeholder(properties)}, objective power)"
+        )
     mpp = _believe(MppXY(Mpp(10 / power), Mpp(10 / power)), f"objective power {power:g}", name)
     warnings.warn(
         f"{name}: the slide does not say its µm/px; took {mpp.x:g} from the objective power "
@@ -98,7 +232,12 @@ def _from_objective(properties: Mapping[str, str], name: str) -> MppXY:
     return mpp
 
 
-def _number(properties: Mapping[str, str], key: str) -> float | None:
+def _placeholder(properties: Properties) -> str:
+    mpp = _per_unit(properties, microns(properties.get("tiff.ResolutionUnit", "")))
+    return f" (which says {_show(mpp)}: no measurement)" if mpp else ""
+
+
+def _number(properties: Properties, key: str) -> float | None:
     try:
         return float(properties[key])
     except (KeyError, ValueError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import ArgumentError
 from pathlib import Path
@@ -12,9 +12,10 @@ import openslide
 from numpy.typing import NDArray
 
 from wsiseg.errors import SlideOpenError, SlideReadError
-from wsiseg.geometry import Box
+from wsiseg.geometry import Box, Size
 from wsiseg.slide.base import composite_on_white
 from wsiseg.slide.library import LibrarySlide
+from wsiseg.slide.pages import load_stack
 
 __all__ = ["OpenSlideReader"]
 
@@ -37,8 +38,19 @@ class OpenSlideReader(LibrarySlide):
             raise SlideOpenError(f"{path}: OpenSlide cannot open it ({error})") from error
         return slide, dict(slide.properties)
 
+    @staticmethod
+    def _choose_levels(
+        path: Path, sizes: Sequence[Size]
+    ) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        # Of a z-stack it has a level for each plane.
+        stack = load_stack(path) if len(set(sizes)) < len(sizes) else None
+        if stack is None:
+            return tuple(range(len(sizes))), ()
+        return stack.indices, (stack.note,)
+
     def _pixels(self, level: int, box: Box) -> NDArray[np.uint8]:
-        downsample = self._slide.level_downsamples[level]
+        with _translate(self.path, f"level {level}, box {tuple(box)}"):
+            downsample = self._slide.level_downsamples[self._own[level]]
         if downsample == round(downsample):
             return self._region(level, round(downsample), box)
         # OpenSlide takes level-0 corners, so a level pixel is hit only to half a level-0 pixel, and
@@ -54,7 +66,7 @@ class OpenSlideReader(LibrarySlide):
     def _region(self, level: int, downsample: float, box: Box) -> NDArray[np.uint8]:
         corner = (round(box.x * downsample), round(box.y * downsample))
         with _translate(self.path, f"level {level}, box {tuple(box)}"):
-            image = self._slide.read_region(corner, level, (box.width, box.height))
+            image = self._slide.read_region(corner, self._own[level], (box.width, box.height))
         return composite_on_white(np.asarray(image))
 
     def _read_associated(self, name: str) -> NDArray[np.uint8]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import imagecodecs
 import numpy as np
@@ -14,8 +15,21 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import SlideOpenError
 from wsiseg.geometry import Size
+from wsiseg.slide.pages import Stack, find_pyramid, find_stack
 
-__all__ = ["SHRINKS", "TileError", "TiledLevel", "find_levels"]
+__all__ = [
+    "SHRINKS",
+    "Level",
+    "ReadAt",
+    "TileError",
+    "TiledLevel",
+    "find_levels",
+    "probe",
+    "reading",
+]
+
+ReadAt = Callable[[int, int], bytes]
+"""Bytes of a file: their offset and count."""
 
 SHRINKS = (2, 4, 8)
 """Factors by which libjpeg-turbo decodes smaller: each 8 x 8 block as 4 x 4, 2 x 2 or 1 pixel."""
@@ -25,10 +39,55 @@ _RGB, _YCBCR = 2, 6  # TIFF's PhotometricInterpretation
 _SOI, _APP0, _APP14 = b"\xff\xd8", 0xE0, 0xEE
 _LARGEST = 4096
 """Largest side of a tile that is decoded whole."""
+_PROBED = 16
+"""Tiles, spread over a level, of which one must be decoded for the level to be readable."""
 
 
 class TileError(Exception):
     """A tile's bytes are not the image that the file says they are."""
+
+
+class Level(Protocol):
+    """One level of a file, decoded tile by tile."""
+
+    @property
+    def size(self) -> Size:
+        """Pixels."""
+        ...
+
+    @property
+    def tile(self) -> Size:
+        """Pixels of a tile."""
+        ...
+
+    @property
+    def across(self) -> int:
+        """Tiles in a row."""
+        ...
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """``(n,)`` which tiles the file does not leave out."""
+        ...
+
+    @property
+    def shrinks(self) -> tuple[int, ...]:
+        """Factors by which its tiles can be decoded smaller."""
+        ...
+
+    def shape(self, shrink: int) -> tuple[int, int, int]:
+        """Shape of a decoded tile."""
+        ...
+
+    def read(self, read_at: ReadAt, index: int, shrink: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out`, `shape` uint8 RGB, contiguous; white where the file leaves the tile out.
+
+        Raises
+        ------
+        TileError
+            If the tile is damaged, or another size.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,6 +109,11 @@ class TiledLevel:
         return -(-self.size.width // self.tile.width)
 
     @property
+    def held(self) -> NDArray[np.bool_]:
+        """``(n,)`` which tiles the file does not leave out."""
+        return self.counts > 0
+
+    @property
     def shrinks(self) -> tuple[int, ...]:
         """Factors by which its tiles can be decoded smaller."""
         fits = (s for s in SHRINKS if self.tile.width % s == 0 == self.tile.height % s)
@@ -58,6 +122,18 @@ class TiledLevel:
     def shape(self, shrink: int) -> tuple[int, int, int]:
         """Shape of a decoded tile."""
         return self.tile.height // shrink, self.tile.width // shrink, 3
+
+    def read(self, read_at: ReadAt, index: int, shrink: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out`, `shape` uint8 RGB, contiguous; white where the file leaves the tile out."""
+        count = int(self.counts[index])
+        if count == 0:
+            out[:] = 255
+            return
+        try:
+            data = read_at(int(self.offsets[index]), count)
+        except (OSError, ValueError) as error:
+            raise TileError(str(error)) from error
+        self.decode(data, shrink, out)
 
     def decode(self, data: bytes, shrink: int, out: NDArray[np.uint8]) -> None:
         """Decode a tile's bytes `shrink` times smaller into `out`, `shape` uint8 RGB, contiguous.
@@ -112,8 +188,11 @@ def _jpeg_head(page: tifffile.TiffPage) -> bytes:
     return _SOI + adobe + tables[2:-2]
 
 
-def find_levels(path: Path, sizes: Sequence[Size]) -> tuple[TiledLevel, ...]:
-    """The tiles of the levels of these `sizes`.
+def find_levels(path: Path, sizes: Sequence[Size]) -> tuple[tuple[TiledLevel, ...], Stack | None]:
+    """The tiles of the levels of these `sizes`, and of those that OpenSlide passes over.
+
+    Of a z-stack, those of the plane in focus; then it is returned as well. `sizes` may be empty if
+    it is one.
 
     Raises
     ------
@@ -122,11 +201,12 @@ def find_levels(path: Path, sizes: Sequence[Size]) -> tuple[TiledLevel, ...]:
     """
     try:
         with tifffile.TiffFile(path) as file:
-            pages = [page for page in file.pages if page.is_tiled]
-            levels = tuple(_find_level(pages, size) for size in sizes)
+            stack = find_stack(file)
+            pages = stack.pages if stack else _find_pages(file, sizes)
+            levels = tuple(_read_level(page) for page in pages)
             for level in levels:
-                _probe(file, level)
-            return levels
+                probe(file, level)
+            return levels, stack
     except (_Unfit, TileError) as error:
         raise SlideOpenError(f"{path}: direct reading: {error}") from error
     except Exception as error:  # tifffile raises whatever a bad file provokes
@@ -137,11 +217,24 @@ class _Unfit(Exception):
     """Why a page cannot be read directly."""
 
 
-def _find_level(pages: list[tifffile.TiffPage], size: Size) -> TiledLevel:
+def _find_pages(file: tifffile.TiffFile, sizes: Sequence[Size]) -> tuple[tifffile.TiffPage, ...]:
+    tiled = [page for page in file.pages if page.is_tiled]
+    pages = tuple(_find_page(tiled, size) for size in sizes)
+    if not pages:
+        raise _Unfit("OpenSlide does not know it")
+    more = () if file.is_svs else find_pyramid(file, sizes[0])
+    return max(pages, more, key=len)
+
+
+def _find_page(pages: list[tifffile.TiffPage], size: Size) -> tifffile.TiffPage:
     same = [page for page in pages if (page.imagewidth, page.imagelength) == size]
     if len(same) != 1:
         raise _Unfit(f"{len(same)} tiled images of {size.width} x {size.height} pixels, 1 needed")
-    page = same[0]
+    return same[0]
+
+
+def _read_level(page: tifffile.TiffPage) -> TiledLevel:
+    size = Size(page.imagewidth, page.imagelength)
     tile = Size(page.tilewidth, page.tilelength)
     offsets, counts = (
         np.array(values, np.int64) for values in (page.dataoffsets, page.databytecounts)
@@ -153,12 +246,39 @@ def _find_level(pages: list[tifffile.TiffPage], size: Size) -> TiledLevel:
     return level
 
 
-def _probe(file: tifffile.TiffFile, level: TiledLevel) -> None:
-    # OpenSlide may know a kind of JPEG that our decoder refuses; better said now than in a worker.
-    for index in np.flatnonzero(level.counts)[:1]:
-        file.filehandle.seek(int(level.offsets[index]))
-        data = file.filehandle.read(int(level.counts[index]))
-        level.decode(data, 1, np.empty(level.shape(1), np.uint8))
+def probe(file: tifffile.TiffFile, level: Level) -> None:
+    """Decode a tile, any of some that are there, as better told now than in a worker.
+
+    Raises
+    ------
+    TileError
+        If each of them fails: the decoder does not know their kind, or the level is damaged.
+    """
+    there = np.flatnonzero(level.held)
+    some = there[:: max(1, -(-len(there) // _PROBED))]
+    failure: TileError | None = None
+    for index in some.tolist():
+        try:
+            level.read(reading(file), index, 1, np.empty(level.shape(1), np.uint8))
+        except TileError as error:
+            failure = failure or error
+        else:
+            return
+    if failure is not None:
+        raise failure
+
+
+def reading(file: tifffile.TiffFile) -> ReadAt:
+    """What reads the bytes of an open file, one caller at a time."""
+
+    def read_at(offset: int, count: int) -> bytes:
+        file.filehandle.seek(offset)
+        data = bytes(file.filehandle.read(count))
+        if len(data) != count:
+            raise OSError(f"the file ends within bytes {offset} to {offset + count}")
+        return data
+
+    return read_at
 
 
 def _check(page: tifffile.TiffPage, level: TiledLevel) -> None:

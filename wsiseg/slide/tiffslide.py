@@ -22,9 +22,8 @@ __all__ = ["TiffSlideReader"]
 class TiffSlideReader(LibrarySlide):
     """A slide that tiffslide opens: TIFFs of most scanners, generic and single-level ones too.
 
-    Grey images are repeated to RGB. Tiles that the file leaves out come back black. Raises what
-    `LibrarySlide` raises, and SlideOpenError too if tiffslide cannot decode the first pixel, or the
-    pixels are not 8-bit grey, RGB or RGBA.
+    Raises what `LibrarySlide` raises, and SlideOpenError too if tiffslide cannot decode the first
+    pixel, or the pixels are not 8-bit RGB or RGBA.
     """
 
     _name = "tiffslide"
@@ -36,6 +35,7 @@ class TiffSlideReader(LibrarySlide):
             slide = tiffslide.TiffSlide(path)
             # They are parsed only when asked for.
             properties = _openslide_names(slide)
+            _whiten(slide)
             _probe(slide, path)
         except BaseException as error:
             if slide is not None:
@@ -64,14 +64,35 @@ class TiffSlideReader(LibrarySlide):
 def _probe(slide: tiffslide.TiffSlide, path: Path) -> None:
     # tifffile opens files whose compression it cannot decode; better said now than in a worker.
     try:
-        pixel = np.asarray(slide.read_region((0, 0), 0, (1, 1), as_array=True))
+        pixel = _read_any_pixel(slide)
     except Exception as error:  # codecs raise whatever they like
         raise SlideOpenError(f"{path}: tiffslide cannot decode it ({error})") from error
-    if pixel.dtype != np.uint8 or pixel.shape[2] not in (1, 3, 4):
+    if pixel.dtype != np.uint8 or pixel.shape[2] not in (3, 4):
         raise SlideOpenError(
-            f"{path}: {pixel.dtype} pixels with {pixel.shape[2]} channels; only 8-bit "
-            "grey, RGB and RGBA can be read"
+            f"{path}: {pixel.dtype} pixels with {pixel.shape[2]} channels; tiffslide is asked for "
+            "8-bit RGB and RGBA only"
         )
+
+
+def _read_any_pixel(slide: tiffslide.TiffSlide) -> NDArray[np.uint8]:
+    """The first pixel, or one of some spread over level 0 if its tile is damaged."""
+    width, height = slide.dimensions
+    places = [(x * width // 4, y * height // 4) for y in range(4) for x in range(4)]
+    failure: Exception | None = None
+    for place in places:
+        try:
+            return np.asarray(slide.read_region(place, 0, (1, 1), as_array=True))
+        except Exception as error:  # noqa: BLE001  # codecs raise whatever they like
+            failure = failure or error
+    assert failure is not None
+    raise failure
+
+
+def _whiten(slide: tiffslide.TiffSlide) -> None:
+    # What tifffile fills tiles with that the file leaves out, as it says through GDAL; else black.
+    for series in slide.ts_tifffile.series:
+        for level in series.levels:
+            level.keyframe.nodata = 255
 
 
 def _openslide_names(slide: tiffslide.TiffSlide) -> dict[str, str]:
@@ -86,8 +107,6 @@ def _corner(position: int, downsample: float) -> int:
 
 
 def _to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if pixels.shape[2] == 1:
-        return np.repeat(pixels, 3, axis=2)
     return composite_on_white(pixels) if pixels.shape[2] == 4 else pixels
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -228,6 +228,40 @@ class SlideStore:
         boxes = [self.grid.tile_box(row, col) for row, col in tiles]
         self._array("image/0").read_into(zip(boxes, out, strict=True))
         return out
+
+    # -- damage ------------------------------------------------------------------------------
+
+    def write_damage(
+        self, part: str, digest: str, tiles: Iterable[tuple[int, int, int, Box]]
+    ) -> None:
+        """Note tiles of the slide's file that were taken for glass.
+
+        Each is its level, column, row, and box in level-0 pixels. `part` is what was read, a
+        block's number or ``"tissue"``, and `digest` that of its mark. Without tiles, what was noted
+        before is forgotten.
+        """
+        rows = sorted([*place, *box] for *place, box in tiles)
+        if rows:
+            note = json.dumps({"digest": digest, "tiles": rows}).encode()
+            self._files.write(_damage_key(part), [note])
+        else:
+            self._files.delete(_damage_key(part))
+
+    def read_damage(self) -> list[tuple[int, int, int, Box]]:
+        """Each damaged tile once that the pixels and the tissue mask of now have met."""
+        marks: dict[str, str] = {
+            str(block): mark.hex() for block, mark in enumerate(self._marks("tile")) if mark
+        }
+        parts = {"tissue": self.tissue_digest, **marks}
+        known = self._files.each(self._files.read, [_damage_key(part) for part in parts])
+        found: set[tuple[int, int, int, Box]] = set()
+        for digest, data in zip(parts.values(), known, strict=True):
+            note = json.loads(data or b"{}")
+            if note.get("digest") == digest:
+                found.update(
+                    (level, column, row, Box(*box)) for level, column, row, *box in note["tiles"]
+                )
+        return sorted(found)
 
     # -- tissue ------------------------------------------------------------------------------
 
@@ -513,6 +547,10 @@ class SlideStore:
 
     def _has_array(self, key: str) -> bool:
         return key in self._arrays or self._files.read(f"{key}/zarr.json") is not None
+
+
+def _damage_key(part: str) -> str:
+    return f"damage/{part}.json"
 
 
 def _mark_key(step: str, block: int) -> str:

@@ -13,6 +13,7 @@ from wsiseg.config import TissueConfig
 from wsiseg.geometry import Box
 from wsiseg.slide import Slide
 from wsiseg.tissue.glass import find_glass
+from wsiseg.tissue.padding import find_padding
 from wsiseg.tissue.pieces import drop_small
 
 __all__ = ["detect_tissue"]
@@ -54,7 +55,7 @@ def detect_tissue(slide: Slide, config: TissueConfig) -> Mask:
     H&E do, however pale; there is no threshold that adapts to the image, so a blank slide stays
     blank. Gaps narrower than twice ``closing_um`` are closed (fat cells between their membranes),
     holes below ``min_hole_um2`` filled, pen strokes cut out, and pieces below ``min_area_um2``
-    dropped.
+    dropped. Black padding is background too, but takes nothing of the tissue beside it.
 
     Parameters
     ----------
@@ -77,19 +78,23 @@ def detect_tissue(slide: Slide, config: TissueConfig) -> Mask:
     mask = _close(_drop_noise(stained), round(config.closing_um / config.mpp))
     del stained
     mask = ~drop_small(~mask, config.min_hole_um2 / pixel_um2)
-    pen = drop_small(pen, _PEN_AREA_UM2 / pixel_um2)
     if pen.any():
         mask &= ~_grow(pen, math.ceil(_PEN_RIM_UM / config.mpp))
     return np.asarray(drop_small(mask, config.min_area_um2 / pixel_um2))
 
 
 def _find_colours(slide: Slide, config: TissueConfig) -> tuple[Mask, Mask]:
-    """Which pixels of the slide are stained, and which look like ink: ``(h, w)`` each."""
+    """Which pixels of the slide are stained, and which are ink: ``(h, w)`` each."""
     image = slide.read(Box(0, 0, *slide.raster_size(config.mpp)), config.mpp)
     glass = find_glass(image)
     stained, pen = (np.empty(image.shape[:2], bool) for _ in range(2))
     for rows in _strips(image):
         stained[rows], pen[rows] = _classify(image[rows], glass, config.min_density)
+    pen = drop_small(pen, _PEN_AREA_UM2 / config.mpp**2)
+    if pen.any():
+        padding = find_padding(image, pen)
+        stained &= ~padding
+        pen = drop_small(pen & ~padding, _PEN_AREA_UM2 / config.mpp**2)
     return stained, pen
 
 

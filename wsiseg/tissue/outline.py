@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 
 Mask = NDArray[np.bool_]
 
-_VERSION = 1
+_VERSION = 2
 """Of the detection; a change of it redoes every mask."""
 _PALETTE = Palette(("Tissue",), ((120, 120, 120),))
 
@@ -64,7 +64,9 @@ def settle_tissue(
             store.write_tissue(mask, mpp, edited, note)
         return
     if store.tissue_digest != detection:
-        store.write_tissue(detect_tissue(slide, config.tissue), mpp, detection)
+        mask = detect_tissue(slide, config.tissue)
+        store.write_damage("tissue", detection, slide.damaged)
+        store.write_tissue(mask, mpp, detection)
     if outline is not None and stamp != detection:
         _write_outline(store.read_tissue()[0], slide, config, detection, outline)
 
@@ -72,6 +74,7 @@ def settle_tissue(
 def _digest_detection(slide: Slide, config: Config) -> str:
     how = config.tissue.model_dump(mode="json", exclude={"min_fraction"})
     reader = [slide.reader, config.slide.scaled_decode]
+    reader += ["blank"] if config.slide.damaged == "blank" else []
     facts = [slide.identity, list(slide.mpp), list(_origin(slide, config)), reader]
     return digest_of("tissue", _VERSION, how, facts)
 

@@ -104,7 +104,8 @@ def write_tiles(folder, rows, columns=("image", "slide", "A", "B")):
 
 
 def test_a_folder_is_read_by_its_table(tmp_path):
-    write_tiles(tmp_path, [("1.png", "t", 0, 1), ("0.png", "s", 1, 1)])
+    columns = ("image", "slide", "A", "B", "unsure")  # a flag that is no class
+    write_tiles(tmp_path, [("1.png", "t", 0, 1, 1), ("0.png", "s", 1, 1, 0)], columns)
     found = read_tile_set(tmp_path, ("A", "B"))
     assert found.slides == ("s", "t")
     assert found.tiles.pixels[0, 0, 0, 0] == 90

@@ -40,7 +40,7 @@ def read_tile_set(folder: str | Path, classes: Sequence[str]) -> TileSet:
     folder, problems = Path(folder), list[str]()
     table, seen = folder / "labels.csv", SeenLabels()
     found = [
-        row for row in read_label_table(table, [("image", "slide")], classes, problems)
+        row for row in read_label_table(table, [("image", "slide")], classes, problems, flags=True)
         if seen.add(row.keys["image"], row, row.keys["image"], problems)
     ]  # fmt: skip
     refuse(table, problems, "labelled tiles")

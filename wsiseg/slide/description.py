@@ -1,0 +1,102 @@
+"""What the text in a TIFF's ImageDescription says of its pixels: OME-XML, ImageJ's, `MPP = `."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from wsiseg.geometry import Size
+
+__all__ = ["OmePixels", "microns", "read_description", "read_number", "read_ome"]
+
+_MICRONS = {
+    "pm": 1e-6, "å": 1e-4, "angstrom": 1e-4, "nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3,
+    "cm": 1e4, "dm": 1e5, "m": 1e6, "in": 25_400.0, '"': 25_400.0, "mil": 25.4, "thou": 25.4,
+    "nanometer": 1e-3, "micron": 1.0, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4,
+    "meter": 1e6, "inch": 25_400.0, "inche": 25_400.0,
+}  # fmt: skip
+_MICRO = str.maketrans({"\N{GREEK SMALL LETTER MU}": "µ", "\N{ANGSTROM SIGN}": "å"})
+_DAMAGED = re.compile(r"(?:\\u00b5|\\xb5|\xc2µ|\ufffd+|\?)(?=m)")
+"""A micro sign that a program wrote in its own way, or that was decoded in the wrong one."""
+
+
+class OmePixels(NamedTuple):
+    """What OME-XML says of one image."""
+
+    mpp: tuple[float, float] | None
+    """µm/px along x and y."""
+    planes: int
+    """Focal planes."""
+    objective: float | None
+    """Nominal magnification."""
+
+
+def microns(unit: str) -> float | None:
+    """Micrometres in a unit of length, by any of its usual names; None for what is no length."""
+    name = _DAMAGED.sub("µ", unit.strip().lower().translate(_MICRO))
+    name = name.translate(_MICRO).replace("metre", "meter")
+    return _MICRONS.get(name, _MICRONS.get(name.removesuffix("s")))
+
+
+def read_description(properties: Mapping[str, str]) -> str:
+    """The text, under whichever of OpenSlide's names the reader gives it; empty if none."""
+    return properties.get("tiff.ImageDescription") or properties.get("openslide.comment") or ""
+
+
+def read_number(text: str, key: str) -> float | None:
+    """The number in ``key = number`` of a description; a comma may stand for the point."""
+    found = re.search(
+        rf"(?:^|[|;\s]){key}\s*[=:]\s*([0-9]+(?:[.,][0-9]*)?(?:e[-+]?[0-9]+)?)", text, re.IGNORECASE
+    )
+    return float(found[1].replace(",", ".")) if found else None
+
+
+@lru_cache(8)
+def read_ome(text: str, size: Size | None = None) -> OmePixels | None:
+    """The image of `size` pixels, or the first, in OME-XML; None if `text` is none."""
+    if "<OME" not in text and ":OME" not in text:
+        return None
+    try:
+        # As text: what encoding it declares is no longer that of these characters.
+        root = ElementTree.fromstring(text.strip().strip("\0"))
+    except (ElementTree.ParseError, ValueError):
+        return None
+    images = list(_elements(root, "Pixels"))
+    if not images:
+        return None
+    same = [one for one in images if size and _size(one) == size]
+    pixels = (same or images)[0]
+    mpp = _length(pixels, "X"), _length(pixels, "Y")
+    x, y = mpp[0] or mpp[1], mpp[1] or mpp[0]
+    planes = _float(pixels.get("SizeZ")) or 1
+    lenses = [_float(lens.get("NominalMagnification")) for lens in _elements(root, "Objective")]
+    return OmePixels(
+        (x, y) if x is not None and y is not None else None,
+        int(planes),
+        lenses[0] if len(set(lenses)) == 1 else None,
+    )
+
+
+def _elements(root: ElementTree.Element, name: str) -> Iterator[ElementTree.Element]:
+    return (one for one in root.iter() if one.tag.rpartition("}")[2] == name)
+
+
+def _size(pixels: ElementTree.Element) -> Size | None:
+    width, height = _float(pixels.get("SizeX")), _float(pixels.get("SizeY"))
+    return Size(int(width), int(height)) if width and height else None
+
+
+def _length(pixels: ElementTree.Element, axis: str) -> float | None:
+    value = _float(pixels.get(f"PhysicalSize{axis}"))
+    unit = microns(pixels.get(f"PhysicalSize{axis}Unit") or "µm")
+    return value * unit if value and unit else None
+
+
+def _float(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None

@@ -1,0 +1,53 @@
+"""TIFFs that the slide libraries cannot open, or would misread: every admitted kind of sample."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from wsiseg.config import SlideConfig
+from wsiseg.errors import SlideOpenError
+from wsiseg.slide.direct import DirectReader, Facts
+from wsiseg.slide.identity import identify_slide
+from wsiseg.slide.layout import examine, find_page_levels
+from wsiseg.slide.openslide import OpenSlideReader
+
+__all__ = ["GenericReader"]
+
+_LAYOUTS = 4
+"""Slides whose facts are remembered, so that a worker parses a file once and not once a block."""
+
+
+class GenericReader(DirectReader):
+    """A TIFF of tiles or strips, in one plane or several, with any codec that tifffile knows.
+
+    Samples become 8-bit RGB as `wsiseg.slide.samples` says. Slower than the other readers, as no
+    tile is decoded at a smaller size.
+
+    Raises
+    ------
+    SlideOpenError
+        If the file is no TIFF whose pages are its levels, or `wsiseg.slide.samples` refuses it.
+    MppError
+        If the µm/px are missing or absurd and ``config.mpp_override`` is ``None``.
+    """
+
+    @staticmethod
+    def _learn(path: Path, stamp: tuple[int, ...]) -> Facts:
+        return _learn(path, stamp)
+
+
+@lru_cache(_LAYOUTS)
+def _learn(path: Path, stamp: tuple[int, ...]) -> Facts:
+    layout = examine(path)
+    if layout is None or not layout.generic:
+        raise SlideOpenError(f"{path}: direct reading: not for the layout of this scanner")
+    try:
+        with OpenSlideReader(path, SlideConfig(mpp_override=1.0)) as slide:
+            known = slide.properties, slide.vendor, tuple(slide.associated), slide.notes
+            sizes = slide.level_sizes
+    except SlideOpenError:
+        known, sizes = None, ()
+    levels, properties = find_page_levels(path, layout, sizes)
+    properties, vendor, associated, notes = known or (properties, "generic-tiff", (), ())
+    return Facts(vendor, properties, identify_slide(path), associated, levels, notes)

@@ -1,0 +1,238 @@
+"""Which pictures are slides, and how their samples become 8-bit RGB: one rule for all readers.
+
+=====================================  ==========================================================
+RGB, YCbCr in JPEG and its kin, 8 bit  as they are; one plane, or a plane a colour
+the same of 9 to 15 bits               scaled: white is ``2 ** bits - 1``
+the same of 16 bits                    scaled from SMinSampleValue to SMaxSampleValue, else to
+                                       OME's SignificantBits; refused where neither is there
+indexed colour (palette), 8 bit        the palette's colours
+transparency, straight or multiplied   laid on white; a fourth sample of no stated use is ignored
+three grey planes of an OME-TIFF       RGB where its channels are named Red, Green and Blue
+all else                               refused: one grey channel, other channels, CMYK, CIELab,
+                                       YCbCr not in JPEG, floating point, signed, under 8 bit
+=====================================  ==========================================================
+
+Grey is refused because tissue is told from glass by its colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from wsiseg.slide.base import composite_on_white
+
+__all__ = ["Samples", "Unreadable", "admit_samples", "find_planes"]
+
+Alpha = Literal["none", "straight", "multiplied"]
+
+_WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _CMYK, _YCBCR, _CIELAB = 0, 1, 2, 3, 5, 6, 8
+_COLOURS = {
+    _WHITE_IS_ZERO: "grey, 0 is white", _GREY: "grey", _RGB: "RGB", _PALETTE: "indexed colour",
+    4: "a mask", _CMYK: "CMYK", _YCBCR: "YCbCr", _CIELAB: "CIELab", 32803: "a colour filter array",
+}  # fmt: skip
+"""TIFF's PhotometricInterpretation."""
+_PLAIN_CODECS = frozenset({1, 5, 8, 32773, 32946, 34925, 50000})
+"""Compressions that know no colour, so that YCbCr in them stays YCbCr."""
+_SMIN, _SMAX = 340, 341  # SMinSampleValue, SMaxSampleValue
+_ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples
+_NAMES = {"red": 0, "r": 0, "green": 1, "g": 1, "blue": 2, "b": 2}
+_CONVERT = "convert it to 8-bit RGB"
+
+
+class Unreadable(Exception):
+    """Why a picture is refused, and what to do; at last with its channels and depth."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """How decoded samples become 8-bit RGB."""
+
+    channels: int = 3
+    alpha: Alpha = "none"
+    table: NDArray[np.uint8] | None = None
+    """``(65536,)`` the 8-bit value of each sample of more than 8 bits."""
+    palette: NDArray[np.uint8] | None = None
+    """``(256, 3)`` RGB of each index."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether the file's own samples are 8-bit RGB, or YCbCr that its codec undoes."""
+        known = self.channels == 3 and self.palette is None
+        return known and self.alpha == "none" and self.table is None
+
+    def to_rgb(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        """``(H, W, 3)`` uint8 of decoded ``(H, W, S)`` samples of the file's own type."""
+        if self.palette is not None:
+            return np.asarray(self.palette[pixels[..., 0]])
+        values = pixels[..., : 3 if self.alpha == "none" else 4]
+        values = values if self.table is None else self.table[values]
+        if self.alpha == "straight":
+            return composite_on_white(values)
+        if self.alpha == "multiplied":
+            light = values[..., :3].astype(np.uint16) + 255 - values[..., 3:]
+            return np.asarray(np.minimum(light, 255).astype(np.uint8))
+        return np.asarray(values)
+
+    def shows(self, pixels: NDArray[Any]) -> bool:
+        """Whether any of the decoded samples ``(H, W, S)`` is not wholly transparent."""
+        return self.alpha == "none" or bool(pixels[..., 3].any())
+
+
+def admit_samples(
+    page: tifffile.TiffPage, planes: Sequence[int], ome: str | None, channels: int
+) -> Samples:
+    """How the samples of `page`, a slide's level 0, are read.
+
+    Parameters
+    ----------
+    page
+        The page, or the first of the planes.
+    planes
+        Which planes are red, green and blue, from `find_planes`; empty where the page is all.
+    ome
+        The file's OME-XML, if it has any.
+    channels
+        Of the whole picture, for what is said of it.
+
+    Raises
+    ------
+    Unreadable
+        If it is no brightfield picture in colour, or its range is not known.
+    """
+    try:
+        _check_colours(page, planes)
+        _check_depth(page)
+        if page.photometric == _PALETTE:
+            return Samples(1, palette=_read_palette(page))
+        table = None if page.bitspersample == 8 else _scale(page, *_find_range(page, ome))
+    except Unreadable as error:
+        raise Unreadable(f"{_describe(page, channels)}: {error}") from None
+    return Samples(3 if planes else page.samplesperpixel, _find_alpha(page, planes), table)
+
+
+def find_planes(page: tifffile.TiffPage, axes: str, ome: str | None) -> tuple[int, ...]:
+    """Which pages of an OME-TIFF's series are its red, green and blue plane; empty if none are.
+
+    Three grey channels may be stains of fluorescence as well: their names tell.
+    """
+    if ome is None or axes != "CYX" or page.samplesperpixel != 1:
+        return ()
+    names = [_name(channel) for channel in _find_all(ome, "Channel")[:4]]
+    order = [_NAMES.get(name, -1) for name in names]
+    return tuple(order.index(colour) for colour in range(3)) if sorted(order) == [0, 1, 2] else ()
+
+
+def _check_colours(page: tifffile.TiffPage, planes: Sequence[int]) -> None:
+    if page.photometric == _PALETTE and page.samplesperpixel == 1:
+        return
+    if planes and page.photometric == _GREY:
+        return
+    if page.photometric in (_GREY, _WHITE_IS_ZERO):
+        raise Unreadable(
+            "tissue is told from glass by its colour, and channels of fluorescence are no "
+            "brightfield picture; if these are the planes of an RGB picture, name the OME channels "
+            f"Red, Green and Blue, or {_CONVERT}",
+        )
+    if page.photometric == _YCBCR and page.compression in _PLAIN_CODECS:
+        raise Unreadable(f"YCbCr is read in JPEG only; {_CONVERT}")
+    if page.photometric not in (_RGB, _YCBCR):
+        raise Unreadable(f"only RGB, YCbCr and indexed colour are read; {_CONVERT}")
+    if page.samplesperpixel not in (3, 4):
+        raise Unreadable(f"3 channels are read, and one of transparency; {_CONVERT}")
+
+
+def _check_depth(page: tifffile.TiffPage) -> None:
+    if page.sampleformat != 1:
+        raise Unreadable(f"only unsigned whole numbers are read; {_CONVERT}")
+    bits = page.bitspersample
+    if not isinstance(bits, int) or not 8 <= bits <= 16:
+        raise Unreadable(f"only 8 to 16 bits are read; {_CONVERT}")
+    if page.photometric == _PALETTE and bits != 8:
+        raise Unreadable(f"indexed colour is read at 8 bits; {_CONVERT}")
+
+
+def _find_alpha(page: tifffile.TiffPage, planes: Sequence[int]) -> Alpha:
+    extra = tuple(page.extrasamples)[:1]
+    if planes or page.samplesperpixel != 4:
+        return "none"
+    if extra == (_ASSOCIATED,):
+        return "multiplied"
+    return "straight" if extra == (_UNASSOCIATED,) else "none"
+
+
+def _read_palette(page: tifffile.TiffPage) -> NDArray[np.uint8]:
+    colours = None if page.colormap is None else np.asarray(page.colormap)
+    if colours is None or colours.shape != (3, 256):
+        raise Unreadable(f"its palette is missing; {_CONVERT}")
+    # Some writers put 8-bit colours where TIFF has 16.
+    colours = colours >> 8 if colours.max() > 255 else colours
+    return np.ascontiguousarray(colours.T.astype(np.uint8))
+
+
+def _find_range(page: tifffile.TiffPage, ome: str | None) -> tuple[int, int]:
+    """The samples that are black and white."""
+    bits = page.bitspersample
+    low, high = (_tag_values(page, code) for code in (_SMIN, _SMAX))
+    if high:
+        return min(low, default=0), max(high)
+    if bits < 16:
+        return 0, 2**bits - 1
+    significant = _significant_bits(ome)
+    if significant is None:
+        raise Unreadable(
+            "nothing says how many of the bits are used (SMaxSampleValue, tag 341, or OME's "
+            f"SignificantBits); {_CONVERT}, or write that tag",
+        )
+    return 0, 2**significant - 1
+
+
+def _tag_values(page: tifffile.TiffPage, code: int) -> list[int]:
+    """What a tag says of the colours; transparency has a range of its own."""
+    value = page.tags.valueof(code)
+    values = () if value is None else value if isinstance(value, tuple) else (value,)
+    return [int(each) for each in values[:3]]
+
+
+def _significant_bits(ome: str | None) -> int | None:
+    pixels = [] if ome is None else _find_all(ome, "Pixels")
+    text = pixels[0].get("SignificantBits", "") if pixels else ""
+    return int(text) if text.isdecimal() and 1 <= int(text) <= 16 else None
+
+
+def _scale(page: tifffile.TiffPage, low: int, high: int) -> NDArray[np.uint8]:
+    if not 0 <= low < high <= 2**page.bitspersample - 1:
+        raise Unreadable(f"it says that samples go from {low} to {high}; {_CONVERT}")
+    share = (np.arange(2**16) - low) / (high - low)
+    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
+
+
+def _describe(page: tifffile.TiffPage, count: int) -> str:
+    bits = page.bitspersample
+    kind = {1: "", 2: "signed ", 3: "floating-point "}.get(page.sampleformat, "complex ")
+    colour = _COLOURS.get(page.photometric, f"photometric {int(page.photometric)}")
+    return f"{count} {kind}channel{'s' * (count != 1)} of {bits} bit{'s' * (bits != 1)} ({colour})"
+
+
+def _find_all(ome: str, name: str) -> list[ElementTree.Element]:
+    """Elements of the first image of this name, whatever the schema's version."""
+    try:
+        root = ElementTree.fromstring(ome)
+    except ElementTree.ParseError:
+        return []
+    images = [each for each in root.iter() if _local(each) == "Image"][:1]
+    return [each for image in images for each in image.iter() if _local(each) == name]
+
+
+def _local(element: ElementTree.Element) -> str:
+    return str(element.tag).rpartition("}")[2]
+
+
+def _name(channel: ElementTree.Element) -> str:
+    return (channel.get("Name") or "").strip().casefold()
