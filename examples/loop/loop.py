@@ -1,0 +1,231 @@
+"""The annotation loop on synthetic slides: label, learn, map, score; suggest; correct; again.
+
+A person is played by the known truth. Beside places that `suggest` chose, as many are labelled at
+random, so that one sees what choosing is worth.
+
+Run: python examples/loop/loop.py OUT [SEED ...]
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import wsiseg
+from wsiseg.annotations import BACKGROUND, PALETTES, Annotations
+from wsiseg.compute import open_executor
+from wsiseg.config import Config
+from wsiseg.demo import Truth, synthesize_slide
+from wsiseg.evaluate import evaluate_slides
+from wsiseg.geometry import Box
+from wsiseg.labels import draw_area
+from wsiseg.qupath import read_geojson, write_geojson
+from wsiseg.store import SlideStore
+from wsiseg.suggest import suggest_places
+from wsiseg.tissue import tile_fractions
+from wsiseg.trace import trace_regions
+
+PALETTE = PALETTES["bcss"]
+TRAIN, TEST = ("one", "two"), "held_out"
+WIDTH, HEIGHT = 4608, 3584
+FIRST, PLACES, CORRECTIONS = 30, 20, 10
+SIDE = 448  # of a first rectangle, in px at 0.5 µm/px: it holds a whole tile wherever it lies
+
+Place = tuple[str, Box]
+
+
+def main(out: str, *seeds: str) -> None:
+    """Run the loop for each seed, both ways; print the mean IoU of the held-out slide by round."""
+    scores: dict[str, list[list[float]]] = {"suggested": [], "at random": []}
+    for seed in map(int, seeds or ("1",)):
+        root = Path(out) / f"seed{seed}"
+        truths = make_slides(root / "slides", seed)
+        for how in scores:
+            print(f"seed {seed}, places {how}")
+            scores[how].append(Loop(root, truths, seed, how).run())
+    for how, rows in scores.items():
+        table = np.array(rows)
+        cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(table.mean(0), table.std(0), strict=True)]
+        print(f"{how}: mean IoU by round {', '.join(cells)}")
+
+
+def make_slides(folder: Path, seed: int) -> dict[str, Truth]:
+    """Three slides, of which the last is never labelled, and their truths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    truths = {}
+    for at, name in enumerate((*TRAIN, TEST)):
+        known = folder / f"{name}.npz"
+        if not known.exists():
+            path = folder / f"{name}.svs"
+            synthesize_slide(path, WIDTH, HEIGHT, 10 * seed + at).save(known)
+        truths[name] = Truth.load(known)
+    return truths
+
+
+class Loop:
+    """One way through the loop."""
+
+    def __init__(self, root: Path, truths: dict[str, Truth], seed: int, how: str) -> None:
+        self.slides, self.truths, self.how = root / "slides", truths, how
+        self.root = root / how.replace(" ", "_")
+        self.out, self.model = self.root / "out", self.root / "my.safetensors"
+        self.rng = np.random.default_rng(seed)
+        self.folders: list[Path] = []
+        self.draw("truth", [(TEST, Box(0, 0, WIDTH // 2, HEIGHT // 2))])
+        self.folders.clear()
+
+    def run(self) -> list[float]:
+        """The mean IoU of the held-out slide after each round."""
+        self.draw("first", self.pick_clear(FIRST))
+        found = [self.learn()]
+        for number in (1, 2):
+            pick = self.suggest if self.how == "suggested" else self.pick_any
+            self.draw(f"round{number}", pick(PLACES))
+            found.append(self.learn())
+        self.correct(CORRECTIONS)
+        return [*found, self.learn()]
+
+    def learn(self) -> float:
+        """Learn from all labels so far, map all slides, score the one that nobody labelled."""
+        started = time.perf_counter()
+        labels = [*self.folders, *filter(Path.exists, [self.out / "corrections"])]
+        if not self.out.exists():  # the first round needs tiles, no map
+            (self.out / "slides").mkdir(parents=True)
+            with open_executor("threads") as pool:
+                for name in self.truths:
+                    slide = self.slides / f"{name}.svs"
+                    wsiseg.tile_slide(slide, self.out / "slides" / f"{name}.zarr", config(), pool)
+        learned = wsiseg.learn_model([self.out], labels, self.model)
+        middle = time.perf_counter()
+        wsiseg.annotate(self.slides, self.out, config(self.model))
+        mapped = time.perf_counter()
+        store = self.out / "slides" / f"{TEST}.zarr"
+        scores = evaluate_slides([store], self.root / "truth").scores
+        print(
+            f"  {learned.tiles} tiles, held-out precision {learned.score:.3f}, mean IoU "
+            f"{scores.miou:.3f} (learn {middle - started:.0f} s, map {mapped - middle:.0f} s)"
+        )
+        return scores.miou
+
+    # -- the person ------------------------------------------------------------------------------
+
+    def draw(self, folder: str, places: Sequence[Place]) -> None:
+        """Outline what the truth shows in each place, as drawn in QuPath; all of it was seen."""
+        for name in dict.fromkeys(name for name, _ in places):
+            shown = np.full_like(self.truths[name].labels, BACKGROUND)
+            for _, box in (place for place in places if place[0] == name):
+                shown[box.slices()] = self.truths[name].labels[box.slices()]
+            regions = tuple(trace_regions(shown))
+            drawn = Annotations(f"{name}.svs", PALETTE, regions, (2.0, 2.0), 0.5, exact=True)
+            write_geojson(drawn, self.root / folder / f"{name}.geojson")
+            checked = [frame(box) for slide, box in places if slide == name]
+            path = self.root / folder / "checked" / f"{name}.geojson"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps({"type": "FeatureCollection", "features": checked}))
+        self.folders.append(self.root / folder)
+
+    def pick_clear(self, count: int) -> list[Place]:
+        """Rectangles that a class fills, as people begin: the classes take turns."""
+        places: list[Place] = []
+        while len(places) < count:
+            label = len(places) % len(PALETTE)
+            name = TRAIN[len(places) // len(PALETTE) % len(TRAIN)]
+            places.append((name, self.pick_filled(self.truths[name].labels, label)))
+        return places
+
+    def pick_filled(self, labels: np.ndarray, label: int) -> Box:
+        """The fullest of a hundred squares about pixels of a class."""
+        rows, cols = np.nonzero(labels == label)
+        best, most = Box(0, 0, SIDE, SIDE), -1.0
+        for at in self.rng.integers(len(rows), size=100):
+            y, x = (
+                int(np.clip(v - SIDE // 2, 0, n - SIDE))
+                for v, n in zip((rows[at], cols[at]), labels.shape, strict=True)
+            )
+            box = Box(x, y, SIDE, SIDE)
+            share = float((labels[box.slices()] == label).mean())
+            if share > most:
+                best, most = box, share
+        return best
+
+    def suggest(self, count: int) -> list[Place]:
+        """The places that `wsiseg suggest` chooses."""
+        stores = [self.out / "slides" / f"{name}.zarr" for name in TRAIN]
+        found = suggest_places(stores, count, self.folders)
+        return [(one.store.path.stem, one.store.grid.tile_box(one.row, one.col)) for one in found]
+
+    def pick_any(self, count: int) -> list[Place]:
+        """Tiles with tissue, whichever."""
+        places = []
+        for name in TRAIN:
+            store = SlideStore(self.out / "slides" / f"{name}.zarr")
+            mask, mpp, _ = store.read_tissue()
+            rows, cols = np.nonzero(tile_fractions(mask, mpp, store.grid, store.mpp) > 0.05)
+            tiles = zip(rows.tolist(), cols.tolist(), strict=True)
+            places += [(name, store.grid.tile_box(*tile)) for tile in tiles]
+        return [places[at] for at in self.rng.permutation(len(places))[:count]]
+
+    def correct(self, count: int) -> None:
+        """Give the largest regions that are mostly wrong their right class."""
+        wrong: list[tuple[float, str, dict]] = []
+        for name in TRAIN:
+            labels = self.truths[name].labels
+            for region in read_geojson(self.out / "geojson" / f"{name}.geojson"):
+                right = most_frequent(labels, region.geometry)
+                if right is not None and right != region.class_name:
+                    wrong.append((region.geometry.area, name, reclassify(region, right)))
+        wrong.sort(key=lambda one: -one[0])
+        for name in TRAIN:
+            features = [feature for _, slide, feature in wrong[:count] if slide == name]
+            path = self.out / "corrections" / f"{name}.geojson"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+
+
+def config(model: Path | None = None) -> Config:
+    """Maps without the CRF, for speed."""
+    predict = {} if model is None else {"checkpoint": str(model)}
+    return Config.model_validate({"predict": predict, "stitch": {"refine": False}})
+
+
+def most_frequent(labels: np.ndarray, geometry: object) -> str | None:
+    """The class that the truth has in a region, given in level-0 pixels."""
+    from shapely.affinity import scale
+
+    shape = scale(geometry, 0.5, 0.5, origin=(0, 0))
+    left, top, right, bottom = (int(v) for v in shape.bounds)
+    box = Box(left, top, right - left + 1, bottom - top + 1).intersect(
+        Box(0, 0, labels.shape[1], labels.shape[0])
+    )
+    inside = labels[box.slices()][draw_area(shape, box)]
+    counts = np.bincount(inside[inside != BACKGROUND], minlength=len(PALETTE))
+    return PALETTE.names[int(counts.argmax())] if counts.any() else None
+
+
+def frame(box: Box) -> dict:
+    """An area of class Checked*: what is not outlined in it is not there."""
+    left, top, right, bottom = (2 * v for v in (box.x, box.y, box.right, box.bottom))
+    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+    return {
+        "type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"objectType": "annotation", "classification": "Checked*"},
+    }  # fmt: skip
+
+
+def reclassify(region: object, name: str) -> dict:
+    """A correction, as `qupath/export.groovy` writes it."""
+    color = list(PALETTE.colors[PALETTE.names.index(name)])
+    return {
+        "type": "Feature", "id": region.id, "geometry": region.geometry.__geo_interface__,
+        "properties": {
+            "objectType": "annotation", "classification": {"name": name, "color": color},
+            "metadata": {"wsiseg": "reclassified"},
+        },
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
