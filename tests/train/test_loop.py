@@ -216,6 +216,51 @@ def test_weights_that_the_last_step_ruined_are_not_kept(patches, tmp_path, monke
     assert model.prototypes.isfinite().all()
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Two patches of 224 px, as of the defaults."""
+    folder, rng = tmp_path_factory.mktemp("large"), np.random.default_rng(0)
+    for number in range(2):
+        coarse = rng.integers(0, 256, (28, 28, 3), np.uint8)
+        Image.fromarray(coarse.repeat(8, 0).repeat(8, 1)).save(folder / f"{number}.png")
+    paths = tuple(folder / f"{number}.png" for number in range(2))
+    return Patches(paths, np.eye(2, dtype=np.float32), 224)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("preset", ["wsiseg", "paper"])
+def test_losses_of_whole_patches_are_finite_in_half_precision(large, precision, preset):
+    found = []
+    for setting in ("float32", precision):
+        config = CONFIG.model_copy(update={"precision": setting, "preset": preset})
+        torch.manual_seed(0)
+        model = make_model(config)
+        trainer = Trainer(model, config, 10, torch.Generator().manual_seed(0))
+        levels = sorted(model.levels_for(True))
+        source = FrozenFeatures(model.encoder, model.teacher, large, levels)
+        seen = source.read(torch.arange(2), torch.zeros(2, 2, dtype=torch.int64))
+        found.append([loss.item() for loss in trainer.losses(seen, torch.from_numpy(large.labels))])
+    assert found[1] == pytest.approx(found[0], rel=0.05, abs=0.02)
+    assert found[1][2] > 0, "the structure loss"
+
+
+@pytest.mark.parametrize("preset", ["wsiseg", "reference"])
+def test_a_run_that_leaves_out_most_steps_fails(patches, tmp_path, monkeypatch, preset):
+    """As gradients overflow at whatever scale."""
+    right = Trainer.step
+
+    def overflow(self, seen, labels):
+        losses = right(self, seen, labels)
+        self.done = 0
+        return losses
+
+    monkeypatch.setattr(Trainer, "step", overflow)
+    changes = {"epochs": 2, "precision": "float16", "preset": preset}
+    with pytest.raises(TrainingError, match="epoch 2: 6 of 6 steps were left out.*bfloat16"):
+        train_model(patches, CONFIG.model_copy(update=changes), tmp_path / "m.safetensors")
+    assert not list(tmp_path.glob("*.safetensors")), "an untrained model is no result"
+
+
 def test_a_step_whose_gradients_overflow_is_left_out(patches):
     config = CONFIG.model_copy(update={"precision": "float16", "contrast_weight": 0.0})
     torch.manual_seed(0)

@@ -33,6 +33,7 @@ from wsiseg.train.step import Trainer
 __all__ = ["train_model"]
 
 _THREADS = 1  # fixed, so that sums round alike whatever the machine has
+_SCALING = 32  # steps that float16 may leave out while it looks for its scale
 
 
 Validate = Callable[[ConStruct], float]
@@ -88,8 +89,8 @@ def train_model(
     CheckpointError
         If the encoder's weights are not found or not its own.
     TrainingError
-        If a loss or a weight is no finite number any more; what was written before stays. Preset
-        `reference` goes on.
+        If a loss or a weight is no finite number any more (preset `reference` goes on), or if most
+        steps were left out because gradients overflow in float16; what was written before stays.
     """
     card = complete_card(card, patches, config.classes)
     with fixed_threads(_THREADS), torch.random.fork_rng(devices=[]):
@@ -197,7 +198,11 @@ class _Run:
         """Write the epoch: what is a result first, what takes it up again last."""
         if self.config.preset != "reference":
             self._check_weights()
+        skipping = self._check_skipped()
         if not self.group.leads:
+            return
+        if skipping:  # no result yet
+            write_unfinished(self._state(), self.unfinished)
             return
         self.model.eval()
         info = _make_info(self.model, self.patches, self.config, self.note, self.card)
@@ -221,6 +226,22 @@ class _Run:
                     f"epoch {self.epoch}: {name} is not finite after its last step; {kept}; try a "
                     f"lower learning_rate or precision float32"
                 )
+
+    def _check_skipped(self) -> bool:
+        """Whether most steps so far were left out, as their gradients overflowed.
+
+        At first that is how float16 finds its scale; at the end it is no training.
+        """
+        taken, skipped = self.trainer.done, len(self.history) - self.trainer.done
+        if skipped <= taken:
+            return False
+        if skipped > _SCALING or self.epoch == self.config.epochs:
+            raise TrainingError(
+                f"epoch {self.epoch}: {skipped} of {len(self.history)} steps were left out, as "
+                f"their gradients overflow in {self.config.precision}; set precision to bfloat16 "
+                f"or float32"
+            )
+        return True
 
     def _score(self) -> float:
         """Minus the mean loss of the last epoch."""
