@@ -4,7 +4,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from wsiseg.config import Config, TrainConfig, digest_of, load_config
+from wsiseg.config import Config, TrainConfig, digest_of, load_config, parse_config
 from wsiseg.errors import ConfigError
 from wsiseg.model.card import Card
 
@@ -93,6 +93,21 @@ def test_bad_files_are_explained(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_config(path, Config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"classes": []}, r"classes = \[\]: .*at least 1 item"),
+        ({"classes": ["A", "B", "A"]}, "classes = .*'A' is there 2 times"),
+        ({"classes": ["A", " "]}, "classes = .*' ' is no name of a class"),
+        ({"colors": [[0, 0, 256]]}, r"colors\.0\.2 = 256: .*less than or equal to 255"),
+        ({"colors": [[0, -1, 0]]}, r"colors\.0\.1 = -1: .*greater than or equal to 0"),
+    ],
+)
+def test_classes_and_colours_are_checked_as_they_are_read(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config(settings, TrainConfig, "t.yaml")
 
 
 def test_missing_file(tmp_path):

@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from wsiseg.errors import ConfigError
 
@@ -236,6 +236,18 @@ Preset = Literal["reference", "paper", "wsiseg"]
 """Whose reading of ConStruct is computed: the released code's, the paper's text, or ours."""
 
 
+def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not name.strip():
+            raise ValueError(f"{name!r} is no name of a class")
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is there {names.count(name)} times")
+    return names
+
+
+_Level = Annotated[int, Field(ge=0, le=255)]
+
+
 class LabelConfig(_Step):
     """Tiles of stores as training data: which are used, and which classes show in them."""
 
@@ -262,13 +274,15 @@ class TrainConfig(_Step):
     """What the student takes: `weights`, `image_size`, ... ; an unknown one lists the known."""
     teacher_options: dict[str, Any] = {}
     """What the teacher takes: `weights`, `strides`, ..."""
-    classes: tuple[str, ...] = ("Tumor", "Stroma", "Immune cells", "Necrosis")
-    """Class names in label order."""
+    classes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_check_names)] = (
+        "Tumor", "Stroma", "Immune cells", "Necrosis",
+    )  # fmt: skip
+    """Class names in label order, none twice."""
     prompts: tuple[str, ...] = ()
     """A text a class, which its prototypes begin as; empty for wsiseg's own."""
     prototypes: Literal["text", "random"] = "text"
     """What prototypes begin as: the embedded prompts, or random directions (for comparison)."""
-    colors: tuple[tuple[int, int, int], ...] = ()
+    colors: tuple[tuple[_Level, _Level, _Level], ...] = ()
     """RGB a class for labels and polygons; empty for QuPath's own."""
     mpp: float = Field(default=0.5, gt=0)
     """µm/px of the patches; the checkpoint remembers it. Stores know their own."""

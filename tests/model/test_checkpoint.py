@@ -126,6 +126,11 @@ def test_another_programs_safetensors(path):
         (lambda p: p.update(pooling="most"), r"m\.safetensors: pooling = 'most': is none of mean"),
         (lambda p: p.update(background=2), r"background = 2: needs a whole number below .* 2"),
         (lambda p: p.update(background=-1), r"background = -1: needs a whole number"),
+        (lambda p: p.update(preset="ours"), r"m\.safetensors: preset = 'ours': is none of refer"),
+        (lambda p: p.update(guidance_levels=[4]), r"guidance_levels = \[4\]: needs some of"),
+        (lambda p: p.update(guidance_levels=2), r"guidance_levels = 2: needs some of the levels"),
+        (lambda p: p.update(prototypes_per_class=0), r"prototypes_per_class = 0: needs a whole"),
+        (lambda p: p.update(prompts=["one", 2]), r"prompts = \['one', 2\]: needs a text a class"),
         (lambda p: p.update(calibration=[[1, 0]]), r"calibration = .*an offset for each of 2"),
         (lambda p: p.update(calibration=[[0, 0]] * 2), r"calibration = .*a scale above 0"),
         (lambda p: p.update(calibration=[[1]] * 2), r"calibration = .*an offset for each of 2"),
@@ -145,13 +150,14 @@ def test_descriptions_that_do_not_fit(path, change, message):
         load_checkpoint(path)
 
 
-def test_prototypes_that_are_no_numbers(path):
+@pytest.mark.parametrize("name", ["prototypes", "structure_adapters.1.net.0.weight"])
+def test_tensors_that_are_no_numbers(path, name):
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     tensors = load_file(path)
-    tensors["prototypes"][1, 2] = float("nan")
+    tensors[name].flatten()[3] = float("nan")
     save_file(tensors, path, metadata)
-    with pytest.raises(CheckpointError, match=r"m\.safetensors: prototypes holds values that are"):
+    with pytest.raises(CheckpointError, match=rf"m\.safetensors: {name} holds values that are"):
         load_checkpoint(path)
 
 

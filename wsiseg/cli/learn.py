@@ -40,6 +40,9 @@ def train(
     dry_run: Annotated[
         bool, typer.Option(help="Check everything and count parameters and steps, no more.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a model of other settings or patches that is there.")
+    ] = False,
 ) -> None:
     """Train on patch labels (no masks needed); resumes what was interrupted."""
     from wsiseg.config import TrainConfig
@@ -60,7 +63,7 @@ def train(
         if dry_run:
             facts = describe_training(found, settled)
         else:
-            train_model(found, settled, out, bars, card=told)
+            train_model(found, settled, out, bars, card=told, overwrite=overwrite)
     if not leads():
         return
     if dry_run:

@@ -86,6 +86,8 @@ class CheckpointInfo:
     """Source, revision and sha256 of the `encoder`'s and the `teacher`'s weights."""
     card: Card | None = None
     """What people should know of it; None in older files."""
+    run: str = ""
+    """Hash of the settings, patches and frozen weights that it came from; empty if unknown."""
     sha256: str = ""
     """Of the file; filled in on loading."""
 
@@ -253,6 +255,7 @@ def _fill(model: ConStruct, tensors: dict[str, Tensor], path: Path) -> None:
         raise CheckpointError(
             f"{path}: its tensors do not fit its {model.classes} classes: {'; '.join(problems)}"
         )
-    if not tensors["prototypes"].isfinite().all():
-        raise CheckpointError(f"{path}: prototypes holds values that are no finite numbers")
+    for name in sorted(tensors, key=lambda name: name != "prototypes"):
+        if not tensors[name].isfinite().all():
+            raise CheckpointError(f"{path}: {name} holds values that are no finite numbers")
     model.load_state_dict(tensors, strict=False)

@@ -6,7 +6,7 @@ A run that was killed is taken up after its last whole epoch, to the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,13 @@ from wsiseg.train.features import FrozenFeatures, draw_turns
 from wsiseg.train.history import draw_curves, write_table
 from wsiseg.train.parallel import Group, check_parts, open_group, share_batch_norms
 from wsiseg.train.patches import PatchSource
-from wsiseg.train.resume import Unfinished, read_unfinished, run_digest, write_unfinished
+from wsiseg.train.resume import (
+    Unfinished,
+    is_finished,
+    read_unfinished,
+    run_digest,
+    write_unfinished,
+)
 from wsiseg.train.setup import check_fit, count_steps, describe_classes, make_model
 from wsiseg.train.step import Trainer
 
@@ -49,13 +55,15 @@ def train_model(
     note: str = "",
     card: Card | None = None,
     validate: Validate | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Train on patch labels and write a checkpoint, with its losses beside it.
 
     Bit-repeatable on the CPU of one machine: seed, order, augmentation and number of threads are
     fixed. After each epoch all files are written anew, and a run that was cut off goes on after its
-    last whole epoch when it is called again. Under ``torchrun`` its processes share every batch;
-    the first alone writes files, on a file system that all of them see.
+    last whole epoch when it is called again; one that is finished is left as it is. Under
+    ``torchrun`` its processes share every batch; the first alone writes files, on a file system
+    that all of them see.
 
     Parameters
     ----------
@@ -74,6 +82,9 @@ def train_model(
         and where it tells of no data, number and hash of the patches are.
     validate
         Scores each epoch; without it, the best epoch has the lowest mean loss.
+    overwrite
+        Whether the finished model or unfinished run of other settings, patches or weights that is
+        in `out` may be replaced.
 
     Returns
     -------
@@ -84,8 +95,7 @@ def train_model(
     DataError
         If the labels do not fit the classes, or the patches the encoder.
     ConfigError
-        If a setting or the card does not fit the rest, or an unfinished run of other settings is
-        there.
+        If a setting or the card does not fit the rest, or what is in `out` is not to be replaced.
     CheckpointError
         If the encoder's weights are not found or not its own.
     TrainingError
@@ -103,7 +113,8 @@ def train_model(
         if config.preset == "wsiseg":
             remember_patches(model, patches, device)
         run = _Run(model, patches, config, Path(out), note, card, group)
-        run.resume()
+        if run.resume(overwrite):
+            return run.out
         while run.epoch < config.epochs:
             run.train_epoch(progress)
             run.save(validate)
@@ -149,10 +160,12 @@ class _Run:
         self.epoch, self.best = 0, -float("inf")
         self.history: list[list[float]] = []
 
-    def resume(self) -> None:
-        """Take up what a run that was cut off left."""
+    def resume(self, overwrite: bool) -> bool:
+        """Take up what a run that was cut off left; whether nothing is left to do."""
         self.group.wait(self.trainer.device)  # the first may still be writing the run before this
-        state = read_unfinished(self.unfinished, self.digest)
+        state = read_unfinished(self.unfinished, self.digest, overwrite=overwrite)
+        if state is None and not overwrite and is_finished(self.out, self.digest, self.card):
+            return True
         if state is not None:
             self.trainer.restore(state["trainer"])
             self.generator.set_state(state["generator"])
@@ -164,6 +177,7 @@ class _Run:
                 f"{self.unfinished}: the processes go on after epochs {seen}; all of them need to "
                 f"see the same file"
             )
+        return False
 
     def train_epoch(self, progress: Progress | None) -> None:
         """Every patch once, in new order; the last batch may be smaller."""
@@ -205,7 +219,9 @@ class _Run:
             write_unfinished(self._state(), self.unfinished)
             return
         self.model.eval()
-        info = _make_info(self.model, self.patches, self.config, self.note, self.card)
+        info = replace(
+            _make_info(self.model, self.patches, self.config, self.note, self.card), run=self.digest
+        )
         save_checkpoint(self.model, info, self.out)
         score = self._score() if validate is None else validate(self.model)
         self.model.train()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -73,10 +75,13 @@ class Patches:
     def __len__(self) -> int:
         return len(self.paths)
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """Hash of names, labels and side."""
-        return digest_of([path.name for path in self.paths], self.labels.tolist(), self.side)
+        """Hash of names, contents, labels and side."""
+        names = [path.name for path in self.paths]
+        with ThreadPoolExecutor() as pool:
+            contents = list(pool.map(_hash_file, self.paths))
+        return digest_of(names, contents, self.labels.tolist(), self.side)
 
     def name(self, index: int) -> str:
         """The file's name."""
@@ -185,6 +190,11 @@ def _measure(row: _Row) -> tuple[int, int] | str:
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         return f"{row.where}: cannot be read ({error})"
     return width, height
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_image(path: Path) -> NDArray[np.uint8]:

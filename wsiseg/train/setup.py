@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wsiseg.annotations import KNOWN_COLORS, Palette
+from wsiseg.annotations import UNSURE, Palette, choose_colors
 from wsiseg.config import TrainConfig
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.model.construct import ConStruct
@@ -96,13 +96,15 @@ def count_steps(patches: PatchSource, config: TrainConfig) -> int:
 
 def describe_classes(config: TrainConfig) -> tuple[tuple[str, ...], Palette]:
     """Prompts and palette of the classes; wsiseg's own where none are given."""
-    spare = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178)]
-    colors = config.colors or tuple(
-        KNOWN_COLORS.get(name, spare[i % len(spare)]) for i, name in enumerate(config.classes)
-    )
+    colors = config.colors or choose_colors(config.classes)
     prompts = config.prompts or tuple(
         PROMPTS.get(name, f"{name} regions") for name in config.classes
     )
+    if UNSURE in config.classes:
+        raise ConfigError(
+            f"classes: {UNSURE!r} is what wsiseg calls tissue of no probable class; take another "
+            f"name"
+        )
     for what, given in (("prompts", prompts), ("colors", colors)):
         if len(given) != len(config.classes):
             raise ConfigError(
