@@ -14,6 +14,7 @@ from wsiseg.config import Config
 from wsiseg.errors import StoreError
 from wsiseg.export import export_formats
 from wsiseg.lock import hold
+from wsiseg.model.scale import describe_mismatch, read_scale, settle_scale
 from wsiseg.outline import outline_regions
 from wsiseg.qupath import export_geojson
 from wsiseg.report import measure_classes, write_overlay
@@ -90,13 +91,14 @@ def annotate_slide(
             notes = export_geojson(annotations, geojson, config.export).notes
         export_formats(store, annotations, tree.root, job.name, config.export)
         write_overlay(SlideStore(path), tree.overlay(job.name), annotations)
+        notes += describe_mismatch(store.mpp, store.grid.tile, read_scale(config.predict))
     return _result(job, store, annotations, notes, time.perf_counter() - started)
 
 
 def plan_slide(job: Job, config: Config) -> SlideResult:
     """What would be done, without doing it."""
     with open_slide(job.path, _configure(job, config).slide) as slide:
-        grid, _ = plan_grid(slide, config.tile)
+        grid, _ = plan_grid(slide, settle_scale(config).tile)
         return SlideResult(
             job.name, str(job.path), "planned", mpp=slide.mpp.x, mpp_source=slide.mpp_source,
             tiles=grid.rows * grid.cols,

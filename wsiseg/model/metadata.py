@@ -1,19 +1,50 @@
-"""What the description of a checkpoint must be, whoever wrote it."""
+"""What a checkpoint says about itself, read without torch, and what that must be."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard, get_args
 
 from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
 
 from wsiseg.config import Pooling, Preset
 from wsiseg.errors import CheckpointError, ConfigError
 from wsiseg.model.card import Card, check_classes
 
-__all__ = ["check_metadata", "read_card"]
+__all__ = ["FORMAT", "check_metadata", "read_card", "read_description"]
+
+FORMAT = 1
+"""Version of the layout of a checkpoint."""
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The fields of a checkpoint's description, as they were written; those there are checked.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is not safetensors, not a checkpoint of this format, or a value is impossible.
+    """
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: is not a safetensors file ({error})") from error
+    if "wsiseg" not in metadata:
+        raise CheckpointError(f"{path}: was not written by wsiseg (its metadata lack 'wsiseg')")
+    try:
+        plain: dict[str, Any] = json.loads(metadata["wsiseg"])
+        version = plain.pop("format")
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: lacks or misnames a field ({error})") from error
+    if version != FORMAT:
+        raise CheckpointError(f"{path}: has format {version}, this wsiseg reads {FORMAT}")
+    check_metadata(plain, path)
+    return plain
 
 
 def check_metadata(plain: Mapping[str, Any], path: Path) -> None:
