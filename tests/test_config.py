@@ -4,7 +4,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from wsiseg.config import Config, TrainConfig, digest_of, load_config, parse_config
+from wsiseg.config import Config, EvaluateConfig, TrainConfig, digest_of, load_config, parse_config
 from wsiseg.errors import ConfigError
 from wsiseg.model.card import Card
 
@@ -108,6 +108,13 @@ def test_bad_files_are_explained(tmp_path, text, message):
 def test_classes_and_colours_are_checked_as_they_are_read(settings, message):
     with pytest.raises(ConfigError, match=message):
         parse_config(settings, TrainConfig, "t.yaml")
+
+
+def test_a_part_of_the_crf_does_not_change_its_back_end():
+    found = parse_config({"crf": {"iterations": 3}}, EvaluateConfig, "e.yaml").crf
+    assert found == EvaluateConfig().crf.model_copy(update={"iterations": 3})
+    other = parse_config({"crf": {"backend": "torch"}}, EvaluateConfig, "e.yaml").crf
+    assert other.backend == "torch"
 
 
 def test_missing_file(tmp_path):

@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wsiseg.errors import ConfigError
 
@@ -376,11 +376,18 @@ class EvaluateConfig(_Step):
     """In `deploy`, a class is predicted where the sigmoid of its logit reaches this."""
     crf: CrfConfig = CrfConfig(backend="numba")
     """The CRF's settings; `pydensecrf` is what the released code calls, and gives its labels to the
-    last pixel; `numba`, which is always there, gives all but some 0.15 % of them."""
+    last pixel; `numba`, which is always there, gave other labels for up to 0.46 % of a patch's
+    pixels. A `backend` that is not named stays `numba`."""
     resamples: int = Field(default=1000, ge=1)
-    """Bootstrap resamples of the images, for the confidence intervals."""
+    """Bootstrap resamples, for the confidence intervals: of cases where the patches' names tell
+    them apart, else of patches."""
     seed: int = 0
     """Seed of the bootstrap."""
+
+    @field_validator("crf", mode="before")
+    @classmethod
+    def _keep_backend(cls, value: Any) -> Any:
+        return {"backend": "numba", **value} if isinstance(value, dict) else value
 
 
 class ClusterConfig(_Step):

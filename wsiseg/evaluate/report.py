@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsiseg.atomic import open_atomic
+from wsiseg.evaluate.bootstrap import Intervals
 from wsiseg.evaluate.reliability import Reliability, draw_reliability
 from wsiseg.evaluate.run import Evaluation
 from wsiseg.evaluate.scores import score
@@ -46,7 +47,8 @@ def format_table(evaluation: Evaluation) -> str:
     lines = [
         f"protocol {evaluation.protocol}: {PROTOCOLS[evaluation.protocol]}",
         f"{len(evaluation.names)} patches; augmentations: {settings.tta}; CRF: "
-        f"{settings.crf.backend}; {interval} by {ends.resamples} bootstraps over patches",
+        f"{settings.crf.backend}; {interval} by {ends.resamples} bootstraps over "
+        f"{_name_units(ends)}",
         f"{'class':<{wide}}  {'IoU %':<22}  {'Dice %':<22}".rstrip(),
     ]
     lines += [f"{name:<{wide}}  {iou:<22}  {dice:<22}".rstrip() for name, iou, dice in rows]
@@ -59,6 +61,12 @@ def format_table(evaluation: Evaluation) -> str:
             f"{evaluation.reliability.ece:.3f} (reliability.png)"
         )
     return "\n".join(lines)
+
+
+def _name_units(ends: Intervals) -> str:
+    if ends.over_cases:
+        return f"{ends.units} cases"
+    return "patches, as their names tell no cases"
 
 
 def _percent(value: float, ends: Range) -> str:
@@ -137,7 +145,10 @@ def _describe(evaluation: Evaluation, info: CheckpointInfo, data: Path) -> dict[
         "patches": len(evaluation.names),
         "settings": evaluation.config.model_dump(mode="json", exclude={"protocols", "device"}),
         **means,
-        "interval": {"level": ends.level, "resamples": ends.resamples, "seed": ends.seed},
+        "interval": {
+            "level": ends.level, "resamples": ends.resamples, "seed": ends.seed,
+            "over": "cases" if ends.over_cases else "patches", "units": ends.units,
+        },
         "classes": classes,
         "absent": [evaluation.palette.names[label] for label in scores.absent],
         "calibration_error": (

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.annotations import Palette
+from wsiseg.cases import find_case, group_cases
 from wsiseg.compute import Progress, SerialExecutor, run
 from wsiseg.config import EvaluateConfig
 from wsiseg.errors import DataError
@@ -69,7 +70,7 @@ class Evaluation:
     scores: Scores
     """Of all pixels together."""
     intervals: Intervals
-    """By bootstrap over the images."""
+    """By bootstrap over the cases that the names tell, else over the images."""
     config: EvaluateConfig
     """The settings."""
     reliability: Reliability | None = None
@@ -216,12 +217,14 @@ def _sum_up(
     config: EvaluateConfig,
     reliability: Reliability,
 ) -> Evaluation:
+    names = tuple(path.name for path in patches.images)
     return Evaluation(
-        protocol=protocol, palette=palette, names=tuple(path.name for path in patches.images),
+        protocol=protocol, palette=palette, names=names,
         confusions=table.confusions, true_classes=table.true_classes, gates=table.gates,
         scores=score(table.confusions.sum(0)),
         intervals=bootstrap_intervals(
-            table.confusions, resamples=config.resamples, seed=config.seed
+            table.confusions, resamples=config.resamples, seed=config.seed,
+            cases=group_cases(names, [find_case(name) for name in names]),
         ),
         config=config, reliability=reliability,
     )  # fmt: skip
