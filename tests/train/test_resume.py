@@ -133,19 +133,33 @@ def test_patches_that_changed_in_place_are_other_patches(folder, tmp_path):
     assert find_patches(tmp_path).identity != before.identity
 
 
-def test_the_best_epoch_is_kept_beside_the_last(folder, tmp_path):
-    scores = iter([0.2, 0.9, 0.5])
-    kept = {}
+class Scripted:
+    """Gives the scores that it was given, and keeps what was there to score."""
 
-    def validate(model):
-        assert not model.training
-        score = next(scores)
-        kept[score] = (tmp_path / "m.safetensors").read_bytes()
+    measure, identity = "made up", "scripted"
+
+    def __init__(self, out, *scores):
+        self.out, self.scores, self.kept = out, list(scores), {}
+
+    def check(self, source):
+        assert source.channels == 2
+
+    def __call__(self, source):
+        assert not source.model.training
+        score = self.scores.pop(0)
+        self.kept[score] = self.out.read_bytes()
         return score
 
-    out = train_model(find_patches(folder), CONFIG, tmp_path / "m.safetensors", validate=validate)
+
+def test_the_best_epoch_is_kept_beside_the_last(folder, tmp_path):
+    out = tmp_path / "m.safetensors"
+    validate = Scripted(out, 0.2, 0.9, 0.5)
+    train_model(find_patches(folder), CONFIG, out, validate=validate)
+    kept = validate.kept
     assert (tmp_path / "m.best.safetensors").read_bytes() == kept[0.9]
     assert out.read_bytes() == kept[0.5]
+    table = out.with_name("m.safetensors.validation.csv").read_text()
+    assert table == "epoch,made up\n1,0.2\n2,0.9\n3,0.5\n"
 
 
 def test_the_curves_are_a_picture(whole):

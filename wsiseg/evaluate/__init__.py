@@ -8,10 +8,12 @@ from wsiseg.evaluate.patches import MaskedPatches, load_masked_patches
 from wsiseg.evaluate.report import format_table, write_report
 from wsiseg.evaluate.run import Evaluation, Scored, evaluate_model
 from wsiseg.evaluate.scores import Scores, confusion_matrix, score
+from wsiseg.evaluate.validate import MaskScore
 
 __all__ = [
     "Evaluation",
     "Intervals",
+    "MaskScore",
     "MaskedPatches",
     "Scored",
     "Scores",

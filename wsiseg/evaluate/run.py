@@ -27,7 +27,7 @@ from wsiseg.evaluate.scores import Scores, confusion_matrix, score
 from wsiseg.model.source import CamSource
 from wsiseg.model.threads import fixed_threads
 
-__all__ = ["Evaluation", "Scored", "evaluate_model"]
+__all__ = ["Evaluation", "Scored", "check_patches", "evaluate_model"]
 
 
 class Scored(NamedTuple):
@@ -113,7 +113,7 @@ def evaluate_model(
     DataError
         If the patches do not fit the source's classes or sides, or it gives one cell a patch.
     """
-    _check(source, patches)
+    check_patches(source, patches)
     palette = source.palette
     starts = range(0, len(patches), config.batch_size)
     batches = [tuple(range(s, min(s + config.batch_size, len(patches)))) for s in starts]
@@ -189,7 +189,8 @@ def _score_batch(
     return parts, trust
 
 
-def _check(source: CamSource, patches: MaskedPatches) -> None:
+def check_patches(source: CamSource, patches: MaskedPatches) -> None:
+    """Refuse patches that do not fit a source; raises `DataError` as `evaluate_model` does."""
     if patches.classes != len(source.palette):
         raise DataError(
             f"{patches.folder}: masks of {patches.classes} classes, a model of "

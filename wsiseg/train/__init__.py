@@ -6,13 +6,17 @@ from wsiseg.train.parallel import leads
 from wsiseg.train.patches import Patches, PatchSource, load_patches
 from wsiseg.train.setup import describe_training
 from wsiseg.train.stores import StoreTiles, load_tiles
+from wsiseg.train.validate import HeldOut, Validate, hold_out
 
 __all__ = [
+    "HeldOut",
     "PatchSource",
     "Patches",
     "StoreTiles",
+    "Validate",
     "calibrate_checkpoint",
     "describe_training",
+    "hold_out",
     "leads",
     "load_patches",
     "load_tiles",

@@ -29,8 +29,9 @@ class LabelRow(NamedTuple):
 
 
 def read_label_table(
-    path: Path, keys: Sequence[tuple[str, ...]], classes: Sequence[str], problems: list[str]
-) -> Iterator[LabelRow]:
+    path: Path, keys: Sequence[tuple[str, ...]], classes: Sequence[str], problems: list[str],
+    *, optional: Sequence[str] = (),
+) -> Iterator[LabelRow]:  # fmt: skip
     """Read a CSV of key columns and either one 0/1 column a class or ``labels`` (``A;B``).
 
     Parameters
@@ -39,6 +40,8 @@ def read_label_table(
         The sets of columns that may name what is labelled; the first that is there is taken.
     problems
         Takes in what is wrong; rows with a bad label are left out.
+    optional
+        Columns that are keys too if they are there.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -50,7 +53,9 @@ def read_label_table(
     chosen = next((key for key in keys if set(key) <= set(columns)), keys[0])
     listed = "labels" in columns
     wanted = [*chosen, *(("labels",) if listed else classes)]
-    unknown = [] if listed else [name for name in columns if name and name not in wanted]
+    told = [name for name in optional if name in columns and name not in wanted]
+    known = {*wanted, *told}
+    unknown = [] if listed else [name for name in columns if name and name not in known]
     if columns and (unknown or not set(wanted) <= set(columns)):
         named = " or ".join(",".join(key) for key in keys)
         problems.append(
@@ -62,7 +67,9 @@ def read_label_table(
         where = f"line {number}"
         label = parse(row, where, classes, problems)
         if label is not None:
-            yield LabelRow(where, {key: (row[key] or "").strip() for key in chosen}, label)
+            yield LabelRow(
+                where, {key: (row[key] or "").strip() for key in (*chosen, *told)}, label
+            )
 
 
 def _named(

@@ -5,7 +5,6 @@ A run that was killed is taken up after its last whole epoch, to the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,11 @@ from wsiseg.model.checkpoint import CheckpointInfo, save_checkpoint, trained_sta
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import keep_portable
 from wsiseg.model.threads import fixed_threads
+from wsiseg.model.trained import TrainedModel
 from wsiseg.train.card import complete_card
 from wsiseg.train.familiar import remember_patches
 from wsiseg.train.features import FrozenFeatures, draw_turns
-from wsiseg.train.history import draw_curves, write_table
+from wsiseg.train.history import draw_curves, write_scores, write_table
 from wsiseg.train.parallel import Group, check_parts, open_group, share_batch_norms
 from wsiseg.train.patches import PatchSource
 from wsiseg.train.resume import (
@@ -35,15 +35,12 @@ from wsiseg.train.resume import (
 )
 from wsiseg.train.setup import check_fit, count_steps, describe_classes, make_model
 from wsiseg.train.step import Trainer
+from wsiseg.train.validate import Validate
 
 __all__ = ["train_model"]
 
 _THREADS = 1  # fixed, so that sums round alike whatever the machine has
 _SCALING = 32  # steps that float16 may leave out while it looks for its scale
-
-
-Validate = Callable[[ConStruct], float]
-"""Scores a model in evaluation mode; higher is better."""
 
 
 def train_model(
@@ -81,7 +78,8 @@ def train_model(
         What people should know of the model, from `load_card`; kept in the checkpoint. Without it,
         and where it tells of no data, number and hash of the patches are.
     validate
-        Scores each epoch; without it, the best epoch has the lowest mean loss.
+        Scores each epoch, as `HeldOut` or `MaskScore` does (``<out>.validation.csv``); without it,
+        the best epoch has the lowest mean loss.
     overwrite
         Whether the finished model or unfinished run of other settings, patches or weights that is
         in `out` may be replaced.
@@ -112,12 +110,12 @@ def train_model(
         share_batch_norms(model.structure_adapters, group)
         if config.preset == "wsiseg":
             remember_patches(model, patches, device)
-        run = _Run(model, patches, config, Path(out), note, card, group)
+        run = _Run(model, patches, config, Path(out), note, card, group, validate)
         if run.resume(overwrite):
             return run.out
         while run.epoch < config.epochs:
             run.train_epoch(progress)
-            run.save(validate)
+            run.save()
         run.finish()
     return run.out
 
@@ -134,6 +132,7 @@ class _Run:
         note: str,
         card: Card,
         group: Group,
+        validate: Validate | None,
     ) -> None:
         self.patches, self.config, self.out, self.note = patches, config, out, note
         self.card = card  # decides nothing: a run that was cut off may go on with another
@@ -156,8 +155,14 @@ class _Run:
             turns=config.turns,
         )
         self.labels = torch.from_numpy(patches.labels)
-        self.digest = run_digest(patches, config, _identities(model), note)
+        self.validate = validate
+        told = "" if validate is None else validate.identity
+        self.digest = run_digest(patches, config, _identities(model), note, told)
+        self.info = replace(_make_info(model, patches, config, note, card), run=self.digest)
+        if validate is not None:
+            validate.check(TrainedModel(model, self.info))
         self.epoch, self.best = 0, -float("inf")
+        self.scores: list[float] = []
         self.history: list[list[float]] = []
 
     def resume(self, overwrite: bool) -> bool:
@@ -170,7 +175,7 @@ class _Run:
             self.trainer.restore(state["trainer"])
             self.generator.set_state(state["generator"])
             self.epoch, self.best = state["epoch"], state["best"]
-            self.history = state["history"]
+            self.history, self.scores = state["history"], state["scores"]
         seen = self.group.gather(torch.tensor([self.epoch], device=self.trainer.device)).tolist()
         if len(set(seen)) > 1:
             raise ConfigError(
@@ -208,26 +213,25 @@ class _Run:
             f"learning_rate or precision float32, or look at the patches of this batch: {names}"
         )
 
-    def save(self, validate: Validate | None) -> None:
+    def save(self) -> None:
         """Write the epoch: what is a result first, what takes it up again last."""
         if self.config.preset != "reference":
             self._check_weights()
         skipping = self._check_skipped()
-        if not self.group.leads:
-            return
+        self.group.lead(lambda: self._write(skipping))
+
+    def _write(self, skipping: bool) -> None:
         if skipping:  # no result yet
+            self.scores += [float("nan")] * (self.validate is not None)
             write_unfinished(self._state(), self.unfinished)
             return
         self.model.eval()
-        info = replace(
-            _make_info(self.model, self.patches, self.config, self.note, self.card), run=self.digest
-        )
-        save_checkpoint(self.model, info, self.out)
-        score = self._score() if validate is None else validate(self.model)
+        save_checkpoint(self.model, self.info, self.out)
+        score = self._score()
         self.model.train()
         if score > self.best:
             self.best = score
-            save_checkpoint(self.model, info, self.best_out)
+            save_checkpoint(self.model, self.info, self.best_out)
         write_table(self.history, self.out.with_name(f"{self.out.name}.csv"))
         draw_curves(self.history, self.out.with_name(f"{self.out.name}.png"))
         write_unfinished(self._state(), self.unfinished)
@@ -260,7 +264,13 @@ class _Run:
         return True
 
     def _score(self) -> float:
-        """Minus the mean loss of the last epoch."""
+        """That of `validate`, which is written too, or minus the mean loss of the epoch."""
+        if self.validate is not None:
+            score = self.validate(TrainedModel(self.model, self.info))
+            self.scores.append(score)
+            table = self.out.with_name(f"{self.out.name}.validation.csv")
+            write_scores(self.scores, self.validate.measure, table)
+            return score
         totals = [row[1] for row in self.history[-(self.steps // self.config.epochs) :]]
         return -sum(totals) / len(totals)
 
@@ -272,6 +282,7 @@ class _Run:
             generator=self.generator.get_state(),
             history=self.history,
             best=self.best,
+            scores=self.scores,
         )
 
     def finish(self) -> None:

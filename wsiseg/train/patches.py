@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from wsiseg.cases import find_case
 from wsiseg.config import digest_of
 from wsiseg.errors import DataError
 from wsiseg.train.labels import Label, gather_labels, read_label_table, refuse
@@ -23,6 +24,7 @@ from wsiseg.train.labels import Label, gather_labels, read_label_table, refuse
 __all__ = ["PatchSource", "Patches", "load_patches"]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_CASES = ("case", "patient", "slide")
 _DIGITS = re.compile(r"\[([01 ]*)\]")  # LUAD-HistoSeg puts blanks between
 
 
@@ -49,6 +51,11 @@ class PatchSource(Protocol):
         """Hash of which patches these are; where they lie does not count."""
         ...
 
+    @property
+    def cases(self) -> Sequence[str | None]:
+        """The patient or slide of each patch, None where nobody says."""
+        ...
+
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
@@ -71,6 +78,8 @@ class Patches:
     """Side of every patch in pixels."""
     mpp: float | None = None
     """µm/px; image files do not say."""
+    told: tuple[str, ...] = ()
+    """The case of each patch, as a table tells it, empty where it does not; or nothing."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -82,6 +91,12 @@ class Patches:
         with ThreadPoolExecutor() as pool:
             contents = list(pool.map(_hash_file, self.paths))
         return digest_of(names, contents, self.labels.tolist(), self.side)
+
+    @property
+    def cases(self) -> list[str | None]:
+        """What the table tells, else what the file's name does."""
+        told = self.told or ("",) * len(self.paths)
+        return [case or find_case(path.name) for case, path in zip(told, self.paths, strict=True)]
 
     def name(self, index: int) -> str:
         """The file's name."""
@@ -99,6 +114,7 @@ class _Row:
     where: str
     image: Path
     label: Label
+    case: str = ""
 
 
 def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = True) -> Patches:
@@ -108,7 +124,8 @@ def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = T
     ----------
     path
         A CSV with the column ``image`` (relative to the CSV) and either one 0/1 column a class or
-        a column ``labels`` of class names separated by ``;``. Or a BCSS-WSSS or LUAD-HistoSeg
+        a column ``labels`` of class names separated by ``;``; a column ``case``, ``patient`` or
+        ``slide`` tells which patches belong together. Or a BCSS-WSSS or LUAD-HistoSeg
         folder: images, in it or in its ``train/``, whose names hold one digit a class in brackets,
         such as ``..._[1010].png`` or ``...-[1 0 1 0].png``.
     classes
@@ -135,7 +152,8 @@ def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = T
     found = [row.label for row in rows]
     labels = gather_labels(found, classes, problems, must_show=to_learn)
     refuse(path, problems)
-    return Patches(tuple(row.image for row in rows), labels, side)
+    told = tuple(row.case for row in rows)
+    return Patches(tuple(row.image for row in rows), labels, side, told=told)
 
 
 def _read_folder(folder: Path, classes: Sequence[str], problems: list[str]) -> Iterator[_Row]:
@@ -156,8 +174,10 @@ def _read_folder(folder: Path, classes: Sequence[str], problems: list[str]) -> I
 
 
 def _read_table(path: Path, classes: Sequence[str], problems: list[str]) -> Iterator[_Row]:
-    for where, keys, label in read_label_table(path, [("image",)], classes, problems):
-        yield _Row(f"{where}, {keys['image']}", path.parent / keys["image"], label)
+    rows = read_label_table(path, [("image",)], classes, problems, optional=_CASES)
+    for where, keys, label in rows:
+        case = next((keys[name] for name in _CASES if keys.get(name)), "")
+        yield _Row(f"{where}, {keys['image']}", path.parent / keys["image"], label, case)
 
 
 def _check_images(rows: Sequence[_Row], problems: list[str]) -> int:

@@ -36,14 +36,18 @@ class Unfinished(TypedDict):
     """The losses so far."""
     best: float
     """Score of the best epoch so far."""
+    scores: list[float]
+    """That of each epoch, where patches are held out."""
 
 
-def run_digest(patches: PatchSource, config: TrainConfig, identities: list[str], note: str) -> str:
+def run_digest(
+    patches: PatchSource, config: TrainConfig, identities: list[str], note: str, validation: str
+) -> str:
     """Hash of settings, patches and frozen weights; where they lie does not count."""
     plain = config.model_dump(mode="json")
     for options in ("encoder_options", "teacher_options"):
         plain[options] = keep_portable(plain[options])
-    return digest_of(plain, patches.identity, identities, note)
+    return digest_of(plain, patches.identity, identities, note, validation)
 
 
 def write_unfinished(state: Unfinished, path: Path) -> None:

@@ -9,6 +9,7 @@ from wsiseg.annotations import UNSURE, Palette, choose_colors
 from wsiseg.config import TrainConfig
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.model.construct import ConStruct
+from wsiseg.model.device import open_device
 from wsiseg.model.encoders import Encoder, load_encoder, load_teacher
 from wsiseg.train.patches import PatchSource
 
@@ -47,8 +48,9 @@ def make_model(config: TrainConfig) -> ConStruct:
     )
 
 
-def describe_training(patches: PatchSource, config: TrainConfig) -> dict[str, int]:
+def describe_training(patches: PatchSource, config: TrainConfig) -> dict[str, int | str]:
     """What `train_model` would do, without doing it; the same errors."""
+    device = open_device(config.device)
     with torch.random.fork_rng(devices=[]):
         model = make_model(config)
     check_fit(patches, config, model.encoder)
@@ -56,6 +58,7 @@ def describe_training(patches: PatchSource, config: TrainConfig) -> dict[str, in
     return {
         "patches": len(patches),
         "steps": count_steps(patches, config),
+        "device": str(device),
         **{f"{name} parameters": count for name, count in counts._asdict().items()},
     }
 
