@@ -35,6 +35,9 @@ def test_the_other_configs_load():
     assert load_config(CONFIGS / "train_tiny.yaml", TrainConfig) == TrainConfig()
     raw = yaml.safe_load((CONFIGS / "train_tiny.yaml").read_text())
     assert raw.keys() == TrainConfig.model_fields.keys()
+    assert load_config(CONFIGS / "evaluate.yaml", EvaluateConfig) == EvaluateConfig()
+    raw = yaml.safe_load((CONFIGS / "evaluate.yaml").read_text())
+    assert raw == EvaluateConfig().model_dump(mode="json")
 
 
 def test_the_card_to_fill_in_holds_every_field_and_claims_nothing():

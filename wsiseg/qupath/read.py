@@ -33,11 +33,16 @@ class Feature:
 
     @property
     def class_name(self) -> str | None:
-        """The name of its classification; parts of a derived class are joined by ``: ``."""
+        """The name of its classification; parts of a derived class are joined by ``: ``.
+
+        None where it has none, or others wrote null or blanks; a number is its digits.
+        """
         value = self.properties.get("classification")
         if isinstance(value, dict):
-            value = value.get("name", ": ".join(value.get("names", [])))
-        return value or None
+            parts = value.get("names")
+            named = [str(p) for p in parts if p is not None] if isinstance(parts, list) else []
+            value = ": ".join(named) if value.get("name") is None else value["name"]
+        return None if value is None or not str(value).strip() else str(value)
 
 
 def read_geojson(path: str | Path) -> list[Feature]:

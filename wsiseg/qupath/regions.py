@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -134,10 +135,14 @@ def _color_of(one: Feature) -> tuple[int, int, int] | None:
     color = value.get("color", value.get("colorRGB"))
     if isinstance(color, int):
         return (color >> 16 & 255, color >> 8 & 255, color & 255)
-    if isinstance(color, list) and len(color) >= 3:
+    if isinstance(color, list) and len(color) >= 3 and all(map(_is_finite, color[:3])):
         red, green, blue = (min(max(int(part), 0), 255) for part in color[:3])
         return red, green, blue
     return None
+
+
+def _is_finite(part: object) -> bool:
+    return isinstance(part, int | float) and math.isfinite(part)
 
 
 def _default_color(name: str) -> tuple[int, int, int]:
@@ -174,7 +179,11 @@ def _measurements(one: Feature) -> dict[str, float]:
     """Numbers by name, from either form."""
     value = one.properties.get("measurements")
     if isinstance(value, list):
-        value = {item["name"]: item.get("value") for item in value if isinstance(item, dict)}
+        value = {
+            item["name"]: item.get("value")
+            for item in value
+            if isinstance(item, dict) and isinstance(item.get("name"), str)
+        }
     items = value.items() if isinstance(value, dict) else ()
     return {str(name): float(number) for name, number in items if isinstance(number, int | float)}
 
