@@ -298,7 +298,8 @@ class TrainConfig(_Step):
 
     preset: Preset = "wsiseg"
     """`reference`: what the released code computes, its accidents included. `paper`: what the text
-    says. `wsiseg`: neither's dead weight, and contrast that reaches the prototypes."""
+    says. `wsiseg`: neither's dead weight, contrast that reaches the prototypes, and a teacher that
+    reaches the CAM."""
     encoder: Literal["tiny", "small", "conch", "open_clip"] = "tiny"
     """Frozen student/teacher pair, by name in `wsiseg.model.encoders.ENCODERS`."""
     encoder_options: dict[str, Any] = {}
@@ -328,7 +329,8 @@ class TrainConfig(_Step):
     prototypes_per_class: int = Field(default=1, ge=1)
     """k of the prototype bank."""
     guidance_levels: tuple[Annotated[int, Field(ge=0, le=3)], ...] = ()
-    """Pyramid levels (0 the finest) that the teacher guides; empty for the encoder's own."""
+    """Pyramid levels (0 the finest) that the teacher guides; empty for the encoder's own. Preset
+    `wsiseg` guides the level that the CAM reads and no other, as guiding others changes no CAM."""
     turns: bool = True
     """Whether patches are flipped and turned. If not, what any frozen encoder sees of them is
     computed once: much faster, for encoders that were taught so that turning tells them nothing."""

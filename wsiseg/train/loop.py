@@ -5,6 +5,7 @@ A run that was killed is taken up after its last whole epoch, to the same bits.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,20 @@ from wsiseg.train.resume import (
     run_digest,
     write_unfinished,
 )
-from wsiseg.train.setup import check_fit, count_steps, describe_classes, make_model
+from wsiseg.train.setup import (
+    check_fit,
+    count_steps,
+    describe_classes,
+    describe_distillation,
+    guided_levels,
+    make_model,
+)
 from wsiseg.train.step import Trainer
 from wsiseg.train.validate import Validate
 
 __all__ = ["train_model"]
 
+_LOG = logging.getLogger(__name__)
 _THREADS = 1  # fixed, so that sums round alike whatever the machine has
 _SCALING = 32  # steps that float16 may leave out while it looks for its scale
 
@@ -110,6 +119,12 @@ def train_model(
         share_batch_norms(model.structure_adapters, group)
         if config.preset == "wsiseg":
             remember_patches(model, patches, device)
+        if (
+            group.leads
+            and config.struct_weight
+            and model.encoder.cam_level not in guided_levels(config, model.encoder)
+        ):
+            _LOG.warning("distillation %s", describe_distillation(config, model.encoder))
         run = _Run(model, patches, config, Path(out), note, card, group, validate)
         if run.resume(overwrite):
             return run.out

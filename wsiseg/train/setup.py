@@ -13,7 +13,15 @@ from wsiseg.model.device import open_device
 from wsiseg.model.encoders import Encoder, load_encoder, load_teacher
 from wsiseg.train.patches import PatchSource
 
-__all__ = ["check_fit", "count_steps", "describe_classes", "describe_training", "make_model"]
+__all__ = [
+    "check_fit",
+    "count_steps",
+    "describe_classes",
+    "describe_distillation",
+    "describe_training",
+    "guided_levels",
+    "make_model",
+]
 
 PROMPTS = {
     "Tumor": "tumor regions: crowded epithelial cells with large irregular nuclei",
@@ -25,14 +33,18 @@ PROMPTS = {
 
 
 def make_model(config: TrainConfig) -> ConStruct:
-    """The untrained model of `config`, seeded, with its teacher if it has a part in the loss."""
+    """The untrained model of `config`, seeded, with its teacher if it has a part in the loss.
+
+    Preset `wsiseg` has none where it would teach the CAM nothing (`guided_levels`).
+    """
     check_background(config)
     prompts, _ = describe_classes(config)
     torch.manual_seed(config.seed)
     encoder = load_encoder(config.encoder, **config.encoder_options)
-    teacher = (
-        load_teacher(config.encoder, **config.teacher_options) if config.struct_weight else None
-    )
+    guided = guided_levels(config, encoder)
+    teacher = None
+    if config.struct_weight and guided:
+        teacher = load_teacher(config.encoder, **config.teacher_options)
     texts: tuple[str, ...] | Tensor = prompts
     if config.prototypes == "random":
         noise = torch.randn(len(prompts), encoder.embedding_dim)
@@ -43,8 +55,36 @@ def make_model(config: TrainConfig) -> ConStruct:
         prototypes_per_class=config.prototypes_per_class,
         teacher=teacher,
         preset=config.preset,
-        guidance_levels=config.guidance_levels or None,
+        guidance_levels=guided or (encoder.cam_level,),
         pooling=config.pooling,
+    )
+
+
+def guided_levels(config: TrainConfig, encoder: Encoder) -> tuple[int, ...]:
+    """Pyramid levels that the teacher guides, those of the settings or the encoder's own.
+
+    An adapter sees the frozen features of its level alone, and CAMs come from one level: guiding
+    another changes no CAM. Presets `reference` and `paper` do so nevertheless, as the released code
+    and the text have it; `wsiseg` guides the CAM's level, or none if the settings leave it out.
+    """
+    if config.preset != "wsiseg":
+        return config.guidance_levels or encoder.guidance_levels
+    own = encoder.cam_level
+    return (own,) if own in (config.guidance_levels or (own,)) else ()
+
+
+def describe_distillation(config: TrainConfig, encoder: Encoder) -> str:
+    """What the teacher's guidance does to the CAMs."""
+    own = encoder.cam_level
+    if not config.struct_weight:
+        return "off"
+    if own in guided_levels(config, encoder):
+        return f"guides level {own}, which the CAM reads"
+    given = ", ".join(map(str, config.guidance_levels or encoder.guidance_levels))
+    teacher = "is left out" if config.preset == "wsiseg" else "trains adapters that no CAM reads"
+    return (
+        f"changes no CAM: the teacher would guide level {given}, the CAM reads level {own}; it "
+        f"{teacher}"
     )
 
 
@@ -59,6 +99,7 @@ def describe_training(patches: PatchSource, config: TrainConfig) -> dict[str, in
         "patches": len(patches),
         "steps": count_steps(patches, config),
         "device": str(device),
+        "distillation": describe_distillation(config, model.encoder),
         **{f"{name} parameters": count for name, count in counts._asdict().items()},
     }
 
