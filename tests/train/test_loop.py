@@ -100,6 +100,18 @@ def test_losses_can_be_switched_off(patches, tmp_path):
     assert {row["structure"] + row["contrast"] for row in rows} == {"00"}
 
 
+def test_one_class_is_learned(patches, tmp_path):
+    """Against patches that do not show it."""
+    one = Patches(patches.paths, patches.labels[:, :1], patches.side)
+    config = CONFIG.model_copy(update={"classes": ("Pink",), "colors": (), "epochs": 4})
+    path = train_model(one, config, tmp_path / "m.safetensors")
+    model, info = load_checkpoint(path)
+    assert (info.names, model.classes) == (("Pink",), 1)
+    rows = list(csv.DictReader(path.with_name("m.safetensors.csv").open()))
+    assert all(np.isfinite(float(row["total"])) for row in rows)
+    assert float(rows[-1]["classes"]) < 0.7 * float(rows[0]["classes"])
+
+
 def test_poly_rate_falls_in_a_line():
     assert [poly_rate(step, 4) for step in range(4)] == [1, 0.75, 0.5, 0.25]
 
