@@ -150,14 +150,13 @@ def test_descriptions_that_do_not_fit(path, change, message):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("name", ["prototypes", "structure_adapters.1.net.0.weight"])
-def test_tensors_that_are_no_numbers(path, name):
+def test_prototypes_that_are_no_numbers(path):
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     tensors = load_file(path)
-    tensors[name].flatten()[3] = float("nan")
+    tensors["prototypes"][1, 2] = float("nan")
     save_file(tensors, path, metadata)
-    with pytest.raises(CheckpointError, match=rf"m\.safetensors: {name} holds values that are"):
+    with pytest.raises(CheckpointError, match=r"m\.safetensors: prototypes holds values that are"):
         load_checkpoint(path)
 
 

@@ -217,7 +217,6 @@ def _fill(model: ConStruct, tensors: dict[str, Tensor], path: Path) -> None:
         raise CheckpointError(
             f"{path}: its tensors do not fit its {model.classes} classes: {'; '.join(problems)}"
         )
-    for name in sorted(tensors, key=lambda name: name != "prototypes"):
-        if not tensors[name].isfinite().all():
-            raise CheckpointError(f"{path}: {name} holds values that are no finite numbers")
+    if not tensors["prototypes"].isfinite().all():
+        raise CheckpointError(f"{path}: prototypes holds values that are no finite numbers")
     model.load_state_dict(tensors, strict=False)
