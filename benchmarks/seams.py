@@ -1,8 +1,8 @@
 """How often labels change across tile and block borders, against the same places without a border.
 
-    python benchmarks/seams.py SLIDE [--stride 112] [--refine] [--shifts 7]
+    python benchmarks/seams.py SLIDE [--stride 112] [--refine] [--shifts 7] [--checkpoint tissue]
 
-The slide is annotated with the tiny model several times, each time with the grid of tiles laid a
+The slide is annotated several times, each time with the grid of tiles laid a
 little farther right and down. So every border of one grid is no border of the others, and the rate
 of label changes on it (the share of neighbouring pixel pairs, both in tissue, whose labels differ)
 is compared with the rate on the same line under the other grids: what the tissue does there cancels
@@ -135,9 +135,15 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=112)
     parser.add_argument("--refine", action="store_true")
     parser.add_argument("--shifts", type=int, default=7)
+    parser.add_argument("--checkpoint", default="tissue")
+    parser.add_argument("--context", type=int, help="predict.context, if not the encoder's own")
     given = parser.parse_args()
     config = Config.model_validate(
-        {"tile": {"stride": given.stride}, "stitch": {"refine": given.refine}}
+        {
+            "tile": {"stride": given.stride},
+            "predict": {"checkpoint": given.checkpoint, "context": given.context},
+            "stitch": {"refine": given.refine},
+        }
     )
     shifts = [given.stride * i // given.shifts // _STEP * _STEP for i in range(given.shifts)]
     with tempfile.TemporaryDirectory() as folder, open_executor("threads") as pool:

@@ -35,7 +35,7 @@ def run(data: Path, out: Path, config: TrainConfig) -> tuple[Evaluation, ...]:
     checkpoint = out / "last.safetensors"
     train_model(patches, config, checkpoint, report, validate=valid)
     evaluations = evaluate_checkpoint(
-        checkpoint, data, EvaluateConfig(), out / "test", encoder_options=config.encoder_options
+        checkpoint, data, EvaluateConfig(encoder_options=config.encoder_options), out / "test"
     )
     for evaluation in evaluations:
         print(f"\n{format_table(evaluation)}")

@@ -197,6 +197,40 @@ def test_missing_input_and_empty_folder(tmp_path):
         plan_jobs([tmp_path])
 
 
+def test_names_of_any_length_and_first_letter(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    stems = ["a" * 251, "a" * 221, "=1+1", "-x", "+y", "@z"]
+    synthesize_slide(tmp_path / "one.svs", width=512, height=512, seed=3)
+    for stem in stems:
+        shutil.copy(tmp_path / "one.svs", folder / f"{stem}.svs")
+    for _ in range(2):
+        results = annotate(folder, out, CONFIG, executor="serial")
+        assert {result.error for result in results} == {""}
+        rows = list(csv.DictReader((out / "summary.csv").open()))
+        assert len(rows) == len(stems)
+    names = {path.name.removesuffix(".geojson") for path in (out / "geojson").iterdir()}
+    assert names >= {"=1+1", "-x", "+y", "@z"}
+    assert sorted(len(name) for name in names)[-2:] == [200, 200]
+
+
+def test_links_to_one_file_are_done_once(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    synthesize_slide(folder / "one.svs", width=512, height=512, seed=3)
+    (folder / "link.svs").symlink_to("one.svs")
+    (folder / "gone.svs").symlink_to("nowhere.svs")
+    results = {r.slide: r for r in annotate(folder, out, CONFIG, executor="threads", workers=2)}
+    assert {name: result.status for name, result in results.items()} == {
+        "gone": "failed", "link": "same file", "one": "done",
+    }  # fmt: skip
+    assert results["link"].note == "the same file as one"
+    rows = {row["slide"]: row for row in csv.DictReader((out / "summary.csv").open())}
+    assert rows["link"]["note"] == "the same file as one"
+    assert "the same file as one" in (out / "report.html").read_text()
+    assert sorted(path.name for path in (out / "geojson").iterdir()) == ["one.geojson"]
+
+
 def test_another_slide_of_that_name_is_refused(slide, finished, tmp_path):
     other = tmp_path / "one.svs"
     synthesize_slide(other, width=1024, height=1024, seed=9)

@@ -18,6 +18,15 @@ def test_the_file_appears_when_it_is_whole(tmp_path):
     assert [one.name for one in path.parent.iterdir()] == ["b.txt"]
 
 
+@pytest.mark.parametrize("name", ["a" * 255, "日" * 85, "b" * 161])
+def test_a_name_as_long_as_a_file_system_takes(tmp_path, name):
+    for content in (b"first", b"second"):
+        with open_atomic(tmp_path / name) as file:
+            file.write(content)
+    assert [one.name for one in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"second"
+
+
 def test_a_failure_leaves_everything_as_it_was(tmp_path):
     path = tmp_path / "b.txt"
     path.write_bytes(b"before")

@@ -143,3 +143,15 @@ def test_a_card_is_not_written_over_unless_told(carded, tmp_path):
     assert refused.exit_code == 1
     assert "m.safetensors: is there already" in refused.output
     assert call(*again, "--overwrite").exit_code == 0
+
+
+def test_where_the_encoder_is_has_one_spelling(tmp_path):
+    """As with `train --set encoder_options.weights=PATH`."""
+    (tmp_path / "p.csv").write_text("image,labels\n")
+    for command in (["picture", "tiny", str(tmp_path)], ["evaluate", "tiny", str(tmp_path)]):
+        done = CliRunner().invoke(app, [*command, "--set", "encoder_options.weights=x", "-o", "y"])
+        assert done.exit_code == 1
+        assert "TinyEncoder of encoder 'tiny' has no option 'weights'" in done.output
+    done = CliRunner().invoke(app, ["picture", "tiny", "p", "--set", "device=cpu"])
+    assert done.exit_code == 2
+    assert "encoder_options.NAME=VALUE" in done.output

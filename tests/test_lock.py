@@ -99,6 +99,9 @@ def test_errors_of_the_disk_become_ours():
         raise OSError(errno.ENOSPC, "No space left on device", "f")
     with pytest.raises(SlideReadError, match="as it was"), explained("out"):
         raise SlideReadError("as it was")
+    said = r"out: cannot be read or written: File name too long; choose a shorter name"
+    with pytest.raises(StoreError, match=said), explained("out"):
+        raise OSError(errno.ENAMETOOLONG, "File name too long")
 
 
 def test_an_object_store_has_no_lock():

@@ -282,3 +282,93 @@ def test_devices():
         open_device("meta")
     with pytest.raises(ConfigError, match="device 'cuda:99' is not there: torch sees"):
         open_device("cuda:99")
+
+
+OTHER_SIDE = pytest.mark.filterwarnings("ignore:.*px a side")  # 64, where it learned on 224
+
+
+@pytest.fixture
+def small(config):
+    """The checkpoint that ships, whose encoder sees around a tile."""
+    settings = {"checkpoint": "tissue", "device": "cpu"}
+    return config.model_copy(update={"predict": Config(predict=settings).predict})
+
+
+def with_context(config, context):
+    return config.model_copy(
+        update={"predict": config.predict.model_copy(update={"context": context})}
+    )
+
+
+@OTHER_SIDE
+def test_tiles_are_seen_with_what_lies_around_them(tmp_path, small):
+    store = SlideStore(make_store(tmp_path / "s.zarr"))
+    with open_executor("serial") as pool:
+        predict_tiles(store.path, small, pool)
+    found, logits = everything(store.path)
+    source = load_trained("tissue")
+    whole = store.read_image(store.grid.box.grow(224))
+    windows = module.plan_windows(store.grid, store.grid.block_tiles(0), 64, 16, 32)
+    for window in windows:
+        image = whole[window.box.slices(store.grid.box.grow(224))]
+        batch = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
+        with torch.inference_mode():
+            wide = source.cams(batch)[0]
+        for row, col in window.tiles:
+            top, left = (row * STRIDE - window.box.y) // 16, (col * STRIDE - window.box.x) // 16
+            part = wide[:, top : top + 4, left : left + 4]
+            assert np.allclose(found[row, col], part, atol=0.02)
+            assert np.allclose(logits[row, col], source.pool(part[None])[0], atol=1e-3)
+
+
+@OTHER_SIDE
+def test_maps_go_on_across_the_borders_of_tiles(tmp_path, small):
+    steps = {}
+    for context in (None, 0):
+        store = SlideStore(make_store(tmp_path / f"{context}.zarr"))
+        with open_executor("serial") as pool:
+            predict_tiles(store.path, with_context(small, context), pool)
+        cams = everything(store.path)[0].astype(np.float32)
+        apart = TILE // STRIDE  # tiles from one to that beside it
+        across = np.abs(cams[:, apart:, ..., 0] - cams[:, :-apart, ..., -1]).mean()
+        within = np.abs(np.diff(cams, axis=-1)).mean()
+        steps[context] = across / within
+    assert steps[0] > 1.2 * steps[None]
+
+
+@OTHER_SIDE
+def test_context_needs_the_pixels_of_the_blocks_around(tmp_path, small):
+    path = make_store(tmp_path / "s.zarr")
+    tiles = SlideStore(path).finished("tile")
+    step = module.plan_predict(path, small, tiles)
+    alone = module.plan_predict(path, with_context(small, 0), tiles)
+    assert set(alone.needs(2)) == {("tile", 2), ("tile", 5)}
+    assert set(step.needs(2)) == {("tile", block) for block in (1, 2, 4, 5)}
+    assert step.digest != alone.digest
+    assert module.plan_predict(path, with_context(small, 64), tiles).digest == step.digest
+    assert predict_digest(path, small) == step.digest
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "context", "message"),
+    [("tissue", 40, "multiple of 32, such as 64"), ("tiny", 64, "one by one; use 0")],
+)
+def test_context_that_does_not_fit_is_refused(tmp_path, small, checkpoint, context, message):
+    settings = with_context(small, context).predict.model_copy(update={"checkpoint": checkpoint})
+    config = small.model_copy(update={"predict": settings})
+    for check in (lambda: module.check_source(config),
+                  lambda: predict_digest(make_store(tmp_path / "s.zarr"), config)):  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            check()
+
+
+@OTHER_SIDE
+def test_executors_give_the_same_bytes_with_context(tmp_path, small):
+    found = []
+    for name in ("serial", "threads"):
+        path = make_store(tmp_path / f"{name}.zarr")
+        with open_executor(name, 2) as pool:
+            predict_tiles(path, small, pool)
+        found.append(everything(path))
+    for one, other in zip(*found, strict=True):
+        assert one.tobytes() == other.tobytes()

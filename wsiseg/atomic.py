@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -15,6 +16,9 @@ __all__ = ["open_atomic", "remove_parts"]
 _PART = re.compile(r"\..+\.\d+\.\d+\.part|.+\.[0-9a-f]{32}\.partial")
 """Files not yet in their place: those of `open_atomic`, and zarr's own."""
 
+_LONG = 160
+"""Bytes of a name beside which the additions for a part may not fit into 255."""
+
 
 @contextmanager
 def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
@@ -25,7 +29,10 @@ def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     # `tempfile` would leave a file that only its owner may read.
-    part = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.part")
+    name = target.name
+    if len(os.fsencode(name)) > _LONG:  # the part's name must fit where the target's does
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    part = target.with_name(f".{name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         with part.open("wb") as file:
             yield file

@@ -22,7 +22,9 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "ExportFormat",
+    "InferenceConfig",
     "LabelConfig",
+    "MasksConfig",
     "OutlineConfig",
     "Pooling",
     "Precision",
@@ -153,8 +155,12 @@ class PredictConfig(_Step):
     prompt_stride: int | None = Field(default=None, ge=1)
     """Pixels between the windows of a tile that is larger than one; a cell is the mean of those
     over it. Side by side if null: `tile.stride` overlaps windows that are a tile each."""
+    context: int | None = Field(default=None, ge=0)
+    """Pixels around a tile that the model sees with it, so that its map goes on across the tile's
+    border; null for what its encoder takes: 64 with `small`, none with others, which see each tile
+    by itself, as with 0."""
     batch_size: int = Field(default=32, ge=1)
-    """Tiles a forward pass."""
+    """Tiles a forward pass; with `context`, some 16 neighbours are one."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     precision: Precision = "float32"
@@ -360,7 +366,32 @@ class TrainConfig(_Step):
     """Seed of initialisation, shuffling and augmentation."""
 
 
-class EvaluateConfig(_Step):
+class InferenceConfig(_Step):
+    """The paper's inference on patches: augmentations, gate, CRF patch by patch."""
+
+    batch_size: int = Field(default=10, ge=1)
+    """Patches a forward pass."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    encoder_options: dict[str, Any] = {}
+    """What the checkpoint's encoder takes beside what the checkpoint says: `weights`, if they are
+    not on the hub."""
+    tta: Literal[1, 6] = 6
+    """Test-time augmentations: 1 (none) or the paper's 6."""
+    gate_threshold: float = Field(default=0.25, gt=0, lt=1)
+    """Where nobody says which classes show, those whose logit's sigmoid reaches this do."""
+    crf: CrfConfig = CrfConfig(backend="numba")
+    """The CRF's settings; `pydensecrf` is what the released code calls, and gives its labels to the
+    last pixel; `numba`, which is always there, gave other labels for up to 0.46 % of a patch's
+    pixels. A `backend` that is not named stays `numba`."""
+
+    @field_validator("crf", mode="before")
+    @classmethod
+    def _keep_backend(cls, value: Any) -> Any:
+        return {"backend": "numba", **value} if isinstance(value, dict) else value
+
+
+class EvaluateConfig(InferenceConfig):
     """Scoring a model on patches whose masks are known."""
 
     protocols: tuple[Literal["oracle", "deploy"], ...] = Field(
@@ -368,28 +399,23 @@ class EvaluateConfig(_Step):
     )
     """`oracle`: classes let through by the true labels, as in the paper's tables; `deploy`: by
     those that the model predicts, as on a slide that nobody has labelled."""
-    batch_size: int = Field(default=10, ge=1)
-    """Patches a forward pass."""
-    device: str = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`."""
-    tta: Literal[1, 6] = 6
-    """Test-time augmentations: 1 (none) or the paper's 6."""
-    gate_threshold: float = Field(default=0.25, gt=0, lt=1)
-    """In `deploy`, a class is predicted where the sigmoid of its logit reaches this."""
-    crf: CrfConfig = CrfConfig(backend="numba")
-    """The CRF's settings; `pydensecrf` is what the released code calls, and gives its labels to the
-    last pixel; `numba`, which is always there, gave other labels for up to 0.46 % of a patch's
-    pixels. A `backend` that is not named stays `numba`."""
     resamples: int = Field(default=1000, ge=1)
     """Bootstrap resamples, for the confidence intervals: of cases where the patches' names tell
     them apart, else of patches."""
     seed: int = 0
     """Seed of the bootstrap."""
 
-    @field_validator("crf", mode="before")
-    @classmethod
-    def _keep_backend(cls, value: Any) -> Any:
-        return {"backend": "numba", **value} if isinstance(value, dict) else value
+
+class MasksConfig(InferenceConfig):
+    """Pseudo-masks of patches."""
+
+    gate: Literal["auto", "labels", "predicted", "none"] = "auto"
+    """Which classes a patch may show: those of its `labels`, those that the model predicts, or any
+    (`none`); `auto` takes the labels where the patches have them."""
+    refine: bool = True
+    """Whether the dense CRF follows the edges in the image."""
+    confidence: bool = False
+    """Whether a second PNG holds each pixel's confidence."""
 
 
 class ClusterConfig(_Step):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -78,9 +79,13 @@ def explained(path: str | Path) -> Iterator[None]:
         raise
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
+        remedy = (
+            "finished blocks are kept: make room or give access, and run the same command again"
+        )
+        if error.errno == errno.ENAMETOOLONG:
+            remedy = "choose a shorter name, or a folder whose file system takes longer ones"
         raise StoreError(
-            f"{path}: cannot be read or written: {error.strerror or error}{where}; finished blocks "
-            f"are kept: make room or give access, and run the same command again"
+            f"{path}: cannot be read or written: {error.strerror or error}{where}; {remedy}"
         ) from error
 
 

@@ -27,10 +27,12 @@ from wsiseg.model.source import CamSource
 from wsiseg.model.threads import fixed_threads
 from wsiseg.store import FORMAT, SlideStore
 from wsiseg.tissue import kept_tiles
+from wsiseg.windows import plan_windows
 
 __all__ = [
     "cam_side",
     "check_source",
+    "context_of",
     "open_device",
     "plan_predict",
     "predict_digest",
@@ -91,9 +93,10 @@ def plan_predict(store_path: str | Path, config: Config, tiles: str) -> Step:
     store, settings = SlideStore(store_path), config.predict
     device = planning_device(settings.device)
     pinned = pin_source(settings)
-    digest = _identify(config, tiles, pinned)
     source = pinned.load(device)
+    digest = _identify(config, tiles, pinned, context_of(settings, source))
     side = cam_side(store.grid.tile, source)
+    margin = context_of(settings, source)
     _check_scale(store, source)
     store.create_cams(
         source.palette, side, side, channels=source.channels, calibration=source.calibration
@@ -101,7 +104,7 @@ def plan_predict(store_path: str | Path, config: Config, tiles: str) -> Step:
     pending = store.pending(_STEP, digest)
     kept = kept_tiles(store, config.tissue)
     work = partial(_predict_block, store_path, settings, kept, pinned, digest)
-    needs = partial(_needed_blocks, store.grid)
+    needs = partial(_needed_blocks, store.grid, margin)
     waits = device.type != "cpu"
     return Step(_STEP, digest, store.grid.n_blocks, pending, work, needs, gpu=True, waits=waits)
 
@@ -116,6 +119,7 @@ def check_source(config: Config) -> None:
     """
     source = pin_source(config.predict).load(planning_device(config.predict.device))
     cam_side(settle_scale(config).tile.tiling.tile, source)
+    context_of(config.predict, source)
 
 
 def predict_digest(store_path: str | Path, config: Config) -> str:
@@ -131,25 +135,27 @@ def predict_digest(store_path: str | Path, config: Config) -> str:
         If the checkpoint is missing or not one.
     """
     tiles = SlideStore(store_path).finished("tile")
-    return _identify(config, tiles, pin_source(config.predict))
+    pinned = pin_source(config.predict)
+    source = pinned.load(planning_device(config.predict.device))
+    return _identify(config, tiles, pinned, context_of(config.predict, source))
 
 
-def _identify(config: Config, tiles: str, pinned: PinnedSource) -> str:
+def _identify(config: Config, tiles: str, pinned: PinnedSource, margin: int) -> str:
     settings = config.predict
     # The composition of a batch may decide how a sum rounds, so its size counts.
     return digest_of(
         _STEP, FORMAT, tiles, pinned.identity, config.tissue.min_fraction, settings.tta,
-        settings.batch_size, settings.precision,
+        settings.batch_size, settings.precision, *([margin] if margin else []),
     )  # fmt: skip
 
 
-def _needed_blocks(grid: TileGrid, block: int) -> Iterator[tuple[str, int]]:
-    """The blocks of pixels under a block's tiles."""
+def _needed_blocks(grid: TileGrid, margin: int, block: int) -> Iterator[tuple[str, int]]:
+    """The blocks of pixels under a block's tiles, and within `margin` of them."""
     owned = list(grid.block_tiles(block))
     if owned:
         first, last = grid.tile_box(*owned[0]), grid.tile_box(*owned[-1])
         around = Box(first.x, first.y, last.right - first.x, last.bottom - first.y)
-        yield from (("tile", other) for other in grid.blocks_touching(around))
+        yield from (("tile", other) for other in grid.blocks_touching(around.grow(margin)))
 
 
 def _predict_block(
@@ -199,20 +205,52 @@ def _check_finite(
 def _predict_batches(
     store: SlideStore, source: CamSource, tiles: list[_Tile], settings: PredictConfig
 ) -> Iterator[tuple[list[_Tile], tuple[Array, Array, Array]]]:
-    """Tiles of one block in batches, row by row, with CAMs, class logits and distances."""
+    """Tiles of one block in batches, with CAMs, class logits and distances."""
     if not tiles:
         return
-    grid = store.grid
+    margin, grid = context_of(settings, source), store.grid
     boxes = [grid.tile_box(*tile) for tile in tiles]
     x, y = min(box.x for box in boxes), min(box.y for box in boxes)
-    around = Box(x, y, max(b.right for b in boxes) - x, max(b.bottom for b in boxes) - y)
+    right, bottom = max(box.right for box in boxes), max(box.bottom for box in boxes)
+    step = source.sides.step
+    around = Box(x, y, right - x, bottom - y).grow(margin + (step if margin else 0))
     pixels = store.read_image(around)
+    if margin:
+        batches = _see_windows(grid, source, tiles, settings, pixels, around)
+    else:
+        batches = _see_tiles(grid, source, tiles, settings, pixels, around)
+    for batch, cams, logits in batches:
+        images = np.stack([pixels[grid.tile_box(*tile).slices(around)] for tile in batch])
+        asked = np.array([(3 * row + col) % _ASKED == 0 for row, col in batch])
+        yield batch, (cams, logits, _measure_distances(source, images, asked))
+
+
+def _see_tiles(
+    grid: TileGrid, source: CamSource, tiles: list[_Tile], settings: PredictConfig,
+    pixels: NDArray[np.uint8], around: Box,
+) -> Iterator[tuple[list[_Tile], Array, Array]]:  # fmt: skip
+    """Each tile by itself, row by row."""
     for start in range(0, len(tiles), settings.batch_size):
-        cut = slice(start, start + settings.batch_size)
-        images = np.stack([pixels[box.slices(around)] for box in boxes[cut]])
-        asked = np.array([(3 * row + col) % _ASKED == 0 for row, col in tiles[cut]])
-        distances = _measure_distances(source, images, asked)
-        yield tiles[cut], (*run_model(source, images, settings), distances)
+        batch = tiles[start : start + settings.batch_size]
+        images = np.stack([pixels[grid.tile_box(*tile).slices(around)] for tile in batch])
+        yield batch, *run_model(source, images, settings)
+
+
+def _see_windows(
+    grid: TileGrid, source: CamSource, tiles: list[_Tile], settings: PredictConfig,
+    pixels: NDArray[np.uint8], around: Box,
+) -> Iterator[tuple[list[_Tile], Array, Array]]:  # fmt: skip
+    """Neighbouring tiles together, with what lies around them; each gets its part of the CAM."""
+    stride, margin = source.stride, context_of(settings, source)
+    side = cam_side(grid.tile, source)
+    for window in plan_windows(grid, tiles, margin, stride, source.sides.step):
+        image = pixels[window.box.slices(around)][None]
+        with _computing(source), autocast(source.device, settings.precision):
+            wide = _see(source, image, settings)
+            cells = [window.cell(grid, tile, stride) for tile in window.tiles]
+            cams = torch.stack([wide[0, :, r : r + side, c : c + side] for r, c in cells])
+            logits = source.pool(cams)
+        yield list(window.tiles), cams.cpu().numpy(), logits.cpu().numpy()
 
 
 def _measure_distances(
@@ -235,11 +273,14 @@ def run_model(
 
     C are the source's channels.
     """
-    device = source.device
-    with _computing(source), autocast(device, settings.precision):
-        batch = to_images(images, device)
-        cams = augmented_cams(source.cams, batch, source.mean, settings.tta).float()
+    with _computing(source), autocast(source.device, settings.precision):
+        cams = _see(source, images, settings)
         return cams.cpu().numpy(), source.pool(cams).cpu().numpy()
+
+
+def _see(source: CamSource, images: NDArray[np.uint8], settings: PredictConfig) -> torch.Tensor:
+    batch = to_images(images, source.device)
+    return augmented_cams(source.cams, batch, source.mean, settings.tta).float()
 
 
 @contextmanager
@@ -264,6 +305,28 @@ def cam_side(tile: int, source: CamSource) -> int:
             f"works is {source.sides.nearest(tile)}"
         )
     return tile // source.stride
+
+
+def context_of(settings: PredictConfig, source: CamSource) -> int:
+    """Pixels that the source sees around each tile.
+
+    Raises
+    ------
+    ConfigError
+        If it sees tiles one by one only, or the number does not fit its cells.
+    """
+    if settings.context is None:
+        return source.context
+    if settings.context and not source.context:
+        raise ConfigError(
+            f"predict.context = {settings.context}, but {source.name} sees tiles one by one; use 0"
+        )
+    if settings.context % source.sides.least:
+        raise ConfigError(
+            f"predict.context = {settings.context} does not fit {source.name}; use a multiple of "
+            f"{source.sides.least}, such as {source.context}, or 0"
+        )
+    return settings.context
 
 
 def _check_scale(store: SlideStore, source: CamSource) -> None:

@@ -5,7 +5,7 @@ import pytest
 from tests.evaluate.test_report import PALETTE, made_up
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.evaluate import format_comparison, load_published
-from wsiseg.evaluate.compare import Published
+from wsiseg.evaluate.compare import Published, _lay_out
 
 PAPER = Path(__file__).resolve().parents[2] / "configs" / "published_bcss.yaml"
 
@@ -17,16 +17,35 @@ def row(**changes) -> Published:
 def test_the_papers_rows_stand_above_ours():
     lines = format_comparison(made_up("oracle"), load_published(PAPER)).splitlines()
     assert lines[0].startswith("protocol oracle, %")
-    head = ["method", *(f"IoU {n}" for n in PALETTE.names), "mIoU"]
-    assert [part.strip() for part in lines[1].split("  ") if part][:6] == head
-    full, without, ours = ([p.strip() for p in line.split("  ") if p] for line in lines[2:5])
-    assert full == ["ConStruct, full", *"----", "70.96", *"----", "82.83"]
-    assert without == ["ConStruct, without distillation", *"----", "70.40", *"----", "82.47"]
+    head, full, without, ours = map(cells_of, lines[1:5])
+    assert head == ["method", *(f"IoU {n}" for n in PALETTE.names), "mIoU"]
+    assert full == ["ConStruct, full", *"----", "70.96"]
+    assert without == ["ConStruct, without distillation", *"----", "70.40"]
     scores = made_up("oracle").scores
     assert ours[:2] == ["this checkpoint", "75.00"]
     assert ours[4:6] == ["-", f"{100 * scores.miou:.2f}"], "a class that is nowhere has no score"
-    assert lines[5].startswith("ConStruct, full: Le et al.")
-    assert len({len(line) for line in lines[1:5]}) == 1, "one width"
+    head, full, without, ours = map(cells_of, lines[5:9])
+    assert head == ["method", *(f"Dice {n}" for n in PALETTE.names), "mDice"]
+    assert full == ["ConStruct, full", *"----", "82.83"]
+    assert ours[5] == f"{100 * scores.mdice:.2f}"
+    assert lines[9].startswith("ConStruct, full: Le et al.")
+    for part in (lines[1:5], lines[5:9]):
+        assert len({len(line) for line in part}) == 1, "one width"
+    assert max(map(len, lines)) <= 100, "a terminal's"
+
+
+def cells_of(line):
+    return [part.strip() for part in line.split("  ") if part]
+
+
+@pytest.mark.parametrize("count", [1, 3, 9, 30])
+def test_any_number_of_classes_fits_a_terminal(count):
+    rows = [["method", *(f"IoU class {n}" for n in range(count))], ["M", *["50.00"] * count]]
+    lines = _lay_out(rows, [1])
+    assert max(map(len, lines)) <= 100
+    shown = [cell for line in lines[::2] for cell in cells_of(line)[1:]]
+    assert shown == rows[0][1:], "each column once, in order"
+    assert len(lines) == 2 or count > 7
 
 
 def test_protocols_are_not_mixed():
@@ -37,8 +56,9 @@ def test_protocols_are_not_mixed():
 
 def test_classes_are_put_in_their_columns():
     text = format_comparison(made_up("oracle"), [row(iou={"Stroma": 61.5}, dice={"Tumor": 7})])
-    cells = [part.strip() for part in text.splitlines()[2].split("  ") if part]
-    assert cells == ["M", "-", "61.50", "-", "-", "-", "7.00", "-", "-", "-", "-"]
+    lines = text.splitlines()
+    assert cells_of(lines[2]) == ["M", "-", "61.50", "-", "-", "-"]
+    assert cells_of(lines[5]) == ["M", "7.00", "-", "-", "-", "-"]
 
 
 def test_a_class_that_was_not_scored_is_named():

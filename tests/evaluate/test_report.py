@@ -75,6 +75,7 @@ def test_the_report_holds_the_same_numbers_thrice(tmp_path):
     assert {row["protocol"] for row in rows} == {"deploy"}
     assert float(rows[0]["value"]) == pytest.approx(evaluation.scores.miou, abs=1e-6)
     images = list(csv.DictReader((out / "images.csv").open()))
+    assert [row["image"] for row in images] == ["'=a.png", "b.png"], "no formula"
     assert images[1]["classes_true"] == "Stroma;Immune cells"
     assert images[1]["classes_let_through"] == "Stroma"
     assert (images[0]["Tumor"], images[0]["Necrosis"]) == ("0.750000", "")
@@ -98,7 +99,7 @@ def test_from_the_command_line(tmp_path):
     assert done.exit_code == 0, done.output
     assert "protocol oracle:" in done.output
     assert "protocol deploy:" in done.output
-    assert done.output.count("\nthis checkpoint ") == 2
+    assert done.output.count("\nthis checkpoint ") == 4, "IoU and Dice, two protocols"
     assert done.output.count("ConStruct, full ") == 1, "beside the scores of its own protocol"
     config = EvaluateConfig(tta=1, resamples=20)
     again = evaluate_checkpoint("tiny", MINI_BCSS, config, split="valid")
@@ -121,7 +122,7 @@ def test_from_the_command_line(tmp_path):
         (["tiny", "nowhere"], "no img/ and mask/ in nowhere"),
         (["nowhere.safetensors", str(MINI_BCSS)], "no such checkpoint"),
         (["tiny", str(MINI_BCSS), "--set", "protocols=[both]"], "protocols.0 = 'both'"),
-        (["tiny", str(MINI_BCSS), "--encoder", "weights=x"], "has no option 'weights'"),
+        (["tiny", str(MINI_BCSS), "--set", "encoder_options.weights=x"], "has no option 'weights'"),
     ],
 )
 def test_errors_are_one_line(arguments, message, tmp_path):

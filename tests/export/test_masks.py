@@ -75,6 +75,9 @@ def test_names_are_sane_and_unique():
     names = name_files(["classes", "Tumor", "tumor", "a/b\\c: d", "...", "", "Classes", "µ-Å"])
     assert names == ["classes", "Tumor", "tumor_2", "a_b_c_d", "class", "class_2", "Classes_2",
                      "µ-Å"]  # fmt: skip
+    long = name_files(["µ" * 300, "µ" * 299 + "x"])
+    assert len(set(long)) == 2
+    assert max(len(name.encode()) for name in long) < 160
     tricky = name_files(["a", "a", "a_2", "A_2"])
     assert len({name.casefold() for name in tricky}) == 4
 

@@ -1,3 +1,13 @@
+import os
+import subprocess
+import sys
+import types
+import typing
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
@@ -5,7 +15,8 @@ from wsiseg.errors import CheckpointError, ConfigError
 from wsiseg.model.checkpoint import trained_state
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import load_encoder
-from wsiseg.model.released import load_released
+from wsiseg.model.released import load_released, read_released
+from wsiseg.model.weights import read_tensors
 
 
 def make(preset="reference", seed=0):
@@ -61,3 +72,52 @@ def test_settings_as_python_objects_are_not_run(tmp_path):
 
 class Settings:
     """Stands for the released file's OmegaConf object."""
+
+
+def pretend(monkeypatch, name, **members):
+    """A class under the name of one that is not installed; files that hold it can be written."""
+    module, _, last = name.rpartition(".")
+    made = type(last, (), {"__module__": module, **members})
+    for number in range(1, module.count(".") + 2):
+        part = ".".join(module.split(".")[:number])
+        monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
+    monkeypatch.setattr(sys.modules[module], last, made, raising=False)
+    return made
+
+
+def test_the_authors_settings_are_passed_over(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        settings = pretend(patch, "omegaconf.dictconfig.DictConfig")()
+        meta = pretend(patch, "omegaconf.base.ContainerMetadata")()
+        meta.__dict__ |= {"ref_type": typing.Any, "object_type": dict, "key_type": int,
+                          "resolver_cache": defaultdict(dict, {"a": {"b": 1}})}  # fmt: skip
+        settings.__dict__ |= {"_metadata": meta, "_content": {"lr": 2e-5, "path": Path("x")}}
+        state = {name: torch.zeros(2) for name in ("exp_avg", "exp_avg_sq")}
+        torch.save({"cfg": settings, "iter": 3, "model": released_state(make(seed=1)),
+                    "optimizer": {"state": {0: state}}, "best_mIoU": np.float64(0.7)},
+                   tmp_path / "best_cam.pth")  # fmt: skip
+    with pytest.raises(CheckpointError, match="holds code"):
+        read_tensors(tmp_path / "best_cam.pth")
+    allowed = torch.serialization.get_safe_globals()
+    found = read_released(tmp_path / "best_cam.pth")
+    assert found.keys() == released_state(make()).keys()
+    assert torch.equal(found["prototypes"], make(seed=1).prototypes)
+    assert torch.serialization.get_safe_globals() == allowed
+
+
+class _Call:
+    def __init__(self, call, *arguments):
+        self.reduced = call, arguments
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize("call", [os.system, eval, exec, os.path.join, subprocess.Popen])
+def test_calls_in_the_settings_are_never_made(tmp_path, call):
+    mark = tmp_path / "mark"
+    held = {"cfg": _Call(call, f"open({str(mark)!r}, 'w')"), "model": released_state(make())}
+    torch.save(held, tmp_path / "a.pth")
+    with suppress(CheckpointError):  # builtins are idle stand-ins, others are refused
+        read_released(tmp_path / "a.pth")
+    assert not mark.exists()

@@ -211,11 +211,11 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
             "HF_HOME": str(tmp_path_factory.mktemp("hub")),
             "NO_PROXY": "127.0.0.1",
         },
-        stdout=subprocess.PIPE,
+        capture_output=True,
         check=True,
         timeout=120,
     )
-    yield json.loads(made.stdout)
+    yield json.loads(made.stdout) | {"log": made.stderr.decode()}
     server.shutdown()
     server.server_close()
 
@@ -225,11 +225,11 @@ import dataclasses, json, sys, time
 import huggingface_hub.constants
 from wsiseg.errors import CheckpointError
 from wsiseg.model.weights import find_weights
-answers = {}
+answers, waits = {}, []
 for case, (source, names, revision) in json.loads(sys.argv[1]).items():
     huggingface_hub.constants.HF_HUB_OFFLINE = case.startswith("offline")
     if case == "unreachable":  # nothing listens at this port, however long one waits
-        time.sleep = lambda seconds: None
+        time.sleep = waits.append
         huggingface_hub.constants.ENDPOINT = "http://127.0.0.1:9"
         huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE = (
             "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
@@ -239,7 +239,7 @@ for case, (source, names, revision) in json.loads(sys.argv[1]).items():
         answers[case] = dataclasses.asdict(found) | {"path": str(found.path)}
     except CheckpointError as error:
         answers[case] = str(error)
-print(json.dumps(answers))
+print(json.dumps(answers | {"waits": waits}))
 """
 
 
@@ -259,10 +259,26 @@ def test_a_repositorys_file_is_found_with_its_commit(answers: dict[str, Any], ca
         ("no revision", ["some/model: has no revision 'gone'"]),
         ("no file", ["some/model: the repository has no u.bin or v.bin"]),
         ("no name", ["a/b/c: is not a repository's name"]),
-        ("unreachable", ["v.bin or w.bin", "the hub cannot be reached", "try again", "its path"]),
+        (
+            "unreachable",
+            [
+                "v.bin or w.bin",
+                "the hub cannot be reached",
+                "try again",
+                "its path",
+                "--set encoder_options.weights=PATH",
+            ],
+        ),
+        ("gated", ["--set encoder_options.weights=PATH"]),
         ("offline", ["v.bin or w.bin is not in the hub's cache", "HF_HUB_OFFLINE", "its path"]),
     ],
 )
 def test_each_refusal_says_what_to_do(answers: dict[str, Any], case: str, words: list[str]) -> None:
     assert isinstance(answers[case], str)
     assert [word for word in words if word not in answers[case]] == []
+
+
+def test_without_a_network_the_hub_is_asked_once_and_quietly(answers: dict[str, Any]) -> None:
+    assert answers["waits"] == []
+    assert "Retry" not in answers["log"]
+    assert "127.0.0.1:9" not in answers["log"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wsiseg.annotate.names import name_outputs
 from wsiseg.annotations import PALETTES
 from wsiseg.config import ExportConfig
 from wsiseg.qupath import export_geojson, write_geojson, write_import_script
@@ -117,6 +118,16 @@ def test_import_loads_the_parts_that_one_looks_at(run_script, tmp_path):
     assert kept == 20
     lines = run_script(tmp_path)
     assert "no area: open the image and select an annotation" in lines[0]
+
+
+@needs_groovy
+def test_import_finds_a_name_that_was_cut(run_script, tmp_path):
+    image = "a" * 250 + ".svs"
+    (name,) = name_outputs([(Path(image), Path(image))])
+    write_geojson(annotate(squares(2)), tmp_path / "geojson" / f"{name}.geojson")
+    write_geojson(annotate(squares(3)), tmp_path / "geojson" / f"b{name}.geojson")
+    (line,) = (line for line in run_script(tmp_path, image=image) if line.startswith("wsiseg"))
+    assert line.endswith(": 2 regions imported, 0 were there already")
 
 
 @needs_groovy

@@ -73,6 +73,18 @@ def test_a_wrong_encoder_option_is_one_line(patches, tmp_path):
     assert "has no option 'sise'; it takes none" in result.output
 
 
+def test_settings_are_refused_before_patches_are_read(tmp_path):
+    (tmp_path / "patches.csv").write_text("image,A,B\nnone.png,1,0\n")
+    for option, message in (
+        ("encoder_options.sise=3", "has no option 'sise'"), ("colors=[[1, 2, 3]]", "colors has 1"),
+    ):  # fmt: skip
+        out = ("-o", tmp_path / "m.safetensors")
+        result = call(tmp_path / "patches.csv", *out, *SMALL, "--set", option)
+        assert result.exit_code == 1
+        assert message in result.output
+        assert "none.png" not in result.output
+
+
 @pytest.fixture
 def cases(tmp_path):
     """A table of three cases, four patches each."""

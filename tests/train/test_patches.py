@@ -73,7 +73,7 @@ def test_one_error_lists_every_problem(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     rows = [
         "good.png,1,0", "fine.png,0,1", "none.png,1,0", "wide.png,1,0", "big.png,1,0",
-        "cut.png,1,0", "text.png,1,0", "good.png,2,", "good.png,yes,0",
+        "cut.png,1,0", "text.png,1,0", "good.png,2,", "good.png,maybe,0",
     ]  # fmt: skip
     csv = table(tmp_path, "image,A,B\n" + "\n".join(rows) + "\n")
     with pytest.raises(DataError) as caught:
@@ -87,7 +87,7 @@ def test_one_error_lists_every_problem(tmp_path):
         "line 7, cut.png: cannot be read",
         "line 8, text.png: cannot be read",
         "line 9: A = '2', B = ''; a class is 0 or 1",
-        "line 10: A = 'yes'",
+        "line 10: A = 'maybe'",
     ):
         assert part in message
 
@@ -100,8 +100,8 @@ def test_one_error_lists_every_problem(tmp_path):
         ("image,Tumor,Stroma\na.png,1,0\n", "needs image and either labels or Tumor, Stroma"),
         ("image,Tumor,Stroma,Immune cells,Necrosis,Fat\na.png,1,0,0,0,0\n", "'Fat'"),
         ("image,labels\n", "holds no patch"),
-        ("labels,image\nTumor\n", "line 2, : no such image"),
-        ("", "holds no patch"),
+        ("labels,image\nTumor\n", "line 2: has no image"),
+        ("", "is empty; its first line names columns: image, labels, Tumor"),
         ("image,labels\na.png,Tumor;Stroma;Immune cells\n", "no patch shows 'Necrosis'"),
     ],
 )  # fmt: skip
@@ -111,9 +111,73 @@ def test_bad_tables(tmp_path, text, message):
         load_patches(table(tmp_path, text), CLASSES)
 
 
+PLAIN = "image,A,B\na.png,1,0\nb.png,0,1\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PLAIN,
+        PLAIN.replace(",", ";"),
+        PLAIN.replace(",", "\t").replace("\n", "\r\n"),
+        "Image , a,B\na.png,1.0,0.0\nb.png,0.0,1.0\n",
+        "image;A;B\na.png;1,0;0,0\nb.png;0,0;1,0\n",
+        "image,A,B\na.png,True,False\nb.png,no,YES\n",
+        "image;labels\na.png;A\nb.png;B\n",
+        "image,A,B,patient\na.png,1,0,7\nb.png,0,1,8\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_one_table_however_it_is_written(tmp_path, text, encoding):
+    for name in ("a.png", "b.png"):
+        image(tmp_path / name)
+    (tmp_path / "patches.csv").write_bytes(text.encode(encoding))
+    patches = load_patches(tmp_path / "patches.csv", ("A", "B"))
+    assert [path.name for path in patches.paths] == ["a.png", "b.png"]
+    assert patches.labels.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,A,B\na.png,1,0\na.png,0,1\n", "line 3: a.png was given in line 2 with other lab"),
+        ("image,A,B\na.png,1,0\n./a.png,1,0\n", "line 3: ./a.png was given in line 2 with the sa"),
+        ("image,A,B\na.png,1,0\nb.png,0,1,7\n", "line 3: has 4 cells for 3 columns ('7' is under"),
+        ("image;labels\na.png;A;B\n", "line 2: has 3 cells for 2 columns ('B' is under none); put"),
+        ("image,labels,A\na.png,A,1\n", "needs image and either labels or A, B"),
+        ("image,A,B,Fat\na.png,1,0,0\n", "column 'Fat' holds labels, but the classes are A, B"),
+        ("image,A,Tumor,Stroma\na.png,1,0,0\n", "needs image and either labels or A, B"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(tmp_path, text, message):
+    image(tmp_path / "a.png")
+    image(tmp_path / "b.png")
+    with pytest.raises(DataError) as caught:
+        load_patches(table(tmp_path, text), ("A", "B"))
+    assert message in str(caught.value)
+
+
+def test_a_link_to_an_image_is_that_image(tmp_path):
+    image(tmp_path / "a.png")
+    (tmp_path / "link.png").symlink_to("a.png")
+    with pytest.raises(DataError, match=r"line 3: link\.png was given in line 2 with other labels"):
+        load_patches(table(tmp_path, "image,A,B\na.png,1,0\nlink.png,0,1\n"), ("A", "B"))
+
+
+def test_thousands_of_wrong_rows_are_counted(tmp_path):
+    image(tmp_path / "a.png")
+    rows = "".join(f"a.png,{number},0\n" for number in range(2, 4002))
+    with pytest.raises(DataError) as caught:
+        load_patches(table(tmp_path, f"image,A,B\n{rows}"), ("A", "B"))
+    message = str(caught.value)
+    assert "4,001 problem(s)" in message  # and that there is no patch
+    assert message.endswith("and 3,991 more")
+    assert message.count("\n") == 11
+
+
 def test_not_text(tmp_path):
-    (tmp_path / "patches.csv").write_bytes(b"image\xff\xfe,labels\n")
-    with pytest.raises(DataError, match="cannot be read as CSV"):
+    (tmp_path / "patches.csv").write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
+    with pytest.raises(DataError, match="is no table of text"):
         load_patches(tmp_path / "patches.csv", CLASSES)
 
 

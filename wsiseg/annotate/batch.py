@@ -44,7 +44,7 @@ def annotate(
     dry_run: bool = False,
     progress: _Tell | None = None,
 ) -> list[SlideResult]:
-    """Annotate slides, folders of slides or CSV manifests; write everything below `out`.
+    """Annotate slides, folders of slides or manifests; write everything below `out`.
 
     Finished work is kept and resumed; `overwrite` redoes each given slide. A slide that fails is
     recorded and the rest go on. `progress` is called with (job, step, blocks done, blocks), and
@@ -59,8 +59,9 @@ def annotate(
     SlideOpenError
         If an input does not exist, or a folder holds no slide.
     ConfigError
-        If a manifest is malformed, or no slide could be predicted with these settings: the prompt
-        file is refused, or the tiles do not fit the encoder.
+        If a manifest is malformed, a file is given with several µm/px, or no slide could be
+        predicted with these settings: the prompt file is refused, or the tiles do not fit the
+        encoder.
     CheckpointError
         If the checkpoint, or the encoder of prompts, cannot be used.
     MissingDependencyError
@@ -70,10 +71,13 @@ def annotate(
     check_formats(config.export)
     _check_source(config, dry_run)
     many = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    jobs = plan_jobs([Path(one) for one in many], nested=nested)
+    jobs = plan_jobs([Path(one) for one in many], nested=nested, out=Path(out))
     tree = OutputTree(Path(out))
     if dry_run:
-        return [_guard(job, lambda job: plan_slide(job, config)) for job in jobs]
+        return [
+            _point(job) if job.same_as else _guard(job, lambda job: plan_slide(job, config))
+            for job in jobs
+        ]
     tell = _one_at_a_time(progress)
     with explained(tree.root):
         tree.root.mkdir(parents=True, exist_ok=True)
@@ -81,7 +85,10 @@ def annotate(
         work = partial(_annotate_job, pool=pool, tree=tree, config=config, overwrite=overwrite,
                        progress=tell)  # fmt: skip
         record = _Record(tree, jobs, tell)
-        for result in _run_jobs(pool, work, jobs):
+        for job in jobs:
+            if job.same_as:
+                record.add(_point(job))
+        for result in _run_jobs(pool, work, [job for job in jobs if not job.same_as]):
             record.add(result)
     record.write()
     write_run(tree, config, record.results, executor, workers)
@@ -216,6 +223,11 @@ def _guard(job: Job, work: Callable[[Job], SlideResult]) -> SlideResult:
     return SlideResult(
         job.name, str(job.path), "failed", seconds=time.perf_counter() - started, error=message
     )
+
+
+def _point(job: Job) -> SlideResult:
+    """The row of a path to a file that another job does."""
+    return SlideResult(job.name, str(job.path), "same file", note=f"the same file as {job.same_as}")
 
 
 def _one_at_a_time(progress: _Tell | None) -> _Tell | None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-from collections import Counter
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from wsiseg.annotate.manifest import MANIFEST_SUFFIXES, Entry, read_manifest
+from wsiseg.annotate.names import name_outputs
 from wsiseg.errors import ConfigError, SlideOpenError
 from wsiseg.slide import find_slides
 
 __all__ = ["Job", "OutputTree", "plan_jobs"]
+
+_LOG = logging.getLogger(__name__)
+
+_WITH_IMAGES = ("coco", "masks", "ome-tiff", "png")
+"""Folders of outputs that may hold files which look like slides."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,8 @@ class Job:
     """Path of the outputs below each output folder, without extension; unique in a run."""
     mpp: float | None = None
     """Level-0 µm/px from the manifest, over the metadata."""
+    same_as: str = ""
+    """Name of the job that does the same file under another path; empty if this one does it."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,10 @@ class OutputTree:
     """Where the outputs of a run lie."""
 
     root: Path
+
+    def is_one(self) -> bool:
+        """Whether a run wrote here."""
+        return (self.root / "runs").is_dir() and (self.root / "summary.csv").is_file()
 
     def store(self, name: str) -> Path:
         """The Zarr store of a slide."""
@@ -49,57 +62,116 @@ class OutputTree:
         return self.root / "tissue" / f"{name}.geojson"
 
 
-def plan_jobs(inputs: Sequence[Path], *, nested: bool = False) -> list[Job]:
-    """Every slide of `inputs` (slides, folders, CSV manifests), with unique output names.
+def plan_jobs(
+    inputs: Sequence[Path], *, nested: bool = False, out: Path | None = None
+) -> list[Job]:
+    """Every slide of `inputs` (slides, folders, manifests), with unique output names.
 
-    An output is named as its slide, in the same sub-folder; slides that would collide keep their
-    extension, and if that is not enough get a short hash of their path.
+    An output is named as its slide, in the same sub-folder (`name_outputs`). Of paths that lead to
+    one file, one is done; the others say which. Files that a run wrote into an output folder
+    (`out`, or an earlier one) below an input are no slides.
+
+    Raises
+    ------
+    SlideOpenError
+        If an input does not exist, or a folder holds no slide.
+    ConfigError
+        If a manifest is malformed, or one file is given with several µm/px.
     """
-    found: list[tuple[Path, Path, float | None]] = []  # slide, name with extension, mpp
+    found: dict[str, _Found] = {}
+    again = []
     for source in inputs:
-        if source.is_dir() and source.suffix.lower() != ".zarr":
-            slides = find_slides(source, nested)
-            if not slides:
-                hint = "" if nested else "; use --nested to look into sub-folders"
-                raise SlideOpenError(f"{source}: holds no slide{hint}")
-            found += [(slide, slide.relative_to(source), None) for slide in slides]
-        elif source.suffix.lower() == ".csv":
-            found += [(slide, Path(slide.name), mpp) for slide, mpp in _read_manifest(source)]
-        elif source.exists():
-            found.append((source, Path(source.name), None))
-        else:
-            raise SlideOpenError(f"{source}: does not exist")
-    unique = {path.resolve(): (path, name, mpp) for path, name, mpp in reversed(found)}
-    kept = list(reversed(unique.values()))
-    stems = Counter(str(name.with_suffix("")).casefold() for _, name, _ in kept)
-    names = Counter(str(name).casefold() for _, name, _ in kept)
-    return [Job(path, _output_name(path, name, stems, names), mpp) for path, name, mpp in kept]
+        for one in _find(source, nested, out):
+            first = found.setdefault(os.path.abspath(one.path), one)
+            if first is not one:
+                first.given.extend(one.given)
+                again.append(one.path)
+    if again:
+        _LOG.info("%d slide(s) given more than once are done once, as %s", len(again), again[0])
+    files: dict[Hashable, list[_Found]] = {}
+    for one in found.values():
+        files.setdefault(_identify(one.path), []).append(one)
+    names = name_outputs([(one.path, one.within) for one in found.values()])
+    named = dict(zip(found, names, strict=True))
+    jobs: dict[str, Job] = {}
+    for group in files.values():
+        mpp = _agree([given for one in group for given in one.given])
+        done = min(group, key=lambda one: one.path.is_symlink())  # the file itself, or the first
+        for one in group:
+            key = os.path.abspath(one.path)
+            same = "" if one is done else named[os.path.abspath(done.path)]
+            jobs[key] = Job(one.path, named[key], mpp, same)
+    return [jobs[key] for key in found]
 
 
-def _output_name(path: Path, name: Path, stems: Counter[str], names: Counter[str]) -> str:
-    if stems[str(name.with_suffix("")).casefold()] == 1:
-        return name.with_suffix("").as_posix()
-    if names[str(name).casefold()] == 1:
-        return name.as_posix()
-    tag = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
-    return f"{name.as_posix()}-{tag}"
+class _Found(NamedTuple):
+    path: Path
+    within: Path
+    """Its path in the folder that was given."""
+    given: list[Entry]
+    """The lines of manifests that name it."""
 
 
-def _read_manifest(path: Path) -> list[tuple[Path, float | None]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if "slide" not in (reader.fieldnames or ()):
-            raise ConfigError(
-                f"{path}: has the columns {reader.fieldnames}; a manifest needs 'slide' "
-                f"and may have 'mpp'"
+def _find(source: Path, nested: bool, out: Path | None) -> Iterator[_Found]:
+    if source.is_dir() and source.suffix.lower() != ".zarr":
+        slides = find_slides(source, nested, broken=True)
+        kept = [slide for slide in slides if not _is_output(slide, source, out)]
+        if len(kept) < len(slides):
+            _LOG.info(
+                "%s: %d file(s) that wsiseg wrote are no slides", source, len(slides) - len(kept)
             )
-        rows = []
-        for number, row in enumerate(reader, start=2):
-            text = (row.get("mpp") or "").strip()
-            try:
-                mpp = float(text) if text else None
-            except ValueError as error:
-                raise ConfigError(f"{path}, line {number}: mpp {text!r} is no number") from error
-            slide = Path(row["slide"].strip())
-            rows.append((slide if slide.is_absolute() else path.parent / slide, mpp))
-    return rows
+        if not kept:
+            hint = "" if nested else "; use --nested to look into sub-folders"
+            raise SlideOpenError(f"{source}: holds no slide{hint}")
+        yield from (_Found(slide, slide.relative_to(source), []) for slide in kept)
+    elif source.suffix.lower() in MANIFEST_SUFFIXES:
+        for entry in read_manifest(source):
+            yield _Found(entry.slide, Path(entry.slide.name), [entry])
+    elif source.exists() or source.is_symlink():
+        yield _Found(source, Path(source.name), [])
+    else:
+        raise SlideOpenError(f"{source}: does not exist")
+
+
+def _is_output(slide: Path, source: Path, out: Path | None) -> bool:
+    """Whether a run wrote `slide` into its output folder, somewhere from `source` down."""
+    for folder in slide.parents:
+        tree = folder.parent
+        if folder == source:
+            return False
+        if folder.name in _WITH_IMAGES and (
+            OutputTree(tree).is_one() or (out is not None and _same_folder(tree, out))
+        ):
+            return True
+    return False
+
+
+def _same_folder(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _identify(path: Path) -> Hashable:
+    """Equal for paths that lead to one file: links of either kind."""
+    real = os.path.realpath(path)
+    try:
+        status = path.stat()
+    except OSError:
+        return real
+    # What slides of several files are depends on the folder that they lie in.
+    alone = path.suffix.lower() not in (".mrxs", ".vms", ".vmu", ".dcm") and path.is_file()
+    return (status.st_dev, status.st_ino) if alone and status.st_ino else real
+
+
+def _agree(given: Sequence[Entry]) -> float | None:
+    """The one µm/px that the manifests give a file."""
+    for entry in given[1:]:
+        if entry.mpp != given[0].mpp:
+            raise ConfigError(
+                f"{entry.slide}: has {_say(given[0].mpp)} in {given[0].where}, and "
+                f"{_say(entry.mpp)} in {entry.where}; a slide has one scale: leave one of the lines"
+            )
+    return given[0].mpp if given else None
+
+
+def _say(mpp: float | None) -> str:
+    return "no µm/px" if mpp is None else f"{mpp:g} µm/px"

@@ -7,20 +7,24 @@ import json
 import platform
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from wsiseg.annotate.jobs import OutputTree
 from wsiseg.annotate.slide import SlideResult
 from wsiseg.atomic import open_atomic
 from wsiseg.config import Config
+from wsiseg.errors import StoreError
 from wsiseg.lock import explained, hold
 from wsiseg.report import write_tables
+from wsiseg.table import unguard
 
 __all__ = ["write_run", "write_summary"]
 
 _TURN_S = 120.0
+_RECORDS = "runs/slides.jsonl"
 
 
 def write_summary(tree: OutputTree, results: Sequence[SlideResult]) -> None:
@@ -40,26 +44,54 @@ def write_summary(tree: OutputTree, results: Sequence[SlideResult]) -> None:
 
 def _add_rows(tree: OutputTree, results: Sequence[SlideResult]) -> None:
     fresh = {result.slide for result in results}
-    summary = [row for row in _read_rows(tree.root / "summary.csv") if row["slide"] not in fresh]
-    measured = [
-        row for row in _read_rows(tree.root / "measurements.csv") if row["slide"] not in fresh
-    ]
-    for result in results:
-        row = asdict(result)
-        areas, _ = row.pop("class_mm2"), row.pop("measurements")
-        error = row.pop("error")
-        summary.append(
-            row | {f"{name}_mm2": area for name, area in areas.items()} | {"error": error}
-        )
-        measured += result.measurements
-    write_tables(tree.root, summary, measured)
+    records = [record for record in _read_records(tree.root) if record["slide"] not in fresh]
+    records += map(asdict, results)
+    lines = [json.dumps(record) for record in records]
+    with open_atomic(tree.root / _RECORDS) as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
+    write_tables(tree.root, [*map(_row, records)], [m for r in records for m in r["measurements"]])
 
 
-def _read_rows(path: Path) -> list[dict[str, object]]:
+def _row(record: Mapping[str, Any]) -> dict[str, object]:
+    """The row of `summary.csv`."""
+    row = {name: value for name, value in record.items() if name not in ("class_mm2", "error")}
+    del row["measurements"]
+    areas = {f"{name}_mm2": area for name, area in record["class_mm2"].items()}
+    return row | areas | {"error": record["error"]}
+
+
+def _read_records(root: Path) -> list[dict[str, Any]]:
+    """What became of every slide so far, a `SlideResult` each; tables are made of it alone."""
+    path = root / _RECORDS
+    if not path.exists():
+        return _read_tables(root)
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise StoreError(
+            f"{path}: is damaged ({error}); delete it, and run all slides again to have all in "
+            f"one table (finished ones take no time)"
+        ) from error
+
+
+def _read_tables(root: Path) -> list[dict[str, Any]]:
+    """The rows of an earlier wsiseg, which kept no records."""
+    records = {
+        row["slide"]: {**row, "class_mm2": {}, "measurements": []}
+        for row in _read_rows(root / "summary.csv")
+    }
+    for row in _read_rows(root / "measurements.csv"):
+        if row["slide"] in records:
+            records[row["slide"]]["measurements"].append(row)
+    return list(records.values())
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8-sig") as file:
-        return [dict(row) for row in csv.DictReader(file)]
+        rows = csv.DictReader(file)
+        return [{unguard(name): unguard(cell) for name, cell in row.items()} for row in rows]
 
 
 def write_run(

@@ -38,7 +38,7 @@ class SlideResult:
     slide: str
     path: str
     status: str
-    """`done`, `no tissue`, `failed` or `planned` (dry run)."""
+    """`done`, `no tissue`, `failed`, `same file` (as another; not done again) or `planned`."""
     mpp: float | None = None
     mpp_source: str = ""
     tiles: int = 0

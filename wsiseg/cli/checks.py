@@ -13,9 +13,29 @@ from rich.table import Table
 
 from wsiseg.cli.app import app
 from wsiseg.cli.options import ConfigFile, MppOverride, Settings, configure
-from wsiseg.cli.show import OUT, errors, print_facts, say
+from wsiseg.cli.show import OUT, errors, print_facts, progress_bars, say
 
-__all__ = ["doctor", "info", "lint", "show_config"]
+__all__ = ["doctor", "info", "init", "lint", "show_config"]
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder of slides or of labelled patches.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file; FOLDER/wsiseg.yaml if not given.")
+    ] = None,
+) -> None:
+    """Look at a folder, write settings that fit it, and say what to run next."""
+    from wsiseg.survey import describe, next_command, survey_folder, write_settings
+
+    with errors(), progress_bars() as bars:
+        survey = survey_folder(folder, bars)
+        written = write_settings(survey, out) if survey.slides else None
+    for line in describe(survey):
+        say(line)
+    if written is not None:
+        say(f"Settings: {written}")
+    say(f"Next: {next_command(survey, written)}")
 
 
 @app.command()

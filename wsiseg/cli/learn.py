@@ -1,4 +1,4 @@
-"""Commands that train and score models, and the demo."""
+"""Commands that train models and use them on patches, and the demo."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli.app import app
-from wsiseg.cli.options import ConfigFile, EncoderOptions, Out, Settings, Workers, override
+from wsiseg.cli.options import (
+    ConfigFile,
+    EncoderOptions,
+    Out,
+    Settings,
+    Workers,
+    override,
+    read_encoder_options,
+    with_given,
+)
 from wsiseg.cli.show import errors, print_facts, progress_bars, say
 from wsiseg.cli.validation import open_validation
 from wsiseg.config import load_config, parse_config
 
-__all__ = ["demo", "evaluate", "picture", "train"]
+__all__ = ["demo", "masks", "picture", "train"]
 
 
 @app.command()
@@ -58,13 +67,21 @@ def train(
     """Train on patch labels (no masks needed); resumes what was interrupted."""
     from wsiseg.config import TrainConfig
     from wsiseg.model.card import load_card
-    from wsiseg.train import describe_training, leads, load_patches, load_tiles, train_model
+    from wsiseg.train import (
+        check_settings,
+        describe_training,
+        leads,
+        load_patches,
+        load_tiles,
+        train_model,
+    )
 
     if labels is None and len(data) > 1:
         raise typer.BadParameter("several inputs are stores, which need --labels")
     with errors(), progress_bars() as bars:
         plain = override(load_config(config, TrainConfig).model_dump(), settings, "--set")
         settled = parse_config(plain, TrainConfig, "the command line")
+        check_settings(settled)
         told = None if card is None else load_card(card, settled.classes)
         found = (
             load_patches(data[0], settled.classes)
@@ -89,45 +106,42 @@ def train(
 
 
 @app.command()
-def evaluate(
+def masks(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint's path or name, such as tissue.")],
     data: Annotated[
-        Path, typer.Argument(help="Folder of img/ and mask/, or of splits (BCSS-WSSS, LUAD).")
+        Path, typer.Argument(help="CSV of patches, a BCSS-WSSS folder, or any folder of images.")
     ],
-    out: Out = Path("evaluation"),
-    split: Annotated[str, typer.Option(help="Split of the data set: test or valid.")] = "test",
+    out: Out = Path("masks"),
     config: ConfigFile = None,
     settings: Settings = None,
-    encoder_options: EncoderOptions = None,
-    pictures: Annotated[int, typer.Option(help="Patches drawn.", min=0)] = 8,
-    compare: Annotated[
-        Path | None,
-        typer.Option(help="YAML of published scores to stand beside ours (configs/published_*)."),
+    gate: Annotated[
+        str | None,
+        typer.Option(help="Classes let through: labels, predicted, none; auto if not given."),
     ] = None,
-    labels: Annotated[bool, typer.Option(help="Write every patch's labels as PNG.")] = False,
+    crf: Annotated[
+        bool | None, typer.Option("--crf/--no-crf", help="Follow the edges in the image or not.")
+    ] = None,
+    confidence: Annotated[
+        bool | None, typer.Option("--confidence", help="Write each pixel's confidence as well.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace masks of other settings; never edited ones.")
+    ] = False,
     workers: Workers = None,
 ) -> None:
-    """Score a checkpoint on patches with masks, with and without the true classes given."""
+    """Write pseudo-masks of patches as PNG; resumes what was interrupted."""
     from wsiseg.compute import open_executor
-    from wsiseg.config import EvaluateConfig
-    from wsiseg.evaluate import (
-        evaluate_checkpoint,
-        format_comparison,
-        format_table,
-        load_published,
-    )
+    from wsiseg.config import MasksConfig
+    from wsiseg.masks import write_masks
 
+    given = with_given(settings, {"gate": gate, "refine": crf, "confidence": confidence})
     with errors(), progress_bars() as bars, open_executor("threads", workers) as pool:
-        settled = override(load_config(config, EvaluateConfig).model_dump(), settings, "--set")
-        published = () if compare is None else load_published(compare)
-        evaluations = evaluate_checkpoint(
-            checkpoint, data, parse_config(settled, EvaluateConfig, "the command line"), out,
-            split=split, pictures=pictures, save_labels=labels, executor=pool, progress=bars,
-            encoder_options=override({}, encoder_options, "--encoder"),
+        plain = override(load_config(config, MasksConfig).model_dump(), given, "--set")
+        rows = write_masks(
+            checkpoint, data, out, parse_config(plain, MasksConfig, "the command line"),
+            overwrite=overwrite, executor=pool, progress=bars,
         )  # fmt: skip
-        beside = [format_comparison(one, published) for one in evaluations if published]
-    for text in (*map(format_table, evaluations), *beside):
-        say(text + "\n")
+    say(f"{len(rows)} masks in {out / 'mask'}; {out / 'masks.csv'} has a row for each")
 
 
 @app.command()
@@ -156,7 +170,7 @@ def picture(
         written = write_figures(
             checkpoint, patches, out, [kind for kind in KINDS if kind in (kinds or KINDS)],
             without=without, device=device,
-            encoder_options=override({}, encoder_options, "--encoder"),
+            encoder_options=read_encoder_options(encoder_options),
         )  # fmt: skip
     for path in written:
         say(str(path))

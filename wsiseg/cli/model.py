@@ -9,10 +9,16 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli.app import app
-from wsiseg.cli.options import EncoderOptions, override
+from wsiseg.cli.options import (
+    ConfigFile,
+    EncoderOptions,
+    Settings,
+    override,
+    read_encoder_options,
+)
 from wsiseg.cli.show import OUT, errors, progress_bars, say
 
-__all__ = ["calibrate", "card", "list_models", "show_model"]
+__all__ = ["calibrate", "card", "import_model", "list_models", "show_model"]
 
 models = typer.Typer(help="What models there are, and what each says of itself.")
 app.add_typer(models, name="model", no_args_is_help=True)
@@ -105,6 +111,34 @@ def calibrate(
         found = load_patches(patches, read_info(checkpoint).names, to_learn=False)
         written = calibrate_checkpoint(
             checkpoint, found, out, overwrite=overwrite, progress=bars,
-            encoder_options=override({}, encoder_options, "--encoder"),
+            encoder_options=read_encoder_options(encoder_options),
         )  # fmt: skip
     say(str(written))
+
+
+@models.command("import")
+def import_model(
+    released: Annotated[
+        Path, typer.Argument(metavar="FILE", help="best_cam.pth, as the released code writes it.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint (.safetensors).")],
+    classes: Annotated[
+        str, typer.Option(help="Class names in the order of the labels, with commas between.")
+    ],
+    config: ConfigFile = None,
+    settings: Settings = None,
+    overwrite: Annotated[bool, typer.Option(help="Write over a file that is there.")] = False,
+) -> None:
+    """Make a checkpoint of the authors' released code one of ours; nothing in it is run.
+
+    It needs the student's weights, from the hub or by `--set encoder_options.weights=PATH`.
+    """
+    from wsiseg.config import TrainConfig, load_config, parse_config
+    from wsiseg.train import RELEASED, import_released
+
+    with errors():
+        start = RELEASED if config is None else load_config(config, TrainConfig)
+        plain = override(start.model_dump(), settings, "--set")
+        plain["classes"] = [name.strip() for name in classes.split(",")]
+        settled = parse_config(plain, TrainConfig, "the command line")
+        say(str(import_released(released, out, settled, overwrite=overwrite)))

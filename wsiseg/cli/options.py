@@ -29,6 +29,7 @@ __all__ = [
     "Workers",
     "configure",
     "override",
+    "read_encoder_options",
     "with_given",
 ]
 
@@ -42,7 +43,9 @@ Settings = Annotated[
 ]
 EncoderOptions = Annotated[
     list[str] | None,
-    typer.Option("--encoder", help="Where the encoder is, as weights=PATH, if not on the hub."),
+    typer.Option(
+        "--set", help="Where the encoder is, if not on the hub: encoder_options.weights=PATH."
+    ),
 ]
 MppOverride = Annotated[
     float | None, typer.Option(help="Level-0 µm/px to use instead of the metadata.")
@@ -100,6 +103,15 @@ def configure(path: Path | None, settings: list[str] | None, mpp: float | None) 
     if mpp is not None:
         data["slide"]["mpp_override"] = mpp
     return parse_config(data, Config, "the command line")
+
+
+def read_encoder_options(settings: list[str] | None) -> dict[str, Any]:
+    """The options of commands that take ``--set encoder_options.NAME=VALUE`` and no more."""
+    given = override({"encoder_options": {}}, settings, "--set")
+    others = sorted(given.keys() - {"encoder_options"})
+    if others or not isinstance(given["encoder_options"], dict):
+        raise typer.BadParameter(f"--set takes encoder_options.NAME=VALUE here, not {settings}")
+    return dict(given["encoder_options"])
 
 
 def override(data: dict[str, Any], settings: list[str] | None, option: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsiseg.errors import DataError
 from wsiseg.evaluate.scores import measure
 
-__all__ = ["Intervals", "bootstrap_intervals"]
+__all__ = ["Intervals", "bootstrap_intervals", "draw_means"]
 
 Range = tuple[float, float]
 _AT_ONCE = 256  # resamples whose matrices are held together
@@ -60,10 +60,36 @@ def bootstrap_intervals(
         If there is no image.
     """
     if cases is not None:
-        order = {case: at for at, case in enumerate(dict.fromkeys(cases))}
-        summed = np.zeros((len(order), *confusions.shape[1:]), np.int64)
-        np.add.at(summed, [order[case] for case in cases], confusions)
-        confusions = summed
+        confusions = _sum_cases(confusions, cases)
+    ends = _ends(_draw(confusions, resamples, seed), level)
+    classes = confusions.shape[-1] - 1
+    return Intervals(
+        miou=ends[0], mdice=ends[1], fwiou=ends[2], iou=tuple(ends[3 : 3 + classes]),
+        dice=tuple(ends[3 + classes :]), level=level, resamples=resamples, seed=seed,
+        units=len(confusions), over_cases=cases is not None,
+    )  # fmt: skip
+
+
+def draw_means(
+    confusions: NDArray[np.int64], *, resamples: int = 1000, seed: int = 0,
+    cases: Sequence[str] | None = None,
+) -> NDArray[np.float64]:  # fmt: skip
+    """``(resamples,)`` mean IoU of each draw of `bootstrap_intervals`: of one seed, one draw."""
+    if cases is not None:
+        confusions = _sum_cases(confusions, cases)
+    return _draw(confusions, resamples, seed)[:, 0]
+
+
+def _sum_cases(confusions: NDArray[np.int64], cases: Sequence[str]) -> NDArray[np.int64]:
+    """One matrix a case, in the order of their first images."""
+    order = {case: at for at, case in enumerate(dict.fromkeys(cases))}
+    summed = np.zeros((len(order), *confusions.shape[1:]), np.int64)
+    np.add.at(summed, [order[case] for case in cases], confusions)
+    return summed
+
+
+def _draw(confusions: NDArray[np.int64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """One row of `_score_all` a draw."""
     count, side = confusions.shape[0], confusions.shape[-1]
     if count == 0:
         raise DataError("there is no image to draw from; the bootstrap needs at least one")
@@ -74,13 +100,7 @@ def bootstrap_intervals(
         # How often each image is drawn says all; the matrices of a draw add up.
         times = random.multinomial(count, np.full(count, 1 / count), size=draws)
         rows.append(_score_all((times @ flat).reshape(draws, side, side)))
-    ends = _ends(np.concatenate(rows), level)
-    classes = side - 1
-    return Intervals(
-        miou=ends[0], mdice=ends[1], fwiou=ends[2], iou=tuple(ends[3 : 3 + classes]),
-        dice=tuple(ends[3 + classes :]), level=level, resamples=resamples, seed=seed,
-        units=count, over_cases=cases is not None,
-    )  # fmt: skip
+    return np.concatenate(rows)
 
 
 def _score_all(confusions: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
 
 from wsiseg.annotations import Palette
 from wsiseg.compute import Progress
@@ -30,7 +28,6 @@ def evaluate_checkpoint(
     split: str = "test",
     pictures: int = 8,
     save_labels: bool = False,
-    encoder_options: Mapping[str, Any] | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> tuple[Evaluation, ...]:
@@ -49,8 +46,6 @@ def evaluate_checkpoint(
         How many patches, the first by name, are drawn.
     save_labels
         Whether every patch's labels are written, numbered as the masks are.
-    encoder_options
-        Passed on to `load_checkpoint`: where the encoder's weights are, if not on the hub.
     executor, progress
         As in `evaluate_model`.
 
@@ -63,7 +58,7 @@ def evaluate_checkpoint(
     ConfigError
         If the device does not exist.
     """
-    source = load_trained(checkpoint, encoder_options, open_device(config.device))
+    source = load_trained(checkpoint, config.encoder_options, open_device(config.device))
     palette = source.palette
     patches = load_masked_patches(data, palette.names, split)
     gallery = _Gallery(Path(out), palette, pictures, save_labels) if out is not None else None

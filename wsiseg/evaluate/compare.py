@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,8 @@ from wsiseg.evaluate.run import Evaluation
 __all__ = ["Published", "format_comparison", "load_published"]
 
 _OURS = "this checkpoint"
+_WIDTH = 100
+"""Columns of a terminal."""
 
 
 class Published(BaseModel):
@@ -75,17 +78,36 @@ def format_comparison(evaluation: Evaluation, published: Sequence[Published]) ->
             )
     table = [*map(_published_cells(names), rows), _own_cells(evaluation)]
     head = ["method", *(f"IoU {n}" for n in names), "mIoU", *(f"Dice {n}" for n in names), "mDice"]
-    wide = [max(map(len, column)) for column in zip(head, *table, strict=True)]
     lines = [f"protocol {evaluation.protocol}, %; published numbers are their authors'"]
-    lines += [
-        "  ".join([cells[0].ljust(wide[0]), *map(str.rjust, cells[1:], wide[1:])])
-        for cells in (head, *table)
-    ]
+    lines += _lay_out([head, *table], [len(names) + 1])
     left_out = len(published) - len(rows)
     if left_out:
         lines.append(f"{left_out} published row(s) of another protocol are not comparable")
-    lines += [f"{one.name}: {one.source}" for one in rows]
+    for one in rows:
+        lines += textwrap.wrap(f"{one.name}: {one.source}", _WIDTH, subsequent_indent="  ")
     return "\n".join(lines)
+
+
+def _lay_out(rows: Sequence[Sequence[str]], breaks: Sequence[int]) -> list[str]:
+    """Rows of cells as lines of one width each; where they do not fit, in parts below each other.
+
+    Each part begins with the first column. One begins before each column of `breaks`, if not all
+    fit, and wherever the line is full.
+    """
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    fits = sum(wide) + 2 * (len(wide) - 1) <= _WIDTH
+    parts: list[list[int]] = [[]]
+    for column in range(1, len(wide)):
+        used = wide[0] + sum(2 + wide[other] for other in (*parts[-1], column))
+        full = bool(parts[-1]) and used > _WIDTH
+        if full or (not fits and column - 1 in breaks):
+            parts.append([])
+        parts[-1].append(column)
+    return [
+        "  ".join([cells[0].ljust(wide[0]), *(cells[at].rjust(wide[at]) for at in part)])
+        for part in parts
+        for cells in rows
+    ]
 
 
 def _published_cells(names: Sequence[str]) -> Callable[[Published], list[str]]:
@@ -99,7 +121,8 @@ def _published_cells(names: Sequence[str]) -> Callable[[Published], list[str]]:
 def _own_cells(evaluation: Evaluation) -> list[str]:
     scores = evaluation.scores
     iou, dice = ([_show(100 * value) for value in values] for values in (scores.iou, scores.dice))
-    return [_OURS, *iou, _show(100 * scores.miou), *dice, _show(100 * scores.mdice)]
+    name = _OURS if evaluation.predictions is None else evaluation.predictions.name
+    return [name, *iou, _show(100 * scores.miou), *dice, _show(100 * scores.mdice)]
 
 
 def _show(percent: float | None) -> str:

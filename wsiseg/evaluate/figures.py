@@ -25,6 +25,7 @@ from wsiseg.model.construct import ConStruct
 from wsiseg.model.device import open_device
 from wsiseg.model.source import CamSource
 from wsiseg.model.trained import TrainedModel, load_trained
+from wsiseg.table import list_problems
 
 __all__ = ["KINDS", "Kind", "draw_cams", "draw_features", "draw_prototypes", "write_figures"]
 
@@ -209,8 +210,8 @@ def _read_patches(given: Sequence[str | Path], source: CamSource) -> list[tuple[
     if not found and not problems:
         problems.append(f"no image in {', '.join(map(str, given)) or 'nothing'}")
     if problems:
-        lines = "\n  ".join(problems)
-        raise DataError(f"{len(problems)} problem(s) with the patches\n  {lines}")
+        listed = list_problems(problems)
+        raise DataError(f"{len(problems):,} problem(s) with the patches{listed}")
     return list(found.values())
 
 

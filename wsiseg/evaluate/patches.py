@@ -15,8 +15,16 @@ from PIL import Image, UnidentifiedImageError
 
 from wsiseg.annotations import BACKGROUND
 from wsiseg.errors import DataError
+from wsiseg.table import list_problems
 
-__all__ = ["MaskedPatches", "find_split", "load_masked_patches"]
+__all__ = [
+    "MaskedPatches",
+    "find_split",
+    "list_images",
+    "load_masked_patches",
+    "read_mask",
+    "refuse",
+]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _SPELLINGS = {"valid": ("valid", "val"), "val": ("val", "valid")}
@@ -46,7 +54,7 @@ class MaskedPatches:
     def read(self, indices: Sequence[int]) -> tuple[NDArray[np.uint8], Labels]:
         """``(B, H, W, 3)`` uint8 RGB and ``(B, H, W)`` uint8 labels, `BACKGROUND` outside."""
         images = np.stack([_read_image(self.images[index]) for index in indices])
-        masks = np.stack([_read_mask(self.masks[index]) for index in indices])
+        masks = np.stack([read_mask(self.masks[index]) for index in indices])
         labels = masks.astype(np.uint8)
         labels[masks == self.classes] = BACKGROUND
         return images, labels
@@ -91,7 +99,7 @@ def load_masked_patches(
     """
     folder = find_split(data, split)
     problems: list[str] = []
-    images, masks = (_list_images(folder / name, problems) for name in ("img", "mask"))
+    images, masks = (list_images(folder / name, problems) for name in ("img", "mask"))
     problems += [f"img/{images[name].name}: has no mask" for name in images if name not in masks]
     problems += [f"mask/{masks[name].name}: has no image" for name in masks if name not in images]
     shared = [name for name in images if name in masks]
@@ -99,15 +107,20 @@ def load_masked_patches(
     size = _check(pairs, classes, problems)
     if not images and not masks:
         problems.append("img/ holds no image")
-    if problems:
-        lines = "\n  ".join(problems)
-        raise DataError(f"{folder}: {len(problems)} problem(s) with the patches\n  {lines}")
+    refuse(folder, problems)
     return MaskedPatches(
         folder, tuple(i for i, _ in pairs), tuple(m for _, m in pairs), len(classes), size
     )
 
 
-def _list_images(folder: Path, problems: list[str]) -> dict[str, Path]:
+def refuse(folder: Path, problems: Sequence[str], what: str = "patches") -> None:
+    """Raise one `DataError` that lists every problem, if there is one."""
+    if problems:
+        listed = list_problems(problems)
+        raise DataError(f"{folder}: {len(problems):,} problem(s) with the {what}{listed}")
+
+
+def list_images(folder: Path, problems: list[str]) -> dict[str, Path]:
     """Images by name without suffix, in the order of their names."""
     found: dict[str, Path] = {}
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES):
@@ -144,7 +157,7 @@ def _inspect(
     image, mask = pair
     wrong: list[str] = []
     shapes: list[tuple[int, ...]] = []
-    for path, read in ((image, _read_image), (mask, _read_mask)):
+    for path, read in ((image, _read_image), (mask, read_mask)):
         try:
             pixels = read(path)
         except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
@@ -176,7 +189,16 @@ def _read_image(path: Path) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
 
 
-def _read_mask(path: Path) -> NDArray[np.integer]:
+def read_mask(path: Path) -> NDArray[np.integer]:
+    """``(H, W)`` int64 numbers of a mask of one channel, or with a palette.
+
+    Raises
+    ------
+    ValueError
+        If it is in colours.
+    OSError
+        If it cannot be read.
+    """
     with Image.open(path) as mask:
         if mask.mode not in _PLAIN:
             raise ValueError(

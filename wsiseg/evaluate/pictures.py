@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from wsiseg.annotations import BACKGROUND, Palette
 from wsiseg.evaluate.run import Scored
 from wsiseg.evaluate.sheet import GAP, LINE, Pixels, frame, lay_out, overlay, write_picture
 
-__all__ = ["draw_maps", "draw_predictions", "write_labels"]
+__all__ = ["draw_maps", "draw_predictions", "to_mask", "write_labels"]
 
 _OUTSIDE = (240, 240, 240)
 
@@ -49,11 +50,16 @@ def draw_maps(scored: Sequence[Scored], palette: Palette) -> Image.Image:
 
 def write_labels(scored: Scored, palette: Palette, folder: str | Path) -> Path:
     """Write a patch's labels as a palette PNG, numbered as the data set's masks: K is outside."""
-    labels = scored.labels.copy()
-    labels[labels == BACKGROUND] = len(palette)
-    picture = Image.fromarray(labels).convert("P")
-    picture.putpalette([part for color in (*palette.colors, (255, 255, 255)) for part in color])
+    picture = to_mask(scored.labels, palette)
     return write_picture(picture, Path(folder) / f"{Path(scored.name).stem}.png")
+
+
+def to_mask(labels: NDArray[np.uint8], palette: Palette) -> Image.Image:
+    """``(H, W)`` labels as a palette picture, numbered as BCSS-WSSS masks: background is K."""
+    numbers = np.where(labels == BACKGROUND, len(palette), labels).astype(np.uint8)
+    picture = Image.fromarray(numbers).convert("P")
+    picture.putpalette([part for color in (*palette.colors, (255, 255, 255)) for part in color])
+    return picture
 
 
 def _label_colors(palette: Palette) -> Pixels:

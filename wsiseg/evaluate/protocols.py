@@ -20,13 +20,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsiseg.annotations import BACKGROUND
-from wsiseg.config import EvaluateConfig
+from wsiseg.config import CrfConfig, EvaluateConfig, InferenceConfig
 from wsiseg.model.cam import MapsAndLogits, augmented_maps, class_probabilities
 from wsiseg.model.crf import refine
 from wsiseg.model.device import to_images
 from wsiseg.model.source import CamSource
 
-__all__ = ["Prediction", "Protocol", "label_maps", "predict_maps", "present", "truncate_image"]
+__all__ = [
+    "Prediction",
+    "Protocol",
+    "label_maps",
+    "predict_maps",
+    "predicted_gates",
+    "present",
+    "refine_maps",
+    "restore_images",
+    "truncate_image",
+]
 
 Protocol = Literal["oracle", "deploy"]
 
@@ -43,7 +53,7 @@ class Prediction(NamedTuple):
 
 
 def predict_maps(
-    source: CamSource, images: NDArray[np.uint8], config: EvaluateConfig
+    source: CamSource, images: NDArray[np.uint8], config: InferenceConfig
 ) -> MapsAndLogits:
     """Ungated maps and logits, channel by channel, of ``(B, H, W, 3)`` RGB patches.
 
@@ -70,15 +80,41 @@ def label_maps(
         ``(B, H, W)`` uint8 labels; `oracle` takes the classes from it, `deploy` does not look.
     """
     classes = len(source.palette)
-    if protocol == "oracle":
-        gates = torch.from_numpy(present(truth, classes)).to(found.maps.device)
-        if source.std is not None:  # else there is no normalisation to be undone
-            images = truncate_image(images, source.mean, source.std)
-    else:
-        threshold = math.log(config.gate_threshold / (1 - config.gate_threshold))
-        gates = found.logits[:, :classes] >= threshold  # sigmoid(logit) >= gate_threshold
+    if protocol == "deploy":
+        gates = predicted_gates(found, classes, config.gate_threshold)
+        return refine_maps(found, gates, images, config.crf)
+    gates = torch.from_numpy(present(truth, classes))
+    return refine_maps(found, gates, restore_images(images, source), config.crf)
+
+
+def predicted_gates(found: MapsAndLogits, classes: int, threshold: float) -> Tensor:
+    """``(B, K)`` bool: the classes whose sigmoid of the logit reaches `threshold`."""
+    return found.logits[:, :classes] >= math.log(threshold / (1 - threshold))
+
+
+def refine_maps(
+    found: MapsAndLogits,
+    gates: Tensor,
+    images: NDArray[np.uint8],
+    crf: CrfConfig | None,
+) -> Prediction:
+    """Let some classes through, and label every pixel.
+
+    Parameters
+    ----------
+    gates
+        ``(B, K)`` bool.
+    images
+        ``(B, H, W, 3)`` RGB for the CRF.
+    crf
+        None: the most probable class is taken as it is.
+    """
+    gates = gates.to(found.maps.device)
     probabilities = _weigh(found.maps, gates)
-    return Prediction(gates, probabilities, _refine(probabilities, images, config))
+    refined = probabilities if crf is None else _refine(probabilities, images, crf)
+    labels = refined.argmax(1).to(torch.uint8).cpu().numpy()
+    labels[labels == probabilities.shape[1] - 1] = BACKGROUND
+    return Prediction(gates, probabilities, np.asarray(labels))
 
 
 def _weigh(maps: Tensor, gates: Tensor) -> Tensor:
@@ -99,6 +135,13 @@ def present(truth: NDArray[np.uint8], classes: int) -> NDArray[np.bool_]:
     return np.stack([(truth == label).any((1, 2)) for label in range(classes)], 1)
 
 
+def restore_images(images: NDArray[np.uint8], source: CamSource) -> NDArray[np.uint8]:
+    """What the released code gives its CRF where the classes are given: see `truncate_image`."""
+    if source.std is None:  # no normalisation to be undone
+        return images
+    return truncate_image(images, source.mean, source.std)
+
+
 def truncate_image(
     images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]
 ) -> NDArray[np.uint8]:
@@ -114,13 +157,7 @@ def truncate_image(
     return np.asarray(restored.clip(0, 255).astype(np.uint8))
 
 
-def _refine(
-    probabilities: Tensor, images: NDArray[np.uint8], config: EvaluateConfig
-) -> NDArray[np.uint8]:
-    on_cpu = config.crf.backend in ("numba", "pydensecrf")
-    values = probabilities.cpu() if on_cpu else probabilities
+def _refine(probabilities: Tensor, images: NDArray[np.uint8], crf: CrfConfig) -> Tensor:
+    values = probabilities.cpu() if crf.backend in ("numba", "pydensecrf") else probabilities
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    refined = refine(values, pixels.to(values.device), config.crf)
-    labels = refined.argmax(1).to(torch.uint8).cpu().numpy()
-    labels[labels == probabilities.shape[1] - 1] = BACKGROUND
-    return np.asarray(labels)
+    return refine(values, pixels.to(values.device), crf)

@@ -16,6 +16,7 @@ from wsiseg.evaluate.run import Evaluation
 from wsiseg.evaluate.scores import score
 from wsiseg.evaluate.sheet import write_picture
 from wsiseg.model.checkpoint import CheckpointInfo
+from wsiseg.table import guard
 
 __all__ = ["PROTOCOLS", "format_table", "write_report"]
 
@@ -30,7 +31,7 @@ Range = tuple[float, float]
 
 def format_table(evaluation: Evaluation) -> str:
     """A plain text table in percent, with intervals; its first line names the protocol."""
-    scores, ends, settings = evaluation.scores, evaluation.intervals, evaluation.config
+    scores, ends = evaluation.scores, evaluation.intervals
     rows = [
         (name, iou, dice)
         for name, iou, dice in zip(
@@ -46,9 +47,8 @@ def format_table(evaluation: Evaluation) -> str:
     interval = f"{ends.level:.0%} interval"
     lines = [
         f"protocol {evaluation.protocol}: {PROTOCOLS[evaluation.protocol]}",
-        f"{len(evaluation.names)} patches; augmentations: {settings.tta}; CRF: "
-        f"{settings.crf.backend}; {interval} by {ends.resamples} bootstraps over "
-        f"{_name_units(ends)}",
+        f"{len(evaluation.names)} patches; {_how_made(evaluation)}; {interval} by "
+        f"{ends.resamples} bootstraps over {_name_units(ends)}",
         f"{'class':<{wide}}  {'IoU %':<22}  {'Dice %':<22}".rstrip(),
     ]
     lines += [f"{name:<{wide}}  {iou:<22}  {dice:<22}".rstrip() for name, iou, dice in rows]
@@ -63,6 +63,12 @@ def format_table(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
+def _how_made(evaluation: Evaluation) -> str:
+    if evaluation.predictions is not None:
+        return f"masks of {evaluation.predictions}, the protocol as their maker says"
+    return f"augmentations: {evaluation.config.tta}; CRF: {evaluation.config.crf.backend}"
+
+
 def _name_units(ends: Intervals) -> str:
     if ends.over_cases:
         return f"{ends.units} cases"
@@ -75,7 +81,9 @@ def _percent(value: float, ends: Range) -> str:
     return f"{100 * value:6.2f} [{100 * ends[0]:.2f}, {100 * ends[1]:.2f}]"
 
 
-def write_report(evaluation: Evaluation, info: CheckpointInfo, data: Path, out: str | Path) -> Path:
+def write_report(
+    evaluation: Evaluation, info: CheckpointInfo | None, data: Path, out: str | Path
+) -> Path:
     """Write the tables: ``table.txt``, ``scores.json``, and CSVs of what the JSON holds.
 
     They are ``scores.csv``, ``images.csv``, ``confusion.csv`` and, of the confidence,
@@ -84,7 +92,7 @@ def write_report(evaluation: Evaluation, info: CheckpointInfo, data: Path, out: 
     Parameters
     ----------
     info
-        Of the checkpoint that was scored.
+        Of the checkpoint that was scored; None if there is none, as of somebody's masks.
     data
         The folder of the patches; the last two of its names are recorded.
     out
@@ -116,7 +124,7 @@ def _reliability_rows(found: Reliability) -> list[list[object]]:
     return rows
 
 
-def _describe(evaluation: Evaluation, info: CheckpointInfo, data: Path) -> dict[str, Any]:
+def _describe(evaluation: Evaluation, info: CheckpointInfo | None, data: Path) -> dict[str, Any]:
     scores, ends = evaluation.scores, evaluation.intervals
     classes = {
         name: {
@@ -137,13 +145,9 @@ def _describe(evaluation: Evaluation, info: CheckpointInfo, data: Path) -> dict[
     return {
         "protocol": evaluation.protocol,
         "protocol_means": PROTOCOLS[evaluation.protocol],
-        "checkpoint": {
-            "sha256": info.sha256, "encoder": info.identity, "preset": info.preset,
-            "note": info.note,
-        },
+        **_describe_maker(evaluation, info),
         "data": "/".join(data.parts[-2:]),
         "patches": len(evaluation.names),
-        "settings": evaluation.config.model_dump(mode="json", exclude={"protocols", "device"}),
         **means,
         "interval": {
             "level": ends.level, "resamples": ends.resamples, "seed": ends.seed,
@@ -156,6 +160,21 @@ def _describe(evaluation: Evaluation, info: CheckpointInfo, data: Path) -> dict[
         ),
         "class_accuracy": _class_accuracy(evaluation),
         "confusion": evaluation.confusion.tolist(),
+    }  # fmt: skip
+
+
+def _describe_maker(evaluation: Evaluation, info: CheckpointInfo | None) -> dict[str, Any]:
+    if info is None:
+        folder = evaluation.predictions
+        return {"predictions": None if folder is None else "/".join(folder.parts[-2:])}
+    return {
+        "checkpoint": {
+            "sha256": info.sha256, "encoder": info.identity, "preset": info.preset,
+            "note": info.note,
+        },
+        "settings": evaluation.config.model_dump(
+            mode="json", exclude={"protocols", "device", "encoder_options"}
+        ),
     }  # fmt: skip
 
 
@@ -205,7 +224,8 @@ def _plain(value: float) -> float | None:
 
 def _write_csv(path: Path, rows: list[list[object]]) -> None:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    table = csv.writer(text, lineterminator="\n")
+    table.writerows([guard(str(cell)) for cell in row] for row in rows)
     _write(path, text.getvalue())
 
 

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +74,8 @@ class Evaluation:
     """By bootstrap over the cases that the names tell, else over the images."""
     config: EvaluateConfig
     """The settings."""
+    predictions: Path | None = None
+    """The folder of masks that was scored, if somebody else made them."""
     reliability: Reliability | None = None
     """How far confidence can be believed; the same in every protocol, as it goes before them."""
 

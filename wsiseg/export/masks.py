@@ -20,6 +20,7 @@ from wsiseg.geometry import Box, Size
 
 __all__ = ["export_masks", "export_png", "name_files"]
 
+_LONGEST_NAME = 150  # bytes; file systems take 255, with endings and temporary names
 _COARSEST = 512  # a pyramid ends where a level is at most this long
 
 
@@ -105,6 +106,7 @@ def name_files(names: Sequence[str]) -> list[str]:
     found = []
     for name in names:
         plain = re.sub(r"[^\w.-]+", "_", name).strip("._ ") or "class"
+        plain = plain.encode()[:_LONGEST_NAME].decode("utf-8", "ignore")
         while plain.casefold() in taken:
             taken[plain.casefold()] += 1
             plain = f"{plain}_{taken[plain.casefold()]}"

@@ -192,7 +192,8 @@ def _complete_options(info: CheckpointInfo, given: Mapping[str, Any], path: Path
     raise CheckpointError(
         f"{path}: was trained on weights from a file, {used['source']} (sha256 "
         f"{used['sha256'][:12]}), and a checkpoint does not hold its encoder's weights; give "
-        f"their path as the encoder option 'weights' (a folder for open_clip: 'model')"
+        f"their path as the encoder option 'weights' (a folder for open_clip: 'model'): --set "
+        f"encoder_options.weights=PATH (with annotate and predict, predict.encoder_options.weights)"
     )
 
 

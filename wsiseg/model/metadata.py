@@ -33,7 +33,9 @@ def read_description(path: Path) -> dict[str, Any]:
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: is not a safetensors file ({error})") from error
+        from wsiseg.model.weights import explain_foreign  # loads torch
+
+        raise CheckpointError(explain_foreign(path, str(error))) from error
     if "wsiseg" not in metadata:
         raise CheckpointError(f"{path}: was not written by wsiseg (its metadata lack 'wsiseg')")
     try:

@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 from wsiseg.config import PredictConfig, digest_of
 from wsiseg.errors import CheckpointError
 from wsiseg.model.checkpoint import read_info
-from wsiseg.model.encoders import PromptEncoder, keep_portable, load_prompt_encoder
+from wsiseg.model.encoders import (
+    PromptEncoder,
+    check_options,
+    keep_portable,
+    load_prompt_encoder,
+)
 from wsiseg.model.prompt_file import PromptSet, read_prompts
 from wsiseg.model.prompts import PromptSource, embed_prompts
 from wsiseg.model.source import CamSource
@@ -119,6 +124,7 @@ class _PinnedPrompts:
 
 
 def _pin_prompts(settings: PredictConfig, prompts: PromptSet) -> _PinnedPrompts:
+    check_options(settings.encoder, settings.encoder_options, texts=True)
     encoder = _load_encoder(settings, torch.device("cpu"))
     texts = embed_prompts(encoder, prompts).numpy()
     identity = digest_of(

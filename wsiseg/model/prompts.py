@@ -96,6 +96,7 @@ class PromptSource:
         self.channels = len(texts)
         self.mean, self.std = encoder.region_mean, encoder.region_std
         self.tile: int | None = None
+        self.context = 0
         self.mpp: float | None = None
         self.calibration: tuple[tuple[float, float], ...] = ()
         self.sides = Sides(self.window, self.step)

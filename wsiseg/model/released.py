@@ -2,28 +2,94 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
-from wsiseg.errors import ConfigError
+import torch
+from torch import Tensor
+
+from wsiseg.errors import CheckpointError, ConfigError
 from wsiseg.model.checkpoint import trained_state
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.weights import match_tensors, read_tensors
 
-__all__ = ["load_released"]
+__all__ = ["load_released", "read_released"]
 
-_FROZEN = ("clip_adapter.", "segformer_teacher.")
+_STUDENT, _TEACHER = "clip_adapter.model.", "segformer_teacher."
+_SETTINGS = ("argparse", "builtins", "collections", "numpy", "omegaconf", "pathlib", "typing")
+"""Packages whose classes stand in the settings and scores beside the tensors."""
+
+
+class _Inert:
+    """Stands for an object of the settings: takes whatever it is made of, and does nothing."""
+
+    def __new__(cls, *_: object) -> _Inert:
+        return super().__new__(cls)
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+def read_released(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a ``best_cam.pth`` by name, those of the frozen encoders among them.
+
+    The settings that the authors' script keeps beside them, OmegaConf's objects, are passed over:
+    `torch.load` reads with ``weights_only=True``, and gets idle stand-ins for their classes, so
+    that nothing of the file is run, nor OmegaConf needed.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, or holds code of anything else.
+    """
+    stubs: dict[str, Callable[..., object]] = {}
+    before = torch.serialization.get_safe_globals()
+    try:
+        while True:
+            try:
+                return read_tensors(Path(path))
+            except CheckpointError as error:
+                name = _unknown_class(error.__cause__)
+                if name is None or name in stubs or name.split(".")[0] not in _SETTINGS:
+                    raise
+                stubs[name] = _make_stub(name)
+                torch.serialization.add_safe_globals([stubs[name]])
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+def _unknown_class(error: BaseException | None) -> str | None:
+    """The name of the class that `torch.load` does not know, with its module."""
+    found = re.search(r"Unsupported global: GLOBAL ([\w.]+) was not", str(error))
+    if found is None:
+        return None
+    return found[1] if "." in found[1] else f"builtins.{found[1]}"
+
+
+def _make_stub(name: str) -> Callable[..., object]:
+    module, _, last = name.rpartition(".")
+    if name == "collections.defaultdict":  # it is filled after it was made, which takes a dict
+
+        def stub(*_: object) -> dict[object, object]:
+            return {}
+
+        made: Callable[..., object] = stub
+    else:
+        made = type(last, (_Inert,), {})
+    made.__module__, made.__qualname__ = module, last
+    return made
 
 
 def load_released(model: ConStruct, path: str | Path) -> ConStruct:
     """Fill `model` with a ``best_cam.pth``; what it holds of the frozen encoders is left out.
 
-    The file as the authors' script writes it also holds settings as Python objects, which are
-    never loaded: save its entry ``model`` alone first, where you trust it.
-
     Raises
     ------
     CheckpointError
-        If the file is damaged, holds code, or its tensors are not the model's.
+        If the file is damaged, holds code, its tensors are not the model's, or it was trained on
+        other weights of the student.
     ConfigError
         If the model is of another preset, whose layers differ.
     """
@@ -32,14 +98,31 @@ def load_released(model: ConStruct, path: str | Path) -> ConStruct:
             f"{path}: is of the released code, the model of preset {model.preset!r}; "
             f"make it with preset 'reference'"
         )
-    path = Path(path)
+    path, found = Path(path), read_released(path)
+    _check_student(model, found, path)
     used = f"l_fc{model.encoder.cam_level + 1}."
     tensors = {
         f"l_fc.{name.removeprefix(used)}" if name.startswith(used) else name: tensor
-        for name, tensor in read_tensors(path).items()
-        if not name.startswith(_FROZEN)
+        for name, tensor in found.items()
+        if not name.startswith((_STUDENT, _TEACHER))
     }
     shapes = {name: tuple(tensor.shape) for name, tensor in trained_state(model).items()}
     match_tensors(tensors, shapes, path, "a checkpoint of the released ConStruct")
     model.load_state_dict(tensors, strict=False)
     return model
+
+
+def _check_student(model: ConStruct, found: dict[str, Tensor], path: Path) -> None:
+    """The file holds the student as well: hold it against the weights that the model was given."""
+    given = getattr(model.encoder, "weights", None)
+    mine = {name: t for name, t in found.items() if name.startswith(f"{_STUDENT}visual.")}
+    if given is None or not mine:
+        return
+    for name, tensor in read_tensors(given.path).items():
+        other = mine.get(_STUDENT + name, tensor)
+        # Position embeddings differ in shape where the images were not of CONCH's own size.
+        if other.shape == tensor.shape and not torch.allclose(other.float(), tensor.float()):
+            raise CheckpointError(
+                f"{path}: was trained on other weights than {given.path}: {name} differs; give "
+                f"those that its authors used as encoder_options.weights"
+            )

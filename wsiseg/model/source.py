@@ -88,6 +88,14 @@ class CamSource(Protocol):
         ...
 
     @property
+    def context(self) -> int:
+        """Pixels around an image by which its CAM gains; 0 if it is to be seen by itself.
+
+        Where there is one, the CAM of a part is the part of the CAM, but near the border.
+        """
+        ...
+
+    @property
     def mpp(self) -> float | None:
         """µm/px of the images that it was made for; None if it is not known."""
         ...

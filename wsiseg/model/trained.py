@@ -66,6 +66,11 @@ class TrainedModel:
         return self.info.tile
 
     @property
+    def context(self) -> int:
+        """The encoder's; most have none."""
+        return int(getattr(self.model.encoder, "context", 0))
+
+    @property
     def mpp(self) -> float:
         """µm/px of the training patches."""
         return self.info.mpp

@@ -28,6 +28,7 @@ __all__ = [
     "FILE_ENDINGS",
     "HUB_PREFIX",
     "WeightFile",
+    "explain_foreign",
     "find_weights",
     "match_tensors",
     "read_tensors",
@@ -42,6 +43,7 @@ FILE_ENDINGS = (".bin", ".json", ".pt", ".pth", ".safetensors")
 """Of what is a file and no repository."""
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHOWN = 10
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -61,11 +63,16 @@ class WeightFile:
 
 
 def find_weights(
-    source: str | Path, names: Sequence[str], *, revision: str | None = None
+    source: str | Path,
+    names: Sequence[str],
+    *,
+    revision: str | None = None,
+    setting: str = "encoder_options.weights",
 ) -> WeightFile:
     """Find the first of `names` in a folder or a hub repository, or take the file that is given.
 
-    Downloads show their progress and are kept in the hub's cache; `HF_HUB_OFFLINE=1` keeps to it.
+    Downloads show their progress and are kept in the hub's cache; `HF_HUB_OFFLINE=1` keeps to it,
+    as does a hub that gives no answer when it is asked, once.
 
     Parameters
     ----------
@@ -76,6 +83,8 @@ def find_weights(
         File names that will do, best first.
     revision
         Branch, tag or commit of the repository; None is its main branch.
+    setting
+        The setting that gives the file instead, for messages.
 
     Raises
     ------
@@ -88,11 +97,11 @@ def find_weights(
     text = str(source)
     path = Path(text).expanduser()
     if text.startswith(HUB_PREFIX):
-        return _download(text.removeprefix(HUB_PREFIX), names, revision)
+        return _download(text.removeprefix(HUB_PREFIX), names, revision, setting)
     if path.exists():
         return _on_disk(path, names)
     if _REPOSITORY.fullmatch(text) and not text.endswith(FILE_ENDINGS):
-        return _download(text, names, revision)
+        return _download(text, names, revision, setting)
     raise CheckpointError(
         f"{text}: no such file or folder; give the path of {_either(names)}, or a repository of "
         f"the Hugging Face hub as {HUB_PREFIX}owner/name"
@@ -120,38 +129,61 @@ def _either(names: Sequence[str]) -> str:
     return " or ".join(names)
 
 
-def _download(repository: str, names: Sequence[str], revision: str | None) -> WeightFile:
+def _download(
+    repository: str, names: Sequence[str], revision: str | None, setting: str
+) -> WeightFile:
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+        from huggingface_hub.errors import EntryNotFoundError
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"{repository}: reading from the hub needs {error.name}: pip install 'wsiseg[encoders]'"
         ) from error
-    cached_only = False
-    with _explained(repository, names, revision):
+    with _explained(repository, names, revision, setting):
+        cached_only = not _answers(repository, names, revision)
         for name in names:
             try:
                 found = hf_hub_download(
                     repository, name, revision=revision, local_files_only=cached_only
                 )
-            except EntryNotFoundError as error:
+            except EntryNotFoundError:
                 if name == names[-1]:
                     raise
-                # No network: the other names are not worth waiting for it again.
-                cached_only = isinstance(error, LocalEntryNotFoundError)
             else:
                 path = Path(found)  # in the cache's snapshots/<commit>/
                 return WeightFile(path, f"{repository}/{name}", path.parent.name, _hash_file(path))
     raise AssertionError("the last name returns or raises")
 
 
+def _answers(repository: str, names: Sequence[str], revision: str | None) -> bool:
+    """Ask the hub once whether it is there: `hf_hub_download` would ask six times, and say so."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        if revision and _COMMIT.fullmatch(revision):  # what a commit holds does not change
+            cached = [try_to_load_from_cache(repository, n, revision=revision) for n in names]
+            if any(isinstance(found, str) for found in cached):
+                return False
+        get_hf_file_metadata(hf_hub_url(repository, names[0], revision=revision))
+    except (HfHubHTTPError, HFValidationError):
+        return True  # a refusal is an answer; the download meets it again
+    except Exception:  # noqa: BLE001  # which errors a dead network gives depends on its version
+        return False
+    return True
+
+
 @contextmanager
-def _explained(repository: str, names: Sequence[str], revision: str | None) -> Iterator[None]:
+def _explained(
+    repository: str, names: Sequence[str], revision: str | None, setting: str
+) -> Iterator[None]:
     """Turn the hub's errors into what the user should do; the only place that knows them."""
     from huggingface_hub import errors
 
-    instead = f"or download {_either(names)} elsewhere and give its path instead"
+    instead = (
+        f"or download {_either(names)} elsewhere and give its path instead: --set {setting}=PATH "
+        f"(with annotate and predict, predict.{setting})"
+    )
     try:
         yield
     except errors.GatedRepoError as error:
@@ -259,6 +291,18 @@ def _broken(path: Path) -> str:
         f"{path}: cannot be read as a weight file ({size} bytes): it is cut short, damaged or "
         f"something else; fetch it again"
     )
+
+
+def explain_foreign(path: Path, said: str) -> str:
+    """Why `path`, of which safetensors `said` something, is no checkpoint of ours; what to do."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith((b"PK\x03\x04", b"\x80\x02")):  # torch.save, in its new form or the old
+        return (
+            f"{path}: is a PyTorch file and no checkpoint of wsiseg; if it is one of the released "
+            f"ConStruct code: wsiseg model import {path} -o NAME.safetensors --classes A,B,..."
+        )
+    return f"{path}: is not a safetensors file ({said})"
 
 
 def match_tensors(

@@ -68,7 +68,9 @@ def findOutputs = { File folder, String imageName ->
             return
         // Slides whose names collide keep their extension, and if need be a short hash.
         def tagged = base.startsWith(imageName + '-') && base.substring(imageName.length()) ==~ /-[0-9a-f]{8}/
-        if (base == stem || base == imageName || tagged)
+        // Names too long for a file with an ending are cut, and end in a short hash.
+        def cut = base.length() > 60 && base ==~ /(?s).+-[0-9a-f]{8}/ && imageName.startsWith(base[0..-10])
+        if (base == stem || base == imageName || tagged || cut)
             files << file
     }
     return files.sort { it.getPath() }

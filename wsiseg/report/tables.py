@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wsiseg.atomic import open_atomic
 from wsiseg.report.html import render_report
+from wsiseg.table import guard
 
 __all__ = ["write_tables"]
 
@@ -67,15 +68,4 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.10g}"
-    text = str(value)
-    if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not _is_number(text):
-        return "'" + text
-    return text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return guard(str(value))

@@ -58,7 +58,7 @@ def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> 
     """
     path = Path(path)
     if not path.is_file():
-        raise SlideOpenError(f"{path}: " + ("is a folder" if path.is_dir() else "no such file"))
+        raise SlideOpenError(f"{path}: {_why_no_file(path)}")
     names: list[str] = list(READERS) if config.reader == "auto" else [config.reader]
     refusals: list[SlideOpenError] = []
     for name in names:
@@ -67,6 +67,14 @@ def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> 
         except SlideOpenError as error:
             refusals.append(error)
     raise SlideOpenError(_explain(path, names, refusals)) from refusals[-1]
+
+
+def _why_no_file(path: Path) -> str:
+    if path.is_dir():
+        return "is a folder"
+    if path.is_symlink():
+        return f"is a link to {os.readlink(path)}, which does not exist"
+    return "no such file"
 
 
 def _explain(path: Path, names: list[str], refusals: list[SlideOpenError]) -> str:

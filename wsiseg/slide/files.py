@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from wsiseg.errors import SlideOpenError
 
 __all__ = ["SLIDE_SUFFIXES", "LazyImages", "SharedFile", "find_slides", "identify_file", "is_slide"]
+
+_LOG = logging.getLogger(__name__)
 
 # DICOM is not here: one slide is a folder of .dcm files, and each would count as a slide.
 SLIDE_SUFFIXES = frozenset(
@@ -102,11 +105,14 @@ def is_slide(path: Path) -> bool:
     )
 
 
-def find_slides(folder: str | os.PathLike[str], nested: bool = False) -> list[Path]:
+def find_slides(
+    folder: str | os.PathLike[str], nested: bool = False, *, broken: bool = False
+) -> list[Path]:
     """Slide files in `folder`, sorted; with `nested`, in the folders below it too.
 
     Hidden files and folders, ``.zarr`` folders and the folders that hold an MRXS file's data are
-    left out. Links to files are followed, links to folders are not.
+    left out. Links to files are followed, links to folders are not, which is said. With `broken`,
+    links that lead nowhere count as slides, so that opening them tells.
 
     Raises
     ------
@@ -118,10 +124,19 @@ def find_slides(folder: str | os.PathLike[str], nested: bool = False) -> list[Pa
         raise SlideOpenError(f"{root}: is not a folder")
     found: list[Path] = []
     for parent, folders, files in os.walk(root):
-        found += [path for name in files if is_slide(path := Path(parent, name))]
+        paths = [Path(parent, name) for name in files]
+        found += [path for path in paths if is_slide(path) or (broken and _is_broken(path))]
+        for link in (Path(parent, name) for name in folders if nested):
+            if link.is_symlink():
+                _LOG.warning("%s: is a link to a folder, and not followed; give it by itself", link)
         companions = {Path(name).stem for name in files if name.lower().endswith(".mrxs")}
         folders[:] = [name for name in folders if nested and _is_walked(name, companions)]
     return sorted(found)
+
+
+def _is_broken(path: Path) -> bool:
+    named = path.suffix.lower() in SLIDE_SUFFIXES and not path.name.startswith(".")
+    return named and path.is_symlink() and not path.exists()
 
 
 def _is_walked(name: str, companions: set[str]) -> bool:

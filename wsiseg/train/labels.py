@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.errors import DataError
+from wsiseg.table import Table, TableRow, list_problems, read_table, to_number
 
-__all__ = ["Label", "LabelRow", "gather_labels", "read_label_table", "refuse"]
+__all__ = [
+    "Label",
+    "LabelRow",
+    "SeenLabels",
+    "gather_labels",
+    "parse_flag",
+    "read_label_table",
+    "refuse",
+]
 
 Label = tuple[int, ...]
 """One 0 or 1 a class."""
+
+_FLAGS = {"true": 1, "t": 1, "yes": 1, "y": 1, "false": 0, "f": 0, "no": 0, "n": 0}
 
 
 class LabelRow(NamedTuple):
@@ -26,13 +36,33 @@ class LabelRow(NamedTuple):
     keys: dict[str, str]
     """What it labels, by column."""
     label: Label
+    separator: str = ","
+    """Of the table, which tells what a decimal comma is; see `to_number`."""
+
+
+class SeenLabels:
+    """What a table has labelled so far, so that nothing is labelled twice."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Hashable, tuple[str, Label]] = {}
+
+    def add(self, thing: Hashable, row: LabelRow, what: str, problems: list[str]) -> bool:
+        """Whether `thing` is new; otherwise that is a problem, which names both lines."""
+        where, label = self._seen.setdefault(thing, (row.where, row.label))
+        if where == row.where:
+            return True
+        labels = "the same" if label == row.label else "other"
+        problems.append(f"{row.where}: {what} was given in {where} with {labels} labels")
+        return False
 
 
 def read_label_table(
     path: Path, keys: Sequence[tuple[str, ...]], classes: Sequence[str], problems: list[str],
-    *, optional: Sequence[str] = (),
+    *, flags: bool = False, optional: Sequence[str] = (),
 ) -> Iterator[LabelRow]:  # fmt: skip
-    """Read a CSV of key columns and either one 0/1 column a class or ``labels`` (``A;B``).
+    """Read a table of key columns and either one column a class or ``labels`` (``A;B``).
+
+    A class column holds 0 or 1, however it is written: `parse_flag`.
 
     Parameters
     ----------
@@ -40,58 +70,85 @@ def read_label_table(
         The sets of columns that may name what is labelled; the first that is there is taken.
     problems
         Takes in what is wrong; rows with a bad label are left out.
+    flags
+        Whether columns of 0 and 1 that are no class may stand beside them.
     optional
         Columns that are keys too if they are there.
+
+    Raises
+    ------
+    DataError
+        If the file is no table; see `read_table`.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        problems.append(f"cannot be read as CSV ({error})")
-        return
-    columns = list(table[0]) if table else []
-    chosen = next((key for key in keys if set(key) <= set(columns)), keys[0])
+    keyed = (name for key in keys for name in key)
+    known = [*dict.fromkeys((*keyed, "labels", *classes, *optional))]
+    table = read_table(path, known)
+    columns = set(table.columns)
+    chosen = next((key for key in keys if set(key) <= columns), None)
     listed = "labels" in columns
-    wanted = [*chosen, *(("labels",) if listed else classes)]
-    told = [name for name in optional if name in columns and name not in wanted]
-    known = {*wanted, *told}
-    unknown = [] if listed else [name for name in columns if name and name not in known]
-    if columns and (unknown or not set(wanted) <= set(columns)):
+    both = [name for name in classes if listed and name in columns]
+    if chosen is None or both or not (listed or set(classes) <= columns):
         named = " or ".join(",".join(key) for key in keys)
         problems.append(
-            f"has the columns {columns}; needs {named} and either labels or {', '.join(classes)}"
+            f"has the columns {list(table.columns)}; needs {named} and either labels or "
+            f"{', '.join(classes)}"
         )
         return
-    parse = _named if listed else _flagged
-    for number, row in enumerate(table, start=2):
-        where = f"line {number}"
-        label = parse(row, where, classes, problems)
+    told = [name for name in optional if name in columns and name not in (*chosen, *classes)]
+    problems += [] if listed or flags else _strange_classes(table, classes)
+    problems += table.problems
+    for row in table.rows:
+        label = (
+            _named(row, classes, problems)
+            if listed
+            else _flagged(row, classes, table.separator, problems)
+        )
         if label is not None:
-            yield LabelRow(
-                where, {key: (row[key] or "").strip() for key in (*chosen, *told)}, label
-            )
+            keys_of = {key: row[key] for key in (*chosen, *told)}
+            yield LabelRow(row.where, keys_of, label, table.separator)
 
 
-def _named(
-    row: dict[str, str], where: str, classes: Sequence[str], problems: list[str]
-) -> Label | None:
-    names = {name.strip() for name in (row["labels"] or "").split(";")} - {""}
+def parse_flag(text: str, separator: str = ",") -> int | None:
+    """1 of ``1``, ``1.0``, ``true``, ``yes``; 0 of ``0``, ``0.0``, ``false``, ``no``; else None."""
+    number = to_number(text, separator)
+    if number in (0, 1):
+        return int(number)
+    return _FLAGS.get(text.casefold())
+
+
+def _strange_classes(table: Table, classes: Sequence[str]) -> list[str]:
+    """Columns that hold labels of something that is no class here."""
+    found = [
+        name for name in table.unknown
+        if table.rows and all(parse_flag(row[name]) is not None for row in table.rows)
+    ]  # fmt: skip
+    return [
+        f"column {name!r} holds labels, but the classes are {', '.join(classes)}; name it among "
+        f"them, or take it out"
+        for name in found
+    ]
+
+
+def _named(row: TableRow, classes: Sequence[str], problems: list[str]) -> Label | None:
+    names = {name.strip() for name in row["labels"].split(";")} - {""}
     unknown = sorted(names - set(classes))
     if unknown:
-        problems.append(f"{where}: unknown class {unknown}; known are {', '.join(classes)}")
+        problems.append(f"{row.where}: unknown class {unknown}; known are {', '.join(classes)}")
         return None
     return tuple(int(name in names) for name in classes)
 
 
 def _flagged(
-    row: dict[str, str], where: str, classes: Sequence[str], problems: list[str]
+    row: TableRow, classes: Sequence[str], separator: str, problems: list[str]
 ) -> Label | None:
-    values = [(row[name] or "").strip() for name in classes]
-    wrong = [f"{n} = {v!r}" for n, v in zip(classes, values, strict=True) if v not in ("0", "1")]
+    flags = {name: parse_flag(row[name], separator) for name in classes}
+    wrong = [f"{name} = {row[name]!r}" for name, flag in flags.items() if flag is None]
     if wrong:
-        problems.append(f"{where}: {', '.join(wrong)}; a class is 0 or 1")
+        problems.append(
+            f"{row.where}: {', '.join(wrong)}; a class is 0 or 1 (or false or true, no or yes)"
+        )
         return None
-    return tuple(int(value) for value in values)
+    return tuple(flag for flag in flags.values() if flag is not None)
 
 
 def gather_labels(
@@ -107,7 +164,8 @@ def gather_labels(
 
 
 def refuse(path: str | Path, problems: Sequence[str], what: str = "patches") -> None:
-    """Raise one `DataError` that lists every problem, if there is one."""
+    """Raise one `DataError` that counts the problems and lists the first, if there is one."""
     if problems:
-        lines = "\n  ".join(problems)
-        raise DataError(f"{path}: {len(problems)} problem(s) with the {what}\n  {lines}")
+        raise DataError(
+            f"{path}: {len(problems):,} problem(s) with the {what}{list_problems(problems)}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,9 +20,9 @@ from PIL import Image, UnidentifiedImageError
 from wsiseg.cases import find_case
 from wsiseg.config import digest_of
 from wsiseg.errors import DataError
-from wsiseg.train.labels import Label, gather_labels, read_label_table, refuse
+from wsiseg.train.labels import Label, SeenLabels, gather_labels, read_label_table, refuse
 
-__all__ = ["PatchSource", "Patches", "load_patches"]
+__all__ = ["PatchSource", "Patches", "has_labels", "load_images", "load_patches"]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _CASES = ("case", "patient", "slide")
@@ -123,7 +124,7 @@ def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = T
     Parameters
     ----------
     path
-        A CSV with the column ``image`` (relative to the CSV) and either one 0/1 column a class or
+        A table with the column ``image`` (relative to it) and either one 0/1 column a class or
         a column ``labels`` of class names separated by ``;``; a column ``case``, ``patient`` or
         ``slide`` tells which patches belong together. Or a BCSS-WSSS or LUAD-HistoSeg
         folder: images, in it or in its ``train/``, whose names hold one digit a class in brackets,
@@ -137,14 +138,10 @@ def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = T
     ------
     DataError
         If anything is wrong; lists every problem: unknown classes, labels that are not 0 or 1,
-        missing or unreadable images, images that are not square or not of one size, classes that
-        no patch shows.
+        images given twice, missing or unreadable, images that are not square or not of one size,
+        classes that no patch shows.
     """
-    path = Path(path)
-    if not path.exists():
-        raise DataError(f"{path}: does not exist; give a CSV of patches or a folder of images")
-    if (path / "train").is_dir():
-        path = path / "train"
+    path = _find(path)
     problems: list[str] = []
     read = _read_folder if path.is_dir() else _read_table
     rows = list(read(path, classes, problems))
@@ -156,11 +153,60 @@ def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = T
     return Patches(tuple(row.image for row in rows), labels, side, told=told)
 
 
+def has_labels(path: str | Path) -> bool:
+    """Whether `load_patches` would find labels: in a table, or in the name of any image.
+
+    Raises
+    ------
+    DataError
+        If there is no such file or folder.
+    """
+    path = _find(path)
+    return not path.is_dir() or any(_DIGITS.search(image.name) for image in _list_images(path))
+
+
+def load_images(folder: str | Path) -> Patches:
+    """Find the images of a folder, whatever their names, and check every one of them.
+
+    Parameters
+    ----------
+    folder
+        Images, in it or in its ``train/`` or ``img/``.
+
+    Returns
+    -------
+    Patches whose labels are ``(N, 0)``.
+
+    Raises
+    ------
+    DataError
+        If anything is wrong; lists every problem, as `load_patches` does.
+    """
+    folder = _find(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is no folder; give one of images, or use the labels it holds")
+    problems: list[str] = []
+    rows = [_Row(image.name, image, ()) for image in _list_images(folder)]
+    side = _check_images(rows, problems)
+    refuse(folder, problems)
+    return Patches(tuple(row.image for row in rows), np.zeros((len(rows), 0), np.float32), side)
+
+
+def _find(path: str | Path) -> Path:
+    """A table, or the folder that holds the images themselves."""
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: does not exist; give a CSV of patches or a folder of images")
+    return next((path / name for name in ("train", "img") if (path / name).is_dir()), path)
+
+
+def _list_images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+
+
 def _read_folder(folder: Path, classes: Sequence[str], problems: list[str]) -> Iterator[_Row]:
     """Patches of a folder, by name; only the base name is read, as a folder may hold brackets."""
-    for image in sorted(folder.iterdir()):
-        if image.suffix.lower() not in _SUFFIXES:
-            continue
+    for image in _list_images(folder):
         found = _DIGITS.search(image.name)
         label = "" if found is None else found[1].replace(" ", "")
         if found is None or len(label) != len(classes):
@@ -174,10 +220,14 @@ def _read_folder(folder: Path, classes: Sequence[str], problems: list[str]) -> I
 
 
 def _read_table(path: Path, classes: Sequence[str], problems: list[str]) -> Iterator[_Row]:
-    rows = read_label_table(path, [("image",)], classes, problems, optional=_CASES)
-    for where, keys, label in rows:
-        case = next((keys[name] for name in _CASES if keys.get(name)), "")
-        yield _Row(f"{where}, {keys['image']}", path.parent / keys["image"], label, case)
+    seen = SeenLabels()
+    for row in read_label_table(path, [("image",)], classes, problems, optional=_CASES):
+        name = row.keys["image"]
+        case = next((row.keys[key] for key in _CASES if row.keys.get(key)), "")
+        if not name:
+            problems.append(f"{row.where}: has no image")
+        elif seen.add(os.path.realpath(path.parent / name), row, name, problems):
+            yield _Row(f"{row.where}, {name}", path.parent / name, row.label, case)
 
 
 def _check_images(rows: Sequence[_Row], problems: list[str]) -> int:

@@ -10,11 +10,12 @@ from wsiseg.config import TrainConfig
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.device import open_device
-from wsiseg.model.encoders import Encoder, load_encoder, load_teacher
+from wsiseg.model.encoders import Encoder, check_options, load_encoder, load_teacher
 from wsiseg.train.patches import PatchSource
 
 __all__ = [
     "check_fit",
+    "check_settings",
     "count_steps",
     "describe_classes",
     "describe_distillation",
@@ -37,7 +38,7 @@ def make_model(config: TrainConfig) -> ConStruct:
 
     Preset `wsiseg` has none where it would teach the CAM nothing (`guided_levels`).
     """
-    check_background(config)
+    check_settings(config)
     prompts, _ = describe_classes(config)
     torch.manual_seed(config.seed)
     encoder = load_encoder(config.encoder, **config.encoder_options)
@@ -58,6 +59,23 @@ def make_model(config: TrainConfig) -> ConStruct:
         guidance_levels=guided or (encoder.cam_level,),
         pooling=config.pooling,
     )
+
+
+def check_settings(config: TrainConfig) -> None:
+    """Refuse what is wrong with the settings alone, before patches are read or towers loaded.
+
+    Raises
+    ------
+    ConfigError
+        If classes and what is said of them do not fit, or an option of the encoder is unknown.
+    CheckpointError
+        If the prototypes begin as texts, and the tokenizer for these is missing or another's.
+    """
+    check_background(config)
+    describe_classes(config)
+    teacher = config.teacher_options if config.struct_weight else None
+    texts = config.prototypes == "text"
+    check_options(config.encoder, config.encoder_options, teacher, texts=texts)
 
 
 def guided_levels(config: TrainConfig, encoder: Encoder) -> tuple[int, ...]:

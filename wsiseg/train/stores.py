@@ -15,9 +15,17 @@ from wsiseg.cases import find_case
 from wsiseg.config import LabelConfig, digest_of
 from wsiseg.errors import DataError, StoreError
 from wsiseg.store import SlideStore
+from wsiseg.table import to_number
 from wsiseg.tissue import tile_fractions
 from wsiseg.train.cover import Affine, read_class_shapes, tile_cover
-from wsiseg.train.labels import Label, LabelRow, gather_labels, read_label_table, refuse
+from wsiseg.train.labels import (
+    Label,
+    LabelRow,
+    SeenLabels,
+    gather_labels,
+    read_label_table,
+    refuse,
+)
 
 __all__ = ["StoreTiles", "find_stores", "load_tiles"]
 
@@ -112,8 +120,8 @@ def load_tiles(
     stores
         ``.zarr`` stores, or folders of them.
     labels
-        A CSV with the columns ``slide`` (or ``store``), then ``row,col`` of the tile or ``x,y`` of
-        a level-0 pixel in it (as QuPath shows it, unless ``config.origin`` says otherwise), then
+        A table with the columns ``slide`` (or ``store``), then ``row,col`` of the tile or ``x,y``
+        of a level-0 pixel in it (as QuPath shows it, unless ``config.origin`` says otherwise), then
         one 0/1 column a class or ``labels`` of class names separated by ``;``. Or QuPath's
         annotations: a GeoJSON file for one store, or a folder with ``<store>.geojson`` for each.
         A tile shows a class if its polygons cover ``config.class_fraction`` of it, and is used if
@@ -188,7 +196,7 @@ def _read_table(
 ) -> Iterator[_Labelled]:
     known = _name_stores(stores, problems)
     tissue = [_tissue(store, config) for store in stores]
-    seen: dict[tuple[int, int, int], str] = {}
+    seen = SeenLabels()
     for row in read_label_table(path, _KEYS, classes, problems):
         named = row.keys.get("slide", row.keys.get("store", ""))
         if named not in known:
@@ -202,11 +210,8 @@ def _read_table(
         place = (at, *tile)
         if not tissue[at][tile]:
             problems.append(f"{row.where}: tile {tile} of {named} holds no tissue")
-        elif place in seen:
-            problems.append(f"{row.where}: tile {tile} of {named} was given in {seen[place]}")
-        else:
+        elif seen.add(place, row, f"tile {tile} of {named}", problems):
             yield place, row.label
-        seen.setdefault(place, row.where)
 
 
 def _name_stores(stores: Sequence[SlideStore], problems: list[str]) -> dict[str, int]:
@@ -226,10 +231,7 @@ def _find_tile(
     """The tile that a line names; where tiles overlap, the last that begins before the point."""
     grid, by_index = store.grid, "row" in row.keys
     names = ("row", "col") if by_index else ("x", "y")
-    try:
-        first, second = (float(row.keys[name]) for name in names)
-    except ValueError:
-        first = second = float("nan")
+    first, second = (to_number(row.keys[name], row.separator) for name in names)
     if by_index and first.is_integer() and second.is_integer():
         place = (first, second)
     elif not by_index and np.isfinite((first, second)).all():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from tests.evaluate import golden
@@ -18,7 +19,7 @@ from tests.model.golden import construct
 pytest.importorskip("timm", reason="CONCH's vision tower is timm's: pip install 'wsiseg[encoders]'")
 
 from wsiseg.annotations import BACKGROUND, PALETTES
-from wsiseg.config import CrfConfig, EvaluateConfig
+from wsiseg.config import CrfConfig, EvaluateConfig, MasksConfig
 from wsiseg.evaluate import (
     confusion_matrix,
     evaluate_model,
@@ -28,6 +29,7 @@ from wsiseg.evaluate import (
 from wsiseg.evaluate.protocols import label_maps, predict_maps
 from wsiseg.evaluate.run import Scored
 from wsiseg.evaluate.scores import measure
+from wsiseg.masks import write_masks
 from wsiseg.model.cam import (
     MapsAndLogits,
     augmented_maps,
@@ -59,18 +61,21 @@ def model(
 
 
 @pytest.fixture(scope="module")
-def reloaded(
-    model: TrainedModel, conch_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> TrainedModel:
-    """The same from a checkpoint of ours."""
+def checkpoint(model: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a checkpoint of ours."""
     palette = PALETTES["bcss"]
     info = CheckpointInfo(
         encoder="conch", identity=model.model.encoder.identity, names=palette.names,
         colors=palette.colors, prompts=palette.names, prototypes_per_class=1, mpp=0.25, tile=224,
         preset="reference", note="synthetic weights",
     )  # fmt: skip
-    path = save_checkpoint(model.model, info, tmp_path_factory.mktemp("made") / "m.safetensors")
-    return load_trained(path, {"weights": conch_file})
+    return save_checkpoint(model.model, info, tmp_path_factory.mktemp("made") / "m.safetensors")
+
+
+@pytest.fixture(scope="module")
+def reloaded(checkpoint: Path, conch_file: Path) -> TrainedModel:
+    """Read back from it."""
+    return load_trained(checkpoint, {"weights": conch_file})
 
 
 def numbered(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -145,6 +150,26 @@ def test_a_data_set_from_checkpoint_to_scores(reloaded: TrainedModel, case: str)
     scores = evaluation.scores
     percent = 100 * np.array([scores.miou, scores.mdice, scores.fwiou])
     golden.check(f"{case}.miou_mdice_fwiou_percent", percent)
+
+
+@golden.asserts("e2e/test.pred")
+def test_pseudo_masks_by_the_given_labels(
+    checkpoint: Path, conch_file: Path, tmp_path: Path
+) -> None:
+    names = PALETTES["bcss"].names
+    patches = load_masked_patches(golden.MINI_BCSS, names, "test")
+    shown = golden.array("e2e/test.labels").astype(bool)
+    lines = ["image,labels"] + [
+        f"{image.resolve()},{';'.join(np.array(names)[row])}"
+        for image, row in zip(patches.images, shown, strict=True)
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    rows = write_masks(
+        checkpoint, tmp_path / "labels.csv", tmp_path / "out",
+        MasksConfig(device="cpu", encoder_options={"weights": str(conch_file)}),
+    )  # fmt: skip
+    masks = [np.asarray(Image.open(row.mask)) for row in rows]
+    golden.check("e2e/test.pred", np.stack(masks))
 
 
 @golden.asserts("224/crf_q", "224/crf_labels", "e2e/*.pred", needs="pydensecrf")

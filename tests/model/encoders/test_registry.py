@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,17 @@ from PIL import Image
 
 from wsiseg.config import TrainConfig
 from wsiseg.errors import CheckpointError, ConfigError, DataError
-from wsiseg.model.checkpoint import load_checkpoint, read_info
-from wsiseg.model.encoders import ENCODERS, keep_portable, load_encoder, load_teacher
-from wsiseg.train import Patches, describe_training, train_model
+from wsiseg.model.checkpoint import load_checkpoint, read_info, trained_state
+from wsiseg.model.construct import ConStruct
+from wsiseg.model.encoders import (
+    ENCODERS,
+    check_options,
+    keep_portable,
+    load_encoder,
+    load_teacher,
+)
+from wsiseg.model.weights import read_tensors
+from wsiseg.train import RELEASED, Patches, describe_training, import_released, train_model
 
 CLASSES = ("Pink", "Blue")
 
@@ -29,6 +41,41 @@ def test_an_unknown_option_lists_what_is_accepted() -> None:
         load_teacher("conch", stride=4)
     with pytest.raises(ConfigError, match=r"OpenClipEncoder .* it takes model, weights, revision"):
         load_encoder("open_clip", image_size=3)
+
+
+def test_the_registry_knows_the_options_of_every_class() -> None:
+    """So that a misspelt one is told before its module is imported."""
+    for name, pair in ENCODERS.items():
+        for place, known in (
+            (pair.student, pair.student_options), (pair.teacher, pair.teacher_options),
+        ):  # fmt: skip
+            module, attribute = place.split(":")
+            made = getattr(import_module(module), attribute)
+            assert tuple(inspect.signature(made).parameters) == known, name
+
+
+def test_a_misspelt_option_costs_no_import() -> None:
+    code = (
+        "import sys\n"
+        "from wsiseg.errors import ConfigError\n"
+        "from wsiseg.model.encoders import load_encoder\n"
+        "try:\n    load_encoder('conch', weigths='a')\n"
+        "except ConfigError:\n    pass\n"
+        "assert not {'timm', 'transformers', 'tokenizers'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_tokenizer_is_told_before_a_tower_is_looked_for(patches: Patches) -> None:
+    config = conch_config(Path("no/such/file.bin"), prototypes="text")
+    with pytest.raises(CheckpointError, match=r"tokenizer: .* encoder_options\.tokenizer=PATH"):
+        describe_training(patches, config)
+    options = {"weights": "none.bin", "tokenizer": "none.json"}
+    with pytest.raises(CheckpointError, match=r"none\.json: no such file"):
+        check_options("conch", options, texts=True)
+    check_options("conch", options | {"texts": "embedded.safetensors"}, texts=True)
+    check_options("conch", options)
 
 
 def test_every_name_of_the_registry_is_one_of_the_settings() -> None:
@@ -112,6 +159,27 @@ def test_a_checkpoint_names_its_encoders_weights_but_no_path(
         load_checkpoint(out)
     model, _ = load_checkpoint(out, {"weights": hollow_conch})  # no tokenizer, no text tower
     assert model(torch.rand(1, 3, 32, 32)).cams.shape == (1, 2, 1, 1)
+
+
+def test_a_released_checkpoint_is_imported_with_the_weights_that_it_was_trained_on(
+    hollow_conch: Path, tmp_path: Path
+) -> None:
+    options = {"weights": str(hollow_conch), "image_size": 32}
+    config = RELEASED.model_copy(update={"classes": CLASSES, "encoder_options": options})
+    encoder = load_encoder("conch", **options)
+    model = ConStruct(encoder, torch.rand(2, 512), preset="reference")
+    tensors = {n.replace("l_fc.", "l_fc4."): t for n, t in trained_state(model).items()}
+    name = "clip_adapter.model.visual.proj_contrast"
+    tensors[name] = read_tensors(hollow_conch)["visual.proj_contrast"]
+    torch.save({"model": tensors}, tmp_path / "best_cam.pth")
+    out = import_released(tmp_path / "best_cam.pth", tmp_path / "x.safetensors", config)
+    assert read_info(out).encoder_options == {"image_size": 32}
+    loaded, _ = load_checkpoint(out, {"weights": hollow_conch})
+    assert torch.equal(loaded.prototypes, model.prototypes)
+    tensors[name] = tensors[name] + 1
+    torch.save({"model": tensors}, tmp_path / "best_cam.pth")
+    with pytest.raises(CheckpointError, match=r"trained on other weights than .*proj_contrast"):
+        import_released(tmp_path / "best_cam.pth", tmp_path / "y.safetensors", config)
 
 
 def test_patches_and_regions_must_fit_the_encoder(hollow_conch: Path, patches: Patches) -> None:

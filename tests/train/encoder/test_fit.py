@@ -104,7 +104,8 @@ def write_tiles(folder, rows, columns=("image", "slide", "A", "B")):
 
 
 def test_a_folder_is_read_by_its_table(tmp_path):
-    write_tiles(tmp_path, [("1.png", "t", 0, 1), ("0.png", "s", 1, 1)])
+    columns = ("image", "slide", "A", "B", "unsure")  # a flag that is no class
+    write_tiles(tmp_path, [("1.png", "t", 0, 1, 1), ("0.png", "s", 1, 1, 0)], columns)
     found = read_tile_set(tmp_path, ("A", "B"))
     assert found.slides == ("s", "t")
     assert found.tiles.pixels[0, 0, 0, 0] == 90
@@ -112,10 +113,10 @@ def test_a_folder_is_read_by_its_table(tmp_path):
     np.testing.assert_array_equal(found.tiles.slides, [1, 0])
 
 
-@pytest.mark.parametrize("row", [("2.png", "s", 1, 1), ("1.png", "s", "yes", 1)])
+@pytest.mark.parametrize("row", [("2.png", "s", 1, 1), ("1.png", "s", "maybe", 1)])
 def test_a_wrong_row_is_told(tmp_path, row):
     write_tiles(tmp_path, [row])
-    with pytest.raises(DataError, match=r"labels\.csv: is no table of labelled tiles"):
+    with pytest.raises(DataError, match=r"labels\.csv: .*labelled tiles"):
         read_tile_set(tmp_path, ("A", "B"))
 
 

@@ -5,7 +5,6 @@ Images enter as ``(B, 3, H, W)`` float32 RGB in [0, 1]; each encoder normalises 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +22,7 @@ __all__ = [
     "Pair",
     "PromptEncoder",
     "Teacher",
+    "check_options",
     "keep_portable",
     "load_encoder",
     "load_prompt_encoder",
@@ -122,6 +122,12 @@ class Pair(NamedTuple):
     teacher: str
     install: str
     """What `pip install` needs if their module does not import."""
+    student_options: tuple[str, ...] = ()
+    """What the student's class takes: known before its module is imported, which takes seconds."""
+    teacher_options: tuple[str, ...] = ()
+    """What the teacher's takes."""
+    check_texts: str = ""
+    """What raises, before any tower is loaded, if texts could not be embedded."""
 
 
 ENCODERS: dict[str, Pair] = {
@@ -129,16 +135,22 @@ ENCODERS: dict[str, Pair] = {
         "wsiseg.model.encoders.conch:ConchEncoder",
         "wsiseg.model.encoders.segformer:SegformerTeacher",
         "wsiseg[encoders]",
+        ("weights", "revision", "image_size", "tokenizer", "texts", "mean", "std"),
+        ("weights", "revision", "strides"),
+        "wsiseg.model.encoders.conch_text:check_texts",
     ),
     "open_clip": Pair(
         "wsiseg.model.encoders.open_clip:OpenClipEncoder",
         "wsiseg.model.encoders.segformer:SegformerTeacher",
         "wsiseg[encoders]",
+        ("model", "weights", "revision"),
+        ("weights", "revision", "strides"),
     ),
     "small": Pair(
         "wsiseg.model.encoders.small:SmallEncoder",
         "wsiseg.model.encoders.tiny:TinyTeacher",
         "wsiseg",
+        ("weights",),
     ),
     "tiny": Pair(
         "wsiseg.model.encoders.tiny:TinyEncoder",
@@ -161,7 +173,8 @@ def load_encoder(name: str, **options: Any) -> Encoder:
     CheckpointError
         If its weights are not found or are not its own.
     """
-    return cast(Encoder, _make(name, _find(name).student, options))
+    pair = _find(name)
+    return cast(Encoder, _make(name, pair.student, pair.student_options, options))
 
 
 def load_prompt_encoder(name: str, **options: Any) -> PromptEncoder:
@@ -183,7 +196,35 @@ def load_prompt_encoder(name: str, **options: Any) -> PromptEncoder:
 
 def load_teacher(name: str, **options: Any) -> Teacher:
     """Make the frozen teacher that goes with the student `name`; errors as `load_encoder`."""
-    return cast(Teacher, _make(name, _find(name).teacher, options))
+    pair = _find(name)
+    return cast(Teacher, _make(name, pair.teacher, pair.teacher_options, options))
+
+
+def check_options(
+    name: str, student: Mapping[str, Any], teacher: Mapping[str, Any] | None = None, *,
+    texts: bool = False,
+) -> None:  # fmt: skip
+    """Refuse what `load_encoder` and `load_teacher` would, without loading anything.
+
+    Parameters
+    ----------
+    student, teacher
+        Their options; None where there is no teacher.
+    texts
+        Whether texts will be embedded: what that needs is looked for as well.
+
+    Raises
+    ------
+    ConfigError
+        If the name or an option is unknown.
+    CheckpointError
+        If texts cannot be embedded, as a tokenizer is missing or another's.
+    """
+    pair = _find(name)
+    _refuse_unknown(name, pair.student, pair.student_options, student)
+    _refuse_unknown(name, pair.teacher, pair.teacher_options, teacher or {})
+    if texts and pair.check_texts:
+        _import(name, pair.check_texts)(**student)
 
 
 def keep_portable(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,21 +252,30 @@ def _find(name: str) -> Pair:
     return ENCODERS[name]
 
 
-def _make(name: str, place: str, options: Mapping[str, Any]) -> object:
+def _make(name: str, place: str, accepted: Sequence[str], options: Mapping[str, Any]) -> object:
+    _refuse_unknown(name, place, accepted, options)
+    make = _import(name, place)
+    # YAML knows lists only; the encoders' own values are tuples.
+    settled = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
+    return make(**settled)
+
+
+def _refuse_unknown(
+    name: str, place: str, accepted: Sequence[str], options: Mapping[str, Any]
+) -> None:
+    unknown = [option for option in options if option not in accepted]
+    if unknown:
+        raise ConfigError(
+            f"{place.split(':')[1]} of encoder {name!r} has no option "
+            f"{', '.join(map(repr, unknown))}; it takes {', '.join(accepted) or 'none'}"
+        )
+
+
+def _import(name: str, place: str) -> Any:
     module, attribute = place.split(":")
     try:
-        make = getattr(import_module(module), attribute)
+        return getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"encoder {name!r} needs {error.name}: pip install '{ENCODERS[name].install}'"
         ) from error
-    accepted = list(inspect.signature(make).parameters)
-    unknown = [option for option in options if option not in accepted]
-    if unknown:
-        raise ConfigError(
-            f"{attribute} of encoder {name!r} has no option {', '.join(map(repr, unknown))}; "
-            f"it takes {', '.join(accepted) or 'none'}"
-        )
-    # YAML knows lists only; the encoders' own values are tuples.
-    settled = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
-    return make(**settled)

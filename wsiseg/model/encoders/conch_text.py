@@ -21,7 +21,7 @@ from wsiseg.atomic import open_atomic
 from wsiseg.errors import CheckpointError
 from wsiseg.model.weights import translated
 
-__all__ = ["find_tokenizer", "look_up", "read_texts", "tokenize", "write_texts"]
+__all__ = ["check_texts", "find_tokenizer", "look_up", "read_texts", "tokenize", "write_texts"]
 
 _NAME = "conch_byte_level_bpe_uncased.json"
 _IN_PACKAGE = Path("open_clip_custom", "tokenizers", _NAME)
@@ -52,9 +52,23 @@ def find_tokenizer(given: Path | None) -> Path:
     raise CheckpointError(
         f"embedding a text with CONCH needs its tokenizer: give the path of {_NAME} (in CONCH's "
         f"repository under conch/{_IN_PACKAGE.parent.as_posix()}) as the encoder option "
-        f"'tokenizer', or install the conch package: pip install "
-        f"git+https://github.com/mahmoodlab/CONCH"
+        f"'tokenizer' (--set encoder_options.tokenizer=PATH), or install the conch package: pip "
+        f"install git+https://github.com/mahmoodlab/CONCH"
     )
+
+
+def check_texts(
+    tokenizer: str | Path | None = None, texts: str | Path | None = None, **_: object
+) -> None:
+    """Of the options of the student: whether texts can be embedded. Loads no tower.
+
+    Raises
+    ------
+    CheckpointError
+        If there is neither a tokenizer nor a file of `texts`, or the tokenizer is not CONCH's.
+    """
+    if texts is None:
+        _read_tokenizer(find_tokenizer(None if tokenizer is None else Path(tokenizer)))
 
 
 def tokenize(texts: Sequence[str], path: Path) -> Tensor:

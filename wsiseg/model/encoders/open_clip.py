@@ -174,9 +174,11 @@ def _find_model(
         return find_weights(weights, _FILES, revision=revision), model, model
     if weights is not None:
         raise ConfigError(f"{model} brings its own weights: leave out {weights}")
-    config = find_weights(model, (_CONFIG,), revision=revision)
+    config = find_weights(model, (_CONFIG,), revision=revision, setting="encoder_options.model")
     # The configuration's commit, so that both are of one state of the repository.
-    found = find_weights(model, _FILES, revision=config.revision or None)
+    found = find_weights(
+        model, _FILES, revision=config.revision or None, setting="encoder_options.model"
+    )
     place = f"local-dir:{config.path.parent}"
     if not config.revision:
         return found, place, place

@@ -77,7 +77,9 @@ class SegformerTeacher(nn.Module):
         super().__init__()
         if tuple(strides) not in _STRIDES:
             raise ConfigError(f"stage strides {tuple(strides)} are neither of {_STRIDES}")
-        self.weights = find_weights(weights, _FILES, revision=revision)
+        self.weights = find_weights(
+            weights, _FILES, revision=revision, setting="teacher_options.weights"
+        )
         self.identity = f"segformer-b1-{''.join(map(str, strides))}-{self.weights.sha256[:16]}"
         with torch.device("meta"):
             self.encoder = MixTransformer(strides)

@@ -53,6 +53,8 @@ class SmallEncoder(nn.Module):
     embedding_dim = CHANNELS[2]
     cam_level = 2
     guidance_levels = (2,)
+    context = 64
+    """Pixels around a tile: one cell of the coarsest map, which the fused one draws on."""
     mean = MEAN
     equivariant = False
     region_mean = MEAN

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from PIL import Image
 
 from wsiseg.errors import DataError
 from wsiseg.train.encoder.pictures import LabelledTiles
+from wsiseg.train.labels import SeenLabels, read_label_table, refuse
 
 __all__ = ["TileSet", "read_tile_set", "split_slides"]
 
@@ -30,26 +30,29 @@ def read_tile_set(folder: str | Path, classes: Sequence[str]) -> TileSet:
     """Read ``labels.csv`` and the images that it names, all of one size.
 
     Its columns are ``image`` (from the folder), ``slide``, and 0 or 1 for each class; others are
-    not looked at.
+    not used.
 
     Raises
     ------
     DataError
-        If the table or an image is missing, a column or a value is wrong.
+        If the table or an image is missing, a column or a value is wrong, a tile is given twice.
     """
-    folder = Path(folder)
-    table = folder / "labels.csv"
+    folder, problems = Path(folder), list[str]()
+    table, seen = folder / "labels.csv", SeenLabels()
+    found = [
+        row for row in read_label_table(table, [("image", "slide")], classes, problems, flags=True)
+        if seen.add(row.keys["image"], row, row.keys["image"], problems)
+    ]  # fmt: skip
+    refuse(table, problems, "labelled tiles")
+    paths = tuple(folder / row.keys["image"] for row in found)
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-        labels = np.array([[int(row[name]) for name in classes] for row in rows], np.float32)
-        paths = tuple(folder / row["image"] for row in rows)
         pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
-        names = sorted({row["slide"] for row in rows})
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{table}: is no table of labelled tiles ({error!r})") from error
+    labels = np.array([row.label for row in found], np.float32)
+    names = sorted({row.keys["slide"] for row in found})
     number = {name: at for at, name in enumerate(names)}
-    slides = np.array([number[row["slide"]] for row in rows])
+    slides = np.array([number[row.keys["slide"]] for row in found])
     return TileSet(LabelledTiles(pixels, labels, slides), paths, tuple(names))
 
 

@@ -1,0 +1,177 @@
+"""The command that scores: a checkpoint, or masks that anybody made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+
+import typer
+
+from wsiseg.cli.app import app
+from wsiseg.cli.options import ConfigFile, Out, Settings, Workers, override
+from wsiseg.cli.show import errors, progress_bars, say
+from wsiseg.config import load_config, parse_config
+
+if TYPE_CHECKING:
+    from wsiseg.annotations import Palette
+    from wsiseg.config import EvaluateConfig
+    from wsiseg.evaluate import Evaluation
+
+__all__ = ["evaluate"]
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[
+        str, typer.Argument(help="A checkpoint's path or name; with --predictions, leave it out.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of img/ and mask/, or of splits (BCSS-WSSS, LUAD)."),
+    ] = None,
+    out: Out = Path("evaluation"),
+    split: Annotated[str, typer.Option(help="Split of the data set: test or valid.")] = "test",
+    config: ConfigFile = None,
+    settings: Settings = None,
+    pictures: Annotated[int, typer.Option(help="Patches drawn.", min=0)] = 8,
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="YAML of published scores to stand beside ours (configs/published_*)."),
+    ] = None,
+    labels: Annotated[bool, typer.Option(help="Write every patch's labels as PNG.")] = False,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(help="Score a folder of masks instead; of two, the difference as well."),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="How --predictions were made: oracle (true classes given) or deploy."),
+    ] = None,
+    classes: Annotated[
+        str,
+        typer.Option(help="Of --predictions: A,B,C in the order of the numbers, or a YAML."),
+    ] = "Tumor,Stroma,Immune cells,Necrosis",
+    numbers: Annotated[
+        str | None,
+        typer.Option(help="Of --predictions, if not the data's: 1=Tumor,2=Stroma,0=background."),
+    ] = None,
+    workers: Workers = None,
+) -> None:
+    """Score a checkpoint, or anybody's masks, on patches with masks.
+
+    A checkpoint is scored with and without the true classes given.
+    """
+    from wsiseg.compute import open_executor
+    from wsiseg.config import EvaluateConfig
+    from wsiseg.evaluate import (
+        evaluate_checkpoint,
+        format_comparison,
+        format_table,
+        load_published,
+    )
+
+    if predictions:
+        data = _only_data(checkpoint, data)
+    elif data is None:
+        raise typer.BadParameter("give a checkpoint and the folder of the patches")
+    with errors(), progress_bars() as bars, open_executor("threads", workers) as pool:
+        plain = override(load_config(config, EvaluateConfig).model_dump(), settings, "--set")
+        settled = parse_config(plain, EvaluateConfig, "the command line")
+        published = () if compare is None else load_published(compare)
+        evaluations = (
+            _score_masks(
+                predictions, data, out, classes, protocol, numbers, settled,
+                split=split, executor=pool, progress=bars,
+            )
+            if predictions
+            else evaluate_checkpoint(
+                checkpoint, data, settled, out,
+                split=split, pictures=pictures, save_labels=labels, executor=pool, progress=bars,
+            )
+        )  # fmt: skip
+        beside = [format_comparison(one, published) for one in evaluations if published]
+        beside += _differences(evaluations) if predictions else []
+    for text in (*map(format_table, evaluations), *beside):
+        say(text + "\n")
+
+
+def _only_data(first: str, second: Path | None) -> Path:
+    if second is not None:
+        raise typer.BadParameter("--predictions are masks: give the folder of the patches alone")
+    return Path(first)
+
+
+def _score_masks(
+    folders: Sequence[Path],
+    data: Path,
+    out: Path,
+    classes: str,
+    protocol: str | None,
+    numbers: str | None,
+    config: EvaluateConfig,
+    **shared: Any,
+) -> list[Evaluation]:
+    """Score each folder of masks; a report of each in a folder of its name."""
+    from wsiseg.evaluate import evaluate_predictions, write_report
+    from wsiseg.evaluate.patches import find_split
+    from wsiseg.evaluate.protocols import Protocol
+
+    if protocol not in get_args(Protocol):
+        raise typer.BadParameter(
+            "--predictions do not say how they were made: give --protocol oracle if the true "
+            "classes of each patch were given, else --protocol deploy"
+        )
+    made = cast("Protocol", protocol)
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        raise typer.BadParameter("--predictions need different names, as their reports bear them")
+    palette, meant = _palette(classes), None if numbers is None else _parse_numbers(numbers)
+    found = []
+    for folder, name in zip(folders, names, strict=True):
+        found.append(
+            evaluate_predictions(folder, data, palette, made, config, numbers=meant, **shared)
+        )
+        write_report(found[-1], None, find_split(data, shared["split"]), out / name)
+    return found
+
+
+def _palette(classes: str) -> Palette:
+    """Of names, or of the settings of a training; kinds of background are no classes."""
+    from wsiseg.annotations import Palette
+    from wsiseg.config import TrainConfig
+    from wsiseg.train.setup import describe_classes
+
+    if classes.endswith((".yaml", ".yml")):
+        config = load_config(Path(classes), TrainConfig)
+    else:
+        named = [name.strip() for name in classes.split(",")]
+        config = parse_config({"classes": named}, TrainConfig, "--classes")
+    palette = describe_classes(config)[1]
+    count = len(palette) - len(config.background)
+    return Palette(palette.names[:count], palette.colors[:count])
+
+
+def _parse_numbers(text: str) -> dict[int, str | None]:
+    found: dict[int, str | None] = {}
+    for part in text.split(","):
+        number, equals, name = (piece.strip() for piece in part.partition("="))
+        if not equals or not number.isdecimal() or int(number) in found:
+            raise typer.BadParameter(f"--numbers {part!r} needs the form 1=Tumor, each number once")
+        found[int(number)] = None if name.casefold() == "background" else name
+    return found
+
+
+def _differences(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The first against each of the others."""
+    from wsiseg.evaluate import compare_pair
+
+    lines = []
+    for other in evaluations[1:]:
+        first, found = evaluations[0], compare_pair(evaluations[0], other)
+        lines.append(
+            f"{first.predictions} less {other.predictions}: mIoU {100 * found.value:+.2f} points "
+            f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}], p = {found.p:.3g} "
+            f"(paired bootstrap over images)"
+        )
+    return lines

@@ -1,0 +1,63 @@
+"""Masks as PNG files that say what made them, so that a run can go on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from wsiseg.annotations import Palette
+from wsiseg.atomic import open_atomic
+from wsiseg.evaluate.pictures import to_mask
+
+__all__ = ["Stamp", "read_mask", "write_confidence", "write_mask"]
+
+_KEY = "wsiseg"
+
+
+class Stamp(NamedTuple):
+    """What a mask says of itself."""
+
+    digest: str
+    """Of the image, the model and the settings that made it."""
+    gates: tuple[bool, ...]
+    """The classes that were let through."""
+    confidence: float
+    """Mean over the pixels, in [0, 1]."""
+
+
+def write_mask(labels: NDArray[np.uint8], palette: Palette, stamp: Stamp, path: Path) -> None:
+    """Write ``(H, W)`` labels as `to_mask` has them, with their stamp."""
+    picture = to_mask(labels, palette)
+    text = PngImagePlugin.PngInfo()
+    pixels = zlib.crc32(np.asarray(picture).tobytes())
+    text.add_text(_KEY, json.dumps({**stamp._asdict(), "pixels": pixels}))
+    with open_atomic(path) as file:
+        picture.save(file, "png", pnginfo=text)
+
+
+def write_confidence(confidence: NDArray[np.floating], path: Path) -> None:
+    """Write ``(H, W)`` values in [0, 1] as grey, 255 being 1."""
+    with open_atomic(path) as file:
+        Image.fromarray((confidence * 255).round().astype(np.uint8)).save(file, "png")
+
+
+def read_mask(path: Path) -> tuple[NDArray[np.uint8], Stamp] | None:
+    """The numbers ``(H, W)`` and the stamp of a mask; None if `write_mask` did not write it so.
+
+    Such as a mask that was edited, or one from elsewhere.
+    """
+    try:
+        with Image.open(path) as picture:
+            numbers = np.asarray(picture)
+            said = json.loads(picture.info[_KEY])
+        if zlib.crc32(numbers.tobytes()) != said["pixels"]:
+            return None
+        return numbers, Stamp(said["digest"], tuple(said["gates"]), said["confidence"])
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, UnidentifiedImageError):
+        return None

@@ -1,0 +1,305 @@
+"""Pseudo-masks written patch by patch: the paper's inference, gated by labels or by the model."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsiseg.atomic import open_atomic
+from wsiseg.compute import Progress, SerialExecutor, run
+from wsiseg.config import MasksConfig, digest_of
+from wsiseg.errors import ConfigError, DataError
+from wsiseg.evaluate.protocols import predict_maps, predicted_gates, refine_maps, restore_images
+from wsiseg.masks.png import Stamp, read_mask, write_confidence, write_mask
+from wsiseg.model.cam import MapsAndLogits
+from wsiseg.model.device import open_device
+from wsiseg.model.threads import fixed_threads
+from wsiseg.model.trained import TrainedModel, load_trained
+from wsiseg.table import guard
+from wsiseg.train.patches import Patches, has_labels, load_images, load_patches
+
+__all__ = ["MaskedPatch", "write_masks"]
+
+_VERSION = 1
+"""Of what is computed: raised when masks of the same settings come out otherwise."""
+
+_APART = {"device", "encoder_options", "gate", "confidence"}
+"""Settings that decide no label, or are told otherwise."""
+
+Gate = Literal["labels", "predicted", "none"]
+
+
+class MaskedPatch(NamedTuple):
+    """One patch and its mask: a row of the index."""
+
+    image: Path
+    mask: Path
+    classes: tuple[str, ...]
+    """Those that were let through."""
+    confidence: float
+    """Mean over the pixels, in [0, 1]: the share of the label before the CRF."""
+    shares: tuple[float, ...]
+    """Of the pixels: one a class, and background."""
+
+
+def write_masks(
+    checkpoint: str | Path,
+    data: str | Path,
+    out: str | Path,
+    config: MasksConfig | None = None,
+    *,
+    overwrite: bool = False,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> tuple[MaskedPatch, ...]:
+    """Label every pixel of patches of which, at most, the classes are known.
+
+    Writes ``mask/<image>.png``, numbered as the masks of BCSS-WSSS (K is background), on request
+    ``confidence/<image>.png``, ``masks.csv`` with a row a patch, and ``masks.json``: what made
+    them. Masks that are there of the same image, model and settings are kept, so that a run goes
+    on where it was stopped, to the same bytes.
+
+    Parameters
+    ----------
+    checkpoint
+        A file, or a shipped checkpoint's name.
+    data
+        As in `load_patches`; or a folder of images without labels, in it or in its ``img/``.
+    config
+        The default if None.
+    overwrite
+        Whether masks of other settings are replaced. A file that is no mask of ours, or was
+        edited, never is.
+    executor
+        Serial (None) or threads, which share the model.
+    progress
+        Called with ("masks", patches done, patches).
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint cannot be used.
+    DataError
+        If anything is wrong with the patches; lists every problem.
+    ConfigError
+        If the device does not exist, or `out` holds masks that would have to be replaced.
+    """
+    config, out = config or MasksConfig(), Path(out)
+    source = load_trained(checkpoint, config.encoder_options, open_device(config.device))
+    gate = _choose_gate(config, data)
+    names = source.palette.names
+    patches = load_patches(data, names, to_learn=False) if gate == "labels" else load_images(data)
+    _check(source, patches, data)
+    job = _Job(source, patches, gate, config, out)
+    executor = executor or SerialExecutor()
+    batches = _batch(len(patches), config.batch_size)
+    with source.evaluating():
+        kept = _find_kept(job, batches, executor, overwrite)
+        rows = _label_all(job, batches, kept, executor, progress)
+    _write_index(out / "masks.csv", rows, names, gate)
+    _write_about(out / "masks.json", job)
+    return rows
+
+
+@dataclass(frozen=True)
+class _Job:
+    source: TrainedModel
+    patches: Patches
+    gate: Gate
+    config: MasksConfig
+    out: Path
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What decides a mask, but for the image."""
+        settings = self.config.model_dump(mode="json", exclude=_APART)
+        return {**settings, "gate": self.gate, "crf": settings["crf"] if settings["refine"] else {}}
+
+    def digest(self, number: int) -> str:
+        image = hashlib.sha256(self.patches.paths[number].read_bytes()).hexdigest()
+        label = self.patches.labels[number].tolist() if self.gate == "labels" else []
+        return digest_of(_VERSION, self.source.info.sha256, self.settings, image, label)
+
+    def mask(self, number: int) -> Path:
+        return self.out / "mask" / f"{self.patches.paths[number].stem}.png"
+
+    def confidence(self, number: int) -> Path:
+        return self.out / "confidence" / self.mask(number).name
+
+    def row(self, number: int, numbers: NDArray[np.uint8], stamp: Stamp) -> MaskedPatch:
+        names = self.source.palette.names
+        counts = np.bincount(numbers.ravel(), minlength=len(names) + 1)
+        shown = tuple(name for name, gate in zip(names, stamp.gates, strict=True) if gate)
+        shares = tuple((counts / counts.sum()).tolist())
+        image = self.patches.paths[number]
+        return MaskedPatch(image, self.mask(number), shown, stamp.confidence, shares)
+
+
+def _choose_gate(config: MasksConfig, data: str | Path) -> Gate:
+    if config.gate != "auto":
+        return config.gate
+    return "labels" if has_labels(data) else "predicted"
+
+
+def _check(source: TrainedModel, patches: Patches, data: str | Path) -> None:
+    side = patches.side
+    if not source.sides.fits(side) or side == source.stride:
+        raise DataError(
+            f"{data}: its patches are {side} x {side} px; {source.name} needs {source.sides}, "
+            f"more than {source.stride}"
+        )
+    twice = [stem for stem, count in Counter(p.stem for p in patches.paths).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{data}: {len(twice)} name(s) stand for several images, such as {twice[0]!r}; masks "
+            f"are named after their images, so give each a name of its own"
+        )
+
+
+def _batch(count: int, size: int) -> list[tuple[int, ...]]:
+    return [tuple(range(s, min(s + size, count))) for s in range(0, count, size)]
+
+
+def _find_kept(
+    job: _Job, batches: Sequence[tuple[int, ...]], executor: Executor, overwrite: bool
+) -> dict[int, MaskedPatch]:
+    """The patches whose masks are there already; whatever else stands in the way is an error."""
+    kept: dict[int, MaskedPatch] = {}
+    ours: list[Path] = []
+    foreign: list[Path] = []
+    for _, found in run(executor, partial(_look, job), batches):
+        for number, row in found.items():
+            if isinstance(row, MaskedPatch):
+                kept[number] = row
+            else:
+                (ours if row else foreign).append(job.mask(number))
+    if foreign:
+        raise ConfigError(
+            f"{min(foreign)} and {len(foreign) - 1} more were edited or are from elsewhere, and "
+            f"are never replaced; move them, or write to another folder"
+        )
+    if ours and not overwrite:
+        raise ConfigError(
+            f"{min(ours)} and {len(ours) - 1} more are of another model, image or settings; give "
+            f"--overwrite to replace them, or another folder"
+        )
+    return kept
+
+
+def _look(job: _Job, numbers: Sequence[int]) -> dict[int, MaskedPatch | bool]:
+    """Of the masks that are there: the row of one to keep, else whether it is one of ours."""
+    found: dict[int, MaskedPatch | bool] = {}
+    for number in numbers:
+        path = job.mask(number)
+        if not path.exists():
+            continue
+        read = read_mask(path)
+        if read is None or read[1].digest != job.digest(number):
+            found[number] = read is not None
+        elif not job.config.confidence or job.confidence(number).exists():
+            found[number] = job.row(number, *read)
+    return found
+
+
+def _label_all(
+    job: _Job,
+    batches: Sequence[tuple[int, ...]],
+    kept: dict[int, MaskedPatch],
+    executor: Executor,
+    progress: Progress | None,
+) -> tuple[MaskedPatch, ...]:
+    """A row a patch. A batch is computed whole even if a part of it is there: sums round alike."""
+    rows, count = dict(kept), len(job.patches)
+    missing = [numbers for numbers in batches if not kept.keys() >= set(numbers)]
+    done = count - sum(map(len, missing))
+    for numbers, found in run(executor, partial(_label, job, frozenset(kept)), missing):
+        rows |= found
+        done += len(numbers)
+        if progress is not None:
+            progress("masks", done, count)
+    return tuple(rows[number] for number in range(count))
+
+
+def _label(job: _Job, kept: frozenset[int], numbers: tuple[int, ...]) -> dict[int, MaskedPatch]:
+    images = job.patches.read(numbers)
+    config, source = job.config, job.source
+    with fixed_threads(1) if source.device.type == "cpu" else nullcontext():
+        found = predict_maps(source, images, config)
+        gates = _gates(job, numbers, found)
+        if job.gate == "labels":
+            images = restore_images(images, source)
+        predicted = refine_maps(found, gates, images, config.crf if config.refine else None)
+    index = torch.from_numpy(predicted.labels.astype(np.int64))
+    index = index.clamp(max=len(source.palette))[:, None]  # background is the last
+    sure = predicted.probabilities.cpu().gather(1, index)[:, 0].numpy()
+    rows = {}
+    for at, number in enumerate(numbers):
+        if number not in kept:
+            stamp = Stamp(
+                job.digest(number), tuple(gates[at].tolist()), round(float(sure[at].mean()), 6)
+            )
+            if config.confidence:  # first, as the mask says that all is there
+                write_confidence(sure[at], job.confidence(number))
+            write_mask(predicted.labels[at], source.palette, stamp, job.mask(number))
+            rows[number] = job.row(number, index[at, 0].numpy().astype(np.uint8), stamp)
+    return rows
+
+
+def _gates(job: _Job, numbers: Sequence[int], found: MapsAndLogits) -> Tensor:
+    classes = len(job.source.palette)
+    if job.gate == "labels":
+        return torch.from_numpy(job.patches.labels[list(numbers)] > 0)
+    if job.gate == "predicted":
+        return predicted_gates(found, classes, job.config.gate_threshold)
+    return torch.ones(len(numbers), classes, dtype=torch.bool)
+
+
+def _write_index(path: Path, rows: Sequence[MaskedPatch], names: Sequence[str], gate: Gate) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    table = [["image", "mask", "gate", "classes", "confidence", *names, "background"]]
+    for row in rows:
+        shares = [f"{share:.6f}" for share in row.shares]
+        mask = f"mask/{row.mask.name}"
+        table.append(
+            [row.image.name, mask, gate, ";".join(row.classes), f"{row.confidence:.6f}", *shares]
+        )
+    writer.writerows([guard(cell) for cell in row] for row in table)
+    with open_atomic(path) as file:
+        file.write(text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def _write_about(path: Path, job: _Job) -> None:
+    info, palette = job.source.info, job.source.palette
+    about = {
+        "checkpoint": {"sha256": info.sha256, "encoder": info.identity, "preset": info.preset},
+        "gate": job.gate,
+        "gate_means": _GATES[job.gate],
+        "settings": job.settings,
+        "patches": len(job.patches),
+        "numbers": {name: number for number, name in enumerate((*palette.names, "background"))},
+    }
+    with open_atomic(path) as file:
+        file.write((json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+_GATES: dict[Gate, str] = {
+    "labels": "classes let through by the given label of each patch",
+    "predicted": "classes let through by the model's own prediction",
+    "none": "every class let through",
+}

@@ -1,0 +1,311 @@
+"""Tables of text (CSV), as people and spreadsheets write them: nothing is dropped unsaid."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import difflib
+import io
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsiseg.errors import DataError
+
+__all__ = ["Table", "TableRow", "guard", "list_problems", "read_table", "to_number", "unguard"]
+
+_LOG = logging.getLogger(__name__)
+
+_MOST = 10
+"""Examples that one message gives; what there is beside them is counted."""
+_SEPARATORS = (",", ";", "\t")
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"), (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)  # fmt: skip
+_NEAR, _NEAR_SHORT = 0.82, 0.66  # alike by so much; a name of three letters with one changed
+_NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f]")
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?', re.IGNORECASE)  # Excel's own first line
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_GUARDED = re.compile(r"'[=+\-@\t\r]")
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row: what its cells hold, stripped, by column; empty where the row ends early."""
+
+    line: int
+    """Line of the file that it begins in, from 1."""
+    cells: Mapping[str, str]
+
+    def __getitem__(self, column: str) -> str:
+        return self.cells[column]
+
+    @property
+    def where(self) -> str:
+        """Its place, for messages."""
+        return f"line {self.line}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What `read_table` found."""
+
+    path: Path
+    columns: tuple[str, ...]
+    """Known ones as they were asked for, others as the file spells them."""
+    unknown: tuple[str, ...]
+    """Those of `columns` that nobody asked for; they have been warned of."""
+    rows: tuple[TableRow, ...]
+    problems: tuple[str, ...]
+    """Refused rows, each with its line; they are not in `rows`."""
+    separator: str
+
+
+def read_table(path: str | Path, known: Sequence[str], required: Sequence[str] = ()) -> Table:
+    """Read a table whose first line names its columns.
+
+    The separator may be a comma, a semicolon or a tab; the text UTF-8, UTF-16 or UTF-32, or else
+    is taken for Windows-1252 (Latin-1), with a warning. Case and blanks in the names of columns do
+    not count. Rows without any text are passed over, as is a first column that has no name and
+    only numbers the rows. The apostrophe that keeps a spreadsheet from
+    taking a cell for a formula (`guard`) is taken off.
+
+    Parameters
+    ----------
+    known
+        Names of the columns that mean something. Any other is warned of, and refused if it is
+        nearly one that the table lacks.
+    required
+        Those of `known` that the table must have.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, is empty or no text, or its first line is refused. Rows that
+        are wrong are `Table.problems`.
+    """
+    path = Path(path)
+    text = _decode(path)
+    lines, separator = _split(text, known, path)
+    head = next(lines, None)
+    if head is None:
+        raise DataError(f"{path}: is empty; its first line names columns: {', '.join(known)}")
+    columns, unknown = _name_columns(head.cells, known, required, path)
+    body = list(lines)
+    if _is_numbered(columns, body):
+        columns, body = columns[1:], [_Line(line.number, line.cells[1:]) for line in body]
+    problems: list[str] = []
+    rows = tuple(_read_rows(body, columns, separator, problems))
+    if unknown:
+        _LOG.warning(
+            "%s: column(s) %s not known and not used; known are %s",
+            path, _shorten(map(repr, unknown)), ", ".join(known),
+        )  # fmt: skip
+    named = tuple(column for column in columns if column)
+    return Table(path, named, tuple(unknown), rows, tuple(problems), separator)
+
+
+def list_problems(problems: Sequence[str]) -> str:
+    """At most ten problems, one an indented line, and the number of the others."""
+    shown = "".join(f"\n  {problem}" for problem in problems[:_MOST])
+    more = len(problems) - _MOST
+    return f"{shown}\n  and {more:,} more" if more > 0 else shown
+
+
+def to_number(text: str, separator: str = ",") -> float:
+    """The finite number that a cell holds; NaN if it holds none.
+
+    In a table with semicolons a comma is a decimal mark, as spreadsheets write it then.
+    """
+    try:
+        number = float(text.replace(",", ".") if separator == ";" else text)
+    except ValueError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def guard(text: str) -> str:
+    """`text`, led by an apostrophe if a spreadsheet would take it for a formula."""
+    if _FORMULA.match(text) and (text != text.strip() or math.isnan(to_number(text))):
+        return "'" + text
+    return text
+
+
+def unguard(text: str) -> str:
+    """What `guard` was given, unless that began with an apostrophe itself."""
+    return text[1:] if _GUARDED.match(text) else text
+
+
+# -- text ----------------------------------------------------------------------------------------
+
+
+def _decode(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise DataError(f"{path}: is a workbook or an archive; save the sheet as CSV (UTF-8)")
+    text = _as_text(data, path)
+    found = _NO_TEXT.search(text)
+    if found:
+        raise DataError(
+            f"{path}: is no table of text: it holds the character {ord(found[0]):#04x}; save it as "
+            f"CSV (UTF-8)"
+        )
+    return text
+
+
+def _as_text(data: bytes, path: Path) -> str:
+    mark, encoding = next(
+        ((mark, name) for mark, name in _BOMS if data.startswith(mark)), (b"", _guess(data))
+    )
+    try:
+        return data[len(mark) :].decode(encoding).lstrip("\ufeff")  # some tools write it twice
+    except UnicodeDecodeError as error:
+        if mark or encoding != "utf-8":
+            raise DataError(f"{path}: cannot be read as {encoding.upper()} ({error})") from error
+        line = data.count(b"\n", 0, error.start) + 1
+    _LOG.warning(
+        "%s: is not UTF-8 (first in line %d); read as Windows-1252 (Latin-1), so look at names "
+        "that are not plain ASCII, or save it as UTF-8", path, line,
+    )  # fmt: skip
+    try:
+        return data.decode("cp1252")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _guess(data: bytes) -> str:
+    """UTF-16 without a mark shows by its zeros, as the first letters of a header are ASCII."""
+    if len(data) > 1 and data[0] and not data[1]:
+        return "utf-16-le"
+    if len(data) > 1 and data[1] and not data[0]:
+        return "utf-16-be"
+    return "utf-8"
+
+
+@dataclass(frozen=True)
+class _Line:
+    number: int
+    cells: list[str]
+
+
+def _split(text: str, known: Sequence[str], path: Path) -> tuple[Iterator[_Line], str]:
+    """The lines that hold anything, and the separator: that under which most columns are known."""
+    said = _SEPARATOR_LINE.fullmatch(text.partition("\n")[0].strip())
+    if said:
+        return _lines(text, said[1], path, skip=1), said[1]
+    folded = {_fold(name) for name in known}
+
+    def knows(separator: str) -> tuple[int, int]:
+        try:
+            first = next(_lines(text, separator, path), None)
+        except DataError:  # a quoted cell ends before something that is another's separator
+            return -1, 0
+        cells = first.cells if first else []
+        return len(folded & set(map(_fold, cells))), len(cells)
+
+    separator = max(_SEPARATORS, key=knows)  # the first of equals
+    return _lines(text, separator, path), separator
+
+
+def _lines(text: str, separator: str, path: Path, skip: int = 0) -> Iterator[_Line]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True,
+                        skipinitialspace=True)  # fmt: skip
+    before = 0
+    try:
+        for row in reader:
+            cells = [unguard(cell.strip()) for cell in row]
+            if any(cells) and before >= skip:
+                yield _Line(before + 1, cells)
+            before = reader.line_num  # a quoted cell may hold line ends
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: cannot be read as CSV from line {before + 1} on ({error}); is a quotation "
+            f"mark not closed?"
+        ) from error
+
+
+# -- columns and rows ----------------------------------------------------------------------------
+
+
+def _fold(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
+def _name_columns(
+    head: Sequence[str], known: Sequence[str], required: Sequence[str], path: Path
+) -> tuple[list[str], list[str]]:
+    """The columns in order, known ones as asked for, and those that are not known."""
+    count = Counter(map(_fold, known))
+    by_fold = {_fold(name): name for name in known if count[_fold(name)] == 1}
+    columns = [name if name in known else by_fold.get(_fold(name), name) for name in head]
+    twice = [name for name, times in Counter(filter(None, columns)).items() if times > 1]
+    if twice:
+        raise DataError(f"{path}: has the column {twice[0]!r} more than once; leave one")
+    unknown = [name for name in columns if name and name not in known]
+    lacking = [name for name in known if name not in columns]
+    for name in unknown:
+        meant = _nearest(name, lacking)
+        if meant:
+            raise DataError(f"{path}: has the column {name!r}, which is unknown; is it {meant!r}?")
+    missing = [name for name in required if name in lacking]
+    if missing:
+        others = [name for name in known if name not in required]
+        may = f" and may have {_shorten(map(repr, others))}" if others else ""
+        raise DataError(
+            f"{path}: has the columns {_shorten(map(repr, columns))}; needs "
+            f"{_shorten(map(repr, missing))}{may}"
+        )
+    return columns, unknown
+
+
+def _nearest(name: str, lacking: Iterable[str]) -> str | None:
+    """The column that was surely meant: nearly that name, or that name and a word more."""
+    folded = _fold(name)
+    words = set(re.split(r"[\W_]+", folded))
+    for wanted in lacking:
+        other = _fold(wanted)
+        alike = difflib.SequenceMatcher(None, folded, other).ratio()
+        near = alike >= (_NEAR_SHORT if len(other) == 3 else _NEAR)
+        if len(other) > 2 and (near or other in words):
+            return wanted
+    return None
+
+
+def _is_numbered(columns: Sequence[str], body: Sequence[_Line]) -> bool:
+    """Whether the first column only numbers the rows, without a name, as data frames write it."""
+    return not columns[0] and bool(body) and all(line.cells[0].isdecimal() for line in body)
+
+
+def _read_rows(
+    lines: Iterable[_Line], columns: Sequence[str], separator: str, problems: list[str]
+) -> Iterator[TableRow]:
+    for line in lines:
+        extra = [
+            cell for at, cell in enumerate(line.cells)
+            if cell and (at >= len(columns) or not columns[at])
+        ]  # fmt: skip
+        if extra:
+            mark = "a tab" if separator == "\t" else f"{separator!r}"
+            problems.append(
+                f"line {line.number}: has {len(line.cells)} cells for {len(columns)} columns "
+                f"({extra[0]!r} is under none); put quotes around a value that holds {mark}"
+            )
+            continue
+        cells = [*line.cells, *[""] * (len(columns) - len(line.cells))]
+        named = zip(columns, cells, strict=False)
+        yield TableRow(line.number, {name: cell for name, cell in named if name})
+
+
+def _shorten(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = len(listed) - _MOST
+    return ", ".join(listed[:_MOST]) + (f" and {more} more" if more > 0 else "")
