@@ -16,10 +16,11 @@ import pytest
 import tifffile
 from PIL import Image
 
+from tests.model.test_scale import taught_at
 from tests.slide.damaged import spoil
 from wsiseg.annotate import annotate, plan_jobs
 from wsiseg.annotations import BACKGROUND
-from wsiseg.config import Config
+from wsiseg.config import Config, TileConfig
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.errors import ConfigError, MissingDependencyError, SlideOpenError
 from wsiseg.qupath import lint_geojson
@@ -286,6 +287,25 @@ def test_damaged_tiles_are_counted_told_and_drawn(slide, tmp_path):
     assert "damaged tiles <b>1</b>" in page
     picture = np.asarray(Image.open(tmp_path / "blank" / "overlays" / "broken.jpg")).astype(int)
     assert ((picture[..., 0] > 150) & (picture[..., 1:].max(2) < 60)).sum() > 50
+
+
+def test_tiles_take_the_checkpoints_scale_and_another_is_said(slide, tmp_path):
+    checkpoint = str(taught_at(tmp_path / "m.safetensors", 2.0, 64))
+    config = Config.model_validate({"predict": {"checkpoint": checkpoint}})
+    (result,) = annotate(slide, tmp_path / "null", config, executor="serial")
+    grid = SlideStore(tmp_path / "null" / "slides" / "one.zarr").grid
+    assert (result.status, result.note, grid.tile, grid.block) == ("done", "", 64, 1792)
+    (record,) = (tmp_path / "null" / "runs").iterdir()
+    assert json.loads(record.read_text())["config"]["tile"]["mpp"] == 2.0
+
+    insisting = config.model_copy(update={"tile": TileConfig(mpp=1.0)})
+    with pytest.warns(UserWarning, match=r"tiles have 1 µm/px, the checkpoint was trained at 2"):
+        (result,) = annotate(slide, tmp_path / "set", insisting, executor="serial")
+    for text in (result.note, *((tmp_path / "set" / n).read_text() for n in _SAID)):
+        assert "its tiles have 1 µm/px, the checkpoint was trained at 2" in text
+
+
+_SAID = ("summary.csv", "report.html")
 
 
 def test_the_asked_for_formats_are_written(slide, finished, tmp_path):

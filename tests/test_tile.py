@@ -422,6 +422,16 @@ def test_working_mpp_is_the_slides_own_multiple_where_close(
     assert working_mpp(slide, config) == pytest.approx(mpp, rel=1e-12)
 
 
+def test_settings_that_come_to_the_same_numbers_are_one_digest(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", paint(), 0.5)
+    digests = []
+    for tile in ({}, {"mpp": 0.5, "tile": 224, "stride": 224, "block": 1792}):
+        config = parse_config({"tile": tile}, Config, "test")
+        store = tile_slide(path, tmp_path / "a.zarr", config, SERIAL)
+        digests.append(tile_digest(store, config))
+    assert digests[0] == digests[1]
+
+
 def test_working_mpp_needs_both_axes() -> None:
     slide = ArraySlide(np.zeros((8, 8, 3), np.uint8), 0.25)
     slide.mpp = MppXY(Mpp(0.25), Mpp(0.2502))

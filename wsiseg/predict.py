@@ -22,6 +22,7 @@ from wsiseg.lock import hold
 from wsiseg.model.cam import augmented_cams
 from wsiseg.model.device import autocast, open_device, planning_device, to_images
 from wsiseg.model.pinned import PinnedSource, pin_source
+from wsiseg.model.scale import Scale, describe_mismatch, settle_scale
 from wsiseg.model.source import CamSource
 from wsiseg.model.threads import fixed_threads
 from wsiseg.store import FORMAT, SlideStore
@@ -41,7 +42,6 @@ __all__ = [
 
 _STEP = "predict"
 _ASKED = 8  # one tile in so many is compared with the training patches
-_TOLERANCE = 0.2  # of the training scale, before a user is warned
 
 Array = NDArray[np.float32]
 _Tile = tuple[int, int]
@@ -118,7 +118,7 @@ def check_source(config: Config) -> None:
         As `predict_tiles` does.
     """
     source = pin_source(config.predict).load(planning_device(config.predict.device))
-    cam_side(config.tile.tile, source)
+    cam_side(settle_scale(config).tile.tiling.tile, source)
     context_of(config.predict, source)
 
 
@@ -331,13 +331,6 @@ def context_of(settings: PredictConfig, source: CamSource) -> int:
 
 def _check_scale(store: SlideStore, source: CamSource) -> None:
     """Warn where tiles show more or less of the tissue than the patches that taught the model."""
-    for what, tiles, patches in (
-        ("µm/px", store.mpp, source.mpp),
-        ("px a side", store.grid.tile, source.tile),
-    ):
-        if patches is not None and abs(tiles / patches - 1) > _TOLERANCE:
-            warnings.warn(
-                f"{store.path}: its tiles have {tiles:g} {what}, the checkpoint was trained at "
-                f"{patches:g}; expect worse maps, or tile at the training scale",
-                stacklevel=3,
-            )
+    taught = Scale(source.mpp, source.tile)
+    for line in describe_mismatch(store.mpp, store.grid.tile, taught):
+        warnings.warn(f"{store.path}: {line}", stacklevel=3)

@@ -20,6 +20,7 @@ from wsiseg.errors import SlideOpenError, SlideReadError, StoreError
 from wsiseg.geometry import Box, Mpp
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
+from wsiseg.model.scale import settle_scale
 from wsiseg.slide import Slide, identify_slide, open_slide, was_identified_as
 from wsiseg.slide.scratch import scratch
 from wsiseg.store import FORMAT, SlideStore
@@ -52,7 +53,8 @@ def tile_slide(
     slide_path, store_path
         The slide's file, and the ``.zarr`` folder, or its URL, to make or to go on with.
     config
-        Its `slide`, `tissue`, `tile` and `export` settings are used.
+        Its `slide`, `tissue`, `tile` and `export` settings are used; where `tile` leaves µm/px or
+        side open, also which checkpoint `predict` names.
     executor
         What the blocks run on; each worker holds one block of pixels and opens the slide itself.
     progress
@@ -71,6 +73,8 @@ def tile_slide(
         If `store_path` holds something else, or the results of another slide.
     GeoJsonError
         If the user's outline cannot be read.
+    CheckpointError
+        If the checkpoint that decides the scale is missing or is none.
     """
     with hold(store_path):
         store, step = plan_tile(slide_path, store_path, config, tissue=tissue, overwrite=overwrite)
@@ -94,6 +98,7 @@ def plan_tile(
     # Here, so that worker processes, which have no use for it, start in half the time.
     from wsiseg.tissue import kept_tiles, settle_tissue
 
+    config = settle_scale(config)
     with open_slide(slide_path, config.slide) as slide:
         for note in slide.notes:
             _LOG.warning("%s: %s", slide.path, note)
@@ -177,11 +182,12 @@ def working_mpp(slide: Slide, config: TileConfig) -> Mpp:
     ``config.mpp_tolerance`` of it on both axes: pixels are then averaged, never interpolated. Else
     ``config.mpp`` itself.
     """
-    multiple = round(config.mpp / slide.mpp.x)
-    furthest = max(abs(multiple * own - config.mpp) for own in slide.mpp)
-    if multiple >= 1 and furthest <= config.mpp_tolerance * config.mpp:
+    wanted = config.tiling.mpp
+    multiple = round(wanted / slide.mpp.x)
+    furthest = max(abs(multiple * own - wanted) for own in slide.mpp)
+    if multiple >= 1 and furthest <= config.mpp_tolerance * wanted:
         return Mpp(multiple * slide.mpp.x)
-    return Mpp(config.mpp)
+    return Mpp(wanted)
 
 
 def plan_grid(slide: Slide, config: TileConfig) -> tuple[TileGrid, Mpp]:
@@ -194,7 +200,8 @@ def plan_grid(slide: Slide, config: TileConfig) -> tuple[TileGrid, Mpp]:
     """
     mpp = working_mpp(slide, config)
     size = slide.raster_size(mpp)
-    return TileGrid(size.height, size.width, config.tile, config.stride, config.block), mpp
+    _, tile, stride, block = config.tiling
+    return TileGrid(size.height, size.width, tile, stride, block), mpp
 
 
 def _describe(slide: Slide) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def test_the_table_names_its_protocol_first():
     lines = format_table(made_up()).splitlines()
     assert lines[0].startswith("protocol deploy: classes let through by the model's own")
     assert lines[1] == (
-        "2 patches; augmentations: 6; CRF: numba; 95% interval by 30 bootstraps over patches"
+        "2 patches; augmentations: 6; CRF: numba; 95% interval by 30 bootstraps over patches, as "
+        "their names tell no cases"
     )
     assert lines[3].split()[:2] == ["Tumor", "75.00"]
     assert lines[5].split()[:3] == ["Immune", "cells", "0.00"]

@@ -69,6 +69,7 @@ def test_tiles_by_row_and_column_of_two_stores(tmp_path):
     assert tiles.labels.tolist() == [[1, 0], [0, 1], [1, 1]]
     assert (tiles.side, tiles.mpp) == (TILE, 0.505)
     assert tiles.name(1) == "two tile (3, 4)"
+    assert tiles.cases == ["one", "two", "one"]
     wanted = [store.read_image(store.grid.tile_box(*t)) for store, t in (
         (stores[1], (3, 4)), (stores[0], (0, 0)))]  # fmt: skip
     assert np.array_equal(tiles.read([1, 0]), wanted)

@@ -10,11 +10,13 @@ from wsiseg.evaluate.predictions import evaluate_predictions
 from wsiseg.evaluate.report import format_table, write_report
 from wsiseg.evaluate.run import Evaluation, Scored, evaluate_model
 from wsiseg.evaluate.scores import Scores, confusion_matrix, score
+from wsiseg.evaluate.validate import MaskScore
 
 __all__ = [
     "Difference",
     "Evaluation",
     "Intervals",
+    "MaskScore",
     "MaskedPatches",
     "Scored",
     "Scores",

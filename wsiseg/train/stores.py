@@ -13,6 +13,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg.cases import find_case
 from wsiseg.config import LabelConfig, digest_of
 from wsiseg.errors import DataError, StoreError
 from wsiseg.store import SlideStore
@@ -69,6 +70,13 @@ class StoreTiles:
         """Hash of the stores' pixels, the tiles and their labels."""
         pixels = [store.finished("tile") for store in self.stores]
         return digest_of(pixels, self.tiles.tolist(), self.labels.tolist())
+
+    @property
+    def cases(self) -> list[str]:
+        """The patient of a TCGA slide, else the slide."""
+        slides = [str(store.slide["name"]) for store in self.stores]
+        known = [find_case(name) or Path(name).stem for name in slides]
+        return [known[store] for store in self.tiles[:, 0].tolist()]
 
     def name(self, index: int) -> str:
         """Slide, row and column."""
