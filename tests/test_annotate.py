@@ -25,6 +25,7 @@ from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.errors import ConfigError, MissingDependencyError, SlideOpenError
 from wsiseg.qupath import lint_geojson
 from wsiseg.store import SlideStore
+from wsiseg.tissue import kept_tiles
 
 TINY = {"checkpoint": "tiny"}  # taught on what the synthetic slides show
 CONFIG = Config.model_validate({"tile": {"block": 448}, "predict": TINY})
@@ -141,6 +142,42 @@ def test_second_run_does_nothing(slide, finished):
     time.sleep(0.01)
     annotate(slide, out, CONFIG, executor="serial")
     assert times == {f: f.stat().st_mtime_ns for f in store.rglob("c/**/*") if f.is_file()}
+
+
+def test_an_edited_outline_redoes_what_it_touches(slide, finished, tmp_path, monkeypatch):
+    """One edit redid the slide: each block's digest held the whole mask."""
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    shutil.copytree(finished[0], out)
+    store = SlideStore(out / "slides" / "one.zarr")
+    kept = np.argwhere(kept_tiles(store, CONFIG.tissue)).tolist()
+    box = store.grid.tile_box(*kept[0])
+    x, y, side = 2 * box.x, 2 * box.y, 2 * box.width  # level 0 has half the store's µm/px
+    square = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
+    outline = out / "tissue" / "one.geojson"
+    drawn = json.loads(outline.read_text())
+    drawn["features"].append({
+        "type": "Feature", "geometry": {"type": "Polygon", "coordinates": [square]},
+        "properties": {"objectType": "annotation", "classification": {"name": "Ignore*"}},
+    })  # fmt: skip
+    outline.write_text(json.dumps(drawn))
+    begun, begin = [], SlideStore.begin
+
+    def note(self, step, block):
+        begun.append((step, block))
+        begin(self, step, block)
+
+    monkeypatch.setattr(SlideStore, "begin", note)
+    (result,) = annotate(slide, out, CONFIG, executor="serial")
+    assert result.status == "done", result.error
+    own, n = store.grid.owner(*kept[0]), store.grid.n_blocks
+    by_step = {s: [b for name, b in begun if name == s] for s in ("tile", "predict", "stitch")}
+    assert by_step["tile"] == by_step["predict"] == [own]
+    assert own in by_step["stitch"]
+    assert len(by_step["stitch"]) <= 9 < n
+    (fresh / "tissue").mkdir(parents=True)
+    shutil.copy(outline, fresh / "tissue")
+    annotate(slide, fresh, CONFIG, executor="serial")
+    assert contents(out) == contents(fresh)
 
 
 def test_a_bad_folder_does_not_end_the_batch(slide, tmp_path):

@@ -26,7 +26,7 @@ from wsiseg.grid import TileGrid
 from wsiseg.qupath import read_geojson
 from wsiseg.slide import ArraySlide, open_slide
 from wsiseg.store import SlideStore
-from wsiseg.tile import plan_grid, tile_digest, tile_slide, working_mpp
+from wsiseg.tile import plan_grid, plan_tile, tile_digest, tile_slide, working_mpp
 from wsiseg.tissue import kept_tiles
 
 SLIDES = Path(__file__).resolve().parents[2] / "shared" / "data" / "slides"
@@ -124,7 +124,7 @@ def test_store_holds_the_slide_where_tiles_are_kept_and_white_elsewhere(
             inside = grid.tile_box(row, col)
             np.testing.assert_array_equal(store.read_image(inside), slide.read(inside, mpp))
     np.testing.assert_array_equal(store.read_image(grid.box), wanted)
-    assert store.pending("tile", tile_digest(store, config)) == []
+    assert store.finished("tile") == tile_digest(store, config)
 
 
 def test_facts_about_the_slide_are_kept(slide_path: Path, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_killed_run_goes_on_where_it_was(
         half.finished("tile")
     assert written_blocks(half) == 3
     # The next block was being written: its file is there, its mark is not.
-    pending = half.pending("tile", tile_digest(half, CONFIG))
+    pending = list(plan_tile(slide_path, half.path, CONFIG)[1].pending)
     half.write_image(pending[0], np.zeros((128, 128, 3), np.uint8))
     done = counting(monkeypatch)
     tile_slide(slide_path, tmp_path / "killed.zarr", CONFIG, SERIAL)
@@ -314,6 +314,41 @@ def test_edited_tissue_redoes_the_tiles_it_changes(
     outline.write_text(shapely.to_geojson(drawn) + "\n")
     tile_slide(slide_path, tmp_path / "a.zarr", CONFIG, SERIAL, tissue=outline)
     assert done == [], "another file, the same mask"
+
+
+def test_an_edit_of_the_outline_redoes_the_blocks_that_it_touches(
+    slide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outline, whole = tmp_path / "a.geojson", shapely.box(32, 32, 600, 460)
+    outline.write_text(shapely.to_geojson(whole))
+    store = tile_slide(slide_path, tmp_path / "a.zarr", CONFIG, SERIAL, tissue=outline)
+    cut = shapely.difference(whole, shapely.box(0, 0, 100, 100))
+    outline.write_text(shapely.to_geojson(cut))
+    done = counting(monkeypatch)
+    tile_slide(slide_path, store.path, CONFIG, SERIAL, tissue=outline)
+    assert done == [0]
+    tile_slide(slide_path, tmp_path / "fresh.zarr", CONFIG, SERIAL, tissue=outline)
+    assert contents(store.path) == contents(tmp_path / "fresh.zarr")
+
+
+def test_killed_between_another_mask_and_its_plan_it_is_not_finished(
+    slide_path: Path, tmp_path: Path
+) -> None:
+    store = tile_slide(slide_path, tmp_path / "a.zarr", CONFIG, SERIAL)
+    mask, mpp, _ = store.read_tissue()
+    store.write_tissue(~mask, mpp, "0" * 64)
+    with pytest.raises(StoreError, match="`wsiseg tile` did not finish here"):
+        SlideStore(store.path).finished("tile")
+
+
+def test_another_version_of_the_arithmetic_redoes_all(
+    slide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tile_slide(slide_path, tmp_path / "a.zarr", CONFIG, SERIAL)
+    monkeypatch.setattr(wsiseg.tile, "_VERSION", 99)
+    done = counting(monkeypatch)
+    tile_slide(slide_path, store.path, CONFIG, SERIAL)
+    assert len(done) == written_blocks(store)
 
 
 # -- failures ------------------------------------------------------------------------------------

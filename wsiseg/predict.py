@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -41,6 +41,8 @@ __all__ = [
 ]
 
 _STEP = "predict"
+_VERSION = 1
+"""Of the arithmetic here and in `wsiseg.model`: a digest holds it, so that others redo the work."""
 _ASKED = 8  # one tile in so many is compared with the training patches
 
 Array = NDArray[np.float32]
@@ -78,35 +80,41 @@ def predict_tiles(
     UserWarning
         If the tiles' µm/px or side is more than 20 % off the training patches'.
     """
-    with hold(store_path):
-        step = plan_predict(store_path, config, SlideStore(store_path).finished("tile"))
+    with hold(store_path) as run:
+        tile, tiles = SlideStore(store_path).digests("tile")
+        step = plan_predict(store_path, config, tile, tiles, run)
         run_steps(executor, [step], progress)
     return step.digest
 
 
-def plan_predict(store_path: str | Path, config: Config, tiles: str) -> Step:
-    """What `predict_tiles` has to do once there are tiles of the digest `tiles`.
+def plan_predict(
+    store_path: str | Path, config: Config, tile: str, tiles: Sequence[str], run: str = ""
+) -> Step:
+    """What `predict_tiles` has to do once there are tiles of the digest `tile`, `tiles` by block.
 
-    The device need not be here: a block opens it where it runs. Else raises what `predict_tiles`
-    raises, and warns as it does.
+    `run` is the token of the run that holds the store. The device need not be here: a block opens
+    it where it runs. Else raises what `predict_tiles` raises, and warns as it does.
     """
     store, settings = SlideStore(store_path), config.predict
     device = planning_device(settings.device)
     pinned = pin_source(settings)
     source = pinned.load(device)
-    digest = _identify(config, tiles, pinned, context_of(settings, source))
     side = cam_side(store.grid.tile, source)
     margin = context_of(settings, source)
     _check_scale(store, source)
     store.create_cams(
         source.palette, side, side, channels=source.channels, calibration=source.calibration
     )
-    pending = store.pending(_STEP, digest)
     kept = kept_tiles(store, config.tissue)
-    work = partial(_predict_block, store_path, settings, kept, pinned, digest)
+    digests = _block_digests(store.grid, config, tiles, pinned, margin, kept)
+    digest, pending = store.plan(_STEP, digests, tile)
+    work = partial(_predict_block, store_path, run, settings, kept, pinned)
     needs = partial(_needed_blocks, store.grid, margin)
     waits = device.type != "cpu"
-    return Step(_STEP, digest, store.grid.n_blocks, pending, work, needs, gpu=True, waits=waits)
+    return Step(
+        _STEP, digest, store.grid.n_blocks, pending, work, needs, gpu=True, waits=waits,
+        digests=digests,
+    )  # fmt: skip
 
 
 def check_source(config: Config) -> None:
@@ -134,19 +142,30 @@ def predict_digest(store_path: str | Path, config: Config) -> str:
     CheckpointError
         If the checkpoint is missing or not one.
     """
-    tiles = SlideStore(store_path).finished("tile")
-    pinned = pin_source(config.predict)
-    source = pinned.load(planning_device(config.predict.device))
-    return _identify(config, tiles, pinned, context_of(config.predict, source))
+    store, pinned = SlideStore(store_path), pin_source(config.predict)
+    margin = context_of(config.predict, pinned.load(planning_device(config.predict.device)))
+    kept = kept_tiles(store, config.tissue)
+    tiles = store.digests("tile")[1]
+    return digest_of(_block_digests(store.grid, config, tiles, pinned, margin, kept))
 
 
-def _identify(config: Config, tiles: str, pinned: PinnedSource, margin: int) -> str:
+def _block_digests(
+    grid: TileGrid, config: Config, tiles: Sequence[str], pinned: PinnedSource, margin: int,
+    kept: NDArray[np.bool_],
+) -> list[str]:  # fmt: skip
+    """Of what makes each block: which of its tiles are looked at, and the pixels that they see."""
     settings = config.predict
     # The composition of a batch may decide how a sum rounds, so its size counts.
-    return digest_of(
-        _STEP, FORMAT, tiles, pinned.identity, config.tissue.min_fraction, settings.tta,
-        settings.batch_size, settings.precision, *([margin] if margin else []),
+    common = digest_of(
+        _STEP, FORMAT, _VERSION, pinned.identity, settings.tta, settings.batch_size,
+        settings.precision, margin,
     )  # fmt: skip
+    digests = []
+    for block in range(grid.n_blocks):
+        looked = [bool(kept[tile]) for tile in grid.block_tiles(block)]
+        under = {block, *(other for _, other in _needed_blocks(grid, margin, block))}
+        digests.append(digest_of(common, block, looked, [tiles[other] for other in sorted(under)]))
+    return digests
 
 
 def _needed_blocks(grid: TileGrid, margin: int, block: int) -> Iterator[tuple[str, int]]:
@@ -159,10 +178,10 @@ def _needed_blocks(grid: TileGrid, margin: int, block: int) -> Iterator[tuple[st
 
 
 def _predict_block(
-    store_path: str | Path, settings: PredictConfig, kept: NDArray[np.bool_],
-    pinned: PinnedSource, digest: str, block: int,
+    store_path: str | Path, run: str, settings: PredictConfig, kept: NDArray[np.bool_],
+    pinned: PinnedSource, block: int, digest: str,
 ) -> None:  # fmt: skip
-    store = SlideStore(store_path)
+    store = SlideStore(store_path, run)
     store.begin(_STEP, block)
     source = pinned.load(open_device(settings.device))
     owned = list(store.grid.block_tiles(block))

@@ -74,12 +74,12 @@ def annotate_slide(
     started = time.perf_counter()
     config = _configure(job, config)
     path = tree.store(job.name)
-    with hold(path):
+    with hold(path) as run:
         store, tile = plan_tile(
-            job.path, path, config, tissue=tree.tissue(job.name), overwrite=overwrite
+            job.path, path, config, tissue=tree.tissue(job.name), overwrite=overwrite, run=run
         )
-        predict = plan_predict(path, config, tile.digest)
-        stitch = plan_stitch(path, config, predict.digest)
+        predict = plan_predict(path, config, tile.digest, tile.digests, run)
+        stitch = plan_stitch(path, config, predict.digest, predict.digests, run)
         run_steps(executor, [tile, predict, stitch], progress)
         outline = partial(outline_regions, path, config, executor, progress)
         rows, notes = write_outputs(
