@@ -100,16 +100,16 @@ def plan_predict(
     pinned = pin_source(settings)
     source = pinned.load(device)
     side = cam_side(store.grid.tile, source)
-    margin = context_of(settings, source)
+    reach = _reach(settings, source)
     _check_scale(store, source)
     store.create_cams(
         source.palette, side, side, channels=source.channels, calibration=source.calibration
     )
     kept = kept_tiles(store, config.tissue)
-    digests = _block_digests(store.grid, config, tiles, pinned, margin, kept)
+    digests = _block_digests(store.grid, config, tiles, pinned, reach, kept)
     digest, pending = store.plan(_STEP, digests, tile)
     work = partial(_predict_block, store_path, run, settings, kept, pinned)
-    needs = partial(_needed_blocks, store.grid, margin)
+    needs = partial(_needed_blocks, store.grid, reach)
     waits = device.type != "cpu"
     return Step(
         _STEP, digest, store.grid.n_blocks, pending, work, needs, gpu=True, waits=waits,
@@ -143,14 +143,14 @@ def predict_digest(store_path: str | Path, config: Config) -> str:
         If the checkpoint is missing or not one.
     """
     store, pinned = SlideStore(store_path), pin_source(config.predict)
-    margin = context_of(config.predict, pinned.load(planning_device(config.predict.device)))
+    reach = _reach(config.predict, pinned.load(planning_device(config.predict.device)))
     kept = kept_tiles(store, config.tissue)
     tiles = store.digests("tile")[1]
-    return digest_of(_block_digests(store.grid, config, tiles, pinned, margin, kept))
+    return digest_of(_block_digests(store.grid, config, tiles, pinned, reach, kept))
 
 
 def _block_digests(
-    grid: TileGrid, config: Config, tiles: Sequence[str], pinned: PinnedSource, margin: int,
+    grid: TileGrid, config: Config, tiles: Sequence[str], pinned: PinnedSource, reach: int,
     kept: NDArray[np.bool_],
 ) -> list[str]:  # fmt: skip
     """Of what makes each block: which of its tiles are looked at, and the pixels that they see."""
@@ -158,23 +158,23 @@ def _block_digests(
     # The composition of a batch may decide how a sum rounds, so its size counts.
     common = digest_of(
         _STEP, FORMAT, _VERSION, pinned.identity, settings.tta, settings.batch_size,
-        settings.precision, margin,
+        settings.precision, reach,
     )  # fmt: skip
     digests = []
     for block in range(grid.n_blocks):
         looked = [bool(kept[tile]) for tile in grid.block_tiles(block)]
-        under = {block, *(other for _, other in _needed_blocks(grid, margin, block))}
+        under = {block, *(other for _, other in _needed_blocks(grid, reach, block))}
         digests.append(digest_of(common, block, looked, [tiles[other] for other in sorted(under)]))
     return digests
 
 
-def _needed_blocks(grid: TileGrid, margin: int, block: int) -> Iterator[tuple[str, int]]:
-    """The blocks of pixels under a block's tiles, and within `margin` of them."""
+def _needed_blocks(grid: TileGrid, reach: int, block: int) -> Iterator[tuple[str, int]]:
+    """The blocks of pixels under a block's tiles, and within `reach` of them."""
     owned = list(grid.block_tiles(block))
     if owned:
         first, last = grid.tile_box(*owned[0]), grid.tile_box(*owned[-1])
         around = Box(first.x, first.y, last.right - first.x, last.bottom - first.y)
-        yield from (("tile", other) for other in grid.blocks_touching(around.grow(margin)))
+        yield from (("tile", other) for other in grid.blocks_touching(around.grow(reach)))
 
 
 def _predict_block(
@@ -227,14 +227,13 @@ def _predict_batches(
     """Tiles of one block in batches, with CAMs, class logits and distances."""
     if not tiles:
         return
-    margin, grid = context_of(settings, source), store.grid
+    grid = store.grid
     boxes = [grid.tile_box(*tile) for tile in tiles]
     x, y = min(box.x for box in boxes), min(box.y for box in boxes)
     right, bottom = max(box.right for box in boxes), max(box.bottom for box in boxes)
-    step = source.sides.step
-    around = Box(x, y, right - x, bottom - y).grow(margin + (step if margin else 0))
+    around = Box(x, y, right - x, bottom - y).grow(_reach(settings, source))
     pixels = store.read_image(around)
-    if margin:
+    if context_of(settings, source):
         batches = _see_windows(grid, source, tiles, settings, pixels, around)
     else:
         batches = _see_tiles(grid, source, tiles, settings, pixels, around)
@@ -324,6 +323,12 @@ def cam_side(tile: int, source: CamSource) -> int:
             f"works is {source.sides.nearest(tile)}"
         )
     return tile // source.stride
+
+
+def _reach(settings: PredictConfig, source: CamSource) -> int:
+    """Pixels around a tile that its window may hold: the context, and what fills its last cell."""
+    margin = context_of(settings, source)
+    return margin + source.sides.step if margin else 0
 
 
 def context_of(settings: PredictConfig, source: CamSource) -> int:

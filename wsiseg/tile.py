@@ -310,6 +310,11 @@ class _Planned:
             ) from error
         try:
             self.check(slide)
+            if slide.reader != self.config.reader:
+                raise SlideReadError(
+                    f"{self.path}: was opened by {self.config.reader} when the run was planned, "
+                    f"and is not now, but by {slide.reader}; the same command again goes on"
+                )
         except BaseException:
             slide.close()
             raise

@@ -100,7 +100,7 @@ def test_from_the_command_line(tmp_path):
     assert "protocol oracle:" in done.output
     assert "protocol deploy:" in done.output
     assert done.output.count("\nthis checkpoint ") == 4, "IoU and Dice, two protocols"
-    assert done.output.count("ConStruct, full ") == 1, "beside the scores of its own protocol"
+    assert done.output.count("ConStruct, full ") == 2, "beside the scores of its own protocol"
     config = EvaluateConfig(tta=1, resamples=20)
     again = evaluate_checkpoint("tiny", MINI_BCSS, config, split="valid")
     for evaluation in again:

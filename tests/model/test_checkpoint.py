@@ -80,8 +80,11 @@ def test_missing_file(tmp_path):
 
 def test_not_safetensors(tmp_path):
     (tmp_path / "a.pth").write_bytes(b"\x80\x02}q\x00." * 20)
-    with pytest.raises(CheckpointError, match=r"a\.pth: is not a safetensors file"):
+    with pytest.raises(CheckpointError, match=r"a\.pth: is a PyTorch file .*wsiseg model import"):
         load_checkpoint(tmp_path / "a.pth")
+    (tmp_path / "a.bin").write_bytes(b"no tensors " * 20)
+    with pytest.raises(CheckpointError, match=r"a\.bin: is not a safetensors file"):
+        load_checkpoint(tmp_path / "a.bin")
 
 
 def test_cut_short(path):
