@@ -15,34 +15,25 @@ from wsiseg.cli.options import override
 from wsiseg.config import EvaluateConfig, TrainConfig, load_config, parse_config
 from wsiseg.evaluate import (
     Evaluation,
+    MaskScore,
     evaluate_checkpoint,
-    evaluate_model,
     format_comparison,
     format_table,
     load_masked_patches,
     load_published,
 )
-from wsiseg.model.checkpoint import read_info
-from wsiseg.model.construct import ConStruct
-from wsiseg.model.trained import TrainedModel
 from wsiseg.train import load_patches, train_model
 
 CONFIG = Path(__file__).parents[1] / "configs" / "bcss.yaml"
 PUBLISHED = CONFIG.with_name("published_bcss.yaml")
-ORACLE = EvaluateConfig(protocols=("oracle",), resamples=1)
 
 
 def run(data: Path, out: Path, config: TrainConfig) -> tuple[Evaluation, ...]:
     """Train, evaluate the last epoch by both protocols, print the tables and the paper's beside."""
     patches = load_patches(data, config.classes)
-    valid = load_masked_patches(data, config.classes, "valid")
+    valid = MaskScore(load_masked_patches(data, config.classes, "valid"))
     checkpoint = out / "last.safetensors"
-
-    def validate(model: ConStruct) -> float:
-        source = TrainedModel(model, read_info(checkpoint))
-        return evaluate_model(source, valid, ORACLE)[0].scores.miou
-
-    train_model(patches, config, checkpoint, report, validate=validate)
+    train_model(patches, config, checkpoint, report, validate=valid)
     evaluations = evaluate_checkpoint(
         checkpoint, data, EvaluateConfig(encoder_options=config.encoder_options), out / "test"
     )

@@ -16,14 +16,16 @@ import pytest
 import tifffile
 from PIL import Image
 
+from tests.model.test_scale import taught_at
 from tests.slide.damaged import spoil
 from wsiseg.annotate import annotate, plan_jobs
 from wsiseg.annotations import BACKGROUND
-from wsiseg.config import Config
+from wsiseg.config import Config, TileConfig
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.errors import ConfigError, MissingDependencyError, SlideOpenError
 from wsiseg.qupath import lint_geojson
 from wsiseg.store import SlideStore
+from wsiseg.tissue import kept_tiles
 
 TINY = {"checkpoint": "tiny"}  # taught on what the synthetic slides show
 CONFIG = Config.model_validate({"tile": {"block": 448}, "predict": TINY})
@@ -140,6 +142,42 @@ def test_second_run_does_nothing(slide, finished):
     time.sleep(0.01)
     annotate(slide, out, CONFIG, executor="serial")
     assert times == {f: f.stat().st_mtime_ns for f in store.rglob("c/**/*") if f.is_file()}
+
+
+def test_an_edited_outline_redoes_what_it_touches(slide, finished, tmp_path, monkeypatch):
+    """One edit redid the slide: each block's digest held the whole mask."""
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    shutil.copytree(finished[0], out)
+    store = SlideStore(out / "slides" / "one.zarr")
+    kept = np.argwhere(kept_tiles(store, CONFIG.tissue)).tolist()
+    box = store.grid.tile_box(*kept[0])
+    x, y, side = 2 * box.x, 2 * box.y, 2 * box.width  # level 0 has half the store's µm/px
+    square = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
+    outline = out / "tissue" / "one.geojson"
+    drawn = json.loads(outline.read_text())
+    drawn["features"].append({
+        "type": "Feature", "geometry": {"type": "Polygon", "coordinates": [square]},
+        "properties": {"objectType": "annotation", "classification": {"name": "Ignore*"}},
+    })  # fmt: skip
+    outline.write_text(json.dumps(drawn))
+    begun, begin = [], SlideStore.begin
+
+    def note(self, step, block):
+        begun.append((step, block))
+        begin(self, step, block)
+
+    monkeypatch.setattr(SlideStore, "begin", note)
+    (result,) = annotate(slide, out, CONFIG, executor="serial")
+    assert result.status == "done", result.error
+    own, n = store.grid.owner(*kept[0]), store.grid.n_blocks
+    by_step = {s: [b for name, b in begun if name == s] for s in ("tile", "predict", "stitch")}
+    assert by_step["tile"] == by_step["predict"] == [own]
+    assert own in by_step["stitch"]
+    assert len(by_step["stitch"]) <= 9 < n
+    (fresh / "tissue").mkdir(parents=True)
+    shutil.copy(outline, fresh / "tissue")
+    annotate(slide, fresh, CONFIG, executor="serial")
+    assert contents(out) == contents(fresh)
 
 
 def test_a_bad_folder_does_not_end_the_batch(slide, tmp_path):
@@ -286,6 +324,25 @@ def test_damaged_tiles_are_counted_told_and_drawn(slide, tmp_path):
     assert "damaged tiles <b>1</b>" in page
     picture = np.asarray(Image.open(tmp_path / "blank" / "overlays" / "broken.jpg")).astype(int)
     assert ((picture[..., 0] > 150) & (picture[..., 1:].max(2) < 60)).sum() > 50
+
+
+def test_tiles_take_the_checkpoints_scale_and_another_is_said(slide, tmp_path):
+    checkpoint = str(taught_at(tmp_path / "m.safetensors", 2.0, 64))
+    config = Config.model_validate({"predict": {"checkpoint": checkpoint}})
+    (result,) = annotate(slide, tmp_path / "null", config, executor="serial")
+    grid = SlideStore(tmp_path / "null" / "slides" / "one.zarr").grid
+    assert (result.status, result.note, grid.tile, grid.block) == ("done", "", 64, 1792)
+    (record,) = (tmp_path / "null" / "runs").iterdir()
+    assert json.loads(record.read_text())["config"]["tile"]["mpp"] == 2.0
+
+    insisting = config.model_copy(update={"tile": TileConfig(mpp=1.0)})
+    with pytest.warns(UserWarning, match=r"tiles have 1 µm/px, the checkpoint was trained at 2"):
+        (result,) = annotate(slide, tmp_path / "set", insisting, executor="serial")
+    for text in (result.note, *((tmp_path / "set" / n).read_text() for n in _SAID)):
+        assert "its tiles have 1 µm/px, the checkpoint was trained at 2" in text
+
+
+_SAID = ("summary.csv", "report.html")
 
 
 def test_the_asked_for_formats_are_written(slide, finished, tmp_path):

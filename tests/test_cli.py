@@ -19,6 +19,22 @@ def test_config_prints_what_is_set():
 
 
 @pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("tile.codec.x=1", "tile.codec is one setting and holds no others, now it is 'lz4'"),
+        ("tile.mpp.x=1", "tile.mpp is one setting and holds no others, now it is None"),
+        ("export.formats=[a,b", "'[a,b' is not valid YAML"),
+        ("tile.mpp", "needs the form name=value"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_explained(setting, message):
+    done = run.invoke(app, ["config", "--set", setting], env={"COLUMNS": "400"})
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit), "no traceback"
+    assert message in done.output
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["config", "--set", "tile.strid=1"], "did you mean 'stride'"),

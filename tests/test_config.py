@@ -4,7 +4,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from wsiseg.config import Config, TrainConfig, digest_of, load_config
+from wsiseg.config import Config, EvaluateConfig, TrainConfig, digest_of, load_config, parse_config
 from wsiseg.errors import ConfigError
 from wsiseg.model.card import Card
 
@@ -35,6 +35,9 @@ def test_the_other_configs_load():
     assert load_config(CONFIGS / "train_tiny.yaml", TrainConfig) == TrainConfig()
     raw = yaml.safe_load((CONFIGS / "train_tiny.yaml").read_text())
     assert raw.keys() == TrainConfig.model_fields.keys()
+    assert load_config(CONFIGS / "evaluate.yaml", EvaluateConfig) == EvaluateConfig()
+    raw = yaml.safe_load((CONFIGS / "evaluate.yaml").read_text())
+    assert raw == EvaluateConfig().model_dump(mode="json")
 
 
 def test_the_card_to_fill_in_holds_every_field_and_claims_nothing():
@@ -93,6 +96,28 @@ def test_bad_files_are_explained(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_config(path, Config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"classes": []}, r"classes = \[\]: .*at least 1 item"),
+        ({"classes": ["A", "B", "A"]}, "classes = .*'A' is there 2 times"),
+        ({"classes": ["A", " "]}, "classes = .*' ' is no name of a class"),
+        ({"colors": [[0, 0, 256]]}, r"colors\.0\.2 = 256: .*less than or equal to 255"),
+        ({"colors": [[0, -1, 0]]}, r"colors\.0\.1 = -1: .*greater than or equal to 0"),
+    ],
+)
+def test_classes_and_colours_are_checked_as_they_are_read(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config(settings, TrainConfig, "t.yaml")
+
+
+def test_a_part_of_the_crf_does_not_change_its_back_end():
+    found = parse_config({"crf": {"iterations": 3}}, EvaluateConfig, "e.yaml").crf
+    assert found == EvaluateConfig().crf.model_copy(update={"iterations": 3})
+    other = parse_config({"crf": {"backend": "torch"}}, EvaluateConfig, "e.yaml").crf
+    assert other.backend == "torch"
 
 
 def test_missing_file(tmp_path):

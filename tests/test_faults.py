@@ -409,3 +409,37 @@ def test_a_block_of_other_settings_is_not_taken_for_ours(folder, finished, tmp_p
     assert result.status == "done", result.error
     theirs = {name: data for name, data in finished.items() if "/b." not in name}
     assert contents(out) == theirs
+
+
+SLOW = """
+import sys, time
+from wsiseg.annotate import annotate
+from wsiseg.config import Config
+from wsiseg.store import SlideStore
+mark_done = SlideStore.mark_done
+def slowly(self, step, block, digest):
+    if step == "predict":
+        print("now", flush=True)
+        time.sleep(1)
+    mark_done(self, step, block, digest)
+SlideStore.mark_done = slowly
+annotate(sys.argv[1], sys.argv[2], Config.model_validate(
+    {"tile": {"block": 224}, "predict": {"checkpoint": "tiny"}}), executor="threads", workers=2)
+"""
+
+
+@posix
+def test_ctrl_c_frees_the_store_when_its_blocks_have_ended(folder, finished, tmp_path):
+    out, slide = tmp_path / "out", folder / "a.svs"
+    with process("-c", SLOW, str(slide), str(out)) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "now\n"
+        run.send_signal(signal.SIGINT)
+        wait_until(lambda: not list(out.glob("slides/*.lock")))
+        left = contents(out)
+        run.wait(timeout=60)
+        assert contents(out) == left, "blocks wrote after the lock was free"
+    assert run.returncode != 0
+    (result,) = annotate(slide, out, CONFIG, executor="serial")
+    assert result.status == "done", result.error
+    assert contents(out) == {name: data for name, data in finished.items() if "/b." not in name}

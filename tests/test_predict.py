@@ -339,13 +339,13 @@ def test_maps_go_on_across_the_borders_of_tiles(tmp_path, small):
 @OTHER_SIDE
 def test_context_needs_the_pixels_of_the_blocks_around(tmp_path, small):
     path = make_store(tmp_path / "s.zarr")
-    tiles = SlideStore(path).finished("tile")
-    step = module.plan_predict(path, small, tiles)
-    alone = module.plan_predict(path, with_context(small, 0), tiles)
+    tiles = SlideStore(path).digests("tile")
+    step = module.plan_predict(path, small, *tiles)
+    alone = module.plan_predict(path, with_context(small, 0), *tiles)
     assert set(alone.needs(2)) == {("tile", 2), ("tile", 5)}
     assert set(step.needs(2)) == {("tile", block) for block in (1, 2, 4, 5)}
     assert step.digest != alone.digest
-    assert module.plan_predict(path, with_context(small, 64), tiles).digest == step.digest
+    assert module.plan_predict(path, with_context(small, 64), *tiles).digest == step.digest
     assert predict_digest(path, small) == step.digest
 
 

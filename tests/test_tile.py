@@ -26,7 +26,7 @@ from wsiseg.grid import TileGrid
 from wsiseg.qupath import read_geojson
 from wsiseg.slide import ArraySlide, open_slide
 from wsiseg.store import SlideStore
-from wsiseg.tile import plan_grid, tile_digest, tile_slide, working_mpp
+from wsiseg.tile import plan_grid, plan_tile, tile_digest, tile_slide, working_mpp
 from wsiseg.tissue import kept_tiles
 
 SLIDES = Path(__file__).resolve().parents[2] / "shared" / "data" / "slides"
@@ -124,7 +124,7 @@ def test_store_holds_the_slide_where_tiles_are_kept_and_white_elsewhere(
             inside = grid.tile_box(row, col)
             np.testing.assert_array_equal(store.read_image(inside), slide.read(inside, mpp))
     np.testing.assert_array_equal(store.read_image(grid.box), wanted)
-    assert store.pending("tile", tile_digest(store, config)) == []
+    assert store.finished("tile") == tile_digest(store, config)
 
 
 def test_facts_about_the_slide_are_kept(slide_path: Path, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_killed_run_goes_on_where_it_was(
         half.finished("tile")
     assert written_blocks(half) == 3
     # The next block was being written: its file is there, its mark is not.
-    pending = half.pending("tile", tile_digest(half, CONFIG))
+    pending = list(plan_tile(slide_path, half.path, CONFIG)[1].pending)
     half.write_image(pending[0], np.zeros((128, 128, 3), np.uint8))
     done = counting(monkeypatch)
     tile_slide(slide_path, tmp_path / "killed.zarr", CONFIG, SERIAL)
@@ -316,6 +316,41 @@ def test_edited_tissue_redoes_the_tiles_it_changes(
     assert done == [], "another file, the same mask"
 
 
+def test_an_edit_of_the_outline_redoes_the_blocks_that_it_touches(
+    slide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outline, whole = tmp_path / "a.geojson", shapely.box(32, 32, 600, 460)
+    outline.write_text(shapely.to_geojson(whole))
+    store = tile_slide(slide_path, tmp_path / "a.zarr", CONFIG, SERIAL, tissue=outline)
+    cut = shapely.difference(whole, shapely.box(0, 0, 100, 100))
+    outline.write_text(shapely.to_geojson(cut))
+    done = counting(monkeypatch)
+    tile_slide(slide_path, store.path, CONFIG, SERIAL, tissue=outline)
+    assert done == [0]
+    tile_slide(slide_path, tmp_path / "fresh.zarr", CONFIG, SERIAL, tissue=outline)
+    assert contents(store.path) == contents(tmp_path / "fresh.zarr")
+
+
+def test_killed_between_another_mask_and_its_plan_it_is_not_finished(
+    slide_path: Path, tmp_path: Path
+) -> None:
+    store = tile_slide(slide_path, tmp_path / "a.zarr", CONFIG, SERIAL)
+    mask, mpp, _ = store.read_tissue()
+    store.write_tissue(~mask, mpp, "0" * 64)
+    with pytest.raises(StoreError, match="`wsiseg tile` did not finish here"):
+        SlideStore(store.path).finished("tile")
+
+
+def test_another_version_of_the_arithmetic_redoes_all(
+    slide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tile_slide(slide_path, tmp_path / "a.zarr", CONFIG, SERIAL)
+    monkeypatch.setattr(wsiseg.tile, "_VERSION", 99)
+    done = counting(monkeypatch)
+    tile_slide(slide_path, store.path, CONFIG, SERIAL)
+    assert len(done) == written_blocks(store)
+
+
 # -- failures ------------------------------------------------------------------------------------
 
 
@@ -374,14 +409,16 @@ def test_damage_of_before_is_forgotten(slide_path: Path, tmp_path: Path) -> None
     blank = settle(slide={"damaged": "blank"})
     store = tile_slide(path, tmp_path / "a.zarr", blank, SERIAL)
     assert len(store.read_damage()) == 1
-    shutil.copy(slide_path, path)  # mended, which an identity of the file's ends does not tell
+    shutil.copy(slide_path, path)  # mended
     store.clear_marks()
     store.write_tissue(np.ones((60, 78), bool), 8.0, "")
-    assert tile_slide(path, tmp_path / "a.zarr", blank, SERIAL).read_damage() == []
+    again = tile_slide(path, tmp_path / "a.zarr", blank, SERIAL, overwrite=True)
+    assert again.read_damage() == []
     spoil(path, 21)
     tile_slide(path, tmp_path / "b.zarr", blank, SERIAL)
     shutil.copy(slide_path, path)
-    assert tile_slide(path, tmp_path / "b.zarr", CONFIG, SERIAL).read_damage() == []
+    again = tile_slide(path, tmp_path / "b.zarr", CONFIG, SERIAL, overwrite=True)
+    assert again.read_damage() == []
 
 
 def test_what_is_no_slide_and_what_is_no_store(slide_path: Path, tmp_path: Path) -> None:
@@ -420,6 +457,16 @@ def test_working_mpp_is_the_slides_own_multiple_where_close(
     slide = ArraySlide(np.zeros((8, 8, 3), np.uint8), own)
     config = TileConfig(mpp=wanted, mpp_tolerance=tolerance)
     assert working_mpp(slide, config) == pytest.approx(mpp, rel=1e-12)
+
+
+def test_settings_that_come_to_the_same_numbers_are_one_digest(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", paint(), 0.5)
+    digests = []
+    for tile in ({}, {"mpp": 0.5, "tile": 224, "stride": 224, "block": 1792}):
+        config = parse_config({"tile": tile}, Config, "test")
+        store = tile_slide(path, tmp_path / "a.zarr", config, SERIAL)
+        digests.append(tile_digest(store, config))
+    assert digests[0] == digests[1]
 
 
 def test_working_mpp_needs_both_axes() -> None:
@@ -494,7 +541,9 @@ def test_a_slide_that_is_swapped_in_ends_the_run(tmp_path: Path, reader: str) ->
     config = settle(slide={"reader": reader})
     with pytest.raises(SlideReadError, match=r"a\.tif: is not the slide any more that it was"):
         tile_slide(path, tmp_path / "a.zarr", config, SERIAL, swap_after(12, path, other))
-    store = tile_slide(path, tmp_path / "a.zarr", config, SERIAL)  # all is the new one's
+    with pytest.raises(StoreError, match="of another slide"):
+        tile_slide(path, tmp_path / "a.zarr", config, SERIAL)
+    store = tile_slide(path, tmp_path / "a.zarr", config, SERIAL, overwrite=True)  # all new
     tile_slide(path, tmp_path / "b.zarr", config, SERIAL)
     assert contents(store.path) == contents(tmp_path / "b.zarr")
 
@@ -530,7 +579,9 @@ def test_no_block_falls_back_to_another_reader(
         return real(given, config)
 
     monkeypatch.setitem(wsiseg.slide.READERS, "openslide", once)
-    said = r"a\.tif: was opened by openslide when the run was planned, and is not now: .*too many"
+    said = (
+        r"a\.tif: was opened by openslide when the run was planned, and is not now, but by direct"
+    )
     with pytest.raises(SlideReadError, match=said):
         tile_slide(path, tmp_path / "a.zarr", CONFIG, SERIAL)
     assert opened == ["auto", "openslide", "openslide"]

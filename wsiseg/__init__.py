@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from wsiseg.qupath import lint_geojson, write_geojson
     from wsiseg.slide import open_slide
     from wsiseg.stitch import stitch_labels
-    from wsiseg.store import SlideStore
+    from wsiseg.store import SlideStore, check_store
     from wsiseg.suggest import suggest_places
     from wsiseg.tile import tile_slide
     from wsiseg.train import train_model
@@ -38,6 +38,7 @@ _HOME = {
     "SlideResult": "wsiseg.annotate",
     "SlideStore": "wsiseg.store",
     "annotate": "wsiseg.annotate",
+    "check_store": "wsiseg.store",
     "export_coco": "wsiseg.export",
     "export_masks": "wsiseg.export",
     "export_ome_tiff": "wsiseg.export",
@@ -62,6 +63,7 @@ __all__ = [
     "SlideResult",
     "SlideStore",
     "annotate",
+    "check_store",
     "export_coco",
     "export_masks",
     "export_ome_tiff",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +19,7 @@ __all__ = [
     "Annotations",
     "Palette",
     "Region",
+    "choose_colors",
 ]
 
 BACKGROUND = 255
@@ -76,6 +80,34 @@ KNOWN_COLORS = {
     for name, color in zip(palette.names, palette.colors, strict=True)
 }
 """RGB by the name of a class, of all palettes."""
+
+_SPARE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178))
+"""Those of Okabe and Ito (2008), which the colour-blind tell apart."""
+_GOLDEN = 0.618034
+"""Steps of this share of the colour circle never come close to a hue that was taken."""
+
+
+def choose_colors(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
+    """An RGB for each class: its known one, or one that no other class has."""
+    known = KNOWN_COLORS | {UNSURE: UNSURE_COLOR}
+    taken = {known[name] for name in names if name in known}
+    spare = _draw_colors()
+    chosen: dict[str, tuple[int, int, int]] = {}
+    for name in names:
+        if name not in chosen:
+            color = known.get(name) or next(color for color in spare if color not in taken)
+            chosen[name] = color
+            taken.add(color)
+    return tuple(chosen[name] for name in names)
+
+
+def _draw_colors() -> Iterator[tuple[int, int, int]]:
+    """Colours without end, the first ones unlike each other."""
+    yield from _SPARE
+    for number in count():
+        lightness = (0.5, 0.35, 0.65)[number % 3]
+        red, green, blue = colorsys.hls_to_rgb(number * _GOLDEN % 1, lightness, 0.7)
+        yield round(red * 255), round(green * 255), round(blue * 255)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wsiseg.errors import ConfigError
 
@@ -32,6 +33,7 @@ __all__ = [
     "SlideConfig",
     "StitchConfig",
     "TileConfig",
+    "Tiling",
     "TissueConfig",
     "TrainConfig",
     "digest_of",
@@ -85,24 +87,53 @@ class TissueConfig(_Step):
     """A tile is kept if at least this fraction of it is tissue."""
 
 
+class Tiling(NamedTuple):
+    """How a slide is cut, in numbers; as in `TileConfig`."""
+
+    mpp: float
+    tile: int
+    stride: int
+    block: int
+
+
+_MPP, _TILE, _BLOCK = 0.5, 224, 1792
+
+
+def _choose_block(unit: int) -> int:
+    """A multiple of `unit`, by a power of two if 1792 is none: pyramids halve whole blocks."""
+    if _BLOCK % unit == 0 or unit > 2 * _BLOCK:  # the grid says what is wrong with the latter
+        return _BLOCK
+    return unit << max(0, (_BLOCK // unit).bit_length() - 1)
+
+
 class TileConfig(_Step):
     """The tile grid and the tile store."""
 
-    mpp: float = Field(default=0.5, gt=0)
-    """Working µm/px."""
+    mpp: float | None = Field(default=None, gt=0)
+    """Working µm/px. If null, that of the patches that taught the checkpoint; 0.5 with prompts."""
     mpp_tolerance: float = Field(default=0.02, ge=0, lt=0.5)
     """A whole multiple of the slide's own µm/px within this share of `mpp` is used instead of it:
     sharper and faster."""
-    tile: int = Field(default=224, ge=16)
-    """Tile side in pixels at the working resolution."""
-    stride: int = Field(default=224, ge=1)
-    """Distance between tile corners in pixels; smaller than `tile` overlaps."""
-    block: int = Field(default=1792, ge=16)
-    """Side in pixels of the unit of work and storage: a multiple of `tile` and of `stride`."""
+    tile: int | None = Field(default=None, ge=16)
+    """Tile side in pixels at the working resolution. If null, that of the patches that taught the
+    checkpoint; with prompts `predict.prompt_window`, or 224."""
+    stride: int | None = Field(default=None, ge=1)
+    """Distance between tile corners in pixels; smaller than `tile` overlaps. `tile` if null."""
+    block: int | None = Field(default=None, ge=16)
+    """Side in pixels of the unit of work and storage: a multiple of `tile` and of `stride`. If
+    null, 1792 (eight tiles of 224) or the nearest below that is one."""
     codec: Literal["zstd", "lz4", "none"] = "lz4"
     """How a new store packs its pixels, always without loss: `lz4` is written and read several
     times as fast as `zstd`, which is some 15 to 25 % smaller. A store that is there keeps its own.
     """
+
+    @property
+    def tiling(self) -> Tiling:
+        """The numbers, with wsiseg's own for what is null: what no checkpoint decides."""
+        mpp = _MPP if self.mpp is None else self.mpp
+        tile = self.tile or _TILE
+        stride = self.stride or tile
+        return Tiling(mpp, tile, stride, self.block or _choose_block(math.lcm(tile, stride)))
 
 
 class PredictConfig(_Step):
@@ -246,6 +277,18 @@ Preset = Literal["reference", "paper", "wsiseg"]
 """Whose reading of ConStruct is computed: the released code's, the paper's text, or ours."""
 
 
+def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not name.strip():
+            raise ValueError(f"{name!r} is no name of a class")
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is there {names.count(name)} times")
+    return names
+
+
+_Level = Annotated[int, Field(ge=0, le=255)]
+
+
 class LabelConfig(_Step):
     """Tiles of stores as training data: which are used, and which classes show in them."""
 
@@ -273,20 +316,23 @@ class TrainConfig(_Step):
 
     preset: Preset = "wsiseg"
     """`reference`: what the released code computes, its accidents included. `paper`: what the text
-    says. `wsiseg`: neither's dead weight, and contrast that reaches the prototypes."""
+    says. `wsiseg`: neither's dead weight, contrast that reaches the prototypes, and a teacher that
+    reaches the CAM."""
     encoder: Literal["tiny", "small", "conch", "open_clip"] = "tiny"
     """Frozen student/teacher pair, by name in `wsiseg.model.encoders.ENCODERS`."""
     encoder_options: dict[str, Any] = {}
     """What the student takes: `weights`, `image_size`, ... ; an unknown one lists the known."""
     teacher_options: dict[str, Any] = {}
     """What the teacher takes: `weights`, `strides`, ..."""
-    classes: tuple[str, ...] = ("Tumor", "Stroma", "Immune cells", "Necrosis")
-    """Class names in label order."""
+    classes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_check_names)] = (
+        "Tumor", "Stroma", "Immune cells", "Necrosis",
+    )  # fmt: skip
+    """Class names in label order, none twice."""
     prompts: tuple[str, ...] = ()
     """A text a class, which its prototypes begin as; empty for wsiseg's own."""
     prototypes: Literal["text", "random"] = "text"
     """What prototypes begin as: the embedded prompts, or random directions (for comparison)."""
-    colors: tuple[tuple[int, int, int], ...] = ()
+    colors: tuple[tuple[_Level, _Level, _Level], ...] = ()
     """RGB a class for labels and polygons; empty for QuPath's own."""
     mpp: float = Field(default=0.5, gt=0)
     """µm/px of the patches; the checkpoint remembers it. Stores know their own."""
@@ -304,7 +350,8 @@ class TrainConfig(_Step):
     prototypes_per_class: int = Field(default=1, ge=1)
     """k of the prototype bank."""
     guidance_levels: tuple[Annotated[int, Field(ge=0, le=3)], ...] = ()
-    """Pyramid levels (0 the finest) that the teacher guides; empty for the encoder's own."""
+    """Pyramid levels (0 the finest) that the teacher guides; empty for the encoder's own. Preset
+    `wsiseg` guides the level that the CAM reads and no other, as guiding others changes no CAM."""
     turns: bool = True
     """Whether patches are flipped and turned. If not, what any frozen encoder sees of them is
     computed once: much faster, for encoders that were taught so that turning tells them nothing."""
@@ -350,7 +397,13 @@ class InferenceConfig(_Step):
     """Where nobody says which classes show, those whose logit's sigmoid reaches this do."""
     crf: CrfConfig = CrfConfig(backend="numba")
     """The CRF's settings; `pydensecrf` is what the released code calls, and gives its labels to the
-    last pixel; `numba`, which is always there, gives all but some 0.15 % of them."""
+    last pixel; `numba`, which is always there, gave other labels for up to 0.46 % of a patch's
+    pixels. A `backend` that is not named stays `numba`."""
+
+    @field_validator("crf", mode="before")
+    @classmethod
+    def _keep_backend(cls, value: Any) -> Any:
+        return {"backend": "numba", **value} if isinstance(value, dict) else value
 
 
 class EvaluateConfig(InferenceConfig):
@@ -362,7 +415,8 @@ class EvaluateConfig(InferenceConfig):
     """`oracle`: classes let through by the true labels, as in the paper's tables; `deploy`: by
     those that the model predicts, as on a slide that nobody has labelled."""
     resamples: int = Field(default=1000, ge=1)
-    """Bootstrap resamples of the images, for the confidence intervals."""
+    """Bootstrap resamples, for the confidence intervals: of cases where the patches' names tell
+    them apart, else of patches."""
     seed: int = 0
     """Seed of the bootstrap."""
 

@@ -18,7 +18,10 @@ _PARTS = {
     "numba": ("CRF and outlines", "pip install numba"),
     "distributed": ("dask executor (optional)", "pip install 'wsiseg[cluster]'"),
     "open_clip_torch": ("CONCH and open_clip (optional)", "pip install 'wsiseg[encoders]'"),
-    "transformers": ("SegFormer teacher (optional)", "pip install 'wsiseg[encoders]'"),
+    "transformers": (
+        "text towers of some open_clip models (optional)",
+        "pip install 'wsiseg[encoders]'",
+    ),
     "pyarrow": ("GeoParquet (optional)", "pip install 'wsiseg[parquet]'"),
     "pydensecrf2": ("CRF cross-check (optional)", "pip install 'wsiseg[pydensecrf]'"),
 }

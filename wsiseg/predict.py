@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -22,6 +22,7 @@ from wsiseg.lock import hold
 from wsiseg.model.cam import augmented_cams
 from wsiseg.model.device import autocast, open_device, planning_device, to_images
 from wsiseg.model.pinned import PinnedSource, pin_source
+from wsiseg.model.scale import Scale, describe_mismatch, settle_scale
 from wsiseg.model.source import CamSource
 from wsiseg.model.threads import fixed_threads
 from wsiseg.store import FORMAT, SlideStore
@@ -40,8 +41,9 @@ __all__ = [
 ]
 
 _STEP = "predict"
+_VERSION = 1
+"""Of the arithmetic here and in `wsiseg.model`: a digest holds it, so that others redo the work."""
 _ASKED = 8  # one tile in so many is compared with the training patches
-_TOLERANCE = 0.2  # of the training scale, before a user is warned
 
 Array = NDArray[np.float32]
 _Tile = tuple[int, int]
@@ -78,35 +80,41 @@ def predict_tiles(
     UserWarning
         If the tiles' µm/px or side is more than 20 % off the training patches'.
     """
-    with hold(store_path):
-        step = plan_predict(store_path, config, SlideStore(store_path).finished("tile"))
+    with hold(store_path) as run:
+        tile, tiles = SlideStore(store_path).digests("tile")
+        step = plan_predict(store_path, config, tile, tiles, run)
         run_steps(executor, [step], progress)
     return step.digest
 
 
-def plan_predict(store_path: str | Path, config: Config, tiles: str) -> Step:
-    """What `predict_tiles` has to do once there are tiles of the digest `tiles`.
+def plan_predict(
+    store_path: str | Path, config: Config, tile: str, tiles: Sequence[str], run: str = ""
+) -> Step:
+    """What `predict_tiles` has to do once there are tiles of the digest `tile`, `tiles` by block.
 
-    The device need not be here: a block opens it where it runs. Else raises what `predict_tiles`
-    raises, and warns as it does.
+    `run` is the token of the run that holds the store. The device need not be here: a block opens
+    it where it runs. Else raises what `predict_tiles` raises, and warns as it does.
     """
     store, settings = SlideStore(store_path), config.predict
     device = planning_device(settings.device)
     pinned = pin_source(settings)
     source = pinned.load(device)
-    digest = _identify(config, tiles, pinned, context_of(settings, source))
     side = cam_side(store.grid.tile, source)
-    margin = context_of(settings, source)
+    reach = _reach(settings, source)
     _check_scale(store, source)
     store.create_cams(
         source.palette, side, side, channels=source.channels, calibration=source.calibration
     )
-    pending = store.pending(_STEP, digest)
     kept = kept_tiles(store, config.tissue)
-    work = partial(_predict_block, store_path, settings, kept, pinned, digest)
-    needs = partial(_needed_blocks, store.grid, margin)
+    digests = _block_digests(store.grid, config, tiles, pinned, reach, kept)
+    digest, pending = store.plan(_STEP, digests, tile)
+    work = partial(_predict_block, store_path, run, settings, kept, pinned)
+    needs = partial(_needed_blocks, store.grid, reach)
     waits = device.type != "cpu"
-    return Step(_STEP, digest, store.grid.n_blocks, pending, work, needs, gpu=True, waits=waits)
+    return Step(
+        _STEP, digest, store.grid.n_blocks, pending, work, needs, gpu=True, waits=waits,
+        digests=digests,
+    )  # fmt: skip
 
 
 def check_source(config: Config) -> None:
@@ -118,7 +126,7 @@ def check_source(config: Config) -> None:
         As `predict_tiles` does.
     """
     source = pin_source(config.predict).load(planning_device(config.predict.device))
-    cam_side(config.tile.tile, source)
+    cam_side(settle_scale(config).tile.tiling.tile, source)
     context_of(config.predict, source)
 
 
@@ -134,35 +142,46 @@ def predict_digest(store_path: str | Path, config: Config) -> str:
     CheckpointError
         If the checkpoint is missing or not one.
     """
-    tiles = SlideStore(store_path).finished("tile")
-    pinned = pin_source(config.predict)
-    source = pinned.load(planning_device(config.predict.device))
-    return _identify(config, tiles, pinned, context_of(config.predict, source))
+    store, pinned = SlideStore(store_path), pin_source(config.predict)
+    reach = _reach(config.predict, pinned.load(planning_device(config.predict.device)))
+    kept = kept_tiles(store, config.tissue)
+    tiles = store.digests("tile")[1]
+    return digest_of(_block_digests(store.grid, config, tiles, pinned, reach, kept))
 
 
-def _identify(config: Config, tiles: str, pinned: PinnedSource, margin: int) -> str:
+def _block_digests(
+    grid: TileGrid, config: Config, tiles: Sequence[str], pinned: PinnedSource, reach: int,
+    kept: NDArray[np.bool_],
+) -> list[str]:  # fmt: skip
+    """Of what makes each block: which of its tiles are looked at, and the pixels that they see."""
     settings = config.predict
     # The composition of a batch may decide how a sum rounds, so its size counts.
-    return digest_of(
-        _STEP, FORMAT, tiles, pinned.identity, config.tissue.min_fraction, settings.tta,
-        settings.batch_size, settings.precision, *([margin] if margin else []),
+    common = digest_of(
+        _STEP, FORMAT, _VERSION, pinned.identity, settings.tta, settings.batch_size,
+        settings.precision, reach,
     )  # fmt: skip
+    digests = []
+    for block in range(grid.n_blocks):
+        looked = [bool(kept[tile]) for tile in grid.block_tiles(block)]
+        under = {block, *(other for _, other in _needed_blocks(grid, reach, block))}
+        digests.append(digest_of(common, block, looked, [tiles[other] for other in sorted(under)]))
+    return digests
 
 
-def _needed_blocks(grid: TileGrid, margin: int, block: int) -> Iterator[tuple[str, int]]:
-    """The blocks of pixels under a block's tiles, and within `margin` of them."""
+def _needed_blocks(grid: TileGrid, reach: int, block: int) -> Iterator[tuple[str, int]]:
+    """The blocks of pixels under a block's tiles, and within `reach` of them."""
     owned = list(grid.block_tiles(block))
     if owned:
         first, last = grid.tile_box(*owned[0]), grid.tile_box(*owned[-1])
         around = Box(first.x, first.y, last.right - first.x, last.bottom - first.y)
-        yield from (("tile", other) for other in grid.blocks_touching(around.grow(margin)))
+        yield from (("tile", other) for other in grid.blocks_touching(around.grow(reach)))
 
 
 def _predict_block(
-    store_path: str | Path, settings: PredictConfig, kept: NDArray[np.bool_],
-    pinned: PinnedSource, digest: str, block: int,
+    store_path: str | Path, run: str, settings: PredictConfig, kept: NDArray[np.bool_],
+    pinned: PinnedSource, block: int, digest: str,
 ) -> None:  # fmt: skip
-    store = SlideStore(store_path)
+    store = SlideStore(store_path, run)
     store.begin(_STEP, block)
     source = pinned.load(open_device(settings.device))
     owned = list(store.grid.block_tiles(block))
@@ -208,14 +227,13 @@ def _predict_batches(
     """Tiles of one block in batches, with CAMs, class logits and distances."""
     if not tiles:
         return
-    margin, grid = context_of(settings, source), store.grid
+    grid = store.grid
     boxes = [grid.tile_box(*tile) for tile in tiles]
     x, y = min(box.x for box in boxes), min(box.y for box in boxes)
     right, bottom = max(box.right for box in boxes), max(box.bottom for box in boxes)
-    step = source.sides.step
-    around = Box(x, y, right - x, bottom - y).grow(margin + (step if margin else 0))
+    around = Box(x, y, right - x, bottom - y).grow(_reach(settings, source))
     pixels = store.read_image(around)
-    if margin:
+    if context_of(settings, source):
         batches = _see_windows(grid, source, tiles, settings, pixels, around)
     else:
         batches = _see_tiles(grid, source, tiles, settings, pixels, around)
@@ -307,6 +325,12 @@ def cam_side(tile: int, source: CamSource) -> int:
     return tile // source.stride
 
 
+def _reach(settings: PredictConfig, source: CamSource) -> int:
+    """Pixels around a tile that its window may hold: the context, and what fills its last cell."""
+    margin = context_of(settings, source)
+    return margin + source.sides.step if margin else 0
+
+
 def context_of(settings: PredictConfig, source: CamSource) -> int:
     """Pixels that the source sees around each tile.
 
@@ -331,13 +355,6 @@ def context_of(settings: PredictConfig, source: CamSource) -> int:
 
 def _check_scale(store: SlideStore, source: CamSource) -> None:
     """Warn where tiles show more or less of the tissue than the patches that taught the model."""
-    for what, tiles, patches in (
-        ("µm/px", store.mpp, source.mpp),
-        ("px a side", store.grid.tile, source.tile),
-    ):
-        if patches is not None and abs(tiles / patches - 1) > _TOLERANCE:
-            warnings.warn(
-                f"{store.path}: its tiles have {tiles:g} {what}, the checkpoint was trained at "
-                f"{patches:g}; expect worse maps, or tile at the training scale",
-                stacklevel=3,
-            )
+    taught = Scale(source.mpp, source.tile)
+    for line in describe_mismatch(store.mpp, store.grid.tile, taught):
+        warnings.warn(f"{store.path}: {line}", stacklevel=3)

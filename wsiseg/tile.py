@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -20,6 +19,7 @@ from wsiseg.errors import SlideOpenError, SlideReadError, StoreError
 from wsiseg.geometry import Box, Mpp
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
+from wsiseg.model.scale import settle_scale
 from wsiseg.slide import Slide, identify_slide, open_slide, was_identified_as
 from wsiseg.slide.scratch import scratch
 from wsiseg.store import FORMAT, SlideStore
@@ -29,6 +29,9 @@ __all__ = ["describe_damage", "plan_grid", "plan_tile", "tile_digest", "tile_sli
 _LOG = logging.getLogger(__name__)
 _NAMED = 5
 """Damaged tiles that are named one by one."""
+
+_VERSION = 1
+"""Of the arithmetic here and in `wsiseg.slide`: a digest holds it, so that others redo the work."""
 
 
 def tile_slide(
@@ -52,7 +55,8 @@ def tile_slide(
     slide_path, store_path
         The slide's file, and the ``.zarr`` folder, or its URL, to make or to go on with.
     config
-        Its `slide`, `tissue`, `tile` and `export` settings are used.
+        Its `slide`, `tissue`, `tile` and `export` settings are used; where `tile` leaves µm/px or
+        side open, also which checkpoint `predict` names.
     executor
         What the blocks run on; each worker holds one block of pixels and opens the slide itself.
     progress
@@ -71,9 +75,13 @@ def tile_slide(
         If `store_path` holds something else, or the results of another slide.
     GeoJsonError
         If the user's outline cannot be read.
+    CheckpointError
+        If the checkpoint that decides the scale is missing or is none.
     """
-    with hold(store_path):
-        store, step = plan_tile(slide_path, store_path, config, tissue=tissue, overwrite=overwrite)
+    with hold(store_path) as run:
+        store, step = plan_tile(
+            slide_path, store_path, config, tissue=tissue, overwrite=overwrite, run=run
+        )
         run_steps(executor, [step], progress)
         describe_damage(store, config)
     return store
@@ -86,14 +94,17 @@ def plan_tile(
     *,
     tissue: Path | None = None,
     overwrite: bool = False,
+    run: str = "",
 ) -> tuple[SlideStore, Step]:
     """Make the store, settle the tissue, and tell which blocks `tile_slide` has to read.
 
-    Takes what `tile_slide` takes and raises what it raises, but for `SlideReadError` in a block.
+    `run` is the token of the run that holds the store. Else takes what `tile_slide` takes and
+    raises what it raises, but for `SlideReadError` in a block.
     """
     # Here, so that worker processes, which have no use for it, start in half the time.
     from wsiseg.tissue import kept_tiles, settle_tissue
 
+    config = settle_scale(config)
     with open_slide(slide_path, config.slide) as slide:
         for note in slide.notes:
             _LOG.warning("%s: %s", slide.path, note)
@@ -106,18 +117,15 @@ def plan_tile(
         settle_tissue(slide, store, config, tissue)
         # A worker that chose anew might choose another reader, or find another slide.
         planned = _Planned.of(slide, Path(slide_path), config.slide)
-    digest = tile_digest(store, config)
     squares = _needed_squares(grid, kept_tiles(store, config.tissue))
-    pending = store.pending("tile", digest)
+    digests = _block_digests(store, config, squares)
+    digest, pending = store.plan("tile", digests)
     busy = [block for block in pending if _block_squares(grid, squares, block).any()]
-    for block in sorted(set(pending) - set(busy)):
-        store.begin("tile", block)
-        store.erase_image(block)
-        store.mark_done("tile", block, digest)
+    store.leave_white(sorted(set(pending) - set(busy)), digests)
     work = partial(
-        _tile_block, planned=planned, store_path=store.location, squares=squares, digest=digest,
+        _tile_block, planned=planned, store_path=store.location, squares=squares, run=run
     )  # fmt: skip
-    return store, Step("tile", digest, grid.n_blocks, busy, work)
+    return store, Step("tile", digest, grid.n_blocks, busy, work, digests=digests)
 
 
 def _check_same_slide(store_path: str | Path, slide: Slide) -> None:
@@ -142,13 +150,22 @@ def tile_digest(store: SlideStore, config: Config) -> str:
     StoreError
         If the store holds no tissue mask yet.
     """
-    mask, mask_mpp, _ = store.read_tissue()
-    tissue = [hashlib.sha256(np.packbits(mask).tobytes()).hexdigest(), list(mask.shape), mask_mpp]
+    from wsiseg.tissue import kept_tiles
+
+    squares = _needed_squares(store.grid, kept_tiles(store, config.tissue))
+    return digest_of(_block_digests(store, config, squares))
+
+
+def _block_digests(store: SlideStore, config: Config, squares: NDArray[np.bool_]) -> list[str]:
+    """Of what makes each block: of the tissue, those of its squares that are read."""
     reader = [store.slide["reader"], config.slide.scaled_decode]
     reader += ["blank"] if config.slide.damaged == "blank" else []
     slide = [store.slide["identity"], store.slide["mpp"], reader]
-    raster = [store.mpp, store.meta["grid"]]
-    return digest_of("tile", FORMAT, slide, raster, tissue, config.tissue.min_fraction)
+    common = digest_of("tile", FORMAT, _VERSION, slide, [store.mpp, store.meta["grid"]])
+    return [
+        digest_of(common, block, _block_squares(store.grid, squares, block).tolist())
+        for block in range(store.grid.n_blocks)
+    ]
 
 
 def describe_damage(store: SlideStore, config: Config) -> str:
@@ -177,11 +194,12 @@ def working_mpp(slide: Slide, config: TileConfig) -> Mpp:
     ``config.mpp_tolerance`` of it on both axes: pixels are then averaged, never interpolated. Else
     ``config.mpp`` itself.
     """
-    multiple = round(config.mpp / slide.mpp.x)
-    furthest = max(abs(multiple * own - config.mpp) for own in slide.mpp)
-    if multiple >= 1 and furthest <= config.mpp_tolerance * config.mpp:
+    wanted = config.tiling.mpp
+    multiple = round(wanted / slide.mpp.x)
+    furthest = max(abs(multiple * own - wanted) for own in slide.mpp)
+    if multiple >= 1 and furthest <= config.mpp_tolerance * wanted:
         return Mpp(multiple * slide.mpp.x)
-    return Mpp(config.mpp)
+    return Mpp(wanted)
 
 
 def plan_grid(slide: Slide, config: TileConfig) -> tuple[TileGrid, Mpp]:
@@ -194,7 +212,8 @@ def plan_grid(slide: Slide, config: TileConfig) -> tuple[TileGrid, Mpp]:
     """
     mpp = working_mpp(slide, config)
     size = slide.raster_size(mpp)
-    return TileGrid(size.height, size.width, config.tile, config.stride, config.block), mpp
+    _, tile, stride, block = config.tiling
+    return TileGrid(size.height, size.width, tile, stride, block), mpp
 
 
 def _describe(slide: Slide) -> dict[str, Any]:
@@ -238,9 +257,10 @@ def _tile_block(
     store_path: str | Path,
     squares: NDArray[np.bool_],
     digest: str,
+    run: str,
 ) -> None:
     """Read and write one block, and mark it."""
-    store = SlideStore(store_path)
+    store = SlideStore(store_path, run)
     box = store.grid.block_box(block)
     wanted = _block_squares(store.grid, squares, block)
     pixels = scratch.array("block", (box.height, box.width, 3))
@@ -290,6 +310,11 @@ class _Planned:
             ) from error
         try:
             self.check(slide)
+            if slide.reader != self.config.reader:
+                raise SlideReadError(
+                    f"{self.path}: was opened by {self.config.reader} when the run was planned, "
+                    f"and is not now, but by {slide.reader}; the same command again goes on"
+                )
         except BaseException:
             slide.close()
             raise

@@ -5,8 +5,11 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -76,7 +79,9 @@ def test_workers_of_ours_are_not_watched_and_keep_their_memory() -> None:
         assert in_flight(executor) == 2
 
 
-def test_the_model_runs_where_a_gpu_is(tmp_path: Path) -> None:
+@contextmanager
+def cpu_and_gpu() -> Iterator[Any]:
+    """A cluster with two workers, of which one has a GPU, or says so."""
     distributed = pytest.importorskip("distributed")
     workers = {
         name: {
@@ -87,11 +92,13 @@ def test_the_model_runs_where_a_gpu_is(tmp_path: Path) -> None:
     }
     quiet = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
     scheduler = {"cls": distributed.Scheduler, "options": {"host": "127.0.0.1", **quiet}}
+    with distributed.SpecCluster(scheduler=scheduler, workers=workers) as cluster:
+        yield cluster
+
+
+def test_the_model_runs_where_a_gpu_is(tmp_path: Path) -> None:
     blocks = list(range(20))
-    with (
-        distributed.SpecCluster(scheduler=scheduler, workers=workers) as cluster,
-        open_executor(cluster.scheduler_address) as executor,
-    ):
+    with cpu_and_gpu() as cluster, open_executor(cluster.scheduler_address) as executor:
         assert in_flight(executor) == 8
         work = partial(name_worker, str(tmp_path))
         tile = Step("tile", "", 20, blocks, partial(work, "tile"))
@@ -101,6 +108,44 @@ def test_the_model_runs_where_a_gpu_is(tmp_path: Path) -> None:
         run_steps(executor, [tile, predict])
     assert {path.read_text() for path in tmp_path.glob("predict*")} == {"gpu"}
     assert {path.read_text() for path in tmp_path.glob("tile*")} == {"cpu", "gpu"}
+
+
+def need_gpu(folder: str, step: str, block: int) -> None:
+    from distributed import get_worker
+
+    name_worker(folder, step, block)
+    if get_worker().name != "gpu":
+        raise ConfigError("device 'cuda' is not there")
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_when_the_last_gpu_leaves_the_settings_decide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It hung for ever, with idle workers beside it."""
+    monkeypatch.setattr(module, "_LOOK_S", 0.2)
+    monkeypatch.setattr(module, "_GPU_WAIT_S", 0.6)
+    with cpu_and_gpu() as cluster, open_executor(cluster.scheduler_address) as executor:
+        assert in_flight(executor) == 8
+        gone: list[bool] = []
+
+        def leave(step: str, done: int, total: int) -> None:
+            if done == 2 and not gone:
+                gone.append(True)
+                cluster.sync(cluster.workers["gpu"].close)
+
+        work = partial(name_worker if device == "auto" else need_gpu, str(tmp_path), "predict")
+        predict = Step("predict", "", 20, list(range(20)), work, gpu=True)
+        if device == "auto":
+            run_steps(executor, [predict], leave)
+        else:
+            with pytest.raises(ConfigError, match="device 'cuda' is not there"):
+                run_steps(executor, [predict], leave)
+    assert gone
+    names = [path.read_text() for path in tmp_path.glob("predict*")]
+    assert set(names) == {"cpu", "gpu"}
+    assert device == "cuda" or len(names) == 20
+    assert "dask: no worker with a GPU is left; its blocks go to the others" in caplog.messages
 
 
 def test_a_worker_of_another_version_is_refused() -> None:

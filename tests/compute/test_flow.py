@@ -6,13 +6,15 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsiseg.compute import SerialExecutor, Step, in_flight, open_executor, run_steps
+from wsiseg.compute import SerialExecutor, Step, flow, in_flight, open_executor, run_steps
 
 
 class Log:
@@ -190,3 +192,37 @@ def test_what_waits_for_a_device_is_bounded_and_reading_with_it() -> None:
         running.result(timeout=20)
     assert held <= 5
     assert len(read) == 20
+
+
+@pytest.mark.parametrize("where", ["in the loop", "outside of it"])
+def test_an_interruption_waits_for_the_blocks_that_run(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wrote on after the store's lock was freed."""
+    began: list[int] = []
+    ended: list[int] = []
+
+    def work(block: int) -> None:
+        began.append(block)
+        time.sleep(0 if block == 0 else 0.3)
+        ended.append(block)
+
+    def interrupt(step: str, done: int, total: int) -> None:
+        if done == 1 and where == "outside of it":
+            raise KeyboardInterrupt
+
+    class Queue(SimpleQueue):  # type: ignore[type-arg]  # of futures
+        def get(self) -> Any:
+            if ended:
+                raise KeyboardInterrupt
+            return super().get()
+
+    if where == "in the loop":
+        monkeypatch.setattr(flow, "SimpleQueue", Queue)
+    with open_executor("threads", 2) as threads:
+        with pytest.raises(KeyboardInterrupt):
+            run_steps(threads, [Step("tile", "", 50, list(range(50)), work)], interrupt)
+        before = list(ended)
+        assert sorted(began) == sorted(ended)
+    assert before == ended
+    assert len(ended) < 10

@@ -46,6 +46,18 @@ def test_many_draws_in_parts_are_the_same_draws():
     assert found.miou == pytest.approx(naive(confusions, 600, 0, lambda scores: scores.miou))
 
 
+def test_patches_of_a_case_are_drawn_together():
+    """Ten copies of each of four patches know no more than the four."""
+    few = random_confusions(4, seed=1)
+    cases = [f"case {number % 4}" for number in range(40)]
+    want = bootstrap_intervals(10 * few, resamples=200)
+    got = bootstrap_intervals(np.tile(few, (10, 1, 1)), resamples=200, cases=cases)
+    assert (got.miou, got.iou) == (want.miou, want.iou)
+    assert (got.units, got.over_cases, want.over_cases) == (4, True, False)
+    by_patch = bootstrap_intervals(np.tile(few, (10, 1, 1)), resamples=200)
+    assert np.ptp(by_patch.miou) < 0.6 * np.ptp(got.miou), "too sure of itself"
+
+
 def test_images_alike_leave_no_doubt():
     confusions = np.repeat(random_confusions(1), 4, axis=0)
     low, high = bootstrap_intervals(confusions, resamples=20).miou

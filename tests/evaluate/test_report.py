@@ -43,7 +43,8 @@ def test_the_table_names_its_protocol_first():
     lines = format_table(made_up()).splitlines()
     assert lines[0].startswith("protocol deploy: classes let through by the model's own")
     assert lines[1] == (
-        "2 patches; augmentations: 6; CRF: numba; 95% interval by 30 bootstraps over patches"
+        "2 patches; augmentations: 6; CRF: numba; 95% interval by 30 bootstraps over patches, as "
+        "their names tell no cases"
     )
     assert lines[3].split()[:2] == ["Tumor", "75.00"]
     assert lines[5].split()[:3] == ["Immune", "cells", "0.00"]
@@ -99,7 +100,7 @@ def test_from_the_command_line(tmp_path):
     assert "protocol oracle:" in done.output
     assert "protocol deploy:" in done.output
     assert done.output.count("\nthis checkpoint ") == 4, "IoU and Dice, two protocols"
-    assert done.output.count("ConStruct, full ") == 1, "beside the scores of its own protocol"
+    assert done.output.count("ConStruct, full ") == 2, "beside the scores of its own protocol"
     config = EvaluateConfig(tta=1, resamples=20)
     again = evaluate_checkpoint("tiny", MINI_BCSS, config, split="valid")
     for evaluation in again:

@@ -80,8 +80,11 @@ def test_missing_file(tmp_path):
 
 def test_not_safetensors(tmp_path):
     (tmp_path / "a.pth").write_bytes(b"\x80\x02}q\x00." * 20)
-    with pytest.raises(CheckpointError, match=r"a\.pth: is not a safetensors file"):
+    with pytest.raises(CheckpointError, match=r"a\.pth: is a PyTorch file .*wsiseg model import"):
         load_checkpoint(tmp_path / "a.pth")
+    (tmp_path / "a.bin").write_bytes(b"no tensors " * 20)
+    with pytest.raises(CheckpointError, match=r"a\.bin: is not a safetensors file"):
+        load_checkpoint(tmp_path / "a.bin")
 
 
 def test_cut_short(path):
@@ -126,6 +129,11 @@ def test_another_programs_safetensors(path):
         (lambda p: p.update(pooling="most"), r"m\.safetensors: pooling = 'most': is none of mean"),
         (lambda p: p.update(background=2), r"background = 2: needs a whole number below .* 2"),
         (lambda p: p.update(background=-1), r"background = -1: needs a whole number"),
+        (lambda p: p.update(preset="ours"), r"m\.safetensors: preset = 'ours': is none of refer"),
+        (lambda p: p.update(guidance_levels=[4]), r"guidance_levels = \[4\]: needs some of"),
+        (lambda p: p.update(guidance_levels=2), r"guidance_levels = 2: needs some of the levels"),
+        (lambda p: p.update(prototypes_per_class=0), r"prototypes_per_class = 0: needs a whole"),
+        (lambda p: p.update(prompts=["one", 2]), r"prompts = \['one', 2\]: needs a text a class"),
         (lambda p: p.update(calibration=[[1, 0]]), r"calibration = .*an offset for each of 2"),
         (lambda p: p.update(calibration=[[0, 0]] * 2), r"calibration = .*a scale above 0"),
         (lambda p: p.update(calibration=[[1]] * 2), r"calibration = .*an offset for each of 2"),

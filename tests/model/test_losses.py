@@ -68,6 +68,33 @@ def test_relational_loss_resizes_the_teacher_and_caps_the_tokens():
     assert float(relational_loss(student, student)) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_relational_loss_is_float32s_in_half_precision(dtype):
+    """784 tokens that are nearly alike: their squared sums are beyond what float16 can hold."""
+    student, teacher = ((1 + 0.1 * random(1, 16, 28, 28, seed=s)).to(dtype) for s in (0, 1))
+    student = student.requires_grad_()
+    with torch.autocast("cpu", dtype):
+        got = relational_loss(student, teacher)
+    want = relational_loss(student.float(), teacher.float())
+    assert got.dtype == torch.float32
+    assert got.item() == pytest.approx(want.item(), rel=1e-5)
+    assert got > 0
+    got.backward()
+    assert student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_contrast_loss_is_float32s_in_half_precision(dtype):
+    regions, anchors = random(2, 8).to(dtype), random(3, 8, seed=1)
+    labels, losses = torch.tensor([0, 2]), []
+    for enabled in (True, False):
+        bank = MemoryBank(8, 8, torch.Generator().manual_seed(0))
+        with torch.autocast("cpu", dtype, enabled=enabled):
+            losses.append(contrast_loss(regions, regions, labels, anchors, bank))
+    assert losses[0].dtype == torch.float32
+    assert losses[0].item() == losses[1].item()
+
+
 def test_region_masks_reach_half_of_the_images_strongest():
     cams = torch.tensor([[[[4.0, 1.0]], [[2.0, 1.9]]], [[[-1.0, -2.0]], [[-3.0, -1.0]]]])
     maps, masks = region_masks(cams, (1, 2))

@@ -56,8 +56,9 @@ def test_packed_files(tmp_path):
 @pytest.mark.parametrize(
     ("classification", "expected"),
     [("Tumor", "Tumor"), ({"names": ["Tumor", "Positive"]}, "Tumor: Positive"), (None, None),
-     ({}, None), ({"name": "Tumor"}, "Tumor"), ({"name": None}, None), ({"names": None}, None),
-     ({"names": ["Tumor", None]}, "Tumor")],
+     ({}, None), ({"name": "Tumor"}, "Tumor"), ({"name": None}, None), ({"name": " "}, None),
+     ({"names": [None]}, None), ({"name": None, "names": ["Tumor", None]}, "Tumor"),
+     ({"names": None}, None), ({"name": 5}, "5")],
 )  # fmt: skip
 def test_class_names(tmp_path, classification, expected):
     document = {**FEATURE, "properties": {"classification": classification}}

@@ -163,6 +163,16 @@ def test_classes_and_colours(tmp_path):
     assert [region.label for region in annotations.regions] == [0, 1, 2, 0, 3, 4]
 
 
+def test_what_others_write_without_names_is_read(tmp_path):
+    one = object_of(
+        classification={"name": None, "color": [None, 2, 3]},
+        measurements=[{"name": None, "value": 1.0}, {"value": 2.0}],
+    )
+    found = read(tmp_path, {"type": "FeatureCollection", "features": [one]}, mpp=0.5)
+    assert found.palette == Palette(("Unclassified",), ((64, 64, 64),))
+    assert len(found.regions) == 1
+
+
 def test_a_palette_settles_the_labels(tmp_path):
     document = [object_of(classification="Necrosis"), object_of(classification="Tumor")]
     annotations = read(tmp_path, document, mpp=0.5, palette=PALETTES["bcss"], slide="mine.svs")

@@ -23,7 +23,7 @@ def test_each_class_has_a_row_in_palette_order():
     assert rows[1] == {
         "slide": "case.svs", "class": "Stroma", "area_mm2": 4.0, "fraction_of_tissue": 0.25,
         "n_regions": 2, "perimeter_um": 4.0, "crofton_um": pytest.approx(math.pi),
-        "mean_confidence": 0.8,
+        "mean_confidence": 0.8, "color": "#96c896",
     }  # fmt: skip
     assert rows[0]["area_mm2"] == 0
     assert rows[0]["mean_confidence"] == ""

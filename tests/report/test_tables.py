@@ -34,7 +34,8 @@ def test_columns_are_stable(tmp_path):
     )
     header = (tmp_path / "measurements.csv").read_text().splitlines()[0]
     assert header == (
-        "slide,class,area_mm2,fraction_of_tissue,n_regions,perimeter_um,crofton_um,mean_confidence"
+        "slide,class,area_mm2,fraction_of_tissue,n_regions,perimeter_um,crofton_um,mean_confidence,"
+        "color"
     )
     write_tables(tmp_path, [], [])
     assert read_rows(tmp_path / "summary.csv") == []
@@ -130,6 +131,23 @@ def test_the_bar_shares_add_up(tmp_path):
     shares = [float(share) for share in re.findall(r"flex:([\d.]+);background", text)]
     assert shares == [0.25, 0.75, 0.25, 0.75]  # the run's bar and the slide's
     assert "rgb(200,0,0)" in text
+
+
+def test_the_checkpoints_colours_are_shown(tmp_path):
+    rows = [
+        {**MEASURED[0], "color": "#0a0b0c"}, MEASURED[1],
+        {**MEASURED[0], "slide": "b", "color": "#112233"},
+        {**MEASURED[1], "slide": "b", "class": "Other", "color": "red;} body {display:none"},
+    ]  # fmt: skip
+    write_tables(tmp_path, [GOOD, {**GOOD, "slide": "b"}], rows)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    whole, first, second = (
+        dict(re.findall(r'<i style="background:([^"]*)"></i>([\w ]+) <b>', part))
+        for part in re.split(r"<h2>", text)
+    )
+    assert [whole["#0a0b0c"], first["#0a0b0c"], second["#112233"]] == ["Tumor"] * 3
+    assert len({*whole, *first, *second}) == 4, "each class has a colour of its own"
+    assert "display:none" not in text
 
 
 def test_the_bar_says_of_the_tissue_what_the_table_says(tmp_path):

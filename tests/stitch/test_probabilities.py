@@ -92,6 +92,20 @@ def test_they_go_where_no_tissue_is_left_and_when_no_longer_asked_for(tmp_path):
     assert not (store.path / "probabilities").exists()
 
 
+def test_no_longer_asking_for_them_runs_no_crf_again(tmp_path, monkeypatch):
+    store, other = (make_store(tmp_path / f"{name}.zarr") for name in ("one", "other"))
+    digest = stitch_labels(store.path, KEPT, SerialExecutor())
+    with monkeypatch.context() as patch:
+        patch.setattr(SlideStore, "begin", None)
+        assert stitch_labels(store.path, PLAIN, SerialExecutor()) == digest
+    stitch_labels(other.path, PLAIN, SerialExecutor())
+    files = [
+        {path.relative_to(one.path): path.read_bytes() for path in one.path.rglob("*/c/*/*")}
+        for one in (store, other)
+    ]
+    assert files[0] == files[1]
+
+
 def test_asking_for_them_redoes_what_was_stitched_without(tmp_path):
     refined = REFINED.stitch.model_copy(update={"probabilities": True})
     config = REFINED.model_copy(update={"stitch": refined})

@@ -103,6 +103,7 @@ def test_a_class_that_no_tile_predicts_never_occurs(tmp_path):
         cams, logits = store.read_cams(rows, cols)
         logits[..., 2] = -5
         store.write_cams(index, cams, logits)
+    finish(store)
     stitch_labels(store.path, PLAIN, SerialExecutor())
     assert 2 not in whole(store)[0]
     stitch_labels(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -39,7 +40,39 @@ def test_all_places_keep_files_alike(files: Files) -> None:
     files.delete("x/y")
     assert files.read("x/y") is None
     with files.open("x/y") as file:
-        assert file is None or file.end(3) == b""
+        assert file is None or file.end(3) is None
+    files.write("x/empty", [])
+    with files.open("x/empty") as file:
+        assert file.end(3) == b"", "an empty file is there"
+    files.write("x/a/b", [b"four"])
+    files.sync(["x/empty", "x/a/b"])
+    assert files.sizes("x") == {"x/empty": 0, "x/a/b": 4}
+    assert files.sizes("x/a/b/c") == files.sizes("none") == {}
+
+
+def test_a_service_without_suffix_ranges_is_asked_for_the_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Azure's is, which cannot run here: its refusal is played, the rest is real."""
+    obstore = pytest.importorskip("obstore", reason="pip install 'wsiseg[cloud]'")
+    files = open_files(f"memory://{uuid4().hex}/a")
+    files.write("x", [b"abcdefgh"])
+    files.write("empty", [])
+    get, refused = obstore.get, []
+
+    def refuse(store: Any, path: str, *, options: Any = None) -> Any:
+        if "suffix" in (options or {}).get("range", ()):
+            refused.append(path)
+            raise obstore.exceptions.NotSupportedError("suffix ranges")
+        return get(store, path, options=options)
+
+    monkeypatch.setattr(obstore, "get", refuse)
+    for key, end in (("x", b"fgh"), ("none", None), ("empty", b""), ("x", b"fgh")):
+        with files.open(key) as file:
+            assert file.end(3) == end
+    with files.open("x") as file:
+        assert file.end(30) == b"abcdefgh"
+    assert len(refused) == 1, "it is asked for once"
 
 
 def test_a_file_that_is_being_read_is_replaced_under_no_reader(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
-from wsiseg.store.codecs import CodecName
+from wsiseg.store.codecs import CodecName, checksum, codec_of, describe_codec
 from wsiseg.store.files import Folder
 from wsiseg.store.layout import _create
 from wsiseg.store.shards import ShardedArray
@@ -110,13 +111,13 @@ def test_any_windows_are_read_together(written: Case, boxes: list[Box]) -> None:
         )
 
 
-@pytest.mark.parametrize("cut", [1, 30, "half"])
-def test_a_cut_shard_is_named_not_believed(written: Case, cut: int | str) -> None:
+@pytest.mark.parametrize("kept", [-1, -30, 0.5, 0])
+def test_a_cut_shard_is_named_not_believed(written: Case, kept: float) -> None:
     array, data, path = written
     file = path / "a/c/0/0/0"
     whole = file.read_bytes()
     try:
-        file.write_bytes(whole[: len(whole) // 2] if cut == "half" else whole[: -int(cut)])
+        file.write_bytes(whole[: int(kept if kept < 0 else kept * len(whole))])
         with pytest.raises(StoreError, match=r"a/c/0/0/0: is damaged \(its index does not fit"):
             array.read(array.box)
     finally:
@@ -124,14 +125,76 @@ def test_a_cut_shard_is_named_not_believed(written: Case, cut: int | str) -> Non
     np.testing.assert_array_equal(array.read(array.box), data)
 
 
-def test_damaged_chunks_are_named(tmp_path: Path) -> None:
-    array = make(tmp_path, "zstd")
-    write(array, pixels("uint8", 3))
+def test_a_changed_byte_anywhere_in_a_shard_is_found(written: Case) -> None:
+    array, data, path = written
+    file = path / "a/c/0/0/0"
+    whole = file.read_bytes()
+    try:
+        for at in range(0, len(whole), max(1, len(whole) // 97)):
+            file.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+            with pytest.raises(StoreError, match=r"a/c/0/0/0: is damaged .*run `wsiseg check "):
+                array.read(array.box)
+    finally:
+        file.write_bytes(whole)
+    np.testing.assert_array_equal(array.read(array.box), data)
+
+
+def test_zarr_finds_it_too(tmp_path: Path) -> None:
+    """The checksums are Zarr's own codec: other readers look at them."""
+    write(make(tmp_path, "none"), pixels("uint8", 3))
     file = tmp_path / "a/c/0/0/0"
     whole = file.read_bytes()
-    file.write_bytes(b"\0" * 200 + whole[200:])
-    with pytest.raises(StoreError, match=r"a/c/0/0/0: is damaged"):
+    file.write_bytes(bytes([whole[0] ^ 4]) + whole[1:])
+    with pytest.raises(ValueError, match=r"[Cc]hecksum"):
+        zarr.open_array(str(tmp_path / "a"), mode="r")[:]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_chunk_that_is_too_short_fills_nothing(tmp_path: Path, codec: CodecName) -> None:
+    """Whole by its checksums, and yet of fewer pixels than a chunk has."""
+    array = make(tmp_path, codec)
+    packed, _ = codec_of(describe_codec(codec))
+    short = packed.encode(np.zeros((4, 8, 3), np.uint8))
+    index = np.full((12, 2), 2**64 - 1, "<u8")
+    index[0] = 0, len(short) + 4
+    parts = [short, checksum(short), index.tobytes(), checksum(index.tobytes())]
+    Folder(tmp_path).write("a/c/0/0/0", parts)
+    with pytest.raises(StoreError, match=r"damaged \(a chunk holds 96 bytes, not 384\)"):
+        array.read(Box(0, 0, 8, 16))
+
+
+def test_a_missing_shard_is_fill_only_if_it_was_never_written(tmp_path: Path) -> None:
+    data, promised = pixels("uint8", 3), {(0, 0)}
+    write(make(tmp_path, "lz4"), data)
+    array = ShardedArray(Folder(tmp_path), "a", lambda *place: place in promised)
+    np.testing.assert_array_equal(array.read(array.box), data)
+    (tmp_path / "a/c/0/0/1").unlink()
+    assert (array.read(Box(48, 0, 27, 32)) == 255).all()
+    (tmp_path / "a/c/0/0/0").unlink()
+    with pytest.raises(StoreError, match=r"a/c/0/0/0: is damaged \(it was written and is missing"):
         array.read(array.box)
+
+
+def test_a_damaged_description_is_named(tmp_path: Path) -> None:
+    write(make(tmp_path, "lz4"), pixels("uint8", 3))
+    for text in ("", '{"codecs": []}'):
+        (tmp_path / "a/zarr.json").write_text(text)
+        with pytest.raises(StoreError, match=r"a/zarr\.json: is damaged"):
+            ShardedArray(Folder(tmp_path), "a")
+
+
+def test_arrays_without_checksums_are_still_read_and_written(tmp_path: Path) -> None:
+    """As format 2 had them."""
+    data = pixels("uint8", 3)
+    make(tmp_path, "lz4")
+    meta = json.loads((tmp_path / "a/zarr.json").read_text())
+    del meta["codecs"][0]["configuration"]["codecs"][-1]
+    (tmp_path / "a/zarr.json").write_text(json.dumps(meta))
+    array = ShardedArray(Folder(tmp_path), "a")
+    write(array, data)
+    np.testing.assert_array_equal(array.read(array.box), data)
+    theirs = zarr.open_array(str(tmp_path / "a"), mode="r")
+    np.testing.assert_array_equal(np.asarray(theirs[:]), np.moveaxis(data, 2, 0))
 
 
 def test_an_array_packed_by_others_is_refused(tmp_path: Path) -> None:

@@ -83,3 +83,66 @@ def test_settings_are_refused_before_patches_are_read(tmp_path):
         assert result.exit_code == 1
         assert message in result.output
         assert "none.png" not in result.output
+
+
+@pytest.fixture
+def cases(tmp_path):
+    """A table of three cases, four patches each."""
+    rows, folder = ["image,labels,case"], tmp_path / "cases"
+    folder.mkdir()
+    for number in range(12):
+        color = (230, 150, 190) if number % 2 else (120, 90, 170)
+        noise = np.random.default_rng(number).normal(0, 8, (64, 64, 3))
+        Image.fromarray((noise + color).clip(0, 255).astype(np.uint8)).save(
+            folder / f"{number}.png"
+        )
+        rows.append(f"{number}.png,{'AB'[number % 2]},case {number // 4}")
+    table = folder / "patches.csv"
+    table.write_text("\n".join(rows))
+    return table
+
+
+def test_a_share_of_the_cases_chooses_the_epoch(cases, tmp_path):
+    out = tmp_path / "m.safetensors"
+    result = call(cases, "-o", out, *SMALL, "--validate", "0.4", "--dry-run")
+    assert re.search(r"held out +4 patches of 1 case\(s\)", result.output), result.output
+    assert re.search(r"patches +8", result.output)
+    result = call(cases, "-o", out, *SMALL, "--set", "epochs=3", "--validate", "0.4")
+    assert result.exit_code == 0, result.output
+    assert "best epoch by 4 patches of 1 case(s)" in result.output
+    table = out.with_name("m.safetensors.validation.csv").read_text().splitlines()
+    assert table[0] == "epoch,minus the mean class loss of the patches held out"
+    assert len(table) == 4
+
+
+def test_a_folder_with_masks_chooses_as_the_released_code_does(cases, tmp_path):
+    for name, mode in (("img", "RGB"), ("mask", "L")):
+        (tmp_path / "set" / "valid" / name).mkdir(parents=True)
+        Image.new(mode, (64, 64)).save(tmp_path / "set" / "valid" / name / "0.png")
+    out = tmp_path / "m.safetensors"
+    result = call(cases, "-o", out, *SMALL, "--validate", tmp_path / "set")
+    assert result.exit_code == 0, result.output
+    table = out.with_name("m.safetensors.validation.csv").read_text().splitlines()
+    assert table[0].startswith('epoch,"mean IoU of the masks held out')
+    assert len(table) == 2
+
+
+def test_a_folder_with_labels_chooses_too(cases, patches, tmp_path):
+    out = tmp_path / "m.safetensors"
+    result = call(cases, "-o", out, *SMALL, "--validate", patches)
+    assert result.exit_code == 0, result.output
+    assert "best epoch by 3 patches with labels" in result.output
+
+
+@pytest.mark.parametrize("share", ["0", "1.5", "nowhere"])
+def test_what_validates_nothing_is_refused(patches, tmp_path, share):
+    result = call(patches, "-o", tmp_path / "m.safetensors", *SMALL, "--validate", share)
+    assert result.exit_code == 1
+    assert f"--validate {share}: is neither a folder, a table, nor a share" in result.output
+
+
+def test_a_dry_run_looks_for_the_device(patches, tmp_path):
+    device = ("--set", "device=cuda:7", "--dry-run")
+    result = call(patches, "-o", tmp_path / "m.safetensors", *SMALL, *device)
+    assert result.exit_code == 1
+    assert "device 'cuda:7' is not there" in result.output

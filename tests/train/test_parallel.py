@@ -37,8 +37,8 @@ import wsiseg.train.loop as loop
 folder, out = sys.argv[1:]
 save = loop._Run.save
 
-def spy(run, validate):
-    save(run, validate)
+def spy(run):
+    save(run)
     state = run.trainer.state()
     parts = {**state["model"], "queue": state["queue"]}
     torch.save({n: t.clone() for n, t in parts.items()}, f"{run.out}.rank{run.group.rank}")
@@ -47,8 +47,8 @@ def train(name, **settings):
     config = CONFIG.model_copy(update=settings)
     train_model(find_patches(folder), config, f"{out}/{name}", lambda *call: print(name, *call))
 
-def cut(run, validate):
-    save(run, validate)
+def cut(run):
+    save(run)
     raise KeyboardInterrupt
 
 for preset in ("wsiseg", "paper"):
@@ -61,6 +61,41 @@ except KeyboardInterrupt:
     loop._Run.save = save
     train("cut")
 print(call_command(folder, out), end="")
+"""
+
+
+SLOW_CHILD = """
+import sys, time
+from datetime import timedelta
+import torch.distributed as dist
+from tests.train.test_parallel import CONFIG, find_patches
+from wsiseg.train import train_model
+
+dist.init_process_group("gloo", timeout=timedelta(seconds=4))
+folder, out = sys.argv[1:]
+
+class Validation:
+    measure = identity = "made up"
+
+    def __init__(self, work):
+        self.work = work
+
+    def check(self, source):
+        pass
+
+    def __call__(self, source):
+        return self.work()
+
+def fail():
+    raise RuntimeError("no such mask")
+
+patches, config = find_patches(folder), CONFIG.model_copy(update={"epochs": 1})
+slow = Validation(lambda: time.sleep(7) or 0.5)
+train_model(patches, config, f"{out}/slow.safetensors", validate=slow)
+try:
+    train_model(patches, config, f"{out}/failed.safetensors", validate=Validation(fail))
+except Exception as error:
+    print(type(error).__name__, error)
 """
 
 
@@ -92,10 +127,8 @@ def call_command(folder, out):
     return CliRunner().invoke(app, call).output
 
 
-@pytest.fixture(scope="module")
-def ended(folder, tmp_path_factory):
-    """The folder that two processes wrote, and what each printed; started as by torchrun."""
-    out = tmp_path_factory.mktemp("out")
+def run_two(child, folder, out):
+    """What each of two processes that run `child` printed; started as by torchrun."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -105,14 +138,28 @@ def ended(folder, tmp_path_factory):
     }  # fmt: skip
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", CHILD, folder, out], cwd=ROOT, stdout=subprocess.PIPE,
+            [sys.executable, "-c", child, folder, out], cwd=ROOT, stdout=subprocess.PIPE,
             env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, text=True,
         )
         for rank in range(2)
     ]  # fmt: skip
     printed = [process.communicate(timeout=200)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], printed
-    return out, printed
+    return printed
+
+
+@pytest.fixture(scope="module")
+def ended(folder, tmp_path_factory):
+    """The folder that two processes wrote, and what each printed."""
+    out = tmp_path_factory.mktemp("out")
+    return out, run_two(CHILD, folder, out)
+
+
+def test_a_validation_may_outlast_the_time_out_and_its_failure_ends_all(folder, tmp_path):
+    first, second = run_two(SLOW_CHILD, folder, tmp_path)
+    assert (tmp_path / "slow.best.safetensors").exists()
+    assert first.strip() == "RuntimeError no such mask"
+    assert second.startswith("TrainingError the first process failed while this one waited")
 
 
 @pytest.mark.parametrize("preset", ["wsiseg", "paper"])

@@ -10,6 +10,8 @@ from PIL import Image
 
 from wsiseg.config import TrainConfig
 from wsiseg.errors import CheckpointError, ConfigError
+from wsiseg.model.card import Card
+from wsiseg.model.checkpoint import read_info
 from wsiseg.train import Patches, train_model
 
 CONFIG = TrainConfig(
@@ -88,25 +90,76 @@ def test_a_run_of_other_settings_is_not_taken_up(folder, tmp_path):
     other = CONFIG.model_copy(update={"learning_rate": 0.02})
     with pytest.raises(ConfigError, match=r"unfinished: holds an unfinished run of other settings"):
         train_model(patches, other, out)
-    left = out.with_name("m.safetensors.unfinished")
+    left, kept = out.with_name("m.safetensors.unfinished"), tmp_path / "kept"
+    kept.write_bytes(left.read_bytes())
+    train_model(patches, other, out, overwrite=True)
+    assert read_info(out).config["learning_rate"] == 0.02
+    kept.replace(left)
     left.write_bytes(left.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot be read"):
         train_model(patches, CONFIG, out)
 
 
-def test_the_best_epoch_is_kept_beside_the_last(folder, tmp_path):
-    scores = iter([0.2, 0.9, 0.5])
-    kept = {}
+def test_a_finished_model_is_only_replaced_when_asked(folder, whole, tmp_path):
+    out, patches = tmp_path / "m.safetensors", find_patches(folder)
+    for name in ("m.safetensors", "m.best.safetensors"):
+        (tmp_path / name).write_bytes(whole.with_name(name).read_bytes())
 
-    def validate(model):
-        assert not model.training
-        score = next(scores)
-        kept[score] = (tmp_path / "m.safetensors").read_bytes()
+    def never(*call):
+        raise AssertionError("the same run is done")
+
+    assert train_model(patches, CONFIG, out, never) == out
+    other = CONFIG.model_copy(update={"epochs": 1})
+    with pytest.raises(ConfigError, match=r"m\.safetensors: is the finished model of other sett"):
+        train_model(patches, other, out)
+    with pytest.raises(ConfigError, match="with another card; put the new card into it"):
+        train_model(patches, CONFIG, out, card=Card(title="New"))
+    assert out.read_bytes() == whole.read_bytes()
+    train_model(patches, other, out, overwrite=True)
+    assert read_info(out).config["epochs"] == 1
+    out.write_bytes(b"a person's")
+    with pytest.raises(ConfigError, match="is there, and is no finished model"):
+        train_model(patches, CONFIG, out)
+    assert out.read_bytes() == b"a person's"
+
+
+def test_patches_that_changed_in_place_are_other_patches(folder, tmp_path):
+    before = find_patches(folder)
+    for path in before.paths:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert find_patches(tmp_path).identity == before.identity, "where they lie does not count"
+    with Image.open(tmp_path / "3.png") as image:
+        image.rotate(90).save(tmp_path / "3.png")
+    assert find_patches(tmp_path).identity != before.identity
+
+
+class Scripted:
+    """Gives the scores that it was given, and keeps what was there to score."""
+
+    measure, identity = "made up", "scripted"
+
+    def __init__(self, out, *scores):
+        self.out, self.scores, self.kept = out, list(scores), {}
+
+    def check(self, source):
+        assert source.channels == 2
+
+    def __call__(self, source):
+        assert not source.model.training
+        score = self.scores.pop(0)
+        self.kept[score] = self.out.read_bytes()
         return score
 
-    out = train_model(find_patches(folder), CONFIG, tmp_path / "m.safetensors", validate=validate)
+
+def test_the_best_epoch_is_kept_beside_the_last(folder, tmp_path):
+    out = tmp_path / "m.safetensors"
+    validate = Scripted(out, 0.2, 0.9, 0.5)
+    train_model(find_patches(folder), CONFIG, out, validate=validate)
+    kept = validate.kept
     assert (tmp_path / "m.best.safetensors").read_bytes() == kept[0.9]
     assert out.read_bytes() == kept[0.5]
+    table = out.with_name("m.safetensors.validation.csv").read_text()
+    assert table == "epoch,made up\n1,0.2\n2,0.9\n3,0.5\n"
 
 
 def test_the_curves_are_a_picture(whole):

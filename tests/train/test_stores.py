@@ -41,6 +41,7 @@ def test_tiles_by_row_and_column_of_two_stores(tmp_path):
     assert tiles.weights.tolist() == [1, 1, 1]
     assert (tiles.side, tiles.mpp) == (TILE, 0.505)
     assert tiles.name(2) == "two tile (3, 4)"
+    assert tiles.cases == ["one", "one", "two"]
     wanted = [store.read_image(store.grid.tile_box(*t)) for store, t in (
         (stores[1], (3, 4)), (stores[0], (0, 0)))]  # fmt: skip
     assert np.array_equal(tiles.read([2, 0]), wanted)

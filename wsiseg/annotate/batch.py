@@ -19,6 +19,7 @@ from wsiseg.errors import ClusterError, StoreError, WsisegError
 from wsiseg.export import check_formats
 from wsiseg.lock import explained
 from wsiseg.model.prompt_file import read_prompts
+from wsiseg.model.scale import settle_scale
 from wsiseg.qupath import write_scripts
 
 __all__ = ["annotate"]
@@ -66,7 +67,7 @@ def annotate(
     MissingDependencyError
         If a package for one of ``config.export.formats`` is not installed.
     """
-    config = config or Config()
+    config = settle_scale(config or Config())
     check_formats(config.export)
     _check_source(config, dry_run)
     many = [inputs] if isinstance(inputs, str | Path) else list(inputs)

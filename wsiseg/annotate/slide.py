@@ -12,6 +12,7 @@ from wsiseg.annotate.outputs import write_outputs
 from wsiseg.compute import Progress, run_steps
 from wsiseg.config import Config
 from wsiseg.lock import hold
+from wsiseg.model.scale import describe_mismatch, read_scale, settle_scale
 from wsiseg.outline import outline_regions
 from wsiseg.slide import open_slide
 from wsiseg.stitch import plan_stitch
@@ -73,12 +74,12 @@ def annotate_slide(
     started = time.perf_counter()
     config = _configure(job, config)
     path = tree.store(job.name)
-    with hold(path):
+    with hold(path) as run:
         store, tile = plan_tile(
-            job.path, path, config, tissue=tree.tissue(job.name), overwrite=overwrite
+            job.path, path, config, tissue=tree.tissue(job.name), overwrite=overwrite, run=run
         )
-        predict = plan_predict(path, config, tile.digest)
-        stitch = plan_stitch(path, config, predict.digest)
+        predict = plan_predict(path, config, tile.digest, tile.digests, run)
+        stitch = plan_stitch(path, config, predict.digest, predict.digests, run)
         run_steps(executor, [tile, predict, stitch], progress)
         outline = partial(outline_regions, path, config, executor, progress)
         rows, notes = write_outputs(
@@ -87,7 +88,8 @@ def annotate_slide(
         )  # fmt: skip
         damage = describe_damage(store, config)
         damaged = len(store.read_damage()) if damage else 0
-    notes = (*notes, *filter(None, [damage]))
+        scale = describe_mismatch(store.mpp, store.grid.tile, read_scale(config.predict))
+    notes = (*notes, *filter(None, [damage]), *scale)
     result = _result(job, store, rows, notes, time.perf_counter() - started)
     return replace(result, damaged_tiles=damaged)
 
@@ -95,7 +97,7 @@ def annotate_slide(
 def plan_slide(job: Job, config: Config) -> SlideResult:
     """What would be done, without doing it."""
     with open_slide(job.path, _configure(job, config).slide) as slide:
-        grid, _ = plan_grid(slide, config.tile)
+        grid, _ = plan_grid(slide, settle_scale(config).tile)
         return SlideResult(
             job.name, str(job.path), "planned", mpp=slide.mpp.x, mpp_source=slide.mpp_source,
             tiles=grid.rows * grid.cols, note="; ".join(slide.notes),

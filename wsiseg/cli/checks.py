@@ -1,4 +1,4 @@
-"""Commands that look and say: a slide, a file, the settings, the installation."""
+"""Commands that look and say: a slide, a file, a store, the settings, the installation."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from rich.table import Table
 from wsiseg.cli.app import app
 from wsiseg.cli.options import ConfigFile, MppOverride, Settings, configure
 from wsiseg.cli.show import OUT, complain, errors, print_facts, progress_bars, say
+from wsiseg.errors import WsisegError
 
-__all__ = ["doctor", "info", "init", "lint", "show_config"]
+__all__ = ["check", "doctor", "info", "init", "lint", "show_config"]
 
 
 @app.command()
@@ -100,6 +101,36 @@ def _fix(file: Path, out: Path | None) -> bool:
     for repair in repairs:
         say(f"{file}: {repair}")
     return _lint(copy)
+
+
+@app.command()
+def check(
+    stores: Annotated[list[str], typer.Argument(help=".zarr stores: folders or URLs.")],
+) -> None:
+    """Hold every file of stores against its checksum; what is damaged, the next run mends."""
+    if not all([_check(store) for store in stores]):
+        raise typer.Exit(1)
+
+
+def _check(location: str) -> bool:
+    """Say what is wrong with a store; whether nothing is."""
+    from wsiseg.store import check_store
+
+    try:
+        found = check_store(location)
+    except WsisegError as error:  # the others are looked at all the same
+        complain(f"error: {error}")
+        return False
+    for fault in found.damage:
+        say(f"{location}: {fault.key}: {fault.why}")
+    for step, (left, total) in found.unfinished.items():
+        say(f"{location}: {step}: {left:,} of {total:,} blocks are to be done")
+    if found.damage:
+        say(f"{location}: run again what made it; it does the damaged blocks, and no others")
+    elif found.whole:
+        old = "" if found.checked else " by all that can be told: its format has no checksums"
+        say(f"{location}: whole ({found.files:,} files){old}")
+    return found.whole
 
 
 @app.command("config")

@@ -22,6 +22,7 @@ from wsiseg.cli.options import (
     with_map,
 )
 from wsiseg.cli.show import errors, print_facts, progress_bars, say
+from wsiseg.cli.validation import open_validation
 from wsiseg.config import load_config, parse_config
 
 __all__ = ["demo", "masks", "picture", "train"]
@@ -49,8 +50,21 @@ def train(
         Path | None,
         typer.Option(help="YAML that tells people of the model; see configs/card.yaml."),
     ] = None,
+    validate: Annotated[
+        str | None,
+        typer.Option(
+            help="What chooses the best epoch: a folder of patches with masks, a folder or table "
+            "with labels, or a share of these patches, such as 0.2, by whole cases.",
+        ),
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option(help="Check everything and count parameters and steps, no more.")
+        bool,
+        typer.Option(
+            help="Check settings, patches, encoder and device, count parameters and steps, no more."
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a model of other settings or patches that is there.")
     ] = False,
 ) -> None:
     """Train on patch labels (no masks needed); resumes what was interrupted."""
@@ -78,16 +92,21 @@ def train(
             if labels is None
             else load_tiles(data, labels, settled.classes, settled.labels)
         )
+        split = None if validate is None else open_validation(validate, found, settled)
+        used, chooses = (found, None) if split is None else (split.patches, split.validate)
         if dry_run:
-            facts = describe_training(found, settled)
+            facts = describe_training(used, settled)
         else:
-            train_model(found, settled, out, bars, card=told)
+            train_model(used, settled, out, bars, card=told, validate=chooses, overwrite=overwrite)
     if not leads():
         return
     if dry_run:
-        print_facts({name: f"{count:,}" for name, count in facts.items()})
-    else:
-        say(str(out))
+        held = {} if split is None else {"held out": split.held_out}
+        print_facts(held | {n: f"{v:,}" if isinstance(v, int) else v for n, v in facts.items()})
+        return
+    if split is not None:
+        say(f"best epoch by {split.held_out}: {out.with_name(f'{out.stem}.best{out.suffix}')}")
+    say(str(out))
 
 
 @app.command()

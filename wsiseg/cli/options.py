@@ -145,8 +145,20 @@ def override(data: dict[str, Any], settings: list[str] | None, option: str) -> d
         if not equals:
             raise typer.BadParameter(f"{option} {setting!r} needs the form name=value")
         *parents, leaf = name.split(".")
-        target = data
-        for parent in parents:
+        target: Any = data
+        for depth, parent in enumerate(parents, start=1):
             target = target.setdefault(parent, {})
-        target[leaf] = yaml.safe_load(value)
+            if not isinstance(target, dict):
+                group = ".".join(parents[:depth])
+                raise typer.BadParameter(
+                    f"{option} {setting!r}: {group} is one setting and holds no others, now it is "
+                    f"{target!r}; give {group}=VALUE"
+                )
+        try:
+            target[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            why = " ".join(str(error).split())
+            raise typer.BadParameter(
+                f"{option} {setting!r}: {value!r} is not valid YAML ({why})"
+            ) from error
     return data

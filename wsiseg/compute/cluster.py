@@ -9,12 +9,13 @@ import importlib.util
 import logging
 import platform
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from wsiseg.compute.flow import Step
@@ -35,6 +36,8 @@ _REFRESH_S = 10.0  # how old the known number of workers may be
 _ANSWER_S = 10.0  # a scheduler that takes longer over a greeting is taken for lost
 _RESULT_S = 60.0
 _FEWEST = 8  # blocks in flight while no worker has come yet
+_LOOK_S = 10.0  # between looks whether there still are workers with a GPU
+_GPU_WAIT_S = 60.0  # a worker that died is started again within less
 
 _SETTINGS = {
     "distributed.worker.profile.enabled": False,  # reads every stack 100 times a second
@@ -78,12 +81,26 @@ def open_cluster(kind: str, workers: int) -> Iterator[DaskExecutor]:
             yield executor
 
 
+class _Task(NamedTuple):
+    """One call, and who waits for it."""
+
+    call: Callable[[], Any]
+    name: str
+    outcome: Future[Any]
+    result: bool
+    """Whether what it returns is wanted."""
+    gpu: bool
+    """Whether it has a GPU to itself."""
+
+
 class DaskExecutor(Executor):
     """Calls and blocks on a dask cluster, through a connected client."""
 
     def __init__(self, client: distributed.Client, fewest: int = _FEWEST) -> None:
         self._client, self._fewest, self._open = client, fewest, True
         self._futures: set[Any] = set()
+        self._on_gpu: dict[Any, _Task] = {}
+        self._watching = threading.Lock()
         self._capacity, self._has_gpu, self._asked = fewest, False, -_REFRESH_S
 
     @property
@@ -101,10 +118,11 @@ class DaskExecutor(Executor):
         """Do a block; its return value stays where it is.
 
         It has one of the worker's ``GPU`` resources to itself where `step` wants one and any worker
-        has any (``dask worker --resources GPU=1``).
+        has any (``dask worker --resources GPU=1``). If the last of those leaves and none comes for
+        a minute, the block goes to any worker: what its settings say of the device then decides
+        whether it is done there or fails.
         """
-        resources = {"GPU": 1} if step.gpu and self._has_gpu else None
-        return self._submit(partial(step.work, block), step.name, resources=resources)
+        return self._submit(step.task(block), step.name, gpu=step.gpu and self._has_gpu)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with `cancel_futures`, those that did not begin never will."""
@@ -123,9 +141,8 @@ class DaskExecutor(Executor):
         return True
 
     def _submit(
-        self, call: Callable[[], Any], name: str, *, result: bool = False,
-        resources: dict[str, int] | None = None,
-    ) -> Future[Any]:  # fmt: skip
+        self, call: Callable[[], Any], name: str, *, result: bool = False, gpu: bool = False
+    ) -> Future[Any]:
         if not self._open:
             raise RuntimeError("the executor was shut down")
         outcome: Future[Any] = Future()
@@ -133,24 +150,57 @@ class DaskExecutor(Executor):
         if self._client.status != "running":  # it would queue the call until it is reconnected
             outcome.set_exception(self._lost())
             return outcome
+        self._send(_Task(call, name, outcome, result, gpu))
+        if gpu and self._watching.acquire(blocking=False):
+            threading.Thread(target=self._watch_gpus, daemon=True).start()
+        return outcome
+
+    def _send(self, task: _Task) -> None:
         # Named after the step, so that the dashboard shows one bar a step.
         future = self._client.submit(
             _do,
             _VERSION,
-            call,
-            key=f"{name}-{uuid4()}",
+            task.call,
+            key=f"{task.name}-{uuid4()}",
             pure=False,
             retries=_RETRIES,
-            resources=resources,
+            resources={"GPU": 1} if task.gpu else None,
         )
         self._futures.add(future)
-        future.add_done_callback(partial(self._pass_on, outcome, result))
-        return outcome
+        if task.gpu:
+            self._on_gpu[future] = task
+        future.add_done_callback(partial(self._pass_on, task))
 
-    def _pass_on(self, outcome: Future[Any], result: bool, future: Any) -> None:
+    def _watch_gpus(self) -> None:
+        """Send what waits for a GPU elsewhere, once there has been none for long."""
+        seen = time.monotonic()
+        with suppress(RuntimeError):  # the client was closed meanwhile
+            while self._open and self._client.status == "running":
+                time.sleep(_LOOK_S)
+                self._ask_workers()
+                if self._has_gpu or not self._on_gpu:
+                    seen = time.monotonic()
+                elif time.monotonic() - seen >= _GPU_WAIT_S:
+                    _LOG.warning("dask: no worker with a GPU is left; its blocks go to the others")
+                    self._leave_gpus()
+        self._watching.release()
+
+    def _leave_gpus(self) -> None:
+        for future in list(self._on_gpu):
+            task = self._on_gpu.pop(future, None)
+            if task is not None and future.status == "pending":
+                self._client.cancel([future])
+                self._send(task._replace(gpu=False))
+            elif task is not None:  # just done: `_pass_on` may not have seen it yet
+                self._on_gpu[future] = task
+
+    def _pass_on(self, task: _Task, future: Any) -> None:
         from distributed import KilledWorker
 
         self._futures.discard(future)
+        if task.gpu and self._on_gpu.pop(future, None) is None:
+            return  # it was sent elsewhere
+        outcome, result = task.outcome, task.result
         try:
             if future.status == "finished":
                 outcome.set_result(future.result(timeout=_RESULT_S) if result else None)

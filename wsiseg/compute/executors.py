@@ -56,9 +56,9 @@ class ThreadExecutor(ThreadPoolExecutor):
     def submit_block(self, step: Step, block: int) -> Future[Any]:
         """Have ``step.work(block)`` done, beside the others' work if it waits."""
         if not step.waits:
-            return self.submit(step.work, block)
+            return self.submit(step.task(block))
         self.capacity = self._more
-        return self._beside.submit(step.work, block)
+        return self._beside.submit(step.task(block))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End both."""

@@ -7,9 +7,11 @@ step first: what was read is soon modelled, what was modelled soon stitched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from heapq import heapify, heappop, heappush
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -36,12 +38,12 @@ class Step:
     name: str
     """As in the store's marks."""
     digest: str
-    """Hex sha256 of all that makes a block, the steps before included."""
+    """Hex sha256 of all that makes the blocks, the steps before included."""
     total: int
     """Blocks of the step, those done before included."""
     pending: Sequence[int]
     """Blocks to do, in order."""
-    work: Callable[[int], object]
+    work: Callable[..., object]
     """Does one block and marks it; picklable. What it returns is dropped."""
     needs: Callable[[int], Iterable[tuple[str, int]]] = _nothing
     """``(step, block)`` of all that a block reads; those that are not pending are there already."""
@@ -49,6 +51,14 @@ class Step:
     """Whether a cluster that has GPU workers should do it there."""
     waits: bool = False
     """Whether a block mostly waits for an accelerator of this machine."""
+    digests: Sequence[str] = ()
+    """Hex sha256 of all that makes each block; `work` is given its block's as `digest`."""
+
+    def task(self, block: int) -> Callable[[], object]:
+        """What does a block; picklable."""
+        if not self.digests:
+            return partial(self.work, block)
+        return partial(self.work, block, digest=self.digests[block])
 
 
 @runtime_checkable
@@ -62,7 +72,8 @@ class BlockExecutor(Protocol):
 def run_steps(executor: Executor, steps: Sequence[Step], progress: Progress | None = None) -> None:
     """Do the pending blocks of `steps`; `progress` counts each step's finished blocks.
 
-    The first failure is raised when the blocks in flight have ended, so that none is written later.
+    The first failure is raised when the blocks in flight have ended, so that none is written later;
+    so is an interruption (Ctrl-C), unless a second one comes.
     """
     report = progress or _silent
     done = [step.total - len(step.pending) for step in steps]
@@ -74,12 +85,13 @@ def run_steps(executor: Executor, steps: Sequence[Step], progress: Progress | No
         step, block = steps[item[0]], item[1]
         if isinstance(executor, BlockExecutor):
             return executor.submit_block(step, block)
-        return executor.submit(step.work, block)
+        return executor.submit(step.task(block))
 
-    for item, _ in _drain(executor, submit, ready):
-        ready.finish(item)
-        done[item[0]] += 1
-        report(steps[item[0]].name, done[item[0]], steps[item[0]].total)
+    with closing(_drain(executor, submit, ready, waits=True)) as drained:
+        for item, _ in drained:
+            ready.finish(item)
+            done[item[0]] += 1
+            report(steps[item[0]].name, done[item[0]], steps[item[0]].total)
 
 
 def run(
@@ -144,9 +156,13 @@ class _Ready(Iterator[_Block]):
 
 
 def _drain(
-    executor: Executor, submit: Callable[[_T], Future[Any]], source: Iterator[_T]
-) -> Iterator[tuple[_T, Any]]:
-    """Submit what `source` gives, a bounded number at a time; yield ``(item, result)``."""
+    executor: Executor, submit: Callable[[_T], Future[Any]], source: Iterator[_T],
+    waits: bool = False,
+) -> Generator[tuple[_T, Any], None, None]:  # fmt: skip
+    """Submit what `source` gives, a bounded number at a time; yield ``(item, result)``.
+
+    With `waits`, what is in flight ends before this does, even where the caller is interrupted.
+    """
     finished: SimpleQueue[Future[Any]] = SimpleQueue()
     flying: dict[Future[Any], _T] = {}
     try:
@@ -163,12 +179,11 @@ def _drain(
                 return
             future = finished.get()
             yield flying.pop(future), future.result()
-    except Exception:
-        wait([future for future in flying if not future.cancel()])
+    except BaseException as error:
+        running = [future for future in flying if not future.cancel()]
+        if waits or isinstance(error, Exception):
+            wait(running)
         raise
-    finally:  # also where the caller was interrupted, and does not wait
-        for future in flying:
-            future.cancel()
 
 
 def _silent(step: str, done: int, total: int) -> None:

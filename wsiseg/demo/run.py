@@ -206,7 +206,8 @@ def _make_slides(folder: _Folder, scale: _Scale, progress: Progress | None) -> t
 def _train(patches: Path, config: TrainConfig, folder: _Folder, progress: Progress | None) -> None:
     from wsiseg.train import load_patches, train_model  # loads torch
 
-    train_model(load_patches(patches, config.classes), config, folder.checkpoint, progress)
+    found = load_patches(patches, config.classes)
+    train_model(found, config, folder.checkpoint, progress, overwrite=True)
 
 
 def _annotate(folder: _Folder, workers: int | None, progress: Progress | None) -> None:

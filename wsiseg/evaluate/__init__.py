@@ -11,12 +11,14 @@ from wsiseg.evaluate.report import format_table, write_report
 from wsiseg.evaluate.run import Evaluation, Scored, evaluate_model
 from wsiseg.evaluate.scores import Scores, confusion_matrix, score
 from wsiseg.evaluate.slides import MapScores, evaluate_slides, format_slides, write_slides
+from wsiseg.evaluate.validate import MaskScore
 
 __all__ = [
     "Difference",
     "Evaluation",
     "Intervals",
     "MapScores",
+    "MaskScore",
     "MaskedPatches",
     "Scored",
     "Scores",

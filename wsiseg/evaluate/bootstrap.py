@@ -1,7 +1,8 @@
-"""How far the scores would move with other images: percentile bootstrap over images."""
+"""How far the scores would move with other cases: percentile bootstrap over cases or images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,42 +29,63 @@ class Intervals:
     level: float
     """Share of the resamples that lies within, such as 0.95."""
     resamples: int
-    """How many times the images were drawn anew."""
+    """How many times the units were drawn anew."""
     seed: int
     """Of the draws."""
+    units: int = 0
+    """How many cases or patches were drawn from."""
+    over_cases: bool = False
+    """Whether cases were drawn, with all of their patches, or patches."""
 
 
 def bootstrap_intervals(
-    confusions: NDArray[np.int64], *, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> Intervals:
-    """Draw as many images as there are, with replacement, `resamples` times, and score each draw.
+    confusions: NDArray[np.int64], *, resamples: int = 1000, seed: int = 0, level: float = 0.95,
+    cases: Sequence[str] | None = None,
+) -> Intervals:  # fmt: skip
+    """Draw as many cases as there are, with replacement, `resamples` times, and score each draw.
 
-    Patches of one slide resemble each other, so over patches the intervals are too narrow for new
-    slides; they say how well the number is known on slides like these.
+    Patches of one slide resemble each other: intervals over patches are too narrow for new slides,
+    and say only how well the number is known on slides like these.
 
     Parameters
     ----------
     confusions
         ``(N, K + 1, K + 1)`` int64, one of `confusion_matrix` an image.
+    cases
+        The case of each image; None where nobody knows: images are drawn one by one.
 
     Raises
     ------
     DataError
         If there is no image.
     """
+    if cases is not None:
+        confusions = _sum_cases(confusions, cases)
     ends = _ends(_draw(confusions, resamples, seed), level)
     classes = confusions.shape[-1] - 1
     return Intervals(
         miou=ends[0], mdice=ends[1], fwiou=ends[2], iou=tuple(ends[3 : 3 + classes]),
         dice=tuple(ends[3 + classes :]), level=level, resamples=resamples, seed=seed,
+        units=len(confusions), over_cases=cases is not None,
     )  # fmt: skip
 
 
 def draw_means(
-    confusions: NDArray[np.int64], *, resamples: int = 1000, seed: int = 0
-) -> NDArray[np.float64]:
+    confusions: NDArray[np.int64], *, resamples: int = 1000, seed: int = 0,
+    cases: Sequence[str] | None = None,
+) -> NDArray[np.float64]:  # fmt: skip
     """``(resamples,)`` mean IoU of each draw of `bootstrap_intervals`: of one seed, one draw."""
+    if cases is not None:
+        confusions = _sum_cases(confusions, cases)
     return _draw(confusions, resamples, seed)[:, 0]
+
+
+def _sum_cases(confusions: NDArray[np.int64], cases: Sequence[str]) -> NDArray[np.int64]:
+    """One matrix a case, in the order of their first images."""
+    order = {case: at for at, case in enumerate(dict.fromkeys(cases))}
+    summed = np.zeros((len(order), *confusions.shape[1:]), np.int64)
+    np.add.at(summed, [order[case] for case in cases], confusions)
+    return summed
 
 
 def _draw(confusions: NDArray[np.int64], resamples: int, seed: int) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsiseg.atomic import open_atomic
+from wsiseg.evaluate.bootstrap import Intervals
 from wsiseg.evaluate.reliability import Reliability, draw_reliability
 from wsiseg.evaluate.run import Evaluation
 from wsiseg.evaluate.scores import score
@@ -47,7 +48,7 @@ def format_table(evaluation: Evaluation) -> str:
     lines = [
         f"protocol {evaluation.protocol}: {PROTOCOLS[evaluation.protocol]}",
         f"{len(evaluation.names)} patches; {_how_made(evaluation)}; {interval} by "
-        f"{ends.resamples} bootstraps over patches",
+        f"{ends.resamples} bootstraps over {_name_units(ends)}",
         f"{'class':<{wide}}  {'IoU %':<22}  {'Dice %':<22}".rstrip(),
     ]
     lines += [f"{name:<{wide}}  {iou:<22}  {dice:<22}".rstrip() for name, iou, dice in rows]
@@ -66,6 +67,12 @@ def _how_made(evaluation: Evaluation) -> str:
     if evaluation.predictions is not None:
         return f"masks of {evaluation.predictions}, the protocol as their maker says"
     return f"augmentations: {evaluation.config.tta}; CRF: {evaluation.config.crf.backend}"
+
+
+def _name_units(ends: Intervals) -> str:
+    if ends.over_cases:
+        return f"{ends.units} cases"
+    return "patches, as their names tell no cases"
 
 
 def _percent(value: float, ends: Range) -> str:
@@ -142,7 +149,10 @@ def _describe(evaluation: Evaluation, info: CheckpointInfo | None, data: Path) -
         "data": "/".join(data.parts[-2:]),
         "patches": len(evaluation.names),
         **means,
-        "interval": {"level": ends.level, "resamples": ends.resamples, "seed": ends.seed},
+        "interval": {
+            "level": ends.level, "resamples": ends.resamples, "seed": ends.seed,
+            "over": "cases" if ends.over_cases else "patches", "units": ends.units,
+        },
         "classes": classes,
         "absent": [evaluation.palette.names[label] for label in scores.absent],
         "calibration_error": (

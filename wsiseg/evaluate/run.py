@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.annotations import Palette
+from wsiseg.cases import find_case, group_cases
 from wsiseg.compute import Progress, SerialExecutor, run
 from wsiseg.config import EvaluateConfig
 from wsiseg.errors import DataError
@@ -27,7 +28,7 @@ from wsiseg.evaluate.scores import Scores, confusion_matrix, score
 from wsiseg.model.source import CamSource
 from wsiseg.model.threads import fixed_threads
 
-__all__ = ["Evaluation", "Scored", "evaluate_model"]
+__all__ = ["Evaluation", "Scored", "check_patches", "evaluate_model"]
 
 
 class Scored(NamedTuple):
@@ -70,7 +71,7 @@ class Evaluation:
     scores: Scores
     """Of all pixels together."""
     intervals: Intervals
-    """By bootstrap over the images."""
+    """By bootstrap over the cases that the names tell, else over the images."""
     config: EvaluateConfig
     """The settings."""
     predictions: Path | None = None
@@ -115,7 +116,7 @@ def evaluate_model(
     DataError
         If the patches do not fit the source's classes or sides, or it gives one cell a patch.
     """
-    _check(source, patches)
+    check_patches(source, patches)
     palette = source.palette
     starts = range(0, len(patches), config.batch_size)
     batches = [tuple(range(s, min(s + config.batch_size, len(patches)))) for s in starts]
@@ -191,7 +192,8 @@ def _score_batch(
     return parts, trust
 
 
-def _check(source: CamSource, patches: MaskedPatches) -> None:
+def check_patches(source: CamSource, patches: MaskedPatches) -> None:
+    """Refuse patches that do not fit a source; raises `DataError` as `evaluate_model` does."""
     if patches.classes != len(source.palette):
         raise DataError(
             f"{patches.folder}: masks of {patches.classes} classes, a model of "
@@ -219,12 +221,14 @@ def _sum_up(
     config: EvaluateConfig,
     reliability: Reliability,
 ) -> Evaluation:
+    names = tuple(path.name for path in patches.images)
     return Evaluation(
-        protocol=protocol, palette=palette, names=tuple(path.name for path in patches.images),
+        protocol=protocol, palette=palette, names=names,
         confusions=table.confusions, true_classes=table.true_classes, gates=table.gates,
         scores=score(table.confusions.sum(0)),
         intervals=bootstrap_intervals(
-            table.confusions, resamples=config.resamples, seed=config.seed
+            table.confusions, resamples=config.resamples, seed=config.seed,
+            cases=group_cases(names, [find_case(name) for name in names]),
         ),
         config=config, reliability=reliability,
     )  # fmt: skip

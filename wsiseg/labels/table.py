@@ -58,7 +58,7 @@ class SeenLabels:
 
 def read_label_table(
     path: Path, keys: Sequence[tuple[str, ...]], classes: Sequence[str], problems: list[str],
-    *, flags: bool = False,
+    *, flags: bool = False, optional: Sequence[str] = (),
 ) -> Iterator[LabelRow]:  # fmt: skip
     """Read a table of key columns and either one column a class or ``labels`` (``A;B``).
 
@@ -72,13 +72,16 @@ def read_label_table(
         Takes in what is wrong; rows with a bad label are left out.
     flags
         Whether columns of 0 and 1 that are no class may stand beside them.
+    optional
+        Columns that are keys too if they are there.
 
     Raises
     ------
     DataError
         If the file is no table; see `read_table`.
     """
-    known = [*dict.fromkeys(name for key in keys for name in key), "labels", *classes]
+    keyed = (name for key in keys for name in key)
+    known = [*dict.fromkeys((*keyed, "labels", *classes, *optional))]
     table = read_table(path, known)
     columns = set(table.columns)
     chosen = next((key for key in keys if set(key) <= columns), None)
@@ -91,6 +94,7 @@ def read_label_table(
             f"{', '.join(classes)}"
         )
         return
+    told = [name for name in optional if name in columns and name not in (*chosen, *classes)]
     problems += [] if listed or flags else _strange_classes(table, classes)
     problems += table.problems
     for row in table.rows:
@@ -100,7 +104,7 @@ def read_label_table(
             else _flagged(row, classes, table.separator, problems)
         )
         if label is not None:
-            keys_of = {key: row[key] for key in chosen}
+            keys_of = {key: row[key] for key in (*chosen, *told)}
             yield LabelRow(row.where, keys_of, label, table.separator)
 
 

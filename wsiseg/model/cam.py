@@ -60,7 +60,9 @@ def pool_cams(cams: Tensor, pooling: Pooling = "mean") -> Tensor:
 
     The smooth one, ``log mean exp``, is the mean of a constant CAM; of one that is far below zero
     but for a share s of its cells, it is their logit plus ``log s`` (Pinheiro and Collobert 2015).
+    Half precision is widened to float32 first.
     """
+    cams = cams.to(torch.promote_types(cams.dtype, torch.float32))
     if pooling == "mean":
         return cams.mean((2, 3))
     flat = cams.flatten(2)

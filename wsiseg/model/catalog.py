@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["CATALOG", "SHIPPED", "NamedModel", "find_named"]
+from wsiseg.errors import CheckpointError
+
+__all__ = ["CATALOG", "SHIPPED", "NamedModel", "find_checkpoint", "find_named"]
 
 Kind = Literal["checkpoint", "encoder", "teacher"]
 
@@ -146,3 +148,25 @@ SHIPPED: dict[str, Path] = {row.name: row.path for row in CATALOG if row.path is
 def find_named(name: str) -> NamedModel | None:
     """The row called `name`, or None."""
     return next((row for row in CATALOG if row.name == name), None)
+
+
+def find_checkpoint(name_or_path: str | Path) -> Path:
+    """The file of a shipped checkpoint's name, or of a path.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such file.
+    """
+    path = SHIPPED.get(str(name_or_path), Path(name_or_path))
+    if not path.is_file():
+        row = find_named(str(name_or_path))
+        if row is not None and row.kind != "checkpoint":
+            raise CheckpointError(
+                f"{row.name}: is a frozen {row.kind} to train a checkpoint with ({row.use})"
+            )
+        known = ", ".join(sorted(SHIPPED))
+        raise CheckpointError(
+            f"{name_or_path}: no such checkpoint; give the path of a .safetensors file, or {known}"
+        )
+    return path

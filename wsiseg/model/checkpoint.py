@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -23,12 +22,11 @@ from wsiseg.atomic import open_atomic
 from wsiseg.config import Pooling, Preset
 from wsiseg.errors import CheckpointError
 from wsiseg.model.card import Card
-from wsiseg.model.catalog import SHIPPED, find_named
+from wsiseg.model.catalog import find_checkpoint
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import load_encoder
 from wsiseg.model.familiar import Familiar
-from wsiseg.model.metadata import check_metadata, read_card
-from wsiseg.model.weights import explain_foreign
+from wsiseg.model.metadata import FORMAT, read_card, read_description
 
 __all__ = [
     "FORMAT",
@@ -39,9 +37,6 @@ __all__ = [
     "save_checkpoint",
     "trained_state",
 ]
-
-FORMAT = 1
-"""Version of the layout of a checkpoint."""
 
 _FROZEN = ("encoder.", "teacher.")
 _PLACES = {"weights", "model"}  # options that say where an encoder's weights are
@@ -87,6 +82,8 @@ class CheckpointInfo:
     """Source, revision and sha256 of the `encoder`'s and the `teacher`'s weights."""
     card: Card | None = None
     """What people should know of it; None in older files."""
+    run: str = ""
+    """Hash of the settings, patches and frozen weights that it came from; empty if unknown."""
     sha256: str = ""
     """Of the file; filled in on loading."""
 
@@ -95,28 +92,6 @@ class CheckpointInfo:
         """Names and colours of the classes of a map."""
         count = len(self.names) - self.background
         return Palette(self.names[:count], self.colors[:count])
-
-
-def find_checkpoint(name_or_path: str | Path) -> Path:
-    """The file of a shipped checkpoint's name, or of a path.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no such file.
-    """
-    path = SHIPPED.get(str(name_or_path), Path(name_or_path))
-    if not path.is_file():
-        row = find_named(str(name_or_path))
-        if row is not None and row.kind != "checkpoint":
-            raise CheckpointError(
-                f"{row.name}: is a frozen {row.kind} to train a checkpoint with ({row.use})"
-            )
-        known = ", ".join(sorted(SHIPPED))
-        raise CheckpointError(
-            f"{name_or_path}: no such checkpoint; give the path of a .safetensors file, or {known}"
-        )
-    return path
 
 
 def save_checkpoint(model: ConStruct, info: CheckpointInfo, path: str | Path) -> Path:
@@ -140,23 +115,11 @@ def read_info(name_or_path: str | Path) -> CheckpointInfo:
         If the file is missing, not safetensors, or not a checkpoint of this format.
     """
     path = find_checkpoint(name_or_path)
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise CheckpointError(explain_foreign(path, str(error))) from error
-    if "wsiseg" not in metadata:
-        raise CheckpointError(f"{path}: was not written by wsiseg (its metadata lack 'wsiseg')")
-    return _parse(path, metadata["wsiseg"])
+    return _parse(path, read_description(path))
 
 
-def _parse(path: Path, text: str) -> CheckpointInfo:
+def _parse(path: Path, plain: dict[str, Any]) -> CheckpointInfo:
     try:
-        plain = json.loads(text)
-        version = plain.pop("format")
-        if version != FORMAT:
-            raise CheckpointError(f"{path}: has format {version}, this wsiseg reads {FORMAT}")
-        check_metadata(plain, path)
         for name in ("names", "prompts"):
             plain[name] = tuple(plain[name])
         if plain.get("guidance_levels") is not None:
@@ -165,7 +128,7 @@ def _parse(path: Path, text: str) -> CheckpointInfo:
         plain["colors"] = tuple((r, g, b) for r, g, b in plain["colors"])
         plain["card"] = read_card(plain.get("card"), plain["names"], path)
         info = CheckpointInfo(**plain, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: lacks or misnames a field ({error})") from error
     if not len(info.names) == len(info.colors) == len(info.prompts):
         raise CheckpointError(

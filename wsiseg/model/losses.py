@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import NamedTuple, ParamSpec
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +19,37 @@ __all__ = [
     "foreground_loss",
     "region_masks",
     "relational_loss",
+    "split_anchors",
     "weigh_regions",
 ]
 
 TEMPERATURE = 0.07
 
+_P = ParamSpec("_P")
 
+
+def _in_float32(loss: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
+    """Compute a loss in float32 or better, whatever the autocast around it.
+
+    Half precision overflows in sums over tokens, and cancels in their differences.
+    """
+
+    @wraps(loss)
+    def computed(*args: _P.args, **kwargs: _P.kwargs) -> Tensor:
+        device = next(value.device for value in args if isinstance(value, Tensor))
+        with torch.autocast(device.type, enabled=False):
+            return loss(*map(_widen, args), **kwargs)  # type: ignore[arg-type]  # of the same kinds
+
+    return computed
+
+
+def _widen(value: object) -> object:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+@_in_float32
 def relational_loss(student: Tensor, teacher: Tensor, max_side: int = 64) -> Tensor:
     """Mean squared difference of the two maps' token affinities (relational distillation).
 
@@ -135,6 +161,7 @@ def weigh_regions(images: Tensor, maps: Tensor, masks: Tensor, labels: Tensor) -
     return Regions(weight * chosen * mask, (1 - weight) * chosen * (1 - mask), classes)
 
 
+@_in_float32
 def foreground_loss(region: Tensor, own: Tensor, others: Tensor, queue: Tensor) -> Tensor:
     """InfoNCE that pulls a region to its class (van den Oord et al. 2018).
 
@@ -146,11 +173,12 @@ def foreground_loss(region: Tensor, own: Tensor, others: Tensor, queue: Tensor) 
     return -F.log_softmax(cosines / TEMPERATURE, 1)[:, 0].mean()
 
 
+@_in_float32
 def background_loss(region: Tensor, own: Tensor, others: Tensor) -> Tensor:
     """The mirror image: pushes a class's background away from the class.
 
     ``logsumexp(own and others) - logsumexp(others)`` of the cosines over 0.07; shapes as in
-    `foreground_loss`.
+    `foreground_loss`. Needs others: K > 1.
     """
     cosines = _cosines(region, own, others) / TEMPERATURE
     return (cosines.logsumexp(1) - cosines[:, 1:].logsumexp(1)).mean()
@@ -198,11 +226,17 @@ def contrast_loss(
     anchors
         ``(K, E)``: the classes' mean prototypes.
     """
+    own, others = split_anchors(anchors, labels)
+    loss = foreground_loss(foreground, own, others, bank.queue)
+    if len(anchors) > 1:  # one class has no others to be told from
+        loss = loss + background_loss(background, own, others)
+    bank.push(background)
+    return loss
+
+
+def split_anchors(anchors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Each label's own anchor ``(N, E)`` and the others' ``(N, K - 1, E)`` of ``(K, E)``."""
     classes = len(anchors)
     others = torch.arange(classes, device=labels.device).expand(len(labels), -1)
     others = others[others != labels[:, None]].view(len(labels), classes - 1)
-    own, rest = anchors[labels], anchors[others]
-    loss = foreground_loss(foreground, own, rest, bank.queue)
-    loss = loss + background_loss(background, own, rest)
-    bank.push(background)
-    return loss
+    return anchors[labels], anchors[others]

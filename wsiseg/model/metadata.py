@@ -1,19 +1,52 @@
-"""What the description of a checkpoint must be, whoever wrote it."""
+"""What a checkpoint says about itself, read without torch, and what that must be."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard, get_args
 
 from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
 
-from wsiseg.config import Pooling
+from wsiseg.config import Pooling, Preset
 from wsiseg.errors import CheckpointError, ConfigError
 from wsiseg.model.card import Card, check_classes
 
-__all__ = ["check_metadata", "read_card"]
+__all__ = ["FORMAT", "check_metadata", "read_card", "read_description"]
+
+FORMAT = 1
+"""Version of the layout of a checkpoint."""
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The fields of a checkpoint's description, as they were written; those there are checked.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is not safetensors, not a checkpoint of this format, or a value is impossible.
+    """
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        from wsiseg.model.weights import explain_foreign  # loads torch
+
+        raise CheckpointError(explain_foreign(path, str(error))) from error
+    if "wsiseg" not in metadata:
+        raise CheckpointError(f"{path}: was not written by wsiseg (its metadata lack 'wsiseg')")
+    try:
+        plain: dict[str, Any] = json.loads(metadata["wsiseg"])
+        version = plain.pop("format")
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: lacks or misnames a field ({error})") from error
+    if version != FORMAT:
+        raise CheckpointError(f"{path}: has format {version}, this wsiseg reads {FORMAT}")
+    check_metadata(plain, path)
+    return plain
 
 
 def check_metadata(plain: Mapping[str, Any], path: Path) -> None:
@@ -45,6 +78,30 @@ def _find_problems(plain: Mapping[str, Any]) -> Iterator[str]:
     if not (_is_whole(tile) and tile > 0):
         yield f"tile = {tile!r}: needs a whole number of pixels above 0"
     yield from _find_channel_problems(plain, len(names))
+    yield from _find_model_problems(plain, len(names))
+
+
+def _find_model_problems(plain: Mapping[str, Any], count: int) -> Iterator[str]:
+    """What is said of how the model is made."""
+    preset, levels = plain.get("preset", "wsiseg"), plain.get("guidance_levels")
+    if preset not in get_args(Preset):
+        yield f"preset = {preset!r}: is none of {', '.join(get_args(Preset))}"
+    if levels is not None and not (_is_list(levels) and levels and all(map(_is_level, levels))):
+        yield f"guidance_levels = {levels!r}: needs some of the levels 0, 1, 2 and 3, or null"
+    several = plain.get("prototypes_per_class", 1)
+    if not (_is_whole(several) and several > 0):
+        yield f"prototypes_per_class = {several!r}: needs a whole number above 0"
+    prompts = plain.get("prompts", ("any",) * count)
+    if not (_is_list(prompts) and all(isinstance(prompt, str) for prompt in prompts)):
+        yield f"prompts = {prompts!r}: needs a text a class"
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _is_level(value: object) -> bool:
+    return _is_whole(value) and 0 <= value <= 3
 
 
 def _find_channel_problems(plain: Mapping[str, Any], count: int) -> Iterator[str]:

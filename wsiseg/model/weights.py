@@ -25,6 +25,7 @@ from torch import Tensor
 from wsiseg.errors import CheckpointError, MissingDependencyError
 
 __all__ = [
+    "FILE_ENDINGS",
     "HUB_PREFIX",
     "WeightFile",
     "explain_foreign",
@@ -38,8 +39,10 @@ __all__ = [
 HUB_PREFIX = "hf-hub:"
 """Marks a repository of the hub; without it, `owner/name` is one where no such path exists."""
 
+FILE_ENDINGS = (".bin", ".json", ".pt", ".pth", ".safetensors")
+"""Of what is a file and no repository."""
+
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_FILE_ENDINGS = (".bin", ".json", ".pt", ".pth", ".safetensors")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHOWN = 10
 _LFS_POINTER = b"version https://git-lfs"
@@ -97,7 +100,7 @@ def find_weights(
         return _download(text.removeprefix(HUB_PREFIX), names, revision, setting)
     if path.exists():
         return _on_disk(path, names)
-    if _REPOSITORY.fullmatch(text) and not text.endswith(_FILE_ENDINGS):
+    if _REPOSITORY.fullmatch(text) and not text.endswith(FILE_ENDINGS):
         return _download(text, names, revision, setting)
     raise CheckpointError(
         f"{text}: no such file or folder; give the path of {_either(names)}, or a repository of "

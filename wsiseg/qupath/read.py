@@ -43,13 +43,18 @@ class Feature:
 
     @property
     def class_name(self) -> str | None:
-        """The name of its classification; parts of a derived class are joined by ``: ``."""
+        """The name of its classification; parts of a derived class are joined by ``: ``.
+
+        None where it has none, or others wrote null or blanks; a number is its digits.
+        """
         value = self.properties.get("classification")
         if isinstance(value, dict):
-            value = value.get("name", value.get("names"))
-        if isinstance(value, list):
+            parts = value.get("names")
+            named = [str(p) for p in parts if p is not None] if isinstance(parts, list) else []
+            value = ": ".join(named) if value.get("name") is None else value["name"]
+        elif isinstance(value, list):
             value = ": ".join(str(part) for part in value if part is not None)
-        return str(value) if value else None
+        return None if value is None or not str(value).strip() else str(value)
 
     @property
     def is_ignored(self) -> bool:

@@ -143,10 +143,14 @@ def _color_of(one: Feature) -> tuple[int, int, int] | None:
     color = value.get("color", value.get("colorRGB"))
     if isinstance(color, int):
         return (color >> 16 & 255, color >> 8 & 255, color & 255)
-    if isinstance(color, list) and len(color) >= 3 and all(map(_is_finite, color)):
+    if isinstance(color, list) and len(color) >= 3 and all(map(_is_finite, color[:3])):
         red, green, blue = (min(max(int(part), 0), 255) for part in color[:3])
         return red, green, blue
     return None
+
+
+def _is_finite(part: object) -> bool:
+    return isinstance(part, int | float) and math.isfinite(part)
 
 
 def _default_color(name: str) -> tuple[int, int, int]:
@@ -183,13 +187,13 @@ def _measurements(one: Feature) -> dict[str, float]:
     """Finite numbers by name, from either form."""
     value = one.properties.get("measurements")
     if isinstance(value, list):
-        value = {item.get("name"): item.get("value") for item in value if isinstance(item, dict)}
+        value = {
+            item["name"]: item.get("value")
+            for item in value
+            if isinstance(item, dict) and isinstance(item.get("name"), str)
+        }
     items = value.items() if isinstance(value, dict) else ()
     return {str(name): float(number) for name, number in items if _is_finite(number)}
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _area(rings: Sequence[NDArray[np.int32]]) -> float:

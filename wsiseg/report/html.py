@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from wsiseg.annotations import KNOWN_COLORS, UNSURE, UNSURE_COLOR
+from wsiseg.annotations import choose_colors
 
 __all__ = ["render_report"]
 
 Row = Mapping[str, object]
 
-_COLORS = KNOWN_COLORS | {UNSURE: UNSURE_COLOR}
-_SPARE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (0, 114, 178))
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 def render_report(root: Path, summary_rows: Sequence[Row], measurement_rows: Sequence[Row]) -> str:
     """The page as HTML; pictures and polygons that exist below `root` are linked relatively."""
-    classes = list(dict.fromkeys(str(row.get("class", "")) for row in measurement_rows))
-    colors = _choose_colors(classes)
+    colors = _choose_colors(measurement_rows)
     by_slide: dict[str, list[Row]] = {}
     for row in measurement_rows:
         by_slide.setdefault(str(row.get("slide", "")), []).append(row)
@@ -31,17 +30,29 @@ def render_report(root: Path, summary_rows: Sequence[Row], measurement_rows: Seq
     return _PAGE.format(
         style=_STYLE,
         totals=_render_totals(summary_rows, measurement_rows),
-        whole=_render_whole(summary_rows, measurement_rows, classes, colors),
+        whole=_render_whole(summary_rows, measurement_rows, colors),
         slides="\n".join(bodies) or '<p class="pale">No slides yet.</p>',
     )
 
 
-def _choose_colors(classes: Sequence[str]) -> dict[str, str]:
-    """CSS colours by class; those that no palette names get a spare one."""
-    spare = [name for name in classes if name not in _COLORS]
-    chosen = dict(_COLORS)
-    chosen |= {name: _SPARE[i % len(_SPARE)] for i, name in enumerate(spare)}
-    return {name: "rgb({},{},{})".format(*chosen[name]) for name in classes}
+def _choose_colors(measurement_rows: Sequence[Row]) -> dict[str, str]:
+    """CSS colours by class: that of its first row that has one, else one of its own."""
+    classes = list(dict.fromkeys(str(row.get("class", "")) for row in measurement_rows))
+    chosen = {
+        name: "rgb({},{},{})".format(*color)
+        for name, color in zip(classes, choose_colors(classes), strict=True)
+    }
+    return chosen | _read_colors(measurement_rows)
+
+
+def _read_colors(measurement_rows: Sequence[Row]) -> dict[str, str]:
+    """The checkpoints' colours, as far as the rows, which may come from a table, hold them."""
+    found: dict[str, str] = {}
+    for row in measurement_rows:
+        color = str(row.get("color", ""))
+        if _COLOR.fullmatch(color):
+            found.setdefault(str(row.get("class", "")), color)
+    return found
 
 
 def _render_totals(summary_rows: Sequence[Row], measurement_rows: Sequence[Row]) -> str:
@@ -63,10 +74,9 @@ def _render_totals(summary_rows: Sequence[Row], measurement_rows: Sequence[Row])
 def _render_whole(
     summary_rows: Sequence[Row],
     measurement_rows: Sequence[Row],
-    classes: Sequence[str],
     colors: Mapping[str, str],
 ) -> str:
-    areas = dict.fromkeys(classes, 0.0)
+    areas = dict.fromkeys(colors, 0.0)
     for row in measurement_rows:
         areas[str(row.get("class", ""))] += _number(row, "area_mm2")
     tissue = sum(_number(row, "tissue_mm2") for row in summary_rows)
@@ -76,6 +86,7 @@ def _render_whole(
 def _render_slide(root: Path, row: Row, measured: Sequence[Row], colors: Mapping[str, str]) -> str:
     name, status = str(row.get("slide", "")), str(row.get("status", ""))
     areas = {str(one.get("class", "")): _number(one, "area_mm2") for one in measured}
+    colors = {**colors, **_read_colors(measured)}
     error, note = str(row.get("error") or ""), str(row.get("note") or "")
     parts = [
         f'<h2>{escape(name)} <span class="status {_status_class(status)}">{escape(status)}</span>'

@@ -23,8 +23,8 @@ def measure_classes(annotations: Annotations, tissue_mm2: float) -> list[dict[st
 
     Returns
     -------
-    Rows of slide, class, area_mm2, fraction_of_tissue, n_regions, perimeter_um, crofton_um and
-    mean_confidence (weighted by area; empty where there is no region).
+    Rows of slide, class, area_mm2, fraction_of_tissue, n_regions, perimeter_um, crofton_um,
+    mean_confidence (weighted by area; empty where there is no region) and color (#rrggbb).
 
     ``perimeter_um`` is the length of the outlines as they are drawn, holes included. Along pixel
     edges that is too long by up to √2, as a slanting border is a staircase. ``crofton_um`` corrects
@@ -32,7 +32,7 @@ def measure_classes(annotations: Annotations, tissue_mm2: float) -> list[dict[st
     directions. So it is right for borders that prefer no direction, exactly so for a circle; an
     upright square comes out 21 % too short, one on its tip 11 % too long.
     """
-    count = len(annotations.palette)
+    palette, count = annotations.palette, len(annotations.palette)
     labels = np.array([region.label for region in annotations.regions], np.intp)
     pixels = np.array([region.area_px for region in annotations.regions], np.float64)
     trust = np.array([region.confidence for region in annotations.regions], np.float64)
@@ -41,7 +41,7 @@ def measure_classes(annotations: Annotations, tissue_mm2: float) -> list[dict[st
     regions = np.bincount(labels, minlength=count)
     lengths = _measure_outlines(annotations) * annotations.mpp
     rows: list[dict[str, object]] = []
-    for label, name in enumerate(annotations.palette.names):
+    for label, (name, color) in enumerate(zip(palette.names, palette.colors, strict=True)):
         area = float(areas[label]) * annotations.mpp**2 / 1e6
         rows.append(
             {
@@ -55,6 +55,7 @@ def measure_classes(annotations: Annotations, tissue_mm2: float) -> list[dict[st
                 "mean_confidence": (
                     round(float(weighted[label] / areas[label]), 6) if areas[label] else ""
                 ),
+                "color": "#{:02x}{:02x}{:02x}".format(*color),
             }
         )
     return rows

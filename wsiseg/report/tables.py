@@ -16,7 +16,7 @@ __all__ = ["write_tables"]
 _SUMMARY = ("slide", "path", "status", "mpp", "mpp_source", "tiles", "seconds", "tissue_mm2")
 _MEASUREMENTS = (
     "slide", "class", "area_mm2", "fraction_of_tissue", "n_regions", "perimeter_um", "crofton_um",
-    "mean_confidence",
+    "mean_confidence", "color",
 )  # fmt: skip
 
 Row = Mapping[str, object]

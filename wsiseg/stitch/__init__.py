@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from wsiseg.stitch.majority import majority_filter
 from wsiseg.stitch.pyramid import halve_confidence, halve_labels
 from wsiseg.stitch.weigh import Pick, pick_confidence, pick_labels, weigh_classes, weigh_labels
 from wsiseg.store import FORMAT, SlideStore
-from wsiseg.tissue import sample_tissue
+from wsiseg.tissue import mask_window, sample_tissue
 
 __all__ = ["class_probabilities", "plan_stitch", "stitch_labels"]
 
@@ -55,14 +56,19 @@ def stitch_labels(
     StoreError
         If the CAMs are missing or not finished.
     """
-    with hold(store_path):
-        step = plan_stitch(store_path, config, SlideStore(store_path).finished("predict"))
+    with hold(store_path) as run:
+        predict, cams = SlideStore(store_path).digests("predict", before="tile")
+        step = plan_stitch(store_path, config, predict, cams, run)
         run_steps(executor, [step], progress)
     return step.digest
 
 
-def plan_stitch(store_path: str | Path, config: Config, cams: str) -> Step:
-    """What `stitch_labels` has to do once there are CAMs of the digest `cams`.
+def plan_stitch(
+    store_path: str | Path, config: Config, predict: str, cams: Sequence[str], run: str = ""
+) -> Step:
+    """What `stitch_labels` has to do once there are CAMs of the digest `predict`, `cams` by block.
+
+    `run` is the token of the run that holds the store.
 
     Raises
     ------
@@ -70,16 +76,39 @@ def plan_stitch(store_path: str | Path, config: Config, cams: str) -> Step:
         If the arrays for the CAMs were not made yet.
     """
     store = SlideStore(store_path)
-    digest = digest_of(_STEP, FORMAT, _VERSION, cams, config.stitch)
     store.create_labels(_label_palette(store, config.stitch))
     if config.stitch.probabilities:
         store.create_probabilities()
     else:
         store.drop_probabilities()
-    pending = store.pending(_STEP, digest)
-    work = partial(_stitch_block, store_path, config.stitch, digest)
     needs = partial(_needed_blocks, store.grid, _margin(config.stitch, store.mpp))
-    return Step(_STEP, digest, store.grid.n_blocks, pending, work, needs)
+    digests = _block_digests(store, config.stitch, cams, needs)
+    digest, pending = store.plan(_STEP, digests, predict)
+    work = partial(_stitch_block, store_path, run, config.stitch)
+    return Step(_STEP, digest, store.grid.n_blocks, pending, work, needs, digests=digests)
+
+
+def _block_digests(
+    store: SlideStore, config: StitchConfig, cams: Sequence[str],
+    needs: Callable[[int], Iterable[tuple[str, int]]],
+) -> list[str]:  # fmt: skip
+    """Of what makes each block: the tissue, pixels and CAMs within its margin.
+
+    Not of whether probabilities are kept: they are there or not, and change no label.
+    """
+    common = digest_of(
+        _STEP, FORMAT, _VERSION, config.model_dump(mode="json", exclude={"probabilities"})
+    )
+    margin, digests = _margin(config, store.mpp), []
+    mask, mask_mpp, _ = store.read_tissue()
+    for block in range(store.grid.n_blocks):
+        outer = _outer_box(store.grid, margin, block)
+        tissue = mask[mask_window(outer, store.mpp / mask_mpp).slices()]
+        seen = [hashlib.sha256(np.packbits(tissue).tobytes()).hexdigest(), *tissue.shape, mask_mpp]
+        # The pixels of a block are named by the digest of its CAMs.
+        around = sorted({other for _, other in needs(block)})
+        digests.append(digest_of(common, block, seen, [cams[other] for other in around]))
+    return digests
 
 
 def _needed_blocks(grid: TileGrid, margin: int, block: int) -> Iterator[tuple[str, int]]:
@@ -90,8 +119,10 @@ def _needed_blocks(grid: TileGrid, margin: int, block: int) -> Iterator[tuple[st
     yield from (("predict", other) for other in sorted(owners))
 
 
-def _stitch_block(store_path: str | Path, config: StitchConfig, digest: str, block: int) -> None:
-    store = SlideStore(store_path)
+def _stitch_block(
+    store_path: str | Path, run: str, config: StitchConfig, block: int, digest: str
+) -> None:
+    store = SlideStore(store_path, run)
     store.begin(_STEP, block)
     found = _classify(store, config, block)
     if found is None:  # most of a slide: what costs nothing here makes the whole cheap

@@ -12,15 +12,18 @@
     │   ├── classes      0..n: (H, W) uint8, levels of 1, 2, 4 ...; 255 = background
     │   └── confidence   0..n: (H, W) uint8, 255 = certain
     ├── probabilities    NGFF image, if asked for: 0..n: (K, H, W) uint8, in 255ths; 0 = no tissue
-    └── done/<step>      (blocks, 32) uint8: sha256 of what made the block, written last
+    └── done/<step>      (blocks, 32 + 12 n) uint8, a block's row written last: sha256 of what made
+                         it; size and CRC-32C of its shard in each of the step's n arrays
 
 Every array but the marks is sharded: one block is one shard, one file, and has one writer, which
 writes it whole. Inside the image's shards a chunk is one tile, its colours interleaved as every
 reader and model has them (the codec `transpose`), so that nothing is shuffled on the way.
-A missing shard or chunk is background.
+A missing chunk is background, and so is a missing shard, unless its block's mark says that it was
+written. Each chunk and each index ends in a CRC-32C (Zarr's codec `crc32c`), which reading checks.
 """
 
+from wsiseg.store.check import Damage, StoreCheck, check_store
 from wsiseg.store.layout import FORMAT
 from wsiseg.store.slide_store import SlideStore
 
-__all__ = ["FORMAT", "SlideStore"]
+__all__ = ["FORMAT", "Damage", "SlideStore", "StoreCheck", "check_store"]

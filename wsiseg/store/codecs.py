@@ -1,33 +1,50 @@
-"""How a chunk's bytes are packed: Zarr v3's own codecs, called directly."""
+"""How a chunk's bytes are packed and checked: Zarr v3's own codecs, called directly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+import google_crc32c
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.errors import StoreError
 
-__all__ = ["Codec", "CodecName", "codec_of", "describe_codec"]
+__all__ = ["Codec", "CodecName", "checksum", "codec_of", "describe_codec", "fits_checksum"]
 
 CodecName = Literal["zstd", "lz4", "none"]
 
+_CRC = {"name": "crc32c"}
+_RESIDUE = 0x48674BC7
+"""The CRC-32C of any bytes that are followed by their own, little-endian (RFC 3720, B.4)."""
+
+_Bytes = bytes | memoryview
+
 
 class Codec(NamedTuple):
-    """Pack a chunk, and unpack it into the array given."""
+    """Pack a chunk, and unpack it into the array given; returns what of that was filled."""
 
     encode: Callable[[NDArray[Any]], bytes]
-    decode: Callable[[bytes, NDArray[Any]], object]
+    decode: Callable[[_Bytes, NDArray[Any]], Any]
+
+
+def checksum(data: bytes) -> bytes:
+    """CRC-32C, 4 bytes little-endian, as Zarr has it."""
+    return int(google_crc32c.value(data)).to_bytes(4, "little")
+
+
+def fits_checksum(data: bytes) -> bool:
+    """Whether `data` end in the `checksum` of what precedes it."""
+    return bool(google_crc32c.value(data) == _RESIDUE)
 
 
 def _encode_zstd(chunk: NDArray[Any]) -> bytes:
     return bytes(imagecodecs.zstd_encode(chunk, level=1))  # type: ignore[arg-type]  # takes any buffer
 
 
-def _decode_zstd(data: bytes, out: NDArray[Any]) -> object:
+def _decode_zstd(data: _Bytes, out: NDArray[Any]) -> Any:
     return imagecodecs.zstd_decode(data, out=_flat(out))  # type: ignore[arg-type]  # takes any buffer
 
 
@@ -44,7 +61,7 @@ def _encode_lz4(chunk: NDArray[Any]) -> bytes:
     return bytes(packed)
 
 
-def _decode_lz4(data: bytes, out: NDArray[Any]) -> object:
+def _decode_lz4(data: _Bytes, out: NDArray[Any]) -> Any:
     return imagecodecs.blosc_decode(data, numthreads=1, out=_flat(out))  # type: ignore[arg-type]  # takes any buffer
 
 
@@ -52,10 +69,11 @@ def _encode_none(chunk: NDArray[Any]) -> bytes:
     return chunk.tobytes()
 
 
-def _decode_none(data: bytes, out: NDArray[Any]) -> object:
-    flat = _flat(out)
-    flat[:] = np.frombuffer(data, np.uint8)
-    return out
+def _decode_none(data: _Bytes, out: NDArray[Any]) -> Any:
+    values = np.frombuffer(data, np.uint8)
+    if values.size == out.nbytes:  # else NumPy would spread a single byte over all of it
+        _flat(out)[:] = values
+    return values
 
 
 def _flat(out: NDArray[Any]) -> NDArray[np.uint8]:
@@ -69,23 +87,40 @@ _CODECS: dict[CodecName, Codec] = {
 }
 
 
-def describe_codec(name: CodecName) -> dict[str, Any] | None:
-    """The codec as ``zarr.json`` names it."""
-    return {
-        "zstd": {"name": "zstd", "configuration": {"level": 1, "checksum": False}},
-        "lz4": {
-            "name": "blosc",
-            "configuration": {
-                "cname": "lz4", "clevel": 5, "shuffle": "noshuffle", "typesize": 1, "blocksize": 0,
-            },
-        },
-        "none": None,
-    }[name]  # fmt: skip
+def describe_codec(name: CodecName) -> list[dict[str, Any]]:
+    """The codecs after `bytes`, as ``zarr.json`` names them; the last is a checksum."""
+    packed: dict[CodecName, list[dict[str, Any]]] = {
+        "zstd": [{"name": "zstd", "configuration": {"level": 1, "checksum": False}}],
+        "lz4": [
+            {
+                "name": "blosc",
+                "configuration": {
+                    "cname": "lz4", "clevel": 5, "shuffle": "noshuffle", "typesize": 1,
+                    "blocksize": 0,
+                },
+            }
+        ],
+        "none": [],
+    }  # fmt: skip
+    return [*packed[name], dict(_CRC)]
 
 
-def codec_of(described: dict[str, Any] | None) -> Codec:
-    """The codec that ``zarr.json`` names; `StoreError` for one that wsiseg does not write."""
+def codec_of(described: Sequence[dict[str, Any]]) -> tuple[Codec, bool]:
+    """The codec that ``zarr.json`` names, and whether a checksum follows each chunk.
+
+    Raises
+    ------
+    StoreError
+        If it is none that wsiseg writes, or wrote.
+    """
+    chain = [{"name": step["name"], **_settings(step)} for step in described]
+    checked = chain[-1:] == [_CRC]
     for name, codec in _CODECS.items():
-        if described == describe_codec(name):
-            return codec
-    raise StoreError(f"codec {described} is none that wsiseg writes; tile the slide again")
+        if [*chain, *([] if checked else [_CRC])] == describe_codec(name):
+            return codec, checked
+    raise StoreError(f"codec {list(described)} is none that wsiseg writes; tile the slide again")
+
+
+def _settings(step: dict[str, Any]) -> dict[str, Any]:
+    """The codec's settings; zarr may write none as an empty set."""
+    return {"configuration": step["configuration"]} if step.get("configuration") else {}

@@ -19,6 +19,7 @@ from wsiseg.store.codecs import CodecName, describe_codec
 
 __all__ = [
     "FORMAT",
+    "READABLE",
     "image_factors",
     "label_factors",
     "lay_out_cams",
@@ -28,12 +29,16 @@ __all__ = [
     "lay_out_store",
     "lay_out_tissue",
     "level_box",
+    "mark_length",
     "palette_of",
     "plain_palette",
+    "step_arrays",
 ]
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout; a digest holds it, so a change of layout redoes the work."""
+READABLE = (2, FORMAT)
+"""Those that are read. In format 2 nothing has a checksum but the shards' indexes."""
 
 _LEVELS = re.compile(r"\d+")
 _GROUPS = {
@@ -194,12 +199,36 @@ def lay_out_probabilities(root: zarr.Group, grid: TileGrid, palette: Palette, mp
     group.attrs["palette"] = plain_palette(palette)  # last: says that all of it is there
 
 
-def lay_out_marks(group: zarr.Group, key: str, n_blocks: int) -> None:
-    """Make a step's marks: a chunk, so a file, each, for each has a writer of its own."""
+def lay_out_marks(group: zarr.Group, key: str, n_blocks: int, arrays: Sequence[str]) -> None:
+    """Make a step's marks: a chunk, so a file, each, for each has a writer of its own.
+
+    A mark is a digest, then for each of `arrays` what the block's shard is known by.
+    """
+    length = mark_length(len(arrays))
     with suppress(zarr.errors.ContainsArrayError):  # another worker was faster, and made the same
         group.create_array(
-            key, shape=(n_blocks, 32), dtype="uint8", chunks=(1, 32), compressors=None
-        )
+            key, shape=(n_blocks, length), dtype="uint8", chunks=(1, length), compressors=None,
+            attributes={"arrays": list(arrays)},
+        )  # fmt: skip
+
+
+def mark_length(arrays: int) -> int:
+    """Bytes of a mark: a sha256, and size (8) and CRC-32C (4) of each array's shard."""
+    return 32 + 12 * arrays
+
+
+def step_arrays(grid: TileGrid) -> dict[str, tuple[str, ...]]:
+    """The arrays of which each step writes a block's shards."""
+    labels = range(len(label_factors(grid)))
+    return {
+        "tile": tuple(f"image/{level}" for level in range(len(image_factors(grid)))),
+        "predict": ("cams/logits", "cams/classes", "cams/distance"),
+        "stitch": tuple(
+            f"{name}/{level}"
+            for name in ("labels/classes", "labels/confidence", "probabilities")
+            for level in labels
+        ),
+    }
 
 
 def plain_palette(palette: Palette) -> dict[str, Any]:

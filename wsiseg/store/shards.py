@@ -1,15 +1,15 @@
 """Arrays of whole shards, read and written without the detour through zarr's event loop.
 
 A shard is Zarr v3's `sharding_indexed`: packed chunks, then for each its place and length, then a
-checksum of that index. zarr, zarrs and tensorstore read the same values; reading and writing here
-costs little more than the codec does.
+checksum of that index; each chunk ends in a checksum of its own. zarr, zarrs and tensorstore read
+the same values; reading and writing here costs little more than the codec does.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import google_crc32c
@@ -18,12 +18,28 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
-from wsiseg.store.codecs import Codec, codec_of
+from wsiseg.store.codecs import Codec, checksum, codec_of, fits_checksum
 from wsiseg.store.files import Files, OpenFile
 
-__all__ = ["ShardedArray"]
+__all__ = ["Receipt", "ShardedArray", "receipt_of"]
 
 _ABSENT = 2**64 - 1
+_CRC_SIZE = 4
+
+
+class Receipt(NamedTuple):
+    """What a shard's file is known by."""
+
+    size: int
+    crc: int
+
+
+def receipt_of(parts: Iterable[bytes]) -> Receipt:
+    """Size and CRC-32C of a file of these parts."""
+    size, crc = 0, 0
+    for part in parts:
+        size, crc = size + len(part), google_crc32c.extend(crc, part)
+    return Receipt(size, crc)
 
 
 class _Piece(NamedTuple):
@@ -42,13 +58,25 @@ class ShardedArray:
     Only rows and columns are cut into chunks; further axes (colours, classes) lie within a chunk.
     Stored axes may have another order: the image is ``(3, H, W)`` to Zarr.
 
+    Parameters
+    ----------
+    files, key
+        Where the array lies.
+    promised
+        Whether the shard at ``(row, col)`` is known to have been written: one that is missing then
+        is damage, else it is fill. Asked of shards that are missing only.
+
     Raises
     ------
     KeyError
         If there is no such array.
     StoreError
-        If it is packed as wsiseg does not.
+        If it is packed as wsiseg does not, or its description is damaged.
     """
+
+    _codec: Codec
+    _checked: bool
+    """Whether a checksum follows each chunk; arrays of format 2 have none."""
 
     shape: tuple[int, ...]
     """``(H, W, ...)``."""
@@ -56,18 +84,25 @@ class ShardedArray:
     fill: float
     """What is not stored."""
 
-    def __init__(self, files: Files, key: str) -> None:
-        self._files, self._key = files, key
+    def __init__(
+        self, files: Files, key: str, promised: Callable[[int, int], bool] | None = None
+    ) -> None:
+        self._files, self._key, self._promised = files, key, promised
         data = files.read(f"{key}/zarr.json")
         if data is None:
             raise KeyError(key)
-        meta = json.loads(data)
+        try:
+            self._read_meta(json.loads(data))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise self._damage(f"{key}/zarr.json", f"it says {error!r}") from error
+
+    def _read_meta(self, meta: dict[str, Any]) -> None:
         sharding = meta["codecs"][0]["configuration"]
         inner = list(sharding["codecs"])
         order = list(range(len(meta["shape"])))
         if inner[0]["name"] == "transpose":
             order = inner.pop(0)["configuration"]["order"]
-        self._codec: Codec = codec_of(inner[1] if len(inner) > 1 else None)
+        self._codec, self._checked = codec_of(inner[1:])
         self._axes = order
         self.shape = tuple(meta["shape"][axis] for axis in order)
         self._chunk = tuple(sharding["chunk_shape"][axis] for axis in order)
@@ -93,7 +128,7 @@ class ShardedArray:
         Raises
         ------
         StoreError
-            If a shard is damaged.
+            If a shard is damaged, or one that was written is missing.
         """
         wanted: dict[tuple[int, int], list[_Piece]] = defaultdict(list)
         for box, out in windows:
@@ -103,11 +138,15 @@ class ShardedArray:
 
     def write(
         self, row: int, col: int, data: NDArray[Any], present: NDArray[np.bool_] | None = None
-    ) -> None:
+    ) -> Receipt | None:
         """Write one shard, ``(h, w, ...)`` from its corner, whole; no file if all of it is fill.
 
         Of the chunks, ``(n, m)`` from that corner, those that are not `present` are taken for fill
         unseen; looking costs as much as copying.
+
+        Returns
+        -------
+        What the file is known by; None if there is none.
         """
         down, right = self._per_shard
         height, width = self._chunk[:2]
@@ -121,28 +160,39 @@ class ShardedArray:
             chunk = data[y * height : (y + 1) * height, x * width : (x + 1) * width]
             if self._is_fill(chunk):
                 continue
-            parts.append(self._codec.encode(self._whole(chunk)))
-            index[i] = end, len(parts[-1])
-            end += len(parts[-1])
+            packed = self._codec.encode(self._whole(chunk))
+            parts += [packed, checksum(packed)] if self._checked else [packed]
+            length = len(packed) + self._checked * _CRC_SIZE
+            index[i] = end, length
+            end += length
         if not parts:
-            self._files.delete(self._shard_key(row, col))
-            return
-        parts += [index.tobytes(), _checksum(index.tobytes())]
-        self._files.write(self._shard_key(row, col), parts)
+            self._files.delete(self.shard_key(row, col))
+            return None
+        parts += [index.tobytes(), checksum(index.tobytes())]
+        self._files.write(self.shard_key(row, col), parts)
+        return receipt_of(parts)
 
-    def write_all(self, data: NDArray[Any]) -> None:
-        """Write every shard; `data` is the whole array."""
-        height, width = (n * c for n, c in zip(self._per_shard, self._chunk[:2], strict=True))
+    def write_all(self, data: NDArray[Any]) -> dict[tuple[int, int], Receipt]:
+        """Write every shard; `data` is the whole array. Receipts of those that have a file."""
+        height, width = self.shard
+        written = {}
         for row in range(-(-self.shape[0] // height)):
             for col in range(-(-self.shape[1] // width)):
                 y, x = row * height, col * width
-                self.write(row, col, data[y : y + height, x : x + width])
+                written[row, col] = self.write(row, col, data[y : y + height, x : x + width])
+        return {place: receipt for place, receipt in written.items() if receipt}
 
     def erase(self, row: int, col: int) -> None:
         """Make one shard `fill` again, by taking its file away if it has one."""
-        self._files.delete(self._shard_key(row, col))
+        self._files.delete(self.shard_key(row, col))
 
-    def _shard_key(self, row: int, col: int) -> str:
+    @property
+    def shard(self) -> tuple[int, int]:
+        """Height and width of a shard."""
+        return self._per_shard[0] * self._chunk[0], self._per_shard[1] * self._chunk[1]
+
+    def shard_key(self, row: int, col: int) -> str:
+        """The file of one shard."""
         place = [0] * len(self._axes)
         place[self._axes[0]], place[self._axes[1]] = row, col
         return f"{self._key}/c/{'/'.join(map(str, place))}"
@@ -179,43 +229,64 @@ class ShardedArray:
                 yield (row // down, col // right), piece
 
     def _read_shard(self, wanted: tuple[tuple[int, int], list[_Piece]]) -> None:
-        (row, col), pieces = wanted
-        key = self._shard_key(row, col)
+        place, pieces = wanted
+        if self._read_file(place, pieces) or not self._is_promised(place):
+            return
+        # Between the look and the asking a writer may have put it there.
+        if not self._read_file(place, pieces):
+            raise self._damage(self.shard_key(*place), "it was written and is missing")
+
+    def _is_promised(self, place: tuple[int, int]) -> bool:
+        return self._promised is not None and self._promised(*place)
+
+    def _read_file(self, place: tuple[int, int], pieces: list[_Piece]) -> bool:
+        """Fill the pieces from a shard's file, with `fill` if it has none; whether it has."""
+        key = self.shard_key(*place)
         with self._files.open(key) as file:
             index = self._read_index(file, key)
-            stored = [piece for piece in pieces if index[piece.chunk][0] != _ABSENT]
+            stored = [piece for piece in pieces if index and index[piece.chunk][0] != _ABSENT]
             for piece in pieces:
-                if index[piece.chunk][0] == _ABSENT:
+                if not index or index[piece.chunk][0] == _ABSENT:
                     piece.target[...] = self.fill
             if not stored:
-                return
+                return bool(index)
             places = [index[piece.chunk] for piece in stored]
             parts = file.parts([(start, start + length) for start, length in places])
         scratch = np.empty(self._chunk, self.dtype)
         for piece, data in zip(stored, parts, strict=True):
             self._unpack(piece, data, scratch, key)
+        return True
 
     def _read_index(self, file: OpenFile | None, key: str) -> list[tuple[int, int]]:
-        """Place and length of each chunk."""
+        """Place and length of each chunk; empty if there is no file."""
         count = self._per_shard[0] * self._per_shard[1]
-        data = file.end(16 * count + 4) if file else b""
-        if not data:
-            return [(_ABSENT, _ABSENT)] * count
-        if len(data) != 16 * count + 4 or _checksum(data[:-4]) != data[-4:]:
-            raise StoreError(f"{key}: is damaged (its index does not fit its checksum); redo it")
-        pairs = np.frombuffer(data[:-4], "<u8").reshape(-1, 2)
+        data = file.end(16 * count + _CRC_SIZE) if file else None
+        if data is None:
+            return []
+        if len(data) != 16 * count + _CRC_SIZE or not fits_checksum(data):
+            raise self._damage(key, "its index does not fit its checksum")
+        pairs = np.frombuffer(data[:-_CRC_SIZE], "<u8").reshape(-1, 2)
         return [(start, length) for start, length in pairs.tolist()]
 
     def _unpack(self, piece: _Piece, data: bytes, scratch: NDArray[Any], key: str) -> None:
         target = piece.target
         straight = target.shape == self._chunk and target.flags.c_contiguous
+        out = target if straight else scratch
+        if self._checked and not fits_checksum(data):
+            raise self._damage(key, "a chunk does not fit its checksum")
+        packed = memoryview(data)[:-_CRC_SIZE] if self._checked else data
         try:
-            self._codec.decode(data, target if straight else scratch)
+            filled = self._codec.decode(packed, out).nbytes
         except (RuntimeError, ValueError) as error:
-            raise StoreError(f"{key}: is damaged ({error}); redo it") from error
+            raise self._damage(key, str(error)) from error
+        if filled != out.nbytes:
+            raise self._damage(key, f"a chunk holds {filled} bytes, not {out.nbytes}")
         if not straight:
             target[...] = scratch[piece.source]
 
-
-def _checksum(data: bytes) -> bytes:
-    return int(google_crc32c.value(data)).to_bytes(4, "little")
+    def _damage(self, key: str, why: str) -> StoreError:
+        place = self._files.place
+        return StoreError(
+            f"{place}/{key}: is damaged ({why}); run `wsiseg check {place}`, to find all of it, "
+            f"then the command that made it: that does what was lost again"
+        )

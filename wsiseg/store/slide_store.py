@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from contextlib import suppress
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ import zarr
 from numpy.typing import NDArray
 
 from wsiseg.annotations import Palette
+from wsiseg.config import digest_of
 from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
+from wsiseg.lock import check_held
 from wsiseg.shrink import shrink_mean
 from wsiseg.store import layout
 from wsiseg.store.codecs import CodecName
 from wsiseg.store.files import Files, is_url, open_files
-from wsiseg.store.layout import FORMAT
-from wsiseg.store.shards import ShardedArray
+from wsiseg.store.layout import FORMAT, READABLE
+from wsiseg.store.marks import OPTIONAL, Mark, Marks
+from wsiseg.store.shards import Receipt, ShardedArray
 
 __all__ = ["SlideStore"]
 
@@ -32,6 +36,14 @@ class SlideStore:
 
     It lies in a folder, or in a bucket: ``s3://``, ``gs://``, ``az://`` or ``memory://`` with the
     extra `cloud`. Cheap to open and picklable by its location: workers open their own.
+
+    Parameters
+    ----------
+    path
+        The folder or URL.
+    run
+        Token of the run that holds the store's lock, if one does: no block is begun or marked once
+        another has taken over.
 
     Raises
     ------
@@ -46,7 +58,8 @@ class SlideStore:
     path: Path
     """The same for a folder; of a URL, what follows the scheme, for its name and messages."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, run: str = "") -> None:
+        self._run = run
         self.location = path if is_url(path) else Path(path)
         self.path = Path(str(path).partition("://")[2]) if is_url(path) else Path(path)
         self._files = open_files(path)
@@ -55,30 +68,35 @@ class SlideStore:
             known = int(self.meta["format"])
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"{path}: is not a wsiseg store; run `wsiseg tile` first") from error
-        if known != FORMAT:
+        if known not in READABLE:
             advice = "choose another output" if known > FORMAT else "tile the slide again"
             raise StoreError(
-                f"{path}: has format {known}, this wsiseg reads {FORMAT}; "
-                f"{advice}, or use the wsiseg that wrote it"
+                f"{path}: has format {known}, this wsiseg reads {' and '.join(map(str, READABLE))};"
+                f" {advice}, or use the wsiseg that wrote it"
             )
         try:
             self.grid = TileGrid(**self.meta["grid"])
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"{path}: is not a wsiseg store; run `wsiseg tile` first") from error
         self._arrays: dict[str, ShardedArray] = {}
+        self._marks = Marks(self._files, self.grid)
+        self._receipts: dict[tuple[str, int], Receipt | None] = {}
 
     @cached_property
     def _group(self) -> zarr.Group:
         """What lays arrays out; opened when that is asked for, as it costs milliseconds a block."""
-        return zarr.open_group(self._files.for_zarr, mode="r+", zarr_format=3)
+        # What a user consolidated is as old as that: it does not say what was made since.
+        return zarr.open_group(
+            self._files.for_zarr, mode="r+", zarr_format=3, use_consolidated=False
+        )
 
     @cached_property
     def _cam_facts(self) -> dict[str, Any]:
         """What `create_cams` noted; a block asks for it several times, at a millisecond each."""
         return self._group["cams"].attrs.asdict()
 
-    def __reduce__(self) -> tuple[type[SlideStore], tuple[str | Path]]:
-        return SlideStore, (self.location,)
+    def __reduce__(self) -> tuple[type[SlideStore], tuple[str | Path, str]]:
+        return SlideStore, (self.location, self._run)
 
     @classmethod
     def create(
@@ -119,7 +137,7 @@ class SlideStore:
                     f"{path}: holds something that wsiseg did not write; choose another path"
                 ) from None
         else:
-            if _same_pixels(existing.meta, meta):
+            if _same_pixels(existing.meta, meta) and existing.has_image:
                 meta["codec"] = existing.meta["codec"]
                 if existing.meta != meta:
                     existing._group.attrs["wsiseg"] = existing.meta = meta
@@ -141,39 +159,131 @@ class SlideStore:
 
     def is_done(self, step: str, block: int, digest: str) -> bool:
         """Whether `step` finished `block` with exactly this digest."""
-        return self._files.read(_mark_key(step, block)) == bytes.fromhex(digest)
+        mark = self._marks.read(step, block)
+        return mark is not None and mark.digest == digest
 
-    def pending(self, step: str, digest: str) -> list[int]:
-        """Blocks that `step` has still to do, in order."""
-        wanted = bytes.fromhex(digest)
-        return [block for block, mark in enumerate(self._marks(step)) if mark != wanted]
+    def pending(self, step: str, digest: str | Sequence[str]) -> list[int]:
+        """Blocks that `step` has still to do, in order; `digest` is each block's own, or all's.
+
+        Those too that it did, where a file of theirs is lost or was cut since.
+        """
+        marks = self._marks.read_all(step)
+        wanted = [digest] * len(marks) if isinstance(digest, str) else digest
+        lost = self._marks.lost(step, marks, self._array_or_none)
+        return [
+            block
+            for block, mark in enumerate(marks)
+            if mark is None or mark.digest != wanted[block] or block in lost
+        ]
+
+    def plan(self, step: str, digests: Sequence[str], after: str = "") -> tuple[str, list[int]]:
+        """Note what `step` is to make of the blocks, so that `finished` knows when it has.
+
+        Parameters
+        ----------
+        digests
+            Of all that makes each block.
+        after
+            Digest of the whole step before, if there is one.
+
+        Returns
+        -------
+        Digest of the whole step, and the blocks that are still to be done.
+        """
+        self._check_current()
+        self._lay_out_marks(step)
+        whole = digest_of(digests)
+        noted = {"blocks": whole, "after": after}
+        if self._marks.plan(step) != noted:
+            self._group[f"done/{step}"].attrs["plan"] = noted
+        return whole, self.pending(step, digests)
 
     def begin(self, step: str, block: int) -> None:
         """Forget the mark of a block that is about to be written.
 
         Else a run with other settings that is killed between the writing and the marking would
         leave its pixels under the old mark.
-        """
-        self._files.delete(_mark_key(step, block))
-
-    def mark_done(self, step: str, block: int, digest: str) -> None:
-        """Record, last of all, that `step` finished `block`."""
-        if not self._has_array(f"done/{step}"):
-            layout.lay_out_marks(self._group, f"done/{step}", self.grid.n_blocks)
-        self._files.write(_mark_key(step, block), [bytes.fromhex(digest)])
-
-    def finished(self, step: str) -> str:
-        """The digest with which `step` finished every block.
 
         Raises
         ------
         StoreError
-            If blocks are missing, or were made with different settings.
+            If the store is of an older format, or another run took over.
         """
-        marks = self._marks(step) if self._has_array(f"done/{step}") else [None]
-        if marks[0] and marks.count(marks[0]) == len(marks):
-            return marks[0].hex()
-        raise StoreError(f"{self.path}: `wsiseg {step}` did not finish here; run it first")
+        self._check_current()
+        check_held(self.location, self._run)
+        self._marks.forget(step, [block])
+        for array in self._marks.arrays[step]:
+            self._receipts.pop((array, block), None)
+
+    def mark_done(self, step: str, block: int, digest: str) -> None:
+        """Record, last of all, that `step` finished `block`, with what this object wrote of it.
+
+        What was written is on the disk before its mark is.
+
+        Raises
+        ------
+        StoreError
+            If another run took over: what was written may lie over its work, which then is not
+            done any more.
+        """
+        names = self._marks.arrays[step]
+        self._lay_out_marks(step)
+        shards = {name: self._receipts.get((name, block)) for name in names}
+        place = divmod(block, self.grid.block_cols)
+        self._files.sync(
+            self._array(name).shard_key(*place) for name, receipt in shards.items() if receipt
+        )
+        try:
+            check_held(self.location, self._run)
+        except StoreError:
+            self._marks.forget(step, [block])
+            raise
+        self._marks.write(step, block, Mark(digest, shards))
+
+    def finished(self, step: str) -> str:
+        """The digest of the whole step, if every block was made as it was last planned.
+
+        Raises
+        ------
+        StoreError
+            If blocks are missing, were made with different settings, or have lost a file since.
+        """
+        return self.digests(step)[0]
+
+    def digests(self, step: str, before: str = "") -> tuple[str, list[str]]:
+        """Digests of a finished step and of its blocks; `before` is the step that it hangs on.
+
+        Raises
+        ------
+        StoreError
+            As `finished` does, and if `before` was planned anew since.
+        """
+        marks, plan = self._marks.read_all(step), self._marks.plan(step)
+        digests = [mark.digest if mark else "" for mark in marks]
+        if plan is None:  # of format 2: one digest was all blocks' and the step's
+            whole, right = digests[0], len(set(digests)) == 1 and bool(digests[0])
+        else:
+            whole, right = digest_of(digests), plan["blocks"] == digest_of(digests)
+        if not right:
+            raise StoreError(f"{self.path}: `wsiseg {step}` did not finish here; run it first")
+        lost = self._marks.lost(step, marks, self._array_or_none)
+        if lost:
+            raise StoreError(
+                f"{self.path}: {len(lost)} of {len(marks)} blocks that `wsiseg {step}` finished "
+                f"lost files since (block {min(lost)} is the first); run it again: it does those"
+            )
+        earlier = self._marks.plan(before) if before else None
+        if plan and earlier and plan["after"] != earlier["blocks"]:
+            raise StoreError(
+                f"{self.path}: `wsiseg {before}` was run with other settings after `wsiseg {step}`;"
+                f" run `wsiseg {step}` again"
+            )
+        return whole, digests
+
+    def _lay_out_marks(self, step: str) -> None:
+        if not self._has_file(f"done/{step}"):
+            names = self._marks.arrays[step]
+            layout.lay_out_marks(self._group, f"done/{step}", self.grid.n_blocks, names)
 
     def clear_marks(self, step: str = "") -> None:
         """Forget what was done, by one step or by all, so that it is done again.
@@ -184,9 +294,22 @@ class SlideStore:
         if gone in self._group:
             del self._group[gone]
 
-    def _marks(self, step: str) -> list[bytes | None]:
-        keys = [_mark_key(step, block) for block in range(self.grid.n_blocks)]
-        return self._files.each(self._files.read, keys)
+    def _check_current(self) -> None:
+        """Refuse to write into a store of an older format."""
+        if self.meta["format"] != FORMAT:
+            raise StoreError(
+                f"{self.path}: has format {self.meta['format']}, of an older wsiseg: it can be "
+                f"read and exported; to go on with it, tile the slide again (format {FORMAT})"
+            )
+
+    def _is_promised(self, array: str, row: int, col: int) -> bool:
+        """Whether a shard is marked as written."""
+        block = row * self.grid.block_cols + col
+        for step, arrays in self._marks.arrays.items():
+            if array in arrays:
+                mark = self._marks.read(step, block)
+                return mark is not None and mark.promises(array)
+        return any((row, col) == shard[:2] for shard in self.tissue_shards)
 
     # -- image -------------------------------------------------------------------------------
 
@@ -194,6 +317,11 @@ class SlideStore:
     def image_factors(self) -> tuple[int, ...]:
         """Down-sampling of each image level: powers of four that divide a block."""
         return layout.image_factors(self.grid)
+
+    @property
+    def has_image(self) -> bool:
+        """Whether the arrays of the image are there, whatever is in them."""
+        return all(map(self._has_array, self._marks.arrays["tile"]))
 
     def write_image(
         self, block: int, pixels: NDArray[np.uint8], squares: NDArray[np.bool_] | None = None
@@ -203,16 +331,32 @@ class SlideStore:
         Of its squares of ``grid.tile`` px, ``(n, m)`` bool, those that `squares` does not name are
         known to be white.
         """
-        place = divmod(block, self.grid.block_cols)
-        self._array("image/0").write(*place, pixels, squares)
+        self._write("image/0", block, pixels, squares)
         for level, (finer, factor) in enumerate(pairwise(self.image_factors), 1):
             pixels = shrink_mean(pixels, factor // finer)
-            self._array(f"image/{level}").write(*place, pixels)
+            self._write(f"image/{level}", block, pixels)
+
+    def leave_white(self, blocks: Sequence[int], digests: Sequence[str]) -> None:
+        """Make blocks white and mark them: `digests` are those of all blocks.
+
+        Only what is there is taken away, and many are asked at once: most of a slide is glass, and
+        a bucket answers late.
+        """
+        self._check_current()
+        self._marks.forget("tile", blocks)
+        names = self._marks.arrays["tile"]
+        there = {key for name in names for key in self._files.sizes(f"{name}/c")}
+        places = [divmod(block, self.grid.block_cols) for block in blocks]
+        keys = [self._array(name).shard_key(*place) for name in names for place in places]
+        self._files.each(self._files.delete, [key for key in keys if key in there])
+        empty = dict.fromkeys(names)
+        self._files.each(
+            lambda block: self._marks.write("tile", block, Mark(digests[block], empty)), blocks
+        )
 
     def erase_image(self, block: int) -> None:
         """Make one block white again, by taking its files away if it has any."""
-        for level in range(len(self.image_factors)):
-            self._array(f"image/{level}").erase(*divmod(block, self.grid.block_cols))
+        self._erase(block, [f"image/{level}" for level in range(len(self.image_factors))])
 
     def read_image(self, box: Box, level: int = 0) -> NDArray[np.uint8]:
         """Pixels ``(H, W, 3)`` uint8 of a box of that level.
@@ -250,7 +394,9 @@ class SlideStore:
     def read_damage(self) -> list[tuple[int, int, int, Box]]:
         """Each damaged tile once that the pixels and the tissue mask of now have met."""
         marks: dict[str, str] = {
-            str(block): mark.hex() for block, mark in enumerate(self._marks("tile")) if mark
+            str(block): mark.digest
+            for block, mark in enumerate(self._marks.read_all("tile"))
+            if mark
         }
         parts = {"tissue": self.tissue_digest, **marks}
         known = self._files.each(self._files.read, [_damage_key(part) for part in parts])
@@ -272,12 +418,18 @@ class SlideStore:
 
         `note` is what a user should know about it.
         """
+        self._check_current()
+        if self._marks.plan("tile"):  # the blocks of another mask are no finished step of this one
+            self._group["done/tile"].attrs["plan"] = {"blocks": "", "after": ""}
         group = self._group.require_group("tissue")
         group.attrs["digest"] = ""  # so that a half-written mask is not taken for a whole one
         self._arrays.pop("tissue/mask", None)
         layout.lay_out_tissue(group, *mask.shape)
-        self._array("tissue/mask").write_all(mask.astype(np.uint8))
-        group.attrs.update({"mpp": mpp, "digest": digest, "note": note})
+        array = self._array("tissue/mask")
+        written = array.write_all(mask.astype(np.uint8))
+        self._files.sync(array.shard_key(*place) for place in written)
+        shards = [[*place, *receipt] for place, receipt in written.items()]
+        group.attrs.update({"mpp": mpp, "digest": digest, "note": note, "shards": shards})
 
     @property
     def tissue_digest(self) -> str:
@@ -290,6 +442,17 @@ class SlideStore:
         """What a user should know about the mask; empty if nothing."""
         group = self._group.get("tissue")
         return str(group.attrs.get("note", "")) if group is not None else ""
+
+    @property
+    def tissue_shards(self) -> list[tuple[int, int, int, int]]:
+        """Row, column, size and CRC-32C of each shard of the mask that was written."""
+        facts: Any = self._group["tissue"].attrs if "tissue" in self._group else {}
+        return [tuple(shard) for shard in facts.get("shards", ())]
+
+    def forget_tissue(self) -> None:
+        """Have the mask made again by the next run; it stays until then."""
+        if "tissue" in self._group:
+            self._group["tissue"].attrs["digest"] = ""
 
     @property
     def tissue_mpp(self) -> float:
@@ -334,6 +497,7 @@ class SlideStore:
             Scale and offset of each channel, which turn its CAM into a logit to believe; empty
             where the CAMs are that, or where nobody knows.
         """
+        self._check_current()
         channels = len(palette) if channels is None else channels
         shape = (self.grid.rows, self.grid.cols, channels, height, width)
         cams = self._group.require_group("cams")
@@ -360,13 +524,12 @@ class SlideStore:
         channels: the K classes, then kinds of background, if there are any. `distances`
         ``(rows, cols)`` say how unlike the training patches a tile is; NaN where nobody looked.
         """
-        place = divmod(block, self.grid.block_cols)
-        self._array("cams/logits").write(*place, cams)
-        self._array("cams/classes").write(*place, logits)
+        self._write("cams/logits", block, cams)
+        self._write("cams/classes", block, logits)
         if distances is None:
-            self._array("cams/distance").erase(*place)
+            self._erase(block, ["cams/distance"])
         else:
-            self._array("cams/distance").write(*place, distances)
+            self._write("cams/distance", block, distances)
 
     def read_cams(
         self, rows: slice, cols: slice
@@ -424,9 +587,11 @@ class SlideStore:
 
     def create_labels(self, palette: Palette) -> None:
         """Make the label and confidence pyramids, unless they are there with this palette."""
+        self._check_current()
         known = layout.plain_palette(palette)
         labels = self._group.require_group("labels")
-        if labels.attrs.get("palette") == known:
+        needed = [key for key in self._marks.arrays["stitch"] if key.startswith("labels/")]
+        if labels.attrs.get("palette") == known and all(map(self._has_array, needed)):
             return
         self.clear_marks("stitch")
         labels.attrs["palette"] = {}  # so that half-made arrays are not taken for whole ones
@@ -455,16 +620,13 @@ class SlideStore:
         self, block: int, level: int, labels: NDArray[np.uint8], confidence: NDArray[np.uint8]
     ) -> None:
         """Write one block's labels and confidence ``(H, W)`` at one pyramid level, whole."""
-        place = divmod(block, self.grid.block_cols)
-        self._array(f"labels/classes/{level}").write(*place, labels)
-        self._array(f"labels/confidence/{level}").write(*place, confidence)
+        self._write(f"labels/classes/{level}", block, labels)
+        self._write(f"labels/confidence/{level}", block, confidence)
 
     def erase_labels(self, block: int) -> None:
         """Make one block background again, by taking its files away if it has any."""
-        place = divmod(block, self.grid.block_cols)
-        for level in range(len(self.pyramid_factors)):
-            self._array(f"labels/classes/{level}").erase(*place)
-            self._array(f"labels/confidence/{level}").erase(*place)
+        levels = range(len(self.pyramid_factors))
+        self._erase(block, [f"labels/{n}/{i}" for n in ("classes", "confidence") for i in levels])
 
     def read_labels(self, box: Box, level: int = 0) -> NDArray[np.uint8]:
         """Labels ``(H, W)`` uint8 of a box of that level; background outside the raster."""
@@ -490,20 +652,23 @@ class SlideStore:
             layout.lay_out_probabilities(self._group, self.grid, palette, self.mpp)
 
     def drop_probabilities(self) -> None:
-        """Take away those of an earlier run: labels made without them do not belong to them."""
-        if "probabilities" in self._group:
-            self._forget("probabilities/")
-            del self._group["probabilities"]
+        """Take away those of an earlier run: nobody asks for them any more. The labels stay."""
+        if "probabilities" not in self._group:
+            return
+        self._forget("probabilities/")
+        del self._group["probabilities"]
+        for block, mark in enumerate(self._marks.read_all("stitch")):
+            if mark is not None and mark.shards is not None:
+                kept = {k: None if k.startswith(OPTIONAL) else v for k, v in mark.shards.items()}
+                self._marks.write("stitch", block, Mark(mark.digest, kept))
 
     def write_probabilities(self, block: int, level: int, shares: NDArray[np.uint8]) -> None:
         """Write one block's probabilities ``(K, H, W)`` uint8, in 255ths, at one pyramid level."""
-        place = divmod(block, self.grid.block_cols)
-        self._array(f"probabilities/{level}").write(*place, np.moveaxis(shares, 0, 2))
+        self._write(f"probabilities/{level}", block, np.moveaxis(shares, 0, 2))
 
     def erase_probabilities(self, block: int) -> None:
         """Make one block's probabilities 0 again, by taking its files away if it has any."""
-        for level in range(len(self.pyramid_factors)):
-            self._array(f"probabilities/{level}").erase(*divmod(block, self.grid.block_cols))
+        self._erase(block, [f"probabilities/{i}" for i in range(len(self.pyramid_factors))])
 
     def read_probabilities(self, box: Box, level: int = 0) -> NDArray[np.uint8]:
         """Probabilities ``(K, H, W)`` uint8, in 255ths, of a box of that level.
@@ -528,12 +693,30 @@ class SlideStore:
     def _array(self, key: str) -> ShardedArray:
         if key not in self._arrays:
             try:
-                self._arrays[key] = ShardedArray(self._files, key)
+                promised = partial(self._is_promised, key)
+                self._arrays[key] = ShardedArray(self._files, key, promised)
             except KeyError as error:
                 raise StoreError(
                     f"{self.path}: holds no {key}; run the step that makes it"
                 ) from error
         return self._arrays[key]
+
+    def _array_or_none(self, key: str) -> ShardedArray | None:
+        return self._array(key) if self._has_array(key) else None
+
+    def _write(
+        self, key: str, block: int, data: NDArray[Any], present: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Write a block's shard of one array, and keep its receipt for the mark."""
+        place = divmod(block, self.grid.block_cols)
+        self._receipts[key, block] = self._array(key).write(*place, data, present)
+
+    def _erase(self, block: int, keys: Iterable[str]) -> None:
+        """Take a block's shards away."""
+        place = divmod(block, self.grid.block_cols)
+        self._files.each(lambda key: self._array(key).erase(*place), keys)
+        for key in keys:
+            self._receipts.pop((key, block), None)
 
     @property
     def _probability_palette(self) -> Any:
@@ -546,15 +729,17 @@ class SlideStore:
             del self._arrays[key]
 
     def _has_array(self, key: str) -> bool:
-        return key in self._arrays or self._files.read(f"{key}/zarr.json") is not None
+        """Whether an array is there and whole, as far as its description goes."""
+        with suppress(StoreError):
+            return bool(self._array(key))
+        return False
+
+    def _has_file(self, key: str) -> bool:
+        return self._files.read(f"{key}/zarr.json") is not None
 
 
 def _damage_key(part: str) -> str:
     return f"damage/{part}.json"
-
-
-def _mark_key(step: str, block: int) -> str:
-    return f"done/{step}/c/{block}/0"
 
 
 def _read_meta(files: Files) -> dict[str, Any]:

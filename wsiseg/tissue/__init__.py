@@ -2,11 +2,12 @@
 
 from wsiseg.tissue.detect import detect_tissue
 from wsiseg.tissue.outline import settle_tissue
-from wsiseg.tissue.tiles import kept_tiles, sample_mask, sample_tissue, tile_fractions
+from wsiseg.tissue.tiles import kept_tiles, mask_window, sample_mask, sample_tissue, tile_fractions
 
 __all__ = [
     "detect_tissue",
     "kept_tiles",
+    "mask_window",
     "sample_mask",
     "sample_tissue",
     "settle_tissue",

@@ -12,7 +12,7 @@ from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.store import SlideStore
 
-__all__ = ["kept_tiles", "sample_mask", "sample_tissue", "tile_fractions"]
+__all__ = ["kept_tiles", "mask_window", "sample_mask", "sample_tissue", "tile_fractions"]
 
 Mask = NDArray[np.bool_]
 
@@ -102,12 +102,20 @@ def sample_tissue(store: SlideStore, box: Box) -> Mask:
     if box.empty:
         return np.zeros((box.height, box.width), bool)
     scale = store.mpp / store.tissue_mpp
+    window = mask_window(box, scale)
+    return _sample(store.read_tissue(window)[0], box, scale, (window.y, window.x))
+
+
+def mask_window(box: Box, scale: float) -> Box:
+    """The pixels of a mask that `sample_mask` takes for a box that is not empty.
+
+    `scale` is mask pixels per raster pixel.
+    """
     (top, bottom), (left, right) = (
         _mask_index(start, start + length, scale)[[0, -1]].tolist()
         for start, length in ((box.y, box.height), (box.x, box.width))
     )
-    window = Box(left, top, right + 1 - left, bottom + 1 - top)
-    return _sample(store.read_tissue(window)[0], box, scale, (top, left))
+    return Box(left, top, right + 1 - left, bottom + 1 - top)
 
 
 def _sample(mask: Mask, box: Box, scale: float, corner: tuple[int, int]) -> Mask:

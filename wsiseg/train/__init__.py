@@ -7,16 +7,20 @@ from wsiseg.train.patches import Patches, PatchSource, load_patches
 from wsiseg.train.released import RELEASED, import_released
 from wsiseg.train.setup import check_settings, describe_training
 from wsiseg.train.stores import StoreTiles, gather_tiles, load_tiles
+from wsiseg.train.validate import HeldOut, Validate, hold_out
 
 __all__ = [
     "RELEASED",
+    "HeldOut",
     "PatchSource",
     "Patches",
     "StoreTiles",
+    "Validate",
     "calibrate_checkpoint",
     "check_settings",
     "describe_training",
     "gather_tiles",
+    "hold_out",
     "import_released",
     "leads",
     "load_patches",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,13 +13,23 @@ from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders.vit import normalize
 from wsiseg.model.losses import (
     MemoryBank,
+    background_loss,
     contrast_loss,
     cut_regions,
+    foreground_loss,
     region_masks,
+    split_anchors,
     weigh_regions,
 )
 
 __all__ = ["contrast"]
+
+Share = Callable[[int], float]
+"""What part of all processes' rows so many of this one are; every process asks at once."""
+
+
+def _alone(rows: int) -> float:
+    return float(rows > 0)
 
 
 def contrast(
@@ -27,8 +39,11 @@ def contrast(
     labels: Tensor,
     bank: MemoryBank,
     config: TrainConfig,
+    share: Share = _alone,
 ) -> Tensor:
-    """The contrastive loss of a batch, a scalar; the bank takes in its backgrounds.
+    """This process's part of the contrastive loss, a scalar; the bank takes in the backgrounds.
+
+    A mean over pairs of a patch and a class that it shows; 0 if there are none.
 
     Parameters
     ----------
@@ -37,13 +52,20 @@ def contrast(
     cams
         ``(B, K, h, w)`` of the model for them.
     labels
-        ``(B, K)``: 1 where the class shows; at least one does.
+        ``(B, K)``: 1 where the class shows.
+    share
+        Weighs this process's rows where several train together.
     """
+    if model.preset == "wsiseg":
+        small = F.avg_pool2d(images, config.contrast_shrink)
+        return _ours(model, small, cams, labels, bank, share)
+    part = share(int(labels.count_nonzero()))
+    if not part:
+        bank.push(bank.queue[:0])  # the others may have some to push
+        return cams.new_zeros((), dtype=torch.float32)
     if model.preset == "reference":
-        return _reference(model, images, cams, labels, bank)
-    if model.preset == "paper":
-        return _paper(model, images, cams, labels, bank)
-    return _ours(model, F.avg_pool2d(images, config.contrast_shrink), cams, labels, bank)
+        return part * _reference(model, images, cams, labels, bank)
+    return part * _paper(model, images, cams, labels, bank)
 
 
 @torch.no_grad()
@@ -75,10 +97,32 @@ def _weighted(
 
 
 def _ours(
-    model: ConStruct, images: Tensor, cams: Tensor, labels: Tensor, bank: MemoryBank
+    model: ConStruct,
+    images: Tensor,
+    cams: Tensor,
+    labels: Tensor,
+    bank: MemoryBank,
+    share: Share,
 ) -> Tensor:
-    """Regions cut out as they look; gradients reach the prototypes, cheaply, not the CAM."""
-    _, masks = region_masks(cams.detach(), images.shape[2:])
-    regions = cut_regions(images, masks, labels, model.encoder.mean)
-    foreground, background = (model.encoder.embed_image(part) for part in regions[:2])
-    return contrast_loss(foreground, background, regions.labels, model.anchors, bank)
+    """Regions cut out as they look; gradients reach the prototypes, cheaply, not the CAM.
+
+    One threshold a class. A class that the CAM finds nowhere has no region, and a region that is
+    the whole patch has no background: neither may teach that a blank image is the class, or is not.
+    """
+    maps, masks = region_masks(cams.detach(), images.shape[2:], per_class=True)
+    found = (labels != 0) & (maps.amax((2, 3)) > 0)
+    regions = cut_regions(images, masks, found, model.encoder.mean)
+    bounded = ~masks.flatten(2).all(2)[torch.nonzero(found, as_tuple=True)]
+    own, others = split_anchors(model.anchors, regions.labels)
+    loss = cams.new_zeros((), dtype=torch.float32)
+    if part := share(len(regions.labels)):
+        foreground = model.encoder.embed_image(regions.foreground)
+        loss = loss + part * foreground_loss(foreground, own, others, bank.queue)
+    part = share(int(bounded.sum()))
+    background = bank.queue[:0]
+    if part:
+        background = model.encoder.embed_image(regions.background[bounded])
+        if len(model.anchors) > 1:  # one class has no others to be told from
+            loss = loss + part * background_loss(background, own[bounded], others[bounded])
+    bank.push(background)
+    return loss

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from wsiseg.atomic import open_atomic
 
-__all__ = ["COLUMNS", "draw_curves", "write_table"]
+__all__ = ["COLUMNS", "draw_curves", "write_scores", "write_table"]
 
 COLUMNS = ("learning_rate", "total", "classes", "structure", "contrast")
 """Of one row of the history; the step is its place."""
@@ -35,6 +35,16 @@ def write_table(history: History, path: Path) -> None:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["step", *COLUMNS])
     table.writerows([step, *(f"{value:.6g}" for value in row)] for step, row in enumerate(history))
+    with open_atomic(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def write_scores(scores: Sequence[float], measure: str, path: Path) -> None:
+    """Write a CSV with one row an epoch: the score by which the best is chosen, higher better."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["epoch", measure])
+    table.writerows([epoch, f"{score:.6g}"] for epoch, score in enumerate(scores, start=1))
     with open_atomic(path) as file:
         file.write(text.getvalue().encode())
 

@@ -6,8 +6,9 @@ A run that was killed is taken up after its last whole epoch, to the same bits.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,37 @@ from wsiseg.model.checkpoint import CheckpointInfo, save_checkpoint, trained_sta
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import keep_portable
 from wsiseg.model.threads import fixed_threads
+from wsiseg.model.trained import TrainedModel
 from wsiseg.train.card import complete_card
 from wsiseg.train.familiar import remember_patches
 from wsiseg.train.features import FrozenFeatures, draw_turns
-from wsiseg.train.history import draw_curves, write_table
+from wsiseg.train.history import draw_curves, write_scores, write_table
 from wsiseg.train.parallel import Group, check_parts, open_group, share_batch_norms
 from wsiseg.train.patches import PatchSource
-from wsiseg.train.resume import Unfinished, read_unfinished, run_digest, write_unfinished
-from wsiseg.train.setup import check_fit, count_steps, describe_classes, make_model
+from wsiseg.train.resume import (
+    Unfinished,
+    is_finished,
+    read_unfinished,
+    run_digest,
+    write_unfinished,
+)
+from wsiseg.train.setup import (
+    check_fit,
+    count_steps,
+    describe_classes,
+    describe_distillation,
+    guided_levels,
+    make_model,
+)
 from wsiseg.train.step import Trainer
+from wsiseg.train.validate import Validate
 from wsiseg.train.weigh import weigh_labels
 
 __all__ = ["train_model"]
 
+_LOG = logging.getLogger(__name__)
 _THREADS = 1  # fixed, so that sums round alike whatever the machine has
-
-
-Validate = Callable[[ConStruct], float]
-"""Scores a model in evaluation mode; higher is better."""
+_SCALING = 32  # steps that float16 may leave out while it looks for its scale
 
 
 def train_model(
@@ -51,14 +65,16 @@ def train_model(
     note: str = "",
     card: Card | None = None,
     validate: Validate | None = None,
+    overwrite: bool = False,
     start: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Train on patch labels and write a checkpoint, with its losses beside it.
 
     Bit-repeatable on the CPU of one machine: seed, order, augmentation and number of threads are
     fixed. After each epoch all files are written anew, and a run that was cut off goes on after its
-    last whole epoch when it is called again. Under ``torchrun`` its processes share every batch;
-    the first alone writes files, on a file system that all of them see.
+    last whole epoch when it is called again; one that is finished is left as it is. Under
+    ``torchrun`` its processes share every batch; the first alone writes files, on a file system
+    that all of them see.
 
     Parameters
     ----------
@@ -76,7 +92,11 @@ def train_model(
         What people should know of the model, from `load_card`; kept in the checkpoint. Without it,
         and where it tells of no data, number and hash of the patches are.
     validate
-        Scores each epoch; without it, the best epoch has the lowest mean loss.
+        Scores each epoch, as `HeldOut` or `MaskScore` does (``<out>.validation.csv``); without it,
+        the best epoch has the lowest mean loss.
+    overwrite
+        Whether the finished model or unfinished run of other settings, patches or weights that is
+        in `out` may be replaced.
     start
         Trained tensors by name that the model begins as, as `trained_state` gives them; without
         it, it begins as its prompts.
@@ -90,13 +110,12 @@ def train_model(
     DataError
         If the labels do not fit the classes, or the patches the encoder.
     ConfigError
-        If a setting or the card does not fit the rest, or an unfinished run of other settings is
-        there.
+        If a setting or the card does not fit the rest, or what is in `out` is not to be replaced.
     CheckpointError
         If the encoder's weights are not found or not its own.
     TrainingError
-        If a loss or a weight is no finite number any more; what was written before stays. Preset
-        `reference` goes on.
+        If a loss or a weight is no finite number any more (preset `reference` goes on), or if most
+        steps were left out because gradients overflow in float16; what was written before stays.
     """
     card = complete_card(card, patches, config.classes)
     with fixed_threads(_THREADS), torch.random.fork_rng(devices=[]):
@@ -109,11 +128,18 @@ def train_model(
         share_batch_norms(model.structure_adapters, group)
         if config.preset == "wsiseg":
             remember_patches(model, patches, device)
-        run = _Run(model, patches, config, Path(out), note, card, group, start)
-        run.resume()
+        if (
+            group.leads
+            and config.struct_weight
+            and model.encoder.cam_level not in guided_levels(config, model.encoder)
+        ):
+            _LOG.warning("distillation %s", describe_distillation(config, model.encoder))
+        run = _Run(model, patches, config, Path(out), note, card, group, validate, start)
+        if run.resume(overwrite):
+            return run.out
         while run.epoch < config.epochs:
             run.train_epoch(progress)
-            run.save(validate)
+            run.save()
         run.finish()
     return run.out
 
@@ -130,6 +156,7 @@ class _Run:
         note: str,
         card: Card,
         group: Group,
+        validate: Validate | None,
         start: Mapping[str, Tensor] | None,
     ) -> None:
         self.patches, self.config, self.out, self.note = patches, config, out, note
@@ -156,25 +183,35 @@ class _Run:
         # An unknown label has the weight 0, and stands for no region in the contrast.
         self.labels = torch.from_numpy(patches.labels).nan_to_num(0)
         self.weights = None if weights is None else torch.from_numpy(weights)
-        self.digest = run_digest(patches, config, [*_identities(model), *_hash_start(start)], note)
+        self.validate = validate
+        told = "" if validate is None else validate.identity
+        identities = [*_identities(model), *_hash_start(start)]
+        self.digest = run_digest(patches, config, identities, note, told)
+        self.info = replace(_make_info(model, patches, config, note, card), run=self.digest)
+        if validate is not None:
+            validate.check(TrainedModel(model, self.info))
         self.epoch, self.best = 0, -float("inf")
+        self.scores: list[float] = []
         self.history: list[list[float]] = []
 
-    def resume(self) -> None:
-        """Take up what a run that was cut off left."""
+    def resume(self, overwrite: bool) -> bool:
+        """Take up what a run that was cut off left; whether nothing is left to do."""
         self.group.wait(self.trainer.device)  # the first may still be writing the run before this
-        state = read_unfinished(self.unfinished, self.digest)
+        state = read_unfinished(self.unfinished, self.digest, overwrite=overwrite)
+        if state is None and not overwrite and is_finished(self.out, self.digest, self.card):
+            return True
         if state is not None:
             self.trainer.restore(state["trainer"])
             self.generator.set_state(state["generator"])
             self.epoch, self.best = state["epoch"], state["best"]
-            self.history = state["history"]
+            self.history, self.scores = state["history"], state["scores"]
         seen = self.group.gather(torch.tensor([self.epoch], device=self.trainer.device)).tolist()
         if len(set(seen)) > 1:
             raise ConfigError(
                 f"{self.unfinished}: the processes go on after epochs {seen}; all of them need to "
                 f"see the same file"
             )
+        return False
 
     def train_epoch(self, progress: Progress | None) -> None:
         """Every patch once, in new order; the last batch may be smaller."""
@@ -207,20 +244,25 @@ class _Run:
             f"learning_rate or precision float32, or look at the patches of this batch: {names}"
         )
 
-    def save(self, validate: Validate | None) -> None:
+    def save(self) -> None:
         """Write the epoch: what is a result first, what takes it up again last."""
         if self.config.preset != "reference":
             self._check_weights()
-        if not self.group.leads:
+        skipping = self._check_skipped()
+        self.group.lead(lambda: self._write(skipping))
+
+    def _write(self, skipping: bool) -> None:
+        if skipping:  # no result yet
+            self.scores += [float("nan")] * (self.validate is not None)
+            write_unfinished(self._state(), self.unfinished)
             return
         self.model.eval()
-        info = _make_info(self.model, self.patches, self.config, self.note, self.card)
-        save_checkpoint(self.model, info, self.out)
-        score = self._score() if validate is None else validate(self.model)
+        save_checkpoint(self.model, self.info, self.out)
+        score = self._score()
         self.model.train()
         if score > self.best:
             self.best = score
-            save_checkpoint(self.model, info, self.best_out)
+            save_checkpoint(self.model, self.info, self.best_out)
         write_table(self.history, self.out.with_name(f"{self.out.name}.csv"))
         draw_curves(self.history, self.out.with_name(f"{self.out.name}.png"))
         write_unfinished(self._state(), self.unfinished)
@@ -236,8 +278,30 @@ class _Run:
                     f"lower learning_rate or precision float32"
                 )
 
+    def _check_skipped(self) -> bool:
+        """Whether most steps so far were left out, as their gradients overflowed.
+
+        At first that is how float16 finds its scale; at the end it is no training.
+        """
+        taken, skipped = self.trainer.done, len(self.history) - self.trainer.done
+        if skipped <= taken:
+            return False
+        if skipped > _SCALING or self.epoch == self.config.epochs:
+            raise TrainingError(
+                f"epoch {self.epoch}: {skipped} of {len(self.history)} steps were left out, as "
+                f"their gradients overflow in {self.config.precision}; set precision to bfloat16 "
+                f"or float32"
+            )
+        return True
+
     def _score(self) -> float:
-        """Minus the mean loss of the last epoch."""
+        """That of `validate`, which is written too, or minus the mean loss of the epoch."""
+        if self.validate is not None:
+            score = self.validate(TrainedModel(self.model, self.info))
+            self.scores.append(score)
+            table = self.out.with_name(f"{self.out.name}.validation.csv")
+            write_scores(self.scores, self.validate.measure, table)
+            return score
         totals = [row[1] for row in self.history[-(self.steps // self.config.epochs) :]]
         return -sum(totals) / len(totals)
 
@@ -249,6 +313,7 @@ class _Run:
             generator=self.generator.get_state(),
             history=self.history,
             best=self.best,
+            scores=self.scores,
         )
 
     def finish(self) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,18 +17,24 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from wsiseg.config import TrainConfig
-from wsiseg.errors import ConfigError
+from wsiseg.errors import ConfigError, TrainingError
 from wsiseg.model.device import open_device
 from wsiseg.model.losses import MemoryBank
 
 __all__ = ["Group", "SharedBank", "check_parts", "leads", "open_group", "share_batch_norms"]
 
+_PATIENCE = timedelta(days=30)
+"""How long processes wait while the first validates and writes; if it dies, they end at once."""
+
 
 class Group:
     """The processes that train one model; a single one unless `torchrun` started more."""
 
-    def __init__(self, rank: int = 0, count: int = 1) -> None:
+    def __init__(
+        self, rank: int = 0, count: int = 1, patient: dist.ProcessGroup | None = None
+    ) -> None:
         self.rank, self.count = rank, count
+        self._patient = patient
 
     @property
     def leads(self) -> bool:
@@ -47,6 +54,30 @@ class Group:
     def wait(self, device: torch.device) -> None:
         """Go on when all processes are here."""
         self.add(torch.zeros(1, device=device))
+
+    def lead(self, work: Callable[[], None]) -> None:
+        """Do `work` in the first process, while the others wait for it however long it takes.
+
+        Raises
+        ------
+        TrainingError
+            In the others, if it failed in the first, where its own error is raised.
+        """
+        if self.count == 1:
+            work()
+            return
+        failure: BaseException | None = None
+        if self.leads:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001  # raised below, once the others know
+                failure = error
+        failed = torch.tensor([failure is not None], dtype=torch.uint8)
+        dist.broadcast(failed, 0, group=self._patient)
+        if failure is not None:
+            raise failure
+        if failed.item():
+            raise TrainingError("the first process failed while this one waited; it says why")
 
     def share(self, rows: int, device: torch.device) -> float:
         """What part of all processes' rows these are; 0 where nobody has any."""
@@ -108,7 +139,8 @@ def open_group(device: str) -> tuple[Group, torch.device]:
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
         # Not sooner: a script may train one model after the other.
         atexit.register(dist.destroy_process_group)
-    return Group(dist.get_rank(), dist.get_world_size()), place
+    patient: Any = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    return Group(dist.get_rank(), dist.get_world_size(), patient), place
 
 
 def check_parts(patches: int, config: TrainConfig, group: Group) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from wsiseg.cases import find_case
 from wsiseg.config import digest_of
 from wsiseg.errors import DataError
 from wsiseg.labels.table import Label, SeenLabels, gather_labels, read_label_table, refuse
@@ -22,6 +25,7 @@ from wsiseg.labels.table import Label, SeenLabels, gather_labels, read_label_tab
 __all__ = ["PatchSource", "Patches", "has_labels", "load_images", "load_patches"]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_CASES = ("case", "patient", "slide")
 _DIGITS = re.compile(r"\[([01 ]*)\]")  # LUAD-HistoSeg puts blanks between
 
 
@@ -53,6 +57,11 @@ class PatchSource(Protocol):
         """Hash of which patches these are; where they lie does not count."""
         ...
 
+    @property
+    def cases(self) -> Sequence[str | None]:
+        """The patient or slide of each patch, None where nobody says."""
+        ...
+
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
@@ -75,6 +84,8 @@ class Patches:
     """Side of every patch in pixels."""
     mpp: float | None = None
     """µm/px; image files do not say."""
+    told: tuple[str, ...] = ()
+    """The case of each patch, as a table tells it, empty where it does not; or nothing."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -84,10 +95,19 @@ class Patches:
         """``(N,)`` float32: all 1."""
         return np.ones(len(self.paths), np.float32)
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """Hash of names, labels and side."""
-        return digest_of([path.name for path in self.paths], self.labels.tolist(), self.side)
+        """Hash of names, contents, labels and side."""
+        names = [path.name for path in self.paths]
+        with ThreadPoolExecutor() as pool:
+            contents = list(pool.map(_hash_file, self.paths))
+        return digest_of(names, contents, self.labels.tolist(), self.side)
+
+    @property
+    def cases(self) -> list[str | None]:
+        """What the table tells, else what the file's name does."""
+        told = self.told or ("",) * len(self.paths)
+        return [case or find_case(path.name) for case, path in zip(told, self.paths, strict=True)]
 
     def name(self, index: int) -> str:
         """The file's name."""
@@ -105,6 +125,7 @@ class _Row:
     where: str
     image: Path
     label: Label
+    case: str = ""
 
 
 def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = True) -> Patches:
@@ -114,7 +135,8 @@ def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = T
     ----------
     path
         A table with the column ``image`` (relative to it) and either one 0/1 column a class or
-        a column ``labels`` of class names separated by ``;``. Or a BCSS-WSSS or LUAD-HistoSeg
+        a column ``labels`` of class names separated by ``;``; a column ``case``, ``patient`` or
+        ``slide`` tells which patches belong together. Or a BCSS-WSSS or LUAD-HistoSeg
         folder: images, in it or in its ``train/``, whose names hold one digit a class in brackets,
         such as ``..._[1010].png`` or ``...-[1 0 1 0].png``.
     classes
@@ -137,7 +159,8 @@ def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = T
     found = [row.label for row in rows]
     labels = gather_labels(found, classes, problems, must_show=to_learn)
     refuse(path, problems)
-    return Patches(tuple(row.image for row in rows), labels, side)
+    told = tuple(row.case for row in rows)
+    return Patches(tuple(row.image for row in rows), labels, side, told=told)
 
 
 def has_labels(path: str | Path) -> bool:
@@ -208,12 +231,13 @@ def _read_folder(folder: Path, classes: Sequence[str], problems: list[str]) -> I
 
 def _read_table(path: Path, classes: Sequence[str], problems: list[str]) -> Iterator[_Row]:
     seen = SeenLabels()
-    for row in read_label_table(path, [("image",)], classes, problems):
+    for row in read_label_table(path, [("image",)], classes, problems, optional=_CASES):
         name = row.keys["image"]
+        case = next((row.keys[key] for key in _CASES if row.keys.get(key)), "")
         if not name:
             problems.append(f"{row.where}: has no image")
         elif seen.add(os.path.realpath(path.parent / name), row, name, problems):
-            yield _Row(f"{row.where}, {name}", path.parent / name, row.label)
+            yield _Row(f"{row.where}, {name}", path.parent / name, row.label, case)
 
 
 def _check_images(rows: Sequence[_Row], problems: list[str]) -> int:
@@ -246,6 +270,11 @@ def _measure(row: _Row) -> tuple[int, int] | str:
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         return f"{row.where}: cannot be read ({error})"
     return width, height
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_image(path: Path) -> NDArray[np.uint8]:

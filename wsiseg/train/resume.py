@@ -11,12 +11,14 @@ from torch import Tensor
 
 from wsiseg.atomic import open_atomic
 from wsiseg.config import TrainConfig, digest_of
-from wsiseg.errors import ConfigError
+from wsiseg.errors import CheckpointError, ConfigError
+from wsiseg.model.card import Card
+from wsiseg.model.checkpoint import read_info
 from wsiseg.model.encoders import keep_portable
 from wsiseg.model.weights import translated
 from wsiseg.train.patches import PatchSource
 
-__all__ = ["Unfinished", "read_unfinished", "run_digest", "write_unfinished"]
+__all__ = ["Unfinished", "is_finished", "read_unfinished", "run_digest", "write_unfinished"]
 
 
 class Unfinished(TypedDict):
@@ -34,14 +36,18 @@ class Unfinished(TypedDict):
     """The losses so far."""
     best: float
     """Score of the best epoch so far."""
+    scores: list[float]
+    """That of each epoch, where patches are held out."""
 
 
-def run_digest(patches: PatchSource, config: TrainConfig, identities: list[str], note: str) -> str:
+def run_digest(
+    patches: PatchSource, config: TrainConfig, identities: list[str], note: str, validation: str
+) -> str:
     """Hash of settings, patches and frozen weights; where they lie does not count."""
     plain = config.model_dump(mode="json")
     for options in ("encoder_options", "teacher_options"):
         plain[options] = keep_portable(plain[options])
-    return digest_of(plain, patches.identity, identities, note)
+    return digest_of(plain, patches.identity, identities, note, validation)
 
 
 def write_unfinished(state: Unfinished, path: Path) -> None:
@@ -52,8 +58,35 @@ def write_unfinished(state: Unfinished, path: Path) -> None:
         file.write(held.getvalue())
 
 
-def read_unfinished(path: Path, digest: str) -> Unfinished | None:
-    """The state in `path`, or None if there is none.
+def is_finished(out: Path, digest: str, card: Card) -> bool:
+    """Whether `out` is what a run of this digest and card would write.
+
+    Raises
+    ------
+    ConfigError
+        If another file is there.
+    """
+    if not out.exists():
+        return False
+    keep = "write to another file, or give --overwrite to replace it"
+    try:
+        info = read_info(out)
+    except CheckpointError as error:
+        raise ConfigError(f"{out}: is there, and is no finished model; {keep}") from error
+    if info.run != digest:
+        raise ConfigError(
+            f"{out}: is the finished model of other settings, patches or weights; {keep}"
+        )
+    if info.card != card:
+        raise ConfigError(
+            f"{out}: is the finished model of these settings, with another card; put the new card "
+            f"into it with `wsiseg model card`, or give --overwrite to train it anew"
+        )
+    return True
+
+
+def read_unfinished(path: Path, digest: str, *, overwrite: bool = False) -> Unfinished | None:
+    """The state in `path`, or None if there is none, or another run's that is to be overwritten.
 
     Raises
     ------
@@ -67,9 +100,11 @@ def read_unfinished(path: Path, digest: str) -> Unfinished | None:
     with translated(path):
         state: Unfinished = torch.load(path, map_location="cpu", weights_only=True)
         found = state["digest"]
-    if found != digest:
-        raise ConfigError(
-            f"{path}: holds an unfinished run of other settings, patches or weights; delete it to "
-            f"start anew, or write to another file"
-        )
-    return state
+    if found == digest:
+        return state
+    if overwrite:
+        return None
+    raise ConfigError(
+        f"{path}: holds an unfinished run of other settings, patches or weights; give "
+        f"--overwrite to start anew, or write to another file"
+    )

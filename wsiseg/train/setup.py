@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wsiseg.annotations import KNOWN_COLORS, Palette
+from wsiseg.annotations import UNSURE, Palette, choose_colors
 from wsiseg.config import TrainConfig
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.model.construct import ConStruct
+from wsiseg.model.device import open_device
 from wsiseg.model.encoders import Encoder, check_options, load_encoder, load_teacher
 from wsiseg.train.patches import PatchSource
 
@@ -17,7 +18,9 @@ __all__ = [
     "check_settings",
     "count_steps",
     "describe_classes",
+    "describe_distillation",
     "describe_training",
+    "guided_levels",
     "make_model",
 ]
 
@@ -31,14 +34,18 @@ PROMPTS = {
 
 
 def make_model(config: TrainConfig) -> ConStruct:
-    """The untrained model of `config`, seeded, with its teacher if it has a part in the loss."""
+    """The untrained model of `config`, seeded, with its teacher if it has a part in the loss.
+
+    Preset `wsiseg` has none where it would teach the CAM nothing (`guided_levels`).
+    """
     check_settings(config)
     prompts, _ = describe_classes(config)
     torch.manual_seed(config.seed)
     encoder = load_encoder(config.encoder, **config.encoder_options)
-    teacher = (
-        load_teacher(config.encoder, **config.teacher_options) if config.struct_weight else None
-    )
+    guided = guided_levels(config, encoder)
+    teacher = None
+    if config.struct_weight and guided:
+        teacher = load_teacher(config.encoder, **config.teacher_options)
     texts: tuple[str, ...] | Tensor = prompts
     if config.prototypes == "random":
         noise = torch.randn(len(prompts), encoder.embedding_dim)
@@ -49,7 +56,7 @@ def make_model(config: TrainConfig) -> ConStruct:
         prototypes_per_class=config.prototypes_per_class,
         teacher=teacher,
         preset=config.preset,
-        guidance_levels=config.guidance_levels or None,
+        guidance_levels=guided or (encoder.cam_level,),
         pooling=config.pooling,
     )
 
@@ -71,8 +78,37 @@ def check_settings(config: TrainConfig) -> None:
     check_options(config.encoder, config.encoder_options, teacher, texts=texts)
 
 
-def describe_training(patches: PatchSource, config: TrainConfig) -> dict[str, int]:
+def guided_levels(config: TrainConfig, encoder: Encoder) -> tuple[int, ...]:
+    """Pyramid levels that the teacher guides, those of the settings or the encoder's own.
+
+    An adapter sees the frozen features of its level alone, and CAMs come from one level: guiding
+    another changes no CAM. Presets `reference` and `paper` do so nevertheless, as the released code
+    and the text have it; `wsiseg` guides the CAM's level, or none if the settings leave it out.
+    """
+    if config.preset != "wsiseg":
+        return config.guidance_levels or encoder.guidance_levels
+    own = encoder.cam_level
+    return (own,) if own in (config.guidance_levels or (own,)) else ()
+
+
+def describe_distillation(config: TrainConfig, encoder: Encoder) -> str:
+    """What the teacher's guidance does to the CAMs."""
+    own = encoder.cam_level
+    if not config.struct_weight:
+        return "off"
+    if own in guided_levels(config, encoder):
+        return f"guides level {own}, which the CAM reads"
+    given = ", ".join(map(str, config.guidance_levels or encoder.guidance_levels))
+    teacher = "is left out" if config.preset == "wsiseg" else "trains adapters that no CAM reads"
+    return (
+        f"changes no CAM: the teacher would guide level {given}, the CAM reads level {own}; it "
+        f"{teacher}"
+    )
+
+
+def describe_training(patches: PatchSource, config: TrainConfig) -> dict[str, int | str]:
     """What `train_model` would do, without doing it; the same errors."""
+    device = open_device(config.device)
     with torch.random.fork_rng(devices=[]):
         model = make_model(config)
     check_fit(patches, config, model.encoder)
@@ -80,6 +116,8 @@ def describe_training(patches: PatchSource, config: TrainConfig) -> dict[str, in
     return {
         "patches": len(patches),
         "steps": count_steps(patches, config),
+        "device": str(device),
+        "distillation": describe_distillation(config, model.encoder),
         **{f"{name} parameters": count for name, count in counts._asdict().items()},
     }
 
@@ -120,13 +158,15 @@ def count_steps(patches: PatchSource, config: TrainConfig) -> int:
 
 def describe_classes(config: TrainConfig) -> tuple[tuple[str, ...], Palette]:
     """Prompts and palette of the classes; wsiseg's own where none are given."""
-    spare = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178)]
-    colors = config.colors or tuple(
-        KNOWN_COLORS.get(name, spare[i % len(spare)]) for i, name in enumerate(config.classes)
-    )
+    colors = config.colors or choose_colors(config.classes)
     prompts = config.prompts or tuple(
         PROMPTS.get(name, f"{name} regions") for name in config.classes
     )
+    if UNSURE in config.classes:
+        raise ConfigError(
+            f"classes: {UNSURE!r} is what wsiseg calls tissue of no probable class; take another "
+            f"name"
+        )
     for what, given in (("prompts", prompts), ("colors", colors)):
         if len(given) != len(config.classes):
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -100,8 +101,9 @@ class Trainer:
         Raises
         ------
         TrainingError
-            If a loss is not a finite number, before anything was changed. Preset `reference` goes
-            on, as the released code does.
+            If a loss is not a finite number, before the weights were changed; batch statistics and
+            memory bank have taken in the batch. Preset `reference` goes on, as the released code
+            does.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
@@ -139,18 +141,12 @@ class Trainer:
         structure = zero if output.structure_loss is None else share * output.structure_loss
         apart = zero
         if config.contrast_weight:
-            apart = self._contrast(seen, output.cams, labels)
+            apart = contrast(
+                self.model, seen.images, output.cams, labels, self.bank, config,
+                partial(self.group.share, device=self.device),
+            )  # fmt: skip
         total = classes + config.struct_weight * structure + config.contrast_weight * apart
         return Losses(total, *(part.float() for part in (classes, structure, apart)))
-
-    def _contrast(self, seen: Seen, cams: Tensor, labels: Tensor) -> Tensor:
-        """A mean over pairs of a patch and a class that it shows; 0 if there are none."""
-        share = self.group.share(int(labels.count_nonzero()), self.device)
-        if share:
-            return share * contrast(self.model, seen.images, cams, labels, self.bank, self.config)
-        if self.group.count > 1:  # the others may have some to push
-            self.bank.push(self.bank.queue[:0])
-        return cams.new_zeros((), dtype=torch.float32)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, as tensors, numbers and plain containers."""

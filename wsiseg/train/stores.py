@@ -12,6 +12,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg.cases import find_case
 from wsiseg.config import LabelConfig, digest_of
 from wsiseg.labels import SlideLabels, gather_labels, label_slides, refuse
 from wsiseg.store import SlideStore
@@ -52,6 +53,13 @@ class StoreTiles:
         pixels = [store.finished("tile") for store in self.stores]
         numbers = (self.tiles, self.labels, self.weights)
         return digest_of(pixels, *(values.tolist() for values in numbers))
+
+    @property
+    def cases(self) -> list[str]:
+        """The patient of a TCGA slide, else the slide."""
+        slides = [str(store.slide["name"]) for store in self.stores]
+        known = [find_case(name) or Path(name).stem for name in slides]
+        return [known[store] for store in self.tiles[:, 0].tolist()]
 
     def name(self, index: int) -> str:
         """Slide, row and column."""

@@ -112,6 +112,19 @@ def test_only_paths_are_not_portable(tmp_path: Path) -> None:
     assert keep_portable(hub) == hub
 
 
+def test_what_is_portable_does_not_hang_on_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MahmoodLab/CONCH", "ViT-B-16", "w.safetensors"):
+        (tmp_path / name).mkdir(parents=True)
+    options = {"weights": "MahmoodLab/CONCH", "model": "ViT-B-16", "texts": "w.safetensors"}
+    before = keep_portable(options)
+    monkeypatch.chdir(tmp_path)
+    assert keep_portable(options) == before == {k: options[k] for k in ("weights", "model")}
+    paths = {"a": "./x", "b": "~/x", "c": "some/where/else", "d": "hf-hub:a/b"}
+    assert keep_portable(paths) == {"d": "hf-hub:a/b"}
+
+
 @pytest.fixture
 def patches(tmp_path: Path) -> Patches:
     for number in range(4):

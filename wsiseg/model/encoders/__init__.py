@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from torch import Tensor
 
 from wsiseg.errors import ConfigError, MissingDependencyError
+from wsiseg.model.weights import FILE_ENDINGS, HUB_PREFIX
 
 __all__ = [
     "ENCODERS",
@@ -227,17 +228,22 @@ def check_options(
 
 
 def keep_portable(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that mean the same on another machine: all but paths of this one."""
+    """The options that mean the same on another machine: all but paths of this one.
+
+    Told by how a value is written, not by what lies in the working directory: the same options
+    must give the same digest wherever a run is started.
+    """
     return {name: value for name, value in options.items() if not _names_a_file(value)}
 
 
 def _names_a_file(value: object) -> bool:
+    """``owner/name`` is a repository of the hub, and a word is an architecture."""
     if isinstance(value, Path):
         return True
-    if not isinstance(value, str):
+    if not isinstance(value, str) or value.startswith(HUB_PREFIX):
         return False
-    path = Path(value).expanduser()
-    return path.is_absolute() or path.exists()
+    led = value.startswith((".", "~")) or Path(value).is_absolute()
+    return led or value.endswith(FILE_ENDINGS) or value.count("/") > 1 or "\\" in value
 
 
 def _find(name: str) -> Pair:

@@ -1,0 +1,38 @@
+"""The best epoch by masks, as the released code chooses it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from wsiseg.config import EvaluateConfig, digest_of
+from wsiseg.evaluate.patches import MaskedPatches
+from wsiseg.evaluate.run import check_patches, evaluate_model
+from wsiseg.model.source import CamSource
+
+__all__ = ["MaskScore"]
+
+_ORACLE = EvaluateConfig(protocols=("oracle",), resamples=1)
+
+
+@dataclass(frozen=True)
+class MaskScore:
+    """Patches with masks, scored after each epoch by the protocol `oracle`."""
+
+    measure: ClassVar[str] = "mean IoU of the masks held out, true classes given"
+    patches: MaskedPatches
+    config: EvaluateConfig = _ORACLE
+    """How they are scored; its first protocol counts."""
+
+    @property
+    def identity(self) -> str:
+        """Hash of the names of images and of how they are scored."""
+        return digest_of([path.name for path in self.patches.images], self.config)
+
+    def check(self, source: CamSource) -> None:
+        """Refuse patches that do not fit the model; raises what `evaluate_model` does."""
+        check_patches(source, self.patches)
+
+    def __call__(self, source: CamSource) -> float:
+        """The mean IoU, in [0, 1]."""
+        return evaluate_model(source, self.patches, self.config)[0].scores.miou

@@ -1,0 +1,123 @@
+"""A lock that is an object in a bucket, made and replaced by conditional puts."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
+
+from wsiseg.errors import MissingDependencyError, StoreError
+from wsiseg.lock.file import Holder
+
+__all__ = ["BucketLock"]
+
+
+class BucketLock:
+    """The object ``<url>.lock``; all ages are by the clock of the service.
+
+    Raises
+    ------
+    MissingDependencyError
+        If obstore is not installed.
+    StoreError
+        For every failure of the service.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        parent, _, name = self.url.rpartition("/")
+        if parent.endswith("/"):  # the bucket itself
+            parent, name = self.url, ""
+        self._api, self._store = _open(parent)
+        self._key = f"{name}.lock"
+
+    def create(self, holder: Holder) -> bool:
+        """Make the lock unless it is there."""
+        with self._translated():
+            return self._put(holder, "create")
+
+    def read(self) -> Holder:
+        """What the lock says; nothing if it is gone."""
+        return self._read()[0]
+
+    def silence(self) -> float:
+        """Seconds since it was touched; 0 if it is gone."""
+        with self._translated():
+            try:
+                touched = self._api.head(self._store, self._key)["last_modified"].timestamp()
+            except FileNotFoundError:
+                return 0.0
+        return self.now() - float(touched)
+
+    def now(self) -> float:
+        """The time by the service's clock: that of an object made just now."""
+        probe = f"{self._key}.{uuid.uuid4().hex}"
+        with self._translated():
+            self._api.put(self._store, probe, b"")
+            try:
+                return float(self._api.head(self._store, probe)["last_modified"].timestamp())
+            finally:
+                self._api.delete(self._store, probe)
+
+    def touch(self, token: str) -> None:
+        """Be heard; nothing if it is another's by now."""
+        holder, version = self._read()
+        if holder.get("token") == token:
+            with self._translated():
+                # Counted, so that no two beats are taken for one version.
+                self._put({**holder, "beat": int(holder.get("beat", 0)) + 1}, version)
+
+    def take_over(self, holder: Holder, me: Holder) -> bool:
+        """Take the lock of a holder who is gone; whether nobody was heard or faster meanwhile."""
+        known, version = self._read()
+        with self._translated():
+            return known == holder and self._put(me, version)
+
+    def release(self, token: str) -> None:
+        """Free it, if it is still ours."""
+        if self.read().get("token") == token:
+            with self._translated(), suppress(FileNotFoundError):
+                self._api.delete(self._store, self._key)
+
+    def _read(self) -> tuple[Holder, Any]:
+        """What the lock says, and its version as a condition of a put."""
+        with self._translated(), suppress(FileNotFoundError):
+            found = self._api.get(self._store, self._key)
+            version = {key: found.meta[key] for key in ("e_tag", "version") if found.meta.get(key)}
+            with suppress(ValueError):
+                return dict(json.loads(bytes(found.bytes()))), version
+        return {}, {}
+
+    def _put(self, holder: Holder, mode: Any) -> bool:
+        """Write the lock on a condition; whether it held."""
+        errors = self._api.exceptions
+        gone = () if mode == "create" else (FileNotFoundError,)  # else it is the bucket
+        with suppress(errors.AlreadyExistsError, errors.PreconditionError, *gone):
+            self._api.put(self._store, self._key, json.dumps(holder).encode(), mode=mode)
+            return True
+        return False
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (self._api.exceptions.BaseError, OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise StoreError(f"{self.url}.lock: {reason}") from error
+
+
+@cache  # one client and its connections for all beats and blocks
+def _open(url: str) -> tuple[Any, Any]:
+    try:
+        import obstore
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{url}: needs obstore: pip install 'wsiseg[cloud]'"
+        ) from error
+    try:
+        return obstore, obstore.store.from_url(url)
+    except (obstore.exceptions.BaseError, ValueError) as error:
+        raise StoreError(f"{url}: {str(error).partition(chr(10))[0]}") from error
