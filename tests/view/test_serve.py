@@ -47,9 +47,9 @@ def test_without_the_extra_the_install_line_is_named(run, monkeypatch):
 
 
 def test_a_port_that_is_taken_is_refused_or_passed_over():
-    with _listen("127.0.0.1", 0) as taken:
-        with pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1, port .*--port"):
-            _listen("127.0.0.1", taken.getsockname()[1])
+    taken = _listen("127.0.0.1", 0)
+    with taken, pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1, port .*--port"):
+        _listen("127.0.0.1", taken.getsockname()[1])
     with _listen("127.0.0.1", None) as first, _listen("127.0.0.1", None) as second:
         assert first.getsockname() != second.getsockname()
 

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import shapely
 from numpy.typing import NDArray
 
 from wsiseg.annotations import Annotations
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath import identify_regions, read_geojson
-from wsiseg.qupath.document import parse_document, parse_lines, read_documents
+from wsiseg.qupath.document import parse_document, read_documents
+from wsiseg.view.scan import scan_coordinates
 
 __all__ = ["Region", "Regions", "outlined_regions", "read_regions"]
 
@@ -29,8 +31,9 @@ _SPECK_MM2 = 0.001  # of regions by confidence, smaller ones come last
 
 _Facts = list[tuple[str, str, float, float]]
 """Id, class, mm² and confidence of each feature."""
-_Rings = list[tuple[int, NDArray[np.int32]]]
-"""The feature of each ring, and its points in hundredths of a pixel."""
+_FEATURES = b'"features":['
+_COORDINATES = b'"coordinates":'
+_PROPERTIES = b'},"properties":'
 
 
 @dataclass(frozen=True)
@@ -186,10 +189,8 @@ def read_regions(paths: Sequence[Path]) -> Regions:
         for text in documents:
             builder.take_facts(text)
             try:
-                for batch in parse_lines(text):
-                    builder.add(batch, path)
-            except ValueError:
-                builder.forget(path)
+                builder.scan(text)
+            except (ValueError, KeyError, TypeError, AttributeError):  # not written as ours are
                 builder.add(_plain_features(path), path)
                 break
     return builder.build()
@@ -208,69 +209,108 @@ def _plain_features(path: Path) -> list[dict[str, Any]]:
 
 
 class _Builder:
+    """Regions gathered from files, one after the other."""
+
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {}
-        self._features: dict[Path, _Facts] = {}
-        self._rings: dict[Path, _Rings] = {}
+        self._features: _Facts = []
+        self._points: list[NDArray[np.int32]] = []
+        self._lengths: list[NDArray[np.int32]] = []
+        self._rings: list[NDArray[np.int32]] = []
 
     def take_facts(self, text: bytes) -> None:
         """What the writer noted about the whole, without reading the whole."""
-        head = text[: text.find(b'"features":[') + len(b'"features":[')] + b"]}"
+        head = text[: text.find(_FEATURES) + len(_FEATURES)] + b"]}"
         tree, _ = parse_document(head)
         noted = tree.get("wsiseg") if isinstance(tree, dict) else None
         self.facts |= noted if isinstance(noted, dict) else {}
 
-    def start(self, path: Path) -> tuple[_Facts, _Rings]:
-        """The features of a file, and its rings with the feature of each, to be added to."""
-        return self._features.setdefault(path, []), self._rings.setdefault(path, [])
+    def scan(self, text: bytes) -> None:
+        """Add the features of a file with one a line, as ours are.
 
-    def forget(self, path: Path) -> None:
-        self._features.pop(path, None)
-        self._rings.pop(path, None)
+        Raises
+        ------
+        ValueError, KeyError, TypeError, AttributeError
+            If it is written otherwise; nothing is added then.
+        """
+        at, end = text.find(b"\n") + 1, text.rfind(b"\n]}")
+        if not text[:at].endswith(_FEATURES + b"\n") or end < at - 1 or text[end + 3 :].strip():
+            raise ValueError("not one feature a line")
+        features: _Facts = []
+        starts, stops = [], []
+        while at < end:
+            stop = text.find(b"\n", at, end)
+            stop = end if stop < 0 else stop
+            first = text.index(_COORDINATES, at, stop) + len(_COORDINATES)
+            last = text.index(_PROPERTIES, first, stop)
+            line = text[at:first] + b"[]" + text[last:stop].rstrip(b",")
+            member = orjson.loads(line)
+            if member["type"] != "Feature" or "childObjects" in member["properties"]:
+                raise ValueError("not plain features")
+            if member["geometry"]["type"] not in ("Polygon", "MultiPolygon"):
+                raise ValueError("not all are polygons")
+            features.append(_read_facts(str(member["id"]), member["properties"]))
+            starts.append(first)
+            stops.append(last)
+            at = stop + 1
+        points, lengths, rings = scan_coordinates(
+            text, np.array(starts, np.int64), np.array(stops, np.int64)
+        )
+        if len(rings) and rings.min() < 1:
+            raise ValueError("a region has no outline")
+        self._features += features
+        self._points.append(points)
+        self._lengths.append(lengths)
+        self._rings.append(rings)
 
     def add(self, batch: list[dict[str, Any]], path: Path) -> None:
-        features, rings = self.start(path)
-        for member in batch:
+        """Add features as plain objects; those that are no polygons are left out."""
+        for number, member in enumerate(batch):
             try:
-                shape, properties = member["geometry"], member["properties"]
+                shape = member["geometry"]
                 parts = shape["coordinates"]
                 parts = [parts] if shape["type"] == "Polygon" else parts
                 if shape["type"] not in ("Polygon", "MultiPolygon"):
                     continue
-                for ring in (ring for part in parts for ring in part):
-                    points = np.array(ring, np.float64)[:, :2] * _HUNDRED
-                    rings.append((len(features), np.rint(points).astype(np.int32)))
-                measured = properties.get("measurements") or {}
-                name = (properties.get("classification") or {}).get("name", "Unclassified")
-                area = measured.get("Area mm^2")
-                trust = measured.get("Mean confidence")
-                nan = float("nan")
-                features.append(
-                    (str(member["id"]), str(name), float(nan if area is None else area),
-                     float(nan if trust is None else trust))
-                )  # fmt: skip
+                rings = [
+                    np.rint(np.array(ring, np.float64)[:, :2] * _HUNDRED).astype(np.int32)
+                    for part in parts
+                    for ring in part
+                ]
+                self.put(_read_facts(str(member["id"]), member["properties"]), rings)
             except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
                 raise GeoJsonError(
-                    f"{path}: feature {len(features)} is no region that the viewer can show "
+                    f"{path}: feature {number} is no region that the viewer can show "
                     f"({error!r}); see `wsiseg lint`"
                 ) from error
 
+    def put(self, facts: tuple[str, str, float, float], rings: list[NDArray[np.int32]]) -> None:
+        """Add one region with its rings in hundredths of a pixel."""
+        self._features.append(facts)
+        self._points += rings
+        self._lengths.append(np.array([len(ring) for ring in rings], np.int32))
+        self._rings.append(np.array([len(rings)], np.int32))
+
     def build(self) -> Regions:
-        features = [one for some in self._features.values() for one in some]
-        rings: list[NDArray[np.int32]] = []
-        owners: list[int] = []
-        shift = 0
-        for path, some in self._rings.items():
-            rings += [ring for _, ring in some]
-            owners += [shift + owner for owner, _ in some]
-            shift += len(self._features[path])
-        self._rings.clear()
-        starts = np.cumsum([0, *map(len, rings)]).astype(np.intp)
-        points = np.concatenate(rings) if rings else np.zeros((0, 2), np.int32)
-        ids, names, areas, trust = zip(*features, strict=True) if features else ((), (), (), ())
-        return Regions(
-            ids, names, areas, trust, points, starts, np.array(owners, np.intp), self.facts
-        )
+        """All of them."""
+        points = np.concatenate(self._points) if self._points else np.zeros((0, 2), np.int32)
+        self._points.clear()
+        lengths = np.concatenate([*self._lengths, np.zeros(0, np.int32)])
+        rings = np.concatenate([*self._rings, np.zeros(0, np.int32)])
+        starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.intp)]).astype(np.intp)
+        owners = np.repeat(np.arange(len(rings)), rings).astype(np.intp)
+        columns = zip(*self._features, strict=True) if self._features else ((), (), (), ())
+        ids, names, areas, trust = columns
+        return Regions(ids, names, areas, trust, points, starts, owners, self.facts)
+
+
+def _read_facts(identity: str, properties: dict[str, Any]) -> tuple[str, str, float, float]:
+    """Id, class, mm² and mean confidence; NaN for what is not said."""
+    measured = properties.get("measurements") or {}
+    name = (properties.get("classification") or {}).get("name", "Unclassified")
+    area, trust = (measured.get(key) for key in ("Area mm^2", "Mean confidence"))
+    nan = float("nan")
+    return identity, str(name), nan if area is None else area, nan if trust is None else trust
 
 
 def _boxes(points: NDArray[np.int32], starts: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -312,12 +352,11 @@ def outlined_regions(annotations: Annotations) -> Regions:
     scale, origin = np.array(annotations.scale), np.array(annotations.origin)
     builder = _Builder()
     builder.facts = {"slide": annotations.slide, "origin": list(annotations.origin)}
-    features, rings = builder.start(Path(annotations.slide))
     for region, identity in identify_regions(annotations):
-        for ring in (region.exterior, *region.holes):
-            placed = np.rint((ring * scale - origin) * _HUNDRED).astype(np.int32)
-            rings.append((len(features), placed))
-        area = annotations.area_um2(region) / 1e6
-        name = annotations.palette.names[region.label]
-        features.append((identity, name, area, region.confidence))
+        rings = [
+            np.rint((ring * scale - origin) * _HUNDRED).astype(np.int32)
+            for ring in (region.exterior, *region.holes)
+        ]
+        name, area = annotations.palette.names[region.label], annotations.area_um2(region) / 1e6
+        builder.put((identity, name, area, region.confidence), rings)
     return builder.build()

@@ -89,7 +89,7 @@ async function show(slide, stay = false) {
   const place = stay ? settings.place : null;
   settings.slide = slide.name;
   list.mark(slide.id);
-  byId("slide-name").textContent = slide.name;
+  Object.assign(byId("slide-name"), { textContent: slide.name, title: slide.name });
   try {
     const scene = await openSlide(slide.id);
     if (settings.slide !== slide.name) return;

@@ -41,7 +41,12 @@ export class Outlines {
 
   /** Whether lines are here for all of the view. @param {View} view */
   covers(view) {
-    if (!this.isNear(view) || !this.box || this.over) return false;
+    return this.isNear(view) && !this.over && !this.error && this.asked(view);
+  }
+
+  /** Whether the server has answered for all of the view. @param {View} view */
+  asked(view) {
+    if (!this.box) return false;
     const [x0, y0, x1, y1] = seen(view, this.scene, 0);
     return x0 >= this.box[0] && y0 >= this.box[1] && x1 <= this.box[2] && y1 <= this.box[3]
       && view.scale < 2.1 * this.scale;
@@ -50,8 +55,8 @@ export class Outlines {
   /** Ask for the lines of a view when it rests. @param {View} view */
   follow(view) {
     window.clearTimeout(this.timer);
-    if (!this.isNear(view) || this.covers(view)) return;
-    this.busy = true;
+    this.busy = this.isNear(view) && !this.asked(view);
+    if (!this.busy) return;
     this.timer = window.setTimeout(() => this.read(view), WAIT_MS);
   }
 
@@ -65,8 +70,8 @@ export class Outlines {
       Object.assign(this, { box, scale: view.scale, lines: said.lines, over: said.over, count: said.regions, error: "" });
     } catch (error) {
       if (controller.signal.aborted) return;
-      this.error = String(/** @type {Error} */ (error).message);
-      this.box = null;
+      // Asked again when the view leaves the box, not at every frame.
+      Object.assign(this, { box, scale: view.scale, error: String(/** @type {Error} */ (error).message) });
     }
     this.busy = false;
     this.changed();

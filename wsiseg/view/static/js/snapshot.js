@@ -32,7 +32,8 @@ export function paintSnapshot(panes) {
   });
   context.fillStyle = "#1d2629";
   context.font = `600 13px ${FONT}`;
-  context.fillText(open.map((pane) => pane.title.textContent || pane.scene?.name).join("  |  "), 12, height + 20);
+  const runs = open.map((pane) => pane.title.textContent).filter(Boolean).join("  |  ");
+  context.fillText([open[0]?.scene?.name, runs].filter(Boolean).join(":  "), 12, height + 20);
   context.font = `13px ${FONT}`;
   classes.forEach(({ name, color }, i) => {
     const [x, y] = [12 + (i % columns) * 190, height + 20 + LINE * (1 + Math.floor(i / columns))];
