@@ -6,12 +6,11 @@ import time
 from contextlib import contextmanager, suppress
 
 import pytest
-import uvicorn
 
 from wsiseg.view import open_run
 from wsiseg.view.app import build_app
 from wsiseg.view.library import Library
-from wsiseg.view.serve import _listen
+from wsiseg.view.serve import _listen, make_server
 
 WAIT_S = 40
 READ = """
@@ -53,8 +52,7 @@ def serving(*paths):
     """The address of a server of these runs."""
     listener = _listen("127.0.0.1", 0)
     library = Library([open_run(path) for path in paths])
-    config = uvicorn.Config(build_app(library), log_level="error", ws="none")
-    server = uvicorn.Server(config)
+    server = make_server(build_app(library))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -1,8 +1,14 @@
 """Who is answered, who is not, and what nobody can get."""
 
+import asyncio
+import os
+from collections import Counter
+from urllib.parse import urlsplit
+
 import pytest
 from starlette.testclient import TestClient
 
+from tests.view.browser import serving
 from tests.view.conftest import HOST
 from wsiseg.view import open_run
 from wsiseg.view.app import build_app
@@ -154,3 +160,39 @@ def test_bodies_are_limited_and_of_one_type(client, slide):
     form = {"content-type": "text/plain"}
     assert client.post(where, content=b"{}", headers=form).status_code == 415
     assert client.delete(where).status_code == 405
+
+
+async def _flood(port, requests, connections):
+    """How often each status came back."""
+    ask = f"GET /api/slides/0/hover?x=1&y=1 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+
+    async def connect(count):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        found = Counter()
+        for _ in range(count):
+            writer.write(ask)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+            await reader.readexactly(length)
+            found[int(head.split()[1])] += 1
+            if b"connection: close" in head.lower():
+                break
+        writer.close()
+        return found
+
+    counts = [requests // connections] * connections
+    return sum(await asyncio.gather(*map(connect, counts)), Counter())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts open files in /proc")
+def test_ten_thousand_requests_leave_nothing_behind(run):
+    with serving(run) as address:
+        port = urlsplit(address).port
+        asyncio.run(_flood(port, 10, 1))
+        before = len(os.listdir("/proc/self/fd"))
+        answers = asyncio.run(_flood(port, 10_000, 400))
+        assert set(answers) <= {404, 503}
+        assert answers[404] >= 9_000
+        assert asyncio.run(_flood(port, 1, 1)) == {404: 1}
+        assert len(os.listdir("/proc/self/fd")) <= before + 20

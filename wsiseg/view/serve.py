@@ -14,6 +14,9 @@ from wsiseg.errors import ConfigError, MissingDependencyError, WsisegError
 from wsiseg.view.collection import open_run
 
 if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
+
     from wsiseg.view.library import Library
 
 __all__ = ["serve"]
@@ -63,7 +66,7 @@ def serve(
         If the extra `view` is not installed.
     """
     try:
-        import uvicorn
+        import uvicorn  # noqa: F401  # told apart here, used below
 
         from wsiseg.view.app import build_app
         from wsiseg.view.guard import is_loopback, make_token
@@ -83,15 +86,23 @@ def serve(
     number = listener.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{number}/" + (f"?token={token}" if token else "")
-    config = uvicorn.Config(
-        build_app(library, token), log_level="warning", access_log=False, server_header=False,
-        limit_concurrency=512, timeout_graceful_shutdown=2, proxy_headers=False, ws="none",
-    )  # fmt: skip
+    server = make_server(build_app(library, token))
     threading.Thread(target=_warm_up, args=(library,), daemon=True).start()
     tell(address)
     if browser:
         threading.Timer(0.5, webbrowser.open, [address]).start()
-    uvicorn.Server(config).run(sockets=[listener])
+    server.run(sockets=[listener])
+
+
+def make_server(app: ASGIApp) -> uvicorn.Server:
+    """A server of `app`, not started; beyond 512 requests at once it says 503."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, limit_concurrency=512,
+        timeout_graceful_shutdown=2, proxy_headers=False, ws="none",
+    )  # fmt: skip
+    return uvicorn.Server(config)
 
 
 def _warm_up(library: Library) -> None:
