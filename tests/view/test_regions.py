@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import shapely
@@ -6,7 +8,7 @@ from tests.export.stores import outline
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath import read_geojson, write_geojson
 from wsiseg.store import SlideStore
-from wsiseg.view.regions import outlined_regions, read_regions
+from wsiseg.view.regions import _Builder, outlined_regions, read_regions
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +124,15 @@ def test_no_regions_are_no_error(tmp_path):
     assert len(regions) == 0
     assert regions.at(1, 1) is None
     assert regions.outlines((0, 0, 9, 9), 1, 10) == ([], 0)
+
+
+def test_our_files_are_scanned_and_give_what_plain_reading_gives(path):
+    scanned, plain = _Builder(), _Builder()
+    text = path.read_bytes()
+    scanned.scan(text)  # raises if the file is not as it expects
+    plain.add(json.loads(text)["features"], path)
+    fast, slow = scanned.build(), plain.build()
+    assert fast.ids == slow.ids
+    assert [fast[i] for i in range(len(fast))] == [slow[i] for i in range(len(slow))]
+    assert (fast._points == slow._points).all()
+    assert (fast._rings == slow._rings).all()

@@ -21,6 +21,7 @@ from wsiseg.annotations import Annotations
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath import identify_regions, read_geojson
 from wsiseg.qupath.document import parse_document, read_documents
+from wsiseg.qupath.stamp import STAMPED_END
 from wsiseg.view.scan import scan_coordinates
 
 __all__ = ["Region", "Regions", "outlined_regions", "read_regions"]
@@ -233,8 +234,9 @@ class _Builder:
         ValueError, KeyError, TypeError, AttributeError
             If it is written otherwise; nothing is added then.
         """
-        at, end = text.find(b"\n") + 1, text.rfind(b"\n]}")
-        if not text[:at].endswith(_FEATURES + b"\n") or end < at - 1 or text[end + 3 :].strip():
+        at, end = text.find(b"\n") + 1, text.rfind(b"\n]")
+        whole = end >= at - 1 and STAMPED_END.fullmatch(text, max(end, 0))
+        if not text[:at].endswith(_FEATURES + b"\n") or not whole:
             raise ValueError("not one feature a line")
         features: _Facts = []
         starts, stops = [], []

@@ -23,6 +23,7 @@ from wsiseg.grid import TileGrid
 from wsiseg.report.overlay import shrink_image
 from wsiseg.shrink import FACTORS, shrink_mean
 from wsiseg.slide import Slide, open_slide
+from wsiseg.slide.identity import was_identified_as
 from wsiseg.store import SlideStore
 
 __all__ = ["FINEST", "TILE", "Scene"]
@@ -274,18 +275,20 @@ def _finished(store: SlideStore, step: str) -> str:
 def _find_slide(store: SlideStore, folder: Path | None) -> tuple[Slide | None, str]:
     """The slide that the store was made of, wherever it lies now; else why there is none."""
     facts = store.slide
-    known = Path(str(facts.get("path", "")))
+    known = Path(str(facts.get("path") or facts.get("name", "")))
+    known_as = str(facts.get("identity", ""))
     places = [known] if folder is None else [folder / known.name, known]
     for place in places:
-        if not place.is_file():
+        if not known.name or not place.exists():  # a DICOM series is a folder
             continue
         mpp = facts["mpp"]
         override = float(mpp[0]) if mpp[0] == mpp[1] else None
         try:
             slide = open_slide(place, SlideConfig(mpp_override=override))
+            same = slide.identity == known_as or was_identified_as(place, known_as)
         except SlideError as error:
             return None, f"the slide cannot be opened: {error}"
-        if slide.identity == facts.get("identity") and list(slide.size) == list(facts["size"]):
+        if same and list(slide.size) == list(facts["size"]):
             return slide, ""
         slide.close()
         return None, f"{place.name} is no longer the file that was annotated"
