@@ -7,7 +7,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.view.conftest import HOST
-from tests.view.runs import make_run
+from tests.view.runs import make_run, stitch_anew
 from wsiseg.qupath import lint_geojson
 from wsiseg.view import open_run
 from wsiseg.view.app import build_app
@@ -63,9 +63,7 @@ def test_a_stitched_map_anew_is_seen_and_old_addresses_end(own):
     scene = client.get(slide).json()
     from wsiseg.store import SlideStore
 
-    store = SlideStore(root / "slides/one.zarr")
-    for block in range(store.grid.n_blocks):
-        store.mark_done("stitch", block, "77" * 32)
+    stitch_anew(SlideStore(root / "slides/one.zarr"), "77" * 32)
     fresh = client.get(slide).json()
     assert fresh["layers"]["labels"] != scene["layers"]["labels"]
     assert tile(client, scene, "labels", 0, 0, 0).status_code == 404

@@ -9,7 +9,6 @@ from wsiseg.config import Config, SlideConfig
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.geometry import Box
 from wsiseg.slide import open_slide
-from wsiseg.store import SlideStore
 from wsiseg.tile import tile_slide
 from wsiseg.view.scene import TILE, Scene
 
@@ -125,7 +124,7 @@ def test_scores_are_shares_of_the_cam_or_the_stored_probability(tmp_path):
     x, y = 3 * 64 + 40, 2 * 64 + 10  # the right half, upper cell of tile (2, 3)
     powers = np.exp(cams[0, 0, :, 0, 1].astype(np.float64))
     assert abs(int(tile[y, x]) - 255 * powers[1] / powers.sum()) <= 1
-    fresh = SlideStore(store.path)
+    fresh = store  # it knows what it wrote of the labels
     fresh.create_probabilities()
     for block in range(grid.n_blocks):
         box = grid.block_box(block)
