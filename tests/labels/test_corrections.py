@@ -153,3 +153,11 @@ def test_what_was_checked_needs_the_map(tmp_path, mapped):
     path.write_text(json.dumps(touched("checked", "Checked*", square(0, 0))))
     (problem, *_) = label_slides(path, [store.path], CLASSES).problems
     assert "checks a map that is not there: one.geojson" in problem
+
+
+def test_a_region_deleted_in_the_viewer_is_of_the_class_that_our_map_gave_it(tmp_path, mapped):
+    _, ids = mapped
+    gone = touched("deleted", "Ignore*", square(0, 0), ids["Pink"])
+    found = correct(tmp_path, mapped, gone)
+    assert found.keys() == columns(0, 1)
+    assert {(pink, weight) for pink, _, weight in found.values()} == {(0, 3)}

@@ -1,6 +1,14 @@
 """The command line: each command is its options and one call."""
 
-from wsiseg.cli import steps, learn, loop, score, checks, model  # isort: skip  # the order of `--help`
+from wsiseg.cli import (  # isort: skip  # the order of `--help`
+    steps,
+    view,
+    learn,
+    loop,
+    score,
+    checks,
+    model,
+)
 from wsiseg.cli.app import app
 
-__all__ = ["app", "checks", "learn", "loop", "model", "score", "steps"]
+__all__ = ["app", "checks", "learn", "loop", "model", "score", "steps", "view"]

@@ -539,8 +539,13 @@ class SlideStore:
         All C channels: of the classes, and of kinds of background after them.
         """
         self._check_cams()
-        box = Box(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
-        return self._array("cams/logits").read(box), self._array("cams/classes").read(box)
+        cams = self._array("cams/logits").read(_tile_box(rows, cols))
+        return cams, self.read_class_logits(rows, cols)
+
+    def read_class_logits(self, rows: slice, cols: slice) -> NDArray[np.float32]:
+        """Class logits ``(rows, cols, C)`` float32 alone: one value a tile and channel."""
+        self._check_cams()
+        return self._array("cams/classes").read(_tile_box(rows, cols))
 
     @property
     def cam_palette(self) -> Palette:
@@ -740,6 +745,10 @@ class SlideStore:
 
 def _damage_key(part: str) -> str:
     return f"damage/{part}.json"
+
+
+def _tile_box(rows: slice, cols: slice) -> Box:
+    return Box(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
 
 
 def _read_meta(files: Files) -> dict[str, Any]:

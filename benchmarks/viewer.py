@@ -1,0 +1,201 @@
+"""Times of the viewer's server on a slide of 100,000 x 80,000 px with 100,000 regions.
+
+    python benchmarks/viewer.py [--folder FOLDER] [--requests 2000]
+
+The slide is made once, of one block that repeats. Requests come over six connections, as from a
+browser that pans and zooms at random: photo, labels, confidence, outlines and hover.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from wsiseg.annotations import PALETTES, Annotations, Region
+from wsiseg.grid import TileGrid
+from wsiseg.qupath import write_geojson
+from wsiseg.stitch.pyramid import halve_confidence, halve_labels
+from wsiseg.store import SlideStore
+
+HEIGHT, WIDTH, BLOCK, MPP = 80_000, 100_000, 1792, 0.5
+ROWS, COLS = 5, 8  # regions of a block
+CONNECTIONS = 6
+
+
+def main() -> None:
+    """Make the slide if need be, serve it, ask, print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--requests", type=int, default=2000)
+    given = parser.parse_args()
+    folder = given.folder or Path(tempfile.mkdtemp())
+    if not (folder / "geojson").exists():
+        started = time.perf_counter()
+        make_run(folder)
+        print(f"made {folder} in {time.perf_counter() - started:.0f} s")
+    command = [sys.executable, "-m", "wsiseg", "view", str(folder), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            port = int(re.findall(r":(\d+)/", server.stdout.readline())[0])
+            measure(port, server.pid, given.requests)
+        finally:
+            server.terminate()
+
+
+def make_run(folder: Path) -> None:
+    """A finished run of one slide, without the slide itself."""
+    grid = TileGrid(HEIGHT, WIDTH, 224, 224, BLOCK)
+    slide = {
+        "name": "large.svs", "path": "large.svs", "identity": "0", "size": [WIDTH, HEIGHT],
+        "mpp": [MPP, MPP], "bounds": [0, 0, WIDTH, HEIGHT],
+    }  # fmt: skip
+    path = folder / "slides" / "large.zarr"
+    store = SlideStore.create(path, grid, MPP, slide)
+    store.create_labels(PALETTES["bcss"])
+    labels, rings = paint_block()
+    texture = np.random.default_rng(0).integers(0, 40, (112, 112, 3)).astype(np.uint8)
+    shades = np.array([(225, 170, 200), (240, 205, 220), (170, 120, 180), (200, 190, 190)] * 64)
+    image = shades[labels].astype(np.uint8) - np.tile(texture, (16, 16, 1))
+    confidence = np.where(labels < 255, 255 - image[..., 0] // 2, 0).astype(np.uint8)
+    store.write_image(0, image)
+    for level in range(len(store.pyramid_factors)):
+        store.write_labels(0, level, labels, confidence)
+        labels, confidence = halve_labels(labels), halve_confidence(confidence)
+    repeat_block(path, grid)
+    for step in ("tile", "stitch"):
+        for block in range(grid.n_blocks):
+            store.mark_done(step, block, "ab" * 32)
+    regions = [
+        Region(
+            label, ring + np.array([x * BLOCK, y * BLOCK], np.int32), (), 12_000, 0.5 + label / 10
+        )
+        for y in range(grid.block_rows)
+        for x in range(grid.block_cols)
+        for label, ring in rings
+        if ring[:, 0].max() + x * BLOCK <= WIDTH and ring[:, 1].max() + y * BLOCK <= HEIGHT
+    ]
+    print(f"{len(regions):,} regions")
+    annotations = Annotations("large.svs", PALETTES["bcss"], tuple(regions), (1.0, 1.0), MPP)
+    write_geojson(annotations, folder / "geojson" / "large.geojson", "detection")
+
+
+def paint_block() -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """Ellipses with ragged borders on background, and their outlines."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("L", (BLOCK, BLOCK), 255)
+    draw, rng, rings = ImageDraw.Draw(picture), np.random.default_rng(1), []
+    for row in range(ROWS):
+        for col in range(COLS):
+            angles = np.linspace(0, 2 * np.pi, 120, endpoint=False)
+            radius = rng.uniform(0.7, 1.0, 120)
+            x = (col + 0.5 + 0.42 * radius * np.cos(angles)) * BLOCK / COLS
+            y = (row + 0.5 + 0.42 * radius * np.sin(angles)) * BLOCK / ROWS
+            ring = np.column_stack([x, y]).astype(np.int32)
+            label = (row + col) % 4
+            draw.polygon([tuple(point) for point in ring.tolist()], fill=label)
+            rings.append((label, np.concatenate([ring, ring[:1]])))
+    return np.asarray(picture), rings
+
+
+def repeat_block(path: Path, grid: TileGrid) -> None:
+    """Give every block the files of the first: its own shards, under other names."""
+    for first in [file for file in path.rglob("0") if file.is_file() and "done" not in file.parts]:
+        row_folder = first.parent
+        for row in range(grid.block_rows):
+            folder = row_folder.with_name(str(row))
+            folder.mkdir(exist_ok=True)
+            for col in range(grid.block_cols):
+                if (row, col) != (0, 0):
+                    os.link(first, folder / str(col))
+
+
+def measure(port: int, pid: int, count: int) -> None:
+    """Print times of `count` requests, and what the server holds after them."""
+    first = http.client.HTTPConnection("127.0.0.1", port)
+    slide = get(first, "/api/slides")["runs"][0]["slides"][0]["id"]
+    started = time.perf_counter()
+    scene = get(first, f"/api/slides/{slide}")
+    opened = time.perf_counter()
+    regions = get(first, f"/api/slides/{slide}/regions")
+    read = time.perf_counter()
+    print(
+        f"opened in {opened - started:.1f} s; {regions['count']:,} regions of "
+        f"{regions['vertices']:,} vertices read in {read - opened:.1f} s, {memory(pid):.0f} MB"
+    )
+    rng = random.Random(0)
+    kinds = ["photo"] * 4 + ["labels"] * 3 + ["confidence"] + ["outlines"] + ["hover"]
+    asked = [ask(rng, scene, rng.choice(kinds)) for _ in range(count)]
+    times: dict[str, list[float]] = defaultdict(list)
+    started = time.perf_counter()
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        for found in pool.map(lambda n: send(port, asked[n::CONNECTIONS]), range(CONNECTIONS)):
+            for kind, seconds in found:
+                times[kind].append(1000 * seconds)
+                times["all"].append(1000 * seconds)
+    print(f"{count / (time.perf_counter() - started):.0f} requests a second")
+    print(f"{'':12} {'n':>6} {'median':>8} {'95 %':>8} {'most':>8}  ms")
+    for kind, values in times.items():
+        middle, high = np.percentile(values, (50, 95))
+        print(f"{kind:12} {len(values):6} {middle:8.1f} {high:8.1f} {max(values):8.1f}")
+    handles = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    print(f"server: {memory(pid):.0f} MB, {handles} open files")
+
+
+def ask(rng: random.Random, scene: dict, kind: str) -> tuple[str, str]:
+    """Kind and address of a request at a random place."""
+    x, y = rng.random() * scene["width"], rng.random() * scene["height"]
+    if kind == "hover":
+        return kind, f"/api/slides/{scene['id']}/hover?x={x}&y={y}"
+    if kind == "outlines":
+        box = f"x0={x}&y0={y}&x1={x + 2500}&y1={y + 1800}"
+        return kind, f"/api/slides/{scene['id']}/outlines?{box}&tolerance=0.5"
+    zoom = rng.choice(range(scene["coarsest"] + 1))
+    side = scene["tile"] * 2**zoom
+    version = scene["layers"][kind]
+    place = f"{zoom}/{int(x // side)}/{int(y // side)}"
+    return kind, f"/tiles/{scene['id']}/{kind}/{version}/{place}"
+
+
+def send(port: int, asked: list[tuple[str, str]]) -> list[tuple[str, float]]:
+    """Kind and seconds of requests, one after the other on one connection."""
+    connection, found = http.client.HTTPConnection("127.0.0.1", port), []
+    for kind, path in asked:
+        started = time.perf_counter()
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status in (200, 204), (path, answer.status)
+        found.append((kind, time.perf_counter() - started))
+    connection.close()
+    return found
+
+
+def get(connection: http.client.HTTPConnection, path: str) -> dict:
+    """What the server says, as JSON."""
+    connection.request("GET", path)
+    return json.loads(connection.getresponse().read())
+
+
+def memory(pid: int) -> float:
+    """MB of a process that are in memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1000
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""A small finished run, as `wsiseg annotate` leaves it, without a model."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.export.stores import make_labels, make_store, outline
+from wsiseg.annotations import PALETTES
+from wsiseg.geometry import Box
+from wsiseg.qupath import write_geojson
+from wsiseg.report import measure_classes, write_tables
+
+PALETTE = PALETTES["bcss"]
+
+
+def make_run(root, name="one", labels: NDArray[np.uint8] | None = None, rows=()):
+    """A run of one slide below `root`, with its tables; the slide itself is not there."""
+    labels = make_labels() if labels is None else labels
+    store = make_store(root / "slides" / f"{name}.zarr", labels)
+    for block in range(store.grid.n_blocks):
+        store.mark_done("tile", block, "ab" * 32)
+    annotations = outline(store)
+    write_geojson(annotations, root / "geojson" / f"{name}.geojson")
+    measured = measure_classes(annotations, 1.0)
+    areas = {f"{row['class']}_mm2": row["area_mm2"] for row in measured}
+    row = {"slide": name, "path": "/none/one.svs", "status": "done", "tissue_mm2": 1.0, **areas}
+    write_tables(root, [row, *rows], measured)
+    return store
+
+
+def stitch_anew(store, digest):
+    """Write the labels once more, as a run with other settings would."""
+    for block in range(store.grid.n_blocks):
+        store.begin("stitch", block)
+        box = store.grid.block_box(block)
+        for level, factor in enumerate(store.pyramid_factors):
+            part = Box(
+                box.x // factor, box.y // factor, -(-box.width // factor), -(-box.height // factor)
+            )
+            labels, trust = store.read_labels(part, level), store.read_confidence(part, level)
+            store.write_labels(block, level, labels, trust)
+        store.mark_done("stitch", block, digest)

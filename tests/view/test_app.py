@@ -1,0 +1,174 @@
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from tests.view.conftest import HOST
+from tests.view.runs import make_run, stitch_anew
+from wsiseg.qupath import lint_geojson
+from wsiseg.view import open_run
+from wsiseg.view.app import build_app
+from wsiseg.view.library import Library
+
+
+@pytest.fixture
+def own(tmp_path, labels):
+    """A run that a test writes to, a client and the address of its slide."""
+    make_run(tmp_path, labels=labels)
+    with TestClient(build_app(Library([open_run(tmp_path)])), base_url=HOST) as client:
+        (entry,) = client.get("/api/slides").json()["runs"][0]["slides"]
+        yield tmp_path, client, f"/api/slides/{entry['id']}"
+
+
+def tile(client, scene, kind, zoom, col, row, version=None):
+    version = version or scene["layers"][kind.partition("-")[0]]
+    return client.get(f"/tiles/{scene['id']}/{kind}/{version}/{zoom}/{col}/{row}")
+
+
+def test_slides_are_listed_with_status_and_areas(client):
+    (listed,) = client.get("/api/slides").json()["runs"]
+    failed, one = listed["slides"]
+    assert (failed["name"], failed["status"], failed["viewable"]) == ("<b>bad</b>", "failed", False)
+    assert one["status"] == "done"
+    assert one["class_mm2"]["Tumor"] > 0
+    assert not one["corrected"]
+    refused = client.get(f"/api/slides/{failed['id']}")
+    assert refused.status_code == 409
+    assert "cannot <i>be</i> read" in refused.json()["error"]
+
+
+def test_tiles_bear_a_hash_and_may_be_kept_for_ever(client, slide, labels):
+    scene = client.get(slide).json()
+    answer = tile(client, scene, "labels", 0, 0, 0)
+    assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
+    values = np.asarray(Image.open(io.BytesIO(answer.content)))
+    assert (values == np.where(labels == 255, 0, labels + 1)[:512, :512]).all()
+    photo = tile(client, scene, "photo", 0, 1, 1)
+    assert Image.open(io.BytesIO(photo.content)).size == (900 - 512, 700 - 512)
+    assert tile(client, scene, "labels", 0, 0, 0, "00" * 8).status_code == 404
+    assert tile(client, scene, "labels", 0, 7, 0).status_code == 404
+    assert tile(client, scene, "score-1", 0, 0, 0, "00" * 8).status_code == 404
+
+
+def test_a_tile_of_nothing_is_no_error(client, slide):
+    scene = client.get(slide).json()
+    assert tile(client, scene, "labels", -4, 0, 0).status_code == 204  # a margin of background
+
+
+def test_a_stitched_map_anew_is_seen_and_old_addresses_end(own):
+    root, client, slide = own
+    scene = client.get(slide).json()
+    from wsiseg.store import SlideStore
+
+    stitch_anew(SlideStore(root / "slides/one.zarr"), "77" * 32)
+    fresh = client.get(slide).json()
+    assert fresh["layers"]["labels"] != scene["layers"]["labels"]
+    assert tile(client, scene, "labels", 0, 0, 0).status_code == 404
+    assert tile(client, fresh, "labels", 0, 0, 0).status_code == 200
+
+
+def test_hover_says_class_area_confidence_and_id(client, slide, run, labels):
+    features = json.loads((run / "geojson/one.geojson").read_text())["features"]
+    y, x = np.argwhere(labels == 1)[500]
+    said = client.get(f"{slide}/hover", params={"x": x + 0.5, "y": y + 0.5}).json()
+    assert said["class"] == "Stroma"
+    (region,) = [one for one in features if one["id"] == said["region"]["id"]]
+    assert region["properties"]["measurements"]["Area mm^2"] == said["region"]["mm2"]
+    assert region["properties"]["measurements"]["Mean confidence"] == said["region"]["confidence"]
+    assert client.get(f"{slide}/hover?x=1&y=1").json() is None
+    assert client.get(f"{slide}/hover?x=-1e8&y=1").json() is None
+
+
+def test_outlines_and_regions_are_in_the_frame_of_the_tiles(client, slide, labels):
+    said = client.get(f"{slide}/ranked?order=size&rank=0&class=Tumor").json()
+    left, top, right, bottom = said["region"]["box"]
+    inside = labels[round(top) : round(bottom), round(left) : round(right)]
+    assert (inside == 0).any()
+    region = client.get(f"{slide}/regions/{said['region']['index']}?tolerance=0").json()
+    ring = np.array(region["rings"][0]).reshape(-1, 2)
+    assert (ring.min(0).round() == [round(left), round(top)]).all()
+    box = f"x0={left}&y0={top}&x1={right}&y1={bottom}"
+    lines = client.get(f"{slide}/outlines?{box}&tolerance=0").json()
+    assert not lines["over"]
+    assert any(label == 0 and owner == region["index"] for owner, label, _ in lines["lines"])
+    last = client.get(f"{slide}/ranked?order=size&rank=-1&class=Tumor").json()
+    assert last["rank"] == last["count"] - 1
+    assert client.get(f"{slide}/ranked?order=size&rank=0&class=None").json()["region"] is None
+
+
+def post(client, slide, **order):
+    return client.post(f"{slide}/corrections", json=order)
+
+
+def test_corrections_are_saved_at_once_and_undone(own):
+    root, client, slide = own
+    region = client.get(f"{slide}/ranked?order=size&rank=0&class=Tumor").json()["region"]
+    changed = post(client, slide, action="reclassify", region=region["id"], **{"class": "Necrosis"})
+    feature = changed.json()["feature"]
+    assert (feature["kind"], feature["class"], feature["from"]) == (
+        "reclassified",
+        "Necrosis",
+        "Tumor",
+    )
+    assert feature["mm2"] == pytest.approx(region["mm2"])
+    path = root / "corrections/one.geojson"
+    assert lint_geojson(path) == []
+    square = [[100, 100], [150, 100], [150, 150], [100, 150]]
+    area = post(client, slide, action="draw", points=square, **{"class": "Stroma"}).json()
+    assert area["feature"]["mm2"] == pytest.approx(2500 * 0.4**2 / 1e6)
+    drawn = json.loads(path.read_text())["features"][1]
+    x = [point[0] for point in drawn["geometry"]["coordinates"][0]]
+    assert (min(x), max(x)) == (100 * 2 - 40, 150 * 2 - 40)  # 0.4 on 0.2 µm/px, bounds at 40
+    post(client, slide, action="check", points=square)
+    post(client, slide, action="delete", region=region["id"])
+    kinds = {one["kind"] for one in client.get(f"{slide}/corrections").json()["features"]}
+    assert kinds == {"deleted", "drawn", "checked"}
+    assert post(client, slide, action="undo").json()["feature"]["kind"] == "reclassified"
+    assert post(client, slide, action="remove", id=drawn["id"]).json()["feature"] is None
+    assert client.get("/api/slides").json()["runs"][0]["slides"][0]["corrected"]
+    assert post(client, slide, action="undo").json()["feature"]["kind"] == "drawn"
+    for _ in range(3):
+        post(client, slide, action="undo")
+    assert post(client, slide, action="undo").status_code == 400
+    assert client.get(f"{slide}/corrections").json()["features"] == []
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ([], "no action"),
+        ({"action": "burn"}, "no action is named 'burn'"),
+        ({"action": "reclassify", "region": "x", "class": "Tumor"}, "no region has that id"),
+        ({"action": "draw", "class": "<b>", "points": []}, "no class is named"),
+        ({"action": "check", "points": {"a": 1}}, "an area needs a list"),
+        ({"action": "remove", "id": "../../x"}, "no correction has the id"),
+    ],
+)
+def test_orders_that_are_none_are_refused(client, slide, run, order, message):
+    answer = client.post(f"{slide}/corrections", json=order)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+    assert not (run / "corrections/one.geojson").exists()
+
+
+def test_two_runs_are_listed_beside_each_other(run, tmp_path):
+    make_run(tmp_path)
+    library = Library([open_run(run), open_run(tmp_path)])
+    with TestClient(build_app(library), base_url=HOST) as client:
+        first, second = client.get("/api/slides").json()["runs"]
+        assert second["slides"][0]["name"] == first["slides"][1]["name"] == "one"
+        assert second["slides"][0]["id"] != first["slides"][1]["id"]
+
+
+def test_slides_are_closed_when_others_are_looked_at(tmp_path):
+    for name in "abcde":
+        make_run(tmp_path, name)
+    library = Library([open_run(tmp_path)])
+    with TestClient(build_app(library), base_url=HOST) as client:
+        for one in client.get("/api/slides").json()["runs"][0]["slides"]:
+            assert client.get(f"/api/slides/{one['id']}/hover?x=1&y=1").status_code == 200
+        assert len(library._open) == 3
+    assert len(library._open) == 0

@@ -1,0 +1,100 @@
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+import zipfile
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from wsiseg.cli import app
+from wsiseg.errors import ConfigError, MissingDependencyError, StoreError
+from wsiseg.view.serve import _listen, serve
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_command_prints_an_address_that_answers_and_stops_on_interrupt(run):
+    wsiseg = shutil.which("wsiseg", path=str(Path(sys.executable).parent))
+    command = [wsiseg, "view", str(run), "--no-browser", "--token", "sesame"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            address = process.stdout.readline().strip()
+            assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=sesame", address)
+            opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            assert b"<title>wsiseg view</title>" in opener.open(address, timeout=60).read()
+            process.send_signal(2)
+            process.wait(60)
+        finally:
+            process.kill()
+
+
+def test_what_cannot_be_shown_is_one_line(tmp_path):
+    done = CliRunner().invoke(app, ["view", str(tmp_path), "--no-browser"])
+    assert done.exit_code == 1
+    assert "holds no map" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_without_the_extra_the_install_line_is_named(run, monkeypatch):
+    for name in ("uvicorn", "wsiseg.view.app"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'wsiseg\[view\]'"):
+        serve([run], browser=False)
+
+
+def test_a_port_that_is_taken_is_refused_or_passed_over():
+    taken = _listen("127.0.0.1", 0)
+    with taken, pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1, port .*--port"):
+        _listen("127.0.0.1", taken.getsockname()[1])
+    with _listen("127.0.0.1", None) as first, _listen("127.0.0.1", None) as second:
+        assert first.getsockname() != second.getsockname()
+
+
+def test_another_address_than_the_loopback_gets_a_token_by_itself(run, monkeypatch):
+    import uvicorn
+
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: sockets[0].close())
+    told = []
+    serve([run], host="0.0.0.0", port=0, browser=False, tell=told.append)
+    serve([run], port=0, browser=False, tell=told.append)
+    assert re.fullmatch(r"http://0\.0\.0\.0:\d+/\?token=[\w-]{32}", told[0])
+    assert "token" not in told[1]
+
+
+def test_slides_must_be_a_folder(run, tmp_path):
+    with pytest.raises(ConfigError, match="is no folder of slides"):
+        serve([run], slides=tmp_path / "none", browser=False)
+    with pytest.raises(StoreError, match="holds no map"):
+        serve([tmp_path], browser=False)
+
+
+def test_the_page_names_no_other_host_and_each_vendored_part_has_its_licence():
+    static = files("wsiseg.view") / "static"
+    for path in Path(str(static)).rglob("*"):
+        if path.is_file() and "vendor" not in path.parts:
+            text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+            assert "http" not in text, path.name
+            assert "innerHTML" not in text, path.name
+    for part in Path(str(static / "vendor")).iterdir():
+        assert (part / "LICENSE.txt").is_file()
+    vendored = (static / "vendor/openseadragon/openseadragon.min.js").read_text(encoding="utf-8")
+    assert vendored.startswith("//! openseadragon 6.1.1\n")
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_page(tmp_path):
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode and "hatchling" in done.stdout + done.stderr:
+        pytest.skip("hatchling is not installed, and a test downloads nothing")
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    folder = ROOT / "wsiseg/view/static"
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert path.relative_to(ROOT).as_posix() in names

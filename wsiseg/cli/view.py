@@ -1,0 +1,41 @@
+"""The command that opens the viewer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsiseg.cli.app import app
+from wsiseg.cli.show import errors, say
+
+__all__ = ["view"]
+
+
+@app.command()
+def view(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Output folders, .zarr stores or folders of them; two: side by side."),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but the loopback needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Port; a free one if not given.")] = None,
+    token: Annotated[
+        str | None, typer.Option(help="What the page's address must bear; made if needed.")
+    ] = None,
+    slides: Annotated[
+        Path | None, typer.Option(help="Folder of the slides, if they are not where they were.")
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+) -> None:
+    """Look at maps in the browser, on their slides, and correct them."""
+    from wsiseg.view.serve import serve
+
+    def tell(address: str) -> None:
+        say(f"{address}\nCtrl-C ends it.")
+
+    with errors():
+        serve(paths, host=host, port=port, token=token, slides=slides, browser=browser, tell=tell)

@@ -1,0 +1,266 @@
+"""What the server says of slides, regions and corrections, as plain JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import shapely
+
+from wsiseg.annotations import Palette
+from wsiseg.errors import DataError
+from wsiseg.view.collection import Entry
+from wsiseg.view.corrections import (
+    CHECKED,
+    IGNORED,
+    Feature,
+    kind_of,
+    make_area,
+    make_feature,
+)
+from wsiseg.view.library import Library, Shown
+from wsiseg.view.regions import Region
+from wsiseg.view.scene import FINEST, TILE
+
+__all__ = [
+    "correct",
+    "describe_corrections",
+    "describe_hover",
+    "describe_outlines",
+    "describe_ranked",
+    "describe_region",
+    "describe_regions",
+    "describe_scene",
+    "list_slides",
+]
+
+_BUDGET = 60_000
+"""Points of the outlines of a view; beyond, the page shows the raster alone."""
+_MOST_POINTS = 20_000  # of one region that is picked
+
+
+def list_slides(library: Library) -> dict[str, Any]:
+    """Every run and its slides."""
+    runs = [
+        {"title": run.title, "slides": [_list_entry(entry) for entry in entries]}
+        for run, entries in library.list_entries()
+    ]
+    return {"runs": runs}
+
+
+def _list_entry(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.id, "name": entry.name, "status": entry.status, "note": entry.note,
+        "error": entry.error, "viewable": entry.store is not None,
+        "tissue_mm2": entry.tissue_mm2, "class_mm2": entry.class_mm2,
+        "corrected": entry.corrections.is_file(),
+    }  # fmt: skip
+
+
+def describe_scene(shown: Shown) -> dict[str, Any]:
+    """Frame, layers and classes of a slide."""
+    scene, entry = shown.scene, shown.entry
+    areas = entry.class_mm2 or scene.areas()
+    classes = [
+        {"name": name, "color": list(color), "mm2": areas.get(name)}
+        for name, color in zip(scene.palette.names, scene.palette.colors, strict=True)
+    ]
+    return {
+        "id": entry.id, "name": entry.name, "note": entry.note, "missing": scene.missing,
+        "width": scene.size.width, "height": scene.size.height, "mpp": scene.mpp,
+        "tile": TILE, "coarsest": scene.coarsest, "finest": FINEST, "layers": scene.versions,
+        "scores": scene.scores, "scored": len(scene.palette.classes) if scene.scores else 0,
+        "classes": classes, "tissue_mm2": entry.tissue_mm2,
+    }  # fmt: skip
+
+
+def describe_regions(shown: Shown) -> dict[str, Any]:
+    """How many regions there are."""
+    regions = shown.regions
+    return {"count": len(regions), "vertices": regions.vertices}
+
+
+def describe_region(shown: Shown, region: Region, tolerance: float | None = None) -> dict[str, Any]:
+    """One region: what is known of it and, with a `tolerance` in frame pixels, its rings."""
+    left, top, right, bottom = region.box
+    said: dict[str, Any] = {
+        "index": region.index, "id": region.id, "class": region.class_name,
+        "mm2": region.area_mm2, "confidence": region.confidence,
+        "box": [*shown.to_frame(left, top), *shown.to_frame(right, bottom)],
+    }  # fmt: skip
+    if tolerance is not None:
+        said["rings"] = _rings(shown, shown.regions.geometry(region.index), tolerance)
+    return said
+
+
+def describe_outlines(
+    shown: Shown, box: tuple[float, float, float, float], tolerance: float
+) -> dict[str, Any]:
+    """Lines of a view as flat lists of x and y in frame pixels, or that there are too many."""
+    corners = (*shown.to_file(*box[:2]), *shown.to_file(*box[2:]))
+    found = shown.regions.outlines(corners, tolerance * shown.scene.to_px0[0], _BUDGET)
+    if found is None:
+        return {"over": True, "lines": [], "regions": 0}
+    lines, count = found
+    labels = {name: label for label, name in enumerate(shown.scene.palette.names)}
+    said = [
+        [owner, labels.get(shown.regions[owner].class_name, 255), _flat(shown, line)]
+        for owner, line in lines
+    ]
+    return {"over": False, "lines": said, "regions": count}
+
+
+def describe_hover(shown: Shown, x: float, y: float) -> dict[str, Any] | None:
+    """What is at a point of the frame: the label raster's class, and the region that is there."""
+    seen = shown.scene.label_at(x, y)
+    if seen is None or seen[0] >= len(shown.scene.palette):
+        return None
+    name = shown.scene.palette.names[seen[0]]
+    place = shown.to_file(x, y)
+    # Outlines that were simplified or absorbed may give a point to another class.
+    region = shown.regions.at(*place, name) or shown.regions.at(*place)
+    return {
+        "class": name, "confidence": seen[1] / 255,
+        "region": None if region is None else describe_region(shown, region),
+    }  # fmt: skip
+
+
+def describe_ranked(shown: Shown, order: str, rank: int, names: list[str]) -> dict[str, Any]:
+    """The region of that rank among those of some classes; ranks begin anew at the end."""
+    indices = shown.regions.ranked(order, names)
+    if not len(indices):
+        return {"count": 0, "region": None}
+    index = int(indices[rank % len(indices)])
+    region = describe_region(shown, shown.regions[index])
+    return {"count": len(indices), "rank": rank % len(indices), "region": region}
+
+
+def describe_corrections(shown: Shown) -> dict[str, Any]:
+    """All corrections of a slide, in frame pixels."""
+    features = [_describe_feature(shown, one) for one in shown.corrections.features()]
+    return {
+        "features": [one for one in features if one is not None],
+        "others": sum(one is None for one in features),
+        "undoable": shown.corrections.undoable,
+    }
+
+
+def correct(shown: Shown, order: Any) -> dict[str, Any]:
+    """Do what the page asks for, save it, and say which feature changed.
+
+    Raises
+    ------
+    DataError
+        If the order is malformed, or names a class or region that is not there.
+    """
+    action = order.get("action") if isinstance(order, dict) else None
+    if action == "undo":
+        done = shown.corrections.undo()
+        if done is None:
+            raise DataError("there is nothing to undo")
+        return _changed(shown, *done)
+    if action == "remove":
+        identity = str(order.get("id"))
+        shown.corrections.remove(identity)
+        return _changed(shown, identity, None)
+    makers: dict[Any, Callable[[Shown, dict[str, Any]], Feature]] = {
+        "reclassify": _reclassify, "delete": _delete, "draw": _draw, "check": _check,
+    }  # fmt: skip
+    if action not in makers:
+        raise DataError(f"no action is named {str(action)[:40]!r}")
+    feature = makers[action](shown, order)
+    shown.corrections.put(feature)
+    return _changed(shown, str(feature["id"]), feature)
+
+
+def _changed(shown: Shown, identity: str, feature: Feature | None) -> dict[str, Any]:
+    said = None if feature is None else _describe_feature(shown, feature)
+    return {"id": identity, "feature": said, "undoable": shown.corrections.undoable}
+
+
+def _reclassify(shown: Shown, order: dict[str, Any]) -> Feature:
+    region, palette = _region_of(shown, order), _palette_of(shown)
+    name = _class_of(palette, order)
+    shape = shown.regions.geometry(region.index)
+    return make_feature("reclassified", shape, name, palette, region.id, region.class_name)
+
+
+def _delete(shown: Shown, order: dict[str, Any]) -> Feature:
+    region = _region_of(shown, order)
+    shape = shown.regions.geometry(region.index)
+    return make_feature("deleted", shape, IGNORED, _palette_of(shown), region.id, region.class_name)
+
+
+def _draw(shown: Shown, order: dict[str, Any]) -> Feature:
+    palette = _palette_of(shown)
+    name = _class_of(palette, order)
+    return make_feature("drawn", _area_of(shown, order), name, palette)
+
+
+def _check(shown: Shown, order: dict[str, Any]) -> Feature:
+    return make_feature("checked", _area_of(shown, order), CHECKED, _palette_of(shown))
+
+
+def _palette_of(shown: Shown) -> Palette:
+    return shown.scene.palette.classes
+
+
+def _class_of(palette: Palette, order: dict[str, Any]) -> str:
+    name = order.get("class")
+    if name not in palette.names:
+        raise DataError(f"no class is named {str(name)[:80]!r}; there are {list(palette.names)}")
+    return str(name)
+
+
+def _region_of(shown: Shown, order: dict[str, Any]) -> Region:
+    region = shown.regions.find(str(order.get("region")))
+    if region is None:
+        raise DataError("no region has that id; the map may have changed: load it again")
+    return region
+
+
+def _area_of(shown: Shown, order: dict[str, Any]) -> shapely.Geometry:
+    scene = shown.scene
+    shape = make_area(order.get("points"), (scene.size.width, scene.size.height))
+    return shapely.transform(shape, lambda at: np.column_stack(shown.to_file(at[:, 0], at[:, 1])))
+
+
+def _describe_feature(shown: Shown, feature: Feature) -> dict[str, Any] | None:
+    """A correction as the page draws it; None for what is none of ours."""
+    kind = kind_of(feature)
+    if not kind:
+        return None
+    try:
+        shape = shapely.geometry.shape(feature["geometry"])
+        properties = feature["properties"]
+        name = properties["classification"]["name"]
+        return {
+            "id": str(feature["id"]), "kind": kind, "class": str(name),
+            "from": properties["metadata"].get("from"),
+            "rings": _rings(shown, shape, 0.5), "mm2": _mm2(shown, shape),
+        }  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError):
+        return None
+
+
+def _mm2(shown: Shown, shape: shapely.Geometry) -> float:
+    (fx, fy), mpp = shown.scene.to_px0, shown.scene.mpp
+    return float(shape.area) * (mpp / fx) * (mpp / fy) / 1e6
+
+
+def _rings(shown: Shown, shape: shapely.Geometry, tolerance: float) -> list[list[float]]:
+    """All rings of a shape, to be filled by the even-odd rule; coarser if they are too long."""
+    while shapely.get_num_coordinates(shape) > _MOST_POINTS and tolerance < 1e6:
+        tolerance = max(1.0, tolerance * 2)
+        shape = shapely.simplify(shape, tolerance)
+    parts = [one for one in shapely.get_parts(shape) if one.geom_type == "Polygon"]
+    rings = [ring for part in parts for ring in (part.exterior, *part.interiors)]
+    return [_flat(shown, shapely.get_coordinates(ring)) for ring in rings]
+
+
+def _flat(shown: Shown, points: Any) -> list[float]:
+    """``[x, y, x, y, ...]`` in frame pixels."""
+    x, y = shown.to_frame(points[:, 0], points[:, 1])
+    flat: list[float] = np.round(np.column_stack([x, y]), 1).ravel().tolist()
+    return flat

@@ -1,0 +1,291 @@
+"""The server: addresses to answers. It knows slides by ids, and its own files by name."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from wsiseg.errors import DataError, GeoJsonError, StoreError, WsisegError
+from wsiseg.view import answers
+from wsiseg.view.guard import Guard, TooLarge
+from wsiseg.view.library import Library, Shown, UnknownSlideError
+from wsiseg.view.pictures import Kept, pack_jpeg, pack_png
+
+__all__ = ["build_app"]
+
+_T = TypeVar("_T")  # PEP 695 syntax needs Python 3.12
+
+_FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
+_ASK = {"cache-control": "private, no-cache"}
+_TILES_KEPT = 64 * 2**20
+_MOST_LIST = 200
+_WHOLE = re.compile(r"-?[0-9]{1,9}", re.ASCII)
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+
+
+def build_app(library: Library, token: str | None = None) -> ASGIApp:
+    """The application that answers for `library`; with a `token`, only to those who bear it."""
+    server = _Server(library)
+    slide = "/api/slides/{slide}"
+    routes = [
+        Route("/", server.page),
+        Route("/static/{name:path}", server.static),
+        Route("/api/slides", server.slides),
+        Route(slide, server.scene),
+        Route(f"{slide}/thumbnail", server.thumbnail),
+        Route(f"{slide}/regions", server.regions),
+        Route(f"{slide}/regions/{{index}}", server.region),
+        Route(f"{slide}/ranked", server.ranked),
+        Route(f"{slide}/outlines", server.outlines),
+        Route(f"{slide}/hover", server.hover),
+        Route(f"{slide}/corrections", server.corrections, methods=["GET"]),
+        Route(f"{slide}/corrections", server.correct, methods=["POST"]),
+        Route("/tiles/{slide}/{kind}/{version}/{zoom}/{col}/{row}", server.tile),
+    ]
+    handlers: dict[Any, Any] = {WsisegError: _refuse, HTTPException: _refuse_plainly}
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=server.lifespan)
+    return Guard(app, token)
+
+
+class _Server:
+    """What the routes call; work on slides is done in threads, a few at a time."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._tiles = Kept(_TILES_KEPT)
+        self._files = dict(_list_static(files("wsiseg.view") / "static"))
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        yield
+        self._library.close()
+
+    async def _do(self, work: Callable[[], _T]) -> _T:
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(2 + (os.cpu_count() or 1))
+        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+
+    async def _with_slide(
+        self, request: Request, work: Callable[[Shown], _T], *, afresh: bool = False
+    ) -> _T:
+        def borrow() -> _T:
+            with self._library.borrow(request.path_params["slide"], afresh=afresh) as shown:
+                return work(shown)
+
+        return await self._do(borrow)
+
+    # -- the page ----------------------------------------------------------------------------
+
+    async def page(self, request: Request) -> Response:
+        return self._send_file(request, "index.html")
+
+    async def static(self, request: Request) -> Response:
+        return self._send_file(request, request.path_params["name"])
+
+    def _send_file(self, request: Request, name: str) -> Response:
+        if name not in self._files:  # the files of the package are all that there is
+            raise HTTPException(404, "no such file")
+        content, tag = self._files[name]
+        kind = _TYPES.get(os.path.splitext(name)[1], "application/octet-stream")
+        return _send_tagged(request, content, kind, tag)
+
+    # -- slides ------------------------------------------------------------------------------
+
+    async def slides(self, request: Request) -> Response:
+        return _json(await self._do(lambda: answers.list_slides(self._library)))
+
+    async def scene(self, request: Request) -> Response:
+        return _json(await self._with_slide(request, answers.describe_scene, afresh=True))
+
+    async def thumbnail(self, request: Request) -> Response:
+        content = await self._with_slide(request, lambda shown: self._thumbnail(shown))
+        return _send_tagged(request, content, "image/jpeg", hashlib.sha256(content).hexdigest())
+
+    def _thumbnail(self, shown: Shown) -> bytes:
+        key = ("thumbnail", shown.entry.id, shown.scene.tiled)
+        return self._tiles.get(key, lambda: pack_jpeg(shown.scene.thumbnail()))
+
+    async def tile(self, request: Request) -> Response:
+        place = request.path_params
+        kind, version = place["kind"], place["version"]
+        zoom, col, row = (_whole(place[name]) for name in ("zoom", "col", "row"))
+
+        def make(shown: Shown) -> bytes:
+            layer = kind.partition("-")[0]
+            if shown.scene.versions.get(layer) != version:
+                raise HTTPException(404, "no such tile: the map has changed")
+            key = (place["slide"], kind, version, zoom, col, row)
+            return self._tiles.get(key, lambda: _make_tile(shown, kind, zoom, col, row))
+
+        content = await self._with_slide(request, make)
+        if not content:  # most of a slide: no error, which a browser would show
+            return Response(status_code=204, headers=_FOREVER)
+        kind_of_file = "image/jpeg" if kind == "photo" else "image/png"
+        return Response(content, media_type=kind_of_file, headers=_FOREVER)
+
+    # -- regions -----------------------------------------------------------------------------
+
+    async def regions(self, request: Request) -> Response:
+        return _json(await self._with_slide(request, answers.describe_regions))
+
+    async def region(self, request: Request) -> Response:
+        (tolerance,) = _numbers(request, "tolerance")
+        index = _whole(request.path_params["index"])
+
+        def describe(shown: Shown) -> dict[str, Any]:
+            if not 0 <= index < len(shown.regions):
+                raise UnknownSlideError(f"there are {len(shown.regions)} regions")
+            return answers.describe_region(shown, shown.regions[index], max(0.0, tolerance))
+
+        return _json(await self._with_slide(request, describe))
+
+    async def ranked(self, request: Request) -> Response:
+        (rank,) = _numbers(request, "rank")
+        order = request.query_params.get("order", "size")
+        names = request.query_params.getlist("class")
+        if order not in ("size", "confidence") or len(names) > _MOST_LIST or abs(rank) > 1e9:
+            raise HTTPException(400, "order is size or confidence, rank a number")
+        return _json(
+            await self._with_slide(
+                request, lambda shown: answers.describe_ranked(shown, order, int(rank), names)
+            )
+        )
+
+    async def outlines(self, request: Request) -> Response:
+        x0, y0, x1, y1, tolerance = _numbers(request, "x0", "y0", "x1", "y1", "tolerance")
+        box = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
+        return _json(
+            await self._with_slide(
+                request,
+                lambda shown: answers.describe_outlines(shown, box, max(0.0, tolerance)),
+            )
+        )
+
+    async def hover(self, request: Request) -> Response:
+        x, y = _numbers(request, "x", "y")
+        return _json(
+            await self._with_slide(request, lambda shown: answers.describe_hover(shown, x, y))
+        )
+
+    # -- corrections -------------------------------------------------------------------------
+
+    async def corrections(self, request: Request) -> Response:
+        return _json(await self._with_slide(request, answers.describe_corrections))
+
+    async def correct(self, request: Request) -> Response:
+        try:
+            order = orjson.loads(await request.body())
+        except TooLarge:
+            raise HTTPException(413, "the request is too large") from None
+        except orjson.JSONDecodeError as error:
+            raise HTTPException(400, f"not JSON: {error}") from None
+        return _json(await self._with_slide(request, lambda shown: answers.correct(shown, order)))
+
+
+def _make_tile(shown: Shown, kind: str, zoom: int, col: int, row: int) -> bytes:
+    """A tile's file; empty where there is nothing."""
+    scene = shown.scene
+    pixels: NDArray[np.uint8] | None
+    scores = {f"score-{k}" for k in range(len(scene.palette.classes))} if scene.scores else set()
+    if kind == "photo":
+        pixels = scene.photo(zoom, col, row)
+    elif kind in {"labels", "confidence", *scores}:
+        pixels = scene.raster(kind, zoom, col, row)
+    else:
+        pixels = None
+    if pixels is None:
+        raise HTTPException(404, "no such tile")
+    if kind == "photo":
+        return pack_jpeg(pixels)
+    return pack_png(pixels) if pixels.any() else b""
+
+
+def _whole(text: str) -> int:
+    """A whole number of an address, of a size that a slide may need."""
+    if not _WHOLE.fullmatch(text):
+        raise HTTPException(404, "no such place")
+    return int(text)
+
+
+def _numbers(request: Request, *names: str) -> list[float]:
+    """Finite numbers of the query; anything else is refused."""
+    values = []
+    for name in names:
+        try:
+            value = float(request.query_params[name])
+        except (KeyError, ValueError):
+            raise HTTPException(400, f"{name} must be a number") from None
+        if not math.isfinite(value) or abs(value) > 1e9:
+            raise HTTPException(400, f"{name} must be a number below 1e9")
+        values.append(value)
+    return values
+
+
+def _json(content: Any) -> Response:
+    data = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
+    return Response(data, media_type="application/json", headers=_ASK)
+
+
+def _send_tagged(request: Request, content: bytes, kind: str, tag: str) -> Response:
+    """A file that is asked for anew each time, and sent only when it has changed."""
+    headers = {**_ASK, "etag": f'"{tag[:32]}"'}
+    if request.headers.get("if-none-match") == headers["etag"]:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=kind, headers=headers)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    status = 404 if isinstance(error, UnknownSlideError) else 500
+    if status == 500 and isinstance(error, DataError):
+        status = 400
+    elif status == 500 and isinstance(error, StoreError | GeoJsonError):
+        status = 409
+    return _tell(status, str(error))
+
+
+async def _refuse_plainly(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _tell(error.status_code, error.detail)
+
+
+def _tell(status: int, text: str) -> Response:
+    plain = text.encode("utf-8", "backslashreplace").decode()
+    return Response(orjson.dumps({"error": plain}), status, media_type="application/json")
+
+
+def _list_static(folder: Traversable, prefix: str = "") -> list[tuple[str, tuple[bytes, str]]]:
+    """Name, content and hash of each file of the page."""
+    found = []
+    for child in folder.iterdir():
+        if child.is_dir():
+            found += _list_static(child, f"{prefix}{child.name}/")
+        else:
+            content = child.read_bytes()
+            found.append((prefix + child.name, (content, hashlib.sha256(content).hexdigest())))
+    return found

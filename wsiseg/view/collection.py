@@ -1,0 +1,148 @@
+"""What there is to see: the slides of a run's folder, of a folder of stores, or of one store."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsiseg.errors import StoreError
+
+__all__ = ["Entry", "Run", "open_run"]
+
+_AREA = "_mm2"
+_NOT_A_CLASS = "tissue_mm2"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One slide of one run."""
+
+    id: str
+    """What addresses name it by; no path can be made of it."""
+    name: str
+    """Its name in the run: the path of its outputs without extension."""
+    root: Path
+    """Folder of the run's outputs, where its corrections go."""
+    store: Path | None
+    """None for a slide that failed before it had one."""
+    status: str
+    """`done`, `no tissue`, `failed`, as the run says, or `not in a table`."""
+    note: str = ""
+    error: str = ""
+    tissue_mm2: float | None = None
+    class_mm2: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def geojson(self) -> tuple[Path, ...]:
+        """The files that hold its regions; none if the run wrote none."""
+        base = self.root / "geojson"
+        for suffix in (".geojson", ".geojson.gz"):
+            if (path := base / f"{self.name}{suffix}").is_file():
+                return (path,)
+        parts = base / f"{self.name}.parts"
+        return tuple(sorted(parts.glob("*.geojson.gz"))) if parts.is_dir() else ()
+
+    @property
+    def corrections(self) -> Path:
+        """The file of its corrections, whether it is there or not."""
+        return self.root / "corrections" / f"{self.name}.geojson"
+
+
+class Run:
+    """The slides below one path; read anew when the tables change.
+
+    Raises
+    ------
+    StoreError
+        If there is nothing of ours at `path`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).resolve()
+        self.title = self.path.name
+        self._store = _is_store(self.path)
+        if not self._store and not self.entries():
+            raise StoreError(
+                f"{path}: holds no map; give the output folder of `wsiseg annotate`, a .zarr store "
+                f"or a folder of stores"
+            )
+
+    def entries(self) -> list[Entry]:
+        """Every slide, by name: those with a store, and those that failed without."""
+        if self._store:
+            above = self.path.parent
+            root = above.parent if above.name == "slides" else above
+            rows = _read_rows(root / "summary.csv")
+            return [self._entry(root, self.path.stem, self.path, rows.get(self.path.stem))]
+        folder = self.path / "slides"
+        stores = dict(_find_stores(folder if folder.is_dir() else self.path))
+        rows = _read_rows(self.path / "summary.csv")
+        names = sorted({*stores, *rows}, key=str.casefold)
+        return [self._entry(self.path, name, stores.get(name), rows.get(name)) for name in names]
+
+    def _entry(
+        self, root: Path, name: str, store: Path | None, row: dict[str, str] | None
+    ) -> Entry:
+        key = hashlib.sha256(f"{self.path}\0{name}".encode("utf-8", "surrogatepass"))
+        if row is None:
+            return Entry(key.hexdigest()[:16], name, root, store, "not in a table")
+        areas = {
+            column.removesuffix(_AREA): value
+            for column, text in row.items()
+            if column.endswith(_AREA) and column != _NOT_A_CLASS
+            if (value := _number(text)) is not None
+        }
+        return Entry(
+            key.hexdigest()[:16], name, root, store, row.get("status", ""), row.get("note", ""),
+            row.get("error", ""), _number(row.get(_NOT_A_CLASS, "")), areas,
+        )  # fmt: skip
+
+
+def open_run(path: str | Path) -> Run:
+    """The run, or the stores, at `path`; see `Run`."""
+    return Run(path)
+
+
+def _is_store(path: Path) -> bool:
+    return path.suffix == ".zarr" and (path / "zarr.json").is_file()
+
+
+def _find_stores(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Name and path of each store below `folder`; stores are not looked into."""
+    for place, folders, _ in os.walk(folder):
+        for child in [name for name in folders if name.endswith(".zarr")]:
+            folders.remove(child)
+            path = Path(place) / child
+            if _is_store(path):
+                yield path.relative_to(folder).with_suffix("").as_posix(), path
+
+
+def _read_rows(path: Path) -> dict[str, dict[str, str]]:
+    """Rows of `summary.csv` by slide; none if there is no such table."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            rows = [
+                {k: _plain(v or "") for k, v in row.items() if k} for row in csv.DictReader(file)
+            ]
+    except FileNotFoundError:
+        return {}
+    except (OSError, csv.Error) as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from error
+    return {row["slide"]: row for row in rows if row.get("slide")}
+
+
+def _plain(text: str) -> str:
+    """A cell as it was before the table's writer kept spreadsheets from taking it for a formula."""
+    return text[1:] if text[:1] == "'" and text[1:2] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value == value and abs(value) != float("inf") else None

@@ -1,0 +1,234 @@
+"""What a person corrects in the viewer: `corrections/<slide>.geojson`, read and written whole.
+
+The file is a FeatureCollection in the coordinates of the run's own GeoJSON (level-0 pixels as
+QuPath shows them), which QuPath imports as it stands. It holds what a person said, and no more: a
+region that nobody touched is not in it. Every Feature has a geometry, an id, QuPath's
+``objectType`` and ``classification``, and ``properties.metadata.wsiseg``, which is one of
+
+``reclassified``
+    A region of the run: its id and its whole outline, with the class that it should have.
+``deleted``
+    A region of the run that should not be: its id and outline. Its class is ``Ignore*``, which
+    QuPath does not measure. For both, ``metadata.from`` is the class that the run gave.
+``drawn``
+    A new area of a class; its id is its own.
+``checked``
+    An area that was looked at whole, so that what the map says there, with the corrections, is
+    right; its class is ``Checked*``. What no area covers is unknown.
+
+The member ``wsiseg`` of the collection names the slide, the digest of the labels that were
+corrected, where (0, 0) lies, and a digest of the features. A file that does not bear its own
+digest was changed elsewhere: before it is written again it is kept beside, as ``.old``, and its
+features, also those that are none of the above, stay. The map itself is never written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from wsiseg.annotations import Palette
+from wsiseg.atomic import open_atomic
+from wsiseg.errors import DataError, GeoJsonError
+from wsiseg.lock import hold
+from wsiseg.qupath.document import parse_document, read_documents
+
+__all__ = ["CHECKED", "IGNORED", "Corrections", "kind_of", "make_area", "make_feature"]
+
+CHECKED, IGNORED = "Checked*", "Ignore*"
+"""QuPath measures no class whose name ends in an asterisk."""
+_COLORS = {CHECKED: (40, 120, 200), IGNORED: (180, 180, 180)}
+_WAIT_S = 10.0
+_MOST_UNDONE = 200
+_MOST_POINTS = 50_000
+
+Feature = dict[str, Any]
+
+
+@dataclass
+class Corrections:
+    """The corrections of one slide; may be used from several threads."""
+
+    path: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the file says of itself: slide, labels, origin."""
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._undo: list[tuple[str, Feature | None]] = []
+
+    def features(self) -> list[Feature]:
+        """All features of the file, in its order; none if it is not there.
+
+        Raises
+        ------
+        GeoJsonError
+            If the file is no FeatureCollection.
+        """
+        return _read(self.path)[0]
+
+    @property
+    def undoable(self) -> int:
+        """How many changes can be taken back."""
+        return len(self._undo)
+
+    def put(self, feature: Feature) -> None:
+        """Add a feature, in the place of one with the same id if there is one, and save."""
+        self._change(str(feature["id"]), feature)
+
+    def remove(self, identity: str) -> None:
+        """Take a feature away, and save; raises `DataError` if there is none of that id."""
+        if all(str(one.get("id")) != identity for one in self.features()):
+            raise DataError(f"no correction has the id {identity}")
+        self._change(identity, None)
+
+    def undo(self) -> tuple[str, Feature | None] | None:
+        """Take the last change back: the id and what is there again; None if there is no change."""
+        with self._lock:
+            if not self._undo:
+                return None
+            identity, feature = self._undo[-1]
+            self._save(identity, feature)
+            self._undo.pop()
+            return identity, feature
+
+    def _change(self, identity: str, feature: Feature | None) -> None:
+        with self._lock:
+            before = self._save(identity, feature)
+            self._undo = [*self._undo[1 - _MOST_UNDONE :], (identity, before)]
+
+    def _save(self, identity: str, feature: Feature | None) -> Feature | None:
+        """Put one feature into the file, as it is now; the feature that was there."""
+        with hold(self.path, wait_s=_WAIT_S):
+            features, ours = _read(self.path)
+            if not ours:
+                _keep_beside(self.path)
+            ids = [str(one.get("id")) for one in features]
+            place = ids.index(identity) if identity in ids else None
+            before = None if place is None else features[place]
+            if feature is None and place is not None:
+                del features[place]
+            elif feature is not None and place is not None:
+                features[place] = feature
+            elif feature is not None:
+                features.append(feature)
+            self._write(features)
+        return before
+
+    def _write(self, features: Sequence[Feature]) -> None:
+        facts = {**self.facts, "corrections": 1, "features": _digest(features)}
+        head = orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)
+        lines = b",\n".join(map(orjson.dumps, features))
+        with open_atomic(self.path) as file:
+            file.write(b'{"type":"FeatureCollection","wsiseg":' + head + b',"features":[\n')
+            file.write(lines + b"\n]}\n")
+
+
+def make_feature(
+    kind: str, geometry: BaseGeometry, class_name: str, palette: Palette,
+    identity: str | None = None, was: str | None = None,
+) -> Feature:  # fmt: skip
+    """A feature of the file; see the module for what `kind` is."""
+    colors = dict(zip(palette.names, palette.colors, strict=True)) | _COLORS
+    metadata = {"wsiseg": kind} | ({"from": was} if was is not None else {})
+    return {
+        "type": "Feature",
+        "id": identity or str(uuid.uuid4()),
+        "geometry": _plain(geometry),
+        "properties": {
+            "objectType": "annotation",
+            "classification": {"name": class_name, "color": list(colors[class_name])},
+            "metadata": metadata,
+        },
+    }
+
+
+def make_area(points: Any, size: tuple[float, float]) -> BaseGeometry:
+    """The area within a drawn line of points ``[[x, y], ...]``, as far as it lies on the slide.
+
+    A line that crosses itself is made valid. Coordinates come in hundredths of a pixel.
+
+    Raises
+    ------
+    DataError
+        If it is no area, or none on the slide of `size` pixels.
+    """
+    if not isinstance(points, list) or not 3 <= len(points) <= _MOST_POINTS:
+        raise DataError(f"an area needs a list of 3 to {_MOST_POINTS:,} points")
+    if not all(
+        isinstance(point, list)
+        and len(point) == 2
+        and all(type(at) in (int, float) and abs(at) < 1e9 for at in point)  # no NaN, no bool
+        for point in points
+    ):
+        raise DataError("a point is two numbers of at most nine digits, x and y")
+    shape = shapely.make_valid(shapely.Polygon(points))
+    shape = shapely.set_precision(shape.intersection(shapely.box(0, 0, *size)), 0.01)
+    parts = [one for one in shapely.get_parts(shape) if one.geom_type == "Polygon" and one.area]
+    if not parts:
+        raise DataError("the points enclose no area on the slide")
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def kind_of(feature: Feature) -> str:
+    """`reclassified`, `deleted`, `drawn` or `checked`; empty for what is none of ours."""
+    properties = feature.get("properties")
+    metadata = properties.get("metadata") if isinstance(properties, dict) else None
+    kind = metadata.get("wsiseg") if isinstance(metadata, dict) else None
+    return kind if kind in ("reclassified", "deleted", "drawn", "checked") else ""
+
+
+def _plain(geometry: BaseGeometry) -> dict[str, Any]:
+    """GeoJSON with coordinates as numbers of at most two decimals, whole ones as integers."""
+
+    def tidy(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [tidy(one) for one in value]
+        rounded = round(float(value), 2)
+        return int(rounded) if rounded.is_integer() else rounded
+
+    shape = shapely.geometry.mapping(geometry)
+    return {"type": shape["type"], "coordinates": tidy(shape["coordinates"])}
+
+
+def _read(path: Path) -> tuple[list[Feature], bool]:
+    """The features of a file, and whether it is as the viewer wrote it (or is not there)."""
+    if not path.exists():
+        return [], True
+    (text, *_), _ = read_documents(path)
+    tree, findings = parse_document(text)
+    features = tree.get("features") if isinstance(tree, dict) else tree
+    if not isinstance(features, list) or not all(isinstance(one, dict) for one in features):
+        reason = f" ({findings[0]})" if findings else ""
+        raise GeoJsonError(
+            f"{path}: is no FeatureCollection{reason}; it was not written by the viewer: mend it, "
+            f"or move it away"
+        )
+    facts = tree.get("wsiseg") if isinstance(tree, dict) else None
+    ours = isinstance(facts, dict) and facts.get("features") == _digest(features)
+    return features, ours
+
+
+def _digest(features: Sequence[Feature]) -> str:
+    return hashlib.sha256(orjson.dumps(list(features), option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _keep_beside(path: Path) -> None:
+    """A copy of a file that somebody else wrote, under a name that is free."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old{number if number > 1 else ''}")).exists():
+        number += 1
+    with open_atomic(aside) as file:
+        file.write(path.read_bytes())
+        file.flush()
+        os.fsync(file.fileno())

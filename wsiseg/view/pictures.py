@@ -1,0 +1,54 @@
+"""Tiles as files: packed, and the last of them kept."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["Kept", "pack_jpeg", "pack_png"]
+
+_QUALITY = 85
+
+
+def pack_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """``(H, W, 3)`` uint8 RGB as JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()
+
+
+def pack_png(values: NDArray[np.uint8]) -> bytes:
+    """``(H, W)`` uint8 as a grey PNG, whose values a browser gives back as they are."""
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+class Kept:
+    """What was made last, by key, up to so many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size = limit, 0
+        self._lock = threading.Lock()
+        self._values: OrderedDict[Hashable, bytes] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
+        """What is kept under `key`; else what `make` gives, which is kept."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+        value = make()
+        with self._lock:
+            if key not in self._values:
+                self._values[key] = value
+                self._size += len(value)
+            while self._size > self._limit:
+                self._size -= len(self._values.popitem(last=False)[1])
+        return value

@@ -1,0 +1,364 @@
+"""The regions of one slide, as its run wrote them, found by place, by id and by rank.
+
+Outlines are kept as *runs*: polylines of some hundred points with a box each, in a spatial index.
+A view is answered with the runs that it touches, so a region that reaches across the slide costs
+what is seen of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import shapely
+from numpy.typing import NDArray
+
+from wsiseg.annotations import Annotations
+from wsiseg.errors import GeoJsonError
+from wsiseg.qupath import identify_regions, read_geojson
+from wsiseg.qupath.document import parse_document, read_documents
+from wsiseg.qupath.stamp import STAMPED_END
+from wsiseg.view.scan import scan_coordinates
+
+__all__ = ["Region", "Regions", "outlined_regions", "read_regions"]
+
+_HUNDRED = 100  # regions are written in hundredths of a pixel at most
+_RUN = 128  # points of a run
+_SPECK_MM2 = 0.001  # of regions by confidence, smaller ones come last
+
+_Facts = list[tuple[str, str, float, float]]
+"""Id, class, mm² and confidence of each feature."""
+_FEATURES = b'"features":['
+_COORDINATES = b'"coordinates":'
+_PROPERTIES = b'},"properties":'
+
+
+@dataclass(frozen=True)
+class Region:
+    """What is said of one region."""
+
+    index: int
+    """Its place in the file."""
+    id: str
+    class_name: str
+    area_mm2: float
+    confidence: float | None
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom in the file's pixels."""
+
+
+class Regions:
+    """All regions of a slide, in the pixels of their file.
+
+    `points` ``(N, 2)`` int32 are hundredths of a pixel, `rings` ``(M + 1,)`` where each ring
+    starts, `owners` ``(M,)`` the region of each ring; the rings of a region follow each other.
+    """
+
+    def __init__(
+        self, ids: Sequence[str], names: Sequence[str], areas: Sequence[float],
+        confidence: Sequence[float], points: NDArray[np.int32], rings: NDArray[np.intp],
+        owners: NDArray[np.intp], facts: dict[str, Any],
+    ) -> None:  # fmt: skip
+        self.ids, self.facts = list(ids), facts
+        self.class_names = sorted(set(names))
+        codes = {name: code for code, name in enumerate(self.class_names)}
+        self._codes = np.array([codes[name] for name in names], np.uint16)
+        self._areas = np.array(areas, np.float64)
+        self._confidence = np.array(confidence, np.float64)
+        self._points, self._rings, self._owners = points, rings, owners
+        self._by_id = {identity: index for index, identity in enumerate(self.ids)}
+        edges = np.arange(len(self.ids) + 1)
+        self._first_ring = np.searchsorted(owners, edges)
+        self._boxes = _boxes(points, rings[self._first_ring])
+        self._tree = shapely.STRtree(shapely.box(*(self._boxes.T / _HUNDRED)))
+        self._starts, self._stops = _cut_runs(rings)
+        ring = np.searchsorted(rings, self._starts, side="right") - 1
+        self._run_owner = owners[ring].astype(np.int32)
+        self._run_tree = shapely.STRtree(
+            shapely.box(*(_boxes_of(points, self._starts, self._stops).T / _HUNDRED))
+        )
+        small = self._areas < _SPECK_MM2
+        trust = np.nan_to_num(self._confidence, nan=1.0)
+        self._orders = {
+            "size": np.argsort(-self._areas, kind="stable"),
+            "confidence": np.lexsort((-self._areas, trust, small)),
+        }
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def vertices(self) -> int:
+        """Points of all outlines."""
+        return len(self._points)
+
+    def __getitem__(self, index: int) -> Region:
+        confidence = float(self._confidence[index])
+        left, top, right, bottom = (self._boxes[index] / _HUNDRED).tolist()
+        return Region(
+            index, self.ids[index], self.class_names[self._codes[index]],
+            float(self._areas[index]), None if np.isnan(confidence) else confidence,
+            (left, top, right, bottom),
+        )  # fmt: skip
+
+    def find(self, identity: str) -> Region | None:
+        """The region of that id."""
+        index = self._by_id.get(identity)
+        return None if index is None else self[index]
+
+    def ranked(self, order: str, names: Iterable[str]) -> NDArray[np.intp]:
+        """Indices of the regions of these classes: `size`, largest first, or least `confidence`."""
+        wanted = [code for code, name in enumerate(self.class_names) if name in set(names)]
+        indices = self._orders[order]
+        return indices[np.isin(self._codes[indices], wanted)]
+
+    def at(self, x: float, y: float, name: str | None = None) -> Region | None:
+        """The region that holds a point, of the class `name` if that is given."""
+        near = self._tree.query(shapely.Point(x, y))
+        for index in sorted(near.tolist(), key=self._areas.__getitem__):
+            if name is not None and self.class_names[self._codes[index]] != name:
+                continue
+            if self._holds(index, x * _HUNDRED, y * _HUNDRED):
+                return self[index]
+        return None
+
+    def _holds(self, index: int, x: float, y: float) -> bool:
+        """Whether a ray from the point crosses the region's rings an odd number of times."""
+        crossings = 0
+        for ring in self._ring_points(index):
+            x0, y0 = ring[:-1].T.astype(np.float64)
+            x1, y1 = ring[1:].T.astype(np.float64)
+            spans = (y0 > y) != (y1 > y)
+            x0, y0, x1, y1 = x0[spans], y0[spans], x1[spans], y1[spans]
+            crossings += int((x < x0 + (y - y0) * (x1 - x0) / (y1 - y0)).sum())
+        return crossings % 2 == 1
+
+    def _ring_points(self, index: int) -> Iterator[NDArray[np.int32]]:
+        for ring in range(self._first_ring[index], self._first_ring[index + 1]):
+            yield self._points[self._rings[ring] : self._rings[ring + 1]]
+
+    def geometry(self, index: int) -> shapely.Polygon | shapely.MultiPolygon:
+        """A region's polygon, with its holes, as in the file."""
+        rings = [ring / _HUNDRED for ring in self._ring_points(index)]
+        whole = shapely.Polygon(rings[0], rings[1:])
+        if whole.is_valid:
+            return whole
+        # Of several parts, or mended by the writer: rings of the even-odd rule.
+        shape = shapely.Polygon(rings[0])
+        for ring in rings[1:]:
+            shape = shape.symmetric_difference(shapely.Polygon(ring))
+        return shape
+
+    def outlines(
+        self, box: tuple[float, float, float, float], tolerance: float, budget: int
+    ) -> tuple[list[tuple[int, NDArray[np.float32]]], int] | None:
+        """What is seen of the outlines in a box, each line with its region; and the regions.
+
+        Lines are simplified to `tolerance` pixels, nothing is left out; None if that would be more
+        than `budget` points.
+        """
+        hits = np.sort(self._run_tree.query(shapely.box(*box)))
+        points = int((self._stops[hits] - self._starts[hits]).sum())
+        if points > budget * 8:
+            return None
+        lines = [self._points[self._starts[i] : self._stops[i]] / _HUNDRED for i in hits.tolist()]
+        if tolerance > 0 and lines:
+            thin = shapely.simplify(_lines(lines), tolerance)
+            lines = [shapely.get_coordinates(line) for line in thin]
+        if sum(map(len, lines)) > budget:
+            return None
+        owners = self._run_owner[hits].tolist()
+        placed = [line.astype(np.float32) for line in lines]
+        return list(zip(owners, placed, strict=True)), len(set(owners))
+
+
+def read_regions(paths: Sequence[Path]) -> Regions:
+    """The regions of the files of one slide.
+
+    Raises
+    ------
+    GeoJsonError
+        If a file cannot be read or is no GeoJSON of polygons.
+    """
+    builder = _Builder()
+    for path in paths:
+        documents, _ = read_documents(path)
+        for text in documents:
+            builder.take_facts(text)
+            try:
+                builder.scan(text)
+            except (ValueError, KeyError, TypeError, AttributeError):  # not written as ours are
+                builder.add(_plain_features(path), path)
+                break
+    return builder.build()
+
+
+def _plain_features(path: Path) -> list[dict[str, Any]]:
+    """Features of a file that is not written as ours are."""
+    return [
+        {
+            "id": f"{path.stem}-{number}",
+            "geometry": shapely.geometry.mapping(one.geometry),
+            "properties": one.properties,
+        }
+        for number, one in enumerate(read_geojson(path))
+    ]
+
+
+class _Builder:
+    """Regions gathered from files, one after the other."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {}
+        self._features: _Facts = []
+        self._points: list[NDArray[np.int32]] = []
+        self._lengths: list[NDArray[np.int32]] = []
+        self._rings: list[NDArray[np.int32]] = []
+
+    def take_facts(self, text: bytes) -> None:
+        """What the writer noted about the whole, without reading the whole."""
+        head = text[: text.find(_FEATURES) + len(_FEATURES)] + b"]}"
+        tree, _ = parse_document(head)
+        noted = tree.get("wsiseg") if isinstance(tree, dict) else None
+        self.facts |= noted if isinstance(noted, dict) else {}
+
+    def scan(self, text: bytes) -> None:
+        """Add the features of a file with one a line, as ours are.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError, AttributeError
+            If it is written otherwise; nothing is added then.
+        """
+        at, end = text.find(b"\n") + 1, text.rfind(b"\n]")
+        whole = end >= at - 1 and STAMPED_END.fullmatch(text, max(end, 0))
+        if not text[:at].endswith(_FEATURES + b"\n") or not whole:
+            raise ValueError("not one feature a line")
+        features: _Facts = []
+        starts, stops = [], []
+        while at < end:
+            stop = text.find(b"\n", at, end)
+            stop = end if stop < 0 else stop
+            first = text.index(_COORDINATES, at, stop) + len(_COORDINATES)
+            last = text.index(_PROPERTIES, first, stop)
+            line = text[at:first] + b"[]" + text[last:stop].rstrip(b",")
+            member = orjson.loads(line)
+            if member["type"] != "Feature" or "childObjects" in member["properties"]:
+                raise ValueError("not plain features")
+            if member["geometry"]["type"] not in ("Polygon", "MultiPolygon"):
+                raise ValueError("not all are polygons")
+            features.append(_read_facts(str(member["id"]), member["properties"]))
+            starts.append(first)
+            stops.append(last)
+            at = stop + 1
+        points, lengths, rings = scan_coordinates(
+            text, np.array(starts, np.int64), np.array(stops, np.int64)
+        )
+        if len(rings) and rings.min() < 1:
+            raise ValueError("a region has no outline")
+        self._features += features
+        self._points.append(points)
+        self._lengths.append(lengths)
+        self._rings.append(rings)
+
+    def add(self, batch: list[dict[str, Any]], path: Path) -> None:
+        """Add features as plain objects; those that are no polygons are left out."""
+        for number, member in enumerate(batch):
+            try:
+                shape = member["geometry"]
+                parts = shape["coordinates"]
+                parts = [parts] if shape["type"] == "Polygon" else parts
+                if shape["type"] not in ("Polygon", "MultiPolygon"):
+                    continue
+                rings = [
+                    np.rint(np.array(ring, np.float64)[:, :2] * _HUNDRED).astype(np.int32)
+                    for part in parts
+                    for ring in part
+                ]
+                self.put(_read_facts(str(member["id"]), member["properties"]), rings)
+            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+                raise GeoJsonError(
+                    f"{path}: feature {number} is no region that the viewer can show "
+                    f"({error!r}); see `wsiseg lint`"
+                ) from error
+
+    def put(self, facts: tuple[str, str, float, float], rings: list[NDArray[np.int32]]) -> None:
+        """Add one region with its rings in hundredths of a pixel."""
+        self._features.append(facts)
+        self._points += rings
+        self._lengths.append(np.array([len(ring) for ring in rings], np.int32))
+        self._rings.append(np.array([len(rings)], np.int32))
+
+    def build(self) -> Regions:
+        """All of them."""
+        points = np.concatenate(self._points) if self._points else np.zeros((0, 2), np.int32)
+        self._points.clear()
+        lengths = np.concatenate([*self._lengths, np.zeros(0, np.int32)])
+        rings = np.concatenate([*self._rings, np.zeros(0, np.int32)])
+        starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.intp)]).astype(np.intp)
+        owners = np.repeat(np.arange(len(rings)), rings).astype(np.intp)
+        columns = zip(*self._features, strict=True) if self._features else ((), (), (), ())
+        ids, names, areas, trust = columns
+        return Regions(ids, names, areas, trust, points, starts, owners, self.facts)
+
+
+def _read_facts(identity: str, properties: dict[str, Any]) -> tuple[str, str, float, float]:
+    """Id, class, mm² and mean confidence; NaN for what is not said."""
+    measured = properties.get("measurements") or {}
+    name = (properties.get("classification") or {}).get("name", "Unclassified")
+    area, trust = (measured.get(key) for key in ("Area mm^2", "Mean confidence"))
+    nan = float("nan")
+    return identity, str(name), nan if area is None else area, nan if trust is None else trust
+
+
+def _boxes(points: NDArray[np.int32], starts: NDArray[np.intp]) -> NDArray[np.float64]:
+    return _boxes_of(points, starts[:-1], starts[1:])
+
+
+def _boxes_of(
+    points: NDArray[np.int32], starts: NDArray[np.intp], stops: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """``(n, 4)`` left, top, right, bottom of stretches of points; ends may be shared."""
+    if not len(starts):
+        return np.zeros((0, 4))
+    # reduceat takes the last stretch to the end of all points, so pairs are interleaved.
+    pairs = np.minimum(np.stack([starts, stops], 1).ravel(), len(points) - 1)
+    low = np.minimum.reduceat(points, pairs)[::2]
+    high = np.maximum.reduceat(points, pairs)[::2]
+    last = points[stops - 1]
+    return np.concatenate([np.minimum(low, last), np.maximum(high, last)], 1).astype(np.float64)
+
+
+def _cut_runs(rings: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Start and stop of runs; each begins at the point where the one before it in its ring ends."""
+    lengths = np.diff(rings)
+    counts = np.maximum(1, -(-(lengths - 1) // _RUN))
+    ring = np.repeat(np.arange(len(lengths)), counts)
+    number = np.arange(len(ring)) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = rings[:-1][ring] + number * _RUN
+    return starts, np.minimum(starts + _RUN + 1, rings[1:][ring])
+
+
+def _lines(runs: list[NDArray[np.float64]]) -> NDArray[np.object_]:
+    owner = np.repeat(np.arange(len(runs)), [len(run) for run in runs])
+    lines: NDArray[np.object_] = shapely.linestrings(np.concatenate(runs), indices=owner)
+    return lines
+
+
+def outlined_regions(annotations: Annotations) -> Regions:
+    """The regions that a step outlined, with the ids that their GeoJSON would have."""
+    scale, origin = np.array(annotations.scale), np.array(annotations.origin)
+    builder = _Builder()
+    builder.facts = {"slide": annotations.slide, "origin": list(annotations.origin)}
+    for region, identity in identify_regions(annotations):
+        rings = [
+            np.rint((ring * scale - origin) * _HUNDRED).astype(np.int32)
+            for ring in (region.exterior, *region.holes)
+        ]
+        name, area = annotations.palette.names[region.label], annotations.area_um2(region) / 1e6
+        builder.put((identity, name, area, region.confidence), rings)
+    return builder.build()

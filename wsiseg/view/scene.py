@@ -1,0 +1,295 @@
+"""One slide, open to be looked at: its frame, and the pixels of any tile of any layer.
+
+The *frame* of a scene is what the page calls image coordinates: square pixels of `mpp` µm with
+their origin at the slide's level-0 corner, the slide's own finest ones where the slide is there. A
+*tile* is `TILE` pixels a side; at *zoom* z each covers ``2**z`` frame pixels a side. Rasters have
+tiles at negative zooms too: nearest neighbour is done here, so that no browser blurs a label.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.annotations import Palette
+from wsiseg.config import SlideConfig
+from wsiseg.errors import SlideError, StoreError
+from wsiseg.geometry import Box, Size
+from wsiseg.grid import TileGrid
+from wsiseg.report.overlay import shrink_image
+from wsiseg.shrink import FACTORS, shrink_mean
+from wsiseg.slide import Slide, open_slide
+from wsiseg.slide.identity import was_identified_as
+from wsiseg.store import SlideStore
+
+__all__ = ["FINEST", "TILE", "Scene"]
+
+TILE = 512
+"""Side of a tile in pixels."""
+FINEST = -4
+"""Zoom of the most enlarged raster tiles."""
+_VERSION = 1  # of what tiles look like; part of their addresses
+_MOST_TILES = 24  # CAMs of so many tiles a side are read for a tile; beyond, their mean serves
+_THUMBNAIL = 360
+
+
+class Scene:
+    """One slide's store, and the slide itself if it is found and is the same.
+
+    Raises
+    ------
+    StoreError
+        If the store cannot be read.
+    """
+
+    def __init__(self, path: Path, slides: Path | None = None) -> None:
+        self.store = SlideStore(path)
+        self.slide, self.missing = _find_slide(self.store, slides)
+        facts = self.store.slide
+        own = float(facts["mpp"][0]), float(facts["mpp"][1])
+        self.mpp = min(own) if self.slide else self.store.mpp
+        """µm of the frame's pixels."""
+        grid = self.store.grid
+        self.size = (
+            self.slide.raster_size(self.mpp) if self.slide else Size(grid.width, grid.height)
+        )
+        self.to_px0 = self.mpp / own[0], self.mpp / own[1]
+        """Level-0 pixels per frame pixel."""
+        self.to_raster = self.mpp / self.store.mpp
+        """Pixels of the store's raster per frame pixel."""
+        self.coarsest = max(0, (max(self.size) - 1).bit_length() - (TILE - 1).bit_length())
+        self.tiled = _finished(self.store, "tile")
+        self.labelled = _finished(self.store, "stitch")
+        self.modelled = _finished(self.store, "predict")
+
+    def close(self) -> None:
+        """Release the slide."""
+        if self.slide:
+            self.slide.close()
+
+    @cached_property
+    def palette(self) -> Palette:
+        """Classes and colours of the labels; none if there are none yet."""
+        return self.store.palette if self.labelled else Palette((), ())
+
+    @cached_property
+    def scores(self) -> str:
+        """What each class's score is: `probability`, `CAM`, or nothing."""
+        if self.labelled and self.store.has_probabilities:
+            return "probability"
+        return "CAM" if self.labelled and self.modelled else ""
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """A hash of what each layer shows, by layer; a layer that is not there is not named."""
+        found: dict[str, str] = {}
+        if self.slide:
+            found["photo"] = _hash("slide", self.slide.identity, self.mpp)
+        elif self.tiled:
+            found["photo"] = _hash("store", self.tiled)
+        if self.labelled:
+            found["labels"] = found["confidence"] = _hash(self.labelled, self.mpp)
+        if self.scores:
+            found["score"] = _hash(self.scores, self.labelled, self.modelled, self.mpp)
+        return found
+
+    def is_current(self) -> bool:
+        """Whether the store still holds what this scene was opened on."""
+        try:
+            store = SlideStore(self.store.path)
+        except StoreError:
+            return False
+        marks = (_finished(store, step) for step in ("tile", "stitch", "predict"))
+        return tuple(marks) == (self.tiled, self.labelled, self.modelled)
+
+    # -- photo -------------------------------------------------------------------------------
+
+    def photo(self, zoom: int, col: int, row: int) -> NDArray[np.uint8] | None:
+        """Pixels ``(h, w, 3)`` of a tile, cut at the frame's edge; None outside the frame."""
+        if not 0 <= zoom <= self.coarsest:
+            return None
+        factor = 2**zoom
+        whole = Box(0, 0, -(-self.size.width // factor), -(-self.size.height // factor))
+        box = Box(col * TILE, row * TILE, TILE, TILE).intersect(whole)
+        if box.empty:
+            return None
+        if self.slide:
+            return self.slide.read(box, self.mpp * factor)
+        return self._stored_photo(box, factor)
+
+    def _stored_photo(self, box: Box, factor: int) -> NDArray[np.uint8]:
+        """A box of the raster made `factor` times smaller, from the level next above."""
+        factors = self.store.image_factors
+        level = max(i for i, known in enumerate(factors) if known <= factor)
+        left = factor // factors[level]
+        there = Box(box.x * left, box.y * left, box.width * left, box.height * left)
+        pixels = self.store.read_image(there, level)
+        while left > 1:
+            step = min(left, FACTORS[-1])
+            pixels, left = shrink_mean(pixels, step), left // step
+        return pixels
+
+    def thumbnail(self) -> NDArray[np.uint8]:
+        """The whole slide ``(h, w, 3)``, a few hundred pixels a side, white off the tissue.
+
+        Raises
+        ------
+        StoreError
+            If tiling did not finish.
+        """
+        self.store.finished("tile")
+        factor = 1
+        while max(self.store.grid.width, self.store.grid.height) // factor > _THUMBNAIL:
+            factor *= 2
+        return shrink_image(self.store, factor)
+
+    # -- rasters -----------------------------------------------------------------------------
+
+    def raster(self, kind: str, zoom: int, col: int, row: int) -> NDArray[np.uint8] | None:
+        """Values ``(TILE, TILE)`` of a raster layer; 0 is nothing, None off the raster.
+
+        `labels` holds 1 + the label; `confidence` and `score-K` are in 255ths.
+        """
+        if not FINEST <= zoom <= self.coarsest:
+            return None
+        step = 2.0**zoom * self.to_raster
+        grid = self.store.grid
+        xs, ys = (_sample(first * TILE, step) for first in (col, row))
+        across, down = (xs >= 0) & (xs < grid.width), (ys >= 0) & (ys < grid.height)
+        if not across.any() or not down.any():
+            return None
+        out = np.zeros((TILE, TILE), np.uint8)
+        out[np.ix_(down, across)] = self._values(kind, xs[across], ys[down], step)
+        return out
+
+    def _values(
+        self, kind: str, xs: NDArray[np.float64], ys: NDArray[np.float64], step: float
+    ) -> NDArray[np.uint8]:
+        if kind.startswith("score-"):
+            which = int(kind.removeprefix("score-"))
+            if self.scores == "CAM":
+                return self._cam(which, xs, ys, step)
+            probabilities: NDArray[np.uint8] = self._read("probabilities", xs, ys, step)[which]
+            return probabilities
+        values = self._read(kind, xs, ys, step)
+        return values + np.uint8(1) if kind == "labels" else values  # background, 255, becomes 0
+
+    def _read(
+        self, kind: str, xs: NDArray[np.float64], ys: NDArray[np.float64], step: float
+    ) -> NDArray[np.uint8]:
+        """The nearest pixels of the level that is not coarser than `step`."""
+        read = getattr(self.store, f"read_{kind}")
+        factors = self.store.pyramid_factors
+        level = max(i for i, known in enumerate(factors) if known <= max(1.0, step))
+        cols, rows = (np.floor(at / factors[level]).astype(np.intp) for at in (xs, ys))
+        x, y = int(cols[0]), int(rows[0])
+        box = Box(x, y, int(cols[-1]) + 1 - x, int(rows[-1]) + 1 - y)
+        pixels: NDArray[np.uint8] = read(box, level)[..., rows[:, None] - y, cols - x]
+        return pixels
+
+    def _cam(
+        self, which: int, xs: NDArray[np.float64], ys: NDArray[np.float64], step: float
+    ) -> NDArray[np.uint8]:
+        """A class's share of the softmax over the channels of the CAM, tile by tile, not blended.
+
+        Where tiles overlap, the one in whose middle a pixel lies. 0 where there is no tile.
+        """
+        grid = self.store.grid
+        across, down = _own_tiles(xs, grid.cols, grid), _own_tiles(ys, grid.rows, grid)
+        rows = slice(int(down[0]), int(down[-1]) + 1)
+        cols = slice(int(across[0]), int(across[-1]) + 1)
+        wide = max(rows.stop - rows.start, cols.stop - cols.start)
+        if wide > _MOST_TILES:
+            fields = self.store.read_class_logits(rows, cols)[..., None, None]
+        else:
+            fields = self.store.read_cams(rows, cols)[0].astype(np.float32)
+        height, width = fields.shape[3:]
+        shares = self._shares(fields, which)
+        inner_y = np.clip((ys - down * grid.stride) * height / grid.tile, 0, height - 1)
+        inner_x = np.clip((xs - across * grid.stride) * width / grid.tile, 0, width - 1)
+        picked: NDArray[np.uint8] = shares[
+            (down - rows.start)[:, None], (across - cols.start)[None],
+            inner_y.astype(np.intp)[:, None], inner_x.astype(np.intp)[None],
+        ]  # fmt: skip
+        return picked
+
+    def _shares(self, fields: NDArray[np.float32], which: int) -> NDArray[np.uint8]:
+        """``(rows, cols, h, w)`` in 255ths, at least 1 where there is a tile, of CAM logits."""
+        calibration = self.store.cam_calibration
+        if calibration is not None:
+            scale, offset = calibration.T[:, :, None, None]
+            fields = fields * scale + offset
+        there = np.isfinite(fields[:, :, 0])
+        fields = np.where(there[:, :, None], fields, 0)
+        powers = np.exp(fields - fields.max(axis=2, keepdims=True))
+        shares = powers[:, :, which] / powers.sum(axis=2)
+        return np.where(there, np.maximum(1, np.rint(255 * shares)), 0).astype(np.uint8)
+
+    def label_at(self, x: float, y: float) -> tuple[int, int] | None:
+        """Label and confidence (255ths) at a point of the frame; None off the raster."""
+        col, row = int(x * self.to_raster // 1), int(y * self.to_raster // 1)
+        grid = self.store.grid
+        if not self.labelled or not (0 <= col < grid.width and 0 <= row < grid.height):
+            return None
+        box = Box(col, row, 1, 1)
+        return int(self.store.read_labels(box)[0, 0]), int(self.store.read_confidence(box)[0, 0])
+
+    def areas(self) -> dict[str, float]:
+        """mm² of each class, from the coarsest level: near enough where no table says."""
+        if not self.labelled:
+            return {}
+        level = len(self.store.pyramid_factors) - 1
+        labels = self.store.read_labels(self.store.level_box(level), level)
+        pixel = (self.store.mpp * self.store.pyramid_factors[level]) ** 2 / 1e6
+        counts = np.bincount(labels.ravel(), minlength=256) * pixel
+        return {name: float(counts[i]) for i, name in enumerate(self.palette.names)}
+
+
+def _sample(first: int, step: float) -> NDArray[np.float64]:
+    """Raster coordinates of the centres of a tile's pixels."""
+    return np.asarray((first + np.arange(TILE) + 0.5) * step, np.float64)
+
+
+def _own_tiles(at: NDArray[np.float64], count: int, grid: TileGrid) -> NDArray[np.intp]:
+    """The tile along one axis in whose middle each raster coordinate lies."""
+    nearest = np.floor((at - (grid.tile - grid.stride) / 2) / grid.stride)
+    return np.asarray(np.clip(nearest, 0, count - 1), np.intp)
+
+
+def _hash(*parts: object) -> str:
+    text = "\0".join(map(str, (_VERSION, TILE, *parts)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _finished(store: SlideStore, step: str) -> str:
+    try:
+        return store.finished(step)
+    except StoreError:
+        return ""
+
+
+def _find_slide(store: SlideStore, folder: Path | None) -> tuple[Slide | None, str]:
+    """The slide that the store was made of, wherever it lies now; else why there is none."""
+    facts = store.slide
+    known = Path(str(facts.get("path") or facts.get("name", "")))
+    known_as = str(facts.get("identity", ""))
+    places = [known] if folder is None else [folder / known.name, known]
+    for place in places:
+        if not known.name or not place.exists():  # a DICOM series is a folder
+            continue
+        mpp = facts["mpp"]
+        override = float(mpp[0]) if mpp[0] == mpp[1] else None
+        try:
+            slide = open_slide(place, SlideConfig(mpp_override=override))
+            same = slide.identity == known_as or was_identified_as(place, known_as)
+        except SlideError as error:
+            return None, f"the slide cannot be opened: {error}"
+        if same and list(slide.size) == list(facts["size"]):
+            return slide, ""
+        slide.close()
+        return None, f"{place.name} is no longer the file that was annotated"
+    return None, f"{known.name} is not where it was; `--slides FOLDER` says where slides are now"

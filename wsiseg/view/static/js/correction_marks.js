@@ -1,0 +1,37 @@
+// @ts-check
+/** How corrections look: in the colour of their class, over the map. */
+import { pathOf, strokeSeen } from "./shapes.js";
+
+const CHECKED = "#1f5fae";
+const DELETED = "#4a5558";
+
+/**
+ * @param {CanvasRenderingContext2D} context
+ * @param {import("./types.js").View} view
+ * @param {import("./types.js").Scene} scene
+ * @param {import("./types.js").Correction[]} corrections
+ */
+export function drawCorrections(context, view, scene, corrections) {
+  for (const one of corrections) {
+    const path = pathOf(view, one.rings);
+    if (one.kind === "checked") {
+      strokeSeen(context, path, CHECKED, 2, [8, 5]);
+    } else if (one.kind === "deleted") {
+      context.fillStyle = "#ffffffb0";
+      context.fill(path, "evenodd");
+      strokeSeen(context, path, DELETED, 1.5, [3, 3]);
+    } else {
+      const color = colorOf(scene, one);
+      context.fillStyle = `rgb(${color.join(" ")} / 0.6)`;
+      context.fill(path, "evenodd");
+      strokeSeen(context, path, `rgb(${color.map((value) => Math.round(value * 0.6)).join(" ")})`, 2);
+    }
+  }
+}
+
+/** @param {import("./types.js").Scene} scene @param {import("./types.js").Correction} one @returns {number[]} */
+export function colorOf(scene, one) {
+  if (one.kind === "checked") return [31, 95, 174];
+  if (one.kind === "deleted") return [150, 158, 160];
+  return scene.classes.find(({ name }) => name === one.class)?.color ?? [110, 110, 110];
+}

@@ -1,0 +1,76 @@
+// @ts-check
+/** What is under the pointer: at once from the tiles that are here, the region from the server. */
+import { hoverAt } from "./api.js";
+import { byId, make, sayArea, sayShare, swatch } from "./dom.js";
+
+/** @typedef {import("./pane.js").Pane} Pane */
+
+const WAIT_MS = 60;
+
+export class Hover {
+  constructor() {
+    this.box = byId("hover");
+    /** @type {number|undefined} */
+    this.timer = undefined;
+    /** @type {AbortController|null} */
+    this.controller = null;
+  }
+
+  /** @param {Pane} pane */
+  watch(pane) {
+    pane.holder.addEventListener("pointermove", (event) => this.move(pane, event));
+    pane.holder.addEventListener("pointerleave", () => this.hide());
+    pane.holder.addEventListener("pointerdown", () => this.hide());
+  }
+
+  hide() {
+    window.clearTimeout(this.timer);
+    this.controller?.abort();
+    this.box.hidden = true;
+  }
+
+  /** @param {Pane} pane @param {PointerEvent} event */
+  move(pane, event) {
+    window.clearTimeout(this.timer);
+    this.controller?.abort();
+    const frame = pane.holder.getBoundingClientRect();
+    const at = pane.toFrame(event.clientX - frame.left, event.clientY - frame.top);
+    const { scene } = pane;
+    const view = pane.view();
+    if (!at || !scene || !view || event.buttons || !scene.layers.labels) return this.hide();
+    byId("place").textContent = `x ${Math.round(at.x * scene.mpp)} µm, y ${Math.round(at.y * scene.mpp)} µm`;
+    const value = pane.map?.valueAt("labels", view, at.x, at.y);
+    if (value === 0) return this.hide();
+    const known = value ? scene.classes[value - 1] : undefined;
+    if (known) this.show(event, known.name, known.color, []);
+    this.timer = window.setTimeout(() => this.ask(scene, at, event), WAIT_MS);
+  }
+
+  /** @param {import("./types.js").Scene} scene @param {{x: number, y: number}} at @param {PointerEvent} event */
+  async ask(scene, at, event) {
+    const controller = (this.controller = new AbortController());
+    try {
+      const said = await hoverAt(scene.id, at.x, at.y, controller.signal);
+      if (controller.signal.aborted) return;
+      if (!said) return this.hide();
+      const color = scene.classes.find(({ name }) => name === said.class)?.color ?? [128, 128, 128];
+      const lines = [`Confidence here ${sayShare(said.confidence)}`];
+      if (said.region) {
+        lines.push(`Region ${sayArea(said.region.mm2)}, mean confidence ${sayShare(said.region.confidence)}`, said.region.id);
+      }
+      this.show(event, said.class, color, lines);
+    } catch (error) {
+      if (!controller.signal.aborted) byId("state").textContent = String(/** @type {Error} */ (error).message);
+    }
+  }
+
+  /** @param {PointerEvent} event @param {string} name @param {number[]} color @param {string[]} lines */
+  show(event, name, color, lines) {
+    this.box.replaceChildren(make("b", {}, swatch(color), name), ...lines.map((line) => make("small", {}, line)));
+    this.box.hidden = false;
+    const { width, height } = this.box.getBoundingClientRect();
+    const [x, y] = [event.clientX + 16, event.clientY + 16];
+    this.box.style.left = `${x + width > innerWidth ? event.clientX - width - 12 : x}px`;
+    this.box.style.top = `${y + height > innerHeight ? event.clientY - height - 12 : y}px`;
+  }
+}

@@ -1,0 +1,305 @@
+// @ts-check
+/** The page put together: which slide in which pane, and who hears of what. */
+import { countRegions, hoverAt, listSlides, openSlide, rankedRegion, readRegion } from "./api.js";
+import { Corrections } from "./corrections.js";
+import { byId, make } from "./dom.js";
+import { Drawing } from "./draw.js";
+import { Hover } from "./hover.js";
+import { bindKeys } from "./keys.js";
+import { Layers } from "./layers.js";
+import { Pane } from "./pane.js";
+import { readAddress, settings, writeAddress } from "./settings.js";
+import { SlideList } from "./slides.js";
+import { saveSnapshot } from "./snapshot.js";
+
+/** @typedef {import("./types.js").Slide} Slide */
+
+/** @type {import("./types.js").Run[]} */
+let runs = [];
+/** @type {Pane[]} the first is the one that is corrected */
+const panes = [];
+/** @type {Pane|null} the pane that leads where two move as one */
+let leader = null;
+let rank = { order: "", at: 0 };
+
+const hover = new Hover();
+const layers = new Layers(() => redraw());
+const list = new SlideList((slide) => show(slide));
+const corrections = new Corrections(tell, () => refreshList());
+const drawing = new Drawing((pane, points) => {
+  if (pane !== panes[0]) return tell("Corrections go to the left map: draw there.");
+  corrections.draw(/** @type {HTMLSelectElement} */ (byId("draw-class")).value, points);
+});
+
+/** A line under the bar; nothing takes it away. @param {string} text @param {boolean} [bad] */
+function tell(text, bad = false) {
+  const notice = byId("notice");
+  notice.textContent = text;
+  notice.hidden = !text;
+  notice.classList.toggle("bad", bad);
+}
+
+function redraw() {
+  for (const pane of panes) pane.redraw();
+  writeAddress();
+}
+
+/** @returns {Pane} */
+function addPane() {
+  const pane = new Pane(byId("panes"), { moved, picked: pick, drawn });
+  pane.element.addEventListener("pointerenter", () => (leader = pane));
+  hover.watch(pane);
+  drawing.watch(pane);
+  pane.element.classList.toggle("drawing", drawing.tool !== "pan");
+  panes.push(pane);
+  return pane;
+}
+
+/** @param {Pane} pane */
+function moved(pane) {
+  if (pane !== (leader ?? panes[0])) return;
+  const place = pane.place();
+  if (!place) return;
+  settings.place = place;
+  for (const other of panes) if (other !== pane) other.goTo(place, true);
+  writeAddress();
+}
+
+/** @param {Pane} pane */
+function drawn(pane) {
+  if (pane !== panes[0]) return;
+  const { outlines, scene } = pane;
+  const view = pane.view();
+  if (!outlines || !scene || !view) return;
+  let text = "";
+  if (settings.outlines && settings.map && scene.layers.labels && outlines.isNear(view)) {
+    if (outlines.error) text = outlines.error;
+    else if (outlines.busy) text = "Reading outlines …";
+    else if (outlines.over) text = "More outlines than can be drawn: borders are the raster's";
+    else text = `${outlines.count.toLocaleString("en")} regions in view`;
+  }
+  const state = byId("state");
+  if (state.textContent !== text) state.textContent = text;
+  document.body.dataset.settled = String(Boolean(
+    !outlines.busy && (!settings.map || pane.map?.idle) && (!settings.heat || pane.heat?.idle)));
+}
+
+/** @param {Slide} slide @param {boolean} [stay] at the place of the address */
+async function show(slide, stay = false) {
+  const place = stay ? settings.place : null;
+  settings.slide = slide.name;
+  list.mark(slide.id);
+  Object.assign(byId("slide-name"), { textContent: slide.name, title: slide.name });
+  try {
+    const scene = await openSlide(slide.id);
+    if (settings.slide !== slide.name) return;
+    tell([scene.note && `This slide ${scene.note}.`, scene.missing && `Shown from the run's own copy: ${scene.missing}.`]
+      .filter(Boolean).join(" "));
+    list.setColors(scene.classes);
+    layers.setScene(scene);
+    showClasses(scene);
+    const pane = panes[0] ?? addPane();
+    leader = pane;
+    rank = { order: "", at: 0 };
+    settings.place = place;
+    pane.open(scene, place);
+    corrections.show();
+    await Promise.all([showBeside(slide), corrections.open(pane), count(scene)]);
+  } catch (error) {
+    tell(/** @type {Error} */ (error).message, true);
+  }
+  writeAddress();
+}
+
+/** @param {import("./types.js").Scene} scene */
+async function count(scene) {
+  const legend = byId("legend").previousElementSibling;
+  if (!scene.layers.labels || !legend) return;
+  const title = (/** @type {string} */ text) => legend.replaceChildren("Classes", make("span", {}, text));
+  title("reading regions …");
+  const { count: regions } = await countRegions(scene.id);
+  if (panes[0]?.scene === scene) title(`${regions.toLocaleString("en")} regions`);
+}
+
+/** The same slide of the run that is chosen beside. @param {Slide} slide */
+async function showBeside(slide) {
+  const other = settings.beside === null ? undefined : runs[settings.beside];
+  const match = other?.slides.find(({ name, viewable }) => name === slide.name && viewable);
+  if (!match) {
+    panes.splice(1).forEach((pane) => pane.destroy());
+    if (other) tell(`${other.title} holds no map of ${slide.name}`);
+  } else {
+    const scene = await openSlide(match.id);
+    const pane = panes[1] ?? addPane();
+    pane.open(scene, panes[0]?.place() ?? settings.place);
+  }
+  panes.forEach((pane, i) => {
+    pane.title.hidden = panes.length < 2;
+    pane.title.textContent = panes.length < 2 ? "" : runs[i ? /** @type {number} */ (settings.beside) : settings.run].title;
+  });
+}
+
+/** @param {import("./types.js").Scene} scene */
+function showClasses({ classes }) {
+  /** @type {HTMLSelectElement} */
+  const select = byId("draw-class");
+  const kept = select.value;
+  const names = classes.map(({ name }) => name).filter((name) => name !== "Unsure");
+  select.replaceChildren(
+    ...names.map((name) => make("option", { value: name }, name)),
+    make("option", { value: "Checked*" }, "Checked area"),
+  );
+  if ([...names, "Checked*"].includes(kept)) select.value = kept;
+}
+
+/** @param {Pane} pane @param {number} x @param {number} y */
+async function pick(pane, x, y) {
+  if (!pane.scene?.layers.labels) return;
+  try {
+    const said = await hoverAt(pane.scene.id, x, y);
+    await choose(pane, said?.region ?? null);
+  } catch (error) {
+    tell(/** @type {Error} */ (error).message, true);
+  }
+}
+
+/** @param {Pane} pane @param {import("./types.js").Region|null} region */
+async function choose(pane, region) {
+  const { scene } = pane;
+  const view = pane.view();
+  if (!scene || !view) return;
+  pane.picked = region && (await readRegion(scene.id, region.index, 0.5 / view.scale));
+  if (pane === panes[0]) corrections.show();
+  pane.redraw();
+}
+
+/** @param {"size"|"confidence"} order @param {number} step */
+async function nextRegion(order, step) {
+  const pane = panes[0];
+  if (!pane?.scene?.layers.labels) return;
+  rank = { order, at: rank.order === order ? rank.at + step : step > 0 ? 0 : -1 };
+  const names = pane.scene.classes.map(({ name }) => name).filter((name) => !settings.hidden.has(name));
+  try {
+    const said = await rankedRegion(pane.scene.id, order, rank.at, names);
+    if (!said.region) return tell("No region of the classes that are switched on.");
+    rank.at = said.rank;
+    leader = pane;
+    pane.showBox(said.region.box);
+    await choose(pane, said.region);
+  } catch (error) {
+    tell(/** @type {Error} */ (error).message, true);
+  }
+}
+
+/** @param {import("./draw.js").Tool} tool */
+function useTool(tool) {
+  drawing.choose(tool, panes);
+  hover.hide();
+  for (const button of byId("tools").querySelectorAll("button[data-tool]")) {
+    button.setAttribute("aria-pressed", String(/** @type {HTMLElement} */ (button).dataset.tool === tool));
+  }
+}
+
+/** @param {number} x @param {number} y shares of the view */
+function pan(x, y) {
+  const pane = leader ?? panes[0];
+  const place = pane?.place();
+  const view = pane?.view();
+  if (pane && place && view) pane.goTo({ ...place, x: place.x + x * view.width * place.um, y: place.y + y * view.height * place.um }, false);
+}
+
+/** @param {number} times */
+function zoom(times) {
+  const pane = leader ?? panes[0];
+  pane?.osd.viewport?.zoomBy(times);
+  pane?.osd.viewport?.applyConstraints();
+}
+
+/** @param {number} step */
+function nextSlide(step) {
+  const slide = list.neighbour(step);
+  if (slide) show(slide);
+}
+
+async function refreshList() {
+  ({ runs } = await listSlides());
+  list.setRun(runs[settings.run]);
+}
+
+function offerRuns() {
+  /** @type {HTMLSelectElement} */
+  const select = byId("compare");
+  byId("beside").hidden = runs.length < 2;
+  select.replaceChildren(make("option", { value: "" }, "none"), ...runs.flatMap((run, i) =>
+    i === settings.run ? [] : [make("option", { value: String(i) }, run.title)]));
+  select.value = settings.beside === null ? "" : String(settings.beside);
+  select.addEventListener("change", () => {
+    settings.beside = select.value === "" ? null : Number(select.value);
+    const slide = list.slides.find(({ id }) => id === list.current);
+    if (slide) showBeside(slide).then(redraw, (error) => tell(error.message, true));
+  });
+}
+
+function bind() {
+  for (const button of byId("tools").querySelectorAll("button[data-tool]")) {
+    button.addEventListener("click", () => useTool(/** @type {any} */ (button).dataset.tool));
+  }
+  const snapshot = () => saveSnapshot(panes, settings.slide).catch((error) => tell(error.message, true));
+  const help = () => /** @type {HTMLDialogElement} */ (byId("keys")).showModal();
+  byId("snapshot").addEventListener("click", snapshot);
+  byId("help").addEventListener("click", help);
+  window.addEventListener("hashchange", () => location.reload());
+  const digits = Array.from({ length: 9 }, (_, i) => ({
+    keys: [String(i + 1)], text: i ? "" : "Switch a class on or off", shown: "1 – 9",
+    act: () => panes[0]?.scene?.classes[i] && layers.toggleClass(panes[0].scene.classes[i].name),
+  }));
+  bindKeys([
+    { keys: ["+", "="], text: "Zoom in", act: () => zoom(1.5) },
+    { keys: ["-"], text: "Zoom out", act: () => zoom(1 / 1.5) },
+    { keys: ["0", "Home"], text: "The whole slide", act: () => (leader ?? panes[0])?.osd.viewport?.goHome() },
+    { keys: ["ArrowLeft"], shown: "← → ↑ ↓", text: "Move", act: () => pan(-0.2, 0) },
+    { keys: ["ArrowRight"], text: "", act: () => pan(0.2, 0) },
+    { keys: ["ArrowUp"], text: "", act: () => pan(0, -0.2) },
+    { keys: ["ArrowDown"], text: "", act: () => pan(0, 0.2) },
+    { keys: ["]", "PageDown"], text: "Next slide", act: () => nextSlide(1) },
+    { keys: ["[", "PageUp"], text: "Slide before", act: () => nextSlide(-1) },
+    { keys: ["n"], shown: "N", text: "Next region by size", act: () => nextRegion("size", 1) },
+    { keys: ["b"], shown: "B", text: "Region before, by size", act: () => nextRegion("size", -1) },
+    { keys: ["l"], shown: "L", text: "Next region by lowest confidence (specks last)", act: () => nextRegion("confidence", 1) },
+    { keys: ["k"], shown: "K", text: "Region before, by lowest confidence", act: () => nextRegion("confidence", -1) },
+    { keys: [" "], shown: "Space", text: "Map on or off", act: () => layers.toggle("map") },
+    { keys: ["h"], shown: "H", text: "Scores on or off", act: () => layers.toggle("heat") },
+    { keys: ["o"], shown: "O", text: "Outlines on or off", act: () => layers.toggle("outlines") },
+    ...digits,
+    { keys: ["p"], shown: "P", text: "Draw a polygon", act: () => useTool("polygon") },
+    { keys: ["r"], shown: "R", text: "Draw a rectangle", act: () => useTool("rectangle") },
+    { keys: ["Enter"], text: "Close the polygon", act: () => drawing.finish() },
+    { keys: ["Escape"], shown: "Esc", text: "Stop drawing, pick nothing", act: () => {
+      useTool("pan");
+      if (panes[0]) choose(panes[0], null);
+    } },
+    { keys: ["Delete", "Backspace"], shown: "Del", text: "Delete the picked region", act: () => corrections.delete() },
+    { keys: ["Ctrl+z"], shown: "Ctrl+Z", text: "Undo the last correction", act: () => corrections.undoButton.click() },
+    { keys: ["s"], shown: "S", text: "Snapshot", act: snapshot },
+    { keys: ["?"], text: "", act: help },
+  ]);
+}
+
+async function start() {
+  readAddress();
+  layers.show();
+  bind();
+  ({ runs } = await listSlides());
+  settings.run = Math.min(settings.run, runs.length - 1);
+  if (settings.beside === null && runs.length === 2 && !location.hash) settings.beside = 1 - settings.run;
+  if (settings.beside !== null && !(settings.beside in runs)) settings.beside = null;
+  list.setRun(runs[settings.run]);
+  offerRuns();
+  const wanted = list.slides.find(({ name, viewable }) => name === settings.slide && viewable);
+  const missed = wanted ? "" : settings.slide;
+  const slide = wanted ?? list.listed().find(({ viewable }) => viewable);
+  if (slide) await show(slide, Boolean(wanted));
+  if (missed) tell(`There is no map of ${missed} here.`, true);
+}
+
+start().catch((error) => tell(error.message, true));

@@ -1,0 +1,58 @@
+// @ts-check
+/**
+ * What modules pass to each other. The *frame* is the slide in square pixels of `mpp` µm; all
+ * coordinates of the server are in it. The address and two panes speak in µm, as runs may differ.
+ *
+ * @typedef {object} Slide  A row of the list.
+ * @property {string} id
+ * @property {string} name
+ * @property {string} status
+ * @property {string} note
+ * @property {string} error
+ * @property {boolean} viewable
+ * @property {boolean} corrected
+ * @property {number|null} tissue_mm2
+ * @property {Record<string, number>} class_mm2
+ *
+ * @typedef {{title: string, slides: Slide[]}} Run
+ * @typedef {{name: string, color: number[], mm2: number|null}} ClassInfo
+ *
+ * @typedef {object} Scene  A slide that is open.
+ * @property {string} id
+ * @property {string} name
+ * @property {string} note
+ * @property {string} missing
+ * @property {number} width
+ * @property {number} height
+ * @property {number} mpp
+ * @property {number} tile
+ * @property {number} coarsest
+ * @property {number} finest
+ * @property {Record<string, string>} layers
+ * @property {string} scores
+ * @property {number} scored
+ * @property {ClassInfo[]} classes
+ * @property {number|null} tissue_mm2
+ *
+ * @typedef {object} Region
+ * @property {number} index
+ * @property {string} id
+ * @property {string} class
+ * @property {number|null} mm2
+ * @property {number|null} confidence
+ * @property {number[]} box  Left, top, right, bottom.
+ * @property {number[][]=} rings  Each x, y, x, y, ...; filled by the even-odd rule.
+ *
+ * @typedef {object} Correction
+ * @property {string} id
+ * @property {string} kind  reclassified, deleted, drawn or checked
+ * @property {string} class
+ * @property {string|null} from
+ * @property {number[][]} rings
+ * @property {number} mm2
+ *
+ * @typedef {{x: number, y: number, um: number}} Place  Centre in µm, and µm a screen pixel.
+ * @typedef {{scale: number, x: number, y: number, width: number, height: number}} View
+ *   Screen pixels per frame pixel, where frame (0, 0) is on the screen, and the pane's size.
+ */
+export {};
