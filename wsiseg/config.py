@@ -1,19 +1,15 @@
-"""Settings: one frozen model per step, unknown keys refused; YAML in, digest out."""
+"""Settings: one frozen model per step, unknown keys refused, and their digest."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
-from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-from wsiseg.errors import ConfigError
+from wsiseg.settings import load_config, parse_config
 
 __all__ = [
     "ClusterConfig",
@@ -40,9 +36,6 @@ __all__ = [
     "load_config",
     "parse_config",
 ]
-
-
-_M = TypeVar("_M", bound=BaseModel)  # PEP 695 syntax needs Python 3.12
 
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -475,51 +468,3 @@ def digest_of(*parts: Any) -> str:
     ]
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def load_config(path: str | Path | None, model: type[_M]) -> _M:
-    """Read a YAML file into `model`; ``None`` gives the defaults.
-
-    Raises
-    ------
-    ConfigError
-        If the file is missing, is not a YAML mapping, or a key or value is refused; the message
-        names the file, the key and the closest known key.
-    """
-    if path is None:
-        return model()
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML ({error})") from error
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: holds a {type(data).__name__}; a mapping of settings is needed")
-    return parse_config(data, model, str(path))
-
-
-def parse_config(data: dict[str, Any], model: type[_M], source: str) -> _M:
-    """Validate `data` as `model`; `source` names where it came from in the error."""
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        lines = [_explain(dict(problem), model) for problem in error.errors()]
-        raise ConfigError(f"{source}: " + "; ".join(lines)) from error
-
-
-def _explain(problem: dict[str, Any], model: type[BaseModel]) -> str:
-    where = ".".join(str(step) for step in problem["loc"])
-    if problem["type"] != "extra_forbidden":
-        return f"{where} = {problem['input']!r}: {problem['msg']}"
-    owner: Any = model
-    for step in problem["loc"][:-1]:
-        listed = isinstance(step, int)  # a place in a tuple, whose items are all of one kind
-        owner = get_args(owner)[0] if listed else owner.model_fields[step].annotation
-        if NoneType in get_args(owner):  # it may be null: its model stands beside None
-            owner = next(part for part in get_args(owner) if part is not NoneType)
-    close = difflib.get_close_matches(str(problem["loc"][-1]), owner.model_fields, n=1, cutoff=0.3)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{where} is not a setting{hint}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +17,7 @@ from wsiseg.cli.app import app
 from wsiseg.cli.options import ConfigFile, MppOverride, Settings, configure
 from wsiseg.cli.show import OUT, complain, errors, print_facts, progress_bars, say
 from wsiseg.errors import WsisegError
+from wsiseg.settings import read_settings
 
 __all__ = ["check", "doctor", "info", "init", "lint", "show_config"]
 
@@ -135,10 +138,29 @@ def _check(location: str) -> bool:
 
 @app.command("config")
 def show_config(config: ConfigFile = None, settings: Settings = None) -> None:
-    """Print the resolved settings as YAML."""
+    """Print what the settings come to, as YAML, and where each comes from."""
     with errors():
         resolved = configure(config, settings, None).model_dump(mode="json")
-    sys.stdout.write(yaml.safe_dump(resolved, sort_keys=False))
+        origins = read_settings(config).origins
+    given = (setting.partition("=")[0] for setting in settings or ())
+    origins |= dict.fromkeys(given, "--set")
+    sys.stdout.write("".join(f"{line}\n" for line in _lay_out(resolved, origins)))
+
+
+def _lay_out(
+    data: Mapping[str, object], origins: Mapping[str, str], within: str = ""
+) -> Iterator[str]:
+    """Lines of YAML; a value that is no default says in a comment where it comes from."""
+    lead = "  " * within.count(".")
+    for key, value in data.items():
+        name = f"{within}{key}"
+        if isinstance(value, dict) and value:
+            yield f"{lead}{key}:"
+            yield from _lay_out(value, origins, f"{name}.")
+        else:
+            (text,) = yaml.safe_dump([value], default_flow_style=True, width=math.inf).splitlines()
+            origin = f"  # {origins[name]}" if name in origins else ""
+            yield f"{lead}{key}: {text[1:-1]}{origin}"
 
 
 @app.command()

@@ -137,7 +137,7 @@ def import_model(
     from wsiseg.train import RELEASED, import_released
 
     with errors():
-        start = RELEASED if config is None else load_config(config, TrainConfig)
+        start = load_config(config, TrainConfig) if config else RELEASED
         plain = override(start.model_dump(), settings, "--set")
         plain["classes"] = [name.strip() for name in classes.split(",")]
         settled = parse_config(plain, TrainConfig, "the command line")

@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from wsiseg.config import Config, load_config, parse_config
+from wsiseg.settings import Files
 
 __all__ = [
     "ConfigFile",
@@ -39,7 +40,8 @@ __all__ = [
 Inputs = Annotated[list[Path], typer.Argument(help="Slides, folders of slides, or CSV manifests.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder.")]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="YAML settings; see `wsiseg config`.")
+    list[Path] | None,
+    typer.Option("--config", "-c", help="YAML settings; of several, later ones go over earlier."),
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="One setting, as stitch.refine=false.")
@@ -120,9 +122,9 @@ def _to_yaml(value: object) -> object:
     return json.dumps(str(value)) if isinstance(value, Path) else value
 
 
-def configure(path: Path | None, settings: list[str] | None, mpp: float | None) -> Config:
-    """The settings of the file, then those of the command line."""
-    data = load_config(path, Config).model_dump()
+def configure(files: Files, settings: list[str] | None, mpp: float | None) -> Config:
+    """The settings of the files, then those of the command line."""
+    data = load_config(files, Config).model_dump()
     override(data, settings, "--set")
     if mpp is not None:
         data["slide"]["mpp_override"] = mpp

@@ -1,0 +1,164 @@
+"""Settings files: YAML that may build on other files, and where each value came from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, NamedTuple, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from wsiseg.errors import ConfigError
+
+__all__ = ["Files", "Settings", "load_config", "parse_config", "read_settings"]
+
+_M = TypeVar("_M", bound=BaseModel)  # PEP 695 syntax needs Python 3.12
+
+Files = str | Path | Sequence[str | Path] | None
+"""Settings files; later ones go over earlier ones."""
+
+_EXTENDS = "extends"
+
+
+class Settings(NamedTuple):
+    """What files come to together."""
+
+    data: dict[str, Any]
+    origins: dict[str, str]
+    """The file of each value, by its dotted name."""
+
+
+def read_settings(files: Files) -> Settings:
+    """Read YAML files, each over those before it.
+
+    A file may say ``extends: FILE``, or a list of them, from its own folder: it then goes over
+    these. Mappings are merged key by key; anything else takes the place of what was there.
+
+    Raises
+    ------
+    ConfigError
+        If a file is missing, is not a YAML mapping, or extends itself.
+    """
+    merged = Settings({}, {})
+    for path in [files] if isinstance(files, str | Path) else files or ():
+        for part in _read_chain(Path(path), ()):
+            _merge(merged, part)
+    return merged
+
+
+def load_config(files: Files, model: type[_M]) -> _M:
+    """Read YAML files (`read_settings`) into `model`; ``None`` gives the defaults.
+
+    Raises
+    ------
+    ConfigError
+        If `read_settings` does, or a key or value is refused; the message names the file, the key
+        and the closest known key.
+    """
+    found = read_settings(files)
+    return parse_config(found.data, model, "settings", found.origins)
+
+
+def parse_config(
+    data: dict[str, Any], model: type[_M], source: str, origins: Mapping[str, str] | None = None
+) -> _M:
+    """Validate `data` as `model`.
+
+    `source` names in the error where it came from, unless `origins` knows better.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        told: dict[str, list[str]] = {}
+        for problem in error.errors():
+            where = _find_origin([str(step) for step in problem["loc"]], origins or {}) or source
+            told.setdefault(where, []).append(_explain(dict(problem), model))
+        lines = [f"{where}: " + "; ".join(problems) for where, problems in told.items()]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _read_chain(path: Path, before: tuple[Path, ...]) -> Iterator[Settings]:
+    """What a file extends, then the file itself."""
+    here = path.resolve()
+    if here in before:
+        chain = " -> ".join(str(one) for one in (*before, here))
+        raise ConfigError(f"{path}: extends itself ({chain}); take one of these lines out")
+    data = _read(path)
+    bases = data.pop(_EXTENDS, [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{path}: extends = {bases!r}; give a file, or a list of files")
+    for base in bases:
+        yield from _read_chain(path.parent / base, (*before, here))
+    yield Settings(data, dict.fromkeys(_names(data), str(path)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: is not valid YAML ({error})") from error
+    data = {} if data is None else data
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds a {type(data).__name__}; a mapping of settings is needed")
+    return data
+
+
+def _names(data: Mapping[str, Any], lead: str = "") -> Iterator[str]:
+    """Dotted names of all values; of an empty mapping, its own."""
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            yield from _names(value, f"{lead}{key}.")
+        else:
+            yield f"{lead}{key}"
+
+
+def _merge(base: Settings, over: Settings) -> None:
+    _merge_data(base.data, over.data)
+    gone = [name for name in base.origins if any(_hides(new, name) for new in over.origins)]
+    for name in gone:
+        del base.origins[name]
+    base.origins.update(over.origins)
+
+
+def _merge_data(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge_data(base[key], value)
+        else:
+            base[key] = value
+
+
+def _hides(new: str, old: str) -> bool:
+    """Whether a value takes the place of another: its own, one around it, or one within."""
+    return old == new or old.startswith(f"{new}.") or new.startswith(f"{old}.")
+
+
+def _find_origin(steps: Sequence[str], origins: Mapping[str, str]) -> str | None:
+    """The file of a value, or of the first value within it."""
+    name = ".".join(steps)
+    for length in range(len(steps), 0, -1):
+        if ".".join(steps[:length]) in origins:
+            return origins[".".join(steps[:length])]
+    within = (file for known, file in origins.items() if known.startswith(f"{name}.") or not name)
+    return next(within, None)
+
+
+def _explain(problem: dict[str, Any], model: type[BaseModel]) -> str:
+    where = ".".join(str(step) for step in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{where} = {problem['input']!r}: {problem['msg']}"
+    owner: Any = model
+    for step in problem["loc"][:-1]:
+        listed = isinstance(step, int)  # a place in a tuple, whose items are all of one kind
+        owner = get_args(owner)[0] if listed else owner.model_fields[step].annotation
+        if NoneType in get_args(owner):  # it may be null: its model stands beside None
+            owner = next(part for part in get_args(owner) if part is not NoneType)
+    close = difflib.get_close_matches(str(problem["loc"][-1]), owner.model_fields, n=1, cutoff=0.3)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{where} is not a setting{hint}"
