@@ -12,7 +12,7 @@ def test_the_drawn_tree_is_the_class_tree():
             continue
         depth = len(found[1]) // 4
         stack[depth:] = [found[2]]
-        drawn[found[2]] = (stack[depth - 1] if depth else "Exception", found[3])
+        drawn[found[2]] = (stack[depth - 1] if depth else None, found[3])
     assert set(drawn) == set(errors.__all__)
     for name, (parent, builtin) in drawn.items():
         bases = {base.__name__ for base in getattr(errors, name).__bases__}

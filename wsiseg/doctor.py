@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 
-__all__ = ["check_installation"]
+from wsiseg.model.catalog import CATALOG, SHIPPED
+
+__all__ = ["Purpose", "check_installation", "check_purposes"]
 
 _PARTS = {
     "openslide-python": ("slides", "pip install openslide-python openslide-bin"),
@@ -22,6 +28,7 @@ _PARTS = {
         "text towers of some open_clip models (optional)",
         "pip install 'wsiseg[encoders]'",
     ),
+    "starlette": ("viewer (optional)", "pip install 'wsiseg[view]'"),
     "pyarrow": ("GeoParquet (optional)", "pip install 'wsiseg[parquet]'"),
     "pydensecrf2": ("CRF cross-check (optional)", "pip install 'wsiseg[pydensecrf]'"),
 }
@@ -48,3 +55,95 @@ def _gpu() -> tuple[str, str, str]:
     if torch.cuda.is_available():
         return "GPU", torch.cuda.get_device_name(), ""
     return "GPU", "none", "nothing to do: every step runs on the CPU"
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """Something that people want of wsiseg, and whether this machine is ready for it."""
+
+    name: str
+    missing: str = ""
+    """What it lacks; empty if it is ready."""
+    remedy: str = ""
+    """What to do, or what to know where it is ready."""
+    needed: bool = False
+    """Whether nothing goes without it."""
+
+
+def check_purposes() -> list[Purpose]:
+    """Whether a first map, CONCH, the GPU, a cluster and the viewer would work here.
+
+    Nothing is downloaded, and no network is asked.
+    """
+    return [_first_map(), _conch(), _gpu_purpose(), _cluster(), _viewer()]
+
+
+_FIRST_MAP = (
+    "numba",
+    "openslide",
+    "shapely",
+    "simplejpeg",
+    "tifffile",
+    "tiffslide",
+    "torch",
+    "zarr",
+)
+_CONCH = ("open_clip", "huggingface_hub", "timm", "tokenizers", "transformers")
+
+
+def _lacking(modules: tuple[str, ...]) -> list[str]:
+    return [name for name in modules if find_spec(name) is None]
+
+
+def _first_map() -> Purpose:
+    name, again = "a first map", "pip install --force-reinstall wsiseg"
+    if lacking := _lacking(_FIRST_MAP):
+        return Purpose(name, f"{', '.join(lacking)} not installed", again, needed=True)
+    try:
+        import openslide  # its library may be missing though the package is there
+    except (ImportError, OSError) as error:
+        return Purpose(name, f"openslide: {error}", "pip install openslide-bin", needed=True)
+    del openslide
+    lost = [model for model, path in SHIPPED.items() if not path.is_file()]
+    if lost:
+        return Purpose(name, f"the file of model {', '.join(lost)}", again, needed=True)
+    return Purpose(name, remedy="wsiseg annotate SLIDE -o out", needed=True)
+
+
+def _conch() -> Purpose:
+    model = next(row for row in CATALOG if row.name == "conch")
+    if lacking := _lacking(_CONCH):
+        what = f"{', '.join(lacking)} not installed"
+        return Purpose("CONCH", what, "pip install 'wsiseg[encoders]'")
+    from huggingface_hub import try_to_load_from_cache
+
+    *_, repository, file = model.fetch.split()
+    found = try_to_load_from_cache(repository, file)
+    if not isinstance(found, str) or not Path(found).is_file():
+        gate = f" ({model.gate})" if model.gate else ""
+        return Purpose("CONCH", "its weights are not in the hub's cache", f"{model.fetch}{gate}")
+    return Purpose("CONCH", remedy="wsiseg train DATA -c configs/bcss.yaml -o model.safetensors")
+
+
+def _gpu_purpose() -> Purpose:
+    _, found, remedy = _gpu()
+    if found in ("none", "unknown"):
+        return Purpose("the GPU", "torch sees no CUDA device", remedy)
+    return Purpose("the GPU", remedy=f"predict.device=auto uses it ({found})")
+
+
+def _cluster() -> Purpose:
+    extra = "pip install 'wsiseg[cluster]'"
+    if lacking := _lacking(("dask", "distributed", "dask_jobqueue")):
+        return Purpose("a cluster", f"{', '.join(lacking)} not installed", extra)
+    if shutil.which("sbatch") is not None:
+        return Purpose("a cluster", remedy="SLURM: --executor configs/slurm.yaml")
+    return Purpose("a cluster", remedy="--executor tcp://HOST:PORT, of a dask scheduler; no SLURM")
+
+
+def _viewer() -> Purpose:
+    if lacking := _lacking(("starlette", "uvicorn")):
+        return Purpose(
+            "the viewer", f"{', '.join(lacking)} not installed", "pip install 'wsiseg[view]'"
+        )
+    return Purpose("the viewer", remedy="wsiseg view out")

@@ -1,4 +1,4 @@
-"""Every error that wsiseg raises on purpose.
+"""Every error that wsiseg raises on purpose, and the category of its warnings.
 
 ::
 
@@ -17,6 +17,7 @@
     ├── GeoJsonError(ValueError)
     ├── ClusterError(RuntimeError)
     └── MissingDependencyError(ImportError)
+    WsisegWarning(UserWarning)
 """
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "StoreError",
     "TrainingError",
     "WsisegError",
+    "WsisegWarning",
 ]
 
 
@@ -96,3 +98,7 @@ class ClusterError(WsisegError, RuntimeError):
 
 class MissingDependencyError(WsisegError, ImportError):
     """An optional package is not installed; gives the exact install line."""
+
+
+class WsisegWarning(UserWarning):
+    """What a user should know of a result that is there all the same."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsiseg.compute import Progress, Step, run_steps
 from wsiseg.config import Config, PredictConfig, digest_of
-from wsiseg.errors import ConfigError, ModelError
+from wsiseg.errors import ConfigError, ModelError, WsisegWarning
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
@@ -77,7 +77,7 @@ def predict_tiles(
 
     Warns
     -----
-    UserWarning
+    WsisegWarning
         If the tiles' µm/px or side is more than 20 % off the training patches'.
     """
     with hold(store_path) as run:
@@ -357,4 +357,4 @@ def _check_scale(store: SlideStore, source: CamSource) -> None:
     """Warn where tiles show more or less of the tissue than the patches that taught the model."""
     taught = Scale(source.mpp, source.tile)
     for line in describe_mismatch(store.mpp, store.grid.tile, taught):
-        warnings.warn(f"{store.path}: {line}", stacklevel=3)
+        warnings.warn(f"{store.path}: {line}", WsisegWarning, stacklevel=3)

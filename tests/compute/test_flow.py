@@ -226,3 +226,15 @@ def test_an_interruption_waits_for_the_blocks_that_run(
         assert sorted(began) == sorted(ended)
     assert before == ended
     assert len(ended) < 10
+
+
+def test_seconds_of_each_block_are_told_before_it_is_counted() -> None:
+    told: list[tuple[object, ...]] = []
+    step = Step("tile", "", 3, [1, 2], lambda block: time.sleep(0.02))
+    run_steps(
+        SerialExecutor(), [step], lambda *count: told.append(count),
+        lambda name, seconds: told.append((name, seconds >= 0.02)),
+    )  # fmt: skip
+    assert told == [
+        ("tile", 1, 3), ("tile", True), ("tile", 2, 3), ("tile", True), ("tile", 3, 3),
+    ]  # fmt: skip

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import platform
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
+from wsiseg.annotate.events import RunFinished, RunStarted, SlideFinished, SlideStarted
 from wsiseg.annotate.jobs import Job, OutputTree, plan_jobs
-from wsiseg.annotate.records import write_run, write_summary
+from wsiseg.annotate.records import name_run, write_run, write_summary
+from wsiseg.annotate.run_log import SLIDE, RunLog, open_log
 from wsiseg.annotate.slide import SlideResult, annotate_slide, plan_slide
+from wsiseg.annotate.teller import OnEvent, Progress, Teller
 from wsiseg.compute import SerialExecutor, in_flight, is_alive, open_executor, run
 from wsiseg.config import Config
 from wsiseg.errors import ClusterError, StoreError, WsisegError
@@ -24,8 +30,7 @@ from wsiseg.qupath import write_scripts
 
 __all__ = ["annotate"]
 
-_Tell = Callable[[Job, str, int, int], None]
-
+_LOG = logging.getLogger(__name__)
 _DIED = "a worker process died"
 _TABLES_SHARE = 20  # the tables of a thousand slides take long: write them a twentieth of the time
 _MOST_SLIDES = 16
@@ -42,13 +47,18 @@ def annotate(
     nested: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
-    progress: _Tell | None = None,
+    progress: Progress | None = None,
+    on_event: OnEvent | None = None,
 ) -> list[SlideResult]:
     """Annotate slides, folders of slides or manifests; write everything below `out`.
 
     Finished work is kept and resumed; `overwrite` redoes each given slide. A slide that fails is
-    recorded and the rest go on. `progress` is called with (job, step, blocks done, blocks), and
-    with (job, "slides", slides done, slides) after each slide.
+    recorded and the rest go on. What was said meanwhile, and the traceback of what nobody expected,
+    is in ``out/runs/RUN.log``.
+
+    `progress` is called with (job, step, blocks done, blocks), and with (job, "slides", slides
+    done, slides) after each slide; `on_event` with every `wsiseg.annotate.events.Event`, one at a
+    time.
 
     Returns
     -------
@@ -73,27 +83,54 @@ def annotate(
     many = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     jobs = plan_jobs([Path(one) for one in many], nested=nested, out=Path(out))
     tree = OutputTree(Path(out))
+    tell = Teller(progress, on_event)
     if dry_run:
-        return [
-            _point(job) if job.same_as else _guard(job, lambda job: plan_slide(job, config))
-            for job in jobs
-        ]
-    tell = _one_at_a_time(progress)
+        return _plan(jobs, config, tell)
     with explained(tree.root):
         tree.root.mkdir(parents=True, exist_ok=True)
-    with _Pool(executor, workers) as pool:
-        work = partial(_annotate_job, pool=pool, tree=tree, config=config, overwrite=overwrite,
-                       progress=tell)  # fmt: skip
-        record = _Record(tree, jobs, tell)
-        for job in jobs:
-            if job.same_as:
-                record.add(_point(job))
-        for result in _run_jobs(pool, work, [job for job in jobs if not job.same_as]):
-            record.add(result)
-    record.write()
-    write_run(tree, config, record.results, executor, workers)
-    write_scripts(tree.root)
+    run_name = name_run()
+    with open_log(tree.log(run_name)) as log:
+        _describe_run(log, executor, workers, len(jobs))
+        tell.event(RunStarted(run_name, len(jobs), str(tree.log(run_name))))
+        with _Pool(executor, workers) as pool:
+            work = partial(_annotate_job, pool=pool, tree=tree, config=config, overwrite=overwrite,
+                           tell=tell, log=log)  # fmt: skip
+            record = _Record(tree, jobs, tell, log)
+            for job in jobs:
+                if job.same_as:
+                    record.add(_point(job))
+            for result in _run_jobs(pool, work, [job for job in jobs if not job.same_as]):
+                record.add(result)
+        record.write()
+        write_run(tree, run_name, config, record.results, executor, workers)
+        write_scripts(tree.root)
+        tell.event(_sum_up(record.results, tell))
     return record.results
+
+
+def _plan(jobs: Sequence[Job], config: Config, tell: Teller) -> list[SlideResult]:
+    """What would be done with each slide, told as if it were."""
+    tell.event(RunStarted("", len(jobs), ""))
+    results = []
+    for job in jobs:
+        found = _point(job) if job.same_as else _guard(job, lambda job: plan_slide(job, config))
+        results.append(found)
+        tell.event(SlideFinished(found))
+    tell.event(_sum_up(results, tell))
+    return results
+
+
+def _describe_run(log: RunLog, executor: str, workers: int | None, slides: int) -> None:
+    from wsiseg import __version__
+
+    log.note(
+        f"wsiseg {__version__}, Python {platform.python_version()}, {platform.platform()}; "
+        f"{slides} slide(s), executor {executor}, workers {workers or 'as many as cores'}"
+    )
+
+
+def _sum_up(results: Sequence[SlideResult], tell: Teller) -> RunFinished:
+    return RunFinished(dict(Counter(result.status for result in results)), tell.seconds())
 
 
 def _check_source(config: Config, dry_run: bool) -> None:
@@ -143,8 +180,9 @@ class _Pool:
 class _Record:
     """The results so far, in input order, and the tables that hold them."""
 
-    def __init__(self, tree: OutputTree, jobs: Sequence[Job], tell: _Tell | None) -> None:
-        self._tree, self._jobs, self._tell = tree, {job.name: job for job in jobs}, tell
+    def __init__(self, tree: OutputTree, jobs: Sequence[Job], tell: Teller, log: RunLog) -> None:
+        self._tree, self._jobs = tree, {job.name: job for job in jobs}
+        self._tell, self._log = tell, log
         self._found: dict[str, SlideResult] = {}
         self._next_write = 0.0
 
@@ -161,8 +199,11 @@ class _Record:
                 self.write()
             now = time.monotonic()
             self._next_write = now + _TABLES_SHARE * (now - started)
-        if self._tell:
-            self._tell(self._jobs[result.slide], "slides", len(self._found), len(self._jobs))
+        ended = f"{result.slide}: {result.status} after {result.seconds:.1f} s"
+        text = "; ".join(filter(None, [ended, result.note, result.error]))
+        self._log.note(text, "ERROR" if result.error else "INFO")
+        self._tell.event(SlideFinished(result))
+        self._tell.blocks(self._jobs[result.slide], "slides", len(self._found), len(self._jobs))
 
     def write(self) -> None:
         write_summary(self._tree, self.results)
@@ -194,22 +235,28 @@ def _run_jobs(
 
 
 def _annotate_job(
-    job: Job, pool: _Pool, tree: OutputTree, config: Config, overwrite: bool, progress: _Tell | None
-) -> SlideResult:
+    job: Job, pool: _Pool, tree: OutputTree, config: Config, overwrite: bool, tell: Teller,
+    log: RunLog,
+) -> SlideResult:  # fmt: skip
     if pool.lost:
         return SlideResult(job.name, str(job.path), "failed", error=f"not begun: {pool.lost}")
     executor = pool.executor
     work = partial(
         annotate_slide, tree=tree, config=config, executor=executor, overwrite=overwrite,
-        progress=partial(progress, job) if progress else None,
+        progress=partial(tell.blocks, job), spent=partial(tell.spent, job),
     )  # fmt: skip
-    result = _guard(job, work)
+    tell.event(SlideStarted(job.name, str(job.path)))
+    named = SLIDE.set(job.name)
+    try:
+        result = _guard(job, work, log)
+    finally:
+        SLIDE.reset(named)
     if result.status == "failed":
         pool.renew(executor)
     return result
 
 
-def _guard(job: Job, work: Callable[[Job], SlideResult]) -> SlideResult:
+def _guard(job: Job, work: Callable[[Job], SlideResult], log: RunLog | None = None) -> SlideResult:
     """Run `work`; a failure of this slide becomes its row instead of the end of the batch."""
     started = time.perf_counter()
     try:
@@ -220,6 +267,9 @@ def _guard(job: Job, work: Callable[[Job], SlideResult]) -> SlideResult:
         message = f"{_DIED} (out of memory, or a crash in a reader): {error}"
     except Exception as error:  # noqa: BLE001  # whatever one slide does, the others go on
         message = f"{type(error).__name__}: {error}"
+        _LOG.debug("%s: %s", job.path, message, exc_info=error)
+        if log is not None:
+            log.note(f"{job.path}: {message}", "ERROR", error)
     return SlideResult(
         job.name, str(job.path), "failed", seconds=time.perf_counter() - started, error=message
     )
@@ -228,16 +278,3 @@ def _guard(job: Job, work: Callable[[Job], SlideResult]) -> SlideResult:
 def _point(job: Job) -> SlideResult:
     """The row of a path to a file that another job does."""
     return SlideResult(job.name, str(job.path), "same file", note=f"the same file as {job.same_as}")
-
-
-def _one_at_a_time(progress: _Tell | None) -> _Tell | None:
-    """`progress` for slides that run side by side."""
-    if progress is None:
-        return None
-    lock = threading.Lock()
-
-    def tell(job: Job, step: str, done: int, total: int) -> None:
-        with lock:
-            progress(job, step, done, total)
-
-    return tell

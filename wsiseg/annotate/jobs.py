@@ -57,6 +57,10 @@ class OutputTree:
         """The picture of a slide."""
         return self.root / "overlays" / f"{name}.jpg"
 
+    def log(self, run: str) -> Path:
+        """What was said in a run."""
+        return self.root / "runs" / f"{run}.log"
+
     def tissue(self, name: str) -> Path:
         """The editable tissue outline of a slide."""
         return self.root / "tissue" / f"{name}.geojson"

@@ -21,7 +21,7 @@ from wsiseg.lock import explained, hold
 from wsiseg.report import write_tables
 from wsiseg.table import unguard
 
-__all__ = ["write_run", "write_summary"]
+__all__ = ["name_run", "write_run", "write_summary"]
 
 _TURN_S = 120.0
 _RECORDS = "runs/slides.jsonl"
@@ -94,11 +94,16 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         return [{unguard(name): unguard(cell) for name, cell in row.items()} for row in rows]
 
 
+def name_run() -> str:
+    """A name for the files of a run, sorted by time and unlike any other's."""
+    return f"{time.strftime('%Y%m%dT%H%M%S')}_{uuid.uuid4().hex[:6]}"
+
+
 def write_run(
-    tree: OutputTree, config: Config, results: Sequence[SlideResult], executor: str,
+    tree: OutputTree, run: str, config: Config, results: Sequence[SlideResult], executor: str,
     workers: int | None,
 ) -> None:  # fmt: skip
-    """Keep what was run, with what, and how it ended, in `runs/`.
+    """Keep what was run, with what, and how it ended, in ``runs/RUN.json``.
 
     Raises
     ------
@@ -116,6 +121,5 @@ def write_run(
         "config": config.model_dump(mode="json"),
         "results": [asdict(result) for result in results],
     }
-    name = f"{time.strftime('%Y%m%dT%H%M%S')}_{uuid.uuid4().hex[:6]}.json"
-    with explained(tree.root), open_atomic(tree.root / "runs" / name) as file:
+    with explained(tree.root), open_atomic(tree.root / "runs" / f"{run}.json") as file:
         file.write(json.dumps(record, indent=1).encode())

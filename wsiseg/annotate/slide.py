@@ -9,7 +9,7 @@ from functools import partial
 
 from wsiseg.annotate.jobs import Job, OutputTree
 from wsiseg.annotate.outputs import write_outputs
-from wsiseg.compute import Progress, run_steps
+from wsiseg.compute import Progress, Spent, run_steps
 from wsiseg.config import Config
 from wsiseg.lock import hold
 from wsiseg.model.scale import describe_mismatch, read_scale, settle_scale
@@ -58,6 +58,7 @@ def annotate_slide(
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
+    spent: Spent | None = None,
 ) -> SlideResult:
     """All steps on one slide: tile, predict, stitch, outline, export, picture.
 
@@ -80,7 +81,7 @@ def annotate_slide(
         )
         predict = plan_predict(path, config, tile.digest, tile.digests, run)
         stitch = plan_stitch(path, config, predict.digest, predict.digests, run)
-        run_steps(executor, [tile, predict, stitch], progress)
+        run_steps(executor, [tile, predict, stitch], progress, spent)
         outline = partial(outline_regions, path, config, executor, progress)
         rows, notes = write_outputs(
             SlideStore(path), tree, job.name, config, _tissue_mm2(store), outline,

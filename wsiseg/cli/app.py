@@ -1,18 +1,37 @@
-"""The application that every command registers with."""
+"""The application that every command registers with.
+
+Exit codes: 0 all is done, 1 a slide failed or an error ended the command, 2 wrong usage.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from wsiseg import __version__
-from wsiseg.cli.show import OUT, show_log
+from wsiseg.cli.messages import listen
+from wsiseg.cli.show import OUT, errors
 
 __all__ = ["app"]
 
+_EPILOG = "Exit codes: 0 all is done, 1 a slide failed or an error, 2 wrong usage."
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; what nobody expected ends in a line, not in a traceback."""
+        debug = ctx.params["debug"] or os.environ.get("WSISEG_DEBUG", "") not in ("", "0")
+        with listen(debug=debug, quiet=ctx.params["quiet"]), errors():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Tissue maps of whole slides from patch labels, as polygons for QuPath.",
+    epilog=_EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -21,8 +40,14 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Tracebacks and all messages; as WSISEG_DEBUG=1."),
+    ] = False,
 ) -> None:
-    show_log()
     if version:
         OUT.print(__version__)
         raise typer.Exit

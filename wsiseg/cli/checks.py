@@ -165,10 +165,21 @@ def _lay_out(
 
 @app.command()
 def doctor() -> None:
-    """Say what is installed, what is missing, and what to do about it."""
-    from wsiseg.doctor import check_installation
+    """Say what is installed, what is missing, and what this machine is ready for.
+
+    Exits with 1 only if it cannot make a first map.
+    """
+    from wsiseg.doctor import check_installation, check_purposes
 
     table = Table("part", "found", "what to do")
     for row in check_installation():
         table.add_row(*map(escape, row))
     OUT.print(table)
+    purposes = check_purposes()
+    for one in purposes:
+        if one.missing:
+            say(f"not ready for {one.name}: {one.missing}; {one.remedy}")
+        else:
+            say(f"ready for {one.name}: {one.remedy}")
+    if any(one.needed and one.missing for one in purposes):
+        raise typer.Exit(1)

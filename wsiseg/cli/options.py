@@ -27,6 +27,7 @@ __all__ = [
     "Origin",
     "Out",
     "Prompts",
+    "Quiet",
     "Settings",
     "StorePath",
     "Workers",
@@ -81,6 +82,7 @@ StorePath = Annotated[
     str, typer.Argument(help="A slide's .zarr store: a folder, or a URL as s3://BUCKET/NAME.zarr.")
 ]
 
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")]
 Prompts = Annotated[
     Path | None,
     typer.Option(help="Classes in words (configs/prompts/*.yaml), in place of a checkpoint."),

@@ -2,69 +2,74 @@
 
 from __future__ import annotations
 
-import logging
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from wsiseg.cli.messages import ERR, MESSAGES, write
+from wsiseg.cli.progress import show_board
 from wsiseg.errors import WsisegError
 
 if TYPE_CHECKING:
     from wsiseg.annotate import SlideResult
 
-__all__ = [
-    "OUT",
-    "complain",
-    "errors",
-    "print_facts",
-    "print_results",
-    "progress_bars",
-    "say",
-    "show_log",
-]
+__all__ = ["OUT", "complain", "errors", "print_facts", "print_results", "progress_bars", "say"]
 
 OUT = Console()
-ERR = Console(stderr=True)
+_NARROW = 60
+_PACKAGE = Path(__file__).parents[1]
+
+# typer brings its own click or uses the one that is installed: what errors of usage are, it says.
+_USAGE: type[Exception] = next(
+    kind
+    for kind in typer.BadParameter.__mro__
+    if issubclass(kind, Exception) and kind.__name__ == "ClickException"
+)
+_PASSED = (_USAGE, typer.Exit, typer.Abort, BrokenPipeError)
+"""What the command line itself deals with."""
 
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Show an error of ours as one line, and exit with 1."""
+    """Show an error as one paragraph, and exit with 1; with ``--debug``, its traceback too."""
     try:
         yield
-    except WsisegError as error:
-        complain(f"error: {error}")
+    except _PASSED:
+        raise
+    except Exception as error:
+        if MESSAGES.debug:
+            write(traceback.format_exc().rstrip())
+        complain(f"error: {_explain(error)}")
         raise typer.Exit(1) from error
+
+
+def _explain(error: Exception) -> str:
+    """What, where and why; and what to do, which errors of ours say themselves."""
+    if isinstance(error, WsisegError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    last = ([one for one in frames if Path(one.filename).is_relative_to(_PACKAGE)] or frames)[-1]
+    where = "/".join(Path(last.filename).parts[-2:])
+    more = "" if MESSAGES.debug else "; `wsiseg --debug ...` shows how it came about"
+    log = f", as does {MESSAGES.log}" if MESSAGES.log and not MESSAGES.debug else ""
+    return (
+        f"{type(error).__name__}: {error} ({where}, line {last.lineno}). Nobody expected that: it "
+        f"is a fault of wsiseg, and a report of it is welcome{more}{log}"
+    )
 
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress bars with rate and time left on standard error; nothing if it is no terminal."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=ERR, disable=not ERR.is_terminal) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def report(step: str, done: int, total: int) -> None:
-            if done >= total:  # a batch has thousands of steps: what is finished leaves the screen
-                if step in tasks:
-                    bars.remove_task(tasks.pop(step))
-                return
-            if step not in tasks:
-                tasks[step] = bars.add_task(step, total=total, rate="")
-            speed = bars.tasks[bars.task_ids.index(tasks[step])].speed
-            rate = f"{speed:.1f}/s" if speed else ""
-            bars.update(tasks[step], completed=done, total=total, rate=rate)
-
-        yield report
+    """How far each step is, with rate and time left, on standard error."""
+    with show_board(ERR, quiet=MESSAGES.quiet) as board:
+        yield board.report
 
 
 def say(text: str) -> None:
@@ -74,20 +79,7 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """An error, as one line on standard error."""
-    ERR.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
-
-
-class _ToStandardError(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        ERR.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
-
-
-def show_log() -> None:
-    """Show what the library has to say on the way, as the address of a cluster's dashboard."""
-    log = logging.getLogger("wsiseg")
-    log.setLevel(logging.INFO)
-    if not any(isinstance(handler, _ToStandardError) for handler in log.handlers):
-        log.addHandler(_ToStandardError())
+    write(text, "red")
 
 
 def print_facts(facts: dict[str, Any]) -> None:
@@ -99,7 +91,23 @@ def print_facts(facts: dict[str, Any]) -> None:
 
 
 def print_results(results: list[SlideResult]) -> None:
-    """One row a slide; failures below, on standard error."""
+    """One row a slide, and what has not been said yet of it; failures on standard error."""
+    if not MESSAGES.quiet:
+        _print_table(results)
+    for result in results:
+        if result.note and not MESSAGES.quiet:
+            told = [part for part in result.note.split("; ") if not MESSAGES.was_said(part)]
+            if told:
+                say(f"{result.slide}: {'; '.join(told)}")
+        if result.error:
+            complain(f"failed: {result.error}")
+
+
+def _print_table(results: list[SlideResult]) -> None:
+    if OUT.width < _NARROW and OUT.is_terminal:  # a table would be cut to nothing
+        for result in results:
+            say(f"{result.slide}: {result.status}, {result.tissue_mm2:.2f} mm²")
+        return
     table = Table("slide", "status", "mpp", "tiles", "seconds", "tissue mm²")
     for result in results:
         table.add_row(
@@ -107,8 +115,3 @@ def print_results(results: list[SlideResult]) -> None:
             str(result.tiles), f"{result.seconds:.1f}", f"{result.tissue_mm2:.2f}",
         )  # fmt: skip
     OUT.print(table)
-    for result in results:
-        if result.note:
-            say(f"{result.slide}: {result.note}")
-        if result.error:
-            complain(f"failed: {result.error}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from wsiseg.cli.app import app
+from wsiseg.cli.messages import MESSAGES, write
 from wsiseg.cli.options import (
     ConfigFile,
     Executor,
@@ -21,6 +21,7 @@ from wsiseg.cli.options import (
     Origin,
     Out,
     Prompts,
+    Quiet,
     Settings,
     StorePath,
     Workers,
@@ -29,9 +30,6 @@ from wsiseg.cli.options import (
 )
 from wsiseg.cli.show import errors, print_results, progress_bars, say
 from wsiseg.config import ExportFormat
-
-if TYPE_CHECKING:
-    from wsiseg.annotate import Job
 
 __all__ = ["annotate", "export", "predict", "stitch", "tile"]
 
@@ -53,15 +51,17 @@ def annotate(
     max_objects: MaxObjects = None,
     max_vertices: MaxVertices = None,
     max_mb: MaxMb = None,
+    quiet: Quiet = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line on stdout for each event.")
+    ] = False,
 ) -> None:
     """Tile, segment, stitch and outline slides; resumes what was interrupted."""
     from wsiseg.annotate import annotate as run
+    from wsiseg.cli.run_view import show_run
 
-    with errors(), progress_bars() as bars:
-
-        def report(job: Job, step: str, done: int, total: int) -> None:
-            bars(step if step == "slides" else f"{escape(job.name)}: {step}", done, total)
-
+    MESSAGES.quiet = MESSAGES.quiet or quiet or as_json
+    with errors(), show_run(as_json=as_json) as take:
         options = {
             "predict.prompts": prompts, "export.origin": origin,
             "export.max_objects": max_objects, "export.max_vertices": max_vertices,
@@ -70,10 +70,12 @@ def annotate(
         settings = with_given(settings, options)
         results = run(
             inputs, out, configure(config, settings, mpp_override), executor=executor,
-            workers=workers, nested=nested, overwrite=overwrite, dry_run=dry_run, progress=report,
+            workers=workers, nested=nested, overwrite=overwrite, dry_run=dry_run, on_event=take,
         )  # fmt: skip
     print_results(results)
     if any(result.status == "failed" for result in results):
+        if MESSAGES.log and not MESSAGES.quiet and not MESSAGES.describe_kept():
+            write(f"Log: {MESSAGES.log}")
         raise typer.Exit(1)
 
 

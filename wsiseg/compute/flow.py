@@ -7,6 +7,7 @@ step first: what was read is soon modelled, what was modelled soon stitched.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import closing
@@ -16,10 +17,12 @@ from heapq import heapify, heappop, heappush
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-__all__ = ["BlockExecutor", "Progress", "Step", "in_flight", "run", "run_steps"]
+__all__ = ["BlockExecutor", "Progress", "Spent", "Step", "in_flight", "run", "run_steps"]
 
 Progress = Callable[[str, int, int], None]
 """Called with (step, blocks done, blocks in all)."""
+Spent = Callable[[str, float], None]
+"""Called with (step, seconds that a worker spent on one block of it)."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -55,10 +58,16 @@ class Step:
     """Hex sha256 of all that makes each block; `work` is given its block's as `digest`."""
 
     def task(self, block: int) -> Callable[[], object]:
-        """What does a block; picklable."""
+        """What does a block, and returns the seconds that it took; picklable."""
         if not self.digests:
-            return partial(self.work, block)
-        return partial(self.work, block, digest=self.digests[block])
+            return partial(_time, partial(self.work, block))
+        return partial(_time, partial(self.work, block, digest=self.digests[block]))
+
+
+def _time(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 @runtime_checkable
@@ -69,8 +78,16 @@ class BlockExecutor(Protocol):
         """Have ``step.work(block)`` done."""
 
 
-def run_steps(executor: Executor, steps: Sequence[Step], progress: Progress | None = None) -> None:
+def run_steps(
+    executor: Executor,
+    steps: Sequence[Step],
+    progress: Progress | None = None,
+    spent: Spent | None = None,
+) -> None:
     """Do the pending blocks of `steps`; `progress` counts each step's finished blocks.
+
+    `spent` is told the seconds of each block before `progress` is, except on a cluster, whose
+    workers keep what a block returns.
 
     The first failure is raised when the blocks in flight have ended, so that none is written later;
     so is an interruption (Ctrl-C), unless a second one comes.
@@ -88,9 +105,11 @@ def run_steps(executor: Executor, steps: Sequence[Step], progress: Progress | No
         return executor.submit(step.task(block))
 
     with closing(_drain(executor, submit, ready, waits=True)) as drained:
-        for item, _ in drained:
+        for item, seconds in drained:
             ready.finish(item)
             done[item[0]] += 1
+            if spent is not None and isinstance(seconds, float):
+                spent(steps[item[0]].name, seconds)
             report(steps[item[0]].name, done[item[0]], steps[item[0]].total)
 
 

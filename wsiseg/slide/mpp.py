@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from wsiseg.errors import MppError
+from wsiseg.errors import MppError, WsisegWarning
 from wsiseg.geometry import Mpp, MppXY, Size
 from wsiseg.slide.description import microns, read_description, read_number, read_ome
 
@@ -108,7 +108,7 @@ def resolve_mpp(
     Returns
     -------
     The µm/px and ``"override"``, the first of `SOURCES` that gives believable ones, or
-    ``"objective power"`` (10 / power, with a `UserWarning`).
+    ``"objective power"`` (10 / power, with a `WsisegWarning`).
 
     Raises
     ------
@@ -226,7 +226,7 @@ def _from_objective(properties: Properties, name: str) -> MppXY:
     warnings.warn(
         f"{name}: the slide does not say its µm/px; took {mpp.x:g} from the objective power "
         f"{power:g}. If that is wrong, {_REMEDY}",
-        UserWarning,
+        WsisegWarning,
         stacklevel=4,
     )
     return mpp

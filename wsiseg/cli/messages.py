@@ -1,0 +1,128 @@
+"""What is said on the way: ours on standard error, once each; the libraries' kept for the log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from wsiseg.errors import WsisegWarning
+
+__all__ = ["ERR", "MESSAGES", "listen"]
+
+ERR = Console(stderr=True)
+_ROOT = Path(__file__).parents[1]
+_QUIETER = {"HF_HUB_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"}
+"""These libraries print by themselves, past any log, unless they are told not to."""
+
+
+class Messages(logging.Handler):
+    """Shows what wsiseg logs and warns of, each text once, and counts what libraries say.
+
+    A damaged file makes its reader say the same line at every attempt; what it means for the slide
+    is in our own message. With `debug`, everything is shown, and with its traceback.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reset()
+
+    def reset(self, *, debug: bool = False, quiet: bool = False) -> None:
+        """Forget what was said before."""
+        self.debug, self.quiet = debug, quiet
+        self.log = ""
+        """Path of the run's log, once there is one."""
+        self.on_warning: Callable[[str], None] | None = None
+        """Told of warnings instead of standard error."""
+        self._said: set[str] = set()
+        self._kept: dict[str, set[str]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record, or count it."""
+        text, library = record.getMessage(), record.name.partition(".")[0]
+        if library != "wsiseg":
+            self._kept.setdefault(library, set()).add(text)
+            if not self.debug:
+                return
+            text = f"{record.name}: {text}"
+        if text in self._said:
+            return
+        self._said.add(text)
+        if self.debug and record.exc_info:
+            text += "\n" + logging.Formatter().formatException(record.exc_info)
+        self._show(text, record.levelno >= logging.WARNING)
+
+    def _show(self, text: str, warns: bool) -> None:
+        if warns and self.on_warning is not None:
+            self.on_warning(text)
+        elif warns:
+            write(f"warning: {text}", "yellow")
+        elif not self.quiet and self.on_warning is None:
+            write(text)
+
+    def was_said(self, text: str) -> bool:
+        """Whether a message that was shown holds `text`."""
+        return any(text in said for said in self._said)
+
+    def describe_kept(self) -> str:
+        """What libraries said, in a line; empty if nothing, or if it was shown."""
+        if self.debug or not self._kept:
+            return ""
+        counts = ", ".join(f"{name} ({len(said)})" for name, said in sorted(self._kept.items()))
+        where = f"in {self.log}" if self.log else "shown by `wsiseg --debug ...`"
+        return f"Messages of {counts} are {where}"
+
+
+MESSAGES = Messages()
+
+
+def write(text: str, style: str = "") -> None:
+    """A line on standard error, as it is."""
+    ERR.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def listen(*, debug: bool, quiet: bool) -> Iterator[None]:
+    """Take what is logged and warned of meanwhile, and say in the end what was kept back."""
+    MESSAGES.reset(debug=debug, quiet=quiet)
+    for name, value in _QUIETER.items():
+        os.environ.setdefault(name, value)
+    root, ours = logging.getLogger(), logging.getLogger("wsiseg")
+    level = ours.level
+    ours.setLevel(logging.DEBUG if debug else logging.INFO)
+    root.addHandler(MESSAGES)
+    with warnings.catch_warnings():
+        warnings.showwarning = _log_warning  # type: ignore[assignment]  # its file is never used
+        try:
+            yield
+        finally:
+            root.removeHandler(MESSAGES)
+            ours.setLevel(level)
+            if (kept := MESSAGES.describe_kept()) and not MESSAGES.quiet:
+                write(kept)
+
+
+def _log_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: object
+) -> None:
+    if issubclass(category, WsisegWarning):
+        logging.getLogger("wsiseg.warnings").warning("%s", message)
+    else:
+        place = Path(filename)
+        where = place.relative_to(_ROOT.parent) if place.is_relative_to(_ROOT) else place
+        logging.getLogger(_library(place)).warning(
+            "%s: %s (%s:%d)", category.__name__, message, where, lineno
+        )
+
+
+def _library(file: Path) -> str:
+    """The package that `file` is of, as its logger would be called."""
+    for folder in ("site-packages", "dist-packages"):
+        if folder in file.parts[:-1]:
+            return Path(file.parts[file.parts.index(folder) + 1]).stem
+    return "python"

@@ -1,0 +1,149 @@
+"""What `wsiseg annotate` shows of a run: lines on a terminal, or JSON for programs.
+
+With ``--json``, standard output holds one JSON object a line and nothing else. Each has `event` and
+the fields of the class of that name in `wsiseg.annotate.events`:
+
+- ``run_started``: `run`, `slides` (how many), `log` (path)
+- ``slide_started``: `slide`, `path`
+- ``step``: `slide`, `step` (tile, predict, stitch, outline), `done`, `total` (blocks),
+  `worker_seconds`
+- ``slide_finished``: `slide`, `path`, `status`, `tiles`, `seconds`, `tissue_mm2`, `class_mm2`,
+  `note`, `error` and what else is in ``summary.csv``
+- ``warning``: `text`
+- ``run_finished``: `slides` (how many ended with each status), `seconds`, `error` (why the run
+  ended before its slides did; empty if it did not). Always the last, but for wrong usage.
+
+Names and fields are only ever added to.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from wsiseg.annotate.events import (
+    Event,
+    RunFinished,
+    RunStarted,
+    SlideFinished,
+    SlideStarted,
+    StepAdvanced,
+)
+from wsiseg.cli.messages import ERR, MESSAGES
+from wsiseg.cli.progress import NARROW, Board, clock_time, show_board
+
+__all__ = ["RunView", "show_run"]
+
+_BOUND_BY = {"tile": "reading", "predict": "model", "stitch": "CRF"}
+_TELLING_S = 1.0
+"""Seconds of workers from which it is said what they mostly do."""
+_SURE = 0.05
+"""Slides from which the time left is told."""
+
+
+@contextmanager
+def show_run(*, as_json: bool) -> Iterator[Callable[[Event], None]]:
+    """Show the events of a run; gives what takes them."""
+    if as_json:
+        with _json_lines() as take:
+            yield take
+    else:
+        with show_board(ERR, quiet=MESSAGES.quiet) as board:
+            yield RunView(board).take
+
+
+@contextmanager
+def _json_lines() -> Iterator[Callable[[Event], None]]:
+    finished, started = False, time.perf_counter()
+
+    def take(event: Event) -> None:
+        nonlocal finished
+        finished = finished or isinstance(event, RunFinished)
+        _keep_log(event)
+        _write(event.to_dict())
+
+    MESSAGES.on_warning = lambda text: _write({"event": "warning", "text": text})
+    try:
+        yield take
+    except BaseException as error:
+        if not finished:
+            why = str(error) or type(error).__name__
+            take(RunFinished({}, time.perf_counter() - started, why))
+        raise
+    finally:
+        MESSAGES.on_warning = None
+
+
+def _write(facts: dict[str, object]) -> None:
+    sys.stdout.write(f"{json.dumps(facts)}\n")
+    sys.stdout.flush()
+
+
+def _keep_log(event: Event) -> None:
+    if isinstance(event, RunStarted):
+        MESSAGES.log = event.log
+
+
+class RunView:
+    """Keeps a board up to date with a run."""
+
+    def __init__(self, board: Board) -> None:
+        self._board, self._slides = board, 0
+        self._ended: Counter[str] = Counter()
+        self._spent: dict[tuple[str, str], float] = {}
+        self._started = board.clock()
+        board.whole = self.describe
+
+    def take(self, event: Event) -> None:
+        """Show an event."""
+        _keep_log(event)
+        with self._board.lock:
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._slides = event.slides
+        elif isinstance(event, SlideStarted):
+            self._board.update(event.slide, "open", 0, 0)
+        elif isinstance(event, StepAdvanced):
+            self._spent[event.slide, event.step] = event.worker_seconds
+            self._board.update(event.slide, event.step, event.done, event.total)
+        elif isinstance(event, SlideFinished):
+            self._ended[event.result.status] += 1
+            self._board.drop(event.result.slide)
+            self._board.pulse()
+
+    def describe(self, width: int) -> str:
+        """The line for the whole run."""
+        if not self._slides:
+            return ""
+        ended, failed = self._ended.total(), self._ended["failed"]
+        parts = [f"{ended}/{self._slides} slides"]
+        parts += [f"{failed} failed"] if failed else []
+        if (bound := self._bound()) and width >= NARROW:
+            parts.append(bound)
+        parts.append(f"{clock_time(self._board.clock() - self._started)} gone")
+        if (left := self._seconds_left()) is not None and self._slides > 1:
+            parts.append(f"{clock_time(left)} left")
+        return ", ".join(parts)
+
+    def _bound(self) -> str:
+        """What the workers mostly do."""
+        spent: Counter[str] = Counter()
+        for (_, step), seconds in self._spent.items():
+            spent[_BOUND_BY.get(step, step)] += seconds  # type: ignore[assignment]  # a Counter of floats
+        if spent.total() < _TELLING_S:
+            return ""
+        (what, most), *_ = spent.most_common(1)
+        return f"mostly {what} ({most / spent.total():.0%})"
+
+    def _seconds_left(self) -> float | None:
+        """As if slides were alike, but for those that failed."""
+        slides, ended = self._slides - self._ended["failed"], self._ended.total()
+        share = ended - self._ended["failed"] + sum(one.share for one in self._board.lines.values())
+        gone = self._board.clock() - self._started
+        return gone * (slides - share) / share if share > _SURE else None
