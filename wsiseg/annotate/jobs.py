@@ -57,6 +57,10 @@ class OutputTree:
         """The picture of a slide."""
         return self.root / "overlays" / f"{name}.jpg"
 
+    def pictures(self, name: str) -> Path:
+        """The folder of the pictures that the report's page of a slide shows."""
+        return self.root / "report" / f"{name}.files"
+
     def tissue(self, name: str) -> Path:
         """The editable tissue outline of a slide."""
         return self.root / "tissue" / f"{name}.geojson"
