@@ -60,7 +60,7 @@ def test_what_was_read_from_a_table_can_be_written_again(tmp_path):
     )
     second = [(tmp_path / name).read_bytes() for name in names]
     assert second[:2] == first[:2]
-    assert second[2].replace(b"&#x27;=cut", b"=cut") == first[2]
+    assert second[2].replace(b"&#39;=cut", b"=cut") == first[2]
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+cmd", "-x", "@sum", "\tx", '=HYPERLINK("x")'])
@@ -84,7 +84,7 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.found.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -94,24 +94,76 @@ class _Page(HTMLParser):
         self.text.append(data)
 
 
-def read_page(path):
+def read_page(path, name="report.html"):
     page = _Page()
-    page.feed((path / "report.html").read_text(encoding="utf-8"))
+    page.feed((path / name).read_text(encoding="utf-8"))
     page.close()
     assert page.open == []
     return page
 
 
-def test_the_page_is_whole_escaped_and_needs_nothing(tmp_path):
+@pytest.mark.parametrize("name", ["report.html", "report/a/case 1.html"])
+def test_the_page_is_whole_and_needs_nothing(tmp_path, name):
     write_tables(tmp_path, [GOOD, FAILED], MEASURED)
-    page = read_page(tmp_path)
-    assert "script" not in {tag for tag, _ in page.found}
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = read_page(tmp_path, name)
+    assert [attrs for tag, attrs in page.found if tag == "script"] == [{}], "ours, in the page"
+    text = (tmp_path / name).read_text(encoding="utf-8")
     assert not re.search(r"https?://|url\(|@import|<link", text)
     shown = "".join(page.text)
-    for part in ("a/case 1", "done", "failed", "<script>alert('x')</script> & more", "8.00 mm²",
-                 "0.2528 (metadata)", "Odd class"):  # fmt: skip
+    for part in ("a/case 1", "done", "8.00 mm²", "0.2528 (metadata)", "Odd class"):
         assert part in shown
+
+
+def test_names_and_messages_with_html_in_them_are_text(tmp_path):
+    bad = "<script>alert('x')</script> & \"more\""
+    slide = {**GOOD, "slide": f"in/{bad}", "path": bad, "status": bad, "mpp_source": bad}
+    rows = [{**MEASURED[0], "slide": f"in/{bad}", "class": bad}]
+    write_tables(tmp_path, [slide | {"note": bad}, {**FAILED, "error": bad}], rows)
+    for name in ("report.html", f"report/in/{bad}.html"):
+        page = read_page(tmp_path, name)
+        assert sum(tag == "script" for tag, _ in page.found) == 1
+        assert bad in "".join(page.text)
+        assert "<script>alert" not in (tmp_path / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["../out", "/tmp/out", ""])
+def test_a_name_that_leads_elsewhere_has_no_page(tmp_path, name):
+    write_tables(tmp_path / "run", [{**GOOD, "slide": name}], [{**MEASURED[0], "slide": name}])
+    assert sorted(file.name for file in tmp_path.rglob("*.html")) == ["report.html"]
+
+
+def test_what_needs_somebody_comes_first(tmp_path):
+    rows = [
+        GOOD, {**GOOD, "slide": "noted", "note": "looks unlike"}, FAILED,
+        {"slide": "glass", "status": "no tissue"}, {**FAILED, "slide": "last"},
+    ]  # fmt: skip
+    write_tables(tmp_path, rows, MEASURED)
+    page = read_page(tmp_path)
+    names = [attrs["data-name"] for tag, attrs in page.found if tag == "article"]
+    assert names == ["cut", "last", "glass", "noted", "a/case 1"]
+    shown = "".join(page.text)
+    assert "run the same command again" in shown
+    assert "tissue/glass.geojson" in shown
+
+
+def test_a_page_is_written_again_only_if_something_changed(tmp_path):
+    write_tables(tmp_path, [GOOD], MEASURED)
+    page = tmp_path / "report" / "a" / "case 1.html"
+    first = page.read_bytes()
+    page.write_bytes(first + b"<!-- not ours -->")
+    write_tables(tmp_path, [GOOD], MEASURED)
+    assert page.read_bytes() != first, "left as it was"
+    write_tables(tmp_path, [GOOD | {"note": "new"}], MEASURED)
+    write_tables(tmp_path, [GOOD], MEASURED)
+    assert page.read_bytes() == first
+
+
+def test_a_thousand_slides_stay_small(tmp_path):
+    names = [f"case {number:04d}" for number in range(1000)]
+    classes = [f"Class number {number}" for number in range(8)]
+    rows = [{**MEASURED[0], "slide": name, "class": one} for name in names for one in classes]
+    write_tables(tmp_path, [{**GOOD, "slide": name} for name in names], rows)
+    assert (tmp_path / "report.html").stat().st_size < 10e6
 
 
 def test_the_page_links_what_is_there(tmp_path):
@@ -128,9 +180,9 @@ def test_the_page_links_what_is_there(tmp_path):
 def test_the_bar_shares_add_up(tmp_path):
     write_tables(tmp_path, [GOOD], MEASURED)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    shares = [float(share) for share in re.findall(r"flex:([\d.]+);background", text)]
+    shares = [float(share) for share in re.findall(r"flex:([\d.]+);--c", text)]
     assert shares == [0.25, 0.75, 0.25, 0.75]  # the run's bar and the slide's
-    assert "rgb(200,0,0)" in text
+    assert "--c:#c80000" in text
 
 
 def test_the_checkpoints_colours_are_shown(tmp_path):
@@ -142,27 +194,28 @@ def test_the_checkpoints_colours_are_shown(tmp_path):
     write_tables(tmp_path, [GOOD, {**GOOD, "slide": "b"}], rows)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     whole, first, second = (
-        dict(re.findall(r'<i style="background:([^"]*)"></i>([\w ]+) <b>', part))
+        dict(re.findall(r'<i class="k" style="--c:([^;]*);[^"]*"></i>([\w ]+) <b>', part))
         for part in re.split(r"<h2>", text)
     )
     assert [whole["#0a0b0c"], first["#0a0b0c"], second["#112233"]] == ["Tumor"] * 3
     assert len({*whole, *first, *second}) == 4, "each class has a colour of its own"
-    assert "display:none" not in text
+    assert "red;}" not in text
 
 
 def test_the_bar_says_of_the_tissue_what_the_table_says(tmp_path):
     write_tables(tmp_path, [GOOD | {"tissue_mm2": 16.0}], MEASURED)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert re.findall(r"flex:([\d.]+);background", text) == ["0.12500", "0.37500"] * 2
+    assert re.findall(r"flex:([\d.]+);--c", text) == ["0.12500", "0.37500"] * 2
     assert "12.5% of the tissue" in text
 
 
 def test_the_page_shows_the_measurements(tmp_path):
     write_tables(tmp_path, [GOOD, FAILED], MEASURED)
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = (tmp_path / "report" / "a" / "case 1.html").read_text(encoding="utf-8")
+    assert re.findall(r'<th scope="row">(.*?)</th>', text) == ["Tumor", "Odd class"]
     cells = re.findall(r"<td>(.*?)</td>", text)
-    assert cells[:7] == ["Tumor", "2.000", "25.0%", "3", "3.9", "5.0", "0.80"]
-    assert len(cells) == 14
+    assert cells[:6] == ["2.000", "25.0%", "3", "3.9", "5.0", "0.80"]
+    assert len(cells) == 12
 
 
 def test_a_name_that_is_not_utf8(tmp_path):

@@ -61,6 +61,10 @@ class OutputTree:
         """What was said in a run."""
         return self.root / "runs" / f"{run}.log"
 
+    def pictures(self, name: str) -> Path:
+        """The folder of the pictures that the report's page of a slide shows."""
+        return self.root / "report" / f"{name}.files"
+
     def tissue(self, name: str) -> Path:
         """The editable tissue outline of a slide."""
         return self.root / "tissue" / f"{name}.geojson"

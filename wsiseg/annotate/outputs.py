@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wsiseg.annotate.jobs import OutputTree
+from wsiseg.annotate.origin import describe_origin
 from wsiseg.annotations import Annotations
 from wsiseg.atomic import free_name, open_atomic
 from wsiseg.config import Config, ExportFormat, digest_of
@@ -21,7 +22,7 @@ from wsiseg.export import export_slide, place_of
 from wsiseg.geometry import Box
 from wsiseg.labels import keep_corrected
 from wsiseg.qupath import export_geojson
-from wsiseg.report import measure_classes, write_overlay
+from wsiseg.report import measure_classes, write_overlay, write_pictures
 from wsiseg.store import SlideStore
 
 __all__ = ["write_outputs"]
@@ -30,6 +31,7 @@ _VERSION = 1
 """Of outlining, measuring and writing: a change of it makes every output anew."""
 _LOG = logging.getLogger(__name__)
 
+_Own = Literal["overlay", "report"]
 _Rows = list[dict[str, object]]
 _Seen = tuple[int, int, str]
 """A file's size, its time stamp in ns, and its sha256."""
@@ -86,20 +88,20 @@ def write_outputs(
 
 @dataclass(frozen=True)
 class _Output:
-    kind: ExportFormat | Literal["overlay"]
+    kind: ExportFormat | _Own
     path: Path
     """The file, or the folder of those formats that write one."""
 
 
-def _kinds(config: Config) -> tuple[ExportFormat | Literal["overlay"], ...]:
-    return (*config.export.formats, "overlay")
+def _kinds(config: Config) -> tuple[ExportFormat | _Own, ...]:
+    return (*config.export.formats, "overlay", "report")
 
 
-def _place(
-    tree: OutputTree, name: str, kind: ExportFormat | Literal["overlay"], config: Config
-) -> Path:
+def _place(tree: OutputTree, name: str, kind: ExportFormat | _Own, config: Config) -> Path:
     if kind == "overlay":
         return tree.overlay(name)
+    if kind == "report":
+        return tree.pictures(name)
     if kind == "geojson":
         return tree.geojson(name, config.export.gzip)
     return tree.root / place_of(kind, name)
@@ -125,6 +127,8 @@ def _write(
         with _cleared(out, record) as edited:
             if out.kind == "overlay":
                 write_overlay(store, out.path, annotations, _find_damage(store, config))
+            elif out.kind == "report":
+                write_pictures(store, out.path, annotations, describe_origin(config))
             else:
                 export_slide(store, lambda: annotations, out.path, out.kind, config.export)
         notes = tuple(edited)

@@ -1,9 +1,10 @@
-"""What a person looks at after a run: pictures, tables and one page that shows both."""
+"""What a person looks at after a run: pictures, tables and pages that show both."""
 
 from wsiseg.report.changes import compare_runs, format_changes, write_changes
 from wsiseg.report.labelled import write_labels
 from wsiseg.report.measure import measure_classes
 from wsiseg.report.overlay import write_overlay
+from wsiseg.report.pictures import write_pictures
 from wsiseg.report.tables import write_tables
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "write_changes",
     "write_labels",
     "write_overlay",
+    "write_pictures",
     "write_tables",
 ]

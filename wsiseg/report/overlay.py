@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from wsiseg.shrink import FACTORS, shrink_mean
 from wsiseg.store import SlideStore
 from wsiseg.tissue import sample_mask
 
-__all__ = ["blend_labels", "shrink_image", "shrink_labels", "write_overlay"]
+__all__ = ["blend_labels", "sample_level", "shrink_image", "shrink_labels", "write_overlay"]
 
 _LONGEST = 2000  # pixels, about: reads well on a screen, a few hundred kB as JPEG
 _TINT = 0.4
@@ -94,6 +94,16 @@ def shrink_image(store: SlideStore, factor: int) -> NDArray[np.uint8]:
 
 def shrink_labels(store: SlideStore, factor: int) -> NDArray[np.uint8]:
     """Labels ``(H, W)`` uint8 at the centres of ``factor x factor`` pixels, from the pyramid."""
+    return sample_level(store, store.read_labels, factor)
+
+
+def sample_level(
+    store: SlideStore, read: Callable[[Box, int], NDArray[np.uint8]], factor: int
+) -> NDArray[np.uint8]:
+    """``(..., H, W)`` uint8 at the centres of ``factor x factor`` pixels of a label pyramid.
+
+    `read` is `store.read_labels`, `read_confidence` or `read_probabilities`.
+    """
     level = max(i for i, known in enumerate(store.pyramid_factors) if known <= factor)
     known = store.pyramid_factors[level]
     grid = store.grid
@@ -104,9 +114,9 @@ def shrink_labels(store: SlideStore, factor: int) -> NDArray[np.uint8]:
     # In strips: a block without powers of two has no pyramid, and the whole may not fit.
     for part in np.split(rows, range(_STRIP, len(rows), _STRIP)):
         top = int(part[0])
-        labels = store.read_labels(Box(0, top, shape[1], int(part[-1]) + 1 - top), level)
-        strips.append(labels[np.ix_(part - top, cols)])
-    return np.concatenate(strips)
+        values = read(Box(0, top, shape[1], int(part[-1]) + 1 - top), level)
+        strips.append(values[..., (part - top)[:, None], cols])
+    return np.concatenate(strips, axis=-2)
 
 
 def blend_labels(

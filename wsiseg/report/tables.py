@@ -1,4 +1,4 @@
-"""summary.csv, measurements.csv and report.html, each written whole or not at all."""
+"""summary.csv, measurements.csv and the report's pages, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from wsiseg.atomic import open_atomic
-from wsiseg.report.html import render_report
+from wsiseg.report.html import render_pages
 from wsiseg.table import guard
 
 __all__ = ["write_tables"]
@@ -25,7 +25,7 @@ Row = Mapping[str, object]
 def write_tables(
     root: str | Path, summary_rows: Sequence[Row], measurement_rows: Sequence[Row]
 ) -> None:
-    """Write the tables and the page of a run below `root`.
+    """Write the tables of a run below `root`, report.html, and a page for each slide in `report/`.
 
     Summary columns: slide, path, status, mpp, mpp_source, tiles, seconds, tissue_mm2, one
     ``<class>_mm2`` a class, any further ones, error. Text that a spreadsheet would take for a
@@ -36,9 +36,9 @@ def write_tables(
     _write_csv(root / "summary.csv", summary, summary_rows)
     measured = _order(_MEASUREMENTS, measurement_rows)
     _write_csv(root / "measurements.csv", measured, measurement_rows)
-    page = render_report(root, summary_rows, measurement_rows)
-    with open_atomic(root / "report.html") as file:
-        file.write(_encode(page))
+    for path, page in render_pages(root, summary_rows, measurement_rows).items():
+        with open_atomic(path) as file:
+            file.write(_encode(page))
 
 
 def _order(first: Sequence[str], rows: Iterable[Row], last: Sequence[str] = ()) -> list[str]:

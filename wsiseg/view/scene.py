@@ -21,6 +21,7 @@ from wsiseg.errors import SlideError, StoreError
 from wsiseg.geometry import Box, Size
 from wsiseg.grid import TileGrid
 from wsiseg.report.overlay import shrink_image
+from wsiseg.report.scores import share_of
 from wsiseg.shrink import FACTORS, shrink_mean
 from wsiseg.slide import Slide, open_slide
 from wsiseg.slide.identity import was_identified_as
@@ -208,7 +209,7 @@ class Scene:
         else:
             fields = self.store.read_cams(rows, cols)[0].astype(np.float32)
         height, width = fields.shape[3:]
-        shares = self._shares(fields, which)
+        shares = share_of(fields, which, self.store.cam_calibration)
         inner_y = np.clip((ys - down * grid.stride) * height / grid.tile, 0, height - 1)
         inner_x = np.clip((xs - across * grid.stride) * width / grid.tile, 0, width - 1)
         picked: NDArray[np.uint8] = shares[
@@ -216,18 +217,6 @@ class Scene:
             inner_y.astype(np.intp)[:, None], inner_x.astype(np.intp)[None],
         ]  # fmt: skip
         return picked
-
-    def _shares(self, fields: NDArray[np.float32], which: int) -> NDArray[np.uint8]:
-        """``(rows, cols, h, w)`` in 255ths, at least 1 where there is a tile, of CAM logits."""
-        calibration = self.store.cam_calibration
-        if calibration is not None:
-            scale, offset = calibration.T[:, :, None, None]
-            fields = fields * scale + offset
-        there = np.isfinite(fields[:, :, 0])
-        fields = np.where(there[:, :, None], fields, 0)
-        powers = np.exp(fields - fields.max(axis=2, keepdims=True))
-        shares = powers[:, :, which] / powers.sum(axis=2)
-        return np.where(there, np.maximum(1, np.rint(255 * shares)), 0).astype(np.uint8)
 
     def label_at(self, x: float, y: float) -> tuple[int, int] | None:
         """Label and confidence (255ths) at a point of the frame; None off the raster."""

@@ -1,0 +1,84 @@
+"""The report's page in headless Chromium, from files, as a person opens it."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.view.browser import open_browser
+from wsiseg.report import write_pictures, write_tables
+
+from .stores import annotate, make_store
+from .test_pictures import MADE
+from .test_tables import FAILED, GOOD, MEASURED
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A browser, and the folder of a run of three slides."""
+    root = tmp_path_factory.mktemp("run")
+    labels = np.repeat(np.arange(4, dtype=np.uint8), 64)[None].repeat(256, 0)
+    store = make_store(root / "s.zarr", np.full((256, 256, 3), 90, np.uint8), labels)
+    write_pictures(store, root / "report" / "a" / "case 1.files", annotate(labels), MADE)
+    other = [{**MEASURED[0], "slide": "b", "area_mm2": 3.0}]
+    write_tables(root, [GOOD, {**GOOD, "slide": "b"}, FAILED], [*MEASURED, *other])
+    browser = open_browser()
+    yield SimpleNamespace(browser=browser, root=root)
+    browser.quit()
+
+
+def list_shown(browser):
+    return browser.execute_script(
+        "return [...document.querySelectorAll('article:not([hidden])')].map(a => a.dataset.name)"
+    )
+
+
+def choose(browser, name, value):
+    browser.execute_script(
+        "const input = document.getElementById(arguments[0]); input.value = arguments[1];"
+        "for (const kind of ['input', 'change']) input.dispatchEvent(new Event(kind))",
+        name, value,
+    )  # fmt: skip
+
+
+def test_search_sort_and_filter(page):
+    browser = page.browser
+    browser.get((page.root / "report.html").as_uri())
+    assert list_shown(browser) == ["cut", "a/case 1", "b"]
+    choose(browser, "sort", "0")
+    assert list_shown(browser) == ["b", "a/case 1", "cut"]
+    choose(browser, "search", "CASE svs")
+    assert sorted(list_shown(browser)) == ["a/case 1", "b"]
+    choose(browser, "show", "failed")
+    assert list_shown(browser) == []
+    choose(browser, "search", "")
+    assert list_shown(browser) == ["cut"]
+    assert browser.find_element("id", "count").text == "1 of 3 slides"
+    assert browser.get_log("browser") == []
+
+
+def test_safe_colours_hold_on_the_next_page(page):
+    browser = page.browser
+    color = (
+        "return getComputedStyle(document.querySelector('.bar .k')).backgroundColor + ' ' +"
+        "getComputedStyle(document.querySelector('.stack .safe')).display"
+    )
+    browser.get((page.root / "report.html").as_uri())
+    assert browser.execute_script(color) == "rgb(200, 0, 0) none"
+    browser.find_element("id", "safe").click()
+    assert browser.execute_script(color) == "rgb(213, 94, 0) block"
+    browser.get((page.root / "report" / "a" / "case 1.html").as_uri())
+    assert browser.execute_script(color).startswith("rgb(213, 94, 0)")
+    missing = "return [...document.images].filter(i => i.complete && !i.naturalWidth).length"
+    assert browser.execute_script(missing) == 0
+    assert browser.get_log("browser") == []
+
+
+def test_a_phone_needs_no_sideways_scrolling(page):
+    browser = page.browser
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    for name in ("report.html", "report/a/case 1.html"):
+        browser.get((page.root / name).as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -1,0 +1,61 @@
+"""What made a map, in words that its page of the report shows."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from wsiseg.config import Config, PredictConfig
+from wsiseg.model.catalog import find_checkpoint
+from wsiseg.model.metadata import read_description
+
+__all__ = ["describe_origin"]
+
+
+def describe_origin(config: Config) -> dict[str, Any]:
+    """Version, settings and model as plain JSON; the same for the same settings and files.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint is missing or is none.
+    """
+    from wsiseg import __version__
+
+    return {
+        "version": __version__,
+        "settings": config.model_dump(mode="json"),
+        "model": _describe_model(config.predict),
+    }
+
+
+def _describe_model(settings: PredictConfig) -> dict[str, str]:
+    """What its description and card say, by what it is called there; no empty entries."""
+    if settings.prompts is not None:
+        return {"prompts": Path(settings.prompts).name}
+    path = find_checkpoint(settings.checkpoint)
+    plain = read_description(path)
+    card = plain.get("card") or {}
+    status = path.stat()
+    said = {
+        "checkpoint": path.name,
+        "sha256": _hash(path, status.st_size, status.st_mtime_ns),
+        "title": card.get("title"),
+        "summary": card.get("summary"),
+        "intended use": card.get("intended_use"),
+        "limits": " ".join(card.get("limits", ())),
+        "licence": card.get("licence"),
+        "encoder": plain.get("encoder"),
+        "scale": f"{plain['mpp']:g} µm/px" if "mpp" in plain else "",
+        "note": plain.get("note"),
+    }
+    return {name: str(value) for name, value in said.items() if value}
+
+
+@lru_cache(maxsize=8)
+def _hash(path: Path, size: int, changed: int) -> str:
+    """Of a file that had this size and time stamp: a batch asks for it once a slide."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

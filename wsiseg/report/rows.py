@@ -1,0 +1,228 @@
+"""What the pages say of each slide and of all, from the rows of the tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from wsiseg.annotations import choose_colors
+from wsiseg.report.colors import choose_safe_colors, to_hex
+
+__all__ = [
+    "ClassColors",
+    "Row",
+    "choose_class_colors",
+    "describe_slide",
+    "describe_totals",
+    "group_rows",
+    "share_classes",
+]
+
+Row = Mapping[str, object]
+
+
+class ClassColors(NamedTuple):
+    """CSS colours by class, in the order of the classes."""
+
+    own: dict[str, str]
+    """The checkpoint's."""
+    safe: dict[str, str]
+    """Those that the colour-blind tell apart."""
+
+
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+_LOOKS = {"done": "good", "no tissue": "odd", "failed": "bad"}
+_RANKS = {"failed": 0, "no tissue": 1, "done": 3}
+_NOTED = 2
+_ADVICE = {
+    "failed": "mend what the message names, and run the same command again: what is finished is "
+    "kept, and only the rest is done.",
+    "no tissue": "if there is some, outline it in QuPath, save that as tissue/{name}.geojson, and "
+    "run the same command again; pale tissue may need a lower tissue.min_density.",
+}
+_LINKS = (
+    ("geojson/{}.geojson", "polygons"),
+    ("geojson/{}.geojson.gz", "polygons (gz)"),
+    ("ome-tiff/{}.ome.tiff", "OME-TIFF"),
+    ("parquet/{}.parquet", "GeoParquet"),
+    ("png/{}.png", "classes as PNG"),
+    ("masks/{}", "masks"),
+    ("coco/{}", "COCO"),
+    ("geojson/{}.parts", "polygons (parts)"),
+    ("tissue/{}.geojson", "tissue outline"),
+    ("overlays/{}.jpg", "picture"),
+)
+
+
+def group_rows(measurement_rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows of each slide."""
+    grouped: dict[str, list[Row]] = {}
+    for row in measurement_rows:
+        grouped.setdefault(str(row.get("slide", "")), []).append(row)
+    return grouped
+
+
+def describe_slide(
+    root: Path, row: Row, measured: Sequence[Row], colors: ClassColors
+) -> dict[str, Any]:
+    """All that a page shows of a slide; `measured` are its own measurements."""
+    name, status = str(row.get("slide", "")), str(row.get("status", ""))
+    note = str(row.get("note") or "")
+    shares = share_classes([row], measured, colors)
+    areas = {one["name"]: one["area"] for one in shares}
+    drawn = _is_plain(name) and (root / "report" / f"{name}.files" / "thumbnail.jpg").is_file()
+    has_page = drawn or (_is_plain(name) and bool(measured))
+    state = "done, with a note" if status == "done" and note else status
+    return {
+        "name": name,
+        "path": str(row.get("path", "")),
+        "status": status,
+        "look": _LOOKS.get(status, "plain"),
+        "state": state,
+        "rank": _NOTED if state != status else _RANKS.get(status, 4),
+        "error": str(row.get("error") or ""),
+        "advice": _ADVICE.get(status, "").format(name=name),
+        "notes": [note] if note else [],
+        "facts": _list_facts(row),
+        "shares": shares if sum(areas.values()) > 0 else [],
+        "measured": [_format_measured(one) for one in measured],
+        "tissue": _number(row, "tissue_mm2"),
+        "seconds": _number(row, "seconds"),
+        "confidence": _mean_confidence(measured),
+        "areas": " ".join(f"{areas.get(one, 0):.6g}" for one in colors.own),
+        "files": _link(f"report/{name}.files") if drawn else "",
+        "page": _link(f"report/{name}.html") if has_page else "",
+        "overlay": _find_overlay(root, name),
+        "links": [
+            (_link(place.format(name)), text)
+            for place, text in _LINKS
+            if (root / place.format(name)).exists()
+        ],
+    }
+
+
+def describe_totals(
+    summary_rows: Sequence[Row], measurement_rows: Sequence[Row]
+) -> list[tuple[str, str]]:
+    """Figures of the whole run, as name and value."""
+    counts: dict[str, int] = {}
+    for row in summary_rows:
+        counts[str(row.get("status", ""))] = counts.get(str(row.get("status", "")), 0) + 1
+    return [
+        ("slides", f"{len(summary_rows)}"),
+        *((status, f"{count}") for status, count in sorted(counts.items())),
+        ("tissue", f"{sum(_number(row, 'tissue_mm2') for row in summary_rows):,.1f} mm²"),
+        ("regions", f"{sum(_number(row, 'n_regions') for row in measurement_rows):,.0f}"),
+        ("time", _duration(sum(_number(row, "seconds") for row in summary_rows))),
+    ]
+
+
+def choose_class_colors(measurement_rows: Sequence[Row]) -> ClassColors:
+    """The checkpoints' colours as the rows hold them; a class without one gets one of its own."""
+    names = tuple(dict.fromkeys(str(row.get("class", "")) for row in measurement_rows))
+    own, safe = (
+        dict(zip(names, map(to_hex, choose(names)), strict=True))
+        for choose in (choose_colors, choose_safe_colors)
+    )
+    return ClassColors(own | _read_colors(measurement_rows), safe)
+
+
+def share_classes(
+    summary_rows: Sequence[Row], measured: Sequence[Row], colors: ClassColors
+) -> list[dict[str, Any]]:
+    """Each class of `measured`: name, area (mm²), share of the tissue, color and safe as CSS.
+
+    Nothing where no class has an area.
+    """
+    areas: dict[str, float] = {}
+    for row in measured:
+        name = str(row.get("class", ""))
+        areas[name] = areas.get(name, 0.0) + _number(row, "area_mm2")
+    if sum(areas.values()) <= 0:
+        return []
+    whole = max(sum(_number(row, "tissue_mm2") for row in summary_rows), sum(areas.values()))
+    own = colors.own | _read_colors(measured)
+    return [
+        {
+            "name": name, "area": area, "share": area / whole, "color": own[name],
+            "safe": colors.safe[name],
+        }
+        for name, area in areas.items()
+    ]  # fmt: skip
+
+
+def _read_colors(rows: Sequence[Row]) -> dict[str, str]:
+    """The checkpoints' colours, as far as the rows, which may come from a table, hold them."""
+    found: dict[str, str] = {}
+    for row in rows:
+        color = str(row.get("color", ""))
+        if _COLOR.fullmatch(color):
+            found.setdefault(str(row.get("class", "")), color)
+    return found
+
+
+def _list_facts(row: Row) -> list[tuple[str, str]]:
+    mpp, damaged = _number(row, "mpp"), _number(row, "damaged_tiles")
+    facts = {
+        "tissue": f"{_number(row, 'tissue_mm2'):,.2f} mm²" if row.get("tiles") else "",
+        "µm/px": f"{mpp:g} ({row.get('mpp_source') or 'unknown'})" if mpp else "",
+        "tiles": f"{_number(row, 'tiles'):,.0f}" if _number(row, "tiles") else "",
+        "damaged tiles": f"{damaged:,.0f}" if damaged else "",
+        "time": _duration(_number(row, "seconds")),
+    }
+    return [(name, value) for name, value in facts.items() if value]
+
+
+def _format_measured(row: Row) -> tuple[str, ...]:
+    trust = row.get("mean_confidence")
+    return (
+        str(row.get("class", "")),
+        f"{_number(row, 'area_mm2'):,.3f}",
+        f"{_number(row, 'fraction_of_tissue'):.1%}",
+        f"{_number(row, 'n_regions'):,.0f}",
+        f"{_number(row, 'crofton_um') / 1000:,.1f}",
+        f"{_number(row, 'perimeter_um') / 1000:,.1f}",
+        "" if trust in (None, "") else f"{_number(row, 'mean_confidence'):.2f}",
+    )
+
+
+def _mean_confidence(measured: Sequence[Row]) -> str:
+    """Weighted by area; empty where nothing was measured."""
+    areas = [_number(row, "area_mm2") for row in measured]
+    if sum(areas) <= 0:
+        return ""
+    pairs = zip(areas, measured, strict=True)
+    return f"{sum(a * _number(row, 'mean_confidence') for a, row in pairs) / sum(areas):.4f}"
+
+
+def _find_overlay(root: Path, name: str) -> str:
+    place = f"overlays/{name}.jpg"
+    return _link(place) if (root / place).is_file() else ""
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a slide's name, which may come from a table, stays below a folder."""
+    parts = PurePosixPath(name)
+    return bool(name) and not parts.is_absolute() and ".." not in parts.parts
+
+
+def _link(path: str) -> str:
+    return quote(path, errors="surrogateescape")
+
+
+def _number(row: Row, key: str) -> float:
+    """A figure of a row, which may come from a CSV; 0 where there is none."""
+    try:
+        return float(str(row.get(key)))
+    except ValueError:
+        return 0.0
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
