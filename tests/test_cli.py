@@ -86,3 +86,11 @@ def test_export_takes_the_shape_of_borders_as_options(tmp_path):
     refused = run.invoke(app, ["export", str(tmp_path / "s.zarr"), "-o", str(out), "--smooth", "9"])
     assert refused.exit_code == 1
     assert "outline.smooth" in refused.output
+
+
+def test_every_command_stands_in_a_panel_and_has_an_example():
+    help_ = run.invoke(app, ["--help"]).output
+    assert "Commands" not in help_, "the panel of what has none"
+    for command in app.registered_commands:
+        name = command.name or command.callback.__name__
+        assert command.epilog.startswith(f"Example: wsiseg {name}"), name

@@ -15,7 +15,11 @@ from wsiseg import __version__
 from wsiseg.cli.messages import listen
 from wsiseg.cli.show import OUT, errors
 
-__all__ = ["app"]
+__all__ = ["FILES", "LOOK", "LOOP", "MAPS", "MODELS", "app"]
+
+MAPS, MODELS, LOOP = "Maps", "Models", "Labels and the loop"
+LOOK, FILES = "Look", "Files and set-up"
+"""Panels of ``wsiseg --help``."""
 
 _EPILOG = "Exit codes: 0 all is done, 1 a slide failed or an error, 2 wrong usage."
 

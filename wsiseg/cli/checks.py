@@ -13,7 +13,7 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from wsiseg.cli.app import app
+from wsiseg.cli.app import FILES, LOOK, app
 from wsiseg.cli.options import ConfigFile, MppOverride, Settings, configure
 from wsiseg.cli.show import OUT, complain, errors, print_facts, progress_bars, say
 from wsiseg.errors import WsisegError
@@ -22,7 +22,7 @@ from wsiseg.settings import read_settings
 __all__ = ["check", "doctor", "info", "init", "lint", "show_config"]
 
 
-@app.command()
+@app.command(rich_help_panel=FILES, epilog="Example: wsiseg init SLIDES")
 def init(
     folder: Annotated[Path, typer.Argument(help="A folder of slides or of labelled patches.")],
     out: Annotated[
@@ -42,7 +42,7 @@ def init(
     say(f"Next: {next_command(survey, written)}")
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK, epilog="Example: wsiseg info slide.svs")
 def info(
     slide: Annotated[Path, typer.Argument(help="A slide.")], mpp_override: MppOverride = None
 ) -> None:
@@ -67,7 +67,7 @@ def info(
         complain(f"warning: {note}")
 
 
-@app.command()
+@app.command(rich_help_panel=FILES, epilog="Example: wsiseg lint out/geojson/slide.geojson")
 def lint(
     files: Annotated[list[Path], typer.Argument(help="GeoJSON files, ours or others'.")],
     fix: Annotated[bool, typer.Option("--fix", help="Write a repaired copy.")] = False,
@@ -106,7 +106,7 @@ def _fix(file: Path, out: Path | None) -> bool:
     return _lint(copy)
 
 
-@app.command()
+@app.command(rich_help_panel=FILES, epilog="Example: wsiseg check out/slides/slide.zarr")
 def check(
     stores: Annotated[list[str], typer.Argument(help=".zarr stores: folders or URLs.")],
 ) -> None:
@@ -136,7 +136,7 @@ def _check(location: str) -> bool:
     return found.whole
 
 
-@app.command("config")
+@app.command("config", rich_help_panel=FILES, epilog="Example: wsiseg config -c wsiseg.yaml")
 def show_config(config: ConfigFile = None, settings: Settings = None) -> None:
     """Print what the settings come to, as YAML, and where each comes from."""
     with errors():
@@ -163,7 +163,7 @@ def _lay_out(
             yield f"{lead}{key}: {text[1:-1]}{origin}"
 
 
-@app.command()
+@app.command(rich_help_panel=FILES, epilog="Example: wsiseg doctor")
 def doctor() -> None:
     """Say what is installed, what is missing, and what this machine is ready for.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wsiseg.cli.app import app
+from wsiseg.cli.app import MAPS, MODELS, app
 from wsiseg.cli.options import (
     ConfigFile,
     EncoderOptions,
@@ -28,7 +28,10 @@ from wsiseg.config import load_config, parse_config
 __all__ = ["demo", "masks", "picture", "train"]
 
 
-@app.command()
+@app.command(
+    rich_help_panel=MODELS,
+    epilog="Example: wsiseg train patches.csv -o model.safetensors --set encoder=small",
+)
 def train(
     data: Annotated[
         list[Path],
@@ -109,7 +112,10 @@ def train(
     say(str(out))
 
 
-@app.command()
+@app.command(
+    rich_help_panel=MODELS,
+    epilog="Example: wsiseg masks model.safetensors BCSS-WSSS/train -o masks",
+)
 def masks(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint's path or name, such as tissue.")],
     data: Annotated[
@@ -148,7 +154,7 @@ def masks(
     say(f"{len(rows)} masks in {out / 'mask'}; {out / 'masks.csv'} has a row for each")
 
 
-@app.command()
+@app.command(rich_help_panel=MODELS, epilog="Example: wsiseg picture tissue patch.png -o pictures")
 def picture(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint's path or name, such as tissue.")],
     patches: Annotated[list[Path], typer.Argument(help="Patches, or folders of them.")],
@@ -180,7 +186,7 @@ def picture(
         say(str(path))
 
 
-@app.command()
+@app.command(rich_help_panel=MAPS, epilog="Example: wsiseg demo --quick -o demo")
 def demo(
     out: Out = Path("demo"),
     quick: Annotated[bool, typer.Option(help="Small slides, for a check in seconds.")] = False,

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from wsiseg.cli.app import app
+from wsiseg.cli.app import LOOP, app
 from wsiseg.cli.options import (
     ConfigFile,
     Manifest,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["compare", "label", "learn", "score_slides", "suggest"]
 
 
-@app.command()
+@app.command(rich_help_panel=LOOP, epilog="Example: wsiseg label corrections out")
 def label(
     labels: Annotated[
         Path,
@@ -66,7 +66,10 @@ def label(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=LOOP,
+    epilog="Example: wsiseg learn out --labels corrections -o my.safetensors --from tissue",
+)
 def learn(
     slides: Annotated[
         list[Path], typer.Argument(help="Output folders, stores, or folders of stores.")
@@ -110,7 +113,7 @@ def learn(
     say(str(out))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOP, epilog="Example: wsiseg suggest out -n 50 -o suggest")
 def suggest(
     slides: Annotated[
         list[Path], typer.Argument(help="Output folders, stores, or folders of stores.")
@@ -137,7 +140,7 @@ def suggest(
         say(str(path))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOP, epilog="Example: wsiseg compare out1 out2 -o changes")
 def compare(
     before: Annotated[Path, typer.Argument(help="Output folder of a run.")],
     after: Annotated[Path, typer.Argument(help="Output folder of another run on its slides.")],

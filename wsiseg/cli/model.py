@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wsiseg.cli.app import app
+from wsiseg.cli.app import MODELS, app
 from wsiseg.cli.options import (
     ConfigFile,
     EncoderOptions,
@@ -21,7 +21,7 @@ from wsiseg.cli.show import OUT, errors, progress_bars, say
 __all__ = ["calibrate", "card", "import_model", "list_models", "show_model"]
 
 models = typer.Typer(help="What models there are, and what each says of itself.")
-app.add_typer(models, name="model", no_args_is_help=True)
+app.add_typer(models, name="model", no_args_is_help=True, rich_help_panel=MODELS)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

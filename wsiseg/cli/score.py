@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from wsiseg.cli.app import app
+from wsiseg.cli.app import MODELS, app
 from wsiseg.cli.loop import score_slides
 from wsiseg.cli.options import ConfigFile, NameMap, Out, Settings, Workers, override
 from wsiseg.cli.show import errors, progress_bars, say
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
-@app.command()
+@app.command(
+    rich_help_panel=MODELS,
+    epilog="Example: wsiseg evaluate model.safetensors BCSS-WSSS -o evaluation",
+)
 def evaluate(
     checkpoint: Annotated[
         str | None,

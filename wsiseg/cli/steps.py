@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wsiseg.cli.app import app
+from wsiseg.cli.app import MAPS, app
 from wsiseg.cli.messages import MESSAGES, write
 from wsiseg.cli.options import (
     ConfigFile,
@@ -34,7 +34,7 @@ from wsiseg.config import ExportFormat
 __all__ = ["annotate", "export", "predict", "stitch", "tile"]
 
 
-@app.command()
+@app.command(rich_help_panel=MAPS, epilog="Example: wsiseg annotate SLIDES -o out")
 def annotate(
     inputs: Inputs,
     out: Out,
@@ -79,7 +79,7 @@ def annotate(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=MAPS, epilog="Example: wsiseg tile slide.svs -o slide.zarr")
 def tile(
     slide: Annotated[Path, typer.Argument(help="A slide.")],
     store: Annotated[
@@ -107,7 +107,10 @@ def tile(
         tile_slide(slide, store, settled, pool, bars, tissue=tissue, overwrite=overwrite)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=MAPS,
+    epilog="Example: wsiseg predict slide.zarr --set predict.checkpoint=tissue",
+)
 def predict(
     store: StorePath,
     config: ConfigFile = None,
@@ -125,7 +128,7 @@ def predict(
         predict_tiles(store, settled, pool, bars)
 
 
-@app.command()
+@app.command(rich_help_panel=MAPS, epilog="Example: wsiseg stitch slide.zarr")
 def stitch(
     store: StorePath,
     config: ConfigFile = None,
@@ -141,7 +144,7 @@ def stitch(
         stitch_labels(store, configure(config, settings, None), pool, bars)
 
 
-@app.command()
+@app.command(rich_help_panel=MAPS, epilog="Example: wsiseg export slide.zarr -o slide.geojson")
 def export(
     store: StorePath,
     out: Annotated[

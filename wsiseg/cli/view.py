@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from wsiseg.cli.app import app
+from wsiseg.cli.app import LOOK, app
 from wsiseg.cli.show import errors, say
 
 __all__ = ["view"]
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK, epilog="Example: wsiseg view out")
 def view(
     paths: Annotated[
         list[Path],
