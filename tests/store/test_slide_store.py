@@ -605,6 +605,22 @@ def test_what_others_keep_in_our_groups_stays(store: SlideStore, group: str) -> 
         assert root["labels"].attrs["ome"]["labels"] == ["cells", "classes", "confidence"]  # type: ignore[index,call-overload]
 
 
+@pytest.mark.parametrize("key", ["image", "image/0", "labels", "labels/classes", "done"])
+def test_a_damaged_description_does_not_keep_a_store_from_being_laid_out(
+    store: SlideStore, key: str
+) -> None:
+    fill(store)
+    store.mark_done("predict", 0, DIGEST)
+    for damage in (b"", b"[]"):
+        (store.path / key / "zarr.json").write_bytes(damage)
+        again = SlideStore.create(store.path, OVERLAPPING, 0.5, SLIDE)
+        fill(again)
+        assert again.palette == BCSS
+        store = SlideStore.create(store.path, GRID, 0.5, SLIDE)
+        fill(store)
+        store.mark_done("predict", 0, DIGEST)
+
+
 def test_a_store_of_a_newer_format_is_never_laid_out_anew(store: SlideStore) -> None:
     fill(store)
     path = store.path / "zarr.json"

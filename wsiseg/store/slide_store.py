@@ -142,7 +142,7 @@ class SlideStore:
                 if existing.meta != meta:
                     existing._group.attrs["wsiseg"] = existing.meta = meta
                 return existing
-        layout.lay_out_store(open_files(path).for_zarr, grid, meta, codec)
+        layout.lay_out_store(open_files(path), grid, meta, codec)
         return cls(path)
 
     @property
