@@ -176,6 +176,7 @@ def test_slurm_gives_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "cores": 1, "processes": 1, "memory": "2GB", "walltime": "00:10:00",
         "python": sys.executable, "interface": "lo", "log_directory": str(tmp_path),
         "local_directory": str(tmp_path), "job_script_prologue": [f"export {TRIM}=7"],
+        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},  # another's may run here
     }  # fmt: skip
     config = {"maximum_jobs": 1, "wait_s": 90, "job": job}
     (tmp_path / "slurm.yaml").write_text(yaml.safe_dump(config))

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from wsiseg.errors import MissingDependencyError, StoreError
+from wsiseg.store import files as module
 from wsiseg.store.files import Files, Folder, open_files
 
 
@@ -33,7 +34,11 @@ def test_all_places_keep_files_alike(files: Files) -> None:
     assert files.read("x/y") == b"abcdefgh"
     with files.open("x/y") as file:
         assert file.end(3) == b"fgh"
-        assert list(file.parts([(0, 2), (5, 8), (1, 2)])) == [b"ab", b"fgh", b"b"]
+        assert [bytes(part) for part in file.parts([(0, 2), (5, 8), (1, 2)])] == [
+            b"ab",
+            b"fgh",
+            b"b",
+        ]
     files.write("x/y", [b"new"])
     assert files.read("x/y") == b"new"
     assert files.each(files.read, ["x/y", "none", "x/y"]) == [b"new", None, b"new"]
@@ -114,3 +119,18 @@ def test_a_service_that_fails_is_named(bucket: str) -> None:
     files = open_files(f"{bucket}-that-is-not/a")
     with pytest.raises(StoreError, match=r"s3://.*-that-is-not/a: "):
         files.write("x", [b"abc"])
+
+
+def test_a_file_that_was_replaced_is_synced_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inodes: list[int] = []
+    monkeypatch.setattr(module, "_sync", lambda path: inodes.append(Path(path).stat().st_ino))
+    folder = Folder(tmp_path)
+    for content in (b"old", b"new"):
+        folder.write("x", [content])
+        (tmp_path / content.decode()).hardlink_to(tmp_path / "x")  # keeps its inode its own
+        if content == b"old":
+            folder.begin_sync("x")
+    folder.sync(["x"])
+    assert (tmp_path / "new").stat().st_ino in inodes

@@ -20,7 +20,9 @@ from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
 from wsiseg.shrink import shrink_mean
 from wsiseg.store import FORMAT, SlideStore
+from wsiseg.store import files as files_module
 from wsiseg.store.codecs import CodecName
+from wsiseg.store.marks import Mark, Marks
 
 GRID = TileGrid(300, 420, 32, 32, 128)  # 3 x 4 blocks, the last ones cut
 OVERLAPPING = TileGrid(300, 420, 32, 16, 128)
@@ -605,6 +607,22 @@ def test_what_others_keep_in_our_groups_stays(store: SlideStore, group: str) -> 
         assert root["labels"].attrs["ome"]["labels"] == ["cells", "classes", "confidence"]  # type: ignore[index,call-overload]
 
 
+@pytest.mark.parametrize("key", ["image", "image/0", "labels", "labels/classes", "done"])
+def test_a_damaged_description_does_not_keep_a_store_from_being_laid_out(
+    store: SlideStore, key: str
+) -> None:
+    fill(store)
+    store.mark_done("predict", 0, DIGEST)
+    for damage in (b"", b"[]"):
+        (store.path / key / "zarr.json").write_bytes(damage)
+        again = SlideStore.create(store.path, OVERLAPPING, 0.5, SLIDE)
+        fill(again)
+        assert again.palette == BCSS
+        store = SlideStore.create(store.path, GRID, 0.5, SLIDE)
+        fill(store)
+        store.mark_done("predict", 0, DIGEST)
+
+
 def test_a_store_of_a_newer_format_is_never_laid_out_anew(store: SlideStore) -> None:
     fill(store)
     path = store.path / "zarr.json"
@@ -704,3 +722,41 @@ def test_white_blocks_are_left_and_marked_together(store: SlideStore) -> None:
     assert (store.read_image(GRID.block_box(1)) == 255).all()
     assert (store.read_image(GRID.block_box(2)) < 255).any()
     assert not [path for path in (store.path / "image/0/c").rglob("*/0/1") if path.is_file()]
+
+
+def test_no_mark_before_its_shards_are_on_the_disk(
+    store: SlideStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync, write = files_module._sync, Marks.write
+    before: list[set[str]] = []
+
+    def watch(path: str) -> None:
+        sync(path)
+        synced.append(path)
+
+    def note(marks: Marks, step: str, block: int, mark: Mark) -> None:
+        before.append(set(synced))
+        write(marks, step, block, mark)
+
+    monkeypatch.setattr(files_module, "_sync", watch)
+    monkeypatch.setattr(Marks, "write", note)
+    pixels = np.zeros((128, 128, 3), np.uint8)
+    for _ in range(2):  # the second time over files that were synced once
+        synced.clear()
+        store.begin("tile", 0)
+        store.write_image(0, pixels)
+        store.mark_done("tile", 0, DIGEST)
+        shards = {str(path) for path in store.path.glob("image/*/c/0/0/0")}
+        assert shards
+        assert before[-1] >= shards | {str(Path(path).parent) for path in shards}
+
+    def fail(path: str) -> None:
+        raise OSError(f"{path}: the disk is gone")
+
+    monkeypatch.setattr(files_module, "_sync", fail)
+    store.begin("tile", 0)
+    store.write_image(0, pixels)
+    with pytest.raises(OSError, match="the disk is gone"):
+        store.mark_done("tile", 0, DIGEST)
+    assert not store.is_done("tile", 0, DIGEST)

@@ -20,7 +20,7 @@ _CRC = {"name": "crc32c"}
 _RESIDUE = 0x48674BC7
 """The CRC-32C of any bytes that are followed by their own, little-endian (RFC 3720, B.4)."""
 
-_Bytes = bytes | memoryview
+_Bytes = bytes | NDArray[np.uint8]
 
 
 class Codec(NamedTuple):
@@ -35,7 +35,7 @@ def checksum(data: bytes) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(4, "little")
 
 
-def fits_checksum(data: bytes) -> bool:
+def fits_checksum(data: _Bytes) -> bool:
     """Whether `data` end in the `checksum` of what precedes it."""
     return bool(google_crc32c.value(data) == _RESIDUE)
 

@@ -7,23 +7,31 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+import numpy as np
+from numpy.typing import NDArray
 
 from wsiseg.atomic import open_atomic
 from wsiseg.errors import MissingDependencyError, StoreError
 
-__all__ = ["Bucket", "Files", "Folder", "OpenFile", "is_url", "open_files"]
+__all__ = ["Bucket", "Files", "Folder", "OpenFile", "Part", "Reused", "is_url", "open_files"]
 
 _REQUESTS = 16  # at a time: a bucket answers late, but many at once
 
 _SYNCS = 8
+
+Part = NDArray[np.uint8]
+"""Bytes of a file, ``(n,)``."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -35,8 +43,30 @@ class OpenFile(Protocol):
     def end(self, length: int) -> bytes | None:
         """The last `length` bytes, fewer if there are no more; None if there is no file."""
 
-    def parts(self, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes]:
-        """The bytes of each range, from its first position to before its second."""
+    def parts(self, ranges: Sequence[tuple[int, int]]) -> Iterable[Part]:
+        """The bytes of each range, from its first position to before its second.
+
+        Each is valid until the next one, or another file's in this thread.
+        """
+
+
+class Reused(threading.local):
+    """One buffer a thread.
+
+    It stays in the processor's cache, and fresh pages cost more than a checksum does.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = np.empty(0, np.uint8)
+
+    def array(self, size: int) -> NDArray[np.uint8]:
+        """`size` bytes, their content undefined; the same memory as the last time."""
+        if self._buffer.size < size:
+            self._buffer = np.empty(size, np.uint8)
+        return self._buffer[:size]
+
+
+_packed = Reused()
 
 
 class Files(Protocol):
@@ -50,7 +80,7 @@ class Files(Protocol):
     def read(self, key: str) -> bytes | None:
         """A whole file, or None if there is none."""
 
-    def open(self, key: str) -> Any:
+    def open(self, key: str) -> AbstractContextManager[OpenFile | None]:
         """A context that gives an `OpenFile`, or None if there is none."""
 
     def write(self, key: str, parts: Iterable[bytes]) -> None:
@@ -64,6 +94,9 @@ class Files(Protocol):
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Size in bytes of every file below the folder `prefix`, by key."""
+
+    def begin_sync(self, key: str) -> None:
+        """Begin with what `sync` does for this file, without waiting for it."""
 
     def sync(self, keys: Iterable[str]) -> None:
         """Have these files on the disk, where a power cut leaves them; each must be there."""
@@ -103,6 +136,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.for_zarr = self.place = str(path)
+        self._syncs: dict[str, Future[None]] = {}
 
     def read(self, key: str) -> bytes | None:
         """See `Files.read`."""
@@ -111,19 +145,16 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    @contextmanager
-    def open(self, key: str) -> Iterator[OpenFile | None]:
+    def open(self, key: str) -> AbstractContextManager[OpenFile | None]:
         """See `Files.open`; a file that is replaced meanwhile is read to its end as it was."""
         try:
-            file = open(f"{self.path}/{key}", "rb", buffering=0)  # noqa: SIM115  # closed below
+            return _LocalFile(FileIO(f"{self.place}/{key}"))
         except FileNotFoundError:
-            yield None
-            return
-        with file:
-            yield _LocalFile(file)
+            return nullcontext()
 
     def write(self, key: str, parts: Iterable[bytes]) -> None:
         """See `Files.write`."""
+        self._syncs.pop(key, None)  # of another file of that name
         with open_atomic(self.path / key) as file:
             file.writelines(parts)
 
@@ -151,19 +182,31 @@ class Folder:
                         found[f"{folder}/{entry.name}"] = entry.stat().st_size
         return found
 
+    def begin_sync(self, key: str) -> None:
+        """See `Files.begin_sync`."""
+        self._syncs[key] = _syncing(os.getpid()).submit(_sync, f"{self.place}/{key}")
+
     def sync(self, keys: Iterable[str]) -> None:
         """See `Files.sync`; their names too, which are the folders' content."""
-        paths = [f"{self.path}/{key}" for key in keys]
-        if not paths:
-            return
+        keys = list(keys)
         # At once: a journal is then written once for all of them, in half the time.
-        with ThreadPoolExecutor(min(_SYNCS, len(paths))) as pool:
-            for places in (paths, sorted({os.path.dirname(path) for path in paths})):
-                list(pool.map(_sync, places))
+        for key in keys:
+            if key not in self._syncs:
+                self.begin_sync(key)
+        for key in keys:
+            self._syncs.pop(key).result()
+        folders = sorted({os.path.dirname(f"{self.place}/{key}") for key in keys})
+        list(_syncing(os.getpid()).map(_sync, folders))
 
     def each(self, function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
         """See `Files.each`."""
         return [function(item) for item in items]
+
+
+@cache
+def _syncing(_process: int) -> ThreadPoolExecutor:
+    """What waits for disks; one a process, as a fork's child has none of its parent's threads."""
+    return ThreadPoolExecutor(_SYNCS, "sync")
 
 
 def _sync(path: str) -> None:
@@ -178,20 +221,25 @@ def _sync(path: str) -> None:
 
 
 class _LocalFile:
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: FileIO) -> None:
         self.file = file
+
+    def __enter__(self) -> _LocalFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
 
     def end(self, length: int) -> bytes:
         size = self.file.seek(0, 2)
         self.file.seek(max(0, size - length))
         return self.file.read(length)
 
-    def parts(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        found = []
+    def parts(self, ranges: Sequence[tuple[int, int]]) -> Iterator[Part]:
         for start, stop in ranges:
             self.file.seek(start)
-            found.append(self.file.read(stop - start))
-        return found
+            buffer = _packed.array(stop - start)
+            yield buffer[: self.file.readinto(buffer.data)]
 
 
 class Bucket:
@@ -251,12 +299,12 @@ class Bucket:
             return bytes(whole)
         return None
 
-    def parts(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    def parts(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[Part]:
         """Parts of one file, neighbours in one request."""
         starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
         with self._translated():
             return [
-                bytes(part)
+                np.frombuffer(part, np.uint8)
                 for part in self._api.get_ranges(self._store, key, starts=starts, ends=ends)
             ]
 
@@ -285,6 +333,9 @@ class Bucket:
     def sync(self, keys: Iterable[str]) -> None:
         """See `Files.sync`; what was put is kept."""
 
+    def begin_sync(self, key: str) -> None:
+        """See `Files.begin_sync`."""
+
     def each(self, function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
         """See `Files.each`."""
         with ThreadPoolExecutor(_REQUESTS) as pool:
@@ -306,7 +357,7 @@ class _RemoteFile:
     def end(self, length: int) -> bytes | None:
         return self.bucket.end(self.key, length)
 
-    def parts(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    def parts(self, ranges: Sequence[tuple[int, int]]) -> list[Part]:
         return self.bucket.parts(self.key, ranges)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import zarr
@@ -16,6 +16,7 @@ from wsiseg.annotations import BACKGROUND, Palette
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.store.codecs import CodecName, describe_codec
+from wsiseg.store.files import Files
 
 __all__ = [
     "FORMAT",
@@ -88,17 +89,19 @@ def level_box(grid: TileGrid, factor: int) -> Box:
     return Box(0, 0, -(-grid.width // factor), -(-grid.height // factor))
 
 
-def lay_out_store(place: Any, grid: TileGrid, meta: dict[str, Any], codec: CodecName) -> None:
+def lay_out_store(files: Files, grid: TileGrid, meta: dict[str, Any], codec: CodecName) -> None:
     """Make the group and its image; what an earlier layout left of ours goes, and nothing else.
 
-    `place` is what zarr opens, `meta` the attribute `wsiseg`.
+    `meta` is the attribute `wsiseg`.
     """
     # Ours, but no store yet: killed from here on, it is laid out again, never half believed.
     unfinished: dict[str, Any] = {"wsiseg": {"format": FORMAT}}
-    group = zarr.open_group(place, mode="a", zarr_format=3, attributes=unfinished)
+    group = zarr.open_group(
+        files.for_zarr, mode="a", zarr_format=3, attributes=unfinished, use_consolidated=False
+    )
     group.attrs.update(unfinished)
-    for name in [key for key in group.group_keys() if key in _GROUPS]:
-        _remove_ours(place, group, name)
+    for name in _GROUPS:
+        _remove_ours(files, group, name)
     image: Any = group["image"] if "image" in group else group.create_group("image")
     scales = {}
     for level, factor in enumerate(image_factors(grid)):
@@ -116,20 +119,32 @@ def lay_out_store(place: Any, grid: TileGrid, meta: dict[str, Any], codec: Codec
     group.attrs["wsiseg"] = meta
 
 
-def _remove_ours(place: Any, root: zarr.Group, name: str) -> None:
-    """Delete what we laid out in one of our groups, and the group if it holds nothing else."""
-    group = root.require_group(name)
-    members = set(group)
-    if isinstance(place, str):  # a folder, which may hold what this zarr does not list
-        members |= {path.name for path in Path(place, name).iterdir()} - {"zarr.json"}
-    others = {key for key in members if not _GROUPS[name].fullmatch(key)}
+def _remove_ours(files: Files, root: zarr.Group, name: str) -> None:
+    """Delete what we laid out in one of our groups, and the group if it holds nothing else.
+
+    Goes by the names of the files: a description that is lost or damaged does not matter.
+    """
+    members = {key.split("/")[1] for key in files.sizes(name)}
+    if not members:
+        return
+    if not _is_description(files.read(f"{name}/zarr.json")):
+        files.delete(f"{name}/zarr.json")
+    others = {key for key in members - {"zarr.json"} if not _GROUPS[name].fullmatch(key)}
     if not others:
         del root[name]
         return
-    for key in members - others:
+    group = root.require_group(name)
+    for key in members - others - {"zarr.json"}:
         del group[key]
     kept = {key: value for key, value in group.attrs.asdict().items() if key not in _ATTRIBUTES}
     group.attrs.put(kept | ({"ome": _label_list(group)} if name == "labels" else {}))
+
+
+def _is_description(data: bytes | None) -> bool:
+    try:
+        return isinstance(json.loads(data or b""), dict)
+    except ValueError:
+        return False
 
 
 def _label_list(group: zarr.Group) -> dict[str, Any]:

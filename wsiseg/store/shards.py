@@ -8,6 +8,7 @@ the same values; reading and writing here costs little more than the codec does.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -19,12 +20,14 @@ from numpy.typing import NDArray
 from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
 from wsiseg.store.codecs import Codec, checksum, codec_of, fits_checksum
-from wsiseg.store.files import Files, OpenFile
+from wsiseg.store.files import Files, OpenFile, Part, Reused
 
 __all__ = ["Receipt", "ShardedArray", "receipt_of"]
 
 _ABSENT = 2**64 - 1
 _CRC_SIZE = 4
+
+_decoded = Reused()
 
 
 class Receipt(NamedTuple):
@@ -220,12 +223,11 @@ class ShardedArray:
             return
         down, right = self._per_shard
         height, width = self._chunk[:2]
-        for row in range(inside.y // height, -(-inside.bottom // height)):
-            for col in range(inside.x // width, -(-inside.right // width)):
-                square = Box(col * width, row * height, width, height)
-                common = square.intersect(inside)
+        across = _overlaps(inside.x, inside.right, width, box.x)
+        for row, source_rows, rows in _overlaps(inside.y, inside.bottom, height, box.y):
+            for col, source_cols, cols in across:
                 chunk = row % down * right + col % right
-                piece = _Piece(chunk, common.slices(square), out[common.slices(box)])
+                piece = _Piece(chunk, (source_rows, source_cols), out[rows, cols])
                 yield (row // down, col // right), piece
 
     def _read_shard(self, wanted: tuple[tuple[int, int], list[_Piece]]) -> None:
@@ -244,37 +246,41 @@ class ShardedArray:
         key = self.shard_key(*place)
         with self._files.open(key) as file:
             index = self._read_index(file, key)
-            stored = [piece for piece in pieces if index and index[piece.chunk][0] != _ABSENT]
-            for piece in pieces:
-                if not index or index[piece.chunk][0] == _ABSENT:
+            if file is None or index is None:
+                for piece in pieces:
                     piece.target[...] = self.fill
-            if not stored:
-                return bool(index)
-            places = [index[piece.chunk] for piece in stored]
-            parts = file.parts([(start, start + length) for start, length in places])
-        scratch = np.empty(self._chunk, self.dtype)
-        for piece, data in zip(stored, parts, strict=True):
-            self._unpack(piece, data, scratch, key)
+                return False
+            stored, ranges = [], []
+            places = index[[piece.chunk for piece in pieces]].tolist()
+            for piece, (start, length) in zip(pieces, places, strict=True):
+                if start == _ABSENT:
+                    piece.target[...] = self.fill
+                else:
+                    stored.append(piece)
+                    ranges.append((start, start + length))
+            size = math.prod(self._chunk) * self.dtype.itemsize
+            scratch = _decoded.array(size).view(self.dtype).reshape(self._chunk)
+            for piece, data in zip(stored, file.parts(ranges) if stored else (), strict=True):
+                self._unpack(piece, data, scratch, key)
         return True
 
-    def _read_index(self, file: OpenFile | None, key: str) -> list[tuple[int, int]]:
-        """Place and length of each chunk; empty if there is no file."""
+    def _read_index(self, file: OpenFile | None, key: str) -> NDArray[np.uint64] | None:
+        """Place and length of each chunk, ``(n, 2)``; None if there is no file."""
         count = self._per_shard[0] * self._per_shard[1]
         data = file.end(16 * count + _CRC_SIZE) if file else None
         if data is None:
-            return []
+            return None
         if len(data) != 16 * count + _CRC_SIZE or not fits_checksum(data):
             raise self._damage(key, "its index does not fit its checksum")
-        pairs = np.frombuffer(data[:-_CRC_SIZE], "<u8").reshape(-1, 2)
-        return [(start, length) for start, length in pairs.tolist()]
+        return np.frombuffer(data, "<u8", 2 * count).reshape(-1, 2)
 
-    def _unpack(self, piece: _Piece, data: bytes, scratch: NDArray[Any], key: str) -> None:
+    def _unpack(self, piece: _Piece, data: Part, scratch: NDArray[Any], key: str) -> None:
         target = piece.target
         straight = target.shape == self._chunk and target.flags.c_contiguous
         out = target if straight else scratch
         if self._checked and not fits_checksum(data):
             raise self._damage(key, "a chunk does not fit its checksum")
-        packed = memoryview(data)[:-_CRC_SIZE] if self._checked else data
+        packed = data[:-_CRC_SIZE] if self._checked else data
         try:
             filled = self._codec.decode(packed, out).nbytes
         except (RuntimeError, ValueError) as error:
@@ -290,3 +296,18 @@ class ShardedArray:
             f"{place}/{key}: is damaged ({why}); run `wsiseg check {place}`, to find all of it, "
             f"then the command that made it: that does what was lost again"
         )
+
+
+def _overlaps(start: int, stop: int, side: int, origin: int) -> list[tuple[int, slice, slice]]:
+    """The chunks between two positions on one axis.
+
+    Each with what of it lies there, and where that is from `origin` on.
+    """
+    found = []
+    for index in range(start // side, -(-stop // side)):
+        corner = index * side
+        first, last = max(start, corner), min(stop, corner + side)
+        found.append(
+            (index, slice(first - corner, last - corner), slice(first - origin, last - origin))
+        )
+    return found

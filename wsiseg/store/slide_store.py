@@ -142,7 +142,7 @@ class SlideStore:
                 if existing.meta != meta:
                     existing._group.attrs["wsiseg"] = existing.meta = meta
                 return existing
-        layout.lay_out_store(open_files(path).for_zarr, grid, meta, codec)
+        layout.lay_out_store(open_files(path), grid, meta, codec)
         return cls(path)
 
     @property
@@ -713,8 +713,10 @@ class SlideStore:
         self, key: str, block: int, data: NDArray[Any], present: NDArray[np.bool_] | None = None
     ) -> None:
         """Write a block's shard of one array, and keep its receipt for the mark."""
-        place = divmod(block, self.grid.block_cols)
-        self._receipts[key, block] = self._array(key).write(*place, data, present)
+        place, array = divmod(block, self.grid.block_cols), self._array(key)
+        receipt = self._receipts[key, block] = array.write(*place, data, present)
+        if receipt:  # the disk works while the next array is packed
+            self._files.begin_sync(array.shard_key(*place))
 
     def _erase(self, block: int, keys: Iterable[str]) -> None:
         """Take a block's shards away."""
