@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -83,7 +85,13 @@ class _ToStandardError(logging.Handler):
 
 
 def show_log() -> None:
-    """Show what the library has to say on the way, as the address of a cluster's dashboard."""
+    """Show what the library has to say on the way, as the address of a cluster's dashboard.
+
+    Names of files may hold what the terminal's encoding has no character for; it is escaped.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     log = logging.getLogger("wsiseg")
     log.setLevel(logging.INFO)
     if not any(isinstance(handler, _ToStandardError) for handler in log.handlers):
