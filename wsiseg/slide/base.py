@@ -120,7 +120,8 @@ class PyramidSlide(ABC):
         self.mpp, self.mpp_source = resolve_mpp(properties, mpp_override, str(path), self.size)
         self.objective = find_objective(properties)
         contradictions = find_contradictions(properties, self.mpp, self.mpp_source, self.size)
-        self.notes = (*notes, *_describe_planes(properties, self.size), *contradictions)
+        planes = _describe_planes(properties, self.size)
+        self.notes = tuple(dict.fromkeys((*notes, *planes, *contradictions)))
         self.bounds = _bounds(properties, self.size)
         self.identity = identity
         self.associated = associated

@@ -248,5 +248,5 @@ def _placeholder(properties: Properties) -> str:
 
 
 def _number(properties: Properties, key: str) -> float | None:
-    """What a property says, if that is a measurement: scanners write 0 for what they do not know."""
+    """What a property says, if that is a measurement: scanners write 0 where they know nothing."""
     return to_measure(properties.get(key))
