@@ -21,6 +21,7 @@ from tifffile import TiffPage as Page
 
 from wsiseg.errors import SlideOpenError
 from wsiseg.geometry import Size
+from wsiseg.slide.pages import find_stack
 from wsiseg.slide.samples import Samples, Unreadable, admit_samples, find_planes
 from wsiseg.slide.tiff import ReadAt, TileError, probe, reading
 
@@ -107,18 +108,30 @@ def _judge(file: tifffile.TiffFile, white: int | None) -> Layout:
         raise Unreadable(f"level 0 is wholly transparent; {_ABORTED}")
     turned = int(page.tags.valueof(_ORIENTATION, default=1))
     native = samples.plain and not planes and page.planarconfig == 1 and turned == 1
-    notes = _describe_frames(axes.replace("C", "") if planes else axes, axes, shape)
+    notes = () if file.is_svs else _describe_frames(axes, shape, planes)
     if turned != 1:
         notes += (f"its orientation (TIFF tag 274: {turned}) is not applied: read as it is stored",)
-    return Layout(samples, planes, native, generic, notes if generic and not file.is_svs else ())
+    if file.is_svs:
+        notes += _describe_twins(file, page)
+    return Layout(samples, planes, native, generic, notes if generic else ())
 
 
-def _describe_frames(counted: str, axes: str, shape: Sequence[int]) -> tuple[str, ...]:
+def _describe_twins(file: tifffile.TiffFile, page: Page) -> tuple[str, ...]:
+    """A line where Aperio's pages are several of level 0's size, and nothing tells focal planes."""
+    twins = [
+        each for each in file.pages
+        if each.is_tiled and each.shape == page.shape and not each.is_reduced
+    ]  # fmt: skip
+    several = len(twins) > 1 and find_stack(file) is None
+    return (f"holds {len(twins)} pictures of this size; the first is read",) if several else ()
+
+
+def _describe_frames(axes: str, shape: Sequence[int], planes: Sequence[int]) -> tuple[str, ...]:
     """A line where a file holds more pictures than the one read; focal planes have their own."""
+    passed = "YXSZC" if planes else "YXSZ"
     frames = math.prod(
-        length for axis, length in zip(axes, shape, strict=True)
-        if axis in counted and axis not in "YXSZ"
-    )  # fmt: skip
+        length for axis, length in zip(axes, shape, strict=True) if axis not in passed
+    )
     return (f"holds {frames} pictures of this size; the first is read",) if frames > 1 else ()
 
 
