@@ -132,7 +132,8 @@ def resolve_mpp(
             return mpp, source
     measured = [each for each in found if not _is_tag(each.mpp, properties)]
     if measured or (found and find_objective(properties) is None):
-        _believe(*reversed((measured or found)[0]), name)
+        first = (measured or found)[0]
+        _believe(first.mpp, first.source, name)
     return _from_objective(properties, name), "objective power"
 
 
