@@ -214,6 +214,13 @@ def test_names_never_collide(tmp_path):
     assert nested == ["x/s.svs", "x/s.tif", "y/s"]
 
 
+def test_an_output_that_is_a_file_is_refused(slide, tmp_path):
+    (tmp_path / "out").write_text("of a person")
+    with pytest.raises(ConfigError, match="out: is a file; the outputs of a run go into a folder"):
+        annotate(slide, tmp_path / "out", Config.model_validate({"predict": TINY}))
+    assert (tmp_path / "out").read_text() == "of a person"
+
+
 def test_manifest_gives_mpp(tmp_path):
     (tmp_path / "m.csv").write_text("slide,mpp\na.svs,0.25\n/abs/b.svs,\n")
     jobs = plan_jobs([tmp_path / "m.csv"])

@@ -2,6 +2,7 @@ import csv
 import io
 import logging
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -179,3 +180,15 @@ def test_guarded_cells_are_read_as_they_were(tmp_path):
     csv.writer(out).writerows([["slide"], *([guard(name)] for name in names)])
     table = read_table(write(tmp_path, out.getvalue()), KNOWN)
     assert [row["slide"] for row in table.rows] == names
+
+
+@pytest.mark.parametrize("mark", ["|", " ", "，", "、", ":"])
+def test_another_separator_is_named(tmp_path, mark):
+    path = write(tmp_path, f"slide{mark}mpp\na.svs{mark}0.25\n")
+    with pytest.raises(DataError, match=re.escape(f"has {mark!r} between its columns; use commas")):
+        read_table(path, known=("slide", "mpp"), required=("slide",))
+
+
+def test_tabs_leave_the_comma_to_numbers(tmp_path):
+    table = read_table(write(tmp_path, "slide\tmpp\na.svs\t0,25\n"), known=("slide", "mpp"))
+    assert to_number(table.rows[0]["mpp"], table.separator) == 0.25

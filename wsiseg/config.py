@@ -61,6 +61,9 @@ class SlideConfig(_Step):
     glass, counted and told. A slide none of whose tiles can be decoded fails either way."""
     mpp_override: float | None = Field(default=None, gt=0)
     """Level-0 µm/px to use instead of the metadata (both axes)."""
+    white_level: int | None = Field(default=None, gt=0, le=65535)
+    """The sample that is white in TIFFs of more than 8 bits (4095 of 12 bits in 16), over what the
+    file says; null: SMaxSampleValue or OME's SignificantBits, without which they are refused."""
 
 
 class TissueConfig(_Step):

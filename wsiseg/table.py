@@ -121,10 +121,10 @@ def list_problems(problems: Sequence[str]) -> str:
 def to_number(text: str, separator: str = ",") -> float:
     """The finite number that a cell holds; NaN if it holds none.
 
-    In a table with semicolons a comma is a decimal mark, as spreadsheets write it then.
+    In a table with semicolons or tabs a comma is a decimal mark, as spreadsheets write it then.
     """
     try:
-        number = float(text.replace(",", ".") if separator == ";" else text)
+        number = float(text if separator == "," else text.replace(",", "."))
     except ValueError:
         return math.nan
     return number if math.isfinite(number) else math.nan
@@ -251,6 +251,7 @@ def _name_columns(
     if twice:
         raise DataError(f"{path}: has the column {twice[0]!r} more than once; leave one")
     unknown = [name for name in columns if name and name not in known]
+    _check_separator(head, by_fold, path)
     lacking = [name for name in known if name not in columns]
     for name in unknown:
         meant = _nearest(name, lacking)
@@ -265,6 +266,18 @@ def _name_columns(
             f"{_shorten(map(repr, missing))}{may}"
         )
     return columns, unknown
+
+
+def _check_separator(head: Sequence[str], by_fold: Mapping[str, str], path: Path) -> None:
+    """Raise `DataError` if the one column is several, with something else between them."""
+    parts = re.split(r"\s*([|:，；、]|\s)\s*", head[0])
+    names = {*map(_fold, parts[::2])}
+    found = names & {*by_fold}
+    whole = len(head) > 1 or len(parts) == 1 or _fold(head[0]) in by_fold
+    if not whole and found and (parts[1].strip() or found == names):
+        raise DataError(
+            f"{path}: has {parts[1]!r} between its columns; use commas, semicolons or tabs"
+        )
 
 
 def _nearest(name: str, lacking: Iterable[str]) -> str | None:

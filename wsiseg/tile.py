@@ -160,6 +160,7 @@ def _block_digests(store: SlideStore, config: Config, squares: NDArray[np.bool_]
     """Of what makes each block: of the tissue, those of its squares that are read."""
     reader = [store.slide["reader"], config.slide.scaled_decode]
     reader += ["blank"] if config.slide.damaged == "blank" else []
+    reader += [config.slide.white_level] if config.slide.white_level else []
     slide = [store.slide["identity"], store.slide["mpp"], reader]
     common = digest_of("tile", FORMAT, _VERSION, slide, [store.mpp, store.meta["grid"]])
     return [

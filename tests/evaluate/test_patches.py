@@ -85,3 +85,24 @@ def test_no_patch_at_all(tmp_path):
     (tmp_path / "mask").mkdir()
     with pytest.raises(DataError, match="img/ holds no image"):
         load_masked_patches(tmp_path, CLASSES)
+
+
+def test_a_table_says_which_case_each_image_is_of(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        write(tmp_path, name)
+    assert load_masked_patches(tmp_path, CLASSES).cases is None
+    (tmp_path / "cases.csv").write_text("image;case\na.png;P1\nb;P2\nimg/c.png;P1\n")
+    assert load_masked_patches(tmp_path, CLASSES).cases == ("P1", "P2", "P1")
+
+
+def test_every_problem_of_the_table_of_cases_is_listed(tmp_path):
+    for name in ("a.png", "b.png"):
+        write(tmp_path, name)
+    (tmp_path / "cases.csv").write_text("image,case\na.png,P1\na.png,P2\nd.png,P1\n")
+    with pytest.raises(DataError) as caught:
+        load_masked_patches(tmp_path, CLASSES)
+    for said in (
+        "cases.csv, line 3: a.png was given another case above", "img/b.png: is not in cases.csv",
+        "cases.csv, line 4: 'd.png' is no image here",
+    ):  # fmt: skip
+        assert said in str(caught.value)

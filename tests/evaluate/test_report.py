@@ -44,7 +44,7 @@ def test_the_table_names_its_protocol_first():
     assert lines[0].startswith("protocol deploy: classes let through by the model's own")
     assert lines[1] == (
         "2 patches; augmentations: 6; CRF: numba; 95% interval by 30 bootstraps over patches, as "
-        "their names tell no cases"
+        "neither cases.csv nor their names tell cases"
     )
     assert lines[3].split()[:2] == ["Tumor", "75.00"]
     assert lines[5].split()[:3] == ["Immune", "cells", "0.00"]

@@ -64,3 +64,21 @@ def test_the_command_needs_a_format(store, tmp_path):
     done = CliRunner().invoke(app, ["export", str(store.path), "-o", str(tmp_path / "x")])
     assert done.exit_code == 1
     assert "--format masks or coco" in done.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("out", "options"), [("mine.png", []), ("mine.tiff", []), ("mine", ["--format", "masks"])]
+)
+def test_what_is_there_is_not_replaced_unasked(store, tmp_path, out, options):
+    path = tmp_path / out
+    mine = path if path.suffix else path / "mine.txt"
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("of a person")
+    command = ["export", str(store.path), "-o", str(path), "--set", "export.mask_mpp=4", *options]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 1
+    assert "exists, and would be replaced; give --overwrite" in refused.output.replace("\n", " ")
+    assert mine.read_text() == "of a person"
+    done = CliRunner().invoke(app, [*command, "--overwrite"])
+    assert done.exit_code == 0, done.output
+    assert path.is_dir() or mine.stat().st_size > 20

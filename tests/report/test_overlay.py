@@ -135,6 +135,13 @@ def test_a_block_without_a_pyramid(tmp_path):
     assert (shrink_labels(store, 3) == labels[1::3, 1::3]).all()
 
 
+def test_a_name_of_two_lines(tmp_path):
+    labels = np.zeros((64, 64), np.uint8)
+    store = make_store(tmp_path / "s.zarr", np.zeros((64, 64, 3), np.uint8), labels)
+    write_overlay(store, tmp_path / "a.jpg", replace(annotate(labels), slide="two\r\nlines.svs"))
+    assert (tmp_path / "a.jpg").stat().st_size > 1000
+
+
 def test_a_name_that_is_not_utf8(tmp_path):
     labels = np.zeros((64, 64), np.uint8)
     store = make_store(tmp_path / "s.zarr", np.zeros((64, 64, 3), np.uint8), labels)

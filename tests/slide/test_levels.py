@@ -130,6 +130,24 @@ def test_parts_equal_the_whole_where_a_level_ends_early(n: int) -> None:
         np.testing.assert_array_equal(got[part.slices(cut)], want[part.slices()])
 
 
+@pytest.mark.parametrize("reader", ["direct", "openslide"])
+def test_a_picture_of_another_shape_is_no_level(tmp_path: Path, reader: str) -> None:
+    """A label that somebody flagged as a reduced picture: OpenSlide takes it for a level."""
+    image, label = smooth(300, 450), np.zeros((150, 150, 3), np.uint8)
+    path = tmp_path / "label.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for level, pixels in enumerate((image, label)):
+            tiff.write(
+                pixels, tile=(64, 64), photometric="rgb", compression="jpeg", metadata=None,
+                subfiletype=int(level > 0), resolution=(20000, 20000), resolutionunit="CENTIMETER",
+            )  # fmt: skip
+    with open_slide(path, SlideConfig.model_validate({"reader": reader})) as slide:
+        assert slide.read(Box(0, 0, 100, 60), 2.0).mean() == pytest.approx(
+            image[:240, :400].mean(), abs=3
+        )
+        assert slide.notes == ("level 1, 150 x 150 px, is no smaller slide, and not read",)
+
+
 @pytest.mark.parametrize("reader", ["direct", "openslide", "tiffslide"])
 def test_every_reader_takes_the_whole_number(tmp_path: Path, reader: str) -> None:
     """A generic TIFF of two levels, the second rounded down: the far edge is in its place."""

@@ -59,7 +59,7 @@ def write(path: Path, description: str, **options: object) -> Path:
         (499, "nm"), (0.499, "µm"), (0.499, "μm"), (0.499, "um"), (0.499, None),
         (0.499, "&#181;m"), (0.000499, "mm"), (0.0000499, "cm"), (1.9645669e-5, "in"),
         (4.99e-7, "m"), (499000, "pm"), (4990, "Å"), (0.499, "micron"), (0.499, "\ufffdm"),
-        (0.019645669, "thou"), (499, "nanometers"),
+        (0.019645669, "thou"), (499, "nanometers"), (0.499, "Âµm"), (0.499, "Î¼m"),
     ],
 )  # fmt: skip
 def test_ome_xml_in_any_unit(value: float, unit: str | None) -> None:
@@ -107,6 +107,8 @@ def test_broken_xml_is_no_measurement() -> None:
     [
         MOTIC.format(w=1, h=1), "Scanner X|MPP=0.499|AppMag=20", "mpp: 0.499", "MPP = 0,499|Mag",
         "a\nMPP = 4.99e-1", "MPPX = 0.499; MPPY = 0.499", "Zeiss|mpp-x=0.499|mpp-y=0.499",
+        "Microns Per Pixel = 0.499", '<iScan Magnification="20" ScanRes="0.499"/>',
+        '{"name": "a", "mpp": 0.499}', "scanned at 0.499 µm/px, 20x", "0.499 microns per pixel",
     ],
 )  # fmt: skip
 def test_mpp_in_the_description(text: str) -> None:
@@ -119,6 +121,21 @@ def test_numbers_of_other_keys_are_not_taken() -> None:
     assert read_number("AppMag = 40|StripeWidth = 2040", "AppMag") == 40
     with pytest.raises(MppError, match="does not say"):
         resolve_mpp(described("MPP = unknown"))
+
+
+@pytest.mark.parametrize("nothing", ["0", "0.0", "-0.25", "nan", "inf", "1e999", ""])
+def test_what_is_no_measurement_leaves_it_to_the_objective(nothing: str) -> None:
+    lens = {"openslide.objective-power": "20"}
+    given = (
+        {"openslide.mpp-x": nothing, "openslide.mpp-y": nothing}, {"aperio.MPP": nothing},
+        described(f"MPP = {nothing}"), described(ome(nothing or None)),
+        {**TAG_72, "openslide.mpp-x": "352.778", "openslide.mpp-y": "352.778"},
+    )  # fmt: skip
+    for properties in given:
+        with pytest.warns(UserWarning, match="took 0.5 from the objective power 20"):
+            assert resolve_mpp(properties | lens) == ((0.5, 0.5), "objective power")
+    with pytest.raises(MppError, match="does not say"):
+        resolve_mpp(given[0])
 
 
 @pytest.mark.parametrize(("unit", "value"), [("micron", 4), ("\\u00B5m", 4), ("mm", 4000)])
@@ -182,6 +199,8 @@ def test_what_is_alike_is_not_said() -> None:
 def test_the_objective_is_found() -> None:
     assert find_objective(described(MOTIC.format(w=1, h=1))) == 20
     assert find_objective({"aperio.AppMag": "40"}) == 40
+    assert find_objective(described('<iScan Magnification="40" ScanRes="0.23"/>')) == 40
+    assert find_objective(described("Objective Power = 20x")) == 20
     lens = '<Instrument ID="I:0"><Objective ID="O:0" NominalMagnification="63"/></Instrument>'
     assert find_objective(described(ome(0.1).replace("<Image", f"{lens}<Image", 1))) == 63
     assert find_objective({"openslide.objective-power": "0"}) is None

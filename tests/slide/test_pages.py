@@ -150,3 +150,19 @@ def test_a_stack_in_ome_xml_is_said(tmp_path: Path) -> None:
     with opened(path) as slide:
         assert slide.notes == ("z-stack of 2 focal planes; the first is read",)
         assert (slide.read(Box(0, 0, 50, 50), 0.25) == stack[0, :50, :50]).all()
+
+
+def test_a_decimal_comma_in_an_offset(tmp_path: Path) -> None:
+    path = write_stack(tmp_path / "z.svs", [(1.5, 1), (0.0, 1), (-1.5, 1)])
+    path.write_bytes(path.read_bytes().replace(b"OffsetZ = 1.5", b"OffsetZ = 0,4")
+                     .replace(b"OffsetZ = -1.5", b"OffsetZ = -0,4"))  # fmt: skip
+    with opened(path) as slide:
+        assert slide.notes == (
+            "z-stack of 3 focal planes (at -0.4, 0, 0.4 µm); the one at 0 is read",
+        )
+
+
+def test_two_pages_of_one_size_without_offsets_are_said(tmp_path: Path) -> None:
+    path = write_stack(tmp_path / "z.svs", [(0.0, 1), (0.0, 1)])
+    with opened(path) as slide:
+        assert slide.notes == ("holds 2 pictures of this size; the first is read",)

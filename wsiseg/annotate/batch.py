@@ -21,7 +21,7 @@ from wsiseg.annotate.slide import SlideResult, annotate_slide, plan_slide
 from wsiseg.annotate.teller import OnEvent, Progress, Teller
 from wsiseg.compute import SerialExecutor, in_flight, is_alive, open_executor, run
 from wsiseg.config import Config
-from wsiseg.errors import ClusterError, StoreError, WsisegError
+from wsiseg.errors import ClusterError, ConfigError, StoreError, WsisegError
 from wsiseg.export import check_formats
 from wsiseg.lock import explained
 from wsiseg.model.prompt_file import read_prompts
@@ -69,14 +69,16 @@ def annotate(
     SlideOpenError
         If an input does not exist, or a folder holds no slide.
     ConfigError
-        If a manifest is malformed, a file is given with several µm/px, or no slide could be
-        predicted with these settings: the prompt file is refused, or the tiles do not fit the
-        encoder.
+        If `out` is a file, a manifest is malformed, a file is given with several µm/px, or no
+        slide could be predicted with these settings: the prompt file is refused, or the tiles do
+        not fit the encoder.
     CheckpointError
         If the checkpoint, or the encoder of prompts, cannot be used.
     MissingDependencyError
         If a package for one of ``config.export.formats`` is not installed.
     """
+    if Path(out).exists() and not Path(out).is_dir():
+        raise ConfigError(f"{out}: is a file; the outputs of a run go into a folder")
     config = settle_scale(config or Config())
     check_formats(config.export)
     _check_source(config, dry_run)

@@ -5,7 +5,9 @@ Exit codes: 0 all is done, 1 a slide failed or an error ended the command, 2 wro
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +29,9 @@ _EPILOG = "Exit codes: 0 all is done, 1 a slide failed or an error, 2 wrong usag
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command; what nobody expected ends in a line, not in a traceback."""
+        for stream in (sys.stdout, sys.stderr):  # names that a terminal cannot show are escaped
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         debug = ctx.params["debug"] or os.environ.get("WSISEG_DEBUG", "") not in ("", "0")
         with listen(debug=debug, quiet=ctx.params["quiet"]), errors():
             return super().invoke(ctx)

@@ -179,10 +179,13 @@ def export(
     max_objects: MaxObjects = None,
     max_vertices: MaxVertices = None,
     max_mb: MaxMb = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace what is at --out; of GeoJSON, ours is, edits are kept.")
+    ] = False,
 ) -> None:
     """Outline a store's regions and write them, or its rasters, for other tools."""
     from wsiseg.compute import open_executor
-    from wsiseg.export import export_slide, infer_format
+    from wsiseg.export import check_vacant, export_slide, infer_format
     from wsiseg.outline import outline_regions
     from wsiseg.store import SlideStore
 
@@ -194,6 +197,8 @@ def export(
     }  # fmt: skip
     with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
         kind = kind or infer_format(out)
+        if not overwrite:
+            check_vacant(out, kind)
         settled = configure(config, with_given(settings, options), None)
         outline = partial(outline_regions, store, settled, pool, bars)
         written, notes = export_slide(

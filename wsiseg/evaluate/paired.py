@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wsiseg.cases import find_case, group_cases
 from wsiseg.errors import DataError
 from wsiseg.evaluate.bootstrap import draw_means
 from wsiseg.evaluate.run import Evaluation
@@ -31,7 +30,7 @@ class Difference(NamedTuple):
 def compare_pair(first: Evaluation, second: Evaluation, level: float = 0.95) -> Difference:
     """Paired bootstrap over cases, or images (Efron and Tibshirani 1993, chapters 13 and 16).
 
-    Cases are drawn where the images' names tell them, as in `bootstrap_intervals`.
+    Cases are drawn where the first knows them, as in `bootstrap_intervals`.
     Every draw takes the same images for both, so that what makes an image hard for both does not
     count. Number of draws and seed are the first's.
 
@@ -43,9 +42,8 @@ def compare_pair(first: Evaluation, second: Evaluation, level: float = 0.95) -> 
     if first.names != second.names or first.palette.names != second.palette.names:
         raise DataError("two methods can be compared on the same images and classes only")
     config = first.config
-    cases = group_cases(first.names, [find_case(name) for name in first.names])
     drawn = [
-        draw_means(one.confusions, resamples=config.resamples, seed=config.seed, cases=cases)
+        draw_means(one.confusions, resamples=config.resamples, seed=config.seed, cases=first.cases)
         for one in (first, second)
     ]
     differences = drawn[0] - drawn[1]

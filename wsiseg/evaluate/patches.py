@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from wsiseg.annotations import BACKGROUND
+from wsiseg.cases import find_case, group_cases
 from wsiseg.errors import DataError
-from wsiseg.table import list_problems
+from wsiseg.table import list_problems, read_table
 
 __all__ = [
     "MaskedPatches",
@@ -47,6 +48,8 @@ class MaskedPatches:
     """K: masks hold 0 .. K - 1, and K for background."""
     size: tuple[int, int]
     """Width and height of every patch in pixels."""
+    cases: tuple[str, ...] | None
+    """The case of each, from ``cases.csv`` or else the names; None where neither tells any."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -87,7 +90,9 @@ def load_masked_patches(
     data
         A folder with ``img/`` and ``mask/``, or the data set's, with them in ``<split>/``. An
         image and its mask have one name; the suffix may differ. A mask holds one channel, or a
-        palette's numbers: a class's number, or K for background.
+        palette's numbers: a class's number, or K for background. A table ``cases.csv`` beside
+        ``img/`` and ``mask/``, with columns `image` and `case`, says which patient or slide each
+        image is of; without it, the names do where they can (`wsiseg.cases`).
     classes
         Class names in label order.
 
@@ -95,7 +100,8 @@ def load_masked_patches(
     ------
     DataError
         If anything is wrong; lists every problem: images without mask and masks without image,
-        files that cannot be read, sizes that differ, masks in colours, labels that are no class.
+        files that cannot be read, sizes that differ, masks in colours, labels that are no class,
+        images that ``cases.csv`` lacks.
     """
     folder = find_split(data, split)
     problems: list[str] = []
@@ -107,10 +113,41 @@ def load_masked_patches(
     size = _check(pairs, classes, problems)
     if not images and not masks:
         problems.append("img/ holds no image")
+    names = [image.name for image, _ in pairs]
+    cases = _find_cases(folder / "cases.csv", names, problems)
     refuse(folder, problems)
     return MaskedPatches(
-        folder, tuple(i for i, _ in pairs), tuple(m for _, m in pairs), len(classes), size
+        folder, tuple(i for i, _ in pairs), tuple(m for _, m in pairs), len(classes), size, cases
     )
+
+
+def _find_cases(path: Path, names: Sequence[str], problems: list[str]) -> tuple[str, ...] | None:
+    """The case of each image."""
+    cases: list[str | None]
+    if path.is_file():
+        given = _read_cases(path, names, problems)
+        cases = [given.get(name) for name in names]
+    else:
+        cases = [find_case(name) for name in names]
+    grouped = group_cases(names, cases)
+    return None if grouped is None else tuple(grouped)
+
+
+def _read_cases(path: Path, names: Sequence[str], problems: list[str]) -> dict[str, str]:
+    """The case of each image that the table names, with or without its suffix."""
+    table = read_table(path, known=("image", "case"), required=("image", "case"))
+    problems += [f"{path.name}: {problem}" for problem in table.problems]
+    by_name = {Path(name).stem: name for name in names} | {name: name for name in names}
+    cases: dict[str, str] = {}
+    for row in table.rows:
+        name = by_name.get(Path(row["image"]).name)
+        if name is None or not row["case"]:
+            why = "has no case" if name else "is no image here"
+            problems.append(f"{path.name}, {row.where}: {row['image']!r} {why}")
+        elif cases.setdefault(name, row["case"]) != row["case"]:
+            problems.append(f"{path.name}, {row.where}: {name} was given another case above")
+    problems += [f"img/{name}: is not in {path.name}" for name in names if name not in cases]
+    return cases
 
 
 def refuse(folder: Path, problems: Sequence[str], what: str = "patches") -> None:

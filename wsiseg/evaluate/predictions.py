@@ -90,8 +90,10 @@ def evaluate_predictions(
         protocol=protocol, palette=palette, names=tuple(path.name for path in patches.images),
         confusions=confusions, true_classes=confusions.sum(2)[:, :-1] > 0,
         gates=confusions.sum(1)[:, :-1] > 0, scores=score(confusions.sum(0)),
-        intervals=bootstrap_intervals(confusions, resamples=config.resamples, seed=config.seed),
-        config=config, predictions=folder,
+        intervals=bootstrap_intervals(
+            confusions, resamples=config.resamples, seed=config.seed, cases=patches.cases
+        ),
+        config=config, predictions=folder, cases=patches.cases,
     )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def _how_made(evaluation: Evaluation) -> str:
 def _name_units(ends: Intervals) -> str:
     if ends.over_cases:
         return f"{ends.units} cases"
-    return "patches, as their names tell no cases"
+    return "patches, as neither cases.csv nor their names tell cases"
 
 
 def _percent(value: float, ends: Range) -> str:

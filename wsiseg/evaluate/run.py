@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.annotations import Palette
-from wsiseg.cases import find_case, group_cases
 from wsiseg.compute import Progress, SerialExecutor, run
 from wsiseg.config import EvaluateConfig
 from wsiseg.errors import DataError
@@ -71,13 +70,15 @@ class Evaluation:
     scores: Scores
     """Of all pixels together."""
     intervals: Intervals
-    """By bootstrap over the cases that the names tell, else over the images."""
+    """By bootstrap over the cases, where they are known, else over the images."""
     config: EvaluateConfig
     """The settings."""
     predictions: Path | None = None
     """The folder of masks that was scored, if somebody else made them."""
     reliability: Reliability | None = None
     """How far confidence can be believed; the same in every protocol, as it goes before them."""
+    cases: tuple[str, ...] | None = None
+    """The patient or slide of each image; None where nothing tells."""
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -228,7 +229,7 @@ def _sum_up(
         scores=score(table.confusions.sum(0)),
         intervals=bootstrap_intervals(
             table.confusions, resamples=config.resamples, seed=config.seed,
-            cases=group_cases(names, [find_case(name) for name in names]),
+            cases=patches.cases,
         ),
-        config=config, reliability=reliability,
+        config=config, reliability=reliability, cases=patches.cases,
     )  # fmt: skip

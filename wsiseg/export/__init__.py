@@ -5,13 +5,14 @@ outlined regions, small ones absorbed and borders simplified as the settings ask
 """
 
 from wsiseg.export.coco import export_coco
-from wsiseg.export.formats import check_formats, export_slide, infer_format, place_of
+from wsiseg.export.formats import check_formats, check_vacant, export_slide, infer_format, place_of
 from wsiseg.export.masks import export_masks, export_png
 from wsiseg.export.ome import export_ome_tiff
 from wsiseg.export.parquet import export_parquet
 
 __all__ = [
     "check_formats",
+    "check_vacant",
     "export_coco",
     "export_masks",
     "export_ome_tiff",

@@ -16,7 +16,7 @@ from wsiseg.export.parquet import export_parquet, require_pyarrow
 from wsiseg.qupath import export_geojson
 from wsiseg.store import SlideStore
 
-__all__ = ["check_formats", "export_slide", "infer_format", "place_of"]
+__all__ = ["check_formats", "check_vacant", "export_slide", "infer_format", "place_of"]
 
 _SUFFIXES: dict[str, ExportFormat] = {
     ".geojson": "geojson", ".json": "geojson", ".geojson.gz": "geojson", ".json.gz": "geojson",
@@ -93,6 +93,24 @@ def export_slide(
                 workers=workers,
             )  # fmt: skip
     return Path(path), ()
+
+
+def check_vacant(path: str | Path, kind: ExportFormat) -> None:
+    """See to it that nothing is lost at `path`, which a person named.
+
+    GeoJSON has rules of its own: `wsiseg.qupath.export_geojson` knows what is ours.
+
+    Raises
+    ------
+    ConfigError
+        If there is a file, or a folder that is not empty.
+    """
+    path = Path(path)
+    held = any(path.iterdir()) if path.is_dir() else path.exists()
+    if kind != "geojson" and held:
+        raise ConfigError(
+            f"{path}: exists, and would be replaced; give --overwrite, or another name"
+        )
 
 
 def check_formats(config: ExportConfig) -> None:

@@ -37,7 +37,11 @@ def read_description(path: Path) -> dict[str, Any]:
 
         raise CheckpointError(explain_foreign(path, str(error))) from error
     if "wsiseg" not in metadata:
-        raise CheckpointError(f"{path}: was not written by wsiseg (its metadata lack 'wsiseg')")
+        raise CheckpointError(
+            f"{path}: was not written by wsiseg (its metadata lack 'wsiseg'); if its tensors are "
+            f"those of the released ConStruct code: wsiseg model import {path} -o NAME.safetensors "
+            f"--classes A,B,..."
+        )
     try:
         plain: dict[str, Any] = json.loads(metadata["wsiseg"])
         version = plain.pop("format")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import zlib
@@ -61,7 +62,10 @@ def _inflate(path: Path) -> bytes:
 
 
 def _decode(data: bytes, repairs: list[Repair]) -> str:
-    if data.startswith(b"\xef\xbb\xbf"):
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        repairs.append(Repair("encoding", "read as UTF-16, written as UTF-8"))
+        return data.decode("utf-16", "replace")
+    if data.startswith(codecs.BOM_UTF8):
         repairs.append(Repair("byte-order-mark", "left out the byte-order mark"))
         data = data[3:]
     try:

@@ -104,6 +104,7 @@ def _draw_bar(pen: _Pen, page_width: int, mpp: float) -> None:
 
 def _draw_title(pen: _Pen, title: str, tissue_mm2: float, room: float) -> None:
     title = title.encode("utf-8", "backslashreplace").decode()  # a name that is not UTF-8
+    title = " ".join(title.split())  # a name may hold a line break
     pen.text(_MARGIN, 16, pen.shorten(title, 26, room), 26)
     tissue = f"tissue {tissue_mm2:.2f} mm²" if tissue_mm2 > 0 else "no tissue"
     pen.text(_MARGIN, 48, tissue, 19, _PALE)

@@ -22,7 +22,7 @@ from wsiseg.slide.files import (
 )
 from wsiseg.slide.generic import GenericReader
 from wsiseg.slide.identity import identify_slide, was_identified_as
-from wsiseg.slide.layout import examine
+from wsiseg.slide.layout import Layout, examine
 from wsiseg.slide.mpp import resolve_mpp
 from wsiseg.slide.openslide import OpenSlideReader
 from wsiseg.slide.pages import count_levels
@@ -77,7 +77,14 @@ def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> 
         If the µm/px are missing or absurd, and `config` does not give them.
     """
     path = Path(path)
-    layout = examine(slide_file(path))
+    layout = examine(slide_file(path), config.white_level)
+    slide = _open(path, config, layout)
+    if layout is not None:
+        slide.notes = tuple(dict.fromkeys((*slide.notes, *layout.notes)))
+    return slide
+
+
+def _open(path: Path, config: SlideConfig, layout: Layout | None) -> Slide:
     if layout is not None and layout.generic and not layout.native:
         return GenericReader(path, config)
     names: list[str] = list(READERS) if config.reader == "auto" else [config.reader]

@@ -16,7 +16,7 @@ from wsiseg.errors import GeometryError
 from wsiseg.geometry import Box, MppXY, Size
 from wsiseg.slide.damage import DamagedTile
 from wsiseg.slide.description import read_description, read_ome
-from wsiseg.slide.levels import covers, find_downsample
+from wsiseg.slide.levels import covers, find_downsample, is_level
 from wsiseg.slide.mpp import find_contradictions, find_objective, resolve_mpp
 from wsiseg.slide.resample import AxisWeights, area_mean, axis_weights
 
@@ -120,7 +120,9 @@ class PyramidSlide(ABC):
         self.mpp, self.mpp_source = resolve_mpp(properties, mpp_override, str(path), self.size)
         self.objective = find_objective(properties)
         contradictions = find_contradictions(properties, self.mpp, self.mpp_source, self.size)
-        self.notes = (*notes, *_describe_planes(properties, self.size), *contradictions)
+        planes = _describe_planes(properties, self.size)
+        shapes = tuple(self._describe_shapes())
+        self.notes = tuple(dict.fromkeys((*notes, *planes, *shapes, *contradictions)))
         self.bounds = _bounds(properties, self.size)
         self.identity = identity
         self.associated = associated
@@ -276,9 +278,14 @@ class PyramidSlide(ABC):
         for level in range(len(self.level_sizes)):
             x, y = self._downsample(level)
             fits = x <= scale[0] * _LEVEL_SLACK and y <= scale[1] * _LEVEL_SLACK
-            if fits and x > coarsest:
+            if fits and x > coarsest and is_level((x, y)):
                 best, coarsest = level, x
         return best
+
+    def _describe_shapes(self) -> Iterator[str]:
+        for level, (width, height) in enumerate(self.level_sizes):
+            if not is_level(self._downsample(level)):
+                yield f"level {level}, {width} x {height} px, is no smaller slide, and not read"
 
     def _downsample(self, level: int) -> tuple[float, float]:
         return find_downsample(self.size, self.level_sizes[level])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -10,7 +11,15 @@ from xml.etree import ElementTree
 
 from wsiseg.geometry import Size
 
-__all__ = ["OmePixels", "microns", "read_description", "read_number", "read_ome"]
+__all__ = [
+    "OmePixels",
+    "microns",
+    "read_description",
+    "read_number",
+    "read_ome",
+    "read_scale",
+    "to_measure",
+]
 
 _MICRONS = {
     "pm": 1e-6, "å": 1e-4, "angstrom": 1e-4, "nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3,
@@ -19,8 +28,10 @@ _MICRONS = {
     "meter": 1e6, "inch": 25_400.0, "inche": 25_400.0,
 }  # fmt: skip
 _MICRO = str.maketrans({"\N{GREEK SMALL LETTER MU}": "µ", "\N{ANGSTROM SIGN}": "å"})
-_DAMAGED = re.compile(r"(?:\\u00b5|\\xb5|\xc2µ|\ufffd+|\?)(?=m)")
+_DAMAGED = re.compile(r"(?:\\u00b5|\\xb5|[\xc2\xe2]µ|[\xce\xee]\xbc|\ufffd+|\?)(?=m)")
 """A micro sign that a program wrote in its own way, or that was decoded in the wrong one."""
+
+_NUMBER = r"([0-9]+(?:[.,][0-9]*)?(?:e[-+]?[0-9]+)?)"
 
 
 class OmePixels(NamedTuple):
@@ -47,11 +58,32 @@ def read_description(properties: Mapping[str, str]) -> str:
 
 
 def read_number(text: str, key: str) -> float | None:
-    """The number in ``key = number`` of a description; a comma may stand for the point."""
+    """The number above 0 in ``key = number`` of a description; a comma may stand for the point.
+
+    Key and number may be quoted, as in XML's attributes and in JSON.
+    """
     found = re.search(
-        rf"(?:^|[|;\s]){key}\s*[=:]\s*([0-9]+(?:[.,][0-9]*)?(?:e[-+]?[0-9]+)?)", text, re.IGNORECASE
+        rf"""(?:^|[|;,{{\s"]){key}"?\s*[=:]\s*"?{_NUMBER}""", text, re.IGNORECASE | re.MULTILINE
     )
-    return float(found[1].replace(",", ".")) if found else None
+    return to_measure(found[1]) if found else None
+
+
+def read_scale(text: str) -> float | None:
+    """The number above 0 in ``number µm/px`` of a description."""
+    found = re.search(
+        rf"(?:^|[^\w.,-]){_NUMBER}\s*(?:[µ\u03bcu]m|microns?)\s*(?:/|per)\s*(?:px|pix|pixel)s?\b",
+        text, re.IGNORECASE,
+    )  # fmt: skip
+    return to_measure(found[1]) if found else None
+
+
+def to_measure(text: str | None) -> float | None:
+    """The finite number above 0 that `text` is; None if it is none, as 0 or ``nan`` is."""
+    try:
+        value = float((text or "").replace(",", "."))
+    except ValueError:
+        return None
+    return value if 0 < value < math.inf else None
 
 
 @lru_cache(8)
@@ -71,8 +103,8 @@ def read_ome(text: str, size: Size | None = None) -> OmePixels | None:
     pixels = (same or images)[0]
     mpp = _length(pixels, "X"), _length(pixels, "Y")
     x, y = mpp[0] or mpp[1], mpp[1] or mpp[0]
-    planes = _float(pixels.get("SizeZ")) or 1
-    lenses = [_float(lens.get("NominalMagnification")) for lens in _elements(root, "Objective")]
+    planes = to_measure(pixels.get("SizeZ")) or 1
+    lenses = [to_measure(lens.get("NominalMagnification")) for lens in _elements(root, "Objective")]
     return OmePixels(
         (x, y) if x is not None and y is not None else None,
         int(planes),
@@ -85,18 +117,11 @@ def _elements(root: ElementTree.Element, name: str) -> Iterator[ElementTree.Elem
 
 
 def _size(pixels: ElementTree.Element) -> Size | None:
-    width, height = _float(pixels.get("SizeX")), _float(pixels.get("SizeY"))
+    width, height = to_measure(pixels.get("SizeX")), to_measure(pixels.get("SizeY"))
     return Size(int(width), int(height)) if width and height else None
 
 
 def _length(pixels: ElementTree.Element, axis: str) -> float | None:
-    value = _float(pixels.get(f"PhysicalSize{axis}"))
+    value = to_measure(pixels.get(f"PhysicalSize{axis}"))
     unit = microns(pixels.get(f"PhysicalSize{axis}Unit") or "µm")
     return value * unit if value and unit else None
-
-
-def _float(text: str | None) -> float | None:
-    try:
-        return float(text or "")
-    except ValueError:
-        return None

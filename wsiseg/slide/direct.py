@@ -55,7 +55,7 @@ class DirectReader(PyramidSlide):
         path = Path(path)
         self._file = SharedFile(slide_file(path))
         try:
-            facts = self._learn(path, self._file.stamp)
+            facts = self._learn(path, self._file.stamp, config)
             super().__init__(
                 path,
                 reader="direct",
@@ -76,7 +76,7 @@ class DirectReader(PyramidSlide):
         self._blank = config.damaged == "blank"
 
     @staticmethod
-    def _learn(path: Path, stamp: tuple[int, ...]) -> Facts:
+    def _learn(path: Path, stamp: tuple[int, ...], config: SlideConfig) -> Facts:
         """The facts of the file that bears this `stamp`."""
         return _learn(path, stamp)
 

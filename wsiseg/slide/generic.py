@@ -33,13 +33,13 @@ class GenericReader(DirectReader):
     """
 
     @staticmethod
-    def _learn(path: Path, stamp: tuple[int, ...]) -> Facts:
-        return _learn(path, stamp)
+    def _learn(path: Path, stamp: tuple[int, ...], config: SlideConfig) -> Facts:
+        return _learn(path, stamp, config.white_level)
 
 
 @lru_cache(_LAYOUTS)
-def _learn(path: Path, stamp: tuple[int, ...]) -> Facts:
-    layout = examine(path)
+def _learn(path: Path, stamp: tuple[int, ...], white: int | None) -> Facts:
+    layout = examine(path, white)
     if layout is None or not layout.generic:
         raise SlideOpenError(f"{path}: direct reading: not for the layout of this scanner")
     try:

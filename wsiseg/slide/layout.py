@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from tifffile import TiffPage as Page
 
 from wsiseg.errors import SlideOpenError
 from wsiseg.geometry import Size
+from wsiseg.slide.pages import find_stack
 from wsiseg.slide.samples import Samples, Unreadable, admit_samples, find_planes
 from wsiseg.slide.tiff import ReadAt, TileError, probe, reading
 
@@ -32,6 +34,7 @@ _RAW_PIXELS = 2**17
 _MOST_PIXELS = 2**28
 """Of a strip or tile that is decoded whole."""
 _ABORTED = "the conversion that wrote it was cut short: convert the slide again"
+_ORIENTATION = 274
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _VENDORS = ("bif", "ndpi", "philips", "qpi", "scn")
 """Whose levels are more than grids of tiles; of the others a page is a level."""
@@ -48,10 +51,14 @@ class Layout:
     """Whether each library reads such pixels as they are meant, if it opens the file at all."""
     generic: bool
     """Whether a page is a level, so that the file is read without knowing its scanner."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of the file."""
 
 
-def examine(path: Path) -> Layout | None:
+def examine(path: Path, white: int | None = None) -> Layout | None:
     """The layout of a TIFF; ``None`` for other files and for what is no sound TIFF.
+
+    `white` is ``slide.white_level``.
 
     Raises
     ------
@@ -67,38 +74,65 @@ def examine(path: Path) -> Layout | None:
         raise SlideOpenError(f"{path}: cannot be read ({error.strerror})") from error
     if magic not in _MAGIC:
         return None
-    return _examine(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+    stamp = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _examine(path, stamp, white)
 
 
 @lru_cache(_FORMATS)
-def _examine(path: Path, stamp: tuple[int, ...]) -> Layout | None:
+def _examine(path: Path, stamp: tuple[int, ...], white: int | None) -> Layout | None:
     try:
         with tifffile.TiffFile(path) as file:
-            return _judge(file)
+            return _judge(file, white)
     except Unreadable as error:
         raise SlideOpenError(f"{path}: not read: {error}") from error
     except Exception:  # noqa: BLE001  # tifffile raises whatever a bad file provokes
         return None  # the readers say what is wrong
 
 
-def _judge(file: tifffile.TiffFile) -> Layout:
+def _judge(file: tifffile.TiffFile, white: int | None) -> Layout:
     # Before the series are looked for, after which pages are frames of less detail.
     page = max(file.pages, key=lambda page: page.imagewidth * page.imagelength)
-    axes, pages, channels = "", [page], page.samplesperpixel
+    axes, shape, pages, channels = "", (), [page], page.samplesperpixel
     with suppress(Exception):  # so it does with metadata that contradict the pages
         series = file.series[0]
         if page.index in {other.index for other in series.pages if other is not None}:
-            axes, pages = series.axes, [each for each in series.pages if each is not None]
-            channels *= series.shape[axes.index("C")] if "C" in axes else len(pages)
-    planes = find_planes(page, axes, file.ome_metadata)
-    samples = admit_samples(page, planes, file.ome_metadata, channels)
+            axes, shape = series.axes, tuple(series.shape)
+            pages = [each for each in series.pages if each is not None]
+            channels *= shape[axes.index("C")] if "C" in axes else len(pages)
+    planes = find_planes(page, axes, shape, file.ome_metadata)
+    samples = admit_samples(page, planes, file.ome_metadata, channels, white)
     generic = not any(getattr(file, f"is_{vendor}", False) for vendor in _VENDORS)
     parts = [pages[i].aspage() for i in planes] or [page]
     _check_content(file, parts, generic)
     if samples.alpha != "none" and generic and not _shows(file, page_level(parts, samples)):
         raise Unreadable(f"level 0 is wholly transparent; {_ABORTED}")
-    native = samples.plain and not planes and page.planarconfig == 1
-    return Layout(samples, planes, native, generic)
+    turned = int(page.tags.valueof(_ORIENTATION, default=1))
+    native = samples.plain and not planes and page.planarconfig == 1 and turned == 1
+    notes = () if file.is_svs else _describe_frames(axes, shape, planes)
+    if turned != 1:
+        notes += (f"its orientation (TIFF tag 274: {turned}) is not applied: read as it is stored",)
+    if file.is_svs:
+        notes += _describe_twins(file, page)
+    return Layout(samples, planes, native, generic, notes if generic else ())
+
+
+def _describe_twins(file: tifffile.TiffFile, page: Page) -> tuple[str, ...]:
+    """A line where Aperio's pages are several of level 0's size, and nothing tells focal planes."""
+    twins = [
+        each for each in file.pages
+        if each.is_tiled and each.shape == page.shape and not each.is_reduced
+    ]  # fmt: skip
+    several = len(twins) > 1 and find_stack(file) is None
+    return (f"holds {len(twins)} pictures of this size; the first is read",) if several else ()
+
+
+def _describe_frames(axes: str, shape: Sequence[int], planes: Sequence[int]) -> tuple[str, ...]:
+    """A line where a file holds more pictures than the one read; focal planes have their own."""
+    passed = "YXSZC" if planes else "YXSZ"
+    frames = math.prod(
+        length for axis, length in zip(axes, shape, strict=True) if axis not in passed
+    )
+    return (f"holds {frames} pictures of this size; the first is read",) if frames > 1 else ()
 
 
 def _check_content(file: tifffile.TiffFile, pages: Sequence[Page], generic: bool) -> None:

@@ -6,9 +6,11 @@ from functools import lru_cache
 
 from wsiseg.geometry import Size
 
-__all__ = ["covers", "find_downsample"]
+__all__ = ["covers", "find_downsample", "is_level"]
 
 _NOISE = 1e-9
+_SKEWED = 1.1
+"""Factor between both axes' downsamples beyond which a picture is no level."""
 
 
 @lru_cache(256)
@@ -33,6 +35,15 @@ def find_downsample(size: Size, level: Size) -> tuple[float, float]:
         fits = [n for n in powers if low <= n <= high] or [min(max(round(ratio), low), high)]
         best = min(fits, key=lambda n: abs(n - ratio))
     return float(best), float(best)
+
+
+def is_level(downsample: tuple[float, float]) -> bool:
+    """Whether a picture shrunk so has the slide's shape; a label flagged as a level has not.
+
+    Of a level of few pixels, rounding explains another shape: `find_downsample` gives a whole
+    number then.
+    """
+    return max(downsample) <= _SKEWED * min(downsample)
 
 
 def covers(size: Size, level: Size, downsample: tuple[float, float]) -> bool:

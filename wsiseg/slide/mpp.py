@@ -8,7 +8,14 @@ from typing import NamedTuple
 
 from wsiseg.errors import MppError, WsisegWarning
 from wsiseg.geometry import Mpp, MppXY, Size
-from wsiseg.slide.description import microns, read_description, read_number, read_ome
+from wsiseg.slide.description import (
+    microns,
+    read_description,
+    read_number,
+    read_ome,
+    read_scale,
+    to_measure,
+)
 
 __all__ = ["MPP_MAX", "MPP_MIN", "SOURCES", "find_contradictions", "find_objective", "resolve_mpp"]
 
@@ -24,6 +31,8 @@ _MOST_POWER = 200.0
 _ADAPTERS = frozenset({"mirax"})
 """Vendors with a magnifying camera adapter: 20x at 0.23 µm/px is usual and right."""
 _SAME = 1e-4
+_KEYS = "(?:MPP|Microns?[-_ ]?Per[-_ ]?Pixel|ScanRes)"  # ScanRes: Ventana's µm/px
+_POWERS = "(?:AppMag|Magnification|Objective(?:[-_ ]?(?:Power|Magnification))?)"
 
 Properties = Mapping[str, str]
 
@@ -51,7 +60,7 @@ def _ome(properties: Properties, size: Size | None) -> MppXY | None:
 def _description(properties: Properties, _: Size | None) -> MppXY | None:
     text = read_description(properties)
     x, y = (read_number(text, key) for key in ("MPP[-_ ]?X", "MPP[-_ ]?Y"))
-    both = read_number(text, "MPP")
+    both = read_number(text, _KEYS) or read_scale(text)
     x, y = x or both or y, y or both or x
     return MppXY(Mpp(x), Mpp(y)) if x is not None and y is not None else None
 
@@ -121,8 +130,10 @@ def resolve_mpp(
     for source, mpp in found:
         if _is_believable(mpp):
             return mpp, source
-    if found:
-        _believe(found[0].mpp, found[0].source, name)
+    measured = [each for each in found if not _is_tag(each.mpp, properties)]
+    if measured or (found and find_objective(properties) is None):
+        first = (measured or found)[0]
+        _believe(first.mpp, first.source, name)
     return _from_objective(properties, name), "objective power"
 
 
@@ -160,7 +171,7 @@ def find_objective(properties: Properties) -> float | None:
     ome = read_ome(text)
     found = (
         _number(properties, "openslide.objective-power"), _number(properties, "aperio.AppMag"),
-        read_number(text, "AppMag"), ome and ome.objective,
+        read_number(text, _POWERS), ome and ome.objective,
     )  # fmt: skip
     return next((power for power in found if power and 0 < power <= _MOST_POWER), None)
 
@@ -238,7 +249,5 @@ def _placeholder(properties: Properties) -> str:
 
 
 def _number(properties: Properties, key: str) -> float | None:
-    try:
-        return float(properties[key])
-    except (KeyError, ValueError):
-        return None
+    """What a property says, if that is a measurement: scanners write 0 where they know nothing."""
+    return to_measure(properties.get(key))

@@ -15,7 +15,9 @@ from wsiseg.slide.levels import find_downsample
 
 __all__ = ["Stack", "count_levels", "find_pyramid", "find_stack", "load_stack", "read_aperio"]
 
-_OFFSET = re.compile(r"(?:^|\|)\s*OffsetZ\s*=\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)", re.IGNORECASE)
+_OFFSET = re.compile(
+    r"(?:^|\|)\s*OffsetZ\s*=\s*([-+]?[0-9]*[.,]?[0-9]+(?:e[-+]?[0-9]+)?)", re.IGNORECASE
+)
 
 
 class Stack(NamedTuple):
@@ -123,4 +125,4 @@ def _size(page: tifffile.TiffPage) -> Size:
 
 def _offset(page: tifffile.TiffPage) -> float:
     found = _OFFSET.search(page.description or "")
-    return float(found[1]) if found else 0.0
+    return float(found[1].replace(",", ".")) if found else 0.0

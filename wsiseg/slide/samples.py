@@ -5,6 +5,7 @@ RGB, YCbCr in JPEG and its kin, 8 bit  as they are; one plane, or a plane a colo
 the same of 9 to 15 bits               scaled: white is ``2 ** bits - 1``
 the same of 16 bits                    scaled from SMinSampleValue to SMaxSampleValue, else to
                                        OME's SignificantBits; refused where neither is there
+more than 8 bits, ``white_level``      scaled to that, whatever the file says
 indexed colour (palette), 8 bit        the palette's colours
 transparency, straight or multiplied   laid on white; a fourth sample of no stated use is ignored
 three grey planes of an OME-TIFF       RGB where its channels are named Red, Green and Blue
@@ -17,6 +18,7 @@ Grey is refused because tissue is told from glass by its colour.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -86,7 +88,11 @@ class Samples:
 
 
 def admit_samples(
-    page: tifffile.TiffPage, planes: Sequence[int], ome: str | None, channels: int
+    page: tifffile.TiffPage,
+    planes: Sequence[int],
+    ome: str | None,
+    channels: int,
+    white: int | None = None,
 ) -> Samples:
     """How the samples of `page`, a slide's level 0, are read.
 
@@ -100,6 +106,9 @@ def admit_samples(
         The file's OME-XML, if it has any.
     channels
         Of the whole picture, for what is said of it.
+    white
+        The sample that is white, of more than 8 bits (``slide.white_level``); over what the file
+        says.
 
     Raises
     ------
@@ -111,22 +120,30 @@ def admit_samples(
         _check_depth(page)
         if page.photometric == _PALETTE:
             return Samples(1, palette=_read_palette(page))
-        table = None if page.bitspersample == 8 else _scale(page, *_find_range(page, ome))
+        table = None if page.bitspersample == 8 else _scale(page, *_find_range(page, ome, white))
     except Unreadable as error:
         raise Unreadable(f"{_describe(page, channels)}: {error}") from None
     return Samples(3 if planes else page.samplesperpixel, _find_alpha(page, planes), table)
 
 
-def find_planes(page: tifffile.TiffPage, axes: str, ome: str | None) -> tuple[int, ...]:
+def find_planes(
+    page: tifffile.TiffPage, axes: str, shape: Sequence[int], ome: str | None
+) -> tuple[int, ...]:
     """Which pages of an OME-TIFF's series are its red, green and blue plane; empty if none are.
 
-    Three grey channels may be stains of fluorescence as well: their names tell.
+    Those of the first focal plane and time. Three grey channels may be stains of fluorescence as
+    well: their names tell.
     """
-    if ome is None or axes != "CYX" or page.samplesperpixel != 1:
+    if ome is None or page.samplesperpixel != 1 or "C" not in axes or axes[-2:] != "YX":
         return ()
+    step = math.prod(shape[axes.index("C") + 1 : -2])
     names = [_name(channel) for channel in _find_all(ome, "Channel")[:4]]
     order = [_NAMES.get(name, -1) for name in names]
-    return tuple(order.index(colour) for colour in range(3)) if sorted(order) == [0, 1, 2] else ()
+    return (
+        tuple(order.index(colour) * step for colour in range(3))
+        if sorted(order) == [0, 1, 2]
+        else ()
+    )
 
 
 def _check_colours(page: tifffile.TiffPage, planes: Sequence[int]) -> None:
@@ -176,10 +193,12 @@ def _read_palette(page: tifffile.TiffPage) -> NDArray[np.uint8]:
     return np.ascontiguousarray(colours.T.astype(np.uint8))
 
 
-def _find_range(page: tifffile.TiffPage, ome: str | None) -> tuple[int, int]:
+def _find_range(page: tifffile.TiffPage, ome: str | None, white: int | None) -> tuple[int, int]:
     """The samples that are black and white."""
     bits = page.bitspersample
     low, high = (_tag_values(page, code) for code in (_SMIN, _SMAX))
+    if white is not None:
+        return min(low, default=0), white
     if high:
         return min(low, default=0), max(high)
     if bits < 16:
@@ -188,7 +207,8 @@ def _find_range(page: tifffile.TiffPage, ome: str | None) -> tuple[int, int]:
     if significant is None:
         raise Unreadable(
             "nothing says how many of the bits are used (SMaxSampleValue, tag 341, or OME's "
-            f"SignificantBits); {_CONVERT}, or write that tag",
+            f"SignificantBits); give the sample that is white (--set slide.white_level=4095 of 12 "
+            f"bits), or {_CONVERT}",
         )
     return 0, 2**significant - 1
 

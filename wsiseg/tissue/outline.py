@@ -75,6 +75,7 @@ def _digest_detection(slide: Slide, config: Config) -> str:
     how = config.tissue.model_dump(mode="json", exclude={"min_fraction"})
     reader = [slide.reader, config.slide.scaled_decode]
     reader += ["blank"] if config.slide.damaged == "blank" else []
+    reader += [config.slide.white_level] if config.slide.white_level else []
     facts = [slide.identity, list(slide.mpp), list(_origin(slide, config)), reader]
     return digest_of("tissue", _VERSION, how, facts)
 
