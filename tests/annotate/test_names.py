@@ -3,7 +3,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wsiseg.annotate.names import name_outputs
@@ -53,6 +53,7 @@ SLIDES = st.tuples(
 ).map("".join)  # fmt: skip
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # of the machine, not ours
 @given(st.lists(st.tuples(st.sampled_from(["/a", "/b"]), SLIDES), unique=True, max_size=12))
 def test_no_two_are_alike(slides):
     found = name_outputs([(Path(root, slide), Path(slide)) for root, slide in slides])
