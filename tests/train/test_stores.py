@@ -5,8 +5,6 @@ import shutil
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from wsiseg.annotations import Annotations, Palette
@@ -14,8 +12,6 @@ from wsiseg.cli import app
 from wsiseg.config import LabelConfig, TrainConfig
 from wsiseg.errors import DataError
 from wsiseg.geometry import Box
-from wsiseg.grid import TileGrid
-from wsiseg.labels.cover import tile_cover
 from wsiseg.model.checkpoint import read_info
 from wsiseg.qupath import lint_geojson, write_geojson
 from wsiseg.qupath.java_area import cut_rows
@@ -303,26 +299,6 @@ def test_one_file_for_one_slide_needs_no_name(tmp_path):
     assert len(load_tiles([store.path], drawn, CLASSES)) == ROWS * COLS
     with pytest.raises(DataError, match="no store of slide 'by_hand'; there are one, two"):
         load_tiles([store.path, make_store(tmp_path, "two").path], drawn, CLASSES)
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    seed=st.integers(0, 1000), tile=st.sampled_from([4, 8]), stride=st.sampled_from([2, 4]),
-    height=st.integers(3, 40), width=st.integers(3, 40),
-)  # fmt: skip
-def test_cover_is_the_count_of_pixels(seed, tile, stride, height, width):
-    rng = np.random.default_rng(seed)
-    mask = rng.random((-(-height // 3), -(-width // 3))) < 0.5
-    mask = mask.repeat(3, 0).repeat(3, 1)[:height, :width]
-    grid = TileGrid(height, width, tile, min(stride, tile), 2 * tile)
-    rows, cols = np.nonzero(mask)
-    shape = shapely.union_all(shapely.box(cols, rows, cols + 1, rows + 1))
-    padded = np.pad(mask, ((0, tile), (0, tile)))
-    wanted = [
-        [padded[grid.tile_box(r, c).slices()].mean() for c in range(grid.cols)]
-        for r in range(grid.rows)
-    ]
-    np.testing.assert_allclose(tile_cover(shape, grid), wanted, atol=1e-9)
 
 
 # -- training ------------------------------------------------------------------------------------

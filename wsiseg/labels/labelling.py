@@ -293,5 +293,9 @@ def _merge(drawn: WindowLabels, listed: WindowLabels | None, store: SlideStore) 
     places = (listed.corners // store.grid.stride).tolist()
     fresh = np.array([tuple(tile) not in taken for tile in places], bool)
     return WindowLabels(
-        *(np.concatenate([one, other[fresh]]) for one, other in zip(drawn, listed, strict=True))
+        np.concatenate([drawn.corners, listed.corners[fresh]]),
+        np.concatenate([drawn.labels, listed.labels[fresh]]),
+        np.concatenate([drawn.weights, listed.weights[fresh]]),
+        np.concatenate([drawn.known, listed.known[fresh]]),
+        np.concatenate([drawn.corrected, listed.corrected[fresh]]),
     )

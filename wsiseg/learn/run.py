@@ -136,7 +136,7 @@ def _drop_unshown(tiles: StoreTiles, classes: Sequence[str]) -> tuple[StoreTiles
     unshown = ~(tiles.labels == 1).any(0)
     labels = tiles.labels.copy()
     labels[:, unshown] = np.nan
-    useful = np.isfinite(labels).any(1)
+    useful = np.asarray(np.isfinite(labels).any(1))
     kept = replace(tiles, labels=labels).pick(useful)
     return kept, tuple(name for name, no in zip(classes, unshown, strict=True) if no)
 

@@ -44,8 +44,10 @@ class StoreTiles:
 
     def pick(self, which: NDArray[np.bool_]) -> StoreTiles:
         """Those of the windows that are `which` ``(N,)``."""
-        parts = (self.windows, self.labels, self.weights, self.cells, self.corrected)
-        return StoreTiles(self.stores, *(part[which] for part in parts))
+        return StoreTiles(
+            self.stores, self.windows[which], self.labels[which], self.weights[which],
+            self.cells[which], self.corrected[which],
+        )  # fmt: skip
 
     @property
     def known(self) -> NDArray[np.bool_] | None:
