@@ -184,7 +184,7 @@ def samplers(
         return fill(lambda rows, cols: array[:, rows, cols])
 
     ways: dict[str, Callable[[], object]] = {
-        "wsiseg": lambda: store.read_tiles(tiles), "zarr": plain,
+        "wsiseg": lambda: store.read_windows(boxes), "zarr": plain,
     }  # fmt: skip
     if piped := with_zarrs(plain):
         ways["zarr + zarrs"] = piped

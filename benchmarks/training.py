@@ -45,6 +45,8 @@ BATCH = {"cpu": 8, "cuda": 64}
 class Noise:
     """Patches in memory; keeps the promise `PatchSource` as far as training reads it."""
 
+    known = None
+
     def __init__(self, count: int) -> None:
         rng = np.random.default_rng(0)
         coarse = rng.integers(80, 256, (count, SIDE // 8, SIDE // 8, 3), dtype=np.uint8)

@@ -291,15 +291,13 @@ class LabelConfig(_Step):
     origin: Literal["qupath", "level0"] = "qupath"
     """Where coordinates begin: at the slide's bounds corner, as QuPath has it, or at level 0's."""
     class_fraction: float = Field(default=0.05, gt=0, le=1)
-    """A tile shows a class if annotations of it cover at least this fraction of the tile."""
+    """A window shows a class if annotations of it cover at least this fraction of what was labelled
+    or checked there."""
     annotated_fraction: float = Field(default=0.5, gt=0, le=1)
-    """A tile is used if annotations of any class, or areas that were checked, cover at least this
-    fraction of it, or a point lies in it."""
-    seen_fraction: float = Field(default=0.9, gt=0, le=1)
-    """A class that a tile does not show is known not to be there if they cover at least this
-    fraction of it; else it is unknown, and teaches nothing: what nobody saw may hold anything."""
+    """An area larger than a tile has windows where it covers at least this fraction of a tile; one
+    that does so nowhere has one."""
     corrected_weight: float = Field(default=3.0, gt=0)
-    """How much a tile that a correction touches counts, beside one of the first labels."""
+    """How much a correction counts, beside one of the first labels."""
     map: dict[str, str] = {}
     """Classes of the label files by what they are to be called; empty leaves one out. On the
     command line: `--map "Tumour=Tumor,Tumor: invasive=Tumor"`."""

@@ -133,9 +133,9 @@ def _find_labelled(
     found = label_slides(labels, [store.path for store in stores], None, config)
     numbers = {store.path: at for at, store in enumerate(stores)}
     return {
-        (numbers[slide.store.path], int(row), int(col))
+        (numbers[slide.store.path], row, col)
         for slide in found.slides
-        for row, col in slide.found.tiles.tolist()
+        for row, col in slide.found.tiles(slide.store.grid)
     }
 
 

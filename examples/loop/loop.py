@@ -105,7 +105,7 @@ class Loop:
         store = self.out / "slides" / f"{TEST}.zarr"
         scores = evaluate_slides([store], self.root / "truth").scores
         print(
-            f"  {learned.tiles} tiles, held-out precision {learned.score:.3f}, mean IoU "
+            f"  {learned.tiles} windows, held-out precision {learned.score:.3f}, mean IoU "
             f"{scores.miou:.3f} (learn {middle - started:.0f} s, map {mapped - middle:.0f} s)"
         )
         return scores.miou

@@ -34,7 +34,7 @@ def correct(tmp_path, mapped, *features, **settings):
     found = label_slides(path.parent, [tmp_path], CLASSES, LabelConfig(**settings))
     assert not found.problems, found.problems
     tiles = found.slides[0].found
-    places = map(tuple, tiles.tiles.tolist())
+    places = map(tuple, (tiles.corners // TILE).tolist())
     values = zip(tiles.labels.tolist(), tiles.weights.tolist(), strict=True)
     return {place: (*label, weight) for place, (label, weight) in zip(places, values, strict=True)}
 
@@ -126,7 +126,7 @@ def test_a_map_that_was_made_again_is_kept_for_its_corrections(tmp_path, mapped)
     annotate(store, tmp_path / "geojson" / "one.geojson", labels)
     found = label_slides(tmp_path / "corrections", [tmp_path], CLASSES)
     assert not found.notes
-    assert len(found.slides[0].found.tiles) == len(first) == 2 * ROWS + 1
+    assert len(found.slides[0].found.labels) == len(first) == 2 * ROWS + 1
     keep_corrected(tmp_path, "one")  # the map that is there now was made after them
     assert (tmp_path / "geojson" / "one.geojson").exists()
 
@@ -139,10 +139,10 @@ def test_corrections_of_another_run_find_its_map(tmp_path, mapped):
     one = touched("reclassified", "Blue", square(0, 0), ids["Pink"])
     path.write_text(json.dumps(collection(one)))
     found = label_slides(path.parent, [other.path], CLASSES)
-    assert len(found.slides[0].found.tiles) == 2 * ROWS
+    assert len(found.slides[0].found.labels) == 2 * ROWS
     (tmp_path / "geojson" / "one.geojson").unlink()
     found = label_slides(path.parent, [other.path], CLASSES)
-    assert found.slides[0].found.tiles.tolist() == [[0, 0]], "as the file itself has it"
+    assert found.slides[0].found.corners.tolist() == [[0, 0]], "as the file itself has it"
     assert "1 regions are in no map of ours any more" in found.notes[0]
 
 

@@ -49,11 +49,12 @@ def read(tmp_path, content, name="one.geojson", classes=CLASSES, **settings):
 
 
 def tiles_of(found):
-    """Labels by tile."""
+    """Labels by tile, or by part of one."""
     (slide,) = found.slides
+    places = (slide.found.corners / TILE).tolist()
     return {
         tuple(tile): tuple(label)
-        for tile, label in zip(slide.found.tiles.tolist(), slide.found.labels.tolist(), strict=True)
+        for tile, label in zip(places, slide.found.labels.tolist(), strict=True)
     }
 
 
@@ -85,15 +86,18 @@ def test_one_feature_and_a_class_as_plain_text(tmp_path):
     assert tiles_of(read(tmp_path, one)) == {(0, 0): (1, 0)}
 
 
-def test_an_ellipse_as_qupath_exports_it_leaves_the_corners_unknown(tmp_path):
+def test_of_an_ellipse_as_qupath_exports_it_the_corners_are_unknown(tmp_path):
     angle = np.linspace(0, 2 * np.pi, 90)
     middle = np.mean(square(1, 1)[:4], 0)
     ring = np.round(middle + TILE * np.column_stack([np.cos(angle), np.sin(angle)]), 2).tolist()
     ring[-1] = ring[0]
     found = read(tmp_path, feature("Pink", polygon(ring), isEllipse=True))
-    ((tile, (pink, blue)),) = tiles_of(found).items()
-    assert (tile, pink) == ((1, 1), 1)
-    assert np.isnan(blue), "a circle covers 79 % of its square"
+    assert tiles_of(found) == {(1, 1): (1, 0)}
+    (slide,) = found.slides
+    known = slide.found.known[0]
+    assert not known[[0, 0, -1, -1], [0, -1, 0, -1]].any()
+    assert known.mean() == pytest.approx(np.pi / 4, abs=0.01)
+    assert slide.found.weights == pytest.approx([np.pi / 4], abs=0.01)
 
 
 def test_holes_and_parts(tmp_path):
@@ -202,7 +206,7 @@ def test_imagescope_layers_negative_regions_ellipses_and_rulers(tmp_path):
     assert found.problems == ()
     labels = tiles_of(found)
     assert {tile for tile, label in labels.items() if label == (1, 0)} == {(0, 1), (1, 0), (1, 1)}
-    assert np.array_equal(labels[3, 3], (UNKNOWN, 1), equal_nan=True)
+    assert labels[3, 3] == (0, 1)
     assert any("lines, arrows or rulers" in note for note in found.notes)
 
 

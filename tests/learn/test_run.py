@@ -87,6 +87,9 @@ def test_a_checkpoints_classes_go_on_and_new_ones_begin_as_their_tiles_look(slid
     learned = learn_model([slides], slides / "labels", out, start="tissue", settings=still)
     model, info = load_checkpoint(out)
     former, known = load_checkpoint("tissue")
+    assert known.calibration
+    assert info.calibration == ()
+    assert any("the calibration of tissue is of its weights" in note for note in learned.notes)
     assert info.names == (*known.names[:8], "Blue", "Glass")
     assert info.background == 1
     assert set(learned.kept) == set(known.names) - {"Stroma"}
@@ -106,7 +109,19 @@ def test_a_correction_that_does_not_hold_is_named(slides):
         [slides], [slides / "labels", slides / "corrections"], slides / "my.safetensors",
         settings=QUICK,
     )  # fmt: skip
-    assert {one.tile for one in learned.missed} == {"two tile (1, 1)"}
+    assert {one.where for one in learned.missed} == {"two around (92, 152)"}
+
+
+def test_small_regions_off_the_grid_are_learned_from(slides):
+    """A map is corrected by strokes that hold no whole tile."""
+    for name in ("one", "two", "three"):
+        draw(
+            slides / "labels", name, feature("Pink", polygon(square(0.3, 0.4, 0.5, 0.6))),
+            feature("Blue", polygon(square(1.3, 4.2, 0.3, 0.3))),
+        )  # fmt: skip
+    learned = learn_model([slides], slides / "labels", slides / "my.safetensors", settings=QUICK)
+    assert (learned.tiles, learned.shown, learned.absent) == (6, (3, 3), (3, 3))
+    assert learned.precision == (1, 1)
 
 
 def test_what_would_spoil_a_training_is_refused_before_it(slides):
@@ -120,7 +135,7 @@ def test_what_would_spoil_a_training_is_refused_before_it(slides):
     (labels / "four.geojson").unlink()
     for name in ("one", "two", "three"):
         draw(labels, name, feature("Pink", polygon(square(0, 0, 2, 2))))
-    with pytest.raises(DataError, match="no tile is known to be without 'Pink'"):
+    with pytest.raises(DataError, match="nothing is known to be without 'Pink'"):
         learn_model([slides], labels, slides / "my.safetensors", settings=QUICK)
 
 

@@ -7,6 +7,7 @@ from wsiseg.model.cam import (
     augmented_maps,
     class_probabilities,
     cosine_cams,
+    pool_cams,
     scale_maps,
 )
 
@@ -90,3 +91,17 @@ def test_background_is_what_the_classes_leave():
     for x, (first, second, rest) in enumerate(((0, 0, 1), (0.5, 0.25, 0.5**10), (1, 0.5, 0))):
         want = torch.tensor([first, second, rest], dtype=torch.float32).softmax(0)
         torch.testing.assert_close(found[0, :, 0, x], want)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "smooth"])
+def test_only_known_cells_are_pooled(pooling):
+    cams = 5 * random(2, 3, 4, 4)
+    known = torch.zeros(2, 8, 8, dtype=torch.bool)
+    known[0, :4, 2:] = known[1, 0, 0] = True  # two by three cells; a quarter of one
+    want = [
+        pool_cams(cams[:1, :, :2, 1:], pooling),
+        cams[1:, :, 0, 0],
+    ]
+    torch.testing.assert_close(pool_cams(cams, pooling, known), torch.cat(want))
+    whole = torch.ones_like(known)
+    torch.testing.assert_close(pool_cams(cams, pooling, whole), pool_cams(cams, pooling))

@@ -35,7 +35,7 @@ def test_the_command_says_what_was_found_and_draws_it(tmp_path):
     result = CliRunner().invoke(app, [*call, "--map", "blue=Blue"])
     assert "look like one class" not in result.output
     rows = list(csv.DictReader((tmp_path / "out" / "labels.csv").open()))
-    assert [(r["slide"], r["class"], r["regions"], r["tiles with"]) for r in rows] == [
+    assert [(r["slide"], r["class"], r["regions"], r["windows with"]) for r in rows] == [
         ("one", "Blue", "2", "2"), ("one", "Pink", "1", "4"),
     ]  # fmt: skip
     assert Image.open(tmp_path / "out" / "one.png").size == (store.grid.width, store.grid.height)

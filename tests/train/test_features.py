@@ -82,6 +82,21 @@ def test_kept_features_equal_those_of_the_turned_image(patches):
         torch.testing.assert_close(a[level], b[level], rtol=2e-3, atol=2e-3)  # float16
 
 
+@pytest.mark.parametrize("equivariant", [True, False])
+def test_known_cells_turn_with_their_patch(patches, equivariant):
+    class Partly(Patches):
+        known = np.zeros((3, 4, 4), bool)
+
+    Partly.known[2, 0, 1] = Partly.known[0, 3, 0] = True
+    partly = Partly(patches.paths, patches.labels, patches.side)
+    seen = FrozenFeatures(Counting(equivariant), None, partly).read(BATCH, TURNS)
+    wanted = [
+        turn(torch.from_numpy(Partly.known[n]), *how) for n, how in ((2, (1, 3)), (0, (0, 1)))
+    ]
+    assert torch.equal(seen.known, torch.stack(wanted))
+    assert FrozenFeatures(Counting(), None, patches).read(BATCH, TURNS).known is None
+
+
 def test_each_patch_is_looked_at_once(patches):
     encoder = Counting()
     source = FrozenFeatures(encoder, None, patches)

@@ -5,16 +5,13 @@ import shutil
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from wsiseg.annotations import Annotations, Palette
 from wsiseg.cli import app
 from wsiseg.config import LabelConfig, TrainConfig
 from wsiseg.errors import DataError
-from wsiseg.grid import TileGrid
-from wsiseg.labels.cover import tile_cover
+from wsiseg.geometry import Box
 from wsiseg.model.checkpoint import read_info
 from wsiseg.qupath import lint_geojson, write_geojson
 from wsiseg.qupath.java_area import cut_rows
@@ -30,6 +27,11 @@ def table(folder, text):
     return path
 
 
+def places(tiles):
+    """Corners of the windows in tiles."""
+    return [tuple(place) for place in (tiles.windows[:, 1:] / TILE).tolist()]
+
+
 def test_tiles_by_row_and_column_of_two_stores(tmp_path):
     stores = [make_store(tmp_path, "one"), make_store(tmp_path, "two", mpp=0.51)]
     labels = table(
@@ -40,7 +42,7 @@ def test_tiles_by_row_and_column_of_two_stores(tmp_path):
     assert tiles.labels.tolist() == [[1, 0], [1, 1], [0, 1]], "slide by slide"
     assert tiles.weights.tolist() == [1, 1, 1]
     assert (tiles.side, tiles.mpp) == (TILE, 0.505)
-    assert tiles.name(2) == "two tile (3, 4)"
+    assert tiles.name(2) == "two around (476, 408)", "2 x (4.5, 3.5) tiles, less the bounds' corner"
     assert tiles.cases == ["one", "one", "two"]
     wanted = [store.read_image(store.grid.tile_box(*t)) for store, t in (
         (stores[1], (3, 4)), (stores[0], (0, 0)))]  # fmt: skip
@@ -53,9 +55,9 @@ def test_tiles_by_a_point_as_qupath_shows_it(tmp_path):
     labels = table(tmp_path, "store,x,y,labels\none.zarr,0,0,Pink\none,400,290,Blue\n")
     tiles = load_tiles([store.path], labels, CLASSES)
     # Raster ((0, 0) + bounds) / 2 = (50, 20) and (250, 165), in steps of 32.
-    assert tiles.tiles.tolist() == [[0, 0, 1], [0, 5, 7]]
+    assert places(tiles) == [(0, 0.5), (2.5, 3.5)]
     tiles = load_tiles([store.path], labels, CLASSES, LabelConfig(origin="level0"))
-    assert tiles.tiles.tolist() == [[0, 0, 0], [0, 4, 6]]
+    assert places(tiles) == [(0, 0), (2, 3)]
 
 
 def test_one_error_lists_every_problem_of_a_table(tmp_path):
@@ -140,28 +142,30 @@ def test_polygons_give_each_tile_its_classes(tmp_path):
     store = make_store(tmp_path)
     tiles = load_tiles([store.path], annotate(store, tmp_path / "one.geojson"), CLASSES)
     assert len(tiles) == ROWS * COLS, "whole slide annotated, tiles at its border too"
-    for (_, _, col), label in zip(tiles.tiles.tolist(), tiles.labels.tolist(), strict=True):
+    for (_, col), label in zip(places(tiles), tiles.labels.tolist(), strict=True):
         assert label == [col <= 2, col >= 2], "the middle column shows both"
 
 
-def test_a_class_needs_its_share_and_a_tile_its_annotation(tmp_path):
+def test_windows_lie_on_what_was_drawn_and_a_class_needs_its_share(tmp_path):
     store = make_store(tmp_path)
     labels = np.full((ROWS * TILE, COLS * TILE), 255, np.uint8)
-    labels[:TILE, : TILE // 2] = 0  # half of tile (0, 0)
-    labels[:TILE, TILE // 2 : TILE // 2 + 3] = 1  # 3 / 64 of it
-    labels[:TILE, TILE : TILE + 31] = 1  # 31 / 64 of tile (0, 1)
-    labels[TILE : 2 * TILE, :TILE] = 1
+    labels[70:100, 70 : 70 + 30] = 0
+    labels[70:100, 98:100] = 1  # 2 / 30 of it
+    labels[TILE : 4 * TILE, 3 * TILE : 4 * TILE] = 1
     path = annotate(store, tmp_path / "one.geojson", labels)
     found = load_tiles([store.path], path, CLASSES)
-    assert found.tiles.tolist() == [[0, 0, 0], [0, 1, 0]]
-    unknown = float("nan")
-    assert np.array_equal(found.labels, [[1, unknown], [0, 1]], equal_nan=True), "half unseen"
-    config = LabelConfig(class_fraction=3 / 64, annotated_fraction=31 / 64)
-    found = load_tiles([store.path], path, CLASSES, config)
-    assert found.tiles.tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 0]]
-    assert np.array_equal(found.labels, [[1, 1], [unknown, 1], [0, 1]], equal_nan=True)
-    found = load_tiles([store.path], path, CLASSES, LabelConfig(seen_fraction=0.5))
-    assert found.labels.tolist() == [[1, 0], [0, 1]]
+    assert found.windows[0].tolist() == [0, 85 - 32, 85 - 32], "about its middle, off the grid"
+    assert places(found)[1:] == [(1, 3), (2, 3), (3, 3)], "a large area has several"
+    assert found.labels.tolist() == [[1, 1], [0, 1], [0, 1], [0, 1]], "nothing is unknown in it"
+    assert found.weights == pytest.approx([(30 / TILE) ** 2, 1, 1, 1])
+    rows, cols = (np.flatnonzero(found.known[0].any(axis)) for axis in (1, 0))
+    middles = (np.arange(28) + 0.5) * TILE / 28 + 53
+    assert middles[rows].min() > 70
+    assert middles[cols].max() < 100
+    assert found.known[1:].all()
+    assert np.array_equal(found.read([0])[0], store.read_image(Box(53, 53, TILE, TILE)))
+    config = LabelConfig(class_fraction=0.1)
+    assert load_tiles([store.path], path, CLASSES, config).labels[0].tolist() == [1, 0]
 
 
 def test_what_is_ignored_is_cut_out_and_what_has_no_class_says_nothing(tmp_path):
@@ -171,11 +175,9 @@ def test_what_is_ignored_is_cut_out_and_what_has_no_class_says_nothing(tmp_path)
     labels[:TILE] = 2
     path = annotate(store, tmp_path / "one.geojson", labels, names)
     text = path.read_text()
-    assert {row for _, row, _ in load_tiles([store.path], path, CLASSES).tiles.tolist()} == {
-        1, 2, 3,
-    }  # fmt: skip
+    assert {row for row, _ in places(load_tiles([store.path], path, CLASSES))} == {1, 2, 3}
     path.write_text(text.replace('"classification"', '"class"'))
-    with pytest.raises(DataError, match=r"no tile with tissue of one is annotated over 0\.5"):
+    with pytest.raises(DataError, match="no tissue of one is annotated"):
         load_tiles([store.path], path, CLASSES)
 
 
@@ -229,7 +231,7 @@ def test_detections_are_no_labels_and_that_is_told(tmp_path, caplog):
     assert len(load_tiles([store.path], path, ("Pink",))) > 0
     assert "one.geojson: 1 detection(s) passed over, as nobody drew them" in caplog.text
     edit(path, lambda features: features[0]["properties"].update(objectType="detection"))
-    with pytest.raises(DataError, match=r"no tile with tissue.*2 detection\(s\) passed over"):
+    with pytest.raises(DataError, match=r"no tissue of one.*2 detection\(s\) passed over"):
         load_tiles([store.path], path, CLASSES)
 
 
@@ -271,10 +273,10 @@ def test_outlines_that_qupath_lost_part_of_are_taken_from_our_own_file(tmp_path,
     edit(drawn, lose)
     wanted = load_tiles([store.path], own, CLASSES[:1])
     found = load_tiles([store.path], drawn, CLASSES[:1])
-    assert found.tiles.tolist() == wanted.tiles.tolist()
+    assert places(found) == places(wanted)
     assert f"1 outline(s) that QuPath exported in part are taken from {own}" in caplog.text
     shutil.rmtree(own.parent)
-    assert len(load_tiles([store.path], drawn, CLASSES[:1])) < len(wanted)
+    assert load_tiles([store.path], drawn, CLASSES[:1]).weights.sum() < wanted.weights.sum()
 
 
 def test_problems_of_annotations_are_listed_together(tmp_path):
@@ -297,26 +299,6 @@ def test_one_file_for_one_slide_needs_no_name(tmp_path):
     assert len(load_tiles([store.path], drawn, CLASSES)) == ROWS * COLS
     with pytest.raises(DataError, match="no store of slide 'by_hand'; there are one, two"):
         load_tiles([store.path, make_store(tmp_path, "two").path], drawn, CLASSES)
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    seed=st.integers(0, 1000), tile=st.sampled_from([4, 8]), stride=st.sampled_from([2, 4]),
-    height=st.integers(3, 40), width=st.integers(3, 40),
-)  # fmt: skip
-def test_cover_is_the_count_of_pixels(seed, tile, stride, height, width):
-    rng = np.random.default_rng(seed)
-    mask = rng.random((-(-height // 3), -(-width // 3))) < 0.5
-    mask = mask.repeat(3, 0).repeat(3, 1)[:height, :width]
-    grid = TileGrid(height, width, tile, min(stride, tile), 2 * tile)
-    rows, cols = np.nonzero(mask)
-    shape = shapely.union_all(shapely.box(cols, rows, cols + 1, rows + 1))
-    padded = np.pad(mask, ((0, tile), (0, tile)))
-    wanted = [
-        [padded[grid.tile_box(r, c).slices()].mean() for c in range(grid.cols)]
-        for r in range(grid.rows)
-    ]
-    np.testing.assert_allclose(tile_cover(shape, grid), wanted, atol=1e-9)
 
 
 # -- training ------------------------------------------------------------------------------------

@@ -46,3 +46,22 @@ def test_an_unknown_label_teaches_nothing():
         plain = trainer.losses(seen, labels).total.item()
         assert plain != losses[-1]
     assert losses[0] == losses[1]
+
+
+def test_cells_that_nobody_labelled_teach_nothing():
+    """A window that is known in part has the loss and gradient of that part of its CAM."""
+    config = TrainConfig(classes=("A", "B"), contrast_weight=0, struct_weight=0, device="cpu")
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    model = make_model(config)
+    pyramid = dict(enumerate(model.encoder.pyramid(images)))
+    level = model.encoder.cam_level
+    known = torch.zeros(1, 8, 8, dtype=torch.bool)
+    known[:, :, :4] = True
+    trainer, labels = Trainer(model, config, 4), torch.tensor([[1.0, 0.0]])
+    features = pyramid[level].clone().requires_grad_()
+    trainer.model.eval()  # batch statistics would join the cells
+    trainer.losses(Seen(images, {level: features}, {}, known), labels).total.backward()
+    reached = features.grad.abs().sum(1)[0] > 0
+    half = reached.shape[1] // 2
+    assert reached[:, :half].all()
+    assert not reached[:, half + 1 :].any(), "but for the adapter's kernel of three cells"

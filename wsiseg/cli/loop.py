@@ -48,7 +48,7 @@ def label(
     manifest: Manifest = None,
     settings: Settings = None,
 ) -> None:
-    """Say what label files hold and which tiles they label, before anything trains."""
+    """Say what label files hold and which windows they label, before anything trains."""
     from wsiseg.config import LabelConfig
     from wsiseg.labels import label_slides
     from wsiseg.report import write_labels
@@ -100,7 +100,7 @@ def learn(
         learned = learn_model(
             slides, labels, out, start=start, manifest=manifest, settings=plain, progress=bars
         )
-    table = Table("class", "tiles with", "tiles without", "precision held out", "a guess")
+    table = Table("class", "windows with", "windows without", "precision held out", "a guess")
     for name, *counts, found, guess in zip(
         learned.classes, learned.shown, learned.absent, learned.precision, learned.guess,
         strict=True,

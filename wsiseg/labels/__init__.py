@@ -1,11 +1,11 @@
-"""Where a person's labels come from, and which tiles they say what of.
+"""Where a person's labels come from, and which windows of a slide they label.
 
 What nobody looked at is unknown: a label is 1, 0 or NaN.
 """
 
 from wsiseg.labels.corrections import keep_corrected
 from wsiseg.labels.labelling import Labelling, SlideLabels, label_slides
-from wsiseg.labels.layers import Layers, TileLabels
+from wsiseg.labels.layers import Layers, WindowLabels, gather_windows
 from wsiseg.labels.names import parse_map
 from wsiseg.labels.raster import draw_area
 from wsiseg.labels.stores import find_stores, find_tissue
@@ -15,11 +15,12 @@ __all__ = [
     "Labelling",
     "Layers",
     "SlideLabels",
-    "TileLabels",
+    "WindowLabels",
     "draw_area",
     "find_stores",
     "find_tissue",
     "gather_labels",
+    "gather_windows",
     "keep_corrected",
     "label_slides",
     "parse_map",

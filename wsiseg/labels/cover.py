@@ -1,4 +1,4 @@
-"""How much of each tile lies in an area: exact, by polygons."""
+"""Shapes of label files, moved to the raster and joined."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from typing import Any
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
 from wsiseg.config import LabelConfig
-from wsiseg.geometry import Box
-from wsiseg.grid import TileGrid
 from wsiseg.store import SlideStore
 
-__all__ = ["Affine", "join", "place_of", "tile_cover", "to_raster"]
+__all__ = ["Affine", "join", "place_of", "to_raster"]
 
 Affine = tuple[tuple[float, float], tuple[float, float]]
 """Origin ``(x, y)`` in level-0 px that the file calls (0, 0), and level-0 px a raster px."""
@@ -37,27 +34,3 @@ def to_raster(shape: Any, place: Affine) -> Any:
 def join(shapes: Sequence[Any]) -> Any:
     """The union of areas, whatever is wrong with their rings."""
     return shapely.union_all([shapely.make_valid(shape) for shape in shapes])
-
-
-def tile_cover(shape: Any, grid: TileGrid) -> NDArray[np.float64]:
-    """``(rows, cols)`` float64 in [0, 1]: the share of each tile's square that `shape` covers."""
-    covered = np.zeros((grid.rows, grid.cols))
-    parts = shapely.get_parts(shape)
-    tree = shapely.STRtree(parts)
-    for block in range(grid.n_blocks):
-        tiles = np.array(list(grid.block_tiles(block))).reshape(-1, 2)
-        if not len(tiles):
-            continue
-        boxes = [grid.tile_box(row, col) for row, col in tiles.tolist()]
-        # First to the block, then to its tiles: an outline may have very many points.
-        window = _rectangle(boxes[0], boxes[-1])
-        near = shapely.intersection(parts[tree.query(window, predicate="intersects")], window)
-        if len(near):
-            squares = np.array([_rectangle(box, box) for box in boxes])
-            inside = shapely.area(shapely.intersection(near[None], squares[:, None])).sum(1)
-            covered[tuple(tiles.T)] = inside / grid.tile**2
-    return covered
-
-
-def _rectangle(first: Box, last: Box) -> Any:
-    return shapely.box(first.x, first.y, last.right, last.bottom)

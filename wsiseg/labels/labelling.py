@@ -15,10 +15,17 @@ from wsiseg.config import LabelConfig
 from wsiseg.errors import DataError
 from wsiseg.labels.corrections import resolve_regions
 from wsiseg.labels.cover import place_of, to_raster
-from wsiseg.labels.layers import Layers, TileLabels, label_tiles, stack_layers
+from wsiseg.labels.layers import (
+    Layers,
+    WindowLabels,
+    gather_windows,
+    label_windows,
+    stack_layers,
+)
 from wsiseg.labels.manifest import read_manifest
 from wsiseg.labels.mark import Drawn, Mark, classify
 from wsiseg.labels.names import find_lookalikes, format_map
+from wsiseg.labels.placement import CELLS
 from wsiseg.labels.sources import Sources, read_sources
 from wsiseg.labels.stores import Names, find_stores, find_tissue, open_stores
 from wsiseg.labels.tile_table import read_tile_table
@@ -35,7 +42,7 @@ class SlideLabels:
 
     store: SlideStore
     files: tuple[Path, ...]
-    found: TileLabels
+    found: WindowLabels
     layers: Layers
     regions: tuple[int, ...]
     """Marks of each class."""
@@ -135,17 +142,17 @@ def label_slides(
             continue
         marks = _place_marks(store, drawn, order, config, problems, notes)
         layers = stack_layers(_of_classes(marks, order, config), order, config.map)
-        found = label_tiles(layers, store.grid, tissue[at], config)
-        if drawn and not len(found.tiles):
+        found = label_windows(layers, store.grid, tissue[at], config)
+        if drawn and not len(found.labels):
             problems.append(
-                f"{drawn[0][0]}: no tile with tissue of {store.path.stem} is annotated over "
-                f"{config.annotated_fraction:g} of its area (annotated_fraction)"
+                f"{drawn[0][0]}: no tissue of {store.path.stem} is annotated"
                 + "".join(f"; {note}" for _, one in drawn for note in one.notes)
             )
+        found = _merge(found, listed.get(at), store)
         named = Counter(classify(mark.name, config.map)[1] for mark in marks)
         slides.append(
             SlideLabels(
-                store, tuple(path for path, _ in drawn), _merge(found, listed.get(at)), layers,
+                store, tuple(path for path, _ in drawn), found, layers,
                 tuple(named[name] for name in order), whose.patients.get(at, "") if whose else "",
                 whose.splits.get(at, "") if whose else "",
             )
@@ -254,7 +261,7 @@ def _read_tables(
     sources: Sources, stores: Sequence[SlideStore], names: Names,
     tissue: Sequence[NDArray[np.bool_]], classes: Sequence[str], config: LabelConfig,
     problems: list[str],
-) -> dict[int, TileLabels]:  # fmt: skip
+) -> dict[int, WindowLabels]:  # fmt: skip
     """Tiles that tables label, by number of the store."""
     rows: dict[int, list[tuple[tuple[int, int], tuple[int, ...]]]] = {}
     for path in sources.tables:
@@ -265,24 +272,30 @@ def _read_tables(
                 rows.setdefault(at, []).append((tile, label))
         except DataError as error:
             problems.append(str(error))
+    whole = np.ones((CELLS, CELLS), bool)
     return {
-        at: TileLabels(
-            np.array([tile for tile, _ in some], np.int64),
-            np.array([label for _, label in some], np.float32),
-            np.ones(len(some), np.float32),
+        at: gather_windows(
+            [
+                ((box.y, box.x), label, 1, whole, False)
+                for box, label in ((stores[at].grid.tile_box(*t), label) for t, label in some)
+            ],
+            len(classes),
         )
         for at, some in rows.items()
     }
 
 
-def _merge(drawn: TileLabels, listed: TileLabels | None) -> TileLabels:
+def _merge(drawn: WindowLabels, listed: WindowLabels | None, store: SlideStore) -> WindowLabels:
     """Both; what was drawn counts where a table names the tile too."""
-    if listed is None or not len(drawn.tiles):
+    if listed is None or not len(drawn.labels):
         return drawn if listed is None else listed
-    taken = set(map(tuple, drawn.tiles.tolist()))
-    fresh = np.array([tuple(tile) not in taken for tile in listed.tiles.tolist()], bool)
-    return TileLabels(
-        np.concatenate([drawn.tiles, listed.tiles[fresh]]),
+    taken = drawn.tiles(store.grid)
+    places = (listed.corners // store.grid.stride).tolist()
+    fresh = np.array([tuple(tile) not in taken for tile in places], bool)
+    return WindowLabels(
+        np.concatenate([drawn.corners, listed.corners[fresh]]),
         np.concatenate([drawn.labels, listed.labels[fresh]]),
         np.concatenate([drawn.weights, listed.weights[fresh]]),
+        np.concatenate([drawn.known, listed.known[fresh]]),
+        np.concatenate([drawn.corrected, listed.corrected[fresh]]),
     )

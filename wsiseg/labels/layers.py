@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,11 +10,20 @@ import shapely
 from numpy.typing import NDArray
 
 from wsiseg.config import LabelConfig
+from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
-from wsiseg.labels.cover import join, tile_cover
+from wsiseg.labels.cover import join
 from wsiseg.labels.mark import Mark, classify
+from wsiseg.labels.placement import CELLS, clip, draw_cells, place_windows
 
-__all__ = ["Layers", "TileLabels", "find_tile", "label_tiles", "stack_layers"]
+__all__ = [
+    "Layers",
+    "WindowLabels",
+    "find_tile",
+    "gather_windows",
+    "label_windows",
+    "stack_layers",
+]
 
 _RANK = {"": 0, "checked": 1, "reclassified": 2, "deleted": 2, "drawn": 3}
 _CORRECTION = 2
@@ -38,15 +47,45 @@ class Layers(NamedTuple):
     """x, y, class, and whether it is a correction."""
 
 
-class TileLabels(NamedTuple):
-    """The tiles of one slide of which anything is known."""
+class WindowLabels(NamedTuple):
+    """The training windows of one slide, each as large as a tile, and what is known of them."""
 
-    tiles: NDArray[np.int64]
-    """``(N, 2)`` int64: row, column."""
+    corners: NDArray[np.int64]
+    """``(N, 2)`` int64: y, x of the first raster pixel."""
     labels: NDArray[np.float32]
     """``(N, K)`` float32: 1 shows, 0 does not, NaN nobody knows."""
     weights: NDArray[np.float32]
-    """``(N,)`` float32: 1, or more for corrections."""
+    """``(N,)`` float32: the share of the window that is known, times more for corrections."""
+    known: NDArray[np.bool_]
+    """``(N, CELLS, CELLS)`` bool: the cells that the labels are of."""
+    corrected: NDArray[np.bool_]
+    """``(N,)`` bool: whether a correction says so."""
+
+    def tiles(self, grid: TileGrid) -> set[tuple[int, int]]:
+        """Row and column of the tiles nearest to windows of which at least half is known."""
+        half = self.known.mean((1, 2)) >= 0.5
+        nearest = np.round(self.corners[half] / grid.stride).astype(int)
+        last = (grid.rows - 1, grid.cols - 1)
+        return {(int(row), int(col)) for row, col in np.minimum(nearest, last)}
+
+
+class _Statement(NamedTuple):
+    """An area of which the same is known throughout."""
+
+    area: Any
+    about: Sequence[int]
+    """The classes that would be marked if they were there."""
+    corrected: bool
+
+
+class _Row(NamedTuple):
+    """One training window; the members of `WindowLabels`."""
+
+    corner: tuple[int, int]
+    label: NDArray[np.float32]
+    weight: float
+    known: NDArray[np.bool_]
+    corrected: bool
 
 
 def stack_layers(
@@ -93,40 +132,91 @@ def stack_layers(
     )  # fmt: skip
 
 
-def label_tiles(
+def label_windows(
     layers: Layers, grid: TileGrid, tissue: NDArray[np.bool_], config: LabelConfig
-) -> TileLabels:
-    """What the layers say of each tile with `tissue` ``(rows, cols)``.
+) -> WindowLabels:
+    """Training windows on all that the layers say, where there is any `tissue` ``(rows, cols)``.
 
-    A class shows where it covers enough of a tile (``class_fraction``) or was marked by a point; it
-    does not where next to all of the tile was seen (``seen_fraction``) and it covers less; else
-    nobody knows. Tiles that hold ignored areas are left out.
+    A class shows in a window where it covers enough of what is known of it (``class_fraction``),
+    and else does not. Of a deleted region only its own class is known. Points label the tile of the
+    grid that they lie in, and say of the other classes nothing.
     """
-    cover = np.stack([tile_cover(shape, grid) for shape in layers.classes], 2)
-    seen = join([*layers.classes, layers.checked])
-    known = np.stack([tile_cover(_with(seen, absent), grid) for absent in layers.absent], 2)
-    shows = cover >= config.class_fraction
-    corrected = tile_cover(layers.corrected, grid) >= config.class_fraction
-    pointed = np.zeros(tissue.shape, bool)
-    for x, y, label, correction in layers.points:
-        tile = find_tile(grid, x, y)
-        if tile is not None:
-            shows[*tile, label] = pointed[tile] = True
-            corrected[tile] |= correction
-    labels = np.full(shows.shape, np.nan, np.float32)
-    labels[known >= config.seen_fraction] = 0
-    labels[shows] = 1
-    used = (known.max(2) >= config.annotated_fraction) | pointed
-    used &= tissue & np.isfinite(labels).any(2)
-    used &= tile_cover(layers.ignored, grid) < config.class_fraction
-    weights = np.where(corrected, config.corrected_weight, 1.0)
-    return TileLabels(
-        np.argwhere(used).astype(np.int64), labels[used], weights[used].astype(np.float32)
+    rows = [
+        row
+        for statement in _state(layers)
+        for boxes in place_windows(statement.area, grid, config.annotated_fraction)
+        for row in _look(boxes, statement, layers, config)
+        if any(tissue[tile] for tile in grid.touching(Box(*row.corner[::-1], *[grid.tile] * 2)))
+    ]
+    rows += _label_points(layers, grid, tissue, config)
+    rows.sort(key=lambda row: row.corner)
+    return gather_windows(rows, len(layers.classes))
+
+
+def gather_windows(rows: Sequence[Any], classes: int) -> WindowLabels:
+    """The windows ``(corner, label, weight, known, corrected)`` as arrays."""
+    corners, labels, weights, known, corrected = zip(*rows, strict=True) if rows else ([],) * 5
+    return WindowLabels(
+        np.array(corners, np.int64).reshape(-1, 2),
+        np.array(labels, np.float32).reshape(len(rows), classes),
+        np.array(weights, np.float32),
+        np.array(known, bool).reshape(-1, CELLS, CELLS),
+        np.array(corrected, bool),
     )
 
 
-def _with(seen: Any, absent: Any) -> Any:
-    return seen if absent.is_empty else shapely.union(seen, absent)
+def _state(layers: Layers) -> list[_Statement]:
+    every = range(len(layers.classes))
+    seen = join([*layers.classes, layers.checked])
+    return [
+        _Statement(shapely.difference(seen, layers.corrected), every, False),
+        _Statement(shapely.intersection(seen, layers.corrected), every, True),
+        *(
+            _Statement(shapely.difference(absent, seen), [at], True)
+            for at, absent in enumerate(layers.absent)
+        ),
+    ]
+
+
+def _look(
+    boxes: Sequence[Box], statement: _Statement, layers: Layers, config: LabelConfig
+) -> Iterator[_Row]:
+    """What a statement says of windows in a row."""
+    frame = (
+        min(box.x for box in boxes), min(box.y for box in boxes),
+        max(box.right for box in boxes), max(box.bottom for box in boxes),
+    )  # fmt: skip
+    # First to the row, then to its windows: an outline may have very many points.
+    near = clip(statement.area, *frame)
+    shown = {at: clip(layers.classes[at], *frame) for at in statement.about}
+    for box in boxes:
+        area = clip(near, box.x, box.y, box.right, box.bottom)
+        share = area.area / box.width**2
+        whole = share > 1 - 1e-6
+        label = np.full(len(layers.classes), np.nan, np.float32)
+        for at, shape in shown.items():
+            label[at] = shapely.intersection(shape, area).area >= config.class_fraction * area.area
+        known = np.ones((CELLS, CELLS), bool) if whole else draw_cells(area, box)
+        weight = 1.0 if whole else share
+        weight *= config.corrected_weight if statement.corrected else 1
+        yield _Row((box.y, box.x), label, weight, known, statement.corrected)
+
+
+def _label_points(
+    layers: Layers, grid: TileGrid, tissue: NDArray[np.bool_], config: LabelConfig
+) -> Iterator[_Row]:
+    found: dict[tuple[int, int], tuple[NDArray[np.float32], list[bool]]] = {}
+    for x, y, label, correction in layers.points:
+        tile = find_tile(grid, x, y)
+        if tile is not None and tissue[tile]:
+            unknown = np.full(len(layers.classes), np.nan, np.float32)
+            labels, corrections = found.setdefault(tile, (unknown, []))
+            labels[label] = 1
+            corrections.append(correction)
+    for (row, col), (labels, corrections) in found.items():
+        box, corrected = grid.tile_box(row, col), any(corrections)
+        weight = config.corrected_weight if corrected else 1.0
+        yield _Row((box.y, box.x), labels, weight, np.ones((CELLS, CELLS), bool), corrected)
 
 
 def find_tile(grid: TileGrid, x: float, y: float) -> tuple[int, int] | None:

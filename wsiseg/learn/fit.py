@@ -111,12 +111,12 @@ class Folds:
 
     @torch.no_grad()
     def predict(self, which: torch.Tensor) -> NDArray[np.float32]:
-        """``(n, K)`` class logits of some tiles by the model as it stands."""
+        """``(n, K)`` class logits of what is known of some tiles, by the model as it stands."""
         self._model.eval()
         batches = torch.split(which, self._config.batch_size)
         plan = [(batch, torch.zeros(len(batch), 2, dtype=torch.int64)) for batch in batches]
         found: Sequence[torch.Tensor] = [
-            self._model.read_pyramid(seen.pyramid).logits.float().cpu()
+            self._model.pool(self._model.read_pyramid(seen.pyramid).cams, seen.known).float().cpu()
             for seen in self._source.stream(plan)
         ]
         return np.asarray(torch.cat(list(found)).numpy(), np.float32)

@@ -22,11 +22,11 @@ _DOUBLED = 1.7
 class Missed(NamedTuple):
     """A correction that the model does not follow."""
 
-    tile: str
+    where: str
     name: str
     """The class."""
     shown: bool
-    """Whether the tile shows it."""
+    """Whether it shows there."""
 
 
 class Round(NamedTuple):
@@ -48,21 +48,21 @@ class Learned:
     """Of labels and settings."""
     classes: tuple[str, ...]
     tiles: int
-    """Tiles of which anything was known."""
+    """Training windows of which anything was known."""
     shown: tuple[int, ...]
-    """Tiles that show each class."""
+    """Windows that show each class."""
     absent: tuple[int, ...]
-    """Tiles known to be without it."""
+    """Windows known to be without it."""
     slides: int
     folds: tuple[str, ...]
     """Who was held out, time by time."""
     epochs: int
-    """Of the final training, on all tiles."""
+    """Of the final training, on all windows."""
     precision: tuple[float, ...]
-    """Average precision of each class on tiles of slides held out, the mean of the folds; NaN where
-    no fold could say."""
+    """Average precision of each class on windows of slides held out, the mean of the folds; NaN
+    where no fold could say."""
     guess: tuple[float, ...]
-    """What a guess without looking reaches: the share of those tiles that show the class."""
+    """What a guess without looking reaches: the share of those windows that show the class."""
     kept: tuple[str, ...]
     """Classes of the checkpoint that nothing was labelled as, which went on as they were."""
     missed: tuple[Missed, ...]
@@ -95,11 +95,11 @@ def describe_learned(learned: Learned) -> Iterator[str]:
     if learned.folds:
         yield (
             f"held out in turn: {'; '.join(learned.folds)}; mean average precision "
-            f"{learned.score:.3f}; then {learned.epochs} epochs on all {learned.tiles} tiles"
+            f"{learned.score:.3f}; then {learned.epochs} epochs on all {learned.tiles} windows"
         )
     for one in learned.missed[:10]:
         what = "shows" if one.shown else "does not show"
-        yield f"did not hold: {one.tile} {what} {one.name}, says a correction"
+        yield f"did not hold: {one.where} {what} {one.name}, says a correction"
     if len(learned.missed) > 10:
         yield f"and {len(learned.missed) - 10} more corrections did not hold"
     yield _advise(learned)
@@ -112,14 +112,14 @@ def _uneven(learned: Learned) -> bool:
 
 def _advise(learned: Learned) -> str:
     """Whether a further round is likely to pay."""
-    wanted = f"about {2 * learned.tiles} labelled tiles in all"
+    wanted = f"about {2 * learned.tiles} labelled windows in all"
     before = [one for one in learned.rounds if math.isfinite(one.score)]
     if not math.isfinite(learned.score):
         return "label a second slide first: without a score nobody knows what a round brings"
     if not before:
         return f"a second round shows whether labels still help: {wanted}"
     gain = learned.score - before[-1].score
-    said = f"the score moved by {gain:+.3f} since {before[-1].tiles} tiles"
+    said = f"the score moved by {gain:+.3f} since {before[-1].tiles} windows"
     if gain > _RISING:
         return f"{said}, so a further round is likely to pay: {wanted}"
     if learned.tiles < _DOUBLED * before[-1].tiles:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from wsiseg.learn.precision import mean_known
 from wsiseg.learn.report import Learned, Missed, read_rounds, write_report
 from wsiseg.learn.split import Fold, plan_folds
 from wsiseg.learn.start import extend_config, known_classes, start_from
+from wsiseg.model.checkpoint import read_info
 from wsiseg.model.device import open_device
 from wsiseg.model.threads import fixed_threads
 from wsiseg.train import StoreTiles, gather_tiles, train_model
@@ -101,7 +103,7 @@ def learn_model(
         slides=len(found.slides), folds=tuple(fold.name for fold in folds), epochs=epochs,
         precision=_mean(scores, 0, config), guess=_mean(scores, 1, config),
         kept=forgotten, missed=_find_missed(out, tiles, config),
-        notes=(*found.notes, *_tell(found, folds)), rounds=read_rounds(out, digest),
+        notes=(*found.notes, *_tell(found, folds, start)), rounds=read_rounds(out, digest),
     )  # fmt: skip
     write_report(learned)
     shutil.rmtree(work, ignore_errors=True)
@@ -120,33 +122,26 @@ def _check(found: Labelling, known: Sequence[str], config: TrainConfig) -> None:
             if name in config.background:
                 continue
             if not (labels[:, at] == 1).any() and name not in known:
-                problems.append(f"no tile shows {name!r}, so it cannot be learned")
+                problems.append(f"nothing shows {name!r}, so it cannot be learned")
             elif (labels[:, at] == 1).any() and not (labels[:, at] == 0).any():
                 problems.append(
-                    f"no tile is known to be without {name!r}: label other classes over whole "
-                    f"tiles (an area of {_sure_um(found):.0f} µm holds one wherever it lies), or "
-                    f"mark areas as Checked*"
+                    f"nothing is known to be without {name!r}: label other classes, or mark areas "
+                    f"as Checked*"
                 )
     refuse("learn", problems, "labels or stores")
 
 
-def _sure_um(found: Labelling) -> float:
-    """Side of a square that holds a whole tile wherever it lies."""
-    grid = found.stores[0].grid
-    return (grid.tile + grid.stride) * found.stores[0].mpp
-
-
 def _drop_unshown(tiles: StoreTiles, classes: Sequence[str]) -> tuple[StoreTiles, tuple[str, ...]]:
-    """Classes that no tile shows stay unknown throughout: they go on as they were."""
+    """Classes that no window shows stay unknown throughout: they go on as they were."""
     unshown = ~(tiles.labels == 1).any(0)
     labels = tiles.labels.copy()
     labels[:, unshown] = np.nan
-    useful = np.isfinite(labels).any(1)
-    kept = StoreTiles(tiles.stores, tiles.tiles[useful], labels[useful], tiles.weights[useful])
+    useful = np.asarray(np.isfinite(labels).any(1))
+    kept = replace(tiles, labels=labels).pick(useful)
     return kept, tuple(name for name, no in zip(classes, unshown, strict=True) if no)
 
 
-def _tell(found: Labelling, folds: Sequence[Fold]) -> list[str]:
+def _tell(found: Labelling, folds: Sequence[Fold], start: str | None) -> list[str]:
     notes = []
     if not folds:
         notes.append(
@@ -155,6 +150,11 @@ def _tell(found: Labelling, folds: Sequence[Fold]) -> list[str]:
         )
     if not any(slide.patient for slide in found.slides) and len(found.slides) > 1:
         notes.append("nobody said which slides are of one patient (--manifest): each is its own")
+    if start is not None and read_info(start).calibration:
+        notes.append(
+            f"the calibration of {start} is of its weights, not of these, and was left out: the "
+            f"confidence of maps is as trained"
+        )
     if found.unlabelled:
         notes.append(f"{len(found.unlabelled)} slides have no labels and were passed over")
     return notes
@@ -174,7 +174,7 @@ def _score_folds(
         if path.exists():
             scores.append(FoldScore(**json.loads(path.read_text(encoding="utf-8"))))
             continue
-        held = fold.held[tiles.tiles[:, 0]]
+        held = fold.held[tiles.windows[:, 0]]
         if held.all() or not held.any():
             continue
         scores.append(model.run(held, fold.name, progress))
@@ -223,7 +223,7 @@ def _find_missed(out: Path, tiles: StoreTiles, config: TrainConfig) -> tuple[Mis
     """Corrections that the finished model still does not follow."""
     from wsiseg.model.trained import load_trained
 
-    which = np.flatnonzero(tiles.weights > 1)
+    which = np.flatnonzero(tiles.corrected)
     if not len(which):
         return ()
     trained = load_trained(out, config.encoder_options)

@@ -57,7 +57,7 @@ def plan_folds(slides: Sequence[SlideLabels]) -> list[Fold]:
         return [_given(slides, groups)]
     sizes = {name: 0 for name in groups}
     for name, slide in zip(groups, slides, strict=True):
-        sizes[name] += len(slide.found.tiles)
+        sizes[name] += len(slide.found.labels)
     if len(sizes) < 2:
         return []
     bins: list[list[str]] = [[] for _ in range(len(sizes) if len(sizes) <= _FEW else _FOLDS)]

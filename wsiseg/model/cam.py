@@ -19,6 +19,7 @@ __all__ = [
     "augmented_maps",
     "class_probabilities",
     "cosine_cams",
+    "known_shares",
     "pool_cams",
     "scale_maps",
 ]
@@ -55,18 +56,34 @@ def cosine_cams(features: Tensor, prototypes: Tensor, scale: Tensor, classes: in
     return scale * cosine.view(batch, classes, -1, height, width).amax(2)
 
 
-def pool_cams(cams: Tensor, pooling: Pooling = "mean") -> Tensor:
+def pool_cams(cams: Tensor, pooling: Pooling = "mean", known: Tensor | None = None) -> Tensor:
     """``(B, K, h, w)`` CAMs to ``(B, K)`` class logits: their mean, or a smooth maximum.
 
     The smooth one, ``log mean exp``, is the mean of a constant CAM; of one that is far below zero
     but for a share s of its cells, it is their logit plus ``log s`` (Pinheiro and Collobert 2015).
     Half precision is widened to float32 first.
+
+    With `known` ``(B, c, c)`` bool, some cell of each true, a cell of the CAM counts by the share
+    of it that is known.
     """
     cams = cams.to(torch.promote_types(cams.dtype, torch.float32))
+    if known is not None:
+        return _pool_known(cams.flatten(2), pooling, known_shares(known, cams.shape[2:]))
     if pooling == "mean":
         return cams.mean((2, 3))
     flat = cams.flatten(2)
     return flat.logsumexp(2) - math.log(flat.shape[2])
+
+
+def known_shares(known: Tensor, size: Sequence[int]) -> Tensor:
+    """``(B, 1, h * w)`` float32: how much of each cell of a CAM is known."""
+    return F.adaptive_avg_pool2d(known[:, None].float(), (size[0], size[1])).flatten(2)
+
+
+def _pool_known(flat: Tensor, pooling: Pooling, shares: Tensor) -> Tensor:
+    if pooling == "mean":
+        return (flat * shares).sum(2) / shares.sum(2)
+    return (flat + shares.log()).logsumexp(2) - shares.sum(2).log()
 
 
 def augmented_cams(

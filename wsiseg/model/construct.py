@@ -223,9 +223,9 @@ class ConStruct(nn.Module):
         loss = None if stages is None else self._structure_loss(refined, stages)
         return ConStructOutput(self.pool(cams), cams, loss)
 
-    def pool(self, cams: Tensor) -> Tensor:
-        """``(B, K, h, w)`` CAMs to ``(B, K)`` class logits."""
-        return pool_cams(cams, self.pooling)
+    def pool(self, cams: Tensor, known: Tensor | None = None) -> Tensor:
+        """``(B, K, h, w)`` CAMs to ``(B, K)`` class logits, of the `known` ``(B, c, c)`` cells."""
+        return pool_cams(cams, self.pooling, known)
 
     def _structure_loss(self, refined: dict[int, Tensor], stages: Mapping[int, Tensor]) -> Tensor:
         losses = [relational_loss(refined[level], stages[level]) for level in self.guidance_levels]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wsiseg.annotations import Palette
 from wsiseg.errors import ConfigError
+from wsiseg.model.cam import known_shares
 from wsiseg.model.encoders import PromptEncoder
 from wsiseg.model.prompt_file import PromptSet
 from wsiseg.model.source import Sides
@@ -139,14 +140,17 @@ class PromptSource:
         with torch.autocast(embedded.device.type, enabled=False):  # the scale is some 50 to 100
             return self.scale * torch.einsum("behw,ce->bchw", embedded, self.texts)
 
-    def pool(self, cams: Tensor) -> Tensor:
+    def pool(self, cams: Tensor, known: Tensor | None = None) -> Tensor:
         """``(B, channels)``: log-odds of the channel's greatest probability in any cell.
 
         Probability is the softmax over a cell's channels, so the sigmoid of a logit is that: a
         threshold of 0.25 lets through the classes that have a quarter of some cell.
         """
-        shares = cams.float().softmax(1).amax((2, 3))
-        return torch.logit(shares, eps=_SURE)
+        shares = cams.float().softmax(1)
+        if known is not None:
+            here = known_shares(known, cams.shape[2:]) > 0
+            shares = shares * here.view(len(cams), 1, *cams.shape[2:])
+        return torch.logit(shares.amax((2, 3)), eps=_SURE)
 
     def distance(self, images: Tensor) -> None:
         """Nobody knows what the encoder was taught."""

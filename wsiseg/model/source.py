@@ -122,10 +122,11 @@ class CamSource(Protocol):
         """
         ...
 
-    def pool(self, cams: Tensor) -> Tensor:
+    def pool(self, cams: Tensor, known: Tensor | None = None) -> Tensor:
         """``(B, channels)`` class logits of CAMs ``(B, channels, h, w)``.
 
-        A class shows in an image where the sigmoid of its logit reaches a threshold.
+        A class shows in an image where the sigmoid of its logit reaches a threshold. With `known`
+        ``(B, c, c)`` bool, the logits are of these cells alone.
         """
         ...
 

@@ -96,9 +96,9 @@ class TrainedModel:
         cams: Tensor = self.model(images).cams
         return cams
 
-    def pool(self, cams: Tensor) -> Tensor:
+    def pool(self, cams: Tensor, known: Tensor | None = None) -> Tensor:
         """``(B, K)`` class logits, as the model was trained on them."""
-        return self.model.pool(cams)
+        return self.model.pool(cams, known)
 
     def distance(self, images: Tensor) -> Tensor | None:
         """``(B,)``: how far images are from the training patches; None if that was not kept."""

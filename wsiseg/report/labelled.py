@@ -15,13 +15,14 @@ from PIL import Image, ImageDraw
 
 from wsiseg.annotations import KNOWN_COLORS
 from wsiseg.atomic import open_atomic
+from wsiseg.geometry import Box
 from wsiseg.labels import Labelling, SlideLabels
 from wsiseg.report.overlay import shrink_image
 
 __all__ = ["COLUMNS", "describe_labels", "draw_labels", "write_labels"]
 
-COLUMNS = ("slide", "class", "regions", "mm2", "tiles with", "tiles without", "unknown")
-"""Of the table: tiles that show the class, that are known not to, and where nobody knows."""
+COLUMNS = ("slide", "class", "regions", "mm2", "windows with", "windows without", "unknown")
+"""Of the table: training windows that show the class, that do not, and where nobody knows."""
 
 _LONGEST = 1600
 _SPARE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (0, 114, 178))
@@ -60,21 +61,23 @@ def write_labels(labelling: Labelling, out: str | Path) -> list[Path]:
 
 
 def draw_labels(slide: SlideLabels, classes: Sequence[str]) -> NDArray[np.uint8]:
-    """``(H, W, 3)`` uint8: the slide, its marks outlined, each labelled tile as a square.
+    """``(H, W, 3)`` uint8: the slide, its marks outlined, each training window as a square.
 
-    A square has the colours of the classes that the tile shows, side by side; it is grey where it
-    shows none, and filled faintly where some class is unknown.
+    A square has the colours of the classes that the window shows, side by side; it is grey where
+    it shows none, and filled faintly where a part of it or some class is unknown.
     """
-    grid = slide.store.grid
+    grid, found = slide.store.grid, slide.found
     factor = 2 ** max(0, math.ceil(math.log2(max(grid.height, grid.width) / _LONGEST)))
     page = Image.fromarray(shrink_image(slide.store, factor)).convert("RGBA")
     over = Image.new("RGBA", page.size, (0, 0, 0, 0))
     draw = ImageDraw.Draw(over)
     colors = [KNOWN_COLORS.get(n, _SPARE[i % len(_SPARE)]) for i, n in enumerate(classes)]
-    for (row, col), labels in zip(slide.found.tiles.tolist(), slide.found.labels, strict=True):
-        box = grid.tile_box(row, col)
+    for (y, x), labels, known in zip(
+        found.corners.tolist(), found.labels, found.known, strict=True
+    ):
+        box = Box(x, y, grid.tile, grid.tile)
         shown = [colors[at] for at in np.flatnonzero(labels == 1)] or [(128, 128, 128)]
-        opacity = 60 if np.isnan(labels).any() else 120
+        opacity = 120 if known.all() and np.isfinite(labels).all() else 60
         width = box.width / len(shown)
         for at, color in enumerate(shown):
             left = box.x + at * width

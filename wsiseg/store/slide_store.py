@@ -365,11 +365,10 @@ class SlideStore:
         """
         return self._array(f"image/{level}").read(box)
 
-    def read_tiles(self, tiles: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
-        """Pixels ``(N, tile, tile, 3)`` uint8 of any tiles ``(row, col)``, as for training."""
+    def read_windows(self, boxes: Sequence[Box]) -> NDArray[np.uint8]:
+        """Pixels ``(N, tile, tile, 3)`` uint8 of any boxes of a tile's size, as for training."""
         side = self.grid.tile
-        out = np.empty((len(tiles), side, side, 3), np.uint8)
-        boxes = [self.grid.tile_box(row, col) for row, col in tiles]
+        out = np.empty((len(boxes), side, side, 3), np.uint8)
         self._array("image/0").read_into(zip(boxes, out, strict=True))
         return out
 

@@ -35,6 +35,8 @@ class Seen(NamedTuple):
     """Student maps ``(B, C, h, w)`` float32 by level: only those that training needs."""
     stages: Maps
     """Teacher maps likewise; empty without a teacher."""
+    known: Tensor | None = None
+    """``(B, c, c)`` bool: the cells that the labels are of; None for all."""
 
 
 def turn(maps: Tensor, flip: int, quarter: int) -> Tensor:
@@ -91,7 +93,7 @@ class FrozenFeatures:
         turns: bool = True,
     ) -> None:
         self._encoder, self._teacher, self._patches = encoder, teacher, patches
-        self._autocast = autocast
+        self._known, self._autocast = patches.known, autocast
         self._device = device or torch.device("cpu")
         guided = encoder.guidance_levels if guided is None else guided
         self._guided = tuple(guided) if teacher is not None else ()
@@ -122,11 +124,21 @@ class FrozenFeatures:
         return {number: readers.submit(self._patches.read, [number]) for number in wanted}
 
     def _see(self, numbers: list[int], turns: list[list[int]], pixels: _Pixels) -> Seen:
+        known = self._turn_known(numbers, turns)
         if self._keeps:
-            seen = [self._recall(number, pixels) for number in numbers]
-            return _stack([_turn(one, *how) for one, how in zip(seen, turns, strict=True)])
-        images = [self._to_image(pixels[number]) for number in numbers]
-        return self._look(torch.stack([turn(i, *h) for i, h in zip(images, turns, strict=True)]))
+            kept = [self._recall(number, pixels) for number in numbers]
+            seen = _stack([_turn(one, *how) for one, how in zip(kept, turns, strict=True)])
+        else:
+            images = [self._to_image(pixels[number]) for number in numbers]
+            turned = [turn(i, *h) for i, h in zip(images, turns, strict=True)]
+            seen = self._look(torch.stack(turned))
+        return seen._replace(known=known)
+
+    def _turn_known(self, numbers: list[int], turns: list[list[int]]) -> Tensor | None:
+        if self._known is None:
+            return None
+        cells = torch.from_numpy(self._known[numbers]).to(self._device)
+        return torch.stack([turn(one, *how) for one, how in zip(cells, turns, strict=True)])
 
     def _recall(self, number: int, pixels: _Pixels) -> Seen:
         """What is seen of a patch; what is new is looked at, and kept if it fits.
@@ -167,13 +179,13 @@ def _parts(seen: Seen) -> list[Tensor]:
 
 def _pack(seen: Seen, at: int) -> Seen:
     """One patch of a batch, small enough to keep; images are whole numbers of 1/255."""
-    pyramid, stages = ({i: m[at].half() for i, m in maps.items()} for maps in seen[1:])
+    pyramid, stages = ({i: m[at].half() for i, m in maps.items()} for maps in seen[1:3])
     return Seen((seen.images[at] * 255).round().to(torch.uint8), pyramid, stages)
 
 
 def _turn(seen: Seen, flip: int, quarter: int) -> Seen:
     pyramid, stages = (
-        {i: turn(one, flip, quarter) for i, one in maps.items()} for maps in seen[1:]
+        {i: turn(one, flip, quarter) for i, one in maps.items()} for maps in seen[1:3]
     )
     return Seen(turn(seen.images, flip, quarter), pyramid, stages)
 

@@ -43,6 +43,11 @@ class PatchSource(Protocol):
         ...
 
     @property
+    def known(self) -> NDArray[np.bool_] | None:
+        """``(N, c, c)`` bool: the cells of each patch that its labels are of; None for all."""
+        ...
+
+    @property
     def side(self) -> int:
         """Side of every patch in pixels."""
         ...
@@ -94,6 +99,11 @@ class Patches:
     def weights(self) -> NDArray[np.float32]:
         """``(N,)`` float32: all 1."""
         return np.ones(len(self.paths), np.float32)
+
+    @property
+    def known(self) -> None:
+        """Labels are of whole patches."""
+        return None
 
     @cached_property
     def identity(self) -> str:

@@ -137,7 +137,10 @@ class Trainer:
         zero = output.logits.new_zeros((), dtype=torch.float32)
         # Means over the batch, so a process's part of it counts as its rows do.
         share = self.group.share(len(labels), self.device)
-        classes = share * F.binary_cross_entropy_with_logits(output.logits, labels, weights)
+        logits = output.logits
+        if seen.known is not None:
+            logits = self.model.pool(output.cams, seen.known)
+        classes = share * F.binary_cross_entropy_with_logits(logits, labels, weights)
         structure = zero if output.structure_loss is None else share * output.structure_loss
         apart = zero
         if config.contrast_weight:

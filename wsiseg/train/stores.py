@@ -1,4 +1,4 @@
-"""Tiles of slides as training data: stores, and what label files say of them."""
+"""Windows of slides as training data: stores, and what label files say of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from wsiseg.cases import find_case
 from wsiseg.config import LabelConfig, digest_of
-from wsiseg.labels import SlideLabels, gather_labels, label_slides, refuse
+from wsiseg.geometry import Box
+from wsiseg.labels import SlideLabels, gather_labels, gather_windows, label_slides, refuse
 from wsiseg.store import SlideStore
 
 __all__ = ["StoreTiles", "gather_tiles", "load_tiles"]
@@ -24,34 +25,50 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoreTiles:
-    """Tiles of one or more stores; keeps the promise `PatchSource`."""
+    """Windows of one or more stores, as large as a tile; keeps the promise `PatchSource`."""
 
     stores: tuple[SlideStore, ...]
-    tiles: NDArray[np.int64]
-    """``(N, 3)`` int64: number of the store, tile row, tile column."""
+    windows: NDArray[np.int64]
+    """``(N, 3)`` int64: number of the store, y and x of the first pixel of its raster."""
     labels: NDArray[np.float32]
     """``(N, K)`` float32: 1 where the class shows, 0 where not, NaN where nobody knows."""
     weights: NDArray[np.float32]
-    """``(N,)`` float32: how much each tile counts."""
+    """``(N,)`` float32: how much each window counts."""
+    cells: NDArray[np.bool_]
+    """``(N, c, c)`` bool: the cells of each that its labels are of."""
+    corrected: NDArray[np.bool_]
+    """``(N,)`` bool: whether a correction says so."""
 
     def __len__(self) -> int:
-        return len(self.tiles)
+        return len(self.windows)
+
+    def pick(self, which: NDArray[np.bool_]) -> StoreTiles:
+        """Those of the windows that are `which` ``(N,)``."""
+        return StoreTiles(
+            self.stores, self.windows[which], self.labels[which], self.weights[which],
+            self.cells[which], self.corrected[which],
+        )  # fmt: skip
+
+    @property
+    def known(self) -> NDArray[np.bool_] | None:
+        """The cells; None if all of every window is known."""
+        return None if self.cells.all() else self.cells
 
     @property
     def side(self) -> int:
-        """Side of every tile in pixels."""
+        """Side of every window in pixels."""
         return self.stores[0].grid.tile
 
     @property
     def mpp(self) -> float:
-        """µm/px of the tiles; the median where the stores differ a little."""
+        """µm/px of the windows; the median where the stores differ a little."""
         return median(store.mpp for store in self.stores)
 
     @cached_property
     def identity(self) -> str:
-        """Hash of the stores' pixels, the tiles, their labels and their weights."""
+        """Hash of the stores' pixels, the windows, their labels, weights and known cells."""
         pixels = [store.finished("tile") for store in self.stores]
-        numbers = (self.tiles, self.labels, self.weights)
+        numbers = (self.windows, self.labels, self.weights, np.packbits(self.cells))
         return digest_of(pixels, *(values.tolist() for values in numbers))
 
     @property
@@ -59,21 +76,28 @@ class StoreTiles:
         """The patient of a TCGA slide, else the slide."""
         slides = [str(store.slide["name"]) for store in self.stores]
         known = [find_case(name) or Path(name).stem for name in slides]
-        return [known[store] for store in self.tiles[:, 0].tolist()]
+        return [known[store] for store in self.windows[:, 0].tolist()]
 
     def name(self, index: int) -> str:
-        """Slide, row and column."""
-        store, row, col = self.tiles[index].tolist()
-        return f"{self.stores[store].path.stem} tile ({row}, {col})"
+        """Slide, and where the window's middle lies in level-0 pixels as QuPath shows them."""
+        at, *corner = self.windows[index].tolist()
+        store = self.stores[at]
+        x, y = (
+            round((low + self.side / 2) * store.mpp / mpp - origin)
+            for low, mpp, origin in zip(
+                corner[::-1], store.slide["mpp"], store.slide["bounds"], strict=False
+            )
+        )
+        return f"{store.path.stem} around ({x}, {y})"
 
     def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """``(B, side, side, 3)`` uint8 RGB, read from the stores as they are asked for."""
-        chosen = self.tiles[list(indices)]
-        side = self.side
+        chosen, side = self.windows[list(indices)], self.side
         out = np.empty((len(chosen), side, side, 3), np.uint8)
         for at in np.unique(chosen[:, 0]):
             mine = chosen[:, 0] == at
-            out[mine] = self.stores[at].read_tiles([(row, col) for row, col in chosen[mine, 1:]])
+            boxes = [Box(x, y, side, side) for y, x in chosen[mine, 1:].tolist()]
+            out[mine] = self.stores[at].read_windows(boxes)
         return out
 
 
@@ -118,17 +142,13 @@ def load_tiles(
 
 
 def gather_tiles(slides: Sequence[SlideLabels]) -> StoreTiles:
-    """The labelled tiles of some slides of a `Labelling`."""
-    found = [slide.found for slide in slides]
+    """The training windows of some slides of a `Labelling`."""
     count = len(slides[0].regions) if slides else 0
-    numbers = np.repeat(np.arange(len(slides)), [len(one.tiles) for one in found])
-    places = np.concatenate([np.empty((0, 2), np.int64), *(one.tiles for one in found)])
-    return StoreTiles(
-        tuple(slide.store for slide in slides),
-        np.column_stack([numbers, places]).astype(np.int64),
-        np.concatenate([np.empty((0, count), np.float32), *(one.labels for one in found)]),
-        np.concatenate([np.empty(0, np.float32), *(one.weights for one in found)]),
-    )
+    found = [gather_windows([], count), *(slide.found for slide in slides)]
+    corners, *parts = (np.concatenate(many) for many in zip(*found, strict=True))
+    numbers = np.repeat(np.arange(len(slides)), [len(one.labels) for one in found[1:]])
+    windows = np.column_stack([numbers, corners]).astype(np.int64)
+    return StoreTiles(tuple(slide.store for slide in slides), windows, *parts)
 
 
 def _name(labels: str | Path | Sequence[str | Path]) -> str:

@@ -82,8 +82,12 @@ class HeldOut:
             numbers = range(start, min(start + _BATCH, len(self.patches)))
             images = to_images(self.patches.read(numbers), source.device)
             labels = torch.from_numpy(self.patches.labels[start : numbers.stop])
+            cells = None
+            if self.patches.known is not None:
+                part = self.patches.known[start : numbers.stop]
+                cells = torch.from_numpy(part).to(source.device)
             with torch.inference_mode():
-                logits = source.pool(source.cams(images)).float().cpu()
+                logits = source.pool(source.cams(images), cells).float().cpu()
             known = labels.isfinite()
             total += F.binary_cross_entropy_with_logits(
                 logits[known], labels[known], reduction="sum"
@@ -111,6 +115,12 @@ class Part:
     def weights(self) -> NDArray[np.float32]:
         """``(N,)`` float32: how much each patch counts."""
         return np.asarray(self.source.weights[list(self.which)])
+
+    @property
+    def known(self) -> NDArray[np.bool_] | None:
+        """``(N, c, c)`` bool: the cells of each patch that its labels are of; None for all."""
+        known = self.source.known
+        return None if known is None else np.asarray(known[list(self.which)])
 
     @property
     def side(self) -> int:
