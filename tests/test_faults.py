@@ -55,7 +55,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {
         str(file.relative_to(out)): file.read_bytes()
         for file in files
-        if file.is_file() and not file.name.endswith(".partial")
+        if file.is_file() and not file.name.endswith((".partial", ".part"))
     }
 
 

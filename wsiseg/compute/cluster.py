@@ -222,7 +222,10 @@ class DaskExecutor(Executor):
     def _ask_workers(self) -> None:
         self._asked = time.monotonic()
         with suppress(OSError, TimeoutError):  # a lost scheduler is told by the next call
-            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+            told = self._client.scheduler_info(n_workers=-1)
+            if "workers" not in told:  # a client that is just being closed knows nothing any more
+                return
+            workers = told["workers"].values()
             threads = sum(worker["nthreads"] for worker in workers)
             self._capacity = max(2 * threads, self._fewest)
             self._has_gpu = any(worker["resources"].get("GPU") for worker in workers)
