@@ -16,7 +16,16 @@ from pathlib import Path
 
 from wsiseg.errors import DataError
 
-__all__ = ["Table", "TableRow", "guard", "list_problems", "read_table", "to_number", "unguard"]
+__all__ = [
+    "Table",
+    "TableRow",
+    "guard",
+    "list_problems",
+    "read_table",
+    "refuse",
+    "to_number",
+    "unguard",
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -116,6 +125,14 @@ def list_problems(problems: Sequence[str]) -> str:
     shown = "".join(f"\n  {problem}" for problem in problems[:_MOST])
     more = len(problems) - _MOST
     return f"{shown}\n  and {more:,} more" if more > 0 else shown
+
+
+def refuse(path: str | Path, problems: Sequence[str], what: str = "patches") -> None:
+    """Raise one `DataError` that counts the problems and lists the first, if there is one."""
+    if problems:
+        raise DataError(
+            f"{path}: {len(problems):,} problem(s) with the {what}{list_problems(problems)}"
+        )
 
 
 def to_number(text: str, separator: str = ",") -> float:

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from wsiseg.annotations import BACKGROUND
 from wsiseg.cases import find_case, group_cases
 from wsiseg.errors import DataError
-from wsiseg.table import list_problems, read_table
+from wsiseg.table import read_table, refuse
 
 __all__ = [
     "MaskedPatches",
@@ -24,7 +24,6 @@ __all__ = [
     "list_images",
     "load_masked_patches",
     "read_mask",
-    "refuse",
 ]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -148,13 +147,6 @@ def _read_cases(path: Path, names: Sequence[str], problems: list[str]) -> dict[s
             problems.append(f"{path.name}, {row.where}: {name} was given another case above")
     problems += [f"img/{name}: is not in {path.name}" for name in names if name not in cases]
     return cases
-
-
-def refuse(folder: Path, problems: Sequence[str], what: str = "patches") -> None:
-    """Raise one `DataError` that lists every problem, if there is one."""
-    if problems:
-        listed = list_problems(problems)
-        raise DataError(f"{folder}: {len(problems):,} problem(s) with the {what}{listed}")
 
 
 def list_images(folder: Path, problems: list[str]) -> dict[str, Path]:

@@ -20,11 +20,11 @@ from wsiseg.evaluate.patches import (
     list_images,
     load_masked_patches,
     read_mask,
-    refuse,
 )
 from wsiseg.evaluate.protocols import Protocol
 from wsiseg.evaluate.run import Evaluation
 from wsiseg.evaluate.scores import confusion_matrix, score
+from wsiseg.table import refuse
 
 __all__ = ["evaluate_predictions"]
 

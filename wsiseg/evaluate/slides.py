@@ -21,7 +21,8 @@ from wsiseg.errors import DataError
 from wsiseg.evaluate.bootstrap import Intervals, bootstrap_intervals
 from wsiseg.evaluate.scores import Scores, confusion_matrix, score
 from wsiseg.geometry import Box
-from wsiseg.labels import SlideLabels, draw_area, label_slides, refuse
+from wsiseg.labels import SlideLabels, draw_area, label_slides
+from wsiseg.table import refuse
 
 __all__ = ["MapScores", "SlideScore", "evaluate_slides", "format_slides", "write_slides"]
 

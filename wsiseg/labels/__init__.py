@@ -9,7 +9,7 @@ from wsiseg.labels.layers import Layers, WindowLabels, gather_windows
 from wsiseg.labels.names import parse_map
 from wsiseg.labels.raster import draw_area
 from wsiseg.labels.stores import find_stores, find_tissue
-from wsiseg.labels.table import gather_labels, read_label_table, refuse
+from wsiseg.labels.table import gather_labels, read_label_table
 
 __all__ = [
     "Labelling",
@@ -25,5 +25,4 @@ __all__ = [
     "label_slides",
     "parse_map",
     "read_label_table",
-    "refuse",
 ]

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.errors import DataError
-from wsiseg.table import Table, TableRow, list_problems, read_table, to_number
+from wsiseg.table import Table, TableRow, read_table, to_number
 
 __all__ = [
     "Label",
@@ -19,7 +18,6 @@ __all__ = [
     "gather_labels",
     "parse_flag",
     "read_label_table",
-    "refuse",
 ]
 
 Label = tuple[int, ...]
@@ -161,11 +159,3 @@ def gather_labels(
         unseen = [name for at, name in enumerate(classes) if not (found[:, at] == 1).any()]
         problems += [f"no {what} shows {name!r}, so it cannot be learned" for name in unseen]
     return found
-
-
-def refuse(path: str | Path, problems: Sequence[str], what: str = "patches") -> None:
-    """Raise one `DataError` that counts the problems and lists the first, if there is one."""
-    if problems:
-        raise DataError(
-            f"{path}: {len(problems):,} problem(s) with the {what}{list_problems(problems)}"
-        )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wsiseg.atomic import open_atomic, put_aside
 from wsiseg.compute import Progress
 from wsiseg.config import TrainConfig, digest_of
-from wsiseg.labels import Labelling, label_slides, refuse
+from wsiseg.labels import Labelling, label_slides
 from wsiseg.learn.fit import Folds, FoldScore
 from wsiseg.learn.precision import mean_known
 from wsiseg.learn.report import Learned, Missed, read_rounds, write_report
@@ -25,6 +25,7 @@ from wsiseg.learn.start import extend_config, known_classes, start_from
 from wsiseg.model.checkpoint import read_info
 from wsiseg.model.device import open_device
 from wsiseg.model.threads import fixed_threads
+from wsiseg.table import refuse
 from wsiseg.train import StoreTiles, gather_tiles, train_model
 from wsiseg.train.setup import check_fit, make_model
 

@@ -20,7 +20,8 @@ from PIL import Image, UnidentifiedImageError
 from wsiseg.cases import find_case
 from wsiseg.config import digest_of
 from wsiseg.errors import DataError
-from wsiseg.labels.table import Label, SeenLabels, gather_labels, read_label_table, refuse
+from wsiseg.labels.table import Label, SeenLabels, gather_labels, read_label_table
+from wsiseg.table import refuse
 
 __all__ = ["PatchSource", "Patches", "has_labels", "load_images", "load_patches"]
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from wsiseg.cases import find_case
 from wsiseg.config import LabelConfig, digest_of
 from wsiseg.geometry import Box
-from wsiseg.labels import SlideLabels, gather_labels, gather_windows, label_slides, refuse
+from wsiseg.labels import SlideLabels, gather_labels, gather_windows, label_slides
 from wsiseg.store import SlideStore
+from wsiseg.table import refuse
 
 __all__ = ["StoreTiles", "gather_tiles", "load_tiles"]
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsiseg.errors import DataError
-from wsiseg.labels.table import SeenLabels, read_label_table, refuse
+from wsiseg.labels.table import SeenLabels, read_label_table
+from wsiseg.table import refuse
 from wsiseg.train.encoder.pictures import LabelledTiles
 
 __all__ = ["TileSet", "read_tile_set", "split_slides"]
