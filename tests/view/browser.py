@@ -107,6 +107,18 @@ class Page:
     def text(self, selector):
         return self.find(selector).text
 
+    def click(self, selector):
+        """Click what can be clicked, once: a list may be drawn anew between finding and clicking."""
+
+        def clicked():
+            element = self.find(selector)
+            if not element.is_enabled():
+                return False
+            element.click()
+            return True
+
+        self.wait(clicked, f"{selector} cannot be clicked")
+
     def press(self, *keys):
         from selenium.webdriver.common.action_chains import ActionChains
 

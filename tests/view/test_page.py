@@ -121,11 +121,11 @@ def test_layers_are_switched_by_keys_and_classes_by_boxes(page):
     page.wait(lambda: page.pixels("raster")[0] == 0, "the map goes")
     page.press(" ")
     page.wait(lambda: page.pixels("raster") == shown, "the map comes back as it was")
-    page.find("#legend input").click()
+    page.click("#legend input")
     page.settle()
     fewer = page.pixels("raster")
     assert 0 < fewer[0] < shown[0]
-    page.find("#legend input").click()
+    page.click("#legend input")
     page.press("h")
     page.settle()
     assert page.find("#heat-on").is_selected()
@@ -216,7 +216,7 @@ def test_a_region_is_reclassified_deleted_undone_and_there_after_a_reload(own):
     page, path = own
     page.pointer(*inside(0)).click().perform()
     page.wait(lambda: "Tumor" in page.text("#picked"), "nothing is picked")
-    page.find("#picked .chips button:nth-child(4)").click()
+    page.click("#picked .chips button:nth-child(4)")
     page.wait(lambda: kinds(path) == ["reclassified"], "not saved")
     page.wait(lambda: "Tumor → Necrosis" in page.text("#corrections"), "not listed")
     page.open("#slide=one")
@@ -226,7 +226,7 @@ def test_a_region_is_reclassified_deleted_undone_and_there_after_a_reload(own):
     page.press("\ue017")  # Delete
     page.wait(lambda: kinds(path) == ["deleted"], "not deleted")
     for left in (["reclassified"], []):
-        page.find("#undo").click()
+        page.click("#undo")
         page.wait(lambda left=left: kinds(path) == left, "not undone")
     page.wait(lambda: not page.find("#undo").is_enabled(), "there is more to undo")
 
@@ -260,7 +260,8 @@ def test_areas_are_drawn_by_dragging_and_by_corners(own):
     page.press("\ue00c")  # Escape
     page.press_with_control("z")
     page.wait(lambda: kinds(path) == ["drawn"], "not undone by the keyboard")
-    page.find("#corrections .take").click()
+    page.wait(lambda: "Checked" not in page.text("#corrections"), "still listed")
+    page.click("#corrections .take")
     page.wait(lambda: kinds(path) == [], "not taken back")
 
 
@@ -320,4 +321,4 @@ def test_what_the_server_refuses_is_said(page, roots):
 def test_keys_are_explained(page):
     page.press("?")
     assert "Next region by size" in page.text("#keys")
-    page.find("#keys button").click()
+    page.click("#keys button")
