@@ -108,7 +108,7 @@ class Page:
         return self.find(selector).text
 
     def click(self, selector):
-        """Click what can be clicked, once: a list may be drawn anew between finding and clicking."""
+        """Click once: a list may be drawn anew between finding a button and clicking it."""
 
         def clicked():
             element = self.find(selector)
