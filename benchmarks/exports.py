@@ -34,7 +34,7 @@ from wsiseg.config import Config
 from wsiseg.geometry import Size
 from wsiseg.grid import TileGrid
 from wsiseg.outline import outline_regions
-from wsiseg.stitch.pyramid import halve_confidence, halve_labels
+from wsiseg.pyramid import halve_confidence, halve_labels
 from wsiseg.store import SlideStore
 
 TEXTURE = 4096

@@ -29,8 +29,8 @@ from wsiseg.annotations import PALETTES
 from wsiseg.config import TissueConfig
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
+from wsiseg.pyramid import halve_confidence, halve_labels
 from wsiseg.slide import open_slide
-from wsiseg.stitch.pyramid import halve_confidence, halve_labels
 from wsiseg.store import SlideStore
 from wsiseg.tissue import detect_tissue
 

@@ -26,8 +26,8 @@ import numpy as np
 
 from wsiseg.annotations import PALETTES, Annotations, Region
 from wsiseg.grid import TileGrid
+from wsiseg.pyramid import halve_confidence, halve_labels
 from wsiseg.qupath import write_geojson
-from wsiseg.stitch.pyramid import halve_confidence, halve_labels
 from wsiseg.store import SlideStore
 
 HEIGHT, WIDTH, BLOCK, MPP = 80_000, 100_000, 1792, 0.5
