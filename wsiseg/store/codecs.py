@@ -20,7 +20,7 @@ _CRC = {"name": "crc32c"}
 _RESIDUE = 0x48674BC7
 """The CRC-32C of any bytes that are followed by their own, little-endian (RFC 3720, B.4)."""
 
-_Bytes = bytes | memoryview | NDArray[np.uint8]
+_Bytes = bytes | NDArray[np.uint8]
 
 
 class Codec(NamedTuple):

@@ -193,6 +193,7 @@ def lay_out_marks(group: zarr.Group, key: str, n_blocks: int, arrays: Sequence[s
         group.create_array(
             key, shape=(n_blocks, length), dtype="uint8", chunks=(1, length), compressors=None,
             attributes={"arrays": list(arrays)},
+            chunk_key_encoding={"name": "default", "separator": "."},  # else a folder each
         )  # fmt: skip
 
 

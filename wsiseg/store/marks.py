@@ -20,8 +20,8 @@ from wsiseg.store.shards import Receipt, ShardedArray
 __all__ = ["Mark", "Marks", "is_optional"]
 
 _DIGEST = 32
-_EXACT = 4
-"""The format since which receipts are of what shards hold."""
+_INEXACT = 3
+"""The last format in which receipts said only how large shards are, and a mark had a folder."""
 _RECEIPT = struct.Struct("<QI")
 _NO_SHARD = Receipt(2**64 - 1, 2**32 - 1)
 
@@ -46,21 +46,20 @@ class Marks:
     """The marks of one store."""
 
     def __init__(self, files: Files, levels: Levels) -> None:
-        self._files = files
+        self._files, self._format = files, levels.format
         self.steps = step_shards(levels)
         """The shards that each step writes."""
-        self.exact = levels.format >= _EXACT
-        """Whether a shard that has its size and fits its own checksums may still be told from the
-        one that was written."""
+        self.exact = self._format > _INEXACT
+        """Whether another shard that has the size and fits its own checksums is told apart."""
 
     def read(self, step: str, block: int) -> Mark | None:
         """The mark of a block; None if it has none, or a half-written one."""
-        return self._parse(step, self._files.read(_key(step, block)))
+        return self._parse(step, self._files.read(self._key(step, block)))
 
     def read_all(self, step: str) -> list[Mark | None]:
         """The marks of all blocks, in order."""
-        there = self._files.sizes(f"done/{step}/c")
-        keys = [_key(step, block) for block in range(self.steps[step].count)]
+        there = self._files.sizes(f"done/{step}")
+        keys = [self._key(step, block) for block in range(self.steps[step].count)]
         known = [key for key in keys if key in there]
         data = dict(zip(known, self._files.each(self._files.read, known), strict=True))
         return [self._parse(step, data.get(key)) for key in keys]
@@ -76,13 +75,13 @@ class Marks:
         shards = mark.shards or {}
         names = self.steps[step].names
         packed = [_RECEIPT.pack(*(shards.get(name) or _NO_SHARD)) for name in names]
-        self._files.write(_key(step, block), [bytes.fromhex(mark.digest), *packed])
+        self._files.write(self._key(step, block), [bytes.fromhex(mark.digest), *packed])
 
     def forget(self, step: str, blocks: Iterable[int]) -> None:
         """Take marks away, where there are any."""
-        keys = [_key(step, block) for block in blocks]
+        keys = [self._key(step, block) for block in blocks]
         if len(keys) > 1:  # one question instead of one each
-            there = self._files.sizes(f"done/{step}/c")
+            there = self._files.sizes(f"done/{step}")
             keys = [key for key in keys if key in there]
         self._files.each(self._files.delete, keys)
 
@@ -102,22 +101,27 @@ class Marks:
         `opened` gives an array, or None if there is none. What has its size may still be changed:
         `check_store` reads all.
         """
-        lost, sizes = set[int](), dict[str, dict[str, int]]()
+        lost, looked = set[int](), dict[str, tuple[ShardedArray | None, dict[str, int]]]()
         for name, block in product(self.steps[step].names, range(len(marks))):
             mark = marks[block]
             if mark is None or mark.shards is None:
                 continue
             key, row, col = self.steps[step].place(name, block)
-            array = opened(key)
+            if key not in looked:
+                array = opened(key)
+                looked[key] = array, self._files.sizes(f"{key}/c") if array else {}
+            array, sizes = looked[key]
             if array is None and is_optional(name):
                 continue
-            if key not in sizes:
-                sizes[key] = self._files.sizes(f"{key}/c") if array else {}
             receipt = mark.shards[name]
-            size = sizes[key].get(array.shard_key(row, col)) if array else None
+            size = sizes.get(array.shard_key(row, col)) if array else None
             if size != (receipt.size if receipt else None):
                 lost.add(block)
         return lost
+
+    def _key(self, step: str, block: int) -> str:
+        old = self._format <= _INEXACT
+        return f"done/{step}/c/{block}/0" if old else f"done/{step}/c.{block}.0"
 
     def _parse(self, step: str, data: bytes | None) -> Mark | None:
         if data is not None and len(data) == _DIGEST:
@@ -131,10 +135,6 @@ class Marks:
             for name, receipt in zip(names, receipts, strict=True)
         }
         return Mark(data[:_DIGEST].hex(), shards)
-
-
-def _key(step: str, block: int) -> str:
-    return f"done/{step}/c/{block}/0"
 
 
 def is_optional(name: str) -> bool:

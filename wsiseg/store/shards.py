@@ -207,14 +207,14 @@ class ShardedArray:
         table = data[-length - _CRC_SIZE : -_CRC_SIZE]
         if len(table) != length or not fits_checksum(data[-length - _CRC_SIZE :]):
             return None
-        view, end, sums = memoryview(data), 0, []
+        view, end, sums = np.frombuffer(data, np.uint8), 0, list[bytes]()
         for start, size in np.frombuffer(table, "<u8").reshape(-1, 2).tolist():
             if start != _ABSENT:
                 chunk = view[start : start + size]
                 if start != end or not fits_checksum(chunk):
                     return None
                 end += size
-                sums.append(bytes(chunk[-_CRC_SIZE:]))
+                sums.append(chunk[-_CRC_SIZE:].tobytes())
         return (
             _give_receipt(len(data), sums, table) if end + length + _CRC_SIZE == len(data) else None
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -44,20 +45,17 @@ class TissuePart(OpenedStore):
     @property
     def tissue_digest(self) -> str:
         """The digest that `write_tissue` was given; empty if there is no whole mask."""
-        group = self._group.get("tissue")
-        return str(group.attrs.get("digest", "")) if group is not None else ""
+        return str(self._facts().get("digest", ""))
 
     @property
     def tissue_note(self) -> str:
         """What a user should know about the mask; empty if nothing."""
-        group = self._group.get("tissue")
-        return str(group.attrs.get("note", "")) if group is not None else ""
+        return str(self._facts().get("note", ""))
 
     @property
     def tissue_shards(self) -> list[tuple[int, int, int, int]]:
         """Row, column, size and CRC-32C of each shard of the mask that was written."""
-        facts: Any = self._group["tissue"].attrs if "tissue" in self._group else {}
-        return [tuple(shard) for shard in facts.get("shards", ())]
+        return [tuple(shard) for shard in self._facts().get("shards", ())]
 
     def forget_tissue(self) -> None:
         """Have the mask made again by the next run; it stays until then."""
@@ -67,8 +65,7 @@ class TissuePart(OpenedStore):
     @property
     def tissue_mpp(self) -> float:
         """µm/px of the tissue mask; raises `StoreError` if none was stored yet."""
-        self._check_tissue()
-        return float(self._group["tissue"].attrs["mpp"])  # type: ignore[arg-type]  # JSON number
+        return float(self._known_facts()["mpp"])
 
     def read_tissue(self, box: Box | None = None) -> tuple[NDArray[np.bool_], float, str]:
         """The tissue mask ``(h, w)`` bool, its µm/px and its digest.
@@ -80,14 +77,22 @@ class TissuePart(OpenedStore):
         StoreError
             If no mask was stored yet.
         """
-        self._check_tissue()
-        array = self._array(_MASK)
+        facts, array = self._known_facts(), self._array(_MASK)
         mask = array.read(array.box if box is None else box).astype(bool)
-        return mask, self.tissue_mpp, self.tissue_digest
+        return mask, float(facts["mpp"]), str(facts["digest"])
 
-    def _check_tissue(self) -> None:
-        if not self.tissue_digest:
+    def _known_facts(self) -> dict[str, Any]:
+        facts = self._facts()
+        if not facts.get("digest"):
             raise StoreError(f"{self.path}: holds no tissue mask; run `wsiseg tile` first")
+        return facts
+
+    def _facts(self) -> dict[str, Any]:
+        """What was noted of the mask; a block asks for it, and zarr takes a millisecond."""
+        try:
+            return dict(json.loads(self._files.read("tissue/zarr.json") or b"")["attributes"])
+        except (KeyError, TypeError, ValueError):
+            return {}
 
     def _is_promised(self, place: Place) -> bool:
         if place.array == _MASK:
