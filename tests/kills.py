@@ -22,7 +22,8 @@ from wsiseg.cli import app
 from wsiseg.demo.synthesis import synthesize_slide
 
 SIZE = {"width": 1120, "height": 896}
-SETTINGS = ("tile.block=224", "predict.checkpoint=tiny", "stitch.probabilities=true")
+SETTINGS = ("tile.block=224", "predict.checkpoint=tiny", "stitch.refine=false")
+SETTINGS += ("stitch.probabilities=true",)
 
 
 def main() -> None:
@@ -51,6 +52,7 @@ def kill_at_random(folder: Path, kills: int, executor: str, seed: int) -> None:
         while not run(folder, out, executor, draw.uniform(0, length)):
             killed += 1
             kept.append(count_marks(folder / out))
+            sys.stderr.write(f"killed {killed} times, at {kept[-1]} blocks\n")
         ours = contents(folder / out)
         differ = sorted(n for n in {*ours, *whole} if ours.get(n) != whole.get(n))
         assert not differ, f"after {killed} kills these differ: {differ}"
