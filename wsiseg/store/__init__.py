@@ -18,7 +18,8 @@
 Every array but the marks is sharded: one block is one shard, one file, and has one writer, which
 writes it whole. So it is with coarser levels as long as a block's part has 448 px; of the coarsest
 a block's part would be a file of a few pixels, so their shards are 4,096 px, and the steps
-``tile-pyramid`` and ``stitch-pyramid``, whose blocks those shards are, write them last. Inside the image's shards a chunk is one tile, its colours interleaved as every
+``tile-pyramid`` and ``stitch-pyramid``, whose blocks those shards are, write them last. Inside the
+image's shards a chunk is one tile (512 px of the coarsest levels), its colours interleaved as every
 reader and model has them (the codec `transpose`), so that nothing is shuffled on the way.
 A missing chunk is background, and so is a missing shard, unless its block's mark says that it was
 written. Each chunk and each index ends in a CRC-32C (Zarr's codec `crc32c`), which reading checks.
