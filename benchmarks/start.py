@@ -38,6 +38,7 @@ def measure(checkout: Path, *arguments: str, first_block: bool = False) -> Secon
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        cwd=checkout,  # `-m` looks there first
         env=os.environ | {"PYTHONPATH": str(checkout)},
     )
     assert process.stdout is not None
