@@ -1,5 +1,8 @@
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,3 +67,29 @@ def test_tile_loads_what_it_uses(tmp_path):
     )  # fmt: skip
     assert "zarr" in modules
     assert not modules & TILE
+
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = {".py", ".typed", ".groovy", ".html", ".js", ".css", ".svg"}
+
+
+def test_the_notice_names_what_the_wheel_holds_beside_our_code():
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    held = subprocess.run(
+        ["git", "ls-files", "wsiseg"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if not held:
+        pytest.skip("not a checkout of git")
+    for name in held:
+        path = Path(name)
+        if path.suffix in OURS and "vendor" not in path.parts:
+            continue
+        assert name in notice or path.name == "LICENSE.txt", name
+
+
+def test_one_version_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    heading = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert heading
+    assert heading[1] == version
