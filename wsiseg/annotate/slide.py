@@ -81,7 +81,7 @@ def annotate_slide(
         )
         predict = plan_predict(path, config, tile.digest, tile.digests, run)
         stitch = plan_stitch(path, config, predict.digest, predict.digests, run)
-        run_steps(executor, [tile, predict, stitch], progress, spent)
+        run_steps(executor, [tile, predict, *stitch], progress, spent)
         outline = partial(outline_regions, path, config, executor, progress)
         rows, notes = write_outputs(
             SlideStore(path), tree, job.name, config, _tissue_mm2(store), outline,

@@ -20,6 +20,10 @@ from wsiseg.store.slide_store import SlideStore
 
 __all__ = ["Damage", "StoreCheck", "check_store"]
 
+_WHOLE = {"tissue/mask": ("tile", ""), "context/gates": ("stitch", "/0")}
+"""Arrays that are written in one go, not block by block: by which step, and how the names of their
+files end after row and column."""
+
 
 class Damage(NamedTuple):
     """A file that is not as it was written."""
@@ -27,7 +31,7 @@ class Damage(NamedTuple):
     step: str
     """Whose work it is: `tile`, `predict` or `stitch`."""
     block: int | None
-    """None for the tissue mask."""
+    """None for the tissue mask and the slide context, which are written in one go."""
     key: str
     """The file, below the store."""
     why: str
@@ -73,7 +77,11 @@ def check_store(location: str | Path, *, forget: bool = True) -> StoreCheck:
     """
     store, files = SlideStore(location), open_files(location)
     marks = Marks(files, store.grid)
-    damage, count, unfinished = _check_tissue(store, files), len(store.tissue_shards), {}
+    damage: list[Damage] = []
+    count, unfinished = 0, {}
+    for array in _WHOLE:
+        damage += _check_whole(store, files, array)
+        count += len(store.whole_shards(array.partition("/")[0]))
     for step in marks.arrays:
         known = marks.read_all(step)
         found, looked = _check_step(files, store.grid, marks, step, known)
@@ -88,14 +96,14 @@ def check_store(location: str | Path, *, forget: bool = True) -> StoreCheck:
     return StoreCheck(tuple(damage), count, unfinished, store.meta["format"] == FORMAT)
 
 
-def _check_tissue(store: SlideStore, files: Files) -> list[Damage]:
-    """What is wrong with the tissue mask."""
-    faults = []
-    for row, col, *receipt in store.tissue_shards:
-        key = f"tissue/mask/c/{row}/{col}"
-        faults.append(Damage("tile", None, key, _compare(files.read(key), Receipt(*receipt))))
-    if faults and files.read("tissue/mask/zarr.json") is None:
-        faults.append(Damage("tile", None, "tissue/mask/zarr.json", "is missing"))
+def _check_whole(store: SlideStore, files: Files, array: str) -> list[Damage]:
+    """What is wrong with an array that is written in one go."""
+    (step, end), faults = _WHOLE[array], []
+    for row, col, *receipt in store.whole_shards(array.partition("/")[0]):
+        key = f"{array}/c/{row}/{col}{end}"
+        faults.append(Damage(step, None, key, _compare(files.read(key), Receipt(*receipt))))
+    if faults and files.read(f"{array}/zarr.json") is None:
+        faults.append(Damage(step, None, f"{array}/zarr.json", "is missing"))
     return [fault for fault in faults if fault.why]
 
 
@@ -157,5 +165,5 @@ def _forget(store: SlideStore, marks: Marks, damage: Sequence[Damage]) -> None:
     for step in marks.arrays:
         blocks = {fault.block for fault in damage if fault.step == step}
         marks.forget(step, sorted(block for block in blocks if block is not None))
-    if any(fault.block is None for fault in damage):
-        store.forget_tissue()
+    for group in {fault.key.partition("/")[0] for fault in damage if fault.block is None}:
+        store.forget_whole(group)

@@ -309,7 +309,8 @@ class SlideStore:
             if array in arrays:
                 mark = self._marks.read(step, block)
                 return mark is not None and mark.promises(array)
-        return any((row, col) == shard[:2] for shard in self.tissue_shards)
+        group = array.partition("/")[0]
+        return any((row, col) == shard[:2] for shard in self.whole_shards(group))
 
     # -- image -------------------------------------------------------------------------------
 
@@ -424,11 +425,7 @@ class SlideStore:
         group.attrs["digest"] = ""  # so that a half-written mask is not taken for a whole one
         self._arrays.pop("tissue/mask", None)
         layout.lay_out_tissue(group, *mask.shape)
-        array = self._array("tissue/mask")
-        written = array.write_all(mask.astype(np.uint8))
-        self._files.sync(array.shard_key(*place) for place in written)
-        shards = [[*place, *receipt] for place, receipt in written.items()]
-        group.attrs.update({"mpp": mpp, "digest": digest, "note": note, "shards": shards})
+        self._write_whole("tissue/mask", mask.astype(np.uint8), digest, mpp=mpp, note=note)
 
     @property
     def tissue_digest(self) -> str:
@@ -441,17 +438,6 @@ class SlideStore:
         """What a user should know about the mask; empty if nothing."""
         group = self._group.get("tissue")
         return str(group.attrs.get("note", "")) if group is not None else ""
-
-    @property
-    def tissue_shards(self) -> list[tuple[int, int, int, int]]:
-        """Row, column, size and CRC-32C of each shard of the mask that was written."""
-        facts: Any = self._group["tissue"].attrs if "tissue" in self._group else {}
-        return [tuple(shard) for shard in facts.get("shards", ())]
-
-    def forget_tissue(self) -> None:
-        """Have the mask made again by the next run; it stays until then."""
-        if "tissue" in self._group:
-            self._group["tissue"].attrs["digest"] = ""
 
     @property
     def tissue_mpp(self) -> float:
@@ -586,6 +572,82 @@ class SlideStore:
     def _check_cams(self) -> None:
         if not self._has_array("cams/logits"):
             raise StoreError(f"{self.path}: holds no CAMs; run `wsiseg predict` first")
+
+    # -- context -----------------------------------------------------------------------------
+
+    def write_context(
+        self, weights: NDArray[np.uint8], digest: str, shares: Sequence[float]
+    ) -> None:
+        """Keep how much each class weighs in each tile, ``(rows, cols, K)`` in 255ths.
+
+        `digest` is of what made them; `shares` are the classes' shares of the slide's tiles, for
+        who wants to know.
+
+        Raises
+        ------
+        StoreError
+            If another run took over.
+        """
+        self._check_current()
+        check_held(self.location, self._run)
+        group = self._group.require_group("context")
+        group.attrs["digest"] = ""  # so that half-written gates are not taken for whole ones
+        self._arrays.pop("context/gates", None)
+        layout.lay_out_context(group, *weights.shape)
+        self._write_whole("context/gates", weights, digest, shares=list(shares))
+
+    def has_context(self, digest: str) -> bool:
+        """Whether weights of exactly this digest are there, none of their files lost or cut."""
+        group = self._group.get("context")
+        if group is None or group.attrs.get("digest") != digest:
+            return False
+        array = self._array_or_none("context/gates")
+        sizes = self._files.sizes("context/gates/c")
+        return array is not None and all(
+            sizes.get(array.shard_key(row, col)) == size
+            for row, col, size, _ in self.whole_shards("context")
+        )
+
+    def read_context(self, rows: slice, cols: slice) -> NDArray[np.uint8]:
+        """Weights ``(rows, cols, K)`` uint8, in 255ths: 0 where a tile may not show a class.
+
+        Raises
+        ------
+        StoreError
+            If there are none yet.
+        """
+        if not self._has_array("context/gates"):
+            raise StoreError(
+                f"{self.path}: holds no slide context; run `wsiseg stitch` with stitch.gate=context"
+            )
+        return self._array("context/gates").read(_tile_box(rows, cols))
+
+    @property
+    def class_shares(self) -> dict[str, float]:
+        """Share of the slide's tiles that show each class, as the slide context has it."""
+        facts: Any = self._group["context"].attrs if "context" in self._group else {}
+        return dict(zip(self.cam_palette.names, facts.get("shares", ()), strict=False))
+
+    # -- arrays written in one go ------------------------------------------------------------
+
+    def whole_shards(self, group: str) -> list[tuple[int, int, int, int]]:
+        """Row, column, size and CRC-32C of each shard of `tissue` or `context`."""
+        facts: Any = self._group[group].attrs if group in self._group else {}
+        return [tuple(shard) for shard in facts.get("shards", ())]
+
+    def forget_whole(self, group: str) -> None:
+        """Have `tissue` or `context` made again by the next run; it stays until then."""
+        if group in self._group:
+            self._group[group].attrs["digest"] = ""
+
+    def _write_whole(self, key: str, data: NDArray[np.uint8], digest: str, **facts: Any) -> None:
+        """Write all of an array, then in its group what its shards are known by."""
+        array = self._array(key)
+        written = array.write_all(data)
+        self._files.sync(array.shard_key(*place) for place in written)
+        shards = [[*place, *receipt] for place, receipt in written.items()]
+        noted = {**facts, "digest": digest, "shards": shards}
+        self._group[key.partition("/")[0]].attrs.update(noted)
 
     # -- labels ------------------------------------------------------------------------------
 
