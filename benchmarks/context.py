@@ -30,7 +30,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from wsiseg.config import Config, ContextConfig, EvaluateConfig, StitchConfig, TrainConfig
+from wsiseg.config import (
+    Config,
+    ContextConfig,
+    CrfConfig,
+    EvaluateConfig,
+    StitchConfig,
+    TrainConfig,
+)
 from wsiseg.context import weigh_context
 from wsiseg.demo import Truth, sample_patches, synthesize_slide
 from wsiseg.evaluate import confusion_matrix, evaluate_checkpoint, score
@@ -163,9 +170,10 @@ def cut_patches(store: SlideStore, truth: Truth, folder: Path, seed: int) -> Pat
 
 
 def measure_patches(folder: Path, seeds: list[int]) -> None:
-    """A row a model and slide: mean IoU by protocol, one look a patch, with the CRF."""
+    """A row a model and slide: mean IoU by protocol, one look a patch, without the CRF."""
     protocols = ("deploy", "slide", "oracle")
-    config = EvaluateConfig(protocols=protocols, tta=1, resamples=1)
+    crf = CrfConfig(backend="numba", iterations=0)
+    config = EvaluateConfig(protocols=protocols, tta=1, resamples=1, crf=crf)
     print(f"| model, slide | {' | '.join(protocols)} | closed |\n|---|---|---|---|---|")
     for model, seed in product(MODELS, seeds):
         store, truth = make_store(folder, model, seed)

@@ -117,13 +117,10 @@ def test_a_rare_class_is_doubted_under_the_slides_own_share():
 
 
 def test_one_tile_and_none():
-    assert weigh_context(
-        np.array([[2.0, -9]]), np.zeros((1, 2)), ContextConfig()
-    ).weights.tolist() == [[1, 0]]
-    assert weigh_context(np.empty((0, 3)), np.empty((0, 2)), ContextConfig()).weights.shape == (
-        0,
-        3,
-    )
+    config = ContextConfig()
+    one = weigh_context(np.array([[2.0, -9]]), np.zeros((1, 2)), config)
+    assert one.weights.tolist() == [[1, 0]]
+    assert weigh_context(np.empty((0, 3)), np.empty((0, 2)), config).weights.shape == (0, 3)
 
 
 def test_thresholds_in_the_wrong_order_are_refused():

@@ -55,9 +55,8 @@ def find_place(name: str) -> Place | None:
     """
     name = _ENDINGS.sub("", name)
     found = _WITHIN.search(name) or _NAMED.search(name) or _NUMBERS.search(name)
-    if found is None or not name[: found.start()].strip(" _-[("):
-        return None
-    return Place(name[: found.start()], float(found[1]), float(found[2]))
+    slide = name[: found.start()].rstrip(" _-[(") if found else ""
+    return Place(slide, float(found[1]), float(found[2])) if found and slide else None
 
 
 def group_cases(names: Sequence[str], cases: Sequence[str | None]) -> list[str] | None:

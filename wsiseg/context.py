@@ -92,7 +92,7 @@ def estimate_shares(shown: Floats, trained: float = 0.5) -> Floats:
         moved, shares = np.abs(found - shares).max(), found
         if moved < _CLOSE:
             break
-    return shares
+    return np.asarray(shares)
 
 
 def _shift(shown: Floats, shares: Floats, strength: float) -> Floats:

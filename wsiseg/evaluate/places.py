@@ -39,7 +39,8 @@ def find_pitch(places: Iterable[Place | None]) -> float | None:
     for at in _group(places).values():
         points = np.unique([(one.across, one.down) for _, one in at], axis=0)
         if len(points) > 1:
-            least = min(least, KDTree(points).query(points, k=2, p=np.inf)[0][:, 1].min())
+            nearest = np.asarray(KDTree(points).query(points, k=2, p=np.inf)[0])
+            least = min(least, nearest[:, 1].min())
     return float(least) if np.isfinite(least) else None
 
 

@@ -50,7 +50,8 @@ def _weigh_slide(
     logits = store.read_class_logits(slice(0, grid.rows), slice(0, grid.cols))[..., :classes]
     known = np.argwhere(np.isfinite(logits[..., 0]))
     rows, cols = known.T
-    found = weigh_context(logits[rows, cols], known * (grid.stride / grid.tile), config.context)
+    places = known.astype(np.float64) * (grid.stride / grid.tile)
+    found = weigh_context(logits[rows, cols], places, config.context)
     weights = np.zeros(logits.shape, np.uint8)
     weights[rows, cols] = _to_255ths(found.weights)
     store.write_context(weights, digest, found.shares.round(6).tolist())
