@@ -5,9 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from wsiseg.formats import ExportFormat
 from wsiseg.settings import load_config, parse_config
@@ -15,6 +22,7 @@ from wsiseg.settings import load_config, parse_config
 __all__ = [
     "ClusterConfig",
     "Config",
+    "ContextConfig",
     "CrfConfig",
     "EvaluateConfig",
     "ExportConfig",
@@ -194,14 +202,44 @@ class CrfConfig(_Step):
     """Appearance kernel: Potts weight."""
 
 
+class ContextConfig(_Step):
+    """Which classes a tile may show, by its neighbours and its slide."""
+
+    neighbours: float = Field(default=0.5, ge=0)
+    """How much the mean of the tiles around (within 1.5 tile sides, nearer ones more) counts beside
+    a tile's own probability of a class; 0 looks at each tile by itself."""
+    low: float = Field(default=0.15, gt=0, lt=1)
+    """A class enters a tile where its averaged probability reaches this, if tiles that do so too
+    join it to one that reaches `high`."""
+    high: float = Field(default=0.3, gt=0, lt=1)
+    """A class enters a tile where its averaged probability reaches this."""
+    sharpness: float = Field(default=1.5, ge=0)
+    """Classes that enter weigh by this power of the averaged probability: 0 weighs all alike, 1 as
+    a prior would."""
+    slide_prior: float = Field(default=0.0, ge=0, le=1)
+    """How far probabilities are shifted to the share of the slide's tiles that each class is
+    estimated to show in (expectation-maximisation), from the half that is taken for the share in
+    training; 0 not at all."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low:g} is above high = {self.high:g}; lower it")
+        return self
+
+
 class StitchConfig(_Step):
     """From CAMs to label and confidence rasters."""
 
-    gate: Literal["predicted", "none"] = "predicted"
-    """Classes let through: those that the tile's logits predict, or all."""
+    gate: Literal["predicted", "context", "none"] = "predicted"
+    """Classes let through: those that the tile's own logits predict; `context`: those that are
+    likely by its neighbours and its slide too; `none` or `all`: every class."""
+    context: ContextConfig = ContextConfig()
+    """How neighbours and slide decide, with `gate: context`."""
     gate_threshold: float = Field(default=0.25, gt=0, lt=1)
-    """A class is predicted where the sigmoid of its logit reaches this. A tile's logit is the mean
-    of its CAM, so it is low for a class that only touches the tile: hence less than one half."""
+    """With `gate: predicted`, a class is predicted where the sigmoid of its logit reaches this. A
+    tile's logit is the mean of its CAM, so it is low for a class that only touches the tile: hence
+    less than one half."""
     refine: bool = True
     """Whether the dense CRF refines the probabilities."""
     margin: int = Field(default=64, ge=0)
@@ -217,6 +255,11 @@ class StitchConfig(_Step):
     probabilities: bool = False
     """Whether every class's probability is kept as a raster too, as the model has it: before the
     CRF and `smooth_um`."""
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _rename_gate(cls, value: Any) -> Any:
+        return "none" if value == "all" else value
 
 
 class OutlineConfig(_Step):
@@ -403,11 +446,17 @@ class InferenceConfig(_Step):
 class EvaluateConfig(InferenceConfig):
     """Scoring a model on patches whose masks are known."""
 
-    protocols: tuple[Literal["oracle", "deploy"], ...] = Field(
+    protocols: tuple[Literal["oracle", "deploy", "slide"], ...] = Field(
         default=("oracle", "deploy"), min_length=1
     )
     """`oracle`: classes let through by the true labels, as in the paper's tables; `deploy`: by
-    those that the model predicts, as on a slide that nobody has labelled."""
+    those that the model predicts, as on a slide that nobody has labelled; `slide`: by what the
+    patches around show as well, for patches of which it is known where on a slide they lie."""
+    context: ContextConfig = ContextConfig()
+    """How patches around decide, in `slide`."""
+    pitch: float | None = Field(default=None, gt=0)
+    """In `slide`: the side of a patch in the units of the patches' places. If null, the smallest
+    distance between two patches of a slide."""
     resamples: int = Field(default=1000, ge=1)
     """Bootstrap resamples, for the confidence intervals: of cases where the patches' names tell
     them apart, else of patches."""

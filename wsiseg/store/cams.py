@@ -15,7 +15,7 @@ from wsiseg.geometry import Box
 from wsiseg.store import layout
 from wsiseg.store.opened import OpenedStore
 
-__all__ = ["CamsPart"]
+__all__ = ["CamsPart", "tile_box"]
 
 
 class CamsPart(OpenedStore):
@@ -84,13 +84,13 @@ class CamsPart(OpenedStore):
         All C channels: of the classes, and of kinds of background after them.
         """
         self._check_cams()
-        cams = self._array("cams/logits").read(_tile_box(rows, cols))
+        cams = self._array("cams/logits").read(tile_box(rows, cols))
         return cams, self.read_class_logits(rows, cols)
 
     def read_class_logits(self, rows: slice, cols: slice) -> NDArray[np.float32]:
         """Class logits ``(rows, cols, C)`` float32 alone: one value a tile and channel."""
         self._check_cams()
-        return self._array("cams/classes").read(_tile_box(rows, cols))
+        return self._array("cams/classes").read(tile_box(rows, cols))
 
     @property
     def cam_palette(self) -> Palette:
@@ -134,5 +134,6 @@ class CamsPart(OpenedStore):
             raise StoreError(f"{self.path}: holds no CAMs; run `wsiseg predict` first")
 
 
-def _tile_box(rows: slice, cols: slice) -> Box:
+def tile_box(rows: slice, cols: slice) -> Box:
+    """A window of rows and columns of tiles."""
     return Box(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
