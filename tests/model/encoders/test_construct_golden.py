@@ -64,7 +64,7 @@ class Case:
 
     def __init__(self, name: str, encoder: Encoder, mit: Path, folder: Path) -> None:
         self.name, tensors = name, construct.make_tensors(name)
-        teacher = load_teacher("conch", weights=mit)
+        teacher = load_teacher("segformer", weights=mit)
         self.model = ConStruct(encoder, torch.zeros(4, 512), teacher=teacher, preset="reference")
         self.file = save_released(tensors, folder / "best_cam.pth")
         self.queue = F.normalize(tensors["extra.memory_queue"], dim=1)
