@@ -116,8 +116,7 @@ class TimmEncoder(nn.Module):
             norm=False, stop_early=True, intermediates_only=True,
         )  # fmt: skip
         by_level = {level: tap.float() for level, tap in zip(wanted, taps, strict=True)}
-        filled = [by_level.get(level, images) for level in LEVELS]
-        return build_pyramid(filled, levels, self.patch)
+        return build_pyramid(by_level, levels, self.patch)
 
     @torch.no_grad()
     def embed_image(self, images: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -68,9 +68,11 @@ def _finer(patch: int, level: int) -> int:
 
 
 def build_pyramid(
-    taps: Sequence[Tensor], levels: Sequence[int] = LEVELS, patch: int = 16
+    taps: Sequence[Tensor] | Mapping[int, Tensor],
+    levels: Sequence[int] = LEVELS,
+    patch: int = 16,
 ) -> list[Tensor]:
-    """Four maps ``(B, C, h, w)`` of one size to the `levels` of `pyramid_strides`, shallow first.
+    """Maps ``(B, C, h, w)`` of one size, by level, to the `levels` of `pyramid_strides`.
 
     With patches of 16 px they are of 4h, 2h, h and h / 2.
     """
