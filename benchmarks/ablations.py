@@ -202,7 +202,7 @@ def synthetic(seeds: Iterable[int], folder: Path) -> tuple[dict[int, Case], tupl
     windows, names = Pictures(), ()
     for number in range(8):
         path = folder / f"test{number}.svs"
-        truth = synthesize_slide(path, 1792, 1792, 900 + number)
+        truth = synthesize_slide(path, 1536, 1536, 900 + number)
         with open_slide(path) as slide:
             for top in range(0, truth.labels.shape[0] - SIDE + 1, SIDE):
                 for left in range(0, truth.labels.shape[1] - SIDE + 1, SIDE):
@@ -215,7 +215,7 @@ def synthetic(seeds: Iterable[int], folder: Path) -> tuple[dict[int, Case], tupl
     cases = {}
     for seed in seeds:
         path = folder / f"train{seed}.svs"
-        truth = synthesize_slide(path, 3072, 2560, 100 + seed)
+        truth = synthesize_slide(path, 2560, 2048, 100 + seed)
         table = sample_patches(path, truth, folder / f"patches{seed}", 64, seed)
         cases[seed] = Case(load_patches(table, truth.names), {"windows": windows})
     return cases, names
@@ -313,43 +313,49 @@ class Row:
 
 
 def run(
-    encoder: str, seed: int, case: Case, common: dict[str, Any], names: Any, tissues: int
-) -> Any:
-    """Train and score every arm on one seed."""
+    keep: Path, encoder: str, seed: int, case: Case, common: dict[str, Any], names: Any,
+    tissues: int,
+) -> None:  # fmt: skip
+    """Train and score every arm on one seed; what is kept already is not done again."""
     torch.set_num_threads(1)
     ENCODERS["kept"] = Entry(f"{__name__}:keep_{encoder}", teacher="tiny")
-    rows: dict[str, Row] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for arm, settings in (ARMS | CAMS[encoder]).items():
-            config = TrainConfig.model_validate(
-                {"encoder": "kept", "device": "cpu", "classes": names, **common, "seed": seed}
-                | settings
-            )
-            source, row = train(case, config, Path(folder)), Row()
-            for name, pictures in case.sets.items():
-                both = confusions(source, pictures, tissues)
-                for gate, found in zip(("given", "free"), both, strict=True):
-                    row.matrices[f"{name} {gate}"] = found
-                    row.slides[f"{name} {gate}"] = pictures.slides
-            if case.held is not None:
-                row.precision.append(precision(source, case.held))
-            rows[arm] = row
-            print(f"seed {seed}: {arm}", file=sys.stderr, flush=True)
+    for number, (arm, settings) in enumerate((ARMS | CAMS[encoder]).items()):
+        path = keep / f"{encoder}-{seed}-{number}.npz"
+        if path.exists():
+            continue
+        config = TrainConfig.model_validate(
+            {"encoder": "kept", "device": "cpu", "classes": names, **common, "seed": seed}
+            | settings
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            source = train(case, config, Path(folder))
+        found: dict[str, Any] = {}
+        for name, pictures in case.sets.items():
+            both = confusions(source, pictures, tissues)
+            for gate, matrices in zip(("given", "free"), both, strict=True):
+                found[f"{name} {gate}"] = matrices
+                found[f"{name} {gate}/slides"] = np.array(pictures.slides)
+        if case.held is not None:
+            found["precision"] = np.array([precision(source, case.held)])
+        np.savez(path, **found)
+        print(f"seed {seed}: {arm}", file=sys.stderr, flush=True)
+
+
+def gather(keep: Path, encoder: str) -> dict[str, Row]:
+    """The arms that all seeds have done."""
+    rows = {}
+    for number, arm in enumerate(ARMS | CAMS[encoder]):
+        paths = [keep / f"{encoder}-{seed}-{number}.npz" for seed in SEEDS]
+        if not all(path.exists() for path in paths):
+            continue
+        parts = [dict(np.load(path)) for path in paths]
+        measures = [n for n in parts[0] if n != "precision" and not n.endswith("/slides")]
+        rows[arm] = Row(
+            {n: np.concatenate([part[n] for part in parts]) for n in measures},
+            {n: [s for part in parts for s in part[f"{n}/slides"].tolist()] for n in measures},
+            [float(part["precision"][0]) for part in parts if "precision" in part],
+        )
     return rows
-
-
-def merge(parts: Sequence[dict[str, Row]]) -> dict[str, Row]:
-    """The rows of all seeds as one."""
-    merged = {arm: Row() for arm in parts[0]}
-    for part in parts:
-        for arm, row in part.items():
-            merged[arm].precision += row.precision
-            for name, found in row.matrices.items():
-                held = merged[arm].matrices.get(name)
-                together = found if held is None else np.concatenate([held, found])
-                merged[arm].matrices[name] = together
-                merged[arm].slides.setdefault(name, []).extend(row.slides[name])
-    return merged
 
 
 def show(rows: dict[str, Row]) -> None:
@@ -379,26 +385,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", choices=("synthetic", "real"))
     parser.add_argument("folders", type=Path, nargs="*")
+    parser.add_argument("--keep", type=Path, default=Path("ablations"), help="what is done")
     given = parser.parse_args()
+    given.keep.mkdir(parents=True, exist_ok=True)
     encoder = "tiny" if given.data == "synthetic" else "small"
-    with tempfile.TemporaryDirectory() as folder:
-        if given.data == "synthetic":
-            common = {"epochs": 12, "batch_size": 8, "contrast_shrink": 4}
-            cases, names = synthetic(SEEDS, Path(folder))
-            tissues = len(names)
-        else:
-            common = {
-                "epochs": 8, "batch_size": 32, "pooling": "smooth", "turns": False,
-                "contrast_weight": 0.0, "struct_weight": 0.0, "background": ["Glass"],
-            }  # fmt: skip
-            cases, names = real(SEEDS, *given.folders)
-            tissues = len(TISSUES)
-        with ProcessPoolExecutor(len(cases)) as pool:
-            parts = [
-                pool.submit(run, encoder, seed, case, common, names, tissues)
-                for seed, case in cases.items()
-            ]
-            show(merge([part.result() for part in parts]))
+    if given.data == "synthetic":
+        common = {"epochs": 12, "batch_size": 8, "contrast_shrink": 4}
+        cases, names = synthetic(SEEDS, given.keep)
+    else:
+        common = {
+            "epochs": 8, "batch_size": 32, "pooling": "smooth", "turns": False,
+            "contrast_weight": 0.0, "struct_weight": 0.0, "background": ["Glass"],
+        }  # fmt: skip
+        cases, names = real(SEEDS, *given.folders)
+    tissues = len(names) - len(common.get("background", ()))
+    with ProcessPoolExecutor(len(cases)) as pool:
+        parts = [
+            pool.submit(run, given.keep, encoder, seed, case, common, names, tissues)
+            for seed, case in cases.items()
+        ]
+        for part in parts:
+            part.result()
+    show(gather(given.keep, encoder))
 
 
 if __name__ == "__main__":

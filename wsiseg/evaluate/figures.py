@@ -119,8 +119,8 @@ def draw_prototypes(model: ConStruct, palette: Palette, image: Pixels) -> Image.
     One column a class, one row a prototype of it.
     """
     levels = model.cam_levels
-    maps = model.encoder.pyramid(_to_batch(image, _place(model)), levels)
-    features = model.cam_features(dict(zip(levels, maps, strict=True)))
+    pyramid = model.encoder.pyramid(_to_batch(image, _place(model)), levels)
+    features = model.cam_features(dict(zip(levels, pyramid, strict=True)))
     bank = model.l_fc(model.bank)
     maps = _grow(cosine_cams(features, bank, features.new_ones(()), len(bank)), image)
     low, high = float(maps.min()), float(maps.max())

@@ -110,7 +110,8 @@ def train_model(
     Raises
     ------
     DataError
-        If the labels do not fit the classes, or the patches the encoder.
+        If the labels do not fit the classes, or the patches the encoder, or no patch shows a class
+        that is to begin as images.
     ConfigError
         If a setting or the card does not fit the rest, or what is in `out` is not to be replaced.
     CheckpointError
@@ -128,7 +129,7 @@ def train_model(
         check_parts(len(patches), config, group)
         model.to(device)
         if start is None:
-            begin_as_images(model, patches, config)
+            begin_as_images(model, patches, config, group)
         share_batch_norms(model.structure_adapters, group)
         if config.preset == "wsiseg":
             remember_patches(model, patches, device)

@@ -14,6 +14,7 @@ from wsiseg.config import TrainConfig
 from wsiseg.errors import DataError
 from wsiseg.model.construct import SPREAD, ConStruct
 from wsiseg.model.device import to_images
+from wsiseg.train.parallel import Group
 from wsiseg.train.patches import PatchSource
 from wsiseg.train.setup import prototype_kind
 
@@ -26,10 +27,13 @@ _PURE = 8
 _BATCH, _RESTARTS, _ROUNDS = 16, 8, 50
 
 
-def begin_as_images(model: ConStruct, patches: PatchSource, config: TrainConfig) -> None:
+def begin_as_images(
+    model: ConStruct, patches: PatchSource, config: TrainConfig, group: Group | None = None
+) -> None:
     """Give the untrained `model` the prototypes that begin as images, if the settings say so.
 
-    With `both`, a class's first k rows stay texts, and its last k become images.
+    With `both`, a class's first k rows stay texts, and its last k become images. Where several
+    processes train, all begin as the first of `group` does, however their devices round.
 
     Raises
     ------
@@ -49,6 +53,9 @@ def begin_as_images(model: ConStruct, patches: PatchSource, config: TrainConfig)
             )
         seen = image_prototypes(model, patches, at, count, config.seed)
         bank[at, -count:] = seen.to(bank)
+    if group is not None:
+        rows = model.prototypes.detach()
+        rows.copy_(group.gather(rows)[: len(rows)])
 
 
 def image_prototypes(

@@ -132,9 +132,10 @@ def name_teacher(config: TrainConfig) -> str:
 def guided_levels(config: TrainConfig, encoder: Encoder) -> tuple[int, ...]:
     """Pyramid levels that the teacher guides, those of the settings or the encoder's own.
 
-    An adapter sees the frozen features of its level alone, and CAMs come from one level: guiding
-    another changes no CAM. Presets `reference` and `paper` do so nevertheless, as the released code
-    and the text have it; `wsiseg` guides the CAM's level, or none if the settings leave it out.
+    An adapter sees the frozen features of its level alone, and CAMs come from `read_levels`:
+    guiding another changes no CAM. Presets `reference` and `paper` do so nevertheless, as the
+    released code and the text have it; `wsiseg` guides levels of the CAM, or none if the settings
+    leave them out.
     """
     if config.preset != "wsiseg":
         return config.guidance_levels or encoder.guidance_levels

@@ -49,7 +49,8 @@ class TimmEncoder(nn.Module):
     image_size
         Side of the images, pixels; None for the model's own. Positions are resampled once, here.
     mean, std
-        Colours of the normalisation, RGB in [0, 1]; None for the model's own.
+        Colours of the normalisation, RGB in [0, 1]; None for the model's own, which are ImageNet's
+        where its configuration names none.
     arguments
         Of timm's constructor, over those that are known (``reg_tokens``, ``patch_size``, ...).
 

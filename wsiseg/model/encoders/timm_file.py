@@ -104,7 +104,8 @@ def _named_recipe(model: str, weights: str | Path | None, revision: str | None) 
             f"(timm.list_pretrained({model.split('.')[0]!r})), or give encoder_options.weights"
         )
     found = find_weights(weights or f"{HUB_PREFIX}{facts.hf_hub_id}", _FILES, revision=revision)
-    return Recipe(model, model, {}, facts.input_size[-1], facts.mean, facts.std, found)
+    mean, std = _color(facts.mean), _color(facts.std)
+    return Recipe(model, model, {}, facts.input_size[-1], mean, std, found)
 
 
 def _configured_recipe(model: str, weights: str | Path | None, revision: str | None) -> Recipe:
