@@ -64,6 +64,13 @@ ABLATIONS = {
     "random_prototypes": {"prototypes": "random"},
     "prototypes_2": {"prototypes_per_class": 2},
     "prototypes_3": {"prototypes_per_class": 3},
+    "image_prototypes": {"prototypes": "images"},
+    "image_prototypes_3": {"prototypes": "images", "prototypes_per_class": 3},
+    "both_prototypes": {"prototypes": "both"},
+    "diverse_prototypes_3": {"prototypes_per_class": 3, "diversity_weight": 0.5},
+    "cam_level_2": {"cam_levels": (2,)},
+    "cam_fused": {"cam_levels": (2, 3)},
+    "cam_overlap": {"cam_overlap": 2},
 }
 
 

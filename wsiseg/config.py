@@ -35,6 +35,7 @@ __all__ = [
     "Precision",
     "PredictConfig",
     "Preset",
+    "Prototypes",
     "SlideConfig",
     "StitchConfig",
     "TileConfig",
@@ -316,6 +317,10 @@ Preset = Literal["reference", "paper", "wsiseg"]
 """Whose reading of ConStruct is computed: the released code's, the paper's text, or ours."""
 
 
+Prototypes = Literal["auto", "text", "images", "both", "random"]
+"""What the prototypes of classes begin as."""
+
+
 def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if not name.strip():
@@ -355,10 +360,14 @@ class TrainConfig(_Step):
     """`reference`: what the released code computes, its accidents included. `paper`: what the text
     says. `wsiseg`: neither's dead weight, contrast that reaches the prototypes, and a teacher that
     reaches the CAM."""
-    encoder: Literal["tiny", "small", "conch", "open_clip"] = "tiny"
-    """Frozen student/teacher pair, by name in `wsiseg.model.encoders.ENCODERS`."""
+    encoder: str = "tiny"
+    """The frozen student: `tiny`, `small`, `conch`, `open_clip`, `timm` (any vision transformer),
+    or one that an installed package adds as an entry point of the group `wsiseg.encoders`."""
     encoder_options: dict[str, Any] = {}
-    """What the student takes: `weights`, `image_size`, ... ; an unknown one lists the known."""
+    """What the student takes: `model`, `weights`, `image_size`, ... ; an unknown one lists the
+    known."""
+    teacher: str = ""
+    """The frozen teacher: `segformer` or `tiny`; empty for the one that goes with the encoder."""
     teacher_options: dict[str, Any] = {}
     """What the teacher takes: `weights`, `strides`, ..."""
     classes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_check_names)] = (
@@ -367,8 +376,10 @@ class TrainConfig(_Step):
     """Class names in label order, none twice."""
     prompts: tuple[str, ...] = ()
     """A text a class, which its prototypes begin as; empty for wsiseg's own."""
-    prototypes: Literal["text", "random"] = "text"
-    """What prototypes begin as: the embedded prompts, or random directions (for comparison)."""
+    prototypes: Prototypes = "auto"
+    """What prototypes begin as: the embedded prompts (`text`), clusters of the patches that show
+    the class (`images`), `both` side by side, or `random` directions (for comparison). `auto` is
+    `text`, or `images` with an encoder that has no text tower."""
     colors: tuple[tuple[_Level, _Level, _Level], ...] = ()
     """RGB a class for labels and polygons; empty for QuPath's own."""
     mpp: float = Field(default=0.5, gt=0)
@@ -385,7 +396,16 @@ class TrainConfig(_Step):
     """A patch's class logit: the `mean` of its CAM, as in the paper, or a `smooth` maximum, for
     labels of classes that fill only a part of the patch."""
     prototypes_per_class: int = Field(default=1, ge=1)
-    """k of the prototype bank."""
+    """k of the prototype bank; `both` has k of each kind."""
+    diversity_weight: float = Field(default=0.0, ge=0)
+    """Weight of the term that keeps a class's several prototypes apart: it is high where two of
+    them respond alike within the class's region (LPD)."""
+    cam_levels: tuple[Annotated[int, Field(ge=0, le=3)], ...] = ()
+    """Pyramid levels (0 the finest) that the CAM reads; empty for the encoder's own. Several are
+    fused top-down, and the CAM has the grid of the finest."""
+    cam_overlap: Literal[1, 2] = 1
+    """2: the finished model looks at an image four times, a quarter cell off each way, so that its
+    CAM has twice the rows and columns; training is the same."""
     guidance_levels: tuple[Annotated[int, Field(ge=0, le=3)], ...] = ()
     """Pyramid levels (0 the finest) that the teacher guides; empty for the encoder's own. Preset
     `wsiseg` guides the level that the CAM reads and no other, as guiding others changes no CAM."""

@@ -118,8 +118,9 @@ def draw_prototypes(model: ConStruct, palette: Palette, image: Pixels) -> Image.
 
     One column a class, one row a prototype of it.
     """
-    level = model.encoder.cam_level
-    features = _refine(model, model.encoder.pyramid(_to_batch(image, _place(model)))[level], level)
+    levels = model.cam_levels
+    pyramid = model.encoder.pyramid(_to_batch(image, _place(model)), levels)
+    features = model.cam_features(dict(zip(levels, pyramid, strict=True)))
     bank = model.l_fc(model.bank)
     maps = _grow(cosine_cams(features, bank, features.new_ones(()), len(bank)), image)
     low, high = float(maps.min()), float(maps.max())

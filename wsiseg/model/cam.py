@@ -21,6 +21,7 @@ __all__ = [
     "cosine_cams",
     "known_shares",
     "pool_cams",
+    "prototype_cosines",
     "scale_maps",
 ]
 
@@ -36,24 +37,43 @@ Pool = Callable[[Tensor], Tensor]
 def cosine_cams(features: Tensor, prototypes: Tensor, scale: Tensor, classes: int) -> Tensor:
     """Cosine of every cell with every class's nearest prototype, times `scale`.
 
+    The nearest alone counts, as in the released ConStruct: a cell looks like one kind of the class,
+    and the CAM stays a cosine. A smooth maximum would grow with k where all of them respond. PBIP
+    (Tang et al. 2025) weighs them by a softmax instead.
+
+    Parameters
+    ----------
+    features, prototypes, classes
+        As in `prototype_cosines`.
+    scale
+        The logit scale, a scalar.
+
+    Returns
+    -------
+    ``(B, K, h, w)`` float.
+    """
+    return scale * prototype_cosines(features, prototypes, classes).amax(2)
+
+
+def prototype_cosines(features: Tensor, prototypes: Tensor, classes: int) -> Tensor:
+    """Cosine of every cell with every prototype.
+
     Parameters
     ----------
     features
         ``(B, D, h, w)`` float, any length.
     prototypes
         ``(K * k, D)`` float, L2-normalised; rows ``c * k .. c * k + k - 1`` belong to class c.
-    scale
-        The logit scale, a scalar.
     classes
         K.
 
     Returns
     -------
-    ``(B, K, h, w)`` float.
+    ``(B, K, k, h, w)`` float.
     """
     cosine = torch.einsum("bdhw,pd->bphw", F.normalize(features, dim=1), prototypes)
     batch, _, height, width = cosine.shape
-    return scale * cosine.view(batch, classes, -1, height, width).amax(2)
+    return cosine.view(batch, classes, -1, height, width)
 
 
 def pool_cams(cams: Tensor, pooling: Pooling = "mean", known: Tensor | None = None) -> Tensor:

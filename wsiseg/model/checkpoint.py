@@ -47,7 +47,7 @@ class CheckpointInfo:
     """What a checkpoint says about itself."""
 
     encoder: str
-    """Name of the frozen pair in `ENCODERS`."""
+    """Name of the frozen student, as in `ENCODERS`."""
     identity: str
     """`Encoder.identity` that it was trained on."""
     names: tuple[str, ...]
@@ -55,9 +55,9 @@ class CheckpointInfo:
     colors: tuple[tuple[int, int, int], ...]
     """RGB of each class."""
     prompts: tuple[str, ...]
-    """The text of each class that its prototypes began as."""
+    """The text of each class, that its prototypes began as if they began as texts."""
     prototypes_per_class: int
-    """k."""
+    """Rows of the prototype bank a class: k, or 2 k where texts and images began side by side."""
     mpp: float
     """µm/px of the training patches."""
     tile: int
@@ -70,6 +70,10 @@ class CheckpointInfo:
     """Whose reading of ConStruct it is."""
     guidance_levels: tuple[int, ...] | None = None
     """Levels that the teacher guided; None for the encoder's own."""
+    cam_levels: tuple[int, ...] | None = None
+    """Levels that the CAM reads; None for the encoder's own."""
+    cam_overlap: int = 1
+    """2 if the CAM is made from four looks, a quarter cell off each way."""
     encoder_options: dict[str, Any] = field(default_factory=dict)
     """What the encoder was made with, but for paths."""
     pooling: Pooling = "mean"
@@ -122,8 +126,9 @@ def _parse(path: Path, plain: dict[str, Any]) -> CheckpointInfo:
     try:
         for name in ("names", "prompts"):
             plain[name] = tuple(plain[name])
-        if plain.get("guidance_levels") is not None:
-            plain["guidance_levels"] = tuple(plain["guidance_levels"])
+        for name in ("guidance_levels", "cam_levels"):
+            if plain.get(name) is not None:
+                plain[name] = tuple(plain[name])
         plain["calibration"] = tuple((a, b) for a, b in plain.get("calibration", ()))
         plain["colors"] = tuple((r, g, b) for r, g, b in plain["colors"])
         plain["card"] = read_card(plain.get("card"), plain["names"], path)
@@ -172,6 +177,7 @@ def load_checkpoint(
         prototypes_per_class=info.prototypes_per_class,
         preset=info.preset,
         guidance_levels=info.guidance_levels,
+        cam_levels=info.cam_levels,
         pooling=info.pooling,
     )
     tensors = load_tensors(path.read_bytes())

@@ -92,6 +92,11 @@ def _find_model_problems(plain: Mapping[str, Any], count: int) -> Iterator[str]:
         yield f"preset = {preset!r}: is none of {', '.join(get_args(Preset))}"
     if levels is not None and not (_is_list(levels) and levels and all(map(_is_level, levels))):
         yield f"guidance_levels = {levels!r}: needs some of the levels 0, 1, 2 and 3, or null"
+    read, overlap = plain.get("cam_levels"), plain.get("cam_overlap", 1)
+    if read is not None and not (_is_list(read) and read and all(map(_is_level, read))):
+        yield f"cam_levels = {read!r}: needs some of the levels 0, 1, 2 and 3, or null"
+    if not (_is_whole(overlap) and overlap in (1, 2)):
+        yield f"cam_overlap = {overlap!r}: needs 1 or 2"
     several = plain.get("prototypes_per_class", 1)
     if not (_is_whole(several) and several > 0):
         yield f"prototypes_per_class = {several!r}: needs a whole number above 0"

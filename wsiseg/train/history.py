@@ -14,7 +14,7 @@ from wsiseg.atomic import open_atomic
 
 __all__ = ["COLUMNS", "draw_curves", "write_scores", "write_table"]
 
-COLUMNS = ("learning_rate", "total", "classes", "structure", "contrast")
+COLUMNS = ("learning_rate", "total", "classes", "structure", "contrast", "diversity")
 """Of one row of the history; the step is its place."""
 
 _SIZE = (960, 480)
@@ -24,6 +24,7 @@ _COLORS = {
     "classes": (0, 114, 178),
     "structure": (0, 158, 115),
     "contrast": (213, 94, 0),
+    "diversity": (204, 121, 167),
 }
 
 History = Sequence[Sequence[float]]
@@ -56,13 +57,13 @@ def draw_curves(history: History, path: Path) -> None:
     left, top, right, bottom = _MARGIN, _MARGIN, _SIZE[0] - _MARGIN, _SIZE[1] - _MARGIN
     draw.line([(left, top), (left, bottom), (right, bottom)], fill=(120, 120, 120))
     draw.text((left, bottom + 8), f"{len(history)} steps; each loss over its largest value")
-    x = left
+    x, apart = left, (right - left) // len(_COLORS)
     for name, color in _COLORS.items():
         values = np.array([row[COLUMNS.index(name)] for row in history], float)
         largest = np.nanmax(values, initial=0)
-        words = f"{name}: {values[0]:.3g} to {values[-1]:.3g}"
+        words = f"{name}: {values[0]:.2g} to {values[-1]:.2g}"
         draw.text((x, top // 2), words, fill=color)
-        x += 220
+        x += apart
         if largest > 0 and np.isfinite(values).all():
             across = np.linspace(left, right, len(values))
             down = bottom - (bottom - top) * values / largest
