@@ -4,7 +4,15 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from wsiseg.config import Config, EvaluateConfig, TrainConfig, digest_of, load_config, parse_config
+from wsiseg.config import (
+    Config,
+    DistillConfig,
+    EvaluateConfig,
+    TrainConfig,
+    digest_of,
+    load_config,
+    parse_config,
+)
 from wsiseg.errors import ConfigError
 from wsiseg.model.card import Card
 
@@ -18,7 +26,7 @@ def fields(model):
             yield from fields(field.annotation)
 
 
-@pytest.mark.parametrize("model", [Config, TrainConfig])
+@pytest.mark.parametrize("model", [Config, TrainConfig, DistillConfig])
 def test_every_field_is_described(model):
     for owner, name, field in fields(model):
         assert field.description, f"{owner.__name__}.{name} has no docstring"
@@ -38,6 +46,9 @@ def test_the_other_configs_load():
     assert load_config(CONFIGS / "evaluate.yaml", EvaluateConfig) == EvaluateConfig()
     raw = yaml.safe_load((CONFIGS / "evaluate.yaml").read_text())
     assert raw == EvaluateConfig().model_dump(mode="json")
+    assert load_config(CONFIGS / "distill.yaml", DistillConfig) == DistillConfig()
+    raw = yaml.safe_load((CONFIGS / "distill.yaml").read_text())
+    assert raw == DistillConfig().model_dump(mode="json")
 
 
 def test_the_card_to_fill_in_holds_every_field_and_claims_nothing():

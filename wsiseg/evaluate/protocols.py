@@ -62,7 +62,15 @@ def predict_maps(
     """
     batch = to_images(images, source.device)
     with torch.inference_mode():
-        return augmented_maps(source.cams, batch, source.mean, config.tta, source.pool)
+        return augmented_maps(
+            source.cams,
+            batch,
+            source.mean,
+            config.tta,
+            source.pool,
+            exclusive=source.exclusive,
+            calibration=source.calibration,
+        )
 
 
 def label_maps(
@@ -118,11 +126,21 @@ def refine_maps(
         None: the most probable class is taken as it is.
     """
     gates = gates.to(found.maps.device)
-    probabilities = _weigh(found.maps, gates)
+    weigh = _share if found.exclusive else _weigh
+    probabilities = weigh(found.maps, gates)
     refined = probabilities if crf is None else _refine(probabilities, images, crf)
     labels = refined.argmax(1).to(torch.uint8).cpu().numpy()
     labels[labels == probabilities.shape[1] - 1] = BACKGROUND
     return Prediction(gates, probabilities, np.asarray(labels))
+
+
+def _share(maps: Tensor, gates: Tensor) -> Tensor:
+    """The same of maps that are probabilities: what is not let through falls to what is."""
+    classes = gates.shape[1]
+    gated = maps[:, :classes] * gates[:, :, None, None]
+    total = gated.sum(1, keepdim=True) + maps[:, classes:].sum(1, keepdim=True)
+    shares = gated / total.clamp_min(torch.finfo(maps.dtype).tiny)
+    return torch.cat([shares, 1 - shares.sum(1, keepdim=True)], 1).clamp(0, 1)
 
 
 def _weigh(maps: Tensor, gates: Tensor) -> Tensor:

@@ -91,6 +91,15 @@ class TrainedModel:
         spread: tuple[float, float, float] | None = getattr(self.model.encoder, "std", None)
         return spread
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether it learned kinds of background.
+
+        Then all channels compete, and scaling each to its own range would find some background
+        everywhere: the paper's inference is for models of classes alone.
+        """
+        return self.info.background > 0
+
     def cams(self, images: Tensor) -> Tensor:
         """``(B, K, h, w)`` cosine times logit scale, ungated."""
         if self.info.cam_overlap == 2:

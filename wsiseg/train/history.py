@@ -19,22 +19,17 @@ COLUMNS = ("learning_rate", "total", "classes", "structure", "contrast", "divers
 
 _SIZE = (960, 480)
 _MARGIN = 48
-_COLORS = {
-    "total": (0, 0, 0),
-    "classes": (0, 114, 178),
-    "structure": (0, 158, 115),
-    "contrast": (213, 94, 0),
-    "diversity": (204, 121, 167),
-}
+_COLORS = ((0, 0, 0), (0, 114, 178), (0, 158, 115), (213, 94, 0), (204, 121, 167))
+"""One a loss, the total first."""
 
 History = Sequence[Sequence[float]]
 
 
-def write_table(history: History, path: Path) -> None:
+def write_table(history: History, path: Path, columns: Sequence[str] = COLUMNS) -> None:
     """Write a CSV with one row a step."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["step", *COLUMNS])
+    table.writerow(["step", *columns])
     table.writerows([step, *(f"{value:.6g}" for value in row)] for step, row in enumerate(history))
     with open_atomic(path) as file:
         file.write(text.getvalue().encode())
@@ -50,16 +45,19 @@ def write_scores(scores: Sequence[float], measure: str, path: Path) -> None:
         file.write(text.getvalue().encode())
 
 
-def draw_curves(history: History, path: Path) -> None:
-    """Draw each loss, as a share of its own largest value, over the steps; a PNG."""
+def draw_curves(history: History, path: Path, columns: Sequence[str] = COLUMNS) -> None:
+    """Draw each loss, as a share of its own largest value, over the steps; a PNG.
+
+    Losses are the columns after the first, the learning rate.
+    """
     image = Image.new("RGB", _SIZE, "white")
     draw = ImageDraw.Draw(image)
     left, top, right, bottom = _MARGIN, _MARGIN, _SIZE[0] - _MARGIN, _SIZE[1] - _MARGIN
     draw.line([(left, top), (left, bottom), (right, bottom)], fill=(120, 120, 120))
     draw.text((left, bottom + 8), f"{len(history)} steps; each loss over its largest value")
-    x, apart = left, (right - left) // len(_COLORS)
-    for name, color in _COLORS.items():
-        values = np.array([row[COLUMNS.index(name)] for row in history], float)
+    x, apart = left, (right - left) // (len(columns) - 1)
+    for name, color in zip(columns[1:], _COLORS, strict=False):
+        values = np.array([row[columns.index(name)] for row in history], float)
         largest = np.nanmax(values, initial=0)
         words = f"{name}: {values[0]:.2g} to {values[-1]:.2g}"
         draw.text((x, top // 2), words, fill=color)
