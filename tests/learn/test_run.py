@@ -151,3 +151,22 @@ def test_the_command_and_one_patient_only(slides):
     result = CliRunner().invoke(app, call)
     assert result.exit_code == 1
     assert "leaks: P is on both sides" in result.output
+
+
+def test_a_table_of_tiles_names_its_own_classes(slides):
+    table = slides / "tiles.csv"
+    lines = [
+        f"{name},{row},{col},{int(col < 2)},{int(col > 2)}"
+        for name in ("one", "two") for row in (0, 1) for col in (0, 1, 3, 4)
+    ]  # fmt: skip
+    table.write_text("\n".join(["slide,row,col,Pink,Blue", *lines]))
+    learned = learn_model([slides], table, slides / "my.safetensors", settings=QUICK)
+    assert (learned.classes, learned.tiles) == (("Blue", "Pink"), 16)
+    lines = [f"{line[:-4]},{'Pink' if line.endswith('1,0') else 'Blue'}" for line in lines]
+    table.write_text("\n".join(["slide,row,col,labels", *lines]))
+    chosen = {**QUICK, "classes": ["Pink", "Blue"]}
+    learned = learn_model([slides], table, slides / "two.safetensors", settings=chosen)
+    assert (learned.classes, learned.tiles) == (("Pink", "Blue"), 16)
+    chosen = {**QUICK, "classes": ["Pink"]}
+    with pytest.raises(DataError, match=r"tiles.csv line 4: unknown class.*--set 'classes=\["):
+        learn_model([slides], table, slides / "two.safetensors", settings=chosen)

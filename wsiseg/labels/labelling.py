@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from wsiseg.labels.names import find_lookalikes, format_map
 from wsiseg.labels.placement import CELLS
 from wsiseg.labels.sources import Sources, read_sources
 from wsiseg.labels.stores import Names, find_stores, find_tissue, open_stores
-from wsiseg.labels.tile_table import read_tile_table
+from wsiseg.labels.tile_table import name_tile_classes, read_tile_table
 from wsiseg.store import SlideStore
 
 __all__ = ["Labelling", "SlideLabels", "label_slides"]
@@ -107,7 +108,8 @@ def label_slides(
     stores
         ``.zarr`` stores, folders of them, or output folders.
     classes
-        In label order; None for all that the files name, in alphabetical order.
+        In label order; None for all that the files name, in alphabetical order: of a table with
+        a column a class, all columns of 0 and 1.
     config
         What counts as labelled; None for the defaults.
     manifest
@@ -130,6 +132,8 @@ def label_slides(
     sources = read_sources(paths, opened, names, whose)
     problems += sources.problems
     counts = _count_names(sources, classes or (), config)
+    if classes is None:
+        counts.update(_name_listed(sources))
     order = tuple(sorted(counts)) if classes is None else tuple(classes)
     problems += _check_names(sources, order, config)
     notes: list[str] = []
@@ -180,6 +184,14 @@ def _count_names(sources: Sources, classes: Sequence[str], config: LabelConfig) 
                 kind, name = classify(mark.name, config.map, classes)
                 found[name] += kind == "class"
     return +found
+
+
+def _name_listed(sources: Sources) -> Iterator[str]:
+    """The classes that tables of tiles name."""
+    for path in sources.tables:
+        # What is no table is told when it is read.
+        with suppress(DataError):
+            yield from name_tile_classes(path)
 
 
 def _check_names(sources: Sources, classes: Sequence[str], config: LabelConfig) -> list[str]:

@@ -74,13 +74,14 @@ def learn_model(
     """
     out, settings = Path(out), dict(settings or {})
     draft = extend_config(start, ["any"], settings)
-    found = label_slides(labels, slides, None, draft.labels, manifest=manifest)
+    found = label_slides(labels, slides, settings.get("classes"), draft.labels, manifest=manifest)
     known = known_classes(start)
     names = [name for name in found.classes if name not in known]
     config = extend_config(start, names if start else found.classes, settings)
-    found = label_slides(
-        labels, slides, config.classes, config.labels, manifest=manifest, known=known
-    )
+    if config.classes != found.classes:
+        found = label_slides(
+            labels, slides, config.classes, config.labels, manifest=manifest, known=known
+        )
     _check(found, known, config)
     tiles, forgotten = _drop_unshown(gather_tiles(found.slides), config.classes)
     folds = plan_folds(found.slides)
