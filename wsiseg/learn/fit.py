@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from wsiseg.compute import Progress
@@ -19,8 +20,10 @@ from wsiseg.train.patches import PatchSource
 from wsiseg.train.step import Trainer
 from wsiseg.train.weigh import weigh_labels
 
-__all__ = ["FoldScore", "Folds"]
+__all__ = ["FoldScore", "Folds", "Places"]
 
+_PLACES = 7
+"""Along a tile's side."""
 _PATIENCE = 5
 """Epochs without a better held-out score after which a fold ends."""
 
@@ -34,6 +37,17 @@ class FoldScore(NamedTuple):
     """How many were tried."""
     precision: list[list[float]]
     """``(2, K)`` of `precision_by_class` after the best."""
+
+
+class Places(NamedTuple):
+    """Places in tiles of one class, and what a model that had not seen them made of them."""
+
+    logits: NDArray[np.float32]
+    """``(M, C)`` CAM logits."""
+    classes: NDArray[np.int64]
+    """``(M,)``: the class of the tile."""
+    tiles: NDArray[np.int64]
+    """``(M,)``: its number."""
 
 
 class Folds:
@@ -64,7 +78,7 @@ class Folds:
 
     def run(
         self, held: NDArray[np.bool_], name: str, progress: Progress | None = None
-    ) -> FoldScore:
+    ) -> tuple[FoldScore, Places]:
         """Train on all but the tiles `held` ``(N,)``, and end when their score stops rising."""
         config, labels = self._config, self._patches.labels
         learned, unseen = (torch.from_numpy(np.flatnonzero(which)) for which in (~held, held))
@@ -74,20 +88,21 @@ class Folds:
         steps = config.epochs * -(-len(learned) // config.batch_size)
         trainer = Trainer(self._model, config, steps, generator)
         best = FoldScore(config.epochs, 0, np.full((2, labels.shape[1]), np.nan).tolist())
-        top = -float("inf")
+        top, places = -float("inf"), self._ask(unseen[:0])[1]
         for epoch in range(1, config.epochs + 1):
             self._train(trainer, learned, weights, generator)
-            found = precision_by_class(self.predict(unseen), labels[unseen.numpy()])
+            logits, seen = self._ask(unseen)
+            found = precision_by_class(logits, labels[unseen.numpy()])
             score = float(mean_known(found[0]))
             if score > top:
-                top, best = score, FoldScore(epoch, epoch, found.tolist())
+                top, best, places = score, FoldScore(epoch, epoch, found.tolist()), seen
             if progress is not None:
                 progress(f"without {name}", epoch, config.epochs)
             if np.isfinite(score) and epoch - best.epoch >= _PATIENCE:
                 break
         if progress is not None:
             progress(f"without {name}", config.epochs, config.epochs)
-        return best._replace(epochs=epoch)
+        return best._replace(epochs=epoch), places
 
     def _train(
         self,
@@ -109,14 +124,37 @@ class Folds:
             part = None if weights is None else torch.from_numpy(weights)[batch]
             trainer.step(seen, labels[learned[batch]], part)
 
-    @torch.no_grad()
     def predict(self, which: torch.Tensor) -> NDArray[np.float32]:
         """``(n, K)`` class logits of what is known of some tiles, by the model as it stands."""
+        return self._ask(which)[0]
+
+    @torch.no_grad()
+    def _ask(self, which: torch.Tensor) -> tuple[NDArray[np.float32], Places]:
+        """`predict`, and the places of which the class is known."""
         self._model.eval()
-        batches = torch.split(which, self._config.batch_size)
+        labels = self._patches.labels
+        shown = (labels == 1).any(0)
+        pure = ((labels == 1).sum(1) == 1) & np.isfinite(labels[:, shown]).all(1)
+        batches = torch.split(which, self._config.batch_size) if len(which) else ()
         plan = [(batch, torch.zeros(len(batch), 2, dtype=torch.int64)) for batch in batches]
-        found: Sequence[torch.Tensor] = [
-            self._model.pool(self._model.read_pyramid(seen.pyramid).cams, seen.known).float().cpu()
-            for seen in self._source.stream(plan)
-        ]
-        return np.asarray(torch.cat(list(found)).numpy(), np.float32)
+        logits = [np.empty((0, labels.shape[1]), np.float32)]
+        places = [Places(logits[0], np.empty(0, np.int64), np.empty(0, np.int64))]
+        for (batch, _), seen in zip(plan, self._source.stream(plan) if plan else (), strict=True):
+            cams = self._model.read_pyramid(seen.pyramid).cams.float()
+            logits.append(self._model.pool(cams, seen.known).float().cpu().numpy())
+            places.append(_find_places(cams, seen.known, batch.numpy(), labels, pure))
+        return np.concatenate(logits), Places(*map(np.concatenate, zip(*places, strict=True)))
+
+
+def _find_places(
+    cams: torch.Tensor, known: torch.Tensor | None, tiles: NDArray[np.int64],
+    labels: NDArray[np.float32], pure: NDArray[np.bool_],
+) -> Places:  # fmt: skip
+    """Some 49 places of each tile that is `pure` ``(N,)``: those that are known throughout."""
+    side = min(_PLACES, cams.shape[2])
+    found = F.adaptive_avg_pool2d(cams, side).permute(0, 2, 3, 1).cpu().numpy()
+    useful = np.broadcast_to(pure[tiles, None, None], found.shape[:3]).copy()
+    if known is not None:
+        useful &= F.adaptive_avg_pool2d(known[:, None].float(), side)[:, 0].cpu().numpy() > 1 - 1e-6
+    numbers = np.broadcast_to(tiles[:, None, None], useful.shape)[useful]
+    return Places(found[useful], (labels[numbers] == 1).argmax(1), numbers)
