@@ -142,6 +142,25 @@ def test_what_would_spoil_a_training_is_refused_before_it(slides):
         learn_model([slides], labels, slides / "my.safetensors", settings=QUICK)
 
 
+def test_a_class_without_labels_and_no_labels_at_all_are_refused(slides):
+    wanted = {**QUICK, "classes": ["Pink", "Blue", "Green"]}
+    with pytest.raises(DataError, match="nothing shows 'Green', so it cannot be learned"):
+        learn_model([slides], slides / "labels", slides / "my.safetensors", settings=wanted)
+    empty = slides / "regions.csv"
+    empty.write_text("slide,x,y,class\n")
+    with pytest.raises(DataError, match="no slide is labelled"):
+        learn_model([slides], empty, slides / "my.safetensors", settings=QUICK)
+
+
+def test_of_one_slide_a_model_is_learned_and_it_is_said_that_nothing_scores_it(slides):
+    for name in ("two", "three"):
+        (slides / "labels" / f"{name}.geojson").unlink()
+    learned = learn_model([slides], slides / "labels", slides / "my.safetensors", settings=QUICK)
+    assert (learned.folds, learned.tiles) == ((), 8)
+    assert any("nothing could be held out and there is no score" in n for n in learned.notes)
+    assert any("2 slides have no labels" in n for n in learned.notes)
+
+
 def test_the_command_and_one_patient_only(slides):
     manifest = slides / "slides.csv"
     manifest.write_text("slide,patient\none,P\ntwo,P\nthree,P\n")

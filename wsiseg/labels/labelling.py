@@ -258,9 +258,10 @@ def _place_marks(
             )
         elif len(inside) < len(moved):
             first = next(mark for mark in moved if mark not in inside)
+            others = len(moved) - len(inside) - 1
             notes.append(
-                f"{first.where}: and {len(moved) - len(inside) - 1} more lie outside the slide and "
-                f"were passed over"
+                f"{path}: {first.where} lies outside the slide and was passed over"
+                + (f", as were {others} more" if others else "")
             )
         placed += inside
     return placed

@@ -76,6 +76,9 @@ def learn_model(
     out, settings = Path(out), dict(settings or {})
     draft = extend_config(start, ["any"], settings)
     found = label_slides(labels, slides, settings.get("classes"), draft.labels, manifest=manifest)
+    if not (found.slides and found.classes):
+        nothing = [*found.problems, *found.unmatched] or ["no slide is labelled"]
+        refuse("learn", nothing, "labels or stores")
     known = known_classes(start)
     names = [name for name in found.classes if name not in known]
     config = extend_config(start, names if start else found.classes, settings)
