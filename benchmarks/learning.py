@@ -149,12 +149,17 @@ def main() -> None:
             held = organ.patients == patient
             inside[held] = ask(way, organ.pick(~held), organ.pick(held), classes)
         found[way] = inside, ask(way, organ, others, classes)
-        means = (
-            score(tiles, logits).mean[0] for tiles, logits in zip(parts, found[way], strict=True)
-        )
-        took = time.process_time() - began
-        print(f"{way}: {' and '.join(f'{m:.3f}' for m in means)}, {took:.0f} s of CPU", flush=True)
-    titles = f"{given.organ}, patients left out", f"{given.organ} to other organs"
+        print(f"\n{way}: {time.process_time() - began:.0f} s of CPU")
+        show_all(given.organ, classes, parts, {way: found[way]})
+    show_all(given.organ, classes, parts, found)
+
+
+def show_all(
+    organ: str, classes: list[str], parts: tuple[Tiles, Tiles],
+    found: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> None:  # fmt: skip
+    """The tables of both tests, a column a way."""
+    titles = f"{organ}, patients left out", f"{organ} to other organs"
     for at, (title, tiles) in enumerate(zip(titles, parts, strict=True)):
         figures = {way: score(tiles, both[at]) for way, both in found.items()}
         show(title, classes, tiles, figures)

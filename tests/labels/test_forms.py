@@ -9,7 +9,7 @@ import pytest
 from wsiseg.config import LabelConfig
 from wsiseg.labels import label_slides
 
-from .slides import BOUNDS, CLASSES, TILE, make_store
+from .slides import BOUNDS, CLASSES, COLS, ROWS, TILE, make_store
 
 UNKNOWN = float("nan")
 
@@ -176,6 +176,19 @@ def test_what_lies_outside_the_slide_is_told_and_all_of_it_refused(tmp_path):
     assert any("feature 1 lies outside the slide and was passed over" in n for n in found.notes)
     first, *_ = read(tmp_path, collection(far)).problems
     assert "one.geojson: all 1 labels lie outside the slide: they are of another slide" in first
+
+
+def test_a_class_drawn_on_glass_alone_is_told(tmp_path):
+    tissue = np.ones((ROWS, COLS), bool)
+    tissue[:, 4] = False
+    store = make_store(tmp_path, tissue=tissue)
+    path = tmp_path / "one.geojson"
+    path.write_text(json.dumps(collection(PINK, BLUE)))
+    found = label_slides(path, [store.path], CLASSES)
+    assert tiles_of(found) == {(1, 0): (1, 0)}
+    (note,) = found.notes
+    assert "one: Blue was drawn, but no window shows it" in note
+    assert "tissue/one.geojson" in note
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wsiseg.config import LabelConfig
 from wsiseg.errors import DataError
-from wsiseg.labels.corrections import resolve_regions
+from wsiseg.labels.corrections import name_in_run, resolve_regions
 from wsiseg.labels.cover import place_of, to_raster
 from wsiseg.labels.layers import (
     Layers,
@@ -152,6 +152,7 @@ def label_slides(
                 f"{drawn[0][0]}: no tissue of {store.path.stem} is annotated"
                 + "".join(f"; {note}" for _, one in drawn for note in one.notes)
             )
+        notes += _tell_unseen(store, layers, found, order)
         found = _merge(found, listed.get(at), store)
         named = Counter(classify(mark.name, config.map)[1] for mark in marks)
         slides.append(
@@ -265,6 +266,19 @@ def _place_marks(
             )
         placed += inside
     return placed
+
+
+def _tell_unseen(
+    store: SlideStore, layers: Layers, found: WindowLabels, classes: Sequence[str]
+) -> Iterator[str]:
+    """Classes that were drawn, and that no window shows for it."""
+    for at, name in enumerate(classes):
+        if layers.classes[at].area and len(found.labels) and not (found.labels[:, at] == 1).any():
+            yield (
+                f"{store.path.stem}: {name} was drawn, but no window shows it: what was drawn lies "
+                f"where no tissue was found (tissue/{name_in_run(store)}.geojson can be edited), "
+                f"or covers too little of it (labels.class_fraction)"
+            )
 
 
 # -- tables of tiles -----------------------------------------------------------------------------
