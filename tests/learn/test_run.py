@@ -5,8 +5,10 @@ import torch
 from typer.testing import CliRunner
 
 from wsiseg.cli import app
+from wsiseg.config import TrainConfig
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.learn import learn_model
+from wsiseg.learn.fit import FoldScore, choose_epochs
 from wsiseg.model.checkpoint import load_checkpoint, read_info
 
 from ..labels.slides import make_store
@@ -103,6 +105,21 @@ def test_a_checkpoints_classes_go_on_and_new_ones_begin_as_their_tiles_look(slid
     assert model.prototypes[8].norm().item() == pytest.approx(1, abs=1e-4)
     with pytest.raises(ConfigError, match=r"pooling = 'mean' does not fit tissue, which has"):
         learn_model([slides], slides / "labels", out, start="tissue", settings={"pooling": "mean"})
+
+
+def test_few_tiles_are_learned_from_for_a_while_whatever_is_held_out(slides):
+    """One step tells two plain colours apart, and no map can be made of it."""
+    settings = {"epochs": 30, "batch_size": 8, "learning_rate": 1e-5}
+    learned = learn_model([slides], slides / "labels", slides / "my.safetensors", settings=settings)
+    assert learned.epochs == 30, "two steps an epoch: 60 are all there are"
+
+
+def test_an_epoch_of_a_fold_is_worth_two_while_the_rate_is_high():
+    config = TrainConfig(epochs=40)
+    scores = [FoldScore(epoch, 40, []) for epoch in (10, 40)]
+    assert choose_epochs(scores[:1], config) == 18
+    assert choose_epochs(scores[1:], config) == 40
+    assert choose_epochs([], config) == 20
 
 
 def test_a_correction_that_does_not_hold_is_named(slides):

@@ -27,8 +27,8 @@ def calibrate_from_folds(checkpoint: Path, found: Sequence[Places]) -> str:
     count = len(np.unique(np.concatenate([np.empty(0), *(one.tiles for one in found)])))
     if count < _LEAST or len(np.unique(classes)) < 2:
         return (
-            f"the confidence of maps is as trained, not calibrated: of the windows held out, {count} "
-            f"show one class only; it takes {_LEAST}, of two classes"
+            f"the confidence of maps is as trained, not calibrated: of the windows held out, "
+            f"{count} show one class only; it takes {_LEAST}, of two classes"
         )
     logits = torch.from_numpy(np.concatenate([one.logits for one in found]))
     scale = fit_temperature(logits, torch.from_numpy(classes), count)

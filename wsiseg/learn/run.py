@@ -18,7 +18,7 @@ from wsiseg.compute import Progress
 from wsiseg.config import TrainConfig, digest_of
 from wsiseg.labels import Labelling, label_slides
 from wsiseg.learn.confidence import calibrate_from_folds
-from wsiseg.learn.fit import Folds, FoldScore, Places
+from wsiseg.learn.fit import Folds, FoldScore, Places, choose_epochs
 from wsiseg.learn.precision import mean_known
 from wsiseg.learn.report import Learned, Missed, read_rounds, write_report
 from wsiseg.learn.split import Fold, plan_folds
@@ -46,7 +46,7 @@ def learn_model(
     """Learn from all labels there are, and say how well on slides that were held out.
 
     Every patient's slides are held out in turn, or those that the manifest says; a fold ends when
-    its score stops rising. Then a model learns from all slides, for as many epochs as were best.
+    its loss stops falling. Then a model learns from all slides, for as many epochs as were best.
     What was done is kept, so that the same call again goes on where it was.
 
     Parameters
@@ -99,7 +99,7 @@ def learn_model(
         model.load_state_dict(begin or {}, strict=False)
         tried = _score_folds(Folds(model, tiles, config), folds, tiles, work, digest, progress)
     scores = [score for score, _ in tried]
-    epochs = _choose_epochs(scores, config)
+    epochs = choose_epochs(scores, config)
     was_calibrated = start is not None and bool(read_info(start).calibration)
     _keep_former(out, digest)
     final = config.model_copy(update={"epochs": epochs})
@@ -194,12 +194,6 @@ def _read_fold(path: Path) -> tuple[FoldScore, Places]:
     with np.load(path, allow_pickle=False) as kept:
         score = FoldScore(**json.loads(str(kept["score"])))
         return score, Places(*(kept[name] for name in Places._fields))
-
-
-def _choose_epochs(scores: Sequence[FoldScore], config: TrainConfig) -> int:
-    """The mean of the folds' best; a third of the most where nothing was held out."""
-    found = [score.epoch for score in scores if np.isfinite(score.precision[0]).any()]
-    return max(1, round(float(np.mean(found)))) if found else max(1, config.epochs // 3)
 
 
 def _mean(scores: Sequence[FoldScore], which: int, config: TrainConfig) -> tuple[float, ...]:
