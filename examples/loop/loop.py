@@ -183,12 +183,12 @@ class Loop:
         return [(one.store.path.stem, one.store.grid.tile_box(one.row, one.col)) for one in found]
 
     def pick_any(self, count: int) -> list[Place]:
-        """Tiles with tissue, whichever."""
+        """Tiles that are mostly tissue, as suggested ones are, whichever."""
         places = []
         for name in TRAIN:
             store = SlideStore(self.out / "slides" / f"{name}.zarr")
             mask, mpp, _ = store.read_tissue()
-            rows, cols = np.nonzero(tile_fractions(mask, mpp, store.grid, store.mpp) > 0.05)
+            rows, cols = np.nonzero(tile_fractions(mask, mpp, store.grid, store.mpp) >= 0.5)
             tiles = zip(rows.tolist(), cols.tolist(), strict=True)
             places += [(name, store.grid.tile_box(*tile)) for tile in tiles]
         return [places[at] for at in self.rng.permutation(len(places))[:count]]
