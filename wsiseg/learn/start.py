@@ -18,7 +18,7 @@ from wsiseg.train.prototypes import begin_as_images, image_prototypes
 __all__ = ["DEFAULTS", "extend_config", "known_classes", "start_from"]
 
 DEFAULTS: dict[str, Any] = {
-    "encoder": "small", "pooling": "smooth", "turns": False, "balance": True, "epochs": 30,
+    "encoder": "small", "pooling": "smooth", "turns": False, "balance": True, "epochs": 60,
     "batch_size": 32, "contrast_weight": 0.0, "struct_weight": 0.0,
 }  # fmt: skip
 """Settings of `learn` where nobody says otherwise: those that `tissue` was trained with, but for
