@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -9,7 +10,9 @@ from wsiseg.config import TrainConfig
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.learn import learn_model
 from wsiseg.learn.fit import FoldScore, choose_epochs
+from wsiseg.learn.run import _drop_unshown
 from wsiseg.model.checkpoint import load_checkpoint, read_info
+from wsiseg.train.stores import StoreTiles
 
 from ..labels.slides import make_store
 from ..labels.test_forms import collection, feature, polygon, square
@@ -209,3 +212,15 @@ def test_a_table_of_tiles_names_its_own_classes(slides):
     chosen = {**QUICK, "classes": ["Pink"]}
     with pytest.raises(DataError, match=r"tiles.csv line 4: unknown class.*--set 'classes=\["):
         learn_model([slides], table, slides / "two.safetensors", settings=chosen)
+
+
+def test_a_class_that_no_window_shows_is_denied_by_corrections_alone():
+    labels = np.array([[1, 0, 0], [1, 0, 0], [0, 0, 1]], np.float32)
+    tiles = StoreTiles(
+        (), np.zeros((3, 3), np.int64), labels, np.ones(3, np.float32),
+        np.ones((3, 2, 2), bool), np.array([False, True, False]),
+    )  # fmt: skip
+    told, kept = _drop_unshown(tiles, ("Dermis", "Blood", "Stroma"))
+    assert kept == ("Blood",)
+    assert told.labels[1, 1] == 0, "the correction said that something else is there"
+    assert np.isnan(told.labels[[0, 2], 1]).all()

@@ -143,10 +143,13 @@ def _check(found: Labelling, known: Sequence[str], config: TrainConfig) -> None:
 
 
 def _drop_unshown(tiles: StoreTiles, classes: Sequence[str]) -> tuple[StoreTiles, tuple[str, ...]]:
-    """Classes that no window shows stay unknown throughout: they go on as they were."""
+    """Classes that no window shows go on as they were: they are unknown, but where a correction is.
+
+    There something else was said to be, which a class that goes on untouched would outshine.
+    """
     unshown = ~(tiles.labels == 1).any(0)
     labels = tiles.labels.copy()
-    labels[:, unshown] = np.nan
+    labels[np.ix_(~tiles.corrected, unshown)] = np.nan
     useful = np.asarray(np.isfinite(labels).any(1))
     kept = replace(tiles, labels=labels).pick(useful)
     return kept, tuple(name for name, no in zip(classes, unshown, strict=True) if no)
