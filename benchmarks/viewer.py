@@ -75,10 +75,10 @@ def make_run(folder: Path) -> None:
     for level in range(len(store.pyramid_factors)):
         store.write_labels(0, level, labels, confidence)
         labels, confidence = halve_labels(labels), halve_confidence(confidence)
-    repeat_block(path, grid)
     for step in ("tile", "stitch"):
-        for block in range(grid.n_blocks):
-            store.mark_done(step, block, "ab" * 32)
+        store.plan(step, ["ab" * 32] * grid.n_blocks)
+        store.mark_done(step, 0, "ab" * 32)
+    repeat_block(path, grid)
     regions = [
         Region(
             label, ring + np.array([x * BLOCK, y * BLOCK], np.int32), (), 12_000, 0.5 + label / 10
@@ -113,7 +113,7 @@ def paint_block() -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
 
 
 def repeat_block(path: Path, grid: TileGrid) -> None:
-    """Give every block the files of the first: its own shards, under other names."""
+    """Give every block the files and marks of the first: its own shards, under other names."""
     for first in [file for file in path.rglob("0") if file.is_file() and "done" not in file.parts]:
         row_folder = first.parent
         for row in range(grid.block_rows):
@@ -122,6 +122,11 @@ def repeat_block(path: Path, grid: TileGrid) -> None:
             for col in range(grid.block_cols):
                 if (row, col) != (0, 0):
                     os.link(first, folder / str(col))
+    for first in path.glob("done/*/c/0/0"):
+        for block in range(1, grid.n_blocks):
+            folder = first.parent.with_name(str(block))
+            folder.mkdir()
+            os.link(first, folder / "0")
 
 
 def measure(port: int, pid: int, count: int) -> None:
@@ -141,6 +146,7 @@ def measure(port: int, pid: int, count: int) -> None:
     kinds = ["photo"] * 4 + ["labels"] * 3 + ["confidence"] + ["outlines"] + ["hover"]
     asked = [ask(rng, scene, rng.choice(kinds)) for _ in range(count)]
     times: dict[str, list[float]] = defaultdict(list)
+    busy = cpu(pid)
     started = time.perf_counter()
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         for found in pool.map(lambda n: send(port, asked[n::CONNECTIONS]), range(CONNECTIONS)):
@@ -152,6 +158,7 @@ def measure(port: int, pid: int, count: int) -> None:
     for kind, values in times.items():
         middle, high = np.percentile(values, (50, 95))
         print(f"{kind:12} {len(values):6} {middle:8.1f} {high:8.1f} {max(values):8.1f}")
+    print(f"CPU of the server: {1000 * (cpu(pid) - busy) / count:.1f} ms a request")
     handles = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     print(f"server: {memory(pid):.0f} MB, {handles} open files")
 
@@ -189,6 +196,12 @@ def get(connection: http.client.HTTPConnection, path: str) -> dict:
     """What the server says, as JSON."""
     connection.request("GET", path)
     return json.loads(connection.getresponse().read())
+
+
+def cpu(pid: int) -> float:
+    """Seconds that a process computed."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int) -> float:

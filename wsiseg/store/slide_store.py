@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from itertools import pairwise
@@ -250,6 +250,18 @@ class SlideStore:
         """
         return self.digests(step)[0]
 
+    def marked(self, step: str) -> str:
+        """As `finished`, but files are not looked for, which takes most of the time.
+
+        Empty if it is not finished. One that is lost is told when it is read.
+        """
+        return self._marked(step)[0]
+
+    def planned(self, step: str) -> str | None:
+        """What `finished` gives when the step is done as it was last planned; None if unknown."""
+        plan = self._marks.plan(step)
+        return plan["blocks"] if plan else None
+
     def digests(self, step: str, before: str = "") -> tuple[str, list[str]]:
         """Digests of a finished step and of its blocks; `before` is the step that it hangs on.
 
@@ -258,13 +270,8 @@ class SlideStore:
         StoreError
             As `finished` does, and if `before` was planned anew since.
         """
-        marks, plan = self._marks.read_all(step), self._marks.plan(step)
-        digests = [mark.digest if mark else "" for mark in marks]
-        if plan is None:  # of format 2: one digest was all blocks' and the step's
-            whole, right = digests[0], len(set(digests)) == 1 and bool(digests[0])
-        else:
-            whole, right = digest_of(digests), plan["blocks"] == digest_of(digests)
-        if not right:
+        whole, marks, plan = self._marked(step)
+        if not whole:
             raise StoreError(f"{self.path}: `wsiseg {step}` did not finish here; run it first")
         lost = self._marks.lost(step, marks, self._array_or_none)
         if lost:
@@ -278,7 +285,16 @@ class SlideStore:
                 f"{self.path}: `wsiseg {before}` was run with other settings after `wsiseg {step}`;"
                 f" run `wsiseg {step}` again"
             )
-        return whole, digests
+        return whole, [mark.digest if mark else "" for mark in marks]
+
+    def _marked(self, step: str) -> tuple[str, list[Mark | None], Mapping[str, str] | None]:
+        """Digest of the whole step, empty if it is not finished; its marks and its plan."""
+        marks, plan = self._marks.read_all(step), self._marks.plan(step)
+        digests = [mark.digest if mark else "" for mark in marks]
+        if plan is None:  # of format 2: one digest was all blocks' and the step's
+            return digests[0] if len(set(digests)) == 1 else "", marks, plan
+        whole = digest_of(digests)
+        return whole if whole == plan["blocks"] else "", marks, plan
 
     def _lay_out_marks(self, step: str) -> None:
         if not self._has_file(f"done/{step}"):
