@@ -1,9 +1,11 @@
 """Times of the viewer's server on a slide of 100,000 x 80,000 px with 100,000 regions.
 
-    python benchmarks/viewer.py [--folder FOLDER] [--requests 2000]
+    python benchmarks/viewer.py [--folder FOLDER] [--requests 2000] [--browser PICTURES]
 
 The slide is made once, of one block that repeats. Requests come over six connections, as from a
-browser that pans and zooms at random: photo, labels, confidence, outlines and hover.
+browser that pans and zooms at random: photo, labels, confidence, scores, outlines and hover. With
+`--browser`, headless Chromium works on the page instead, and leaves pictures of what it shows. A
+folder that holds a run already is taken as it is: so any run is measured, or looked at.
 """
 
 from __future__ import annotations
@@ -40,12 +42,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--browser", type=Path, metavar="PICTURES")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp())
     if not (folder / "geojson").exists():
         started = time.perf_counter()
         make_run(folder)
         print(f"made {folder} in {time.perf_counter() - started:.0f} s")
+    if given.browser:
+        from viewer_page import drive
+
+        drive(folder, given.browser)
+        return
     command = [sys.executable, "-m", "wsiseg", "view", str(folder), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -81,7 +89,11 @@ def make_run(folder: Path) -> None:
     repeat_block(path, grid)
     regions = [
         Region(
-            label, ring + np.array([x * BLOCK, y * BLOCK], np.int32), (), 12_000, 0.5 + label / 10
+            label,
+            ring + np.array([x * BLOCK, y * BLOCK], np.int32),
+            (),
+            area_of(ring),
+            0.5 + label / 10,
         )
         for y in range(grid.block_rows)
         for x in range(grid.block_cols)
@@ -110,6 +122,12 @@ def paint_block() -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
             draw.polygon([tuple(point) for point in ring.tolist()], fill=label)
             rings.append((label, np.concatenate([ring, ring[:1]])))
     return np.asarray(picture), rings
+
+
+def area_of(ring: np.ndarray) -> int:
+    """Pixels within a closed ring."""
+    x, y = ring.T.astype(float)
+    return round(abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1])) / 2)
 
 
 def repeat_block(path: Path, grid: TileGrid) -> None:
@@ -143,7 +161,8 @@ def measure(port: int, pid: int, count: int) -> None:
         f"{regions['vertices']:,} vertices read in {read - opened:.1f} s, {memory(pid):.0f} MB"
     )
     rng = random.Random(0)
-    kinds = ["photo"] * 4 + ["labels"] * 3 + ["confidence"] + ["outlines"] + ["hover"]
+    kinds = ["photo"] * 4 + ["labels"] * 3 + ["confidence", "outlines", "hover"]
+    kinds += ["score-1"] * bool(scene["scores"])
     asked = [ask(rng, scene, rng.choice(kinds)) for _ in range(count)]
     times: dict[str, list[float]] = defaultdict(list)
     busy = cpu(pid)
@@ -173,7 +192,7 @@ def ask(rng: random.Random, scene: dict, kind: str) -> tuple[str, str]:
         return kind, f"/api/slides/{scene['id']}/outlines?{box}&tolerance=0.5"
     zoom = rng.choice(range(scene["coarsest"] + 1))
     side = scene["tile"] * 2**zoom
-    version = scene["layers"][kind]
+    version = scene["layers"][kind.partition("-")[0]]
     place = f"{zoom}/{int(x // side)}/{int(y // side)}"
     return kind, f"/tiles/{scene['id']}/{kind}/{version}/{place}"
 

@@ -271,6 +271,8 @@ def test_two_runs_move_as_one(browser, roots):
         page.open()
         page.open("#slide=one&beside=1")
         page.wait(lambda: page.place(1), "no second pane")
+        page.settle()
+        page.wait(lambda: page.place(0) == pytest.approx(page.place(1), abs=0.5), "not together")
         for leader, follower in ((0, 1), (1, 0)):
             page.pointer(450, 350, leader).click_and_hold().move_by_offset(50, -30).perform()
             page.pointer(450, 350, leader).release().perform()

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from wsiseg.cli.app import FILES, LOOK, app
 from wsiseg.cli.options import ConfigFile, MppOverride, Settings, configure
-from wsiseg.cli.show import OUT, complain, errors, print_facts, progress_bars, say
+from wsiseg.cli.show import OUT, complain, print_facts, progress_bars, say
 from wsiseg.errors import WsisegError
 from wsiseg.settings import read_settings
 
@@ -32,7 +32,7 @@ def init(
     """Look at a folder, write settings that fit it, and say what to run next."""
     from wsiseg.survey import describe, next_command, survey_folder, write_settings
 
-    with errors(), progress_bars() as bars:
+    with progress_bars() as bars:
         survey = survey_folder(folder, bars)
         written = write_settings(survey, out) if survey.slides else None
     for line in describe(survey):
@@ -50,7 +50,7 @@ def info(
     from wsiseg.config import SlideConfig
     from wsiseg.slide import open_slide
 
-    with errors(), open_slide(slide, SlideConfig(mpp_override=mpp_override)) as opened:
+    with open_slide(slide, SlideConfig(mpp_override=mpp_override)) as opened:
         facts = {
             "reader": opened.reader,
             "vendor": opened.vendor,
@@ -78,8 +78,7 @@ def lint(
     """Check GeoJSON files against every rule that QuPath's importer has, or repair them."""
     if out is not None and (not fix or len(files) != 1):
         raise typer.BadParameter("--out names the repaired copy of one file: give --fix and one")
-    with errors():
-        clean = [_fix(file, out) if fix else _lint(file) for file in files]
+    clean = [_fix(file, out) if fix else _lint(file) for file in files]
     if not all(clean):
         raise typer.Exit(1)
 
@@ -139,9 +138,8 @@ def _check(location: str) -> bool:
 @app.command("config", rich_help_panel=FILES, epilog="Example: wsiseg config -c wsiseg.yaml")
 def show_config(config: ConfigFile = None, settings: Settings = None) -> None:
     """Print what the settings come to, as YAML, and where each comes from."""
-    with errors():
-        resolved = configure(config, settings, None).model_dump(mode="json")
-        origins = read_settings(config).origins
+    resolved = configure(config, settings, None).model_dump(mode="json")
+    origins = read_settings(config).origins
     given = (setting.partition("=")[0] for setting in settings or ())
     origins |= dict.fromkeys(given, "--set")
     sys.stdout.write("".join(f"{line}\n" for line in _lay_out(resolved, origins)))

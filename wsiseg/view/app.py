@@ -249,7 +249,7 @@ def _numbers(request: Request, *names: str) -> list[float]:
 
 
 def _json(content: Any) -> Response:
-    data = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
+    data = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(data, media_type="application/json", headers=_ASK)
 
 

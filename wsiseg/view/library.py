@@ -143,7 +143,8 @@ class Library:
         entry = self.entry(identity)
         if not afresh and (shown := self._lend(identity)):
             return shown
-        with self._opening.setdefault(identity, threading.Lock()):  # once, while other slides are shown
+        # Once, while other slides are shown.
+        with self._opening.setdefault(identity, threading.Lock()):
             shown = self._lend(identity)
             if shown is not None and (not afresh or shown.scene.is_current()):
                 return shown

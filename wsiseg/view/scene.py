@@ -20,7 +20,6 @@ from wsiseg.config import SlideConfig
 from wsiseg.errors import SlideError, StoreError
 from wsiseg.geometry import Box, Size
 from wsiseg.grid import TileGrid
-from wsiseg.report.overlay import shrink_image
 from wsiseg.report.scores import share_of
 from wsiseg.shrink import FACTORS, shrink_mean
 from wsiseg.slide import Slide, open_slide
@@ -146,11 +145,15 @@ class Scene:
         StoreError
             If tiling did not finish.
         """
-        self.store.finished("tile")
+        if not self.tiled:
+            self.store.finished("tile")  # says what is wrong
         factor = 1
         while max(self.store.grid.width, self.store.grid.height) // factor > _THUMBNAIL:
             factor *= 2
-        return shrink_image(self.store, factor)
+        grid = self.store.grid
+        return self._stored_photo(
+            Box(0, 0, -(-grid.width // factor), -(-grid.height // factor)), factor
+        )
 
     # -- rasters -----------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import webbrowser
@@ -102,7 +103,13 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
         app, log_level="warning", access_log=False, server_header=False, limit_concurrency=512,
         timeout_graceful_shutdown=2, proxy_headers=False, ws="none",
     )  # fmt: skip
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     return uvicorn.Server(config)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether whoever closes the viewer wants to know; not of requests that went unanswered."""
+    return "timeout graceful shutdown exceeded" not in record.getMessage()
 
 
 def _warm_up(library: Library) -> None:
@@ -111,7 +118,8 @@ def _warm_up(library: Library) -> None:
         for entry in entries:
             if entry.store is not None:
                 with suppress(WsisegError), library.borrow(entry.id) as shown:
-                    shown.scene.photo(shown.scene.coarsest, 0, 0)
+                    for zoom in reversed(range(shown.scene.coarsest + 1)):
+                        shown.scene.photo(zoom, 0, 0)
                 return
 
 
