@@ -1,5 +1,7 @@
 """A small finished run, as `wsiseg annotate` leaves it, without a model."""
 
+import json
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,7 @@ from wsiseg.qupath import write_geojson
 from wsiseg.report import measure_classes, write_tables
 
 PALETTE = PALETTES["bcss"]
+NAME = "<img src=x onerror=alert(1)>"
 
 
 def make_run(root, name="one", labels: NDArray[np.uint8] | None = None, rows=()):
@@ -39,3 +42,10 @@ def stitch_anew(store, digest):
             labels, trust = store.read_labels(part, level), store.read_confidence(part, level)
             store.write_labels(block, level, labels, trust)
         store.mark_done("stitch", block, digest)
+
+
+def kinds(path):
+    if not path.exists():
+        return []
+    features = json.loads(path.read_text())["features"]
+    return [one["properties"]["metadata"]["wsiseg"] for one in features]
