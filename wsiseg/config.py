@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
+from wsiseg.formats import ExportFormat
 from wsiseg.settings import load_config, parse_config
 
 __all__ = [
@@ -43,7 +44,10 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class _Step(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True,
+        defer_build=True,  # no command needs all of them
+    )  # fmt: skip
 
 
 class SlideConfig(_Step):
@@ -229,10 +233,6 @@ class OutlineConfig(_Step):
     smooth: int = Field(default=0, ge=0, le=3)
     """How often the corners of the borders are rounded off, after simplifying; neighbours keep one
     common border. Each time doubles the vertices."""
-
-
-ExportFormat = Literal["geojson", "ome-tiff", "parquet", "png", "masks", "coco"]
-"""What a slide's map is written as."""
 
 
 class ExportConfig(_Step):

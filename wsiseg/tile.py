@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg.compiling import compiling_told
 from wsiseg.compute import Progress, Step, run_steps
 from wsiseg.config import Config, SlideConfig, TileConfig, digest_of
 from wsiseg.errors import SlideOpenError, SlideReadError, StoreError
@@ -78,7 +79,7 @@ def tile_slide(
     CheckpointError
         If the checkpoint that decides the scale is missing or is none.
     """
-    with hold(store_path) as run:
+    with hold(store_path) as run, compiling_told():
         store, step = plan_tile(
             slide_path, store_path, config, tissue=tissue, overwrite=overwrite, run=run
         )

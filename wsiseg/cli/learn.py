@@ -22,8 +22,6 @@ from wsiseg.cli.options import (
     with_map,
 )
 from wsiseg.cli.show import print_facts, progress_bars, say
-from wsiseg.cli.validation import open_validation
-from wsiseg.config import load_config, parse_config
 
 __all__ = ["demo", "masks", "picture", "train"]
 
@@ -71,7 +69,8 @@ def train(
     ] = False,
 ) -> None:
     """Train on patch labels (no masks needed); resumes what was interrupted."""
-    from wsiseg.config import TrainConfig
+    from wsiseg.cli.validation import open_validation
+    from wsiseg.config import TrainConfig, load_config, parse_config
     from wsiseg.model.card import load_card
     from wsiseg.train import (
         check_settings,
@@ -141,7 +140,7 @@ def masks(
 ) -> None:
     """Write pseudo-masks of patches as PNG; resumes what was interrupted."""
     from wsiseg.compute import open_executor
-    from wsiseg.config import MasksConfig
+    from wsiseg.config import MasksConfig, load_config, parse_config
     from wsiseg.masks import write_masks
 
     given = with_given(settings, {"gate": gate, "refine": crf, "confidence": confidence})

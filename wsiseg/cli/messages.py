@@ -8,13 +8,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from wsiseg.cli.consoles import stderr
+from wsiseg.log_warnings import log_warning
 
-from wsiseg.compute.messages import log_warning
+__all__ = ["MESSAGES", "listen", "write"]
 
-__all__ = ["ERR", "MESSAGES", "listen"]
-
-ERR = Console(stderr=True)
 _QUIETER = {"HF_HUB_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"}
 """These libraries print by themselves, past any log, unless they are told not to."""
 
@@ -81,7 +79,7 @@ MESSAGES = Messages()
 
 def write(text: str, style: str = "") -> None:
     """A line on standard error, as it is."""
-    ERR.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    stderr().print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

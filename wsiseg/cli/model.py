@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli.app import MODELS, app
+from wsiseg.cli.consoles import stdout
 from wsiseg.cli.options import (
     ConfigFile,
     EncoderOptions,
@@ -16,11 +17,13 @@ from wsiseg.cli.options import (
     override,
     read_encoder_options,
 )
-from wsiseg.cli.show import OUT, progress_bars, say
+from wsiseg.cli.show import progress_bars, say
 
 __all__ = ["calibrate", "card", "import_model", "list_models", "show_model"]
 
-models = typer.Typer(help="What models there are, and what each says of itself.")
+models = typer.Typer(
+    rich_markup_mode=None, help="What models there are, and what each says of itself."
+)
 app.add_typer(models, name="model", no_args_is_help=True, rich_help_panel=MODELS)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -34,7 +37,7 @@ def list_models(as_json: AsJson = False) -> None:
     if as_json:
         say(json.dumps(describe_catalog(), indent=2, ensure_ascii=False))
     else:
-        print_catalog(OUT)
+        print_catalog(stdout())
 
 
 @models.command("show")
@@ -52,7 +55,7 @@ def show_model(
     elif as_json:
         say(json.dumps(describe_row(row), indent=2, ensure_ascii=False))
     else:
-        print_row(OUT, row)
+        print_row(stdout(), row)
 
 
 def _show_checkpoint(model: str, as_json: bool) -> None:
@@ -63,7 +66,7 @@ def _show_checkpoint(model: str, as_json: bool) -> None:
     if as_json:
         say(json.dumps(describe_checkpoint(path, info), indent=2, ensure_ascii=False))
     else:
-        print_page(OUT, path, info)
+        print_page(stdout(), path, info)
 
 
 @models.command()

@@ -33,7 +33,8 @@ from wsiseg.annotate.events import (
     SlideStarted,
     StepAdvanced,
 )
-from wsiseg.cli.messages import ERR, MESSAGES
+from wsiseg.cli.consoles import stderr
+from wsiseg.cli.messages import MESSAGES
 from wsiseg.cli.progress import NARROW, Board, clock_time, show_board
 
 __all__ = ["RunView", "show_run"]
@@ -52,7 +53,7 @@ def show_run(*, as_json: bool) -> Iterator[Callable[[Event], None]]:
         with _json_lines() as take:
             yield take
     else:
-        with show_board(ERR, quiet=MESSAGES.quiet) as board:
+        with show_board(stderr(), quiet=MESSAGES.quiet) as board:
             yield RunView(board).take
 
 

@@ -10,14 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import AuthenticationError, current_process
 from multiprocessing.connection import Client, Connection, Listener
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from wsiseg.errors import WsisegWarning
+from wsiseg.log_warnings import log_warning
 
-__all__ = ["Levels", "Said", "hear", "listening", "log_warning", "send_to", "tell"]
+__all__ = ["Levels", "Said", "hear", "listening", "send_to", "tell"]
 
-_ROOT = Path(__file__).parents[1]
 _BACKLOG = 64  # processes that connect at once
 _WAIT_S = 5.0  # for what was said last
 
@@ -123,25 +121,3 @@ def _read(connection: Connection[Any, Any]) -> None:
     with connection, suppress(EOFError, OSError):
         while True:
             hear(Said(*json.loads(connection.recv_bytes())))
-
-
-def log_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: object
-) -> None:
-    """Log a warning: ours as it is, a library's under its own name and with its place."""
-    if issubclass(category, WsisegWarning):
-        logging.getLogger("wsiseg.warnings").warning("%s", message)
-    else:
-        place = Path(filename)
-        where = place.relative_to(_ROOT.parent) if place.is_relative_to(_ROOT) else place
-        logging.getLogger(_library(place)).warning(
-            "%s: %s (%s:%d)", category.__name__, message, where, lineno
-        )
-
-
-def _library(file: Path) -> str:
-    """The package that `file` is of, as its logger would be called."""
-    for folder in ("site-packages", "dist-packages"):
-        if folder in file.parts[:-1]:
-            return Path(file.parts[file.parts.index(folder) + 1]).stem
-    return "python"
