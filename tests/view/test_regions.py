@@ -123,6 +123,45 @@ def test_what_is_no_geojson_is_named(tmp_path):
         read_regions([bad])
 
 
+CRAFTED = {
+    "huge": {"coordinates": [[[0, 0], [1e300, 0], [9, 9], [0, 0]]]},
+    "one point": {"coordinates": [[[0, 0]]]},
+    "no ring": {"coordinates": []},
+    "no numbers": {"coordinates": [[["a", "b"], [1, 2], [3, 4], ["a", "b"]]]},
+    "deep": {"coordinates": "DEEP"},
+    "html": {"id": "<img src=x>", "classification": {"name": "<b>x</b>"}},
+    "object as id": {"id": {"a": 1}},
+    "area as text": {"measurements": {"Area mm^2": "<b>", "Mean confidence": [1]}},
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_a_crafted_file_is_refused_or_shown_as_text(name, tmp_path):
+    given = CRAFTED[name]
+    square = [[[0, 0], [9, 0], [9, 9], [0, 0]]]
+    feature = {
+        "type": "Feature", "id": given.get("id", "a"),
+        "geometry": {"type": "Polygon", "coordinates": given.get("coordinates", square)},
+        "properties": {
+            "objectType": "annotation",
+            "classification": given.get("classification", {"name": "Tumor"}),
+            "measurements": given.get("measurements", {}),
+        },
+    }  # fmt: skip
+    line = json.dumps(feature, separators=(",", ":")).replace('"DEEP"', "[" * 10**5 + "]" * 10**5)
+    path = tmp_path / "a.geojson"
+    path.write_text('{"type":"FeatureCollection","features":[\n' + line + "\n]}\n")
+    if "coordinates" in given:
+        with pytest.raises(GeoJsonError, match=r"a\.geojson"):
+            read_regions([path])
+        return
+    regions = read_regions([path])
+    assert isinstance(regions[0].id, str)
+    assert regions[0].class_name == feature["properties"]["classification"]["name"]
+    assert regions.at(8, 4).index == 0
+    assert len(seen_lines(regions, (0, 0, 9, 9), 1)) == 1
+
+
 def test_no_regions_are_no_error(tmp_path):
     empty = tmp_path / "e.geojson"
     empty.write_text('{"type":"FeatureCollection","features":[\n\n]}\n')

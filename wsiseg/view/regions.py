@@ -28,6 +28,7 @@ __all__ = ["Region", "Regions", "outlined_regions", "read_regions"]
 
 _HUNDRED = 100  # regions are written in hundredths of a pixel at most
 _RUN = 128  # points of a run
+_RING = 4  # points of a ring, at least: the first is the last
 _SPECK_MM2 = 0.001  # of regions by confidence, smaller ones come last
 
 _Facts = list[tuple[str, str, float, float]]
@@ -274,7 +275,7 @@ class _Builder:
         points, lengths, rings = scan_coordinates(
             text, np.array(starts, np.int64), np.array(stops, np.int64)
         )
-        if len(rings) and rings.min() < 1:
+        if len(rings) and (rings.min() < 1 or lengths.min() < _RING):
             raise ValueError("a region has no outline")
         self._features += features
         self._points.append(points)
@@ -327,8 +328,11 @@ def _read_facts(identity: str, properties: dict[str, Any]) -> tuple[str, str, fl
     measured = properties.get("measurements") or {}
     name = (properties.get("classification") or {}).get("name", "Unclassified")
     area, trust = (measured.get(key) for key in ("Area mm^2", "Mean confidence"))
-    nan = float("nan")
-    return identity, str(name), nan if area is None else area, nan if trust is None else trust
+    return identity, str(name), _number(area), _number(trust)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def _boxes(points: NDArray[np.int32], starts: NDArray[np.intp]) -> NDArray[np.float64]:
