@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.view.browser import Page, inside, serving
 from tests.view.conftest import REACHED
-from tests.view.runs import kinds
+from tests.view.runs import kinds, make_run
 from wsiseg.view import answers
 
 LEFT, UP, RIGHT, DOWN = "\ue012", "\ue013", "\ue014", "\ue015"
@@ -130,13 +130,16 @@ def test_more_outlines_than_can_be_drawn_are_the_rasters(page, monkeypatch):
     assert page.pixels("vector") == (0, 0)
 
 
-def test_a_part_of_the_map_that_is_lost_is_told(own):
-    page, path = own
-    shutil.rmtree(path.parents[1] / "slides/one.zarr/labels/classes/0/c")
-    page.open("#slide=one&x=150&y=120&um=0.3")
-    page.wait(lambda: "Not all is shown: " in page.text("#state"), "nothing is said")
-    assert "wsiseg check" in page.text("#state")
-    assert all("409" in line for line in page.log())
+def test_a_part_of_the_map_that_is_lost_is_told(browser, tmp_path, request):
+    make_run(tmp_path)
+    shutil.rmtree(tmp_path / "slides/one.zarr/labels/classes/0/c")
+    with serving(tmp_path) as address:
+        page = Page(browser, address)
+        page.open("#slide=one&x=150&y=120&um=0.3")
+        page.wait(lambda: "Not all is shown: " in page.text("#state"), "nothing is said")
+        assert "wsiseg check" in page.text("#state")
+        assert all("409" in line for line in page.log())
+    REACHED.add(request.node.nodeid)
 
 
 def test_the_run_beside_is_chosen_and_left(browser, roots, request):

@@ -66,7 +66,7 @@ def pack_grey(values: NDArray[np.uint8]) -> bytes:
     rows = np.empty((height, 1 + width), np.uint8)
     rows[:, 0], rows[0, 1:] = _UP, values[0]
     np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
-    packed: bytes = imagecodecs.deflate_encode(rows.tobytes(), level=1)
+    packed = bytes(imagecodecs.deflate_encode(rows.tobytes(), level=1))
     return _begin(width, height, 8, _GREY) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
 
 
