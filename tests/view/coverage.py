@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 SCRIPTS = Path(__file__).parents[2] / "wsiseg/view/static/js"
-_COMMENT = re.compile(r"/\*.*?\*/|(?m:^\s*//.*$|//\s.*$)|\s", re.DOTALL)
+_COMMENT = re.compile(r"/\*[\s\S]*?\*/|//\s[^\n]*|\s")
 
 
 class Coverage:

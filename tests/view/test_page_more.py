@@ -148,7 +148,8 @@ def test_the_run_beside_is_chosen_and_left(browser, roots, request):
         page.open("#slide=one&x=100&y=100&um=0.5")
         page.find("#compare").send_keys("second")
         page.wait(lambda: page.place(1) == pytest.approx(page.place(0), abs=0.5), "no second pane")
-        page.press("r")
+        assert page.place()["um"] == pytest.approx(0.5, rel=0.01), "a smaller pane zooms nothing"
+        page.click("[data-tool=rectangle]")
         page.pointer(300, 300, 1).click_and_hold().move_by_offset(30, 30).release().perform()
         page.wait(lambda: "draw there" in page.text("#notice"), "nothing is said")
         page.press("\ue00c")

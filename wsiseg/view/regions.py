@@ -190,7 +190,8 @@ class Regions:
 
     def class_of(self, index: int) -> str:
         """Its class."""
-        return self.class_names[self._codes[index]]
+        name: str = self.class_names[self._codes[index]]
+        return name
 
 
 def read_regions(paths: Sequence[Path]) -> Regions:
@@ -367,7 +368,7 @@ def _ranges(starts: NDArray[np.intp], stops: NDArray[np.intp]) -> NDArray[np.int
     """Every number from each start to before its stop, one after the other."""
     lengths = stops - starts
     before = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+    return np.asarray(np.arange(lengths.sum()) + np.repeat(starts - before, lengths), np.intp)
 
 
 def outlined_regions(annotations: Annotations) -> Regions:

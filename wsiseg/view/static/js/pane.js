@@ -47,6 +47,7 @@ export class Pane {
       maxZoomPixelRatio: MOST_ENLARGED, immediateRender: false, showNavigator: true,
       navigatorWidth: 128, navigatorHeight: 96, navigatorAutoFade: false, navigatorOpacity: 1,
       navigatorMaintainSizeRatio: false, controlsFadeDelay: 1e9, navigatorPosition: "TOP_RIGHT", crossOriginPolicy: false,
+      preserveImageSizeOnResize: true,
       navigatorDisplayRegionColor: "#12616e", navigatorBorderColor: "#c6cfd0",
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
       gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true },
