@@ -25,11 +25,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from wsiseg.stitch.pyramid import halve_confidence, halve_labels
 
 from wsiseg.annotations import PALETTES, Annotations, Region
 from wsiseg.grid import TileGrid
+from wsiseg.pyramid import write_pyramid
 from wsiseg.qupath import write_geojson
-from wsiseg.stitch.pyramid import halve_confidence, halve_labels
 from wsiseg.store import SlideStore
 
 HEIGHT, WIDTH, BLOCK, MPP = 80_000, 100_000, 1792, 0.5
@@ -80,13 +81,18 @@ def make_run(folder: Path) -> None:
     image = shades[labels].astype(np.uint8) - np.tile(texture, (16, 16, 1))
     confidence = np.where(labels < 255, 255 - image[..., 0] // 2, 0).astype(np.uint8)
     store.write_image(0, image)
-    for level in range(len(store.pyramid_factors)):
+    for level in store.block_levels:
         store.write_labels(0, level, labels, confidence)
         labels, confidence = halve_labels(labels), halve_confidence(confidence)
+    repeat_block(path, grid)
     for step in ("tile", "stitch"):
         store.plan(step, ["ab" * 32] * grid.n_blocks)
-        store.mark_done(step, 0, "ab" * 32)
-    repeat_block(path, grid)
+        first = store._places(step, 0)
+        for block in range(grid.n_blocks):
+            for name, place in store._places(step, block).items():
+                store._receipts[place] = store._receipts.get(first[name])
+            store.mark_done(step, block, "ab" * 32)
+        write_pyramid(path, step)
     regions = [
         Region(
             label,
@@ -131,7 +137,7 @@ def area_of(ring: np.ndarray) -> int:
 
 
 def repeat_block(path: Path, grid: TileGrid) -> None:
-    """Give every block the files and marks of the first: its own shards, under other names."""
+    """Give every block the files of the first: its own shards, under other names."""
     for first in [file for file in path.rglob("0") if file.is_file() and "done" not in file.parts]:
         row_folder = first.parent
         for row in range(grid.block_rows):
@@ -140,11 +146,6 @@ def repeat_block(path: Path, grid: TileGrid) -> None:
             for col in range(grid.block_cols):
                 if (row, col) != (0, 0):
                     os.link(first, folder / str(col))
-    for first in path.glob("done/*/c/0/0"):
-        for block in range(1, grid.n_blocks):
-            folder = first.parent.with_name(str(block))
-            folder.mkdir()
-            os.link(first, folder / "0")
 
 
 def measure(port: int, pid: int, count: int) -> None:

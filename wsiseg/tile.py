@@ -21,6 +21,7 @@ from wsiseg.geometry import Box, Mpp
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
 from wsiseg.model.scale import settle_scale
+from wsiseg.pyramid import plan_pyramid
 from wsiseg.slide import Slide, identify_slide, open_slide, was_identified_as
 from wsiseg.slide.scratch import scratch
 from wsiseg.store import FORMAT, SlideStore
@@ -83,7 +84,8 @@ def tile_slide(
         store, step = plan_tile(
             slide_path, store_path, config, tissue=tissue, overwrite=overwrite, run=run
         )
-        run_steps(executor, [step], progress)
+        pyramid = plan_pyramid(store_path, "tile", step.digest, step.digests, run)
+        run_steps(executor, [step, *pyramid], progress)
         describe_damage(store, config)
     return store
 

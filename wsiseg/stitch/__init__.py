@@ -19,9 +19,9 @@ from wsiseg.errors import ConfigError
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
+from wsiseg.pyramid import halve_confidence, halve_labels, plan_pyramid
 from wsiseg.stitch.blend import Tiles, place_tiles, reach
 from wsiseg.stitch.majority import majority_filter
-from wsiseg.stitch.pyramid import halve_confidence, halve_labels
 from wsiseg.stitch.weigh import Pick, pick_confidence, pick_labels, weigh_classes, weigh_labels
 from wsiseg.store import FORMAT, SlideStore
 from wsiseg.tissue import mask_window, sample_tissue
@@ -59,7 +59,8 @@ def stitch_labels(
     with hold(store_path) as run:
         predict, cams = SlideStore(store_path).digests("predict", before="tile")
         step = plan_stitch(store_path, config, predict, cams, run)
-        run_steps(executor, [step], progress)
+        pyramid = plan_pyramid(store_path, _STEP, step.digest, step.digests, run)
+        run_steps(executor, [step, *pyramid], progress)
     return step.digest
 
 
@@ -136,7 +137,7 @@ def _stitch_block(
 
 def _write_pyramids(store: SlideStore, config: StitchConfig, block: int, found: _Maps) -> None:
     labels, confidence, shares = found
-    for level in range(len(store.pyramid_factors)):
+    for level in store.block_levels:
         if level:
             labels, confidence = halve_labels(labels), halve_confidence(confidence)
         store.write_labels(block, level, labels, confidence)

@@ -25,7 +25,6 @@ from wsiseg.shrink import FACTORS, shrink_mean
 from wsiseg.slide import Slide, open_slide
 from wsiseg.slide.identity import was_identified_as
 from wsiseg.store import SlideStore
-from wsiseg.view.levels import Kind, Levels
 
 __all__ = ["FINEST", "TILE", "Scene"]
 
@@ -50,7 +49,6 @@ class Scene:
 
     def __init__(self, path: Path, slides: Path | None = None) -> None:
         self.store = SlideStore(path)
-        self.levels = Levels(self.store)
         self.slide, self.missing = _find_slide(self.store, slides)
         facts = self.store.slide
         own = float(facts["mpp"][0]), float(facts["mpp"][1])
@@ -127,11 +125,11 @@ class Scene:
 
     def _stored_photo(self, box: Box, factor: int) -> NDArray[np.uint8]:
         """A box of the raster made `factor` times smaller, from the level next above."""
-        factors = self.levels.factors("image")
+        factors = self.store.image_factors
         level = max(i for i, known in enumerate(factors) if known <= factor)
         left = factor // factors[level]
         there = Box(box.x * left, box.y * left, box.width * left, box.height * left)
-        pixels = self.levels.read("image", there.intersect(self.levels.box("image", level)), level)
+        pixels = self.store.read_image(there, level)
         while left > 1:
             step = min(left, FACTORS[-1])
             pixels, left = shrink_mean(pixels, step), left // step
@@ -188,15 +186,15 @@ class Scene:
         return probabilities
 
     def _read(
-        self, kind: Kind, xs: NDArray[np.float64], ys: NDArray[np.float64], step: float
+        self, kind: str, xs: NDArray[np.float64], ys: NDArray[np.float64], step: float
     ) -> NDArray[np.uint8]:
         """The nearest pixels of the level that is not coarser than `step`."""
-        factors = self.levels.factors(kind)
+        factors = self.store.pyramid_factors
         level = max(i for i, known in enumerate(factors) if known <= max(1.0, step))
         cols, rows = (np.floor(at / factors[level]).astype(np.intp) for at in (xs, ys))
         x, y = int(cols[0]), int(rows[0])
         box = Box(x, y, int(cols[-1]) + 1 - x, int(rows[-1]) + 1 - y)
-        pixels = self.levels.read(kind, box, level)
+        pixels: NDArray[np.uint8] = getattr(self.store, f"read_{kind}")(box, level)
         if pixels.shape[-2:] == (len(rows), len(cols)):  # one for one
             return pixels
         # One axis after the other: whole rows are moved, at a fraction of what a pick costs.
@@ -242,7 +240,7 @@ class Scene:
         if not self.labelled:
             return {}
         level = len(self.store.pyramid_factors) - 1
-        labels = self.levels.read("labels", self.levels.box("labels", level), level)
+        labels = self.store.read_labels(self.store.level_box(level), level)
         pixel = (self.store.mpp * self.store.pyramid_factors[level]) ** 2 / 1e6
         counts = np.bincount(labels.ravel(), minlength=256) * pixel
         return {name: float(counts[i]) for i, name in enumerate(self.palette.names)}
