@@ -1,9 +1,11 @@
 """Times of the viewer's server on a slide of 100,000 x 80,000 px with 100,000 regions.
 
-    python benchmarks/viewer.py [--folder FOLDER] [--requests 2000]
+    python benchmarks/viewer.py [--folder FOLDER] [--requests 2000] [--browser PICTURES]
 
 The slide is made once, of one block that repeats. Requests come over six connections, as from a
-browser that pans and zooms at random: photo, labels, confidence, outlines and hover.
+browser that pans and zooms at random: photo, labels, confidence, scores, outlines and hover. With
+`--browser`, headless Chromium works on the page instead, and leaves pictures of what it shows. A
+folder that holds a run already is taken as it is: so any run is measured, or looked at.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from wsiseg.stitch.pyramid import halve_confidence, halve_labels
 
 from wsiseg.annotations import PALETTES, Annotations, Region
 from wsiseg.grid import TileGrid
-from wsiseg.pyramid import halve_confidence, halve_labels, write_pyramid
+from wsiseg.pyramid import write_pyramid
 from wsiseg.qupath import write_geojson
 from wsiseg.store import SlideStore
 
@@ -40,12 +43,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--browser", type=Path, metavar="PICTURES")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp())
     if not (folder / "geojson").exists():
         started = time.perf_counter()
         make_run(folder)
         print(f"made {folder} in {time.perf_counter() - started:.0f} s")
+    if given.browser:
+        from viewer_page import drive
+
+        drive(folder, given.browser)
+        return
     command = [sys.executable, "-m", "wsiseg", "view", str(folder), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -77,6 +86,7 @@ def make_run(folder: Path) -> None:
         labels, confidence = halve_labels(labels), halve_confidence(confidence)
     repeat_block(path, grid)
     for step in ("tile", "stitch"):
+        store.plan(step, ["ab" * 32] * grid.n_blocks)
         first = store._places(step, 0)
         for block in range(grid.n_blocks):
             for name, place in store._places(step, block).items():
@@ -85,7 +95,11 @@ def make_run(folder: Path) -> None:
         write_pyramid(path, step)
     regions = [
         Region(
-            label, ring + np.array([x * BLOCK, y * BLOCK], np.int32), (), 12_000, 0.5 + label / 10
+            label,
+            ring + np.array([x * BLOCK, y * BLOCK], np.int32),
+            (),
+            area_of(ring),
+            0.5 + label / 10,
         )
         for y in range(grid.block_rows)
         for x in range(grid.block_cols)
@@ -116,6 +130,12 @@ def paint_block() -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
     return np.asarray(picture), rings
 
 
+def area_of(ring: np.ndarray) -> int:
+    """Pixels within a closed ring."""
+    x, y = ring.T.astype(float)
+    return round(abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1])) / 2)
+
+
 def repeat_block(path: Path, grid: TileGrid) -> None:
     """Give every block the files of the first: its own shards, under other names."""
     for first in [file for file in path.rglob("0") if file.is_file() and "done" not in file.parts]:
@@ -142,9 +162,11 @@ def measure(port: int, pid: int, count: int) -> None:
         f"{regions['vertices']:,} vertices read in {read - opened:.1f} s, {memory(pid):.0f} MB"
     )
     rng = random.Random(0)
-    kinds = ["photo"] * 4 + ["labels"] * 3 + ["confidence"] + ["outlines"] + ["hover"]
+    kinds = ["photo"] * 4 + ["labels"] * 3 + ["confidence", "outlines", "hover"]
+    kinds += ["score-1"] * bool(scene["scores"])
     asked = [ask(rng, scene, rng.choice(kinds)) for _ in range(count)]
     times: dict[str, list[float]] = defaultdict(list)
+    busy = cpu(pid)
     started = time.perf_counter()
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         for found in pool.map(lambda n: send(port, asked[n::CONNECTIONS]), range(CONNECTIONS)):
@@ -156,6 +178,7 @@ def measure(port: int, pid: int, count: int) -> None:
     for kind, values in times.items():
         middle, high = np.percentile(values, (50, 95))
         print(f"{kind:12} {len(values):6} {middle:8.1f} {high:8.1f} {max(values):8.1f}")
+    print(f"CPU of the server: {1000 * (cpu(pid) - busy) / count:.1f} ms a request")
     handles = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     print(f"server: {memory(pid):.0f} MB, {handles} open files")
 
@@ -170,7 +193,7 @@ def ask(rng: random.Random, scene: dict, kind: str) -> tuple[str, str]:
         return kind, f"/api/slides/{scene['id']}/outlines?{box}&tolerance=0.5"
     zoom = rng.choice(range(scene["coarsest"] + 1))
     side = scene["tile"] * 2**zoom
-    version = scene["layers"][kind]
+    version = scene["layers"][kind.partition("-")[0]]
     place = f"{zoom}/{int(x // side)}/{int(y // side)}"
     return kind, f"/tiles/{scene['id']}/{kind}/{version}/{place}"
 
@@ -193,6 +216,12 @@ def get(connection: http.client.HTTPConnection, path: str) -> dict:
     """What the server says, as JSON."""
     connection.request("GET", path)
     return json.loads(connection.getresponse().read())
+
+
+def cpu(pid: int) -> float:
+    """Seconds that a process computed."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int) -> float:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from wsiseg.compute import SerialExecutor, in_flight, is_alive, open_executor, run
-from wsiseg.errors import ConfigError, SlideReadError
+from wsiseg.errors import ConfigError, SlideReadError, WsisegWarning
 
 KINDS = ["serial", "threads", "processes", "dask"]
 
@@ -46,6 +48,33 @@ def test_a_failure_is_raised_as_it_was(executor: Executor) -> None:
         list(run(executor, fail_on_3, range(6)))
     # The executor is still good.
     assert dict(run(executor, digest, [1])) == {1: digest(1)}
+
+
+def say(item: int) -> None:
+    logging.getLogger("tifffile").error("%s is damaged at %d", "a.tif", item)
+    logging.getLogger("wsiseg.slide").info("read %d", item)
+    logging.getLogger("other").debug("no news")
+    warnings.warn("old", stacklevel=1)
+    warnings.warn("a mask is empty", WsisegWarning, stacklevel=1)
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_what_workers_say_is_heard_here_and_not_on_their_terminals(
+    kind: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.INFO, "wsiseg"), open_executor(kind, 2) as opened:
+        list(run(opened, say, range(2)))
+        for _ in range(100):  # messages of a cluster come when they come
+            if len(caplog.records) >= 8:
+                break
+            time.sleep(0.1)
+    said = {(record.name, record.levelname, record.getMessage()) for record in caplog.records}
+    assert ("tifffile", "ERROR", "a.tif is damaged at 1") in said
+    assert ("wsiseg.slide", "INFO", "read 0") in said
+    assert ("wsiseg.warnings", "WARNING", "a mask is empty") in said
+    assert any("UserWarning: old" in text for _, _, text in said)
+    assert not any("no news" in text for _, _, text in said)
+    assert "damaged" not in capfd.readouterr().err
 
 
 def test_a_failure_cancels_what_has_not_begun() -> None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.view.browser import open_browser
+from tests.view.browser import find_violations, open_browser
 from wsiseg.report import write_pictures, write_tables
 
 from .stores import annotate, make_store
@@ -82,3 +82,24 @@ def test_a_phone_needs_no_sideways_scrolling(page):
         browser.get((page.root / name).as_uri())
         assert browser.execute_script("return document.documentElement.scrollWidth") == 390
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_checker_of_accessibility_finds_nothing_serious(page):
+    for name in ("report.html", "report/a/case 1.html"):
+        page.browser.get((page.root / name).as_uri())
+        assert find_violations(page.browser) == []
+
+
+def test_a_thousand_slides_are_a_few_megabytes_and_can_be_searched(page, tmp_path):
+    classes = [f"class {n}" for n in range(8)]
+    slides = [f"batch {n % 7}/slide {n:04}" for n in range(1000)]
+    rows = [{**GOOD, "slide": name, "peak_mb": 1678.2} for name in slides]
+    for row in rows[::50]:
+        row |= {"status": "failed", "error": FAILED["error"]}
+    measured = [{**MEASURED[0], "slide": name, "class": one} for name in slides for one in classes]
+    write_tables(tmp_path, rows, measured)
+    assert (tmp_path / "report.html").stat().st_size < 10_000_000
+    page.browser.get((tmp_path / "report.html").as_uri())
+    assert len(list_shown(page.browser)) == 1000
+    choose(page.browser, "search", "slide 0950")
+    assert list_shown(page.browser) == [slides[950]]

@@ -121,10 +121,10 @@ def test_the_page_shows_what_was_drawn(tmp_path):
     image = np.full((*labels.shape, 3), 90, np.uint8)
     store = make_store(tmp_path / "s.zarr", image, labels)
     write_pictures(store, tmp_path / "report" / "in" / "a b.files", annotate(labels), MADE)
-    write_tables(tmp_path, [{**ROW, "slide": "in/a b"}], [])
+    write_tables(tmp_path, [{**ROW, "slide": "in/a b", "peak_mb": 1678.2}], [])
     text = (tmp_path / "report" / "in" / "a b.html").read_text(encoding="utf-8")
     for part in ('src="a%20b.files/slide.jpg"', "#slide=in%2Fa+b&amp;x=", "CC-BY-4.0",
-                 'href="../../report.html"', "<rect"):  # fmt: skip
+                 "1,678 MB", 'href="../../report.html"', "<rect"):  # fmt: skip
         assert part in text
     index = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert 'src="report/in/a%20b.files/map_thumbnail.png"' in index

@@ -4,9 +4,12 @@ import shutil
 import threading
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.export.stores import make_labels
 from wsiseg.view import open_run
 from wsiseg.view.app import build_app
 from wsiseg.view.library import Library
@@ -47,6 +50,28 @@ def open_browser():
         pytest.skip(f"Chromium does not start: {error.msg}")
 
 
+def find_violations(driver):
+    """What axe holds to be a serious or critical fault of the page that is shown."""
+    driver.set_script_timeout(120)
+    driver.execute_script((Path(__file__).parent / "axe/axe.min.js").read_text(encoding="utf-8"))
+    script = """
+    const done = arguments[0];
+    axe.run().then(({violations}) => done(violations.map(
+      ({id, impact, nodes}) => [id, impact, nodes.map((node) => node.html.slice(0, 200))])));
+    """
+    found = driver.execute_async_script(script)
+    return [one for one in found if one[1] in ("serious", "critical")]
+
+
+def inside(label, seed=0):
+    """A point of the frame well within a region of that label."""
+    from scipy.ndimage import distance_transform_edt
+
+    depth = distance_transform_edt(make_labels(seed=seed) == label)
+    y, x = np.unravel_index(depth.argmax(), depth.shape)
+    return x + 0.5, y + 0.5
+
+
 @contextmanager
 def serving(*paths):
     """The address of a server of these runs."""
@@ -69,6 +94,8 @@ class Page:
         self.driver, self.address = driver, address
 
     def open(self, rest=""):
+        if coverage := getattr(self.driver, "coverage", None):
+            coverage.take()
         self.driver.get("about:blank")  # else only the part after # would change
         self.driver.get(self.address + rest)
         self.settle()

@@ -1,5 +1,7 @@
 """A small finished run, as `wsiseg annotate` leaves it, without a model."""
 
+import json
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,7 @@ from wsiseg.qupath import write_geojson
 from wsiseg.report import measure_classes, write_tables
 
 PALETTE = PALETTES["bcss"]
+NAME = "<img src=x onerror=alert(1)>"
 
 
 def make_run(root, name="one", labels: NDArray[np.uint8] | None = None, rows=()):
@@ -35,3 +38,11 @@ def stitch_anew(store, digest):
         store.write_labels(block, 0, store.read_labels(box), store.read_confidence(box))
         store.mark_done("stitch", block, digest)
     write_pyramid(store.path, "stitch")
+
+
+def kinds(path):
+    """What the corrections in a file are."""
+    if not path.exists():
+        return []
+    features = json.loads(path.read_text())["features"]
+    return [one["properties"]["metadata"]["wsiseg"] for one in features]

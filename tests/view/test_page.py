@@ -7,78 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.stores import make_labels
-from tests.view.browser import READ, Page, open_browser, serving
-from tests.view.runs import make_run
+from tests.view.browser import READ, Page, find_violations, inside, serving
+from tests.view.runs import NAME, kinds
 
-NAME = "<img src=x onerror=alert(1)>"
 UM = 0.4  # µm of the frame's pixels
-
-
-@pytest.fixture(scope="module")
-def browser():
-    driver = open_browser()
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture(scope="module")
-def roots(tmp_path_factory):
-    """Two runs of one slide, the first with a second slide and one that failed."""
-    first, second = (tmp_path_factory.mktemp("page") / name for name in ("first", "second"))
-    make_run(first)
-    bad = {"slide": "bad", "status": "failed", "error": "cannot <b>be</b> read"}
-    make_run(first, NAME, rows=[bad, _row(first, "one")])
-    make_run(second, labels=make_labels(seed=3))
-    return first, second
-
-
-def _row(root, name):
-    import csv
-
-    with (root / "summary.csv").open(encoding="utf-8") as file:
-        return next(row for row in csv.DictReader(file) if row["slide"] == name)
-
-
-@pytest.fixture(scope="module")
-def address(roots):
-    with serving(roots[0]) as address:
-        yield address
-
-
-@pytest.fixture
-def page(browser, address):
-    page = Page(browser, address)
-    page.open("#slide=one")
-    yield page
-    assert page.log() == []
-
-
-@pytest.fixture
-def own(browser, tmp_path):
-    """A page of a run that the test writes to, and the file of its corrections."""
-    make_run(tmp_path)
-    with serving(tmp_path) as address:
-        page = Page(browser, address)
-        page.open("#slide=one")
-        yield page, tmp_path / "corrections/one.geojson"
-        assert page.log() == []
-
-
-def inside(label, seed=0):
-    """A point of the frame well within a region of that label."""
-    from scipy.ndimage import distance_transform_edt
-
-    depth = distance_transform_edt(make_labels(seed=seed) == label)
-    y, x = np.unravel_index(depth.argmax(), depth.shape)
-    return x + 0.5, y + 0.5
-
-
-def kinds(path):
-    if not path.exists():
-        return []
-    features = json.loads(path.read_text())["features"]
-    return [one["properties"]["metadata"]["wsiseg"] for one in features]
 
 
 def test_slides_are_listed_searched_and_sorted(page):
@@ -271,6 +203,8 @@ def test_two_runs_move_as_one(browser, roots):
         page.open()
         page.open("#slide=one&beside=1")
         page.wait(lambda: page.place(1), "no second pane")
+        page.settle()
+        page.wait(lambda: page.place(0) == pytest.approx(page.place(1), abs=0.5), "not together")
         for leader, follower in ((0, 1), (1, 0)):
             page.pointer(450, 350, leader).click_and_hold().move_by_offset(50, -30).perform()
             page.pointer(450, 350, leader).release().perform()
@@ -322,3 +256,10 @@ def test_keys_are_explained(page):
     page.press("?")
     assert "Next region by size" in page.text("#keys")
     page.click("#keys button")
+
+
+def test_a_checker_of_accessibility_finds_nothing_serious(page):
+    page.press("n")
+    page.wait(lambda: "Area" in page.text("#picked"), "nothing is picked")
+    page.settle()
+    assert find_violations(page.driver) == []

@@ -50,15 +50,22 @@ def test_a_point_is_in_the_region_whose_polygon_holds_it(regions, features):
     assert hits > 20
 
 
+def seen_lines(regions, box, tolerance):
+    """Region and points of each line in a box."""
+    found = regions.outlines(box, tolerance, 10**6)
+    points = np.split(found.points, np.cumsum(found.lengths))[:-1]
+    return list(zip(found.owners.tolist(), points, strict=True))
+
+
 def test_a_view_gets_every_border_in_it_and_little_else(regions, features):
     box = (300.0, 300.0, 900.0, 800.0)
-    lines, count = regions.outlines(box, 0, 10**6)
+    lines = seen_lines(regions, box, 0)
     drawn = shapely.unary_union([shapely.LineString(line) for _, line in lines])
     borders = shapely.unary_union([one.geometry.boundary for one in features])
     view = shapely.box(*box)
     wanted = borders.intersection(view)
     assert drawn.intersection(view).length == pytest.approx(wanted.length, rel=1e-6)
-    assert count == len({owner for owner, _ in lines}) < len(regions)
+    assert 0 < len({owner for owner, _ in lines}) < len(regions)
     for owner, line in lines:
         near = features[owner].geometry.boundary.buffer(0.01)
         assert near.contains(shapely.LineString(line))
@@ -66,8 +73,7 @@ def test_a_view_gets_every_border_in_it_and_little_else(regions, features):
 
 def test_beyond_the_budget_nothing_is_sampled_away_but_refused(regions):
     assert regions.outlines((0, 0, 2000, 2000), 0, 100) is None
-    few, _ = regions.outlines((0, 0, 2000, 2000), 25, 10**6)
-    all_, _ = regions.outlines((0, 0, 2000, 2000), 0, 10**6)
+    few, all_ = (seen_lines(regions, (0, 0, 2000, 2000), pixels) for pixels in (25, 0))
     assert sum(len(line) for _, line in few) < 0.7 * sum(len(line) for _, line in all_)
     assert {owner for owner, _ in few} == {owner for owner, _ in all_} == set(range(len(regions)))
 
@@ -117,13 +123,52 @@ def test_what_is_no_geojson_is_named(tmp_path):
         read_regions([bad])
 
 
+CRAFTED = {
+    "huge": {"coordinates": [[[0, 0], [1e300, 0], [9, 9], [0, 0]]]},
+    "one point": {"coordinates": [[[0, 0]]]},
+    "no ring": {"coordinates": []},
+    "no numbers": {"coordinates": [[["a", "b"], [1, 2], [3, 4], ["a", "b"]]]},
+    "deep": {"coordinates": "DEEP"},
+    "html": {"id": "<img src=x>", "classification": {"name": "<b>x</b>"}},
+    "object as id": {"id": {"a": 1}},
+    "area as text": {"measurements": {"Area mm^2": "<b>", "Mean confidence": [1]}},
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_a_crafted_file_is_refused_or_shown_as_text(name, tmp_path):
+    given = CRAFTED[name]
+    square = [[[0, 0], [9, 0], [9, 9], [0, 0]]]
+    feature = {
+        "type": "Feature", "id": given.get("id", "a"),
+        "geometry": {"type": "Polygon", "coordinates": given.get("coordinates", square)},
+        "properties": {
+            "objectType": "annotation",
+            "classification": given.get("classification", {"name": "Tumor"}),
+            "measurements": given.get("measurements", {}),
+        },
+    }  # fmt: skip
+    line = json.dumps(feature, separators=(",", ":")).replace('"DEEP"', "[" * 10**5 + "]" * 10**5)
+    path = tmp_path / "a.geojson"
+    path.write_text('{"type":"FeatureCollection","features":[\n' + line + "\n]}\n")
+    if "coordinates" in given:
+        with pytest.raises(GeoJsonError, match=r"a\.geojson"):
+            read_regions([path])
+        return
+    regions = read_regions([path])
+    assert isinstance(regions[0].id, str)
+    assert regions[0].class_name == feature["properties"]["classification"]["name"]
+    assert regions.at(8, 4).index == 0
+    assert len(seen_lines(regions, (0, 0, 9, 9), 1)) == 1
+
+
 def test_no_regions_are_no_error(tmp_path):
     empty = tmp_path / "e.geojson"
     empty.write_text('{"type":"FeatureCollection","features":[\n\n]}\n')
     regions = read_regions([empty])
     assert len(regions) == 0
     assert regions.at(1, 1) is None
-    assert regions.outlines((0, 0, 9, 9), 1, 10) == ([], 0)
+    assert seen_lines(regions, (0, 0, 9, 9), 1) == []
 
 
 def test_our_files_are_scanned_and_give_what_plain_reading_gives(path):

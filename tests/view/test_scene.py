@@ -82,6 +82,21 @@ def test_addresses_change_with_what_they_show(tmp_path):
     assert before.versions["photo"] == after.versions["photo"]
 
 
+def test_a_run_with_other_settings_is_seen_by_its_plan_alone(tmp_path):
+    store = make_run(tmp_path)
+    digests = ["5e" * 32] * store.grid.n_blocks
+    whole, pending = store.plan("stitch", digests)
+    assert pending == []
+    scene = Scene(store.path)
+    assert scene.labelled == whole == store.finished("stitch") == store.planned("stitch")
+    assert scene.is_current()
+    store.plan("stitch", ["12" * 32] * store.grid.n_blocks)
+    assert not scene.is_current()
+    assert Scene(store.path).labelled == store.marked("stitch") == ""
+    store.plan("stitch", digests)
+    assert scene.is_current()
+
+
 def test_the_slide_itself_is_shown_wherever_it_lies(tmp_path):
     path = tmp_path / "a.svs"
     synthesize_slide(path, width=1200, height=900, seed=5)

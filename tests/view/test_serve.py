@@ -1,7 +1,10 @@
+import http.client
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 import zipfile
 from importlib.resources import files
@@ -12,7 +15,10 @@ from typer.testing import CliRunner
 
 from wsiseg.cli import app
 from wsiseg.errors import ConfigError, MissingDependencyError, StoreError
-from wsiseg.view.serve import _listen, serve
+from wsiseg.view import answers, open_run
+from wsiseg.view.app import build_app
+from wsiseg.view.library import Library
+from wsiseg.view.serve import _listen, make_server, serve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,12 +52,43 @@ def test_without_the_extra_the_install_line_is_named(run, monkeypatch):
         serve([run], browser=False)
 
 
+def test_closing_while_something_is_read_is_quiet(run, monkeypatch, capfd):
+    asked, go_on = threading.Event(), threading.Event()
+
+    def read(library):
+        asked.set()
+        go_on.wait(60)
+
+    monkeypatch.setattr(answers, "list_slides", read)
+    listener = _listen("127.0.0.1", 0)
+    server = make_server(build_app(Library([open_run(run)])))
+    server.config.timeout_graceful_shutdown = 1
+    serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    serving.start()
+    connection = http.client.HTTPConnection(*listener.getsockname(), timeout=60)
+    connection.request("GET", "/api/slides")
+    assert asked.wait(60)
+    server.should_exit = True
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (503, b'{"error":"the viewer is closing"}')
+    go_on.set()
+    serving.join(60)
+    connection.close()
+    assert capfd.readouterr().err == ""
+
+
 def test_a_port_that_is_taken_is_refused_or_passed_over():
     taken = _listen("127.0.0.1", 0)
     with taken, pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1, port .*--port"):
         _listen("127.0.0.1", taken.getsockname()[1])
     with _listen("127.0.0.1", None) as first, _listen("127.0.0.1", None) as second:
         assert first.getsockname() != second.getsockname()
+
+
+def test_answers_are_not_held_back_for_an_acknowledgement():
+    # asyncio sets TCP_NODELAY on sockets of this protocol only.
+    with _listen("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 def test_another_address_than_the_loopback_gets_a_token_by_itself(run, monkeypatch):

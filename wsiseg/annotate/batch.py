@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from wsiseg.annotate.events import RunFinished, RunStarted, SlideFinished, SlideStarted
 from wsiseg.annotate.jobs import Job, OutputTree, plan_jobs
+from wsiseg.annotate.memory import measure_peak
 from wsiseg.annotate.records import name_run, write_run, write_summary
 from wsiseg.annotate.run_log import SLIDE, RunLog, open_log
 from wsiseg.annotate.slide import SlideResult, annotate_slide, plan_slide
@@ -195,6 +197,7 @@ class _Record:
 
     def add(self, result: SlideResult) -> None:
         """Keep a result; the tables are written too, unless that would take too long too often."""
+        result = replace(result, peak_mb=measure_peak())
         self._found[result.slide] = result
         started = time.monotonic()
         if started >= self._next_write:

@@ -42,6 +42,8 @@ class SlideResult:
     damaged_tiles: int = 0
     """Of the slide's file, taken for glass as they could not be decoded."""
     seconds: float = 0.0
+    peak_mb: float | None = None
+    """Memory that the run's process held at most until then, in 10^6 bytes."""
     tissue_mm2: float = 0.0
     class_mm2: dict[str, float] = field(default_factory=dict)
     measurements: list[dict[str, object]] = field(default_factory=list)

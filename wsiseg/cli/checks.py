@@ -12,7 +12,7 @@ import typer
 
 from wsiseg.cli.app import FILES, LOOK, app
 from wsiseg.cli.options import ConfigFile, MppOverride, Settings, configure
-from wsiseg.cli.show import complain, errors, print_facts, print_table, progress_bars, say
+from wsiseg.cli.show import complain, print_facts, print_table, progress_bars, say
 from wsiseg.errors import WsisegError
 
 __all__ = ["check", "doctor", "info", "init", "lint", "show_config"]
@@ -28,7 +28,7 @@ def init(
     """Look at a folder, write settings that fit it, and say what to run next."""
     from wsiseg.survey import describe, next_command, survey_folder, write_settings
 
-    with errors(), progress_bars() as bars:
+    with progress_bars() as bars:
         survey = survey_folder(folder, bars)
         written = write_settings(survey, out) if survey.slides else None
     for line in describe(survey):
@@ -46,7 +46,7 @@ def info(
     from wsiseg.config import SlideConfig
     from wsiseg.slide import open_slide
 
-    with errors(), open_slide(slide, SlideConfig(mpp_override=mpp_override)) as opened:
+    with open_slide(slide, SlideConfig(mpp_override=mpp_override)) as opened:
         facts = {
             "reader": opened.reader,
             "vendor": opened.vendor,
@@ -74,8 +74,7 @@ def lint(
     """Check GeoJSON files against every rule that QuPath's importer has, or repair them."""
     if out is not None and (not fix or len(files) != 1):
         raise typer.BadParameter("--out names the repaired copy of one file: give --fix and one")
-    with errors():
-        clean = [_fix(file, out) if fix else _lint(file) for file in files]
+    clean = [_fix(file, out) if fix else _lint(file) for file in files]
     if not all(clean):
         raise typer.Exit(1)
 
@@ -137,9 +136,8 @@ def show_config(config: ConfigFile = None, settings: Settings = None) -> None:
     """Print what the settings come to, as YAML, and where each comes from."""
     from wsiseg.settings import read_settings
 
-    with errors():
-        resolved = configure(config, settings, None).model_dump(mode="json")
-        origins = read_settings(config).origins
+    resolved = configure(config, settings, None).model_dump(mode="json")
+    origins = read_settings(config).origins
     given = (setting.partition("=")[0] for setting in settings or ())
     origins |= dict.fromkeys(given, "--set")
     sys.stdout.write("".join(f"{line}\n" for line in _lay_out(resolved, origins)))

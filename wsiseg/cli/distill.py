@@ -9,7 +9,7 @@ import typer
 
 from wsiseg.cli.app import MODELS, app
 from wsiseg.cli.options import ConfigFile, Settings, override
-from wsiseg.cli.show import errors, print_facts, progress_bars, say
+from wsiseg.cli.show import print_facts, progress_bars, say
 
 if TYPE_CHECKING:
     from wsiseg.config import DistillConfig
@@ -64,7 +64,7 @@ def distill(
 
     if masks is not None and len(data) > 1:
         raise typer.BadParameter("--masks are of one folder or table of patches; give one input")
-    with errors(), progress_bars() as bars:
+    with progress_bars() as bars:
         plain = override(load_config(config, DistillConfig).model_dump(), settings, "--set")
         settled = parse_config(plain, DistillConfig, "the command line")
         windows = (

@@ -21,7 +21,7 @@ from wsiseg.cli.options import (
     with_given,
     with_map,
 )
-from wsiseg.cli.show import errors, print_facts, progress_bars, say
+from wsiseg.cli.show import print_facts, progress_bars, say
 
 __all__ = ["demo", "masks", "picture", "train"]
 
@@ -83,7 +83,7 @@ def train(
 
     if labels is None and len(data) > 1:
         raise typer.BadParameter("several inputs are stores, which need --labels")
-    with errors(), progress_bars() as bars:
+    with progress_bars() as bars:
         settings = with_map(settings, name_map, "labels.map")
         plain = override(load_config(config, TrainConfig).model_dump(), settings, "--set")
         settled = parse_config(plain, TrainConfig, "the command line")
@@ -144,7 +144,7 @@ def masks(
     from wsiseg.masks import write_masks
 
     given = with_given(settings, {"gate": gate, "refine": crf, "confidence": confidence})
-    with errors(), progress_bars() as bars, open_executor("threads", workers) as pool:
+    with progress_bars() as bars, open_executor("threads", workers) as pool:
         plain = override(load_config(config, MasksConfig).model_dump(), given, "--set")
         rows = write_masks(
             checkpoint, data, out, parse_config(plain, MasksConfig, "the command line"),
@@ -176,12 +176,11 @@ def picture(
     unknown = sorted(set(kinds or ()) - set(KINDS))
     if unknown:
         raise typer.BadParameter(f"--kind {unknown[0]!r} is none of {', '.join(KINDS)}")
-    with errors():
-        written = write_figures(
-            checkpoint, patches, out, [kind for kind in KINDS if kind in (kinds or ())],
-            without=without, device=device,
-            encoder_options=read_encoder_options(encoder_options),
-        )  # fmt: skip
+    written = write_figures(
+        checkpoint, patches, out, [kind for kind in KINDS if kind in (kinds or ())],
+        without=without, device=device,
+        encoder_options=read_encoder_options(encoder_options),
+    )  # fmt: skip
     for path in written:
         say(str(path))
 
@@ -195,7 +194,7 @@ def demo(
     """Make two synthetic slides, train on patch labels of one, annotate and score the other."""
     from wsiseg.demo.run import run_demo
 
-    with errors(), progress_bars() as bars:
+    with progress_bars() as bars:
         figures = run_demo(out, quick=quick, workers=workers, progress=bars)
     print_facts(
         {

@@ -17,7 +17,7 @@ from wsiseg.cli.options import (
     override,
     with_map,
 )
-from wsiseg.cli.show import complain, errors, print_table, progress_bars, say
+from wsiseg.cli.show import complain, print_table, progress_bars, say
 
 if TYPE_CHECKING:
     from wsiseg.labels import Labelling
@@ -50,12 +50,11 @@ def label(
     from wsiseg.labels import label_slides
     from wsiseg.report import write_labels
 
-    with errors():
-        plain = override({}, with_map(settings, name_map, "map"), "--set")
-        config = parse_config(plain, LabelConfig, "the command line")
-        wanted = None if classes is None else [name.strip() for name in classes.split(",")]
-        found = label_slides(labels, slides, wanted, config, manifest=manifest)
-        written = write_labels(found, out)
+    plain = override({}, with_map(settings, name_map, "map"), "--set")
+    config = parse_config(plain, LabelConfig, "the command line")
+    wanted = None if classes is None else [name.strip() for name in classes.split(",")]
+    found = label_slides(labels, slides, wanted, config, manifest=manifest)
+    written = write_labels(found, out)
     print_labelling(found)
     for path in written:
         say(str(path))
@@ -91,7 +90,7 @@ def learn(
     from wsiseg.config import TrainConfig, load_config
     from wsiseg.learn import describe_learned, learn_model
 
-    with errors(), progress_bars() as bars:
+    with progress_bars() as bars:
         given = load_config(config, TrainConfig).model_dump(exclude_unset=True)
         plain = override(given, with_map(settings, name_map, "labels.map"), "--set")
         learned = learn_model(
@@ -129,7 +128,7 @@ def suggest(
     """Choose places to label next: unsure ones, unlike each other; frames for QuPath."""
     from wsiseg.suggest import suggest_places, write_suggestions
 
-    with errors(), progress_bars() as bars:
+    with progress_bars() as bars:
         places = suggest_places(slides, count, labels or (), per_slide=per_slide, progress=bars)
         written = write_suggestions(places, out)
     if len(places) < count:
@@ -147,7 +146,7 @@ def compare(
     """Show how much tissue changed its class between two runs, per slide and class, and where."""
     from wsiseg.report import compare_runs, format_changes, write_changes
 
-    with errors(), progress_bars() as bars:
+    with progress_bars() as bars:
         found = compare_runs(before, after, bars)
         written = write_changes(found, out)
     say(format_changes(found))
@@ -164,7 +163,7 @@ def score_slides(
     from wsiseg.config import LabelConfig, parse_config
     from wsiseg.evaluate import describe_slides, evaluate_slides, format_slides, write_slides
 
-    with errors(), progress_bars() as bars:
+    with progress_bars() as bars:
         plain = override({}, with_map(settings, name_map, "map"), "--set")
         config = parse_config(plain, LabelConfig, "the command line")
         found = evaluate_slides(slides, labels, config=config, progress=bars)

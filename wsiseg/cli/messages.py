@@ -7,14 +7,12 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from wsiseg.cli.consoles import stderr
-from wsiseg.errors import WsisegWarning
+from wsiseg.log_warnings import log_warning
 
 __all__ = ["MESSAGES", "listen", "write"]
 
-_ROOT = Path(__file__).parents[1]
 _QUIETER = {"HF_HUB_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"}
 """These libraries print by themselves, past any log, unless they are told not to."""
 
@@ -95,7 +93,7 @@ def listen(*, debug: bool, quiet: bool) -> Iterator[None]:
     ours.setLevel(logging.DEBUG if debug else logging.INFO)
     root.addHandler(MESSAGES)
     with warnings.catch_warnings():
-        warnings.showwarning = _log_warning  # type: ignore[assignment]  # its file is never used
+        warnings.showwarning = log_warning  # type: ignore[assignment]  # its file is never used
         try:
             yield
         finally:
@@ -103,24 +101,3 @@ def listen(*, debug: bool, quiet: bool) -> Iterator[None]:
             ours.setLevel(level)
             if (kept := MESSAGES.describe_kept()) and not MESSAGES.quiet:
                 write(kept)
-
-
-def _log_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: object
-) -> None:
-    if issubclass(category, WsisegWarning):
-        logging.getLogger("wsiseg.warnings").warning("%s", message)
-    else:
-        place = Path(filename)
-        where = place.relative_to(_ROOT.parent) if place.is_relative_to(_ROOT) else place
-        logging.getLogger(_library(place)).warning(
-            "%s: %s (%s:%d)", category.__name__, message, where, lineno
-        )
-
-
-def _library(file: Path) -> str:
-    """The package that `file` is of, as its logger would be called."""
-    for folder in ("site-packages", "dist-packages"):
-        if folder in file.parts[:-1]:
-            return Path(file.parts[file.parts.index(folder) + 1]).stem
-    return "python"

@@ -17,7 +17,7 @@ from wsiseg.cli.options import (
     override,
     read_encoder_options,
 )
-from wsiseg.cli.show import errors, progress_bars, say
+from wsiseg.cli.show import progress_bars, say
 
 __all__ = ["calibrate", "card", "export_model", "import_model", "list_models", "show_model"]
 
@@ -62,8 +62,7 @@ def _show_checkpoint(model: str, as_json: bool) -> None:
     from wsiseg.cli.model_page import describe_checkpoint, print_page
     from wsiseg.model.checkpoint import find_checkpoint, read_info
 
-    with errors():
-        path, info = find_checkpoint(model), read_info(model)
+    path, info = find_checkpoint(model), read_info(model)
     if as_json:
         say(json.dumps(describe_checkpoint(path, info), indent=2, ensure_ascii=False))
     else:
@@ -89,9 +88,8 @@ def card(
     from wsiseg.model.card_file import with_card
     from wsiseg.model.checkpoint import read_info
 
-    with errors():
-        names = read_info(checkpoint).names
-        say(str(with_card(checkpoint, load_card(written, names), out, overwrite=overwrite)))
+    names = read_info(checkpoint).names
+    say(str(with_card(checkpoint, load_card(written, names), out, overwrite=overwrite)))
 
 
 @models.command()
@@ -110,7 +108,7 @@ def calibrate(
     from wsiseg.model.checkpoint import read_info
     from wsiseg.train import calibrate_checkpoint, load_patches
 
-    with errors(), progress_bars() as bars:
+    with progress_bars() as bars:
         found = load_patches(patches, read_info(checkpoint).names, to_learn=False)
         written = calibrate_checkpoint(
             checkpoint, found, out, overwrite=overwrite, progress=bars,
@@ -133,8 +131,7 @@ def export_model(
     from wsiseg.model.onnx import export_onnx
     from wsiseg.model.segment.source import load_segmenter
 
-    with errors():
-        say(str(export_onnx(load_segmenter(checkpoint), out, overwrite=overwrite)))
+    say(str(export_onnx(load_segmenter(checkpoint), out, overwrite=overwrite)))
 
 
 @models.command("import")
@@ -157,9 +154,8 @@ def import_model(
     from wsiseg.config import TrainConfig, load_config, parse_config
     from wsiseg.train import RELEASED, import_released
 
-    with errors():
-        start = load_config(config, TrainConfig) if config else RELEASED
-        plain = override(start.model_dump(), settings, "--set")
-        plain["classes"] = [name.strip() for name in classes.split(",")]
-        settled = parse_config(plain, TrainConfig, "the command line")
-        say(str(import_released(released, out, settled, overwrite=overwrite)))
+    start = load_config(config, TrainConfig) if config else RELEASED
+    plain = override(start.model_dump(), settings, "--set")
+    plain["classes"] = [name.strip() for name in classes.split(",")]
+    settled = parse_config(plain, TrainConfig, "the command line")
+    say(str(import_released(released, out, settled, overwrite=overwrite)))

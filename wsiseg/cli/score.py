@@ -11,7 +11,7 @@ import typer
 from wsiseg.cli.app import MODELS, app
 from wsiseg.cli.loop import score_slides
 from wsiseg.cli.options import ConfigFile, NameMap, Out, Settings, Workers, override
-from wsiseg.cli.show import errors, progress_bars, say
+from wsiseg.cli.show import progress_bars, say
 
 if TYPE_CHECKING:
     from wsiseg.annotations import Palette
@@ -96,7 +96,7 @@ def evaluate(
         data = _only_data(checkpoint, data)
     elif data is None:
         raise typer.BadParameter("give a checkpoint and the folder of the patches")
-    with errors(), progress_bars() as bars, open_executor("threads", workers) as pool:
+    with progress_bars() as bars, open_executor("threads", workers) as pool:
         plain = override(load_config(config, EvaluateConfig).model_dump(), settings, "--set")
         settled = parse_config(plain, EvaluateConfig, "the command line")
         published = () if compare is None else load_published(compare)

@@ -28,7 +28,7 @@ from wsiseg.cli.options import (
     configure,
     with_given,
 )
-from wsiseg.cli.show import errors, print_results, progress_bars, say
+from wsiseg.cli.show import print_results, progress_bars, say
 from wsiseg.formats import ExportFormat
 
 __all__ = ["annotate", "export", "predict", "stitch", "tile"]
@@ -61,7 +61,7 @@ def annotate(
     from wsiseg.cli.run_view import show_run
 
     MESSAGES.quiet = MESSAGES.quiet or quiet or as_json
-    with errors(), show_run(as_json=as_json) as take:
+    with show_run(as_json=as_json) as take:
         options = {
             "predict.prompts": prompts, "export.origin": origin,
             "export.max_objects": max_objects, "export.max_vertices": max_vertices,
@@ -102,7 +102,7 @@ def tile(
     from wsiseg.compute import open_executor
     from wsiseg.tile import tile_slide
 
-    with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
+    with progress_bars() as bars, open_executor(executor, workers) as pool:
         settled = configure(config, settings, mpp_override)
         tile_slide(slide, store, settled, pool, bars, tissue=tissue, overwrite=overwrite)
 
@@ -123,7 +123,7 @@ def predict(
     from wsiseg.compute import open_executor
     from wsiseg.predict import predict_tiles
 
-    with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
+    with progress_bars() as bars, open_executor(executor, workers) as pool:
         settled = configure(config, with_given(settings, {"predict.prompts": prompts}), None)
         predict_tiles(store, settled, pool, bars)
 
@@ -140,7 +140,7 @@ def stitch(
     from wsiseg.compute import open_executor
     from wsiseg.stitch import stitch_labels
 
-    with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
+    with progress_bars() as bars, open_executor(executor, workers) as pool:
         stitch_labels(store, configure(config, settings, None), pool, bars)
 
 
@@ -195,7 +195,7 @@ def export(
         "export.max_objects": max_objects, "export.max_vertices": max_vertices,
         "export.max_mb": max_mb,
     }  # fmt: skip
-    with errors(), progress_bars() as bars, open_executor(executor, workers) as pool:
+    with progress_bars() as bars, open_executor(executor, workers) as pool:
         kind = kind or infer_format(out)
         if not overwrite:
             check_vacant(out, kind)

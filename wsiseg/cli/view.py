@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli.app import LOOK, app
-from wsiseg.cli.show import errors, say
+from wsiseg.cli.show import say
 
 __all__ = ["view"]
 
@@ -37,5 +37,4 @@ def view(
     def tell(address: str) -> None:
         say(f"{address}\nCtrl-C ends it.")
 
-    with errors():
-        serve(paths, host=host, port=port, token=token, slides=slides, browser=browser, tell=tell)
+    serve(paths, host=host, port=port, token=token, slides=slides, browser=browser, tell=tell)

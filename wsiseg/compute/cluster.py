@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from wsiseg.compute.flow import Step
+from wsiseg.compute.messages import Levels, Said, hear, tell
 from wsiseg.config import ClusterConfig, load_config
 from wsiseg.errors import ClusterError, ConfigError, MissingDependencyError
 
@@ -38,6 +39,8 @@ _RESULT_S = 60.0
 _FEWEST = 8  # blocks in flight while no worker has come yet
 _LOOK_S = 10.0  # between looks whether there still are workers with a GPU
 _GPU_WAIT_S = 60.0  # a worker that died is started again within less
+
+_TOPIC = "wsiseg-messages"
 
 _SETTINGS = {
     "distributed.worker.profile.enabled": False,  # reads every stack 100 times a second
@@ -68,6 +71,7 @@ def open_cluster(kind: str, workers: int) -> Iterator[DaskExecutor]:
         import distributed  # noqa: F401  # looked for here, so that its absence is told once
     if kind == "dask":
         with _open_local(workers) as cluster, _connect(cluster) as client:
+            _hear_workers(client)
             yield _join(client, fewest=2 * workers)
     elif "://" in kind:
         with _connect(kind) as client:
@@ -285,6 +289,21 @@ def _connect(address: Any) -> Iterator[distributed.Client]:
         ) from error
     with closing(client):
         yield client
+
+
+def _hear_workers(client: distributed.Client) -> None:
+    """Have what our own workers say told here: they have no terminal of their own."""
+    from distributed import WorkerPlugin
+
+    class Telling(WorkerPlugin):  # type: ignore[misc]  # dask has no types
+        def __init__(self) -> None:
+            self.levels = Levels.here()
+
+        def setup(self, worker: Any) -> None:
+            tell(lambda said: worker.log_event(_TOPIC, list(said)), self.levels)
+
+    client.subscribe_topic(_TOPIC, lambda event: hear(Said(*event[1])))
+    client.register_plugin(Telling(), name=_TOPIC)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from wsiseg.compute.flow import Step
+from wsiseg.compute.messages import Levels, listening, send_to
 from wsiseg.errors import ConfigError
 
 __all__ = ["SerialExecutor", "is_alive", "open_executor"]
@@ -96,7 +97,12 @@ def open_executor(kind: str = "serial", workers: int | None = None) -> Iterator[
     elif kind == "processes":
         # Never fork: OpenSlide handles, numba and torch threads do not survive it.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(count, mp_context=context) as processes:
+        with (
+            listening() as address,
+            ProcessPoolExecutor(
+                count, context, initializer=send_to, initargs=(address, Levels.here())
+            ) as processes,
+        ):
             yield processes
     elif kind == "dask" or "://" in kind or kind.endswith((".yaml", ".yml")):
         from wsiseg.compute.cluster import open_cluster

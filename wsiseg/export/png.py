@@ -1,4 +1,4 @@
-"""PNG written in strips, with its palette and its true resolution; Pillow holds the whole."""
+"""PNG written in strips, with its palette and its true resolution, and PNG packed in a hurry."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.atomic import open_atomic
 from wsiseg.geometry import Box, Size
 
-__all__ = ["LARGEST_PNG", "write_png"]
+__all__ = ["LARGEST_PNG", "pack_grey", "write_png"]
 
 LARGEST_PNG = 89_478_485
 """Pixels from which Pillow takes a picture for an attack; many viewers stop there too."""
 
 _STRIP = 1024
 _GREY, _INDEXED = 0, 3
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_UP = 2  # the filter of a row that holds its differences to the row above
 
 
 def write_png(
@@ -45,10 +48,9 @@ def write_png(
     `path`.
     """
     bits, kind = (1, _GREY) if palette is None else (8, _INDEXED)
-    header = struct.pack(">IIBBBBB", size.width, size.height, bits, kind, 0, 0, 0)
     per_metre = round(1e6 / mpp)
     with open_atomic(path) as file:
-        file.write(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header))
+        file.write(_begin(size.width, size.height, bits, kind))
         file.write(_chunk(b"pHYs", struct.pack(">IIB", per_metre, per_metre, 1)))
         if palette is not None:
             file.write(_chunk(b"PLTE", palette.tobytes()))
@@ -56,6 +58,21 @@ def write_png(
             file.write(_chunk(b"IDAT", data))
         file.write(_chunk(b"IEND", b""))
     return Path(path)
+
+
+def pack_grey(values: NDArray[np.uint8]) -> bytes:
+    """``(H, W)`` uint8 as a grey PNG, in a quarter of the time that Pillow takes."""
+    height, width = values.shape
+    rows = np.empty((height, 1 + width), np.uint8)
+    rows[:, 0], rows[0, 1:] = _UP, values[0]
+    np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
+    packed = bytes(imagecodecs.deflate_encode(rows.tobytes(), level=1))
+    return _begin(width, height, 8, _GREY) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
+
+
+def _begin(width: int, height: int, bits: int, kind: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    return _SIGNATURE + _chunk(b"IHDR", header)
 
 
 def _compress(read: Callable[[Box], NDArray[np.uint8]], size: Size, bits: int) -> Iterator[bytes]:

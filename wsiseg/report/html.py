@@ -105,6 +105,7 @@ def _list_origin(facts: Mapping[str, Any], of: Mapping[str, Any]) -> list[tuple[
         "map: size": f"{raster['width']:,} x {raster['height']:,} px, {raster['mpp']:g} µm/px",
         **{f"hash: {step}": digest for step, digest in facts["steps"].items()},
         "last run: time": f"{of['seconds']:.1f} s" if of["seconds"] else "",
+        "last run: peak memory": f"{of['peak_mb']:,.0f} MB" if of["peak_mb"] else "",
     }
     return [(name, str(value)) for name, value in listed.items() if value]
 

@@ -18,7 +18,7 @@ from wsiseg.report.legend import draw_legend
 from wsiseg.report.measure import measure_classes
 from wsiseg.shrink import FACTORS, shrink_mean
 from wsiseg.store import SlideStore
-from wsiseg.tissue import sample_mask
+from wsiseg.tissue import mask_window
 
 __all__ = ["blend_labels", "sample_level", "shrink_image", "shrink_labels", "write_overlay"]
 
@@ -159,8 +159,9 @@ def _boxes_with_tissue(store: SlideStore, side: int) -> Iterator[Box]:
         mask, mpp, _ = store.read_tissue()
     except StoreError:
         return squares
-    near = store.grid.tile
-    return (b for b in squares if sample_mask(mask, mpp, b.grow(near), store.mpp).any())
+    near, scale, masked = store.grid.tile, store.mpp / mpp, Box(0, 0, mask.shape[1], mask.shape[0])
+    windows = ((box, mask_window(box.grow(near), scale).intersect(masked)) for box in squares)
+    return (box for box, window in windows if mask[window.slices()].any())
 
 
 def _tissue_mm2(store: SlideStore) -> float:

@@ -91,6 +91,7 @@ def describe_slide(
         "measured": [_format_measured(one) for one in measured],
         "tissue": _number(row, "tissue_mm2"),
         "seconds": _number(row, "seconds"),
+        "peak_mb": _number(row, "peak_mb"),
         "confidence": _mean_confidence(measured),
         "areas": " ".join(f"{areas.get(one, 0):.6g}" for one in colors.own),
         "files": _link(f"report/{name}.files") if drawn else "",

@@ -45,13 +45,9 @@ def _lay_out_cams(store: SlideStore) -> NDArray[np.uint8]:
         max(1, round(side * n / grid.stride))
         for side, n in zip((grid.height, grid.width), cells, strict=True)
     )
-    shares = [
-        share_of(fields, which, store.cam_calibration)
-        .transpose(0, 2, 1, 3)
-        .reshape(grid.rows * cells[0], grid.cols * cells[1])[:height, :width]
-        for which in range(len(store.cam_palette))
-    ]
-    return np.stack(shares)
+    shares = _divide(*_raise(fields, store.cam_calibration))[:, :, : len(store.cam_palette)]
+    laid = shares.transpose(2, 0, 3, 1, 4).reshape(-1, grid.rows * cells[0], grid.cols * cells[1])
+    return laid[:, :height, :width]
 
 
 def share_of(
@@ -61,11 +57,28 @@ def share_of(
 
     ``(rows, cols, h, w)`` uint8: 0 where there is no tile, which is NaN, at least 1 elsewhere.
     """
+    there, powers = _raise(fields, calibration)
+    return _divide(there, powers, slice(which, which + 1))[:, :, 0]
+
+
+def _raise(
+    fields: NDArray[np.float32], calibration: NDArray[np.float32] | None
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Where there is a tile, ``(rows, cols, h, w)``, and the powers of e of `fields`."""
     if calibration is not None:
         scale, offset = calibration.T[:, :, None, None]
         fields = fields * scale + offset
     there = np.isfinite(fields[:, :, 0])
-    fields = np.where(there[:, :, None], fields, 0)
-    powers = np.exp(fields - fields.max(axis=2, keepdims=True))
-    shares = powers[:, :, which] / powers.sum(axis=2)
-    return np.where(there, np.maximum(1, np.rint(255 * shares)), 0).astype(np.uint8)
+    powers = np.where(there[:, :, None], fields, 0)
+    powers -= powers.max(axis=2, keepdims=True)
+    return there, np.exp(powers, out=powers)
+
+
+def _divide(
+    there: NDArray[np.bool_], powers: NDArray[np.float32], which: slice = slice(None)
+) -> NDArray[np.uint8]:
+    """Shares ``(rows, cols, n, h, w)`` of some channels, in 255ths."""
+    shares = powers[:, :, which] * (255 / powers.sum(axis=2, keepdims=True))
+    # A share is at least 1, so that it is seen where tiles are.
+    shares = np.maximum(1, np.rint(shares, out=shares), out=shares)
+    return np.where(there[:, :, None], shares, 0).astype(np.uint8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -183,13 +183,8 @@ class OpenedStore:
         StoreError
             As `finished` does, and if `before` was planned anew since.
         """
-        marks, plan, command = self._marks.read_all(step), self._marks.plan(step), made_by(step)
-        digests = [mark.digest if mark else "" for mark in marks]
-        if plan is None:  # of format 2: one digest was all blocks' and the step's
-            whole, right = digests[0], len(set(digests)) == 1 and bool(digests[0])
-        else:
-            whole, right = digest_of(digests), plan["blocks"] == digest_of(digests)
-        if not right:
+        (whole, marks, plan), command = self._marked(step), made_by(step)
+        if not whole:
             raise StoreError(f"{self.path}: `wsiseg {command}` did not finish here; run it first")
         lost = self._marks.lost(step, marks, self._array_or_none)
         if lost:
@@ -203,7 +198,33 @@ class OpenedStore:
             if before == command:
                 why = "its coarser levels are of an earlier run"
             raise StoreError(f"{self.path}: {why}; run `wsiseg {command}` again")
-        return whole, digests
+        return whole, [mark.digest if mark else "" for mark in marks]
+
+    def marked(self, step: str) -> str:
+        """As `finished`, empty if it is not; files are not looked for, which takes the most time.
+
+        One that is lost is told when it is read.
+        """
+        whole, pyramid = self._marked(step)[0], pyramid_of(step)
+        if whole and pyramid in self._marks.steps and self._marks.plan(step):
+            coarser, _, plan = self._marked(pyramid)
+            if not coarser or (plan and plan["after"] != whole):
+                return ""
+        return whole
+
+    def planned(self, step: str) -> str | None:
+        """What `finished` gives when the step is done as it was last planned; None if unknown."""
+        plan = self._marks.plan(step)
+        return plan["blocks"] if plan else None
+
+    def _marked(self, step: str) -> tuple[str, list[Mark | None], Mapping[str, str] | None]:
+        """Digest of the whole step, empty if it is not finished; its marks and its plan."""
+        marks, plan = self._marks.read_all(step), self._marks.plan(step)
+        digests = [mark.digest if mark else "" for mark in marks]
+        if plan is None:  # of format 2: one digest was all blocks' and the step's
+            return digests[0] if len(set(digests)) == 1 else "", marks, plan
+        whole = digest_of(digests)
+        return whole if whole == plan["blocks"] else "", marks, plan
 
     def _lay_out_marks(self, step: str) -> None:
         if not self._has_file(f"done/{step}"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from wsiseg.annotations import Palette
 from wsiseg.errors import DataError
@@ -102,13 +103,14 @@ def describe_outlines(
     found = shown.regions.outlines(corners, tolerance * shown.scene.to_px0[0], _BUDGET)
     if found is None:
         return {"over": True, "lines": [], "regions": 0}
-    lines, count = found
     labels = {name: label for label, name in enumerate(shown.scene.palette.names)}
+    owners = found.owners.tolist()
+    lines = np.split(_flat(shown, found.points), 2 * np.cumsum(found.lengths))[:-1]
     said = [
-        [owner, labels.get(shown.regions[owner].class_name, 255), _flat(shown, line)]
-        for owner, line in lines
+        [owner, labels.get(shown.regions.class_of(owner), 255), line]
+        for owner, line in zip(owners, lines, strict=True)
     ]
-    return {"over": False, "lines": said, "regions": count}
+    return {"over": False, "lines": said, "regions": len(set(owners))}
 
 
 def describe_hover(shown: Shown, x: float, y: float) -> dict[str, Any] | None:
@@ -249,7 +251,7 @@ def _mm2(shown: Shown, shape: shapely.Geometry) -> float:
     return float(shape.area) * (mpp / fx) * (mpp / fy) / 1e6
 
 
-def _rings(shown: Shown, shape: shapely.Geometry, tolerance: float) -> list[list[float]]:
+def _rings(shown: Shown, shape: shapely.Geometry, tolerance: float) -> list[NDArray[np.float32]]:
     """All rings of a shape, to be filled by the even-odd rule; coarser if they are too long."""
     while shapely.get_num_coordinates(shape) > _MOST_POINTS and tolerance < 1e6:
         tolerance = max(1.0, tolerance * 2)
@@ -259,8 +261,7 @@ def _rings(shown: Shown, shape: shapely.Geometry, tolerance: float) -> list[list
     return [_flat(shown, shapely.get_coordinates(ring)) for ring in rings]
 
 
-def _flat(shown: Shown, points: Any) -> list[float]:
-    """``[x, y, x, y, ...]`` in frame pixels."""
+def _flat(shown: Shown, points: NDArray[np.float64]) -> NDArray[np.float32]:
+    """``[x, y, x, y, ...]`` in frame pixels, to a tenth."""
     x, y = shown.to_frame(points[:, 0], points[:, 1])
-    flat: list[float] = np.round(np.column_stack([x, y]), 1).ravel().tolist()
-    return flat
+    return np.round(np.column_stack([x, y]), 1).astype(np.float32).ravel()

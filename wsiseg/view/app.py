@@ -25,10 +25,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from wsiseg.errors import DataError, GeoJsonError, StoreError, WsisegError
+from wsiseg.export.png import pack_grey
 from wsiseg.view import answers
 from wsiseg.view.guard import Guard, TooLarge
 from wsiseg.view.library import Library, Shown, UnknownSlideError
-from wsiseg.view.pictures import Kept, pack_jpeg, pack_png
+from wsiseg.view.pictures import Kept, pack_jpeg
 
 __all__ = ["build_app"]
 
@@ -223,7 +224,7 @@ def _make_tile(shown: Shown, kind: str, zoom: int, col: int, row: int) -> bytes:
         raise HTTPException(404, "no such tile")
     if kind == "photo":
         return pack_jpeg(pixels)
-    return pack_png(pixels) if pixels.any() else b""
+    return pack_grey(pixels) if pixels.any() else b""
 
 
 def _whole(text: str) -> int:
@@ -248,7 +249,7 @@ def _numbers(request: Request, *names: str) -> list[float]:
 
 
 def _json(content: Any) -> Response:
-    data = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
+    data = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(data, media_type="application/json", headers=_ASK)
 
 

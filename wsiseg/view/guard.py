@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
+from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlencode
 
@@ -65,7 +67,11 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, _dress(send))
             return
-        await self.app(scope, _limit(receive), _dress(send))
+        try:
+            await self.app(scope, _limit(receive), _dress(send))
+        except asyncio.CancelledError:  # the server is closed while a thread still reads
+            with suppress(RuntimeError):  # half of an answer may have been sent
+                await _error(503, "the viewer is closing")(scope, receive, _dress(send))
 
     def _refuse(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)

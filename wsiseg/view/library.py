@@ -97,6 +97,7 @@ class Library:
         self.runs, self._slides = list(runs), slides
         self._lock = threading.Lock()
         self._open: OrderedDict[str, Shown] = OrderedDict()
+        self._opening: dict[str, threading.Lock] = {}
         self._entries: dict[str, Entry] = {}
         self.list_entries()
 
@@ -140,17 +141,31 @@ class Library:
 
     def _take(self, identity: str, afresh: bool) -> Shown:
         entry = self.entry(identity)
+        if not afresh and (shown := self._lend(identity)):
+            return shown
+        # Once, while other slides are shown.
+        with self._opening.setdefault(identity, threading.Lock()):
+            shown = self._lend(identity)
+            if shown is not None and (not afresh or shown.scene.is_current()):
+                return shown
+            if shown is not None:
+                self._give_back(shown)
+            fresh = Shown(entry, self._slides)
+            with self._lock:
+                if identity in self._open:
+                    self._drop(self._open.pop(identity))
+                self._open[identity] = fresh
+                fresh.users += 1
+                while len(self._open) > _MOST_OPEN:
+                    self._drop(self._open.popitem(last=False)[1])
+            return fresh
+
+    def _lend(self, identity: str) -> Shown | None:
         with self._lock:
             shown = self._open.get(identity)
-            if shown is not None and afresh and not shown.scene.is_current():
-                self._drop(self._open.pop(identity))
-                shown = None
-            if shown is None:
-                shown = self._open[identity] = Shown(entry, self._slides)
-            self._open.move_to_end(identity)
-            shown.users += 1
-            while len(self._open) > _MOST_OPEN:
-                self._drop(self._open.popitem(last=False)[1])
+            if shown is not None:
+                self._open.move_to_end(identity)
+                shown.users += 1
             return shown
 
     def _give_back(self, shown: Shown) -> None:

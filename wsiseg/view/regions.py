@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -28,6 +28,7 @@ __all__ = ["Region", "Regions", "outlined_regions", "read_regions"]
 
 _HUNDRED = 100  # regions are written in hundredths of a pixel at most
 _RUN = 128  # points of a run
+_RING = 4  # points of a ring, at least: the first is the last
 _SPECK_MM2 = 0.001  # of regions by confidence, smaller ones come last
 
 _Facts = list[tuple[str, str, float, float]]
@@ -49,6 +50,17 @@ class Region:
     confidence: float | None
     box: tuple[float, float, float, float]
     """Left, top, right, bottom in the file's pixels."""
+
+
+class Outlines(NamedTuple):
+    """Lines, one after the other."""
+
+    owners: NDArray[np.int32]
+    """``(n,)``, the region of each line."""
+    points: NDArray[np.float64]
+    """``(N, 2)`` in the file's pixels."""
+    lengths: NDArray[np.intp]
+    """``(n,)``, the points of each line."""
 
 
 class Regions:
@@ -155,25 +167,31 @@ class Regions:
 
     def outlines(
         self, box: tuple[float, float, float, float], tolerance: float, budget: int
-    ) -> tuple[list[tuple[int, NDArray[np.float32]]], int] | None:
-        """What is seen of the outlines in a box, each line with its region; and the regions.
+    ) -> Outlines | None:
+        """What is seen of the outlines in a box, in lines.
 
         Lines are simplified to `tolerance` pixels, nothing is left out; None if that would be more
         than `budget` points.
         """
         hits = np.sort(self._run_tree.query(shapely.box(*box)))
-        points = int((self._stops[hits] - self._starts[hits]).sum())
-        if points > budget * 8:
+        starts, stops = self._starts[hits], self._stops[hits]
+        if int((stops - starts).sum()) > budget * 8:
             return None
-        lines = [self._points[self._starts[i] : self._stops[i]] / _HUNDRED for i in hits.tolist()]
-        if tolerance > 0 and lines:
-            thin = shapely.simplify(_lines(lines), tolerance)
-            lines = [shapely.get_coordinates(line) for line in thin]
-        if sum(map(len, lines)) > budget:
+        line = np.repeat(np.arange(len(hits)), stops - starts)
+        points = self._points[_ranges(starts, stops)] / _HUNDRED
+        if tolerance > 0 and len(hits):
+            lines = shapely.linestrings(points, indices=line)
+            # Lines cannot lose their topology, and to look for it takes twice as long.
+            lines = shapely.simplify(lines, tolerance, preserve_topology=False)
+            points, line = shapely.get_coordinates(lines, return_index=True)
+        if len(points) > budget:
             return None
-        owners = self._run_owner[hits].tolist()
-        placed = [line.astype(np.float32) for line in lines]
-        return list(zip(owners, placed, strict=True)), len(set(owners))
+        return Outlines(self._run_owner[hits], points, np.bincount(line, minlength=len(hits)))
+
+    def class_of(self, index: int) -> str:
+        """Its class."""
+        name: str = self.class_names[self._codes[index]]
+        return name
 
 
 def read_regions(paths: Sequence[Path]) -> Regions:
@@ -258,7 +276,7 @@ class _Builder:
         points, lengths, rings = scan_coordinates(
             text, np.array(starts, np.int64), np.array(stops, np.int64)
         )
-        if len(rings) and rings.min() < 1:
+        if len(rings) and (rings.min() < 1 or lengths.min() < _RING):
             raise ValueError("a region has no outline")
         self._features += features
         self._points.append(points)
@@ -311,8 +329,11 @@ def _read_facts(identity: str, properties: dict[str, Any]) -> tuple[str, str, fl
     measured = properties.get("measurements") or {}
     name = (properties.get("classification") or {}).get("name", "Unclassified")
     area, trust = (measured.get(key) for key in ("Area mm^2", "Mean confidence"))
-    nan = float("nan")
-    return identity, str(name), nan if area is None else area, nan if trust is None else trust
+    return identity, str(name), _number(area), _number(trust)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def _boxes(points: NDArray[np.int32], starts: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -343,10 +364,11 @@ def _cut_runs(rings: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.int
     return starts, np.minimum(starts + _RUN + 1, rings[1:][ring])
 
 
-def _lines(runs: list[NDArray[np.float64]]) -> NDArray[np.object_]:
-    owner = np.repeat(np.arange(len(runs)), [len(run) for run in runs])
-    lines: NDArray[np.object_] = shapely.linestrings(np.concatenate(runs), indices=owner)
-    return lines
+def _ranges(starts: NDArray[np.intp], stops: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Every number from each start to before its stop, one after the other."""
+    lengths = stops - starts
+    before = np.cumsum(lengths) - lengths
+    return np.asarray(np.arange(lengths.sum()) + np.repeat(starts - before, lengths), np.intp)
 
 
 def outlined_regions(annotations: Annotations) -> Regions:

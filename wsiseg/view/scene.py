@@ -20,7 +20,6 @@ from wsiseg.config import SlideConfig
 from wsiseg.errors import SlideError, StoreError
 from wsiseg.geometry import Box, Size
 from wsiseg.grid import TileGrid
-from wsiseg.report.overlay import shrink_image
 from wsiseg.report.scores import share_of
 from wsiseg.shrink import FACTORS, shrink_mean
 from wsiseg.slide import Slide, open_slide
@@ -36,6 +35,7 @@ FINEST = -4
 _VERSION = 1  # of what tiles look like; part of their addresses
 _MOST_TILES = 24  # CAMs of so many tiles a side are read for a tile; beyond, their mean serves
 _THUMBNAIL = 360
+_STEPS = ("tile", "stitch", "predict")
 
 
 class Scene:
@@ -63,9 +63,7 @@ class Scene:
         self.to_raster = self.mpp / self.store.mpp
         """Pixels of the store's raster per frame pixel."""
         self.coarsest = max(0, (max(self.size) - 1).bit_length() - (TILE - 1).bit_length())
-        self.tiled = _finished(self.store, "tile")
-        self.labelled = _finished(self.store, "stitch")
-        self.modelled = _finished(self.store, "predict")
+        self.tiled, self.labelled, self.modelled = map(self.store.marked, _STEPS)
 
     def close(self) -> None:
         """Release the slide."""
@@ -104,8 +102,11 @@ class Scene:
             store = SlideStore(self.store.path)
         except StoreError:
             return False
-        marks = (_finished(store, step) for step in ("tile", "stitch", "predict"))
-        return tuple(marks) == (self.tiled, self.labelled, self.modelled)
+        # The plan is one small file: the marks of a large slide are thousands.
+        noted = (store.planned(step) for step in _STEPS)
+        now = [store.marked(step) if plan is None else plan
+               for step, plan in zip(_STEPS, noted, strict=True)]  # fmt: skip
+        return now == [self.tiled, self.labelled, self.modelled]
 
     # -- photo -------------------------------------------------------------------------------
 
@@ -142,11 +143,15 @@ class Scene:
         StoreError
             If tiling did not finish.
         """
-        self.store.finished("tile")
+        if not self.tiled:
+            self.store.finished("tile")  # says what is wrong
         factor = 1
         while max(self.store.grid.width, self.store.grid.height) // factor > _THUMBNAIL:
             factor *= 2
-        return shrink_image(self.store, factor)
+        grid = self.store.grid
+        return self._stored_photo(
+            Box(0, 0, -(-grid.width // factor), -(-grid.height // factor)), factor
+        )
 
     # -- rasters -----------------------------------------------------------------------------
 
@@ -160,37 +165,40 @@ class Scene:
         step = 2.0**zoom * self.to_raster
         grid = self.store.grid
         xs, ys = (_sample(first * TILE, step) for first in (col, row))
-        across, down = (xs >= 0) & (xs < grid.width), (ys >= 0) & (ys < grid.height)
-        if not across.any() or not down.any():
+        across, down = _inside(xs, grid.width), _inside(ys, grid.height)
+        if xs[across].size == 0 or ys[down].size == 0:
             return None
         out = np.zeros((TILE, TILE), np.uint8)
-        out[np.ix_(down, across)] = self._values(kind, xs[across], ys[down], step)
+        out[down, across] = self._values(kind, xs[across], ys[down], step)
         return out
 
     def _values(
         self, kind: str, xs: NDArray[np.float64], ys: NDArray[np.float64], step: float
     ) -> NDArray[np.uint8]:
-        if kind.startswith("score-"):
-            which = int(kind.removeprefix("score-"))
-            if self.scores == "CAM":
-                return self._cam(which, xs, ys, step)
-            probabilities: NDArray[np.uint8] = self._read("probabilities", xs, ys, step)[which]
-            return probabilities
-        values = self._read(kind, xs, ys, step)
-        return values + np.uint8(1) if kind == "labels" else values  # background, 255, becomes 0
+        if kind == "labels":
+            return self._read("labels", xs, ys, step) + np.uint8(1)  # background, 255, becomes 0
+        if kind == "confidence":
+            return self._read("confidence", xs, ys, step)
+        which = int(kind.removeprefix("score-"))
+        if self.scores == "CAM":
+            return self._cam(which, xs, ys, step)
+        probabilities: NDArray[np.uint8] = self._read("probabilities", xs, ys, step)[which]
+        return probabilities
 
     def _read(
         self, kind: str, xs: NDArray[np.float64], ys: NDArray[np.float64], step: float
     ) -> NDArray[np.uint8]:
         """The nearest pixels of the level that is not coarser than `step`."""
-        read = getattr(self.store, f"read_{kind}")
         factors = self.store.pyramid_factors
         level = max(i for i, known in enumerate(factors) if known <= max(1.0, step))
         cols, rows = (np.floor(at / factors[level]).astype(np.intp) for at in (xs, ys))
         x, y = int(cols[0]), int(rows[0])
         box = Box(x, y, int(cols[-1]) + 1 - x, int(rows[-1]) + 1 - y)
-        pixels: NDArray[np.uint8] = read(box, level)[..., rows[:, None] - y, cols - x]
-        return pixels
+        pixels: NDArray[np.uint8] = getattr(self.store, f"read_{kind}")(box, level)
+        if pixels.shape[-2:] == (len(rows), len(cols)):  # one for one
+            return pixels
+        # One axis after the other: whole rows are moved, at a fraction of what a pick costs.
+        return pixels.take(rows - y, axis=-2).take(cols - x, axis=-1)
 
     def _cam(
         self, which: int, xs: NDArray[np.float64], ys: NDArray[np.float64], step: float
@@ -243,6 +251,12 @@ def _sample(first: int, step: float) -> NDArray[np.float64]:
     return np.asarray((first + np.arange(TILE) + 0.5) * step, np.float64)
 
 
+def _inside(at: NDArray[np.float64], length: int) -> slice:
+    """Which of rising coordinates lie on an axis of that length."""
+    first, stop = np.searchsorted(at, (0, length))
+    return slice(int(first), int(stop))
+
+
 def _own_tiles(at: NDArray[np.float64], count: int, grid: TileGrid) -> NDArray[np.intp]:
     """The tile along one axis in whose middle each raster coordinate lies."""
     nearest = np.floor((at - (grid.tile - grid.stride) / 2) / grid.stride)
@@ -252,13 +266,6 @@ def _own_tiles(at: NDArray[np.float64], count: int, grid: TileGrid) -> NDArray[n
 def _hash(*parts: object) -> str:
     text = "\0".join(map(str, (_VERSION, TILE, *parts)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _finished(store: SlideStore, step: str) -> str:
-    try:
-        return store.finished(step)
-    except StoreError:
-        return ""
 
 
 def _find_slide(store: SlideStore, folder: Path | None) -> tuple[Slide | None, str]:

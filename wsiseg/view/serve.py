@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import webbrowser
@@ -102,7 +103,13 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
         app, log_level="warning", access_log=False, server_header=False, limit_concurrency=512,
         timeout_graceful_shutdown=2, proxy_headers=False, ws="none",
     )  # fmt: skip
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     return uvicorn.Server(config)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether whoever closes the viewer wants to know; not of requests that went unanswered."""
+    return "timeout graceful shutdown exceeded" not in record.getMessage()
 
 
 def _warm_up(library: Library) -> None:
@@ -111,7 +118,8 @@ def _warm_up(library: Library) -> None:
         for entry in entries:
             if entry.store is not None:
                 with suppress(WsisegError), library.borrow(entry.id) as shown:
-                    shown.scene.photo(shown.scene.coarsest, 0, 0)
+                    for zoom in reversed(range(shown.scene.coarsest + 1)):
+                        shown.scene.photo(zoom, 0, 0)
                 return
 
 
@@ -120,7 +128,9 @@ def _listen(host: str, port: int | None) -> socket.socket:
     wanted = [port] if port is not None else [*range(PORT, PORT + _TRIED), 0]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in wanted:
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio sends at once only on what says that it is TCP; else each answer waits 40 ms for
+        # the browser to acknowledge its head.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, number))

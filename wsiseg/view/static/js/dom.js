@@ -36,10 +36,10 @@ export function swatch(color) {
 export function sayArea(mm2) {
   if (mm2 === null || mm2 === undefined || Number.isNaN(mm2)) return "–";
   if (mm2 === 0) return "0";
-  if (mm2 < 0.01) return `${Math.round(mm2 * 1e6).toLocaleString("en")} µm²`;
-  return `${mm2.toFixed(mm2 < 10 ? 3 : 1)} mm²`;
+  if (mm2 < 0.01) return `${Math.round(mm2 * 1e6).toLocaleString("en")}\u00a0µm²`;
+  return `${mm2.toFixed(mm2 < 10 ? 3 : 1)}\u00a0mm²`;
 }
 
 /** @param {number|null|undefined} share */
 export const sayShare = (share) =>
-  share === null || share === undefined ? "–" : `${Math.round(share * 100)} %`;
+  share === null || share === undefined ? "–" : `${Math.round(share * 100)}\u00a0%`;

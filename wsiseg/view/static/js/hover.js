@@ -37,7 +37,7 @@ export class Hover {
     const at = pane.toFrame(event.clientX - frame.left, event.clientY - frame.top);
     const { scene } = pane;
     const view = pane.view();
-    if (!at || !scene || !view || event.buttons || !scene.layers.labels) return this.hide();
+    if (!at || !scene || !view || event.buttons || !scene.layers.labels || pane.isDrawnOn) return this.hide();
     byId("place").textContent = `x ${Math.round(at.x * scene.mpp)} µm, y ${Math.round(at.y * scene.mpp)} µm`;
     const value = pane.map?.valueAt("labels", view, at.x, at.y);
     if (value === 0) return this.hide();

@@ -77,7 +77,7 @@ export class Layers {
       const slider = byId(id);
       slider.value = String(Math.round(settings[name] * 100));
       const output = slider.nextElementSibling;
-      if (output) output.textContent = sayShare(settings[name]).replace(" ", "");
+      if (output) output.textContent = sayShare(settings[name]).replace(/\s/, "");
     }
     for (const [id, name] of BOXES) {
       /** @type {HTMLInputElement} */

@@ -46,13 +46,19 @@ function redraw() {
 
 /** @returns {Pane} */
 function addPane() {
-  const pane = new Pane(byId("panes"), { moved, picked: pick, drawn });
+  const pane = new Pane(byId("panes"), { opened: follow, moved, picked: pick, drawn });
   pane.element.addEventListener("pointerenter", () => (leader = pane));
   hover.watch(pane);
   drawing.watch(pane);
   pane.element.classList.toggle("drawing", drawing.tool !== "pan");
   panes.push(pane);
   return pane;
+}
+
+/** A slide that is opened beside another takes its place: that may have been opened later. */
+function follow() {
+  const pane = leader ?? panes[0];
+  if (pane) moved(pane);
 }
 
 /** @param {Pane} pane */
@@ -78,6 +84,8 @@ function drawn(pane) {
     else if (outlines.over) text = "More outlines than can be drawn: borders are the raster's";
     else text = `${outlines.count.toLocaleString("en")} regions in view`;
   }
+  const error = (settings.map && pane.map?.error) || (settings.heat && pane.heat?.error);
+  if (error) text = `Not all is shown: ${error}`;
   const state = byId("state");
   if (state.textContent !== text) state.textContent = text;
   document.body.dataset.settled = String(Boolean(

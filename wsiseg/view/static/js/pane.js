@@ -23,6 +23,7 @@ const MOST_ENLARGED = 24; // screen pixels per frame pixel
 
 /**
  * @typedef {object} Listeners
+ * @property {(pane: Pane) => void} opened
  * @property {(pane: Pane) => void} moved
  * @property {(pane: Pane, x: number, y: number) => void} picked  A click, in frame pixels.
  * @property {(pane: Pane) => void} drawn  After each frame.
@@ -46,6 +47,7 @@ export class Pane {
       maxZoomPixelRatio: MOST_ENLARGED, immediateRender: false, showNavigator: true,
       navigatorWidth: 128, navigatorHeight: 96, navigatorAutoFade: false, navigatorOpacity: 1,
       navigatorMaintainSizeRatio: false, controlsFadeDelay: 1e9, navigatorPosition: "TOP_RIGHT", crossOriginPolicy: false,
+      preserveImageSizeOnResize: true,
       navigatorDisplayRegionColor: "#12616e", navigatorBorderColor: "#c6cfd0",
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
       gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true },
@@ -87,6 +89,7 @@ export class Pane {
       this.osd.viewport.resize(new OpenSeadragon.Point(clientWidth, clientHeight));
       if (place) this.goTo(place, true);
       else this.osd.viewport.goHome(true);
+      this.listeners.opened(this);
     });
     this.osd.open({
       width: scene.width, height: scene.height, tileSize: scene.tile, tileOverlap: 0,
@@ -155,9 +158,13 @@ export class Pane {
     this.goTo({ x: ((x0 + x1) / 2) * mpp, y: ((y0 + y1) / 2) * mpp, um }, false);
   }
 
+  get isDrawnOn() {
+    return this.element.classList.contains("drawing");
+  }
+
   /** @param {any} event */
   click(event) {
-    if (!event.quick || this.element.classList.contains("drawing")) return;
+    if (!event.quick || this.isDrawnOn) return;
     event.preventDefaultAction = true;
     const at = this.toFrame(event.position.x, event.position.y);
     if (at) this.listeners.picked(this, at.x, at.y);

@@ -34,6 +34,7 @@ export class RasterLayer {
     this.waiting = new Map();
     /** @type {string[]} */
     this.failed = [];
+    this.error = "";
   }
 
   close() {
@@ -172,6 +173,7 @@ export class RasterLayer {
     } catch (error) {
       if (controller.signal.aborted) return;
       this.failed.push(key);
+      this.error = /** @type {Error} */ (error).message;
     }
     this.waiting.delete(key);
     this.changed();

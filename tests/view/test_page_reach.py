@@ -1,0 +1,22 @@
+"""How much of the page's JavaScript the tests before this file ran."""
+
+import pytest
+
+from tests.view.conftest import REACHED
+
+LEAST = 0.9
+
+
+def test_the_tests_of_the_page_reach_nearly_all_of_its_code(request):
+    ran = {nodeid.partition("::")[0].rpartition("/")[2] for nodeid in REACHED}
+    if len(REACHED) < 25 or ran != {"test_page.py", "test_page_more.py"}:
+        pytest.skip("needs all tests of the page to have run before, in one process")
+    coverage = request.getfixturevalue("browser").coverage
+    coverage.take()
+    shares = coverage.shares()
+    whole, reached = (sum(column) for column in zip(*shares.values(), strict=True))
+    terminal = request.config.get_terminal_writer()
+    terminal.line()
+    for name, (code, run) in (*shares.items(), ("all", (whole, reached))):
+        terminal.line(f"{name:24} {run / code:7.1%} of {code:,} characters of code")
+    assert reached / whole >= LEAST
