@@ -34,7 +34,7 @@ from wsiseg.config import Config
 from wsiseg.geometry import Size
 from wsiseg.grid import TileGrid
 from wsiseg.outline import outline_regions
-from wsiseg.stitch.pyramid import halve_confidence, halve_labels
+from wsiseg.pyramid import halve_confidence, halve_labels, write_pyramid
 from wsiseg.store import SlideStore
 
 TEXTURE = 4096
@@ -74,10 +74,11 @@ def make_store(path: Path, side: int) -> None:
                           np.arange(box.x, box.right) % TEXTURE)  # fmt: skip
             part = np.where(tissue, labels[here], np.uint8(BACKGROUND))
             scores = np.where(tissue, trust[here], np.uint8(0))
-            for level in range(len(store.pyramid_factors)):
+            for level in store.block_levels:
                 store.write_labels(index, level, part, scores)
                 part, scores = halve_labels(part), halve_confidence(scores)
         store.mark_done("stitch", index, "5e" * 32)
+    write_pyramid(path, "stitch")
 
 
 def read_pyramids(store: SlideStore) -> list[list[NDArray[np.uint8]]]:

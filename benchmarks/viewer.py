@@ -26,8 +26,8 @@ import numpy as np
 
 from wsiseg.annotations import PALETTES, Annotations, Region
 from wsiseg.grid import TileGrid
+from wsiseg.pyramid import halve_confidence, halve_labels, write_pyramid
 from wsiseg.qupath import write_geojson
-from wsiseg.stitch.pyramid import halve_confidence, halve_labels
 from wsiseg.store import SlideStore
 
 HEIGHT, WIDTH, BLOCK, MPP = 80_000, 100_000, 1792, 0.5
@@ -72,13 +72,17 @@ def make_run(folder: Path) -> None:
     image = shades[labels].astype(np.uint8) - np.tile(texture, (16, 16, 1))
     confidence = np.where(labels < 255, 255 - image[..., 0] // 2, 0).astype(np.uint8)
     store.write_image(0, image)
-    for level in range(len(store.pyramid_factors)):
+    for level in store.block_levels:
         store.write_labels(0, level, labels, confidence)
         labels, confidence = halve_labels(labels), halve_confidence(confidence)
     repeat_block(path, grid)
     for step in ("tile", "stitch"):
+        first = store._places(step, 0)
         for block in range(grid.n_blocks):
+            for name, place in store._places(step, block).items():
+                store._receipts[place] = store._receipts.get(first[name])
             store.mark_done(step, block, "ab" * 32)
+        write_pyramid(path, step)
     regions = [
         Region(
             label, ring + np.array([x * BLOCK, y * BLOCK], np.int32), (), 12_000, 0.5 + label / 10

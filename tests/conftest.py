@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import os
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Every worker has a core to itself: threads of several would only wait for each other. It is
+    # set before torch is loaded, and what tests start inherits it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

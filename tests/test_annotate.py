@@ -131,7 +131,7 @@ def test_kill_and_resume_gives_the_same_bytes(slide, finished, tmp_path, step):
     assert result.status == "done", result.error
     assert contents(tmp_path) == contents(finished[0])
     assert min(seen[step]) >= 2, "finished blocks were done again"
-    marks = [key for key in before if f"done/{step}/c/" in key]
+    marks = [key for key in before if f"done/{step}/c." in key]
     assert len(marks) >= 2
 
 

@@ -22,9 +22,9 @@ def call(*args, width=100):
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch):
     """A console measures its terminal once; here it has 100 columns."""
-    from wsiseg.cli.show import OUT
+    from wsiseg.cli.consoles import stdout
 
-    monkeypatch.setattr(OUT, "_width", 100)
+    monkeypatch.setattr(stdout(), "_width", 100)
 
 
 @pytest.fixture

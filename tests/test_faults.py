@@ -60,7 +60,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def marks(out: Path) -> int:
-    return len(list(out.glob("slides/*.zarr/done/*/c/*/*")))
+    return len(list(out.glob("slides/*.zarr/done/*/c.*")))
 
 
 def wait_until(true: Callable[[], object], seconds: float = PATIENCE) -> None:
@@ -199,8 +199,17 @@ def test_the_scheduler_is_killed_and_the_run_resumes(folder, finished, spy, tmp_
         after = len([line for line in read_log(spy) if line[0] == "mark_done"])
     assert [result.status for result in results] == ["done", "done"], results
     assert contents(out) == finished
-    total = sum("/done/" in name and "/c/" in name for name in finished)
+    total = sum("/done/" in name and "/c." in name for name in finished)
     assert after - before <= total - kept, "finished blocks were done again"
+
+
+@posix
+def test_random_kills_leave_no_trace():
+    """Three of the hundred that ``python -m tests.kills`` does."""
+    with process("-m", "tests.kills", "--kills=3", "--executor=serial") as run:
+        told, errors = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 0, errors
+    assert re.match(r"\d+ kills of serial in \d+ runs", told), told
 
 
 def test_nobody_answers_at_the_address(folder, tmp_path, monkeypatch):

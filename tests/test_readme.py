@@ -9,11 +9,13 @@ from pathlib import Path
 from wsiseg.demo.synthesis import synthesize_slide
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, CONTRIBUTING = (
+    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")
+)
 
 
-def blocks(language):
-    fences = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+def blocks(language, text=README):
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
     return [body for name, body in fences if name == language]
 
 
@@ -35,6 +37,11 @@ def test_the_session_and_the_python_lines_run(tmp_path, monkeypatch):
 
 
 def test_the_tree_names_what_is_there():
-    (tree,) = blocks("")
+    tree = blocks("", CONTRIBUTING)[-1]
     for name in re.findall(r"[\w/]+(?:\.py|/)", tree):
         assert (ROOT / "wsiseg" / name).exists() or (ROOT / name).exists(), name
+
+
+def test_every_link_of_the_readme_leads_somewhere():
+    for target in re.findall(r"\]\(((?!http)[^)#]+)", README + CONTRIBUTING):
+        assert (ROOT / target).exists(), target

@@ -40,18 +40,26 @@ def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
     If the block raises, `path` is as it was. Missing folders are made.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     # `tempfile` would leave a file that only its owner may read.
     name = target.name
     if len(os.fsencode(name)) > _LONG:  # the part's name must fit where the target's does
         name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
     part = target.with_name(f".{name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
-        with part.open("wb") as file:
+        with _open_part(part) as file:
             yield file
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _open_part(part: Path) -> BinaryIO:
+    """Open a file for writing, and make its folders if they are not there, which is rare."""
+    try:
+        return part.open("wb")
+    except FileNotFoundError:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        return part.open("wb")
 
 
 def put_aside(path: str | Path) -> Path:

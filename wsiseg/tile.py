@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg.compiling import compiling_told
 from wsiseg.compute import Progress, Step, run_steps
 from wsiseg.config import Config, SlideConfig, TileConfig, digest_of
 from wsiseg.errors import SlideOpenError, SlideReadError, StoreError
@@ -20,6 +21,7 @@ from wsiseg.geometry import Box, Mpp
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
 from wsiseg.model.scale import settle_scale
+from wsiseg.pyramid import plan_pyramid
 from wsiseg.slide import Slide, identify_slide, open_slide, was_identified_as
 from wsiseg.slide.scratch import scratch
 from wsiseg.store import FORMAT, SlideStore
@@ -78,11 +80,12 @@ def tile_slide(
     CheckpointError
         If the checkpoint that decides the scale is missing or is none.
     """
-    with hold(store_path) as run:
+    with hold(store_path) as run, compiling_told():
         store, step = plan_tile(
             slide_path, store_path, config, tissue=tissue, overwrite=overwrite, run=run
         )
-        run_steps(executor, [step], progress)
+        pyramid = plan_pyramid(store_path, "tile", step.digest, step.digests, run)
+        run_steps(executor, [step, *pyramid], progress)
         describe_damage(store, config)
     return store
 

@@ -11,7 +11,7 @@ from wsiseg.compute import SerialExecutor
 from wsiseg.config import Config
 from wsiseg.grid import TileGrid
 from wsiseg.outline import outline_regions
-from wsiseg.stitch.pyramid import halve_confidence, halve_labels
+from wsiseg.pyramid import write_pyramid
 from wsiseg.store import SlideStore
 
 MPP = 0.4
@@ -41,10 +41,11 @@ def make_store(
         here = store.grid.block_box(index).slices()
         part, trust = np.ascontiguousarray(labels[here]), np.ascontiguousarray(scores[here])
         store.write_image(index, rng.integers(0, 255, (*part.shape, 3)).astype(np.uint8))
-        for level in range(len(store.pyramid_factors)):
-            store.write_labels(index, level, part, trust)
-            part, trust = halve_labels(part), halve_confidence(trust)
-        store.mark_done("stitch", index, "5e" * 32)
+        store.write_labels(index, 0, part, trust)
+        for step in ("tile", "stitch"):
+            store.mark_done(step, index, "5e" * 32)
+    for step in ("tile", "stitch"):
+        write_pyramid(path, step)
     return store
 
 

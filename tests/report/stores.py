@@ -4,6 +4,7 @@ import numpy as np
 
 from wsiseg.annotations import BACKGROUND, PALETTES, Annotations, Region
 from wsiseg.grid import TileGrid
+from wsiseg.pyramid import write_pyramid
 from wsiseg.store import SlideStore
 
 PALETTE = PALETTES["bcss"]
@@ -18,9 +19,12 @@ def make_store(path, image, labels, tissue=True, tile=32, block=64):
         rows, cols = grid.block_box(index).slices()
         if (image[rows, cols] != 255).any():
             store.write_image(index, image[rows, cols])
-        for level, factor in enumerate(store.pyramid_factors):
-            part = np.ascontiguousarray(labels[rows, cols][::factor, ::factor])
-            store.write_labels(index, level, part, np.full_like(part, 200))
+        part = np.ascontiguousarray(labels[rows, cols])
+        store.write_labels(index, 0, part, np.full_like(part, 200))
+        for step in ("tile", "stitch"):
+            store.mark_done(step, index, "5e" * 32)
+    for step in ("tile", "stitch"):
+        write_pyramid(path, step)
     if tissue:
         store.write_tissue((labels != BACKGROUND)[::4, ::4], 2.0, "00")
     return store

@@ -8,6 +8,7 @@ from PIL import Image
 
 from wsiseg.annotations import BACKGROUND
 from wsiseg.geometry import Box
+from wsiseg.pyramid import halve_labels
 from wsiseg.report import write_overlay
 from wsiseg.report.legend import choose_bar
 from wsiseg.report.overlay import blend_labels, shrink_image, shrink_labels
@@ -127,12 +128,13 @@ def test_an_empty_slide_has_a_picture_too(tmp_path, size):
         assert (np.asarray(picture)[: size[0]] > 250).all()
 
 
-def test_a_block_without_a_pyramid(tmp_path):
+def test_a_block_that_two_does_not_divide(tmp_path):
     labels = np.random.default_rng(0).integers(0, 4, (600, 75)).astype(np.uint8)
-    image = np.full((*labels.shape, 3), 255, np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (600, 75, 3)).astype(np.uint8)
     store = make_store(tmp_path / "s.zarr", image, labels, tile=25, block=75)
-    assert store.pyramid_factors == (1,)
-    assert (shrink_labels(store, 3) == labels[1::3, 1::3]).all()
+    assert store.pyramid_factors == (1, 2)
+    assert (shrink_labels(store, 2) == halve_labels(labels)).all()
+    assert np.abs(shrink_image(store, 4) - shrink_slowly(image, 4)).max() <= 0.5
 
 
 def test_a_name_of_two_lines(tmp_path):

@@ -10,8 +10,8 @@ from wsiseg.compute import SerialExecutor, open_executor
 from wsiseg.config import Config
 from wsiseg.errors import StoreError
 from wsiseg.export import export_ome_tiff
+from wsiseg.pyramid import halve_confidence
 from wsiseg.stitch import class_probabilities, stitch_labels
-from wsiseg.stitch.pyramid import halve_confidence
 from wsiseg.store import SlideStore
 
 KEPT = Config.model_validate({"stitch": {"refine": False, "probabilities": True}})

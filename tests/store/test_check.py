@@ -15,7 +15,8 @@ import wsiseg
 from wsiseg.cli import app
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.errors import StoreError
-from wsiseg.store import SlideStore, check_store
+from wsiseg.store import SlideStore, check_store, layout, slide_store
+from wsiseg.store import opened as opened_module
 
 SETTINGS = ["--set", "tile.block=448", "--set", "predict.checkpoint=tiny"]
 SETTINGS += ["--set", "stitch.refine=false", "--executor", "serial"]
@@ -94,8 +95,8 @@ def test_a_whole_store_is_said_to_be(finished: Path) -> None:
 
 @pytest.mark.parametrize(
     ("array", "damage"),
-    [(array, "changed") for array in ("image/0", "cams/logits", "labels/classes/1")]
-    + [("labels/classes/0", damage) for damage in BREAKS],
+    [(array, "changed") for array in ("image/0", "image/1", "cams/logits", "labels/confidence/2")]
+    + [(f"labels/classes/{level}", damage) for level in (0, 1) for damage in BREAKS],
 )
 def test_damage_is_found_and_only_it_is_done_again(
     slide: Path,
@@ -105,14 +106,17 @@ def test_damage_is_found_and_only_it_is_done_again(
     damage: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, file = contents(store), shards(store, array)[2]
+    whole, file = contents(store), shards(store, array)[-1]
+    coarse = {"image/1": 1, "labels/confidence/2": 2, "labels/classes/1": 2}
+    blocks = coarse.get(array, 12)
     BREAKS[damage](file)
     result = run("check", store)
     assert result.exit_code == 1
     assert f"{file.relative_to(store)}: " in said(result)
-    assert "1 of 12 blocks are to be done" in said(result)
+    left = f"1 of {blocks} blocks are to be done"
+    assert left in said(result)
     again = run("check", store)
-    assert (again.exit_code, "1 of 12 blocks are to be done" in said(again)) == (1, True)
+    assert (again.exit_code, left in said(again)) == (1, True)
 
     begun, begin = [], SlideStore.begin
 
@@ -132,14 +136,16 @@ def test_the_next_run_sees_what_has_not_its_size_by_itself(
     slide: Path, store: Path, damage: str
 ) -> None:
     whole = contents(store)
-    for array in ("image/0", "cams/logits", "labels/classes/0", "labels/confidence/1"):
-        BREAKS[damage](shards(store, array)[1])
+    for array in ("image/0", "image/1", "cams/logits", "labels/classes/0", "labels/confidence/1"):
+        BREAKS[damage](shards(store, array)[-1])
     make(slide, store)
     assert contents(store) == whole
 
 
-@pytest.mark.parametrize("damage", BREAKS)
-@pytest.mark.parametrize("array", ["labels/classes/0"])
+@pytest.mark.parametrize(
+    ("array", "damage"),
+    [("labels/classes/0", damage) for damage in BREAKS] + [("labels/classes/2", "missing")],
+)
 def test_a_damaged_map_is_not_exported(
     store: Path, tmp_path: Path, array: str, damage: str
 ) -> None:
@@ -147,7 +153,7 @@ def test_a_damaged_map_is_not_exported(
     out = tmp_path / "a.geojson"
     assert run("export", store, "-o", out).exit_code == 0
     out.unlink()
-    BREAKS[damage](shards(store, array)[1])
+    BREAKS[damage](shards(store, array)[-1])
     result = run("export", store, "-o", out)
     assert result.exit_code == 1
     mends = "run `wsiseg check " if damage == "changed" else "`wsiseg stitch` finished lost files"
@@ -198,6 +204,20 @@ def test_what_should_not_be_there_is_found_too(store: Path) -> None:
     assert (fault.key, fault.why) == (stray, "is there, though the block is empty by its mark")
 
 
+def test_a_shard_of_another_block_is_told_from_its_own(slide: Path, tmp_path: Path) -> None:
+    """Both fit all their own checksums, and without a codec all shards are of one size."""
+    store = tmp_path / "a.zarr"
+    assert run("tile", slide, "-o", store, *SETTINGS, "--set", "tile.codec=none").exit_code == 0
+    full = max(path.stat().st_size for path in shards(store, "image/0"))
+    same = [path for path in shards(store, "image/0") if path.stat().st_size == full]
+    assert same[0].read_bytes() != same[1].read_bytes()
+    shutil.copy(same[0], same[1])
+    (fault,) = check_store(store, forget=False).damage
+    assert (fault.key, fault.why) == (
+        same[1].relative_to(store).as_posix(), "is not the file that was written",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("damage", BREAKS)
 def test_the_tissue_mask_is_made_again(slide: Path, store: Path, damage: str) -> None:
     whole, (file,) = contents(store), shards(store, "tissue/mask")
@@ -238,15 +258,25 @@ def test_one_bad_store_does_not_hide_another(store: Path, tmp_path: Path) -> Non
     assert "a.zarr: whole" in said(result)
 
 
-def age(store: Path) -> None:
+@pytest.fixture(scope="module")
+def older(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of format 3, in which blocks wrote all levels, each its part."""
+    store = tmp_path_factory.mktemp("older") / "a.zarr"
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (layout, opened_module, slide_store):
+            patch.setattr(module, "FORMAT", 3)
+        make(slide, store)
+    return store
+
+
+def strip(store: Path) -> None:
     """Make it what format 2 was: no checksums of chunks, marks of a digest alone."""
     opened = SlideStore(store)
-    for step, arrays in opened._marks.arrays.items():
-        marks = opened._marks.read_all(step)
-        for block, mark in enumerate(marks):
+    for step, shards in opened._marks.steps.items():
+        for block, mark in enumerate(opened._marks.read_all(step)):
             assert mark is not None
             (store / f"done/{step}/c/{block}/0").write_bytes(bytes.fromhex(mark.digest))
-        for name in arrays:
+        for name in shards.names:
             path = store / name / "zarr.json"
             if path.exists():
                 array = opened._array(name)
@@ -264,21 +294,35 @@ def age(store: Path) -> None:
     (store / "tissue/zarr.json").write_text(json.dumps(tissue))
 
 
-def test_a_store_of_format_2_is_read_and_exported_but_not_gone_on_with(
-    slide: Path, finished: Path, store: Path, tmp_path: Path
+@pytest.mark.parametrize("known", [2, 3])
+def test_a_store_of_an_older_format_is_read_and_exported_but_not_gone_on_with(
+    slide: Path, finished: Path, older: Path, tmp_path: Path, known: int
 ) -> None:
-    age(store)
+    store = Path(shutil.copytree(older, tmp_path / "a.zarr"))
+    if known == 2:
+        strip(store)
     old, new = SlideStore(store), SlideStore(finished)
-    np.testing.assert_array_equal(old.read_image(old.grid.box), new.read_image(new.grid.box))
-    np.testing.assert_array_equal(old.read_labels(old.grid.box), new.read_labels(new.grid.box))
-    assert run("export", store, "-o", tmp_path / "a.geojson").exit_code == 0
+    assert len(shards(store, "labels/classes/1")) > len(shards(finished, "labels/classes/1")) == 1
+    assert old.pyramid_factors == new.pyramid_factors
+    for level in range(len(new.image_factors)):
+        whole = new.levels.box(new.image_factors[level])
+        np.testing.assert_array_equal(old.read_image(whole, level), new.read_image(whole, level))
+    for level in range(len(new.pyramid_factors)):
+        whole = new.level_box(level)
+        np.testing.assert_array_equal(old.read_labels(whole, level), new.read_labels(whole, level))
+        trust = old.read_confidence(whole, level)
+        np.testing.assert_array_equal(trust, new.read_confidence(whole, level))
+    for name in ("a.geojson", "a.ome.tiff"):
+        assert run("export", store, "-o", tmp_path / name).exit_code == 0
     result = run("check", store)
-    assert (result.exit_code, "its format has no checksums" in said(result)) == (0, True)
+    assert result.exit_code == 0
+    assert ("its format has no checksums" in said(result)) == (known == 2)
     for step in ("predict", "stitch"):
         result = run(step, store, *SETTINGS)
-        assert (result.exit_code, "has format 2, of an older wsiseg" in said(result)) == (1, True)
+        said_so = f"has format {known}, of an older wsiseg" in said(result)
+        assert (result.exit_code, said_so) == (1, True)
     shards(store, "labels/classes/0")[1].write_bytes(b"")
     (fault,) = check_store(store).damage
-    assert fault.why == "cannot be decoded"
+    assert fault.why.startswith("cannot be decoded" if known == 2 else "has 0 bytes, not ")
     make(slide, store)
-    assert contents(store).keys() == contents(finished).keys()
+    assert contents(store) == contents(finished)

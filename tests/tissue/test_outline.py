@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import wsiseg.tissue.outline as outline
+import wsiseg.tissue.settle as settle
 from wsiseg.config import Config, ExportConfig, TissueConfig
 from wsiseg.errors import GeoJsonError
 from wsiseg.geometry import Box, Size
@@ -115,7 +116,7 @@ def test_an_edited_outline_is_read_once(tmp_path: Path, monkeypatch: pytest.Monk
     move(path, 8.0)
     settle_tissue(slide, store, CONFIG, path)
     monkeypatch.delattr(outline, "read_geojson")
-    monkeypatch.delattr(outline, "detect_tissue")
+    monkeypatch.delattr(settle, "detect_tissue")
     settle_tissue(slide, store, CONFIG, path)
 
 
@@ -153,7 +154,7 @@ def test_detection_is_kept_while_nothing_changes(
     slide, store = make(tmp_path)
     settle_tissue(slide, store, CONFIG)
     first = store.read_tissue()
-    monkeypatch.delattr(outline, "detect_tissue")
+    monkeypatch.delattr(settle, "detect_tissue")
     # `min_fraction` is about tiles, not about the mask.
     config = CONFIG.model_copy(
         update={"tissue": CONFIG.tissue.model_copy(update={"min_fraction": 0.5})}

@@ -80,7 +80,8 @@ def test_progress_and_losses_cover_every_step(trained):
 
 def test_training_repeats_bit_by_bit_and_leaves_torch_as_it_was(patches, tmp_path):
     config = CONFIG.model_copy(update={"epochs": 1})
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads() + 1  # not what training takes
+    torch.set_num_threads(threads)
     first = train_model(patches, config, tmp_path / "a.safetensors").read_bytes()
     torch.manual_seed(999)  # the caller's random state is neither used nor disturbed
     want = torch.rand(1)
@@ -89,6 +90,7 @@ def test_training_repeats_bit_by_bit_and_leaves_torch_as_it_was(patches, tmp_pat
     assert torch.rand(1) == want
     assert first == second
     assert torch.get_num_threads() == threads
+    torch.set_num_threads(threads - 1)
     other = config.model_copy(update={"seed": 1})
     assert train_model(patches, other, tmp_path / "c.safetensors").read_bytes() != first
 

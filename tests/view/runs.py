@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from tests.export.stores import make_labels, make_store, outline
 from wsiseg.annotations import PALETTES
-from wsiseg.geometry import Box
+from wsiseg.pyramid import write_pyramid
 from wsiseg.qupath import write_geojson
 from wsiseg.report import measure_classes, write_tables
 
@@ -32,10 +32,6 @@ def stitch_anew(store, digest):
     for block in range(store.grid.n_blocks):
         store.begin("stitch", block)
         box = store.grid.block_box(block)
-        for level, factor in enumerate(store.pyramid_factors):
-            part = Box(
-                box.x // factor, box.y // factor, -(-box.width // factor), -(-box.height // factor)
-            )
-            labels, trust = store.read_labels(part, level), store.read_confidence(part, level)
-            store.write_labels(block, level, labels, trust)
+        store.write_labels(block, 0, store.read_labels(box), store.read_confidence(box))
         store.mark_done("stitch", block, digest)
+    write_pyramid(store.path, "stitch")

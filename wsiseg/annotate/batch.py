@@ -19,6 +19,7 @@ from wsiseg.annotate.records import name_run, write_run, write_summary
 from wsiseg.annotate.run_log import SLIDE, RunLog, open_log
 from wsiseg.annotate.slide import SlideResult, annotate_slide, plan_slide
 from wsiseg.annotate.teller import OnEvent, Progress, Teller
+from wsiseg.compiling import compiling_told
 from wsiseg.compute import SerialExecutor, in_flight, is_alive, open_executor, run
 from wsiseg.config import Config
 from wsiseg.errors import ClusterError, ConfigError, StoreError, WsisegError
@@ -91,7 +92,7 @@ def annotate(
     with explained(tree.root):
         tree.root.mkdir(parents=True, exist_ok=True)
     run_name = name_run()
-    with open_log(tree.log(run_name)) as log:
+    with open_log(tree.log(run_name)) as log, compiling_told():
         _describe_run(log, executor, workers, len(jobs))
         tell.event(RunStarted(run_name, len(jobs), str(tree.log(run_name))))
         with _Pool(executor, workers) as pool:

@@ -14,6 +14,7 @@ from wsiseg.config import Config
 from wsiseg.lock import hold
 from wsiseg.model.scale import describe_mismatch, read_scale, settle_scale
 from wsiseg.outline import outline_regions
+from wsiseg.pyramid import plan_pyramid
 from wsiseg.slide import open_slide
 from wsiseg.stitch import plan_stitch
 from wsiseg.store import SlideStore
@@ -81,7 +82,11 @@ def annotate_slide(
         )
         predict = plan_predict(path, config, tile.digest, tile.digests, run)
         stitch = plan_stitch(path, config, predict.digest, predict.digests, run)
-        run_steps(executor, [tile, predict, stitch], progress, spent)
+        image, maps = (
+            plan_pyramid(path, step.name, step.digest, step.digests, run)
+            for step in (tile, stitch[-1])
+        )
+        run_steps(executor, [tile, *image, predict, *stitch, *maps], progress, spent)
         outline = partial(outline_regions, path, config, executor, progress)
         rows, notes = write_outputs(
             SlideStore(path), tree, job.name, config, _tissue_mm2(store), outline,

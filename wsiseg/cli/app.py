@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from wsiseg import __version__
 from wsiseg.cli.messages import listen
-from wsiseg.cli.show import OUT, errors
+from wsiseg.cli.show import errors, say
 
 __all__ = ["FILES", "LOOK", "LOOP", "MAPS", "MODELS", "app"]
 
@@ -36,9 +36,21 @@ class _Commands(TyperGroup):
         with listen(debug=debug, quiet=ctx.params["quiet"]), errors():
             return super().invoke(ctx)
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The commands of each panel, in the order in which they were registered."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.get_command(ctx, name)
+            row = name, command.get_short_help_str(limit=200)
+            panels.setdefault(command.rich_help_panel or "Commands", []).append(row)
+        for panel, rows in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(rows)
+
 
 app = typer.Typer(
     cls=_Commands,
+    rich_markup_mode=None,  # plain help takes half the time: rich would load for its frames alone
     help="Tissue maps of whole slides from patch labels, as polygons for QuPath.",
     epilog=_EPILOG,
     no_args_is_help=True,
@@ -58,5 +70,5 @@ def _main(
     ] = False,
 ) -> None:
     if version:
-        OUT.print(__version__)
+        say(__version__)
         raise typer.Exit

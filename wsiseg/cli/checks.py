@@ -9,15 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
-from rich.markup import escape
-from rich.table import Table
 
 from wsiseg.cli.app import FILES, LOOK, app
 from wsiseg.cli.options import ConfigFile, MppOverride, Settings, configure
-from wsiseg.cli.show import OUT, complain, errors, print_facts, progress_bars, say
+from wsiseg.cli.show import complain, errors, print_facts, print_table, progress_bars, say
 from wsiseg.errors import WsisegError
-from wsiseg.settings import read_settings
 
 __all__ = ["check", "doctor", "info", "init", "lint", "show_config"]
 
@@ -139,6 +135,8 @@ def _check(location: str) -> bool:
 @app.command("config", rich_help_panel=FILES, epilog="Example: wsiseg config -c wsiseg.yaml")
 def show_config(config: ConfigFile = None, settings: Settings = None) -> None:
     """Print what the settings come to, as YAML, and where each comes from."""
+    from wsiseg.settings import read_settings
+
     with errors():
         resolved = configure(config, settings, None).model_dump(mode="json")
         origins = read_settings(config).origins
@@ -151,6 +149,8 @@ def _lay_out(
     data: Mapping[str, object], origins: Mapping[str, str], within: str = ""
 ) -> Iterator[str]:
     """Lines of YAML; a value that is no default says in a comment where it comes from."""
+    import yaml
+
     lead = "  " * within.count(".")
     for key, value in data.items():
         name = f"{within}{key}"
@@ -171,10 +171,7 @@ def doctor() -> None:
     """
     from wsiseg.doctor import check_installation, check_purposes
 
-    table = Table("part", "found", "what to do")
-    for row in check_installation():
-        table.add_row(*map(escape, row))
-    OUT.print(table)
+    print_table(("part", "found", "what to do"), check_installation())
     purposes = check_purposes()
     for one in purposes:
         if one.missing:

@@ -22,8 +22,6 @@ from wsiseg.cli.options import (
     with_map,
 )
 from wsiseg.cli.show import errors, print_facts, progress_bars, say
-from wsiseg.cli.validation import open_validation
-from wsiseg.config import load_config, parse_config
 
 __all__ = ["demo", "masks", "picture", "train"]
 
@@ -71,7 +69,8 @@ def train(
     ] = False,
 ) -> None:
     """Train on patch labels (no masks needed); resumes what was interrupted."""
-    from wsiseg.config import TrainConfig
+    from wsiseg.cli.validation import open_validation
+    from wsiseg.config import TrainConfig, load_config, parse_config
     from wsiseg.model.card import load_card
     from wsiseg.train import (
         check_settings,
@@ -141,7 +140,7 @@ def masks(
 ) -> None:
     """Write pseudo-masks of patches as PNG; resumes what was interrupted."""
     from wsiseg.compute import open_executor
-    from wsiseg.config import MasksConfig
+    from wsiseg.config import MasksConfig, load_config, parse_config
     from wsiseg.masks import write_masks
 
     given = with_given(settings, {"gate": gate, "refine": crf, "confidence": confidence})
@@ -160,7 +159,8 @@ def picture(
     patches: Annotated[list[Path], typer.Argument(help="Patches, or folders of them.")],
     out: Out = Path("pictures"),
     kinds: Annotated[
-        list[str] | None, typer.Option("--kind", help="cams, prototypes or features; all if none.")
+        list[str] | None,
+        typer.Option("--kind", help="cams, prototypes or features; all that it has if none."),
     ] = None,
     without: Annotated[
         Path | None,
@@ -178,7 +178,7 @@ def picture(
         raise typer.BadParameter(f"--kind {unknown[0]!r} is none of {', '.join(KINDS)}")
     with errors():
         written = write_figures(
-            checkpoint, patches, out, [kind for kind in KINDS if kind in (kinds or KINDS)],
+            checkpoint, patches, out, [kind for kind in KINDS if kind in (kinds or ())],
             without=without, device=device,
             encoder_options=read_encoder_options(encoder_options),
         )  # fmt: skip

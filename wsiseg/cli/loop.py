@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from wsiseg.cli.app import LOOP, app
 from wsiseg.cli.options import (
@@ -19,8 +17,7 @@ from wsiseg.cli.options import (
     override,
     with_map,
 )
-from wsiseg.cli.show import OUT, complain, errors, progress_bars, say
-from wsiseg.config import parse_config
+from wsiseg.cli.show import complain, errors, print_table, progress_bars, say
 
 if TYPE_CHECKING:
     from wsiseg.labels import Labelling
@@ -49,7 +46,7 @@ def label(
     settings: Settings = None,
 ) -> None:
     """Say what label files hold and which windows they label, before anything trains."""
-    from wsiseg.config import LabelConfig
+    from wsiseg.config import LabelConfig, parse_config
     from wsiseg.labels import label_slides
     from wsiseg.report import write_labels
 
@@ -100,14 +97,15 @@ def learn(
         learned = learn_model(
             slides, labels, out, start=start, manifest=manifest, settings=plain, progress=bars
         )
-    table = Table("class", "windows with", "windows without", "precision held out", "a guess")
+    columns = ("class", "windows with", "windows without", "precision held out", "a guess")
+    rows = []
     for name, *counts, found, guess in zip(
         learned.classes, learned.shown, learned.absent, learned.precision, learned.guess,
         strict=True,
     ):  # fmt: skip
         shares = ("" if value != value else f"{value:.3f}" for value in (found, guess))
-        table.add_row(escape(name), *map(str, counts), *shares)
-    OUT.print(table)
+        rows.append((name, *counts, *shares))
+    print_table(columns, rows)
     for line in describe_learned(learned):
         say(line)
     say(str(out))
@@ -162,14 +160,18 @@ def score_slides(
     out: Path,
 ) -> None:  # fmt: skip
     """What `evaluate --slides` does: finished maps against labels."""
-    from wsiseg.config import LabelConfig
-    from wsiseg.evaluate import evaluate_slides, format_slides, write_slides
+    from wsiseg.annotate import OutputTree, show_agreement
+    from wsiseg.config import LabelConfig, parse_config
+    from wsiseg.evaluate import describe_slides, evaluate_slides, format_slides, write_slides
 
     with errors(), progress_bars() as bars:
         plain = override({}, with_map(settings, name_map, "map"), "--set")
         config = parse_config(plain, LabelConfig, "the command line")
         found = evaluate_slides(slides, labels, config=config, progress=bars)
         written = write_slides(found, out)
+        run = OutputTree(slides[0])
+        if len(slides) == 1 and run.is_one():
+            written.append(show_agreement(run, describe_slides(found)))
     say(format_slides(found))
     for path in written:
         say(str(path))
@@ -179,10 +181,7 @@ def print_labelling(found: Labelling) -> None:
     """The table of classes and slides, then what needs a look."""
     from wsiseg.report.labelled import COLUMNS, describe_labels
 
-    table = Table(*COLUMNS)
-    for row in describe_labels(found):
-        table.add_row(*(escape(str(value)) for value in row.values()))
-    OUT.print(table)
+    print_table(COLUMNS, (tuple(row.values()) for row in describe_labels(found)))
     for note in (*found.notes, *found.advise()):
         say(note)
     if found.unlabelled:

@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-
+from wsiseg.cli.consoles import stderr
 from wsiseg.errors import WsisegWarning
 
-__all__ = ["ERR", "MESSAGES", "listen"]
+__all__ = ["MESSAGES", "listen", "write"]
 
-ERR = Console(stderr=True)
 _ROOT = Path(__file__).parents[1]
 _QUIETER = {"HF_HUB_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"}
 """These libraries print by themselves, past any log, unless they are told not to."""
@@ -83,7 +81,7 @@ MESSAGES = Messages()
 
 def write(text: str, style: str = "") -> None:
     """A line on standard error, as it is."""
-    ERR.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    stderr().print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

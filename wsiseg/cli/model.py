@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli.app import MODELS, app
+from wsiseg.cli.consoles import stdout
 from wsiseg.cli.options import (
     ConfigFile,
     EncoderOptions,
@@ -16,11 +17,13 @@ from wsiseg.cli.options import (
     override,
     read_encoder_options,
 )
-from wsiseg.cli.show import OUT, errors, progress_bars, say
+from wsiseg.cli.show import errors, progress_bars, say
 
-__all__ = ["calibrate", "card", "import_model", "list_models", "show_model"]
+__all__ = ["calibrate", "card", "export_model", "import_model", "list_models", "show_model"]
 
-models = typer.Typer(help="What models there are, and what each says of itself.")
+models = typer.Typer(
+    rich_markup_mode=None, help="What models there are, and what each says of itself."
+)
 app.add_typer(models, name="model", no_args_is_help=True, rich_help_panel=MODELS)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -34,7 +37,7 @@ def list_models(as_json: AsJson = False) -> None:
     if as_json:
         say(json.dumps(describe_catalog(), indent=2, ensure_ascii=False))
     else:
-        print_catalog(OUT)
+        print_catalog(stdout())
 
 
 @models.command("show")
@@ -52,7 +55,7 @@ def show_model(
     elif as_json:
         say(json.dumps(describe_row(row), indent=2, ensure_ascii=False))
     else:
-        print_row(OUT, row)
+        print_row(stdout(), row)
 
 
 def _show_checkpoint(model: str, as_json: bool) -> None:
@@ -64,7 +67,7 @@ def _show_checkpoint(model: str, as_json: bool) -> None:
     if as_json:
         say(json.dumps(describe_checkpoint(path, info), indent=2, ensure_ascii=False))
     else:
-        print_page(OUT, path, info)
+        print_page(stdout(), path, info)
 
 
 @models.command()
@@ -114,6 +117,24 @@ def calibrate(
             encoder_options=read_encoder_options(encoder_options),
         )  # fmt: skip
     say(str(written))
+
+
+@models.command("export")
+def export_model(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint of `wsiseg distill`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file (.onnx) to write.")],
+    overwrite: Annotated[bool, typer.Option(help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a second stage's network as ONNX, any batch and size, for other programs to run.
+
+    It takes RGB in [0, 1] and gives each class's probability at every pixel; its metadata say the
+    µm/px, the classes and what is normalised.
+    """
+    from wsiseg.model.onnx import export_onnx
+    from wsiseg.model.segment.source import load_segmenter
+
+    with errors():
+        say(str(export_onnx(load_segmenter(checkpoint), out, overwrite=overwrite)))
 
 
 @models.command("import")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
-from wsiseg.config import Config, load_config, parse_config
-from wsiseg.settings import Files
+if TYPE_CHECKING:
+    from wsiseg.config import Config
+    from wsiseg.settings import Files
 
 __all__ = [
     "ConfigFile",
@@ -126,6 +126,8 @@ def _to_yaml(value: object) -> object:
 
 def configure(files: Files, settings: list[str] | None, mpp: float | None) -> Config:
     """The settings of the files, then those of the command line."""
+    from wsiseg.config import Config, load_config, parse_config
+
     data = load_config(files, Config).model_dump()
     override(data, settings, "--set")
     if mpp is not None:
@@ -144,6 +146,8 @@ def read_encoder_options(settings: list[str] | None) -> dict[str, Any]:
 
 def override(data: dict[str, Any], settings: list[str] | None, option: str) -> dict[str, Any]:
     """Put each ``step.name=value`` of the command line into `data`."""
+    import yaml
+
     for setting in settings or []:
         name, equals, value = setting.partition("=")
         if not equals:

@@ -63,16 +63,17 @@ class Line:
     def text(self, width: int, names: int) -> str:
         """The line, for a terminal of `width` columns; the name takes `names` of them."""
         done, total = self._counts.get(self.step, (0, 0))
+        step = self.step.rpartition("-")[2]  # of a pyramid; whose it is needs no room
         percent = f"{self.share:4.0%}"
         rate = f"{self.rate:.1f}/s" if self.rate else ""
         left = clock_time(self.seconds_left)
         name = f"{_cut(self.name, names):<{names}} " if names else ""
         if width < NARROW:
-            return f"{name}{self.step:<7} {percent} {left}".rstrip()
+            return f"{name}{step:<7} {percent} {left}".rstrip()
         full = round(20 * self.share)
         counted = f"{done}/{total}" if total else ""
         return (
-            f"{name}{'━' * full}{'╌' * (20 - full)} {percent}  {self.step:<7} {counted:>9} "
+            f"{name}{'━' * full}{'╌' * (20 - full)} {percent}  {step:<7} {counted:>9} "
             f"{rate:>8}  {left}"
         ).rstrip()
 

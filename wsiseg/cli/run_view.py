@@ -5,8 +5,8 @@ the fields of the class of that name in `wsiseg.annotate.events`:
 
 - ``run_started``: `run`, `slides` (how many), `log` (path)
 - ``slide_started``: `slide`, `path`
-- ``step``: `slide`, `step` (tile, predict, stitch, outline), `done`, `total` (blocks),
-  `worker_seconds`
+- ``step``: `slide`, `step` (tile, tile-pyramid, predict, stitch, stitch-pyramid, outline), `done`,
+  `total` (blocks), `worker_seconds`
 - ``slide_finished``: `slide`, `path`, `status`, `tiles`, `seconds`, `tissue_mm2`, `class_mm2`,
   `note`, `error` and what else is in ``summary.csv``
 - ``warning``: `text`
@@ -33,12 +33,14 @@ from wsiseg.annotate.events import (
     SlideStarted,
     StepAdvanced,
 )
-from wsiseg.cli.messages import ERR, MESSAGES
+from wsiseg.cli.consoles import stderr
+from wsiseg.cli.messages import MESSAGES
 from wsiseg.cli.progress import NARROW, Board, clock_time, show_board
 
 __all__ = ["RunView", "show_run"]
 
 _BOUND_BY = {"tile": "reading", "predict": "model", "stitch": "CRF"}
+_BOUND_BY |= {"tile-pyramid": "writing levels", "stitch-pyramid": "writing levels"}
 _TELLING_S = 1.0
 """Seconds of workers from which it is said what they mostly do."""
 _SURE = 0.05
@@ -52,7 +54,7 @@ def show_run(*, as_json: bool) -> Iterator[Callable[[Event], None]]:
         with _json_lines() as take:
             yield take
     else:
-        with show_board(ERR, quiet=MESSAGES.quiet) as board:
+        with show_board(stderr(), quiet=MESSAGES.quiet) as board:
             yield RunView(board).take
 
 

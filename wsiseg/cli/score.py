@@ -12,7 +12,6 @@ from wsiseg.cli.app import MODELS, app
 from wsiseg.cli.loop import score_slides
 from wsiseg.cli.options import ConfigFile, NameMap, Out, Settings, Workers, override
 from wsiseg.cli.show import errors, progress_bars, say
-from wsiseg.config import load_config, parse_config
 
 if TYPE_CHECKING:
     from wsiseg.annotations import Palette
@@ -78,7 +77,7 @@ def evaluate(
     A checkpoint is scored with and without the true classes given.
     """
     from wsiseg.compute import open_executor
-    from wsiseg.config import EvaluateConfig
+    from wsiseg.config import EvaluateConfig, load_config, parse_config
     from wsiseg.evaluate import (
         evaluate_checkpoint,
         format_comparison,
@@ -162,7 +161,7 @@ def _score_masks(
 def _palette(classes: str) -> Palette:
     """Of names, or of the settings of a training; kinds of background are no classes."""
     from wsiseg.annotations import Palette
-    from wsiseg.config import TrainConfig
+    from wsiseg.config import TrainConfig, load_config, parse_config
     from wsiseg.train.setup import describe_classes
 
     if classes.endswith((".yaml", ".yml")):

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from wsiseg.cli.messages import ERR, MESSAGES, write
-from wsiseg.cli.progress import show_board
+from wsiseg.cli.consoles import stderr, stdout
+from wsiseg.cli.messages import MESSAGES, write
 from wsiseg.errors import WsisegError
 
 if TYPE_CHECKING:
     from wsiseg.annotate import SlideResult
 
-__all__ = ["OUT", "complain", "errors", "print_facts", "print_results", "progress_bars", "say"]
+__all__ = [
+    "complain",
+    "errors",
+    "print_facts",
+    "print_results",
+    "print_table",
+    "progress_bars",
+    "say",
+]
 
-OUT = Console()
 _NARROW = 60
 _PACKAGE = Path(__file__).parents[1]
 
@@ -68,13 +72,15 @@ def _explain(error: Exception) -> str:
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
     """How far each step is, with rate and time left, on standard error."""
-    with show_board(ERR, quiet=MESSAGES.quiet) as board:
+    from wsiseg.cli.progress import show_board
+
+    with show_board(stderr(), quiet=MESSAGES.quiet) as board:
         yield board.report
 
 
 def say(text: str) -> None:
     """A line as it is: names may hold brackets, and a path must not be broken."""
-    OUT.print(text, markup=False, highlight=False, soft_wrap=True)
+    stdout().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def complain(text: str) -> None:
@@ -84,16 +90,24 @@ def complain(text: str) -> None:
 
 def print_facts(facts: dict[str, Any]) -> None:
     """Names and values, one a line."""
-    table = Table(show_header=False, box=None)
-    for name, value in facts.items():
-        table.add_row(name, escape(str(value)))
-    OUT.print(table)
+    print_table((), facts.items(), show_header=False, box=None)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], **looks: Any) -> None:
+    """A table of cells as they are, nothing in them being markup; `looks` as of rich's `Table`."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*columns, **looks)
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    stdout().print(table)
 
 
 def print_results(results: list[SlideResult]) -> None:
     """One row a slide, and what has not been said yet of it; failures on standard error."""
     if not MESSAGES.quiet:
-        _print_table(results)
+        _print_results(results)
     for result in results:
         if result.note and not MESSAGES.quiet:
             told = [part for part in result.note.split("; ") if not MESSAGES.was_said(part)]
@@ -103,15 +117,17 @@ def print_results(results: list[SlideResult]) -> None:
             complain(f"failed: {result.error}")
 
 
-def _print_table(results: list[SlideResult]) -> None:
-    if OUT.width < _NARROW and OUT.is_terminal:  # a table would be cut to nothing
+def _print_results(results: list[SlideResult]) -> None:
+    console = stdout()
+    if console.width < _NARROW and console.is_terminal:  # a table would be cut to nothing
         for result in results:
             say(f"{result.slide}: {result.status}, {result.tissue_mm2:.2f} mm²")
         return
-    table = Table("slide", "status", "mpp", "tiles", "seconds", "tissue mm²")
-    for result in results:
-        table.add_row(
-            escape(result.slide), result.status, f"{result.mpp:g}" if result.mpp else "",
-            str(result.tiles), f"{result.seconds:.1f}", f"{result.tissue_mm2:.2f}",
-        )  # fmt: skip
-    OUT.print(table)
+    columns = ("slide", "status", "mpp", "tiles", "seconds", "tissue mm²")
+    print_table(columns, map(_result_row, results))
+
+
+def _result_row(result: SlideResult) -> tuple[object, ...]:
+    mpp = f"{result.mpp:g}" if result.mpp else ""
+    seconds, area = f"{result.seconds:.1f}", f"{result.tissue_mm2:.2f}"
+    return result.slide, result.status, mpp, result.tiles, seconds, area

@@ -29,7 +29,7 @@ from wsiseg.cli.options import (
     with_given,
 )
 from wsiseg.cli.show import errors, print_results, progress_bars, say
-from wsiseg.config import ExportFormat
+from wsiseg.formats import ExportFormat
 
 __all__ = ["annotate", "export", "predict", "stitch", "tile"]
 

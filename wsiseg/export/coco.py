@@ -13,7 +13,6 @@ from typing import Any, BinaryIO, Literal
 import imagecodecs
 import numpy as np
 import orjson
-import scipy.ndimage
 from numpy.typing import NDArray
 
 from wsiseg.annotations import BACKGROUND, Annotations, Palette
@@ -148,6 +147,8 @@ def encode_regions(
     In label order, then by first pixel. ``area`` counts pixels, ``bbox`` is the tightest ``x, y,
     width, height``, ``confidence`` the mean in 0..1.
     """
+    import scipy.ndimage  # heavy, and COCO alone needs it
+
     for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[:BACKGROUND]).tolist():
         parts, count = scipy.ndimage.label(labels == label)
         areas = np.bincount(parts.ravel(), minlength=count + 1)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
-from wsiseg.errors import MissingDependencyError, StoreError
+from wsiseg.bucket import open_service
 from wsiseg.lock.file import Holder
 
 __all__ = ["BucketLock"]
@@ -31,7 +29,8 @@ class BucketLock:
         parent, _, name = self.url.rpartition("/")
         if parent.endswith("/"):  # the bucket itself
             parent, name = self.url, ""
-        self._api, self._store = _open(parent)
+        self._service = open_service(parent)
+        self._api, self._store = self._service
         self._key = f"{name}.lock"
 
     def create(self, holder: Holder) -> bool:
@@ -100,24 +99,5 @@ class BucketLock:
             return True
         return False
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (self._api.exceptions.BaseError, OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise StoreError(f"{self.url}.lock: {reason}") from error
-
-
-@cache  # one client and its connections for all beats and blocks
-def _open(url: str) -> tuple[Any, Any]:
-    try:
-        import obstore
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{url}: needs obstore: pip install 'wsiseg[cloud]'"
-        ) from error
-    try:
-        return obstore, obstore.store.from_url(url)
-    except (obstore.exceptions.BaseError, ValueError) as error:
-        raise StoreError(f"{url}: {str(error).partition(chr(10))[0]}") from error
+    def _translated(self) -> AbstractContextManager[None]:
+        return self._service.translated(f"{self.url}.lock")

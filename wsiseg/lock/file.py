@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 __all__ = ["FileLock", "Holder"]
 
@@ -22,8 +21,11 @@ class FileLock:
     """The file ``<path>.lock``; all ages are by the clock of the file system that it lies on."""
 
     def __init__(self, path: str | Path) -> None:
-        text = str(path)
-        place = url2pathname(urlsplit(text).path) if text.startswith("file://") else text
+        place = str(path)
+        if place.startswith("file://"):
+            from urllib.request import url2pathname  # loads an HTTP client
+
+            place = url2pathname(urlsplit(place).path)
         self.path = Path(f"{place}.lock")
 
     def create(self, holder: Holder) -> bool:

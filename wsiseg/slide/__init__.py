@@ -26,7 +26,6 @@ from wsiseg.slide.layout import Layout, examine
 from wsiseg.slide.mpp import resolve_mpp
 from wsiseg.slide.openslide import OpenSlideReader
 from wsiseg.slide.pages import count_levels
-from wsiseg.slide.tiffslide import TiffSlideReader
 
 __all__ = [
     "READERS",
@@ -44,10 +43,17 @@ __all__ = [
     "was_identified_as",
 ]
 
+
+def _open_tiffslide(path: Path, config: SlideConfig) -> Slide:
+    from wsiseg.slide.tiffslide import TiffSlideReader  # loads zarr, and is seldom the one
+
+    return TiffSlideReader(path, config)
+
+
 READERS: dict[str, Callable[[Path, SlideConfig], Slide]] = {
     "direct": DirectReader,
     "openslide": OpenSlideReader,
-    "tiffslide": TiffSlideReader,
+    "tiffslide": _open_tiffslide,
 }
 """Readers by name, in the order in which `auto` tries them."""
 
@@ -111,7 +117,7 @@ def _prefer_levels(slide: Slide, config: SlideConfig) -> Slide:
     if count_levels(slide.path, slide.size) <= len(slide.level_sizes):
         return slide
     try:
-        other = TiffSlideReader(slide.path, config)
+        other = _open_tiffslide(slide.path, config)
     except SlideOpenError:
         return slide
     slide.close()
@@ -127,4 +133,3 @@ def _explain(path: Path, names: list[str], refusals: list[SlideOpenError]) -> st
 if TYPE_CHECKING:
     _direct: type[Slide] = DirectReader
     _openslide: type[Slide] = OpenSlideReader
-    _tiffslide: type[Slide] = TiffSlideReader

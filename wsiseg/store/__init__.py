@@ -13,10 +13,13 @@
     │   └── confidence   0..n: (H, W) uint8, 255 = certain
     ├── probabilities    NGFF image, if asked for: 0..n: (K, H, W) uint8, in 255ths; 0 = no tissue
     └── done/<step>      (blocks, 32 + 12 n) uint8, a block's row written last: sha256 of what made
-                         it; size and CRC-32C of its shard in each of the step's n arrays
+                         it; size and checksum of its shard in each of the step's n arrays
 
 Every array but the marks is sharded: one block is one shard, one file, and has one writer, which
-writes it whole. Inside the image's shards a chunk is one tile, its colours interleaved as every
+writes it whole. So it is with coarser levels as long as a block's part has 448 px; of the coarsest
+a block's part would be a file of a few pixels, so their shards are 4,096 px, and the steps
+``tile-pyramid`` and ``stitch-pyramid``, whose blocks those shards are, write them last. Inside the
+image's shards a chunk is one tile (512 px of the coarsest levels), its colours interleaved as every
 reader and model has them (the codec `transpose`), so that nothing is shuffled on the way.
 A missing chunk is background, and so is a missing shard, unless its block's mark says that it was
 written. Each chunk and each index ends in a CRC-32C (Zarr's codec `crc32c`), which reading checks.

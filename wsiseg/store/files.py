@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
-from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -22,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.atomic import open_atomic
-from wsiseg.errors import MissingDependencyError, StoreError
+from wsiseg.bucket import open_service
+from wsiseg.errors import StoreError
 
 __all__ = ["Bucket", "Files", "Folder", "OpenFile", "Part", "Reused", "is_url", "open_files"]
 
@@ -148,7 +148,7 @@ class Folder:
     def open(self, key: str) -> AbstractContextManager[OpenFile | None]:
         """See `Files.open`; a file that is replaced meanwhile is read to its end as it was."""
         try:
-            return _LocalFile(FileIO(f"{self.place}/{key}"))
+            return _LocalFile(f"{self.place}/{key}")
         except FileNotFoundError:
             return nullcontext()
 
@@ -221,25 +221,39 @@ def _sync(path: str) -> None:
 
 
 class _LocalFile:
-    def __init__(self, file: FileIO) -> None:
-        self.file = file
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
     def __enter__(self) -> _LocalFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
+        os.close(self._file)
 
     def end(self, length: int) -> bytes:
-        size = self.file.seek(0, 2)
-        self.file.seek(max(0, size - length))
-        return self.file.read(length)
+        size = os.fstat(self._file).st_size
+        buffer = bytearray(min(length, size))
+        return bytes(buffer[: _read_at(self._file, buffer, size - len(buffer))])
 
     def parts(self, ranges: Sequence[tuple[int, int]]) -> Iterator[Part]:
         for start, stop in ranges:
-            self.file.seek(start)
             buffer = _packed.array(stop - start)
-            yield buffer[: self.file.readinto(buffer.data)]
+            yield buffer[: _read_at(self._file, buffer.data, start)]
+
+
+if hasattr(os, "preadv"):
+
+    def _read_at(file: int, buffer: bytearray | memoryview, start: int) -> int:
+        """Fill `buffer` from a position on; the number of bytes that there were."""
+        return os.preadv(file, [buffer], start)
+
+else:  # Windows
+
+    def _read_at(file: int, buffer: bytearray | memoryview, start: int) -> int:
+        os.lseek(file, start, os.SEEK_SET)
+        data = os.read(file, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class Bucket:
@@ -249,23 +263,12 @@ class Bucket:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            import obstore
-            from zarr.storage import ObjectStore
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"{url}: needs obstore: pip install 'wsiseg[cloud]'"
-            ) from error
-        self.url = self.place = url
-        self._api, self._has_suffixes = obstore, True
-        with self._translated():
-            opened: Any = (  # one of a closed union of stores
-                obstore.store.MemoryStore()
-                if url.startswith("memory://")
-                else obstore.store.from_url(url)
-            )
-        self._store = opened
-        self.for_zarr: Any = ObjectStore(opened)
+        from zarr.storage import ObjectStore
+
+        self.place, self._has_suffixes = url, True
+        self._service = open_service(url)
+        self._api, self._store = self._service
+        self.for_zarr: Any = ObjectStore(self._store)
 
     def read(self, key: str) -> bytes | None:
         """See `Files.read`."""
@@ -341,13 +344,8 @@ class Bucket:
         with ThreadPoolExecutor(_REQUESTS) as pool:
             return list(pool.map(function, items))
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (self._api.exceptions.BaseError, OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise StoreError(f"{self.url}: {reason}") from error
+    def _translated(self) -> AbstractContextManager[None]:
+        return self._service.translated(self.place)
 
 
 class _RemoteFile:
@@ -361,6 +359,6 @@ class _RemoteFile:
         return self.bucket.parts(self.key, ranges)
 
 
-@cache  # one client and its connections for all blocks; and what memory:// holds is kept here
+@cache
 def _open_bucket(url: str) -> Bucket:
     return Bucket(url)

@@ -13,80 +13,51 @@ import zarr.codecs
 import zarr.errors
 
 from wsiseg.annotations import BACKGROUND, Palette
-from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.store.codecs import CodecName, describe_codec
 from wsiseg.store.files import Files
+from wsiseg.store.levels import Levels
 
 __all__ = [
     "FORMAT",
     "READABLE",
-    "image_factors",
-    "label_factors",
     "lay_out_cams",
+    "lay_out_context",
     "lay_out_labels",
     "lay_out_marks",
     "lay_out_probabilities",
     "lay_out_store",
     "lay_out_tissue",
-    "level_box",
     "mark_length",
     "palette_of",
     "plain_palette",
-    "step_arrays",
 ]
 
-FORMAT = 3
+FORMAT = 4
 """Version of the layout; a digest holds it, so a change of layout redoes the work."""
-READABLE = (2, FORMAT)
-"""Those that are read. In format 2 nothing has a checksum but the shards' indexes."""
+READABLE = (2, 3, FORMAT)
+"""Those that are read. In format 2 nothing has a checksum but the shards' indexes; up to 3, blocks
+wrote all levels, each its part."""
 
 _LEVELS = re.compile(r"\d+")
 _GROUPS = {
     "image": _LEVELS,
     "tissue": re.compile("mask"),
+    "context": re.compile("gates"),
     "cams": re.compile("logits|classes|distance"),
     "labels": re.compile("classes|confidence"),
     "probabilities": _LEVELS,
     "done": re.compile(".*"),
 }
 """Our groups, and what we lay out in each; anything else there is somebody else's."""
-_ATTRIBUTES = ("digest", "mpp", "note", "palette", "calibration", "ome")
+_ATTRIBUTES = ("digest", "mpp", "note", "palette", "calibration", "shares", "shards", "ome")
 _SPACE: list[dict[str, str]] = [
     {"name": "y", "type": "space", "unit": "micrometer"},
     {"name": "x", "type": "space", "unit": "micrometer"},
 ]
-_COARSEST = 512  # the coarsest pyramid level is at most this many pixels a side
-_LEAST = 16  # the image has no level at which a block is smaller than this
 _LABEL_CHUNK = 512
 _MASK_CHUNK, _MASK_SHARD = 256, 4096  # most masks are one file; a block needs a corner of it
-
-
-def label_factors(grid: TileGrid) -> tuple[int, ...]:
-    """Down-sampling of each label level: powers of two that divide a block."""
-    factors, factor = [1], 2
-    longest = max(grid.height, grid.width)
-    while longest // factors[-1] > _COARSEST and grid.block % factor == 0:
-        factors.append(factor)
-        factor *= 2
-    return tuple(factors)
-
-
-def image_factors(grid: TileGrid) -> tuple[int, ...]:
-    """Down-sampling of each image level: the powers of four among the labels', as scanners do.
-
-    Half of the files and a quarter of the bytes that powers of two would take.
-    """
-    return tuple(
-        factor
-        for factor in label_factors(grid)[::2]
-        if factor == 1 or grid.block // factor >= _LEAST
-    )
-
-
-def level_box(grid: TileGrid, factor: int) -> Box:
-    """The whole raster in pixels of one pyramid level."""
-    return Box(0, 0, -(-grid.width // factor), -(-grid.height // factor))
+_GATE_CHUNK, _GATE_SHARD = 32, 1024  # tiles; the same holds of them
 
 
 def lay_out_store(files: Files, grid: TileGrid, meta: dict[str, Any], codec: CodecName) -> None:
@@ -94,6 +65,7 @@ def lay_out_store(files: Files, grid: TileGrid, meta: dict[str, Any], codec: Cod
 
     `meta` is the attribute `wsiseg`.
     """
+    levels = Levels(grid, FORMAT)
     # Ours, but no store yet: killed from here on, it is laid out again, never half believed.
     unfinished: dict[str, Any] = {"wsiseg": {"format": FORMAT}}
     group = zarr.open_group(
@@ -104,9 +76,9 @@ def lay_out_store(files: Files, grid: TileGrid, meta: dict[str, Any], codec: Cod
         _remove_ours(files, group, name)
     image: Any = group["image"] if "image" in group else group.create_group("image")
     scales = {}
-    for level, factor in enumerate(image_factors(grid)):
-        box, side = level_box(grid, factor), grid.block // factor
-        chunk = _chunk_side(side, grid.tile)
+    for level, factor in enumerate(levels.image):
+        box, side = levels.box(factor), levels.shard(factor)
+        chunk = levels.chunk(factor, grid.tile)
         _create(
             image, str(level), (3, box.height, box.width), (3, chunk, chunk), (3, side, side),
             "uint8", 255, codec, names=("c", "y", "x"), order=(1, 2, 0),
@@ -170,19 +142,25 @@ def lay_out_cams(group: zarr.Group, grid: TileGrid, channels: int, height: int, 
     _create(group, "distance", tiles, (n, n), (n, n), "float32", nan, "zstd")
 
 
-def lay_out_labels(labels: zarr.Group, grid: TileGrid, palette: Palette, mpp: float) -> None:
+def lay_out_context(group: zarr.Group, rows: int, cols: int, classes: int) -> None:
+    """Make the array of the tiles' gates anew in the group `context`."""
+    chunk, shard = ((side, side, classes) for side in (_GATE_CHUNK, _GATE_SHARD))
+    _create(group, "gates", (rows, cols, classes), chunk, shard, "uint8", 0, "zstd")
+
+
+def lay_out_labels(labels: zarr.Group, levels: Levels, palette: Palette, mpp: float) -> None:
     """Make both pyramids anew in the group `labels`."""
     for name, fill in (("classes", BACKGROUND), ("confidence", 0)):
         group, scales = labels.create_group(name, overwrite=True), {}
-        for level, factor in enumerate(label_factors(grid)):
-            box, side = level_box(grid, factor), grid.block // factor
-            chunk = _chunk_side(side, _LABEL_CHUNK)
+        for level, factor in enumerate(levels.maps):
+            box, side = levels.box(factor), levels.shard(factor)
+            chunk = levels.chunk(factor, _LABEL_CHUNK)
             _create(
                 group, str(level), (box.height, box.width), (chunk, chunk), (side, side), "uint8",
                 fill, "zstd", names=("y", "x"),
             )  # fmt: skip
             # NGFF wants the image's levels of its labels, no more; those between are ours.
-            if factor in image_factors(grid):
+            if factor in levels.image:
                 scales[str(level)] = [mpp * factor, mpp * factor]
         ome = _multiscales(name, _SPACE, scales)
         ome["image-label"] = _image_label(palette if name == "classes" else None)
@@ -190,13 +168,13 @@ def lay_out_labels(labels: zarr.Group, grid: TileGrid, palette: Palette, mpp: fl
     labels.attrs["ome"] = _label_list(labels)
 
 
-def lay_out_probabilities(root: zarr.Group, grid: TileGrid, palette: Palette, mpp: float) -> None:
+def lay_out_probabilities(root: zarr.Group, levels: Levels, palette: Palette, mpp: float) -> None:
     """Make the pyramid of all classes' probabilities anew: an image with a channel a class."""
     group, scales = root.create_group("probabilities", overwrite=True), {}
     count = len(palette)
-    for level, factor in enumerate(label_factors(grid)):
-        box, side = level_box(grid, factor), grid.block // factor
-        chunk = _chunk_side(side, _LABEL_CHUNK)
+    for level, factor in enumerate(levels.maps):
+        box, side = levels.box(factor), levels.shard(factor)
+        chunk = levels.chunk(factor, _LABEL_CHUNK)
         _create(
             group, str(level), (count, box.height, box.width), (count, chunk, chunk),
             (count, side, side), "uint8", 0, "zstd", names=("c", "y", "x"), order=(1, 2, 0),
@@ -224,26 +202,13 @@ def lay_out_marks(group: zarr.Group, key: str, n_blocks: int, arrays: Sequence[s
         group.create_array(
             key, shape=(n_blocks, length), dtype="uint8", chunks=(1, length), compressors=None,
             attributes={"arrays": list(arrays)},
+            chunk_key_encoding={"name": "default", "separator": "."},  # else a folder each
         )  # fmt: skip
 
 
 def mark_length(arrays: int) -> int:
     """Bytes of a mark: a sha256, and size (8) and CRC-32C (4) of each array's shard."""
     return 32 + 12 * arrays
-
-
-def step_arrays(grid: TileGrid) -> dict[str, tuple[str, ...]]:
-    """The arrays of which each step writes a block's shards."""
-    labels = range(len(label_factors(grid)))
-    return {
-        "tile": tuple(f"image/{level}" for level in range(len(image_factors(grid)))),
-        "predict": ("cams/logits", "cams/classes", "cams/distance"),
-        "stitch": tuple(
-            f"{name}/{level}"
-            for name in ("labels/classes", "labels/confidence", "probabilities")
-            for level in labels
-        ),
-    }
 
 
 def plain_palette(palette: Palette) -> dict[str, Any]:
@@ -276,11 +241,6 @@ def _create(
         fill_value=fill, filters=filters, compressors=describe_codec(codec), overwrite=True,
         dimension_names=tuple(names) if names else None,
     )  # fmt: skip
-
-
-def _chunk_side(side: int, most: int) -> int:
-    """The largest divisor of a shard's side that is at most `most`."""
-    return next(length for length in range(min(side, most), 0, -1) if side % length == 0)
 
 
 def _multiscales(

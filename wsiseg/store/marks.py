@@ -9,24 +9,24 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
-from wsiseg.grid import TileGrid
 from wsiseg.store import layout
 from wsiseg.store.files import Files
+from wsiseg.store.levels import Levels, Place, step_shards
 from wsiseg.store.shards import Receipt, ShardedArray
 
-__all__ = ["OPTIONAL", "Mark", "Marks"]
-
-OPTIONAL = "probabilities/"
-"""Arrays that may be taken away again: what a mark says of their shards then counts for nothing."""
+__all__ = ["Mark", "Marks", "is_optional"]
 
 _DIGEST = 32
+_INEXACT = 3
+"""The last format in which receipts said only how large shards are, and a mark had a folder."""
 _RECEIPT = struct.Struct("<QI")
 _NO_SHARD = Receipt(2**64 - 1, 2**32 - 1)
 
 Shards = Mapping[str, Receipt | None]
-"""By array; None where the block's shard is all fill and so has no file."""
+"""By name, as the step's `Shards` have it; None where the shard is all fill and so has no file."""
 
 
 class Mark(NamedTuple):
@@ -37,27 +37,29 @@ class Mark(NamedTuple):
     shards: Shards | None
     """None if the mark is of format 2, which noted none."""
 
-    def promises(self, array: str) -> bool:
-        """Whether a shard of `array` was written."""
-        return bool(self.shards and self.shards.get(array))
+    def promises(self, name: str) -> bool:
+        """Whether the shard of this name was written."""
+        return bool(self.shards and self.shards.get(name))
 
 
 class Marks:
     """The marks of one store."""
 
-    def __init__(self, files: Files, grid: TileGrid) -> None:
-        self._files, self._grid = files, grid
-        self.arrays = layout.step_arrays(grid)
-        """The arrays that each step writes."""
+    def __init__(self, files: Files, levels: Levels) -> None:
+        self._files, self._format = files, levels.format
+        self.steps = step_shards(levels)
+        """The shards that each step writes."""
+        self.exact = self._format > _INEXACT
+        """Whether another shard that has the size and fits its own checksums is told apart."""
 
     def read(self, step: str, block: int) -> Mark | None:
         """The mark of a block; None if it has none, or a half-written one."""
-        return self._parse(step, self._files.read(_key(step, block)))
+        return self._parse(step, self._files.read(self._key(step, block)))
 
     def read_all(self, step: str) -> list[Mark | None]:
         """The marks of all blocks, in order."""
-        there = self._files.sizes(f"done/{step}/c")
-        keys = [_key(step, block) for block in range(self._grid.n_blocks)]
+        there = self._files.sizes(f"done/{step}")
+        keys = [self._key(step, block) for block in range(self.steps[step].count)]
         known = [key for key in keys if key in there]
         data = dict(zip(known, self._files.each(self._files.read, known), strict=True))
         return [self._parse(step, data.get(key)) for key in keys]
@@ -71,16 +73,25 @@ class Marks:
     def write(self, step: str, block: int, mark: Mark) -> None:
         """Mark a block."""
         shards = mark.shards or {}
-        packed = [_RECEIPT.pack(*(shards.get(name) or _NO_SHARD)) for name in self.arrays[step]]
-        self._files.write(_key(step, block), [bytes.fromhex(mark.digest), *packed])
+        names = self.steps[step].names
+        packed = [_RECEIPT.pack(*(shards.get(name) or _NO_SHARD)) for name in names]
+        self._files.write(self._key(step, block), [bytes.fromhex(mark.digest), *packed])
 
     def forget(self, step: str, blocks: Iterable[int]) -> None:
         """Take marks away, where there are any."""
-        keys = [_key(step, block) for block in blocks]
+        keys = [self._key(step, block) for block in blocks]
         if len(keys) > 1:  # one question instead of one each
-            there = self._files.sizes(f"done/{step}/c")
+            there = self._files.sizes(f"done/{step}")
             keys = [key for key in keys if key in there]
         self._files.each(self._files.delete, keys)
+
+    def promises(self, place: Place) -> bool:
+        """Whether a shard is marked as written."""
+        for step, shards in self.steps.items():
+            if found := shards.find(place):
+                mark = self.read(step, found[1])
+                return mark is not None and mark.promises(found[0])
+        return False
 
     def lost(
         self, step: str, marks: Sequence[Mark | None], opened: Callable[[str], ShardedArray | None]
@@ -90,24 +101,32 @@ class Marks:
         `opened` gives an array, or None if there is none. What has its size may still be changed:
         `check_store` reads all.
         """
-        lost = set()
-        for name in self.arrays[step]:
-            array = opened(name)
-            if array is None and name.startswith(OPTIONAL):
+        lost, looked = set[int](), dict[str, tuple[ShardedArray | None, dict[str, int]]]()
+        for name, block in product(self.steps[step].names, range(len(marks))):
+            mark = marks[block]
+            if mark is None or mark.shards is None:
                 continue
-            sizes = self._files.sizes(f"{name}/c") if array else {}
-            for block, mark in enumerate(marks):
-                if mark is not None and mark.shards is not None:
-                    receipt = mark.shards[name]
-                    key = array.shard_key(*divmod(block, self._grid.block_cols)) if array else ""
-                    if sizes.get(key) != (receipt.size if receipt else None):
-                        lost.add(block)
+            key, row, col = self.steps[step].place(name, block)
+            if key not in looked:
+                array = opened(key)
+                looked[key] = array, self._files.sizes(f"{key}/c") if array else {}
+            array, sizes = looked[key]
+            if array is None and is_optional(name):
+                continue
+            receipt = mark.shards[name]
+            size = sizes.get(array.shard_key(row, col)) if array else None
+            if size != (receipt.size if receipt else None):
+                lost.add(block)
         return lost
+
+    def _key(self, step: str, block: int) -> str:
+        old = self._format <= _INEXACT
+        return f"done/{step}/c/{block}/0" if old else f"done/{step}/c.{block}.0"
 
     def _parse(self, step: str, data: bytes | None) -> Mark | None:
         if data is not None and len(data) == _DIGEST:
             return Mark(data.hex(), None)
-        names = self.arrays[step]
+        names = self.steps[step].names
         if data is None or len(data) != layout.mark_length(len(names)):
             return None
         receipts = map(Receipt._make, _RECEIPT.iter_unpack(data[_DIGEST:]))
@@ -118,5 +137,6 @@ class Marks:
         return Mark(data[:_DIGEST].hex(), shards)
 
 
-def _key(step: str, block: int) -> str:
-    return f"done/{step}/c/{block}/0"
+def is_optional(name: str) -> bool:
+    """Whether arrays may be taken away again: what a mark says of their shards then counts not."""
+    return name.partition("/")[0] == "probabilities"

@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +21,7 @@ from wsiseg.geometry import Box
 from wsiseg.store.codecs import Codec, checksum, codec_of, fits_checksum
 from wsiseg.store.files import Files, OpenFile, Part, Reused
 
-__all__ = ["Receipt", "ShardedArray", "receipt_of"]
+__all__ = ["Receipt", "ShardedArray"]
 
 _ABSENT = 2**64 - 1
 _CRC_SIZE = 4
@@ -35,14 +34,15 @@ class Receipt(NamedTuple):
 
     size: int
     crc: int
+    """CRC-32C of its chunks' checksums and its index.
+
+    The CRC of the whole file would say nothing: that of bytes which end in their own is a constant,
+    whatever they are, and a file of such pieces has the CRC of any other of the same lengths.
+    """
 
 
-def receipt_of(parts: Iterable[bytes]) -> Receipt:
-    """Size and CRC-32C of a file of these parts."""
-    size, crc = 0, 0
-    for part in parts:
-        size, crc = size + len(part), google_crc32c.extend(crc, part)
-    return Receipt(size, crc)
+def _give_receipt(size: int, checksums: Iterable[bytes], index: bytes) -> Receipt:
+    return Receipt(size, int.from_bytes(checksum(b"".join([*checksums, index])), "little"))
 
 
 class _Piece(NamedTuple):
@@ -151,29 +151,73 @@ class ShardedArray:
         -------
         What the file is known by; None if there is none.
         """
+        height, width = self._chunk[:2]
+
+        def cut(y: int, x: int) -> NDArray[Any] | None:
+            if present is not None and not present[y : y + 1, x : x + 1].any():
+                return None
+            return data[y * height : (y + 1) * height, x * width : (x + 1) * width]
+
+        return self._write_chunks(row, col, cut)
+
+    def write_from(
+        self, row: int, col: int, pixels: Callable[[Box], NDArray[Any] | None]
+    ) -> Receipt | None:
+        """Write one shard as `write` does, from what `pixels` gives of each chunk's box.
+
+        None is fill. So a shard need not be in memory but for what it packs to.
+        """
         down, right = self._per_shard
         height, width = self._chunk[:2]
+
+        def ask(y: int, x: int) -> NDArray[Any] | None:
+            corner = (col * right + x) * width, (row * down + y) * height
+            box = Box(*corner, width, height).intersect(self.box)
+            return None if box.empty else pixels(box)
+
+        return self._write_chunks(row, col, ask)
+
+    def _write_chunks(
+        self, row: int, col: int, chunk_at: Callable[[int, int], NDArray[Any] | None]
+    ) -> Receipt | None:
+        down, right = self._per_shard
         index = np.full((down * right, 2), _ABSENT, "<u8")
         parts: list[bytes] = []
+        sums: list[bytes] = []
         end = 0
         for i in range(down * right):
-            y, x = divmod(i, right)
-            if present is not None and not present[y : y + 1, x : x + 1].any():
-                continue
-            chunk = data[y * height : (y + 1) * height, x * width : (x + 1) * width]
-            if self._is_fill(chunk):
+            chunk = chunk_at(*divmod(i, right))
+            if chunk is None or self._is_fill(chunk):
                 continue
             packed = self._codec.encode(self._whole(chunk))
-            parts += [packed, checksum(packed)] if self._checked else [packed]
-            length = len(packed) + self._checked * _CRC_SIZE
-            index[i] = end, length
-            end += length
+            sums.append(checksum(packed) if self._checked else b"")
+            parts += [packed, sums[-1]]
+            index[i] = end, len(packed) + len(sums[-1])
+            end += len(packed) + len(sums[-1])
         if not parts:
             self._files.delete(self.shard_key(row, col))
             return None
-        parts += [index.tobytes(), checksum(index.tobytes())]
-        self._files.write(self.shard_key(row, col), parts)
-        return receipt_of(parts)
+        table = index.tobytes()
+        self._files.write(self.shard_key(row, col), [*parts, table, checksum(table)])
+        return _give_receipt(end + len(table) + _CRC_SIZE, sums, table)
+
+    def find_receipt(self, data: bytes) -> Receipt | None:
+        """The receipt of a shard's file; None if some of it does not fit its checksum."""
+        length = 16 * self._per_shard[0] * self._per_shard[1]
+        table = data[-length - _CRC_SIZE : -_CRC_SIZE]
+        if len(table) != length or not fits_checksum(data[-length - _CRC_SIZE :]):
+            return None
+        view, end, sums = np.frombuffer(data, np.uint8), 0, list[bytes]()
+        for start, size in np.frombuffer(table, "<u8").reshape(-1, 2).tolist():
+            if start != _ABSENT:
+                chunk = view[start : start + size]
+                if start != end or not fits_checksum(chunk):
+                    return None
+                end += size
+                sums.append(chunk[-_CRC_SIZE:].tobytes())
+        return (
+            _give_receipt(len(data), sums, table) if end + length + _CRC_SIZE == len(data) else None
+        )
 
     def write_all(self, data: NDArray[Any]) -> dict[tuple[int, int], Receipt]:
         """Write every shard; `data` is the whole array. Receipts of those that have a file."""

@@ -13,7 +13,6 @@ from wsiseg.config import TissueConfig
 from wsiseg.geometry import Box
 from wsiseg.slide import Slide
 from wsiseg.tissue.glass import find_glass
-from wsiseg.tissue.padding import find_padding
 from wsiseg.tissue.pieces import drop_small
 
 __all__ = ["detect_tissue"]
@@ -92,6 +91,8 @@ def _find_colours(slide: Slide, config: TissueConfig) -> tuple[Mask, Mask]:
         stained[rows], pen[rows] = _classify(image[rows], glass, config.min_density)
     pen = drop_small(pen, _PEN_AREA_UM2 / config.mpp**2)
     if pen.any():
+        from wsiseg.tissue.padding import find_padding  # loads scipy, which few slides need
+
         padding = find_padding(image, pen)
         stained &= ~padding
         pen = drop_small(pen & ~padding, _PEN_AREA_UM2 / config.mpp**2)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wsiseg.stitch.pyramid import halve_confidence, halve_labels
+from wsiseg.pyramid import halve_confidence, halve_labels
 
 sides = st.tuples(st.integers(1, 9), st.integers(1, 9))
 rasters = arrays(np.uint8, sides, elements=st.sampled_from([0, 1, 2, 255]))

@@ -1,0 +1,101 @@
+"""What a command takes before it does anything: seconds of the clock and of the processor.
+
+Commands run in processes of their own, the two checkouts in turn, after one round that is not
+counted, in which compiled code is cached. `annotate` is ended when its first block is about to
+begin. Seconds of the processor hold on a busy machine too, those of the clock on a quiet one only.
+
+Run: python benchmarks/start.py SLIDE [--before CHECKOUT] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parents[1]
+
+
+class Seconds(NamedTuple):
+    """Of one command."""
+
+    clock: float
+    processor: float
+
+
+def measure(checkout: Path, *arguments: str, first_block: bool = False) -> Seconds:
+    """Run a command of a checkout, to its end or until its first block is about to begin."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wsiseg", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=checkout,  # `-m` looks there first
+        env=os.environ | {"PYTHONPATH": str(checkout)},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if first_block and json.loads(line)["event"] == "step":
+            break
+    clock = time.perf_counter() - started
+    if first_block:
+        process.kill()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status and not first_block:
+        sys.exit(f"wsiseg {' '.join(arguments)} failed in {checkout}")
+    return Seconds(clock, usage.ru_utime + usage.ru_stime)
+
+
+def measure_all(checkout: Path, slide: Path) -> dict[str, Seconds]:
+    """Each command once."""
+    with tempfile.TemporaryDirectory() as folder:
+        store, out = str(Path(folder, "a.zarr")), str(Path(folder, "out"))
+        return {
+            "`wsiseg --help`": measure(checkout, "--help"),
+            "`wsiseg tile`, whole": measure(checkout, "tile", str(slide), "-o", store),
+            "`wsiseg annotate`, to its first block": measure(
+                checkout, "annotate", str(slide), "-o", out, "--json", first_block=True
+            ),
+        }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("slide", type=Path)
+    parser.add_argument("--before", type=Path, help="another checkout, to compare with")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    checkouts = {"after": HERE} | ({"before": given.before} if given.before else {})
+    rounds: dict[str, list[dict[str, Seconds]]] = {name: [] for name in checkouts}
+    for counted in range(-1, given.rounds):
+        for name, checkout in checkouts.items():
+            found = measure_all(checkout.resolve(), given.slide.resolve())
+            if counted >= 0:
+                rounds[name].append(found)
+    print(f"{given.slide.name}, {os.cpu_count()} cores, medians of {given.rounds} rounds")
+    print("| command | checkout | clock s | processor s | against before |\n|---|---|---|---|---|")
+    last = list(checkouts)[-1]
+    for command in rounds["after"][0]:
+        medians = {}
+        for name, done in rounds.items():
+            both = zip(*(one[command] for one in done), strict=True)
+            medians[name] = Seconds(*map(statistics.median, both))
+        for name, seconds in medians.items():
+            share = seconds.processor / medians[last].processor
+            print(
+                f"| {command} | {name} | {seconds.clock:.2f} | {seconds.processor:.2f} "
+                f"| {share:.2f} |"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""The documentation: `pip install '.[docs]'`, then `sphinx-build -W docs site`."""
+
+import sys
+from pathlib import Path
+
+import wsiseg
+
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
+
+project = "wsiseg"
+author = copyright = "The wsiseg maintainers"
+version = release = wsiseg.__version__
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "generated",
+]
+exclude_patterns = ["extensions"]
+html_theme = "furo"
+html_title = "wsiseg"
+html_show_sourcelink = False
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+copybutton_prompt_text = "$ "
+copybutton_only_copy_prompt_lines = True
+nitpicky = False
+suppress_warnings = ["myst.xref_missing"] if "linkcheck" in sys.argv else []

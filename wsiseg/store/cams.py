@@ -1,0 +1,148 @@
+"""The part of a store that holds CAMs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.annotations import Palette
+from wsiseg.errors import StoreError
+from wsiseg.geometry import Box
+from wsiseg.store import layout
+from wsiseg.store.opened import OpenedStore
+
+__all__ = ["CamsPart", "tile_box"]
+
+
+class CamsPart(OpenedStore):
+    """CAMs and class logits of the tiles, and how unlike the training patches they are."""
+
+    @cached_property
+    def _cam_facts(self) -> dict[str, Any]:
+        """What `create_cams` noted; a block asks for it several times, at a millisecond each."""
+        return self._group["cams"].attrs.asdict()
+
+    def create_cams(
+        self, palette: Palette, height: int, width: int, *, channels: int | None = None,
+        calibration: Sequence[tuple[float, float]] = (), source: str = "",
+    ) -> None:  # fmt: skip
+        """Make the CAM arrays for the palette's K classes and maps of ``height x width``.
+
+        Arrays that are there already stay as they are if they have this shape.
+
+        Parameters
+        ----------
+        channels
+            K, or more: kinds of background that the model tells apart, after the classes.
+        calibration
+            Scale and offset of each channel, which turn its CAM into a logit to believe; empty
+            where the CAMs are that, or where nobody knows.
+        source
+            Identity of the model: of a checkpoint, its sha256.
+        """
+        self._check_current()
+        channels = len(palette) if channels is None else channels
+        shape = (self.grid.rows, self.grid.cols, channels, height, width)
+        cams = self._group.require_group("cams")
+        if cams.attrs.get("palette") != layout.plain_palette(palette):
+            self.clear_marks("predict")  # else what is finished would bear the new names
+        cams.attrs["palette"] = layout.plain_palette(palette)
+        cams.attrs["calibration"] = [list(pair) for pair in calibration]
+        cams.attrs["source"] = source
+        self.__dict__.pop("_cam_facts", None)
+        keys = ("cams/logits", "cams/classes", "cams/distance")
+        if all(map(self._has_array, keys)) and self._array("cams/logits").shape == shape:
+            return
+        self.clear_marks("predict")  # also of other settings: what they marked is no longer there
+        for key in keys:
+            self._arrays.pop(key, None)
+        layout.lay_out_cams(cams, self.grid, channels, height, width)
+
+    def write_cams(
+        self, block: int, cams: NDArray[np.float16], logits: NDArray[np.float32],
+        distances: NDArray[np.float32] | None = None,
+    ) -> None:  # fmt: skip
+        """Write one block's CAMs ``(rows, cols, C, h, w)`` and class logits ``(rows, cols, C)``.
+
+        Rows and columns are the block's own tiles; NaN where a tile holds no tissue. C are the
+        channels: the K classes, then kinds of background, if there are any. `distances`
+        ``(rows, cols)`` say how unlike the training patches a tile is; NaN where nobody looked.
+        """
+        self._write("predict", "cams/logits", block, cams)
+        self._write("predict", "cams/classes", block, logits)
+        if distances is None:
+            self._erase("predict", block, ["cams/distance"])
+        else:
+            self._write("predict", "cams/distance", block, distances)
+
+    def read_cams(
+        self, rows: slice, cols: slice
+    ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+        """CAMs ``(rows, cols, C, h, w)`` float16 and class logits ``(rows, cols, C)`` float32.
+
+        All C channels: of the classes, and of kinds of background after them.
+        """
+        self._check_cams()
+        cams = self._array("cams/logits").read(tile_box(rows, cols))
+        return cams, self.read_class_logits(rows, cols)
+
+    def read_class_logits(self, rows: slice, cols: slice) -> NDArray[np.float32]:
+        """Class logits ``(rows, cols, C)`` float32 alone: one value a tile and channel."""
+        self._check_cams()
+        return self._array("cams/classes").read(tile_box(rows, cols))
+
+    @property
+    def cam_palette(self) -> Palette:
+        """Names and colours of the CAMs' classes, from the model that made them."""
+        self._check_cams()
+        return layout.palette_of(self._cam_facts["palette"])
+
+    @property
+    def cam_calibration(self) -> NDArray[np.float32] | None:
+        """``(channels, 2)`` scale and offset of each channel's CAM; None where they are unknown."""
+        self._check_cams()
+        known = self._cam_facts.get("calibration")
+        return np.array(known, np.float32) if known else None
+
+    @property
+    def cam_source(self) -> str:
+        """Identity of the model that made the CAMs; empty in stores of an older wsiseg."""
+        self._check_cams()
+        return str(self._cam_facts.get("source", ""))
+
+    @property
+    def cam_channels(self) -> int:
+        """Channels of a CAM: K classes, those of `cam_palette`, then kinds of background."""
+        self._check_cams()
+        return int(self._array("cams/logits").shape[2])
+
+    @property
+    def cam_size(self) -> tuple[int, int]:
+        """Height and width of a tile's CAM in cells."""
+        height, width = self._array("cams/logits").shape[3:]
+        return height, width
+
+    def read_distances(self) -> NDArray[np.float32]:
+        """``(N,)`` distances from the training patches of those tiles that were looked at."""
+        self._check_cams()
+        array = self._array("cams/distance")
+        found = array.read(array.box)
+        return np.asarray(found[np.isfinite(found)])
+
+    def count_tiles(self) -> int:
+        """Number of tiles that the model saw."""
+        classes = self._array("cams/classes")
+        return int(np.isfinite(classes.read(classes.box)[..., 0]).sum())
+
+    def _check_cams(self) -> None:
+        if not self._has_array("cams/logits"):
+            raise StoreError(f"{self.path}: holds no CAMs; run `wsiseg predict` first")
+
+
+def tile_box(rows: slice, cols: slice) -> Box:
+    """A window of rows and columns of tiles."""
+    return Box(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)

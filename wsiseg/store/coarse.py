@@ -1,0 +1,34 @@
+"""The part of a store that holds the levels which blocks do not write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from wsiseg.geometry import Box
+from wsiseg.store.levels import LevelShards, Part
+from wsiseg.store.opened import OpenedStore
+
+__all__ = ["CoarsePart"]
+
+
+class CoarsePart(OpenedStore):
+    """Coarse levels of image and maps, in shards of many blocks each."""
+
+    def coarse_parts(self, step: str) -> Sequence[Part]:
+        """The shards that a pyramid's step writes, its blocks; none where blocks write all."""
+        shards = self._marks.steps.get(step)
+        return shards.parts if isinstance(shards, LevelShards) else ()
+
+    def write_coarse(
+        self, step: str, name: str, block: int, pixels: Callable[[Box], NDArray[Any] | None]
+    ) -> None:
+        """Write one shard of a coarse level, from what `pixels` gives for boxes of that level.
+
+        `name` is ``image``, ``labels/classes``, ``labels/confidence`` or ``probabilities``; pixels
+        are ``(h, w, ...)`` uint8, None where all is fill.
+        """
+        _, row, col = place = self._marks.steps[step].place(name, block)
+        self._keep(place, self._array(place.array).write_from(row, col, pixels))
