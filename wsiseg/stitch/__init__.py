@@ -31,7 +31,7 @@ from wsiseg.tissue import mask_window, sample_tissue
 __all__ = ["class_probabilities", "plan_stitch", "stitch_labels"]
 
 _STEP = "stitch"
-_VERSION = 4
+_VERSION = 5
 """Of the arithmetic here: a digest holds it, so that other sums redo the work."""
 
 _CRF_GRID = 8
@@ -320,14 +320,24 @@ def _bounding_box(mask: NDArray[np.bool_], frame: Box) -> Box:
 def _refine(
     probabilities: NDArray[np.float32], image: NDArray[np.uint8], box: Box, config: CrfConfig
 ) -> NDArray[np.float32]:
+    """Q of the classes that are possible somewhere in the box; of the others 0.
+
+    A class that is nowhere possible has the least probability that the CRF knows, 1e-5, at every
+    pixel. Potts messages never raise it over the others there, so that it takes part in nothing.
+    """
     import torch  # heavy, and not needed without the CRF
 
     from wsiseg.model.crf import refine
+    from wsiseg.model.crf.window import MIN_PROBABILITY
 
+    kept = np.flatnonzero(probabilities.max(axis=(1, 2)) > MIN_PROBABILITY)
+    if len(kept) == 1:
+        return probabilities
     pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0)))
-    prior = torch.from_numpy(np.ascontiguousarray(probabilities))
-    refined = refine(prior[None], pixels[None], config, corner=(box.x, box.y))
-    return np.asarray(refined[0].cpu().numpy())
+    prior = torch.from_numpy(probabilities[kept])
+    refined = np.zeros_like(probabilities)
+    refined[kept] = refine(prior[None], pixels[None], config, corner=(box.x, box.y))[0].cpu()
+    return refined
 
 
 def _label(pick: Pick, radius: int, least: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
