@@ -25,11 +25,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from wsiseg.stitch.pyramid import halve_confidence, halve_labels
 
 from wsiseg.annotations import PALETTES, Annotations, Region
 from wsiseg.grid import TileGrid
-from wsiseg.pyramid import write_pyramid
+from wsiseg.pyramid import halve_confidence, halve_labels, write_pyramid
 from wsiseg.qupath import write_geojson
 from wsiseg.store import SlideStore
 

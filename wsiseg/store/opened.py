@@ -201,7 +201,7 @@ class OpenedStore:
         return whole, [mark.digest if mark else "" for mark in marks]
 
     def marked(self, step: str) -> str:
-        """As `finished`, empty if it is not; files are not looked for, which takes the most time.
+        """As `finished`, but empty if it is not, and files are not looked for: that takes longest.
 
         One that is lost is told when it is read.
         """
