@@ -48,6 +48,7 @@ def draw_map(folder: Path, part: np.ndarray, refine: bool) -> np.ndarray:
     config["stitch"]["refine"] = refine
     wsiseg.annotate(path, run, wsiseg.Config(**config))
     overlay = Image.open(run / "overlays" / "part.jpg").convert("RGB")
+    overlay = overlay.crop((0, 0, overlay.width, overlay.width))  # the legend lies below
     return np.asarray(overlay.resize((SIDE, SIDE), Image.LANCZOS))
 
 
