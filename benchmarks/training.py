@@ -79,7 +79,7 @@ def _meta(make: Callable[[], torch.nn.Module]) -> dict[str, torch.Tensor]:
 
 def make_model(name: str, folder: Path, teacher: bool) -> ConStruct:
     """The model with random weights."""
-    from wsiseg.model.encoders import load_encoder, load_teacher
+    from wsiseg.model.encoders import default_teacher, load_encoder, load_teacher
 
     vit = name == "vit-b"
     kind = "conch" if vit else name
@@ -87,7 +87,8 @@ def make_model(name: str, folder: Path, teacher: bool) -> ConStruct:
     of_teacher = {"weights": folder / "mit_b1.pth"} if vit else {}
     encoder = load_encoder(kind, **of_student)
     texts = F.normalize(torch.randn(CLASSES, encoder.embedding_dim), dim=1)
-    return ConStruct(encoder, texts, teacher=load_teacher(kind, **of_teacher) if teacher else None)
+    made = load_teacher(default_teacher(kind), **of_teacher) if teacher else None
+    return ConStruct(encoder, texts, teacher=made)
 
 
 def inference(case: dict[str, Any], folder: Path) -> Callable[[], object]:

@@ -2,9 +2,10 @@
 
     python -m tests.kills [--kills 100] [--executor threads] [--seed 0]
 
-Every run is a process of its own that ends by ``kill -9`` at a moment drawn anew, or by itself; it
-is forked from one that has imported everything, so that kills fall into the work. A few of them are
-a test (`tests/test_faults.py`).
+Every run is a process of its own that ends by ``kill -9``, or by itself; it is forked from one that
+has imported everything. Most are killed when so many blocks are done, a number drawn anew, and a
+moment; the others at any time, which mostly is while files are made of the map. A few of them are a
+test (`tests/test_faults.py`).
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from wsiseg.cli import app
 from wsiseg.demo.synthesis import synthesize_slide
 
-SIZE = {"width": 1120, "height": 896}
+SIZE = {"width": 2240, "height": 1792}
+BY_BLOCKS = 0.8
 SETTINGS = ("tile.block=224", "predict.checkpoint=tiny", "stitch.refine=false")
 SETTINGS += ("stitch.probabilities=true",)
 
@@ -47,9 +50,10 @@ def kill_at_random(folder: Path, kills: int, executor: str, seed: int) -> None:
     begun = time.perf_counter()
     assert run(folder, "whole", executor, None), "the undisturbed run failed"
     whole, length = contents(folder / "whole"), time.perf_counter() - begun
+    total = count_marks(folder / "whole")
     while killed < kills:
         out = f"out-{ended}"
-        while not run(folder, out, executor, draw.uniform(0, length)):
+        while not run(folder, out, executor, choose_moment(draw, folder / out, total, length)):
             killed += 1
             kept.append(count_marks(folder / out))
             sys.stderr.write(f"killed {killed} times, at {kept[-1]} blocks\n")
@@ -57,25 +61,41 @@ def kill_at_random(folder: Path, kills: int, executor: str, seed: int) -> None:
         differ = sorted(n for n in {*ours, *whole} if ours.get(n) != whole.get(n))
         assert not differ, f"after {killed} kills these differ: {differ}"
         ended += 1
-    spread = sorted(kept)[:: max(1, len(kept) // 8)]
+    spread = sorted(kept)[:: max(1, len(kept) // 16)]
     sys.stdout.write(
         f"{killed} kills of {executor} in {ended} runs of {length:.1f} s; each ended with the same "
-        f"{len(whole)} files; blocks that were done at a kill: {spread}\n"
+        f"{len(whole)} files; blocks of {total} that were done at a kill: {spread}\n"
     )
 
 
-def run(folder: Path, out: str, executor: str, seconds: float | None) -> bool:
-    """Whether a run ended by itself, before it was killed after `seconds`."""
+def choose_moment(draw: random.Random, out: Path, total: int, length: float) -> Callable[[], bool]:
+    """What says when to kill."""
+    known, moment = count_marks(out), draw.uniform(0, 0.1)
+    if known < total and draw.random() < BY_BLOCKS:
+        wanted = draw.randint(known, total - 1)
+        reached: list[float] = []
+
+        def is_time() -> bool:
+            if not reached and count_marks(out) >= wanted:
+                reached.append(time.monotonic())
+            return bool(reached) and time.monotonic() >= reached[0] + moment
+
+        return is_time
+    deadline = time.monotonic() + draw.uniform(0, length)
+    return lambda: time.monotonic() >= deadline
+
+
+def run(folder: Path, out: str, executor: str, is_time: Callable[[], bool] | None) -> bool:
+    """Whether a run ended by itself, before it was killed."""
     child = os.fork()
     if not child:
         _annotate(folder, out, executor)
-    deadline = None if seconds is None else time.monotonic() + seconds
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             assert status == 0, (folder / "said.txt").read_text()
             return True
-        if deadline is not None and time.monotonic() > deadline:
+        if is_time is not None and is_time():
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return False

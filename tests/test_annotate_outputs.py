@@ -141,6 +141,20 @@ def test_with_the_record_lost_nothing_is_taken_for_edited(slide, finished, out):
     assert result.note == finished[1].note
 
 
+def test_what_a_killed_run_put_aside_is_no_edit(slide, finished, out):
+    """Killed between writing a picture and noting it, and again while it was made anew."""
+    shutil.rmtree(out / "runs")
+    picture = out / "overlays" / "one.jpg"
+    picture.rename(picture.with_name("one.edited.jpg"))
+    picture.with_name("one.edited2.jpg").write_bytes(b"a person's")
+    result = run(slide, out)
+    assert result.note == finished[1].note
+    kept = picture.with_name("one.edited2.jpg")
+    assert kept.read_bytes() == b"a person's"
+    kept.unlink()
+    assert contents(out) == contents(finished[0])
+
+
 def test_a_record_that_is_cut_off_is_as_good_as_none(slide, finished, out):
     (out / "runs" / "outputs" / "one.json").write_text('{"outputs": {"geo')
     run(slide, out)

@@ -4,7 +4,15 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from wsiseg.config import Config, EvaluateConfig, TrainConfig, digest_of, load_config, parse_config
+from wsiseg.config import (
+    Config,
+    DistillConfig,
+    EvaluateConfig,
+    TrainConfig,
+    digest_of,
+    load_config,
+    parse_config,
+)
 from wsiseg.errors import ConfigError
 from wsiseg.model.card import Card
 
@@ -18,7 +26,7 @@ def fields(model):
             yield from fields(field.annotation)
 
 
-@pytest.mark.parametrize("model", [Config, TrainConfig])
+@pytest.mark.parametrize("model", [Config, TrainConfig, DistillConfig])
 def test_every_field_is_described(model):
     for owner, name, field in fields(model):
         assert field.description, f"{owner.__name__}.{name} has no docstring"
@@ -38,6 +46,9 @@ def test_the_other_configs_load():
     assert load_config(CONFIGS / "evaluate.yaml", EvaluateConfig) == EvaluateConfig()
     raw = yaml.safe_load((CONFIGS / "evaluate.yaml").read_text())
     assert raw == EvaluateConfig().model_dump(mode="json")
+    assert load_config(CONFIGS / "distill.yaml", DistillConfig) == DistillConfig()
+    raw = yaml.safe_load((CONFIGS / "distill.yaml").read_text())
+    assert raw == DistillConfig().model_dump(mode="json")
 
 
 def test_the_card_to_fill_in_holds_every_field_and_claims_nothing():
@@ -64,6 +75,13 @@ ABLATIONS = {
     "random_prototypes": {"prototypes": "random"},
     "prototypes_2": {"prototypes_per_class": 2},
     "prototypes_3": {"prototypes_per_class": 3},
+    "image_prototypes": {"prototypes": "images"},
+    "image_prototypes_3": {"prototypes": "images", "prototypes_per_class": 3},
+    "both_prototypes": {"prototypes": "both"},
+    "diverse_prototypes_3": {"prototypes_per_class": 3, "diversity_weight": 0.5},
+    "cam_level_2": {"cam_levels": (2,)},
+    "cam_fused": {"cam_levels": (2, 3)},
+    "cam_overlap": {"cam_overlap": 2},
 }
 
 

@@ -8,10 +8,11 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count, takewhile
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["free_name", "open_atomic", "put_aside", "remove_parts"]
+__all__ = ["free_name", "list_taken", "open_atomic", "put_aside", "remove_parts"]
 
 _PART = re.compile(r"\..+\.\d+\.\d+\.part|.+\.[0-9a-f]{32}\.partial")
 """Files not yet in their place: those of `open_atomic`, and zarr's own."""
@@ -26,11 +27,19 @@ _SUFFIX = re.compile(r"(?i)\.(geo)?json(\.gz)?$|\.ome\.tiff?$")
 
 def free_name(path: Path, mark: str) -> Path:
     """A name beside `path` that is free, with `mark` and if need be a number before its suffix."""
+    return next(name for name in _names(path, mark) if not name.exists())
+
+
+def list_taken(path: Path, mark: str) -> list[Path]:
+    """The files whose names `free_name` gave, as far as they are still there."""
+    return list(takewhile(Path.exists, _names(path, mark)))
+
+
+def _names(path: Path, mark: str) -> Iterator[Path]:
     suffix = found[0] if (found := _SUFFIX.search(path.name)) else path.suffix
-    base, number = path.name[: len(path.name) - len(suffix)], 1
-    while (free := path.with_name(f"{base}{mark}{number if number > 1 else ''}{suffix}")).exists():
-        number += 1
-    return free
+    base = path.name[: len(path.name) - len(suffix)]
+    for number in count(1):
+        yield path.with_name(f"{base}{mark}{number if number > 1 else ''}{suffix}")
 
 
 @contextmanager

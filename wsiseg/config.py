@@ -5,9 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from wsiseg.formats import ExportFormat
 from wsiseg.settings import load_config, parse_config
@@ -15,7 +22,9 @@ from wsiseg.settings import load_config, parse_config
 __all__ = [
     "ClusterConfig",
     "Config",
+    "ContextConfig",
     "CrfConfig",
+    "DistillConfig",
     "EvaluateConfig",
     "ExportConfig",
     "ExportFormat",
@@ -27,6 +36,7 @@ __all__ = [
     "Precision",
     "PredictConfig",
     "Preset",
+    "Prototypes",
     "SlideConfig",
     "StitchConfig",
     "TileConfig",
@@ -192,22 +202,59 @@ class CrfConfig(_Step):
     """Appearance kernel: colour standard deviation in grey levels."""
     appearance_weight: float = Field(default=50.0, ge=0)
     """Appearance kernel: Potts weight."""
+    scale: Literal[1, 2] = 1
+    """`numba` only: of so many pixels each way one sends and hears messages; where a border runs,
+    every pixel then reads the last messages at its own place and colour."""
+    band: int = Field(default=0, ge=0)
+    """`numba` only: pixels around the borders between the most probable classes that are refined;
+    0 refines all. Farther in there is nobody to disagree."""
+
+
+class ContextConfig(_Step):
+    """Which classes a tile may show, by its neighbours and its slide."""
+
+    neighbours: float = Field(default=0.5, ge=0)
+    """How much the mean of the tiles around (within 1.5 tile sides, nearer ones more) counts beside
+    a tile's own probability of a class; 0 looks at each tile by itself."""
+    low: float = Field(default=0.15, gt=0, lt=1)
+    """A class enters a tile where its averaged probability reaches this, if tiles that do so too
+    join it to one that reaches `high`."""
+    high: float = Field(default=0.3, gt=0, lt=1)
+    """A class enters a tile where its averaged probability reaches this."""
+    sharpness: float = Field(default=1.5, ge=0)
+    """Classes that enter weigh by this power of the averaged probability: 0 weighs all alike, 1 as
+    a prior would."""
+    slide_prior: float = Field(default=0.0, ge=0, le=1)
+    """How far probabilities are shifted to the share of the slide's tiles that each class is
+    estimated to show in (expectation-maximisation), from the half that is taken for the share in
+    training; 0 not at all."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low:g} is above high = {self.high:g}; lower it")
+        return self
 
 
 class StitchConfig(_Step):
     """From CAMs to label and confidence rasters."""
 
-    gate: Literal["predicted", "none"] = "predicted"
-    """Classes let through: those that the tile's logits predict, or all."""
+    gate: Literal["predicted", "context", "none"] = "predicted"
+    """Classes let through: those that the tile's own logits predict; `context`: those that are
+    likely by its neighbours and its slide too; `none` or `all`: every class."""
+    context: ContextConfig = ContextConfig()
+    """How neighbours and slide decide, with `gate: context`."""
     gate_threshold: float = Field(default=0.25, gt=0, lt=1)
-    """A class is predicted where the sigmoid of its logit reaches this. A tile's logit is the mean
-    of its CAM, so it is low for a class that only touches the tile: hence less than one half."""
+    """With `gate: predicted`, a class is predicted where the sigmoid of its logit reaches this. A
+    tile's logit is the mean of its CAM, so it is low for a class that only touches the tile: hence
+    less than one half."""
     refine: bool = True
     """Whether the dense CRF refines the probabilities."""
     margin: int = Field(default=64, ge=0)
     """Pixels read around a block for the CRF."""
-    crf: CrfConfig = CrfConfig()
-    """The CRF's settings."""
+    crf: CrfConfig = CrfConfig(scale=2, band=32)
+    """The CRF's settings; what is not named stays at `scale` 2 and `band` 32. Of a biopsy's pixels
+    0.4 % then get another label than at 1 and 0, which takes four times as long."""
     smooth_um: float = Field(default=3.0, ge=0)
     """Every pixel takes the most frequent label within this distance (µm): no specks that would
     choke a viewer; 0 leaves the CRF's labels as they are."""
@@ -217,6 +264,16 @@ class StitchConfig(_Step):
     probabilities: bool = False
     """Whether every class's probability is kept as a raster too, as the model has it: before the
     CRF and `smooth_um`."""
+
+    @field_validator("crf", mode="before")
+    @classmethod
+    def _keep_speed(cls, value: Any) -> Any:
+        return {"scale": 2, "band": 32, **value} if isinstance(value, dict) else value
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _rename_gate(cls, value: Any) -> Any:
+        return "none" if value == "all" else value
 
 
 class OutlineConfig(_Step):
@@ -273,6 +330,10 @@ Preset = Literal["reference", "paper", "wsiseg"]
 """Whose reading of ConStruct is computed: the released code's, the paper's text, or ours."""
 
 
+Prototypes = Literal["auto", "text", "images", "both", "random"]
+"""What the prototypes of classes begin as."""
+
+
 def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if not name.strip():
@@ -312,10 +373,14 @@ class TrainConfig(_Step):
     """`reference`: what the released code computes, its accidents included. `paper`: what the text
     says. `wsiseg`: neither's dead weight, contrast that reaches the prototypes, and a teacher that
     reaches the CAM."""
-    encoder: Literal["tiny", "small", "conch", "open_clip"] = "tiny"
-    """Frozen student/teacher pair, by name in `wsiseg.model.encoders.ENCODERS`."""
+    encoder: str = "tiny"
+    """The frozen student: `tiny`, `small`, `conch`, `open_clip`, `timm` (any vision transformer),
+    or one that an installed package adds as an entry point of the group `wsiseg.encoders`."""
     encoder_options: dict[str, Any] = {}
-    """What the student takes: `weights`, `image_size`, ... ; an unknown one lists the known."""
+    """What the student takes: `model`, `weights`, `image_size`, ... ; an unknown one lists the
+    known."""
+    teacher: str = ""
+    """The frozen teacher: `segformer` or `tiny`; empty for the one that goes with the encoder."""
     teacher_options: dict[str, Any] = {}
     """What the teacher takes: `weights`, `strides`, ..."""
     classes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_check_names)] = (
@@ -324,8 +389,10 @@ class TrainConfig(_Step):
     """Class names in label order, none twice."""
     prompts: tuple[str, ...] = ()
     """A text a class, which its prototypes begin as; empty for wsiseg's own."""
-    prototypes: Literal["text", "random"] = "text"
-    """What prototypes begin as: the embedded prompts, or random directions (for comparison)."""
+    prototypes: Prototypes = "auto"
+    """What prototypes begin as: the embedded prompts (`text`), clusters of the patches that show
+    the class (`images`), `both` side by side, or `random` directions (for comparison). `auto` is
+    `text`, or `images` with an encoder that has no text tower."""
     colors: tuple[tuple[_Level, _Level, _Level], ...] = ()
     """RGB a class for labels and polygons; empty for QuPath's own."""
     mpp: float = Field(default=0.5, gt=0)
@@ -342,7 +409,16 @@ class TrainConfig(_Step):
     """A patch's class logit: the `mean` of its CAM, as in the paper, or a `smooth` maximum, for
     labels of classes that fill only a part of the patch."""
     prototypes_per_class: int = Field(default=1, ge=1)
-    """k of the prototype bank."""
+    """k of the prototype bank; `both` has k of each kind."""
+    diversity_weight: float = Field(default=0.0, ge=0)
+    """Weight of the term that keeps a class's several prototypes apart: it is high where two of
+    them respond alike within the class's region (LPD)."""
+    cam_levels: tuple[Annotated[int, Field(ge=0, le=3)], ...] = ()
+    """Pyramid levels (0 the finest) that the CAM reads; empty for the encoder's own. Several are
+    fused top-down, and the CAM has the grid of the finest."""
+    cam_overlap: Literal[1, 2] = 1
+    """2: the finished model looks at an image four times, a quarter cell off each way, so that its
+    CAM has twice the rows and columns; training is the same."""
     guidance_levels: tuple[Annotated[int, Field(ge=0, le=3)], ...] = ()
     """Pyramid levels (0 the finest) that the teacher guides; empty for the encoder's own. Preset
     `wsiseg` guides the level that the CAM reads and no other, as guiding others changes no CAM."""
@@ -403,11 +479,17 @@ class InferenceConfig(_Step):
 class EvaluateConfig(InferenceConfig):
     """Scoring a model on patches whose masks are known."""
 
-    protocols: tuple[Literal["oracle", "deploy"], ...] = Field(
+    protocols: tuple[Literal["oracle", "deploy", "slide"], ...] = Field(
         default=("oracle", "deploy"), min_length=1
     )
     """`oracle`: classes let through by the true labels, as in the paper's tables; `deploy`: by
-    those that the model predicts, as on a slide that nobody has labelled."""
+    those that the model predicts, as on a slide that nobody has labelled; `slide`: by what the
+    patches around show as well, for patches of which it is known where on a slide they lie."""
+    context: ContextConfig = ContextConfig()
+    """How patches around decide, in `slide`."""
+    pitch: float | None = Field(default=None, gt=0)
+    """In `slide`: the side of a patch in the units of the patches' places. If null, the smallest
+    distance between two patches of a slide."""
     resamples: int = Field(default=1000, ge=1)
     """Bootstrap resamples, for the confidence intervals: of cases where the patches' names tell
     them apart, else of patches."""
@@ -425,6 +507,57 @@ class MasksConfig(InferenceConfig):
     """Whether the dense CRF follows the edges in the image."""
     confidence: bool = False
     """Whether a second PNG holds each pixel's confidence."""
+
+
+class DistillConfig(_Step):
+    """The second stage: a compact network that learns from the labels of a first one."""
+
+    network: Literal["small", "segformer-b0", "segformer-b1"] = "small"
+    """`small`: a U on the encoder `small`, for CPUs; or SegFormer, which wants `weights`."""
+    network_options: dict[str, Any] = {}
+    """`weights`: a file that its body begins as: MiT-B0 or B1 for SegFormer, which else begins at
+    random; for `small` another than the encoder that ships."""
+    background: Literal["learn", "ignore"] = "learn"
+    """What is learned where the first stage says background: that nothing is there, or nothing."""
+    least_sure: float = Field(default=0.2, ge=0, lt=1)
+    """This share of the pixels of each class, those that the first stage is least sure of, teach
+    nothing. Needs its confidence."""
+    min_confidence: float = Field(default=0.0, ge=0, lt=1)
+    """Nor do pixels of which it is less sure than this."""
+    window: int | None = Field(default=None, ge=32)
+    """Side in pixels of what is learned from at a time; if null, that of the patches, or of slides
+    two tiles, so that what lies around a tile is known."""
+    stains: bool = True
+    """Whether windows are shown in other dyes, light, focus and coding."""
+    scales: tuple[float, float] = (0.7, 1.4)
+    """Least and most by which a window is enlarged; 1 and 1: as it is."""
+    mpp: float | None = Field(default=None, gt=0)
+    """µm/px of the patches, where their masks do not say; slides know their own."""
+    epochs: int = Field(default=12, ge=1)
+    """Passes over the windows."""
+    batch_size: int = Field(default=8, ge=1)
+    """Windows a step."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """AdamW's largest: it rises over a tenth of the steps, and falls to nothing."""
+    body_rate: float = Field(default=0.2, ge=0)
+    """Of a body that began as weights, as a share of `learning_rate`; 0 leaves it as it is."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's decoupled weight decay, of all but biases and norms."""
+    balance: bool = True
+    """Whether pixels of rare classes count more, as in `TrainConfig`."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`; only a CPU repeats bit by bit."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of products; weights stay float32."""
+    seed: int = 42
+    """Seed of initialisation, shuffling and augmentation."""
+
+    @field_validator("scales")
+    @classmethod
+    def _check_scales(cls, ends: tuple[float, float]) -> tuple[float, float]:
+        if not 0.25 <= ends[0] <= ends[1] <= 4:
+            raise ValueError(f"{ends[0]:g} to {ends[1]:g}: least first, both from 0.25 to 4")
+        return ends
 
 
 class ClusterConfig(_Step):

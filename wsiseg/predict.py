@@ -103,8 +103,9 @@ def plan_predict(
     reach = _reach(settings, source)
     _check_scale(store, source)
     store.create_cams(
-        source.palette, side, side, channels=source.channels, calibration=source.calibration
-    )
+        source.palette, side, side, channels=source.channels, calibration=source.calibration,
+        source=pinned.identity,
+    )  # fmt: skip
     kept = kept_tiles(store, config.tissue)
     digests = _block_digests(store.grid, config, tiles, pinned, reach, kept)
     digest, pending = store.plan(_STEP, digests, tile)

@@ -76,7 +76,9 @@ class Table:
     separator: str
 
 
-def read_table(path: str | Path, known: Sequence[str], required: Sequence[str] = ()) -> Table:
+def read_table(
+    path: str | Path, known: Sequence[str], required: Sequence[str] = (), *, warn: bool = True
+) -> Table:
     """Read a table whose first line names its columns.
 
     The separator may be a comma, a semicolon or a tab; the text UTF-8, UTF-16 or UTF-32, or else
@@ -92,6 +94,8 @@ def read_table(path: str | Path, known: Sequence[str], required: Sequence[str] =
         nearly one that the table lacks.
     required
         Those of `known` that the table must have.
+    warn
+        Whether columns that are not known are told in the log.
 
     Raises
     ------
@@ -111,7 +115,7 @@ def read_table(path: str | Path, known: Sequence[str], required: Sequence[str] =
         columns, body = columns[1:], [_Line(line.number, line.cells[1:]) for line in body]
     problems: list[str] = []
     rows = tuple(_read_rows(body, columns, separator, problems))
-    if unknown:
+    if unknown and warn:
         _LOG.warning(
             "%s: column(s) %s not known and not used; known are %s",
             path, _shorten(map(repr, unknown)), ", ".join(known),

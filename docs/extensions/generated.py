@@ -28,6 +28,7 @@ STEPS = {
     "labels (in train and learn)": config.LabelConfig,
     "evaluate": config.EvaluateConfig,
     "masks": config.MasksConfig,
+    "distill": config.DistillConfig,
 }
 
 

@@ -7,6 +7,7 @@ Run: python examples/loop/loop.py OUT [SEED ...]
 """
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -43,13 +44,22 @@ def main(out: str, *seeds: str) -> None:
     for seed in map(int, seeds or ("1",)):
         root = Path(out) / f"seed{seed}"
         truths = make_slides(root / "slides", seed)
+        print(f"seed {seed}, first labels", flush=True)
+        first = Loop(root / "first", root / "slides", truths, seed)
+        first.begin()
         for how in scores:
-            print(f"seed {seed}, places {how}")
-            scores[how].append(Loop(root, truths, seed, how).run())
+            print(f"seed {seed}, places {how}", flush=True)
+            scores[how].append(first.branch(root / how.replace(" ", "_"), how).run())
     for how, rows in scores.items():
-        table = np.array(rows)
-        cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(table.mean(0), table.std(0), strict=True)]
-        print(f"{how}: mean IoU by round {', '.join(cells)}")
+        print(f"{how}: mean IoU by round {summarize(np.array(rows))}")
+    gains = np.array(scores["suggested"]) - np.array(scores["at random"])
+    print(f"suggested less at random: {summarize(gains)}")
+
+
+def summarize(table: np.ndarray) -> str:
+    """Mean and standard deviation over the seeds ``(S, R)``, round by round."""
+    spread = table.std(0, ddof=1) if len(table) > 1 else np.full(table.shape[1], np.nan)
+    return ", ".join(f"{m:.3f} ± {s:.3f}" for m, s in zip(table.mean(0), spread, strict=True))
 
 
 def make_slides(folder: Path, seed: int) -> dict[str, Truth]:
@@ -68,30 +78,43 @@ def make_slides(folder: Path, seed: int) -> dict[str, Truth]:
 class Loop:
     """One way through the loop."""
 
-    def __init__(self, root: Path, truths: dict[str, Truth], seed: int, how: str) -> None:
-        self.slides, self.truths, self.how = root / "slides", truths, how
-        self.root = root / how.replace(" ", "_")
-        self.out, self.model = self.root / "out", self.root / "my.safetensors"
+    def __init__(self, root: Path, slides: Path, truths: dict[str, Truth], seed: int) -> None:
+        self.root, self.slides, self.truths, self.seed = root, slides, truths, seed
+        self.out, self.model = root / "out", root / "my.safetensors"
         self.rng = np.random.default_rng(seed)
-        self.folders: list[Path] = []
+        self.how, self.found = "", list[float]()
+
+    def begin(self) -> None:
+        """The round that both ways have in common."""
         self.draw("truth", [(TEST, Box(0, 0, WIDTH // 2, HEIGHT // 2))])
-        self.folders.clear()
+        self.draw("labels/first", self.pick_clear(FIRST))
+        self.learn()
+
+    def branch(self, root: Path, how: str) -> "Loop":
+        """Go on from a copy, with places chosen another way."""
+        shutil.copytree(self.root, root)
+        other = Loop(root, self.slides, self.truths, self.seed)
+        other.rng.bit_generator.state = self.rng.bit_generator.state
+        other.how, other.found = how, [*self.found]
+        return other
 
     def run(self) -> list[float]:
         """The mean IoU of the held-out slide after each round."""
-        self.draw("first", self.pick_clear(FIRST))
-        found = [self.learn()]
         for number in (1, 2):
             pick = self.suggest if self.how == "suggested" else self.pick_any
-            self.draw(f"round{number}", pick(PLACES))
-            found.append(self.learn())
+            self.draw(f"labels/round{number}", pick(PLACES))
+            self.learn(whole=self.how == "suggested" or number == 2)
         self.correct(CORRECTIONS)
-        return [*found, self.learn()]
+        self.learn(whole=False)
+        return self.found
 
-    def learn(self) -> float:
-        """Learn from all labels so far, map all slides, score the one that nobody labelled."""
-        started = time.perf_counter()
-        labels = [*self.folders, *filter(Path.exists, [self.out / "corrections"])]
+    def learn(self, whole: bool = True) -> None:
+        """Learn from all labels so far, map the slides, score the one that nobody labelled.
+
+        The others' maps are made anew only where somebody will look at them (`whole`).
+        """
+        started = time.process_time()
+        labels = [self.root / "labels", *filter(Path.exists, [self.out / "corrections"])]
         if not self.out.exists():  # the first round needs tiles, no map
             (self.out / "slides").mkdir(parents=True)
             with open_executor("threads") as pool:
@@ -99,16 +122,19 @@ class Loop:
                     slide = self.slides / f"{name}.svs"
                     wsiseg.tile_slide(slide, self.out / "slides" / f"{name}.zarr", config(), pool)
         learned = wsiseg.learn_model([self.out], labels, self.model)
-        middle = time.perf_counter()
-        wsiseg.annotate(self.slides, self.out, config(self.model))
-        mapped = time.perf_counter()
+        middle = time.process_time()
+        mapped_slides = self.slides if whole else self.slides / f"{TEST}.svs"
+        wsiseg.annotate(mapped_slides, self.out, config(self.model))
+        mapped = time.process_time()
         store = self.out / "slides" / f"{TEST}.zarr"
         scores = evaluate_slides([store], self.root / "truth").scores
         print(
             f"  {learned.tiles} windows, held-out precision {learned.score:.3f}, mean IoU "
-            f"{scores.miou:.3f} (learn {middle - started:.0f} s, map {mapped - middle:.0f} s)"
+            f"{scores.miou:.3f} (CPU: learn {middle - started:.0f} s, map {mapped - middle:.0f} s, "
+            f"score {time.process_time() - mapped:.0f} s)",
+            flush=True,
         )
-        return scores.miou
+        self.found.append(scores.miou)
 
     # -- the person ------------------------------------------------------------------------------
 
@@ -125,7 +151,6 @@ class Loop:
             path = self.root / folder / "checked" / f"{name}.geojson"
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps({"type": "FeatureCollection", "features": checked}))
-        self.folders.append(self.root / folder)
 
     def pick_clear(self, count: int) -> list[Place]:
         """Rectangles that a class fills, as people begin: the classes take turns."""
@@ -154,16 +179,16 @@ class Loop:
     def suggest(self, count: int) -> list[Place]:
         """The places that `wsiseg suggest` chooses."""
         stores = [self.out / "slides" / f"{name}.zarr" for name in TRAIN]
-        found = suggest_places(stores, count, self.folders)
+        found = suggest_places(stores, count, [self.root / "labels"])
         return [(one.store.path.stem, one.store.grid.tile_box(one.row, one.col)) for one in found]
 
     def pick_any(self, count: int) -> list[Place]:
-        """Tiles with tissue, whichever."""
+        """Tiles that are mostly tissue, as suggested ones are, whichever."""
         places = []
         for name in TRAIN:
             store = SlideStore(self.out / "slides" / f"{name}.zarr")
             mask, mpp, _ = store.read_tissue()
-            rows, cols = np.nonzero(tile_fractions(mask, mpp, store.grid, store.mpp) > 0.05)
+            rows, cols = np.nonzero(tile_fractions(mask, mpp, store.grid, store.mpp) >= 0.5)
             tiles = zip(rows.tolist(), cols.tolist(), strict=True)
             places += [(name, store.grid.tile_box(*tile)) for tile in tiles]
         return [places[at] for at in self.rng.permutation(len(places))[:count]]

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from wsiseg.annotate import OutputTree, SlideResult
+from wsiseg.annotate.records import write_summary
 from wsiseg.cli import app
 from wsiseg.errors import DataError, StoreError
 from wsiseg.evaluate import evaluate_slides, format_slides
@@ -100,3 +102,24 @@ def test_the_command_writes_tables(folder):
     assert json.loads((out / "slides.json").read_text())["miou"] == 0.5
     result = CliRunner().invoke(app, call[:3])
     assert result.exit_code == 2
+
+
+def test_the_report_of_the_run_shows_the_table_until_a_map_is_made_anew(folder):
+    tree = OutputTree(folder)
+    done = [SlideResult(slide=name, path=f"{name}.svs", status="done") for name in ("one", "two")]
+    (folder / "runs").mkdir()
+    write_summary(tree, done)
+    assert "Against labels" not in (folder / "report.html").read_text()
+    call = ["evaluate", "--slides", str(folder), "--labels", str(folder / "labels")]
+    result = CliRunner().invoke(app, [*call, "-o", str(folder / "evaluation")])
+    assert result.exit_code == 0, result.output
+    assert "report.html" in result.output
+    page = (folder / "report.html").read_text()
+    assert "Mean IoU 50.0% (25.0% to " in page
+    assert "Pink all over would have 25.0%" in page
+    assert '<th scope="row">Pink</th><td>50.0%</td>' in page
+    assert "Mapped anew" not in page
+    (folder / "report" / "one.files").mkdir()
+    (folder / "report" / "one.files" / "facts.json").write_text('{"steps": {"stitch": "other"}}')
+    write_summary(tree, [])
+    assert "the maps before: one." in (folder / "report.html").read_text()

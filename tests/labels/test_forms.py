@@ -9,7 +9,7 @@ import pytest
 from wsiseg.config import LabelConfig
 from wsiseg.labels import label_slides
 
-from .slides import BOUNDS, CLASSES, TILE, make_store
+from .slides import BOUNDS, CLASSES, COLS, ROWS, TILE, make_store
 
 UNKNOWN = float("nan")
 
@@ -169,6 +169,47 @@ def test_what_says_nothing_is_counted(tmp_path):
         assert any(part in note for note in found.notes), part
 
 
+def test_what_lies_outside_the_slide_is_told_and_all_of_it_refused(tmp_path):
+    far = feature("Pink", polygon(square(90, 90)))
+    found = read(tmp_path, collection(PINK, far))
+    assert tiles_of(found) == {(1, 0): (1, 0)}
+    assert any("feature 1 lies outside the slide and was passed over" in n for n in found.notes)
+    first, *_ = read(tmp_path, collection(far)).problems
+    assert "one.geojson: all 1 labels lie outside the slide: they are of another slide" in first
+
+
+def test_a_class_drawn_on_glass_alone_is_told(tmp_path):
+    tissue = np.ones((ROWS, COLS), bool)
+    tissue[:, 4] = False
+    store = make_store(tmp_path, tissue=tissue)
+    path = tmp_path / "one.geojson"
+    path.write_text(json.dumps(collection(PINK, BLUE)))
+    found = label_slides(path, [store.path], CLASSES)
+    assert tiles_of(found) == {(1, 0): (1, 0)}
+    (note,) = found.notes
+    assert "one: Blue was drawn, but no window shows it" in note
+    assert "tissue/one.geojson" in note
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (json.dumps(collection(PINK))[:-9], "is not JSON, or was cut off"),
+        ("", "is not JSON, or was cut off"),
+        ('{"type": "FeatureCollection"}', 'has a null for "features"'),
+        ("{}", "feature 0: has the type None"),
+        (
+            json.dumps(feature("Pink", polygon([[0, 0], ["a", 1]]))),
+            "(feature 0 (16ccf0b5-ba3f-43ac-b8f2-5cc7c958e545): a ring is no list of [x, y]",
+        ),
+    ],
+)
+def test_broken_geojson_names_file_and_feature(tmp_path, text, message):
+    problem, *_ = read(tmp_path, text).problems
+    assert "one.geojson" in problem
+    assert message in problem
+
+
 # -- ImageScope ----------------------------------------------------------------------------------
 
 
@@ -297,6 +338,7 @@ def test_tables_of_points_and_rectangles(tmp_path):
 def test_a_broken_table_names_the_line(tmp_path):
     rows = ["slide,x,y,width,height,class", "one,1,b,,,Pink", "one,1,1,5,,Pink", "one,1,1,5,0,Pink"]
     (problem,) = read(tmp_path, "\n".join(rows), "regions.csv").problems
+    assert "regions.csv: 3 problem(s)" in problem
     assert "line 2: y = 'b' is no number" in problem
     assert "line 3: width and height" in problem
     assert "line 4: width and height" in problem

@@ -1,13 +1,18 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from wsiseg.cli import app
+from wsiseg.config import TrainConfig
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.learn import learn_model
+from wsiseg.learn.fit import FoldScore, choose_epochs
+from wsiseg.learn.run import _drop_unshown
 from wsiseg.model.checkpoint import load_checkpoint, read_info
+from wsiseg.train.stores import StoreTiles
 
 from ..labels.slides import make_store
 from ..labels.test_forms import collection, feature, polygon, square
@@ -88,8 +93,11 @@ def test_a_checkpoints_classes_go_on_and_new_ones_begin_as_their_tiles_look(slid
     model, info = load_checkpoint(out)
     former, known = load_checkpoint("tissue")
     assert known.calibration
-    assert info.calibration == ()
-    assert any("the calibration of tissue is of its weights" in note for note in learned.notes)
+    assert len(set(info.calibration)) == 1, "one scale, by which no class wins"
+    assert any("calibrated on 24 windows held out" in note for note in learned.notes)
+    before = out.read_bytes()
+    learn_model([slides], slides / "labels", out, start="tissue", settings=still)
+    assert out.read_bytes() == before
     assert info.names == (*known.names[:8], "Blue", "Glass")
     assert info.background == 1
     assert set(learned.kept) == set(known.names) - {"Stroma"}
@@ -100,6 +108,21 @@ def test_a_checkpoints_classes_go_on_and_new_ones_begin_as_their_tiles_look(slid
     assert model.prototypes[8].norm().item() == pytest.approx(1, abs=1e-4)
     with pytest.raises(ConfigError, match=r"pooling = 'mean' does not fit tissue, which has"):
         learn_model([slides], slides / "labels", out, start="tissue", settings={"pooling": "mean"})
+
+
+def test_few_tiles_are_learned_from_for_a_while_whatever_is_held_out(slides):
+    """One step tells two plain colours apart, and no map can be made of it."""
+    settings = {"epochs": 30, "batch_size": 8, "learning_rate": 1e-5}
+    learned = learn_model([slides], slides / "labels", slides / "my.safetensors", settings=settings)
+    assert learned.epochs == 30, "two steps an epoch: 60 are all there are"
+
+
+def test_an_epoch_of_a_fold_is_worth_two_while_the_rate_is_high():
+    config = TrainConfig(epochs=40)
+    scores = [FoldScore(epoch, 40, []) for epoch in (10, 40)]
+    assert choose_epochs(scores[:1], config) == 18
+    assert choose_epochs(scores[1:], config) == 40
+    assert choose_epochs([], config) == 20
 
 
 def test_a_correction_that_does_not_hold_is_named(slides):
@@ -139,6 +162,25 @@ def test_what_would_spoil_a_training_is_refused_before_it(slides):
         learn_model([slides], labels, slides / "my.safetensors", settings=QUICK)
 
 
+def test_a_class_without_labels_and_no_labels_at_all_are_refused(slides):
+    wanted = {**QUICK, "classes": ["Pink", "Blue", "Green"]}
+    with pytest.raises(DataError, match="nothing shows 'Green', so it cannot be learned"):
+        learn_model([slides], slides / "labels", slides / "my.safetensors", settings=wanted)
+    empty = slides / "regions.csv"
+    empty.write_text("slide,x,y,class\n")
+    with pytest.raises(DataError, match="no slide is labelled"):
+        learn_model([slides], empty, slides / "my.safetensors", settings=QUICK)
+
+
+def test_of_one_slide_a_model_is_learned_and_it_is_said_that_nothing_scores_it(slides):
+    for name in ("two", "three"):
+        (slides / "labels" / f"{name}.geojson").unlink()
+    learned = learn_model([slides], slides / "labels", slides / "my.safetensors", settings=QUICK)
+    assert (learned.folds, learned.tiles) == ((), 8)
+    assert any("nothing could be held out and there is no score" in n for n in learned.notes)
+    assert any("2 slides have no labels" in n for n in learned.notes)
+
+
 def test_the_command_and_one_patient_only(slides):
     manifest = slides / "slides.csv"
     manifest.write_text("slide,patient\none,P\ntwo,P\nthree,P\n")
@@ -151,3 +193,34 @@ def test_the_command_and_one_patient_only(slides):
     result = CliRunner().invoke(app, call)
     assert result.exit_code == 1
     assert "leaks: P is on both sides" in result.output
+
+
+def test_a_table_of_tiles_names_its_own_classes(slides):
+    table = slides / "tiles.csv"
+    lines = [
+        f"{name},{row},{col},{int(col < 2)},{int(col > 2)}"
+        for name in ("one", "two") for row in (0, 1) for col in (0, 1, 3, 4)
+    ]  # fmt: skip
+    table.write_text("\n".join(["slide,row,col,Pink,Blue", *lines]))
+    learned = learn_model([slides], table, slides / "my.safetensors", settings=QUICK)
+    assert (learned.classes, learned.tiles) == (("Blue", "Pink"), 16)
+    lines = [f"{line[:-4]},{'Pink' if line.endswith('1,0') else 'Blue'}" for line in lines]
+    table.write_text("\n".join(["slide,row,col,labels", *lines]))
+    chosen = {**QUICK, "classes": ["Pink", "Blue"]}
+    learned = learn_model([slides], table, slides / "two.safetensors", settings=chosen)
+    assert (learned.classes, learned.tiles) == (("Pink", "Blue"), 16)
+    chosen = {**QUICK, "classes": ["Pink"]}
+    with pytest.raises(DataError, match=r"tiles.csv line 4: unknown class.*--set 'classes=\["):
+        learn_model([slides], table, slides / "two.safetensors", settings=chosen)
+
+
+def test_a_class_that_no_window_shows_is_denied_by_corrections_alone():
+    labels = np.array([[1, 0, 0], [1, 0, 0], [0, 0, 1]], np.float32)
+    tiles = StoreTiles(
+        (), np.zeros((3, 3), np.int64), labels, np.ones(3, np.float32),
+        np.ones((3, 2, 2), bool), np.array([False, True, False]),
+    )  # fmt: skip
+    told, kept = _drop_unshown(tiles, ("Dermis", "Blood", "Stroma"))
+    assert kept == ("Blood",)
+    assert told.labels[1, 1] == 0, "the correction said that something else is there"
+    assert np.isnan(told.labels[[0, 2], 1]).all()

@@ -1,8 +1,9 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from wsiseg.errors import DataError
-from wsiseg.model.calibration import fit_calibration
+from wsiseg.model.calibration import fit_calibration, fit_temperature
 
 
 def draw(count=20000, seed=0):
@@ -50,3 +51,12 @@ def test_a_class_that_nothing_shows_keeps_the_common_scale():
 def test_nothing_to_fit_is_said(logits):
     with pytest.raises(DataError, match=r"needs places with finite logits; got \d places"):
         fit_calibration(logits, torch.zeros(len(logits), dtype=torch.int64))
+
+
+def test_one_scale_is_found_and_is_never_sure_of_everything():
+    logits = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)) * 2
+    labels = torch.distributions.Categorical(logits=logits).sample()
+    assert fit_temperature(logits * 4, labels, 4000) == pytest.approx(0.25, rel=0.1)
+    right = 5 * F.one_hot(torch.arange(30) % 3).float()
+    scale = fit_temperature(right, torch.arange(30) % 3, 30)
+    assert (right * scale).softmax(1).max(1).values == pytest.approx(1 - 2 / 3 / 31, abs=0.01)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from tests.model.segment.networks import make_segmenter
 from tests.model.test_prompts import make_source
 from wsiseg.annotations import Palette
 from wsiseg.model.checkpoint import CheckpointInfo, read_info
@@ -20,6 +21,8 @@ SOURCES: dict[str, Callable[[], CamSource]] = {
     "window": make_source,
     "overlapping windows": lambda: make_source(stride=8),
     "patch": lambda: make_source(features="patch"),
+    "small network": lambda: make_segmenter("small"),
+    "segformer": lambda: make_segmenter("segformer-b0"),
 }
 
 

@@ -8,9 +8,18 @@ from typing import Any
 
 from wsiseg.annotate.batch import annotate
 from wsiseg.annotate.jobs import Job, OutputTree, plan_jobs
+from wsiseg.annotate.records import show_agreement
 from wsiseg.annotate.slide import SlideResult, annotate_slide
 
-__all__ = ["Job", "OutputTree", "SlideResult", "annotate", "annotate_slide", "plan_jobs"]
+__all__ = [
+    "Job",
+    "OutputTree",
+    "SlideResult",
+    "annotate",
+    "annotate_slide",
+    "plan_jobs",
+    "show_agreement",
+]
 
 
 class _CallableModule(ModuleType):

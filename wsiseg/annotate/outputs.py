@@ -16,7 +16,7 @@ from typing import Any, Literal
 from wsiseg.annotate.jobs import OutputTree
 from wsiseg.annotate.origin import describe_origin
 from wsiseg.annotations import Annotations
-from wsiseg.atomic import free_name, open_atomic
+from wsiseg.atomic import free_name, list_taken, open_atomic
 from wsiseg.config import Config, ExportFormat, digest_of
 from wsiseg.export import export_slide, place_of
 from wsiseg.geometry import Box
@@ -159,6 +159,15 @@ def _cleared(out: _Output, record: _Record) -> Iterator[list[str]]:
                 aside.unlink()  # no edit: the record of an earlier run is lost
             else:
                 notes.append(f"{path.name} was edited: it is kept as {aside.name}")
+        _drop_copies(_list_files(out.path))
+
+
+def _drop_copies(paths: list[Path]) -> None:
+    """Delete what a killed run put aside of files that nobody edited, as is known only now."""
+    for path in paths:
+        for aside in list_taken(path, ".edited"):
+            if aside.stat().st_size == path.stat().st_size and _hash(aside) == _hash(path):
+                aside.unlink()
 
 
 class _Record:

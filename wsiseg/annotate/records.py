@@ -18,10 +18,10 @@ from wsiseg.atomic import open_atomic
 from wsiseg.config import Config
 from wsiseg.errors import StoreError
 from wsiseg.lock import explained, hold
-from wsiseg.report import write_tables
+from wsiseg.report import AGREEMENT, write_tables
 from wsiseg.table import unguard
 
-__all__ = ["name_run", "write_run", "write_summary"]
+__all__ = ["name_run", "show_agreement", "write_run", "write_summary"]
 
 _TURN_S = 120.0
 _RECORDS = "runs/slides.jsonl"
@@ -40,6 +40,20 @@ def write_summary(tree: OutputTree, results: Sequence[SlideResult]) -> None:
     """
     with hold(tree.root / "summary.csv", wait_s=_TURN_S):
         _add_rows(tree, results)
+
+
+def show_agreement(tree: OutputTree, scores: Mapping[str, Any]) -> Path:
+    """Put what the maps of a run were scored as, from `describe_slides`, into its report.
+
+    Raises
+    ------
+    StoreError
+        If the folder cannot be written.
+    """
+    with explained(tree.root), open_atomic(tree.root / AGREEMENT) as file:
+        file.write(json.dumps(scores, indent=1).encode())
+    write_summary(tree, [])
+    return tree.root / "report.html"
 
 
 def _add_rows(tree: OutputTree, results: Sequence[SlideResult]) -> None:

@@ -84,8 +84,11 @@ def annotate_slide(
         )
         predict = plan_predict(path, config, tile.digest, tile.digests, run)
         stitch = plan_stitch(path, config, predict.digest, predict.digests, run)
-        image, maps = (plan_pyramid(path, s.name, s.digest, s.digests, run) for s in (tile, stitch))
-        run_steps(executor, [tile, *image, predict, stitch, *maps], progress, spent)
+        image, maps = (
+            plan_pyramid(path, step.name, step.digest, step.digests, run)
+            for step in (tile, stitch[-1])
+        )
+        run_steps(executor, [tile, *image, predict, *stitch, *maps], progress, spent)
         outline = partial(outline_regions, path, config, executor, progress)
         rows, notes = write_outputs(
             SlideStore(path), tree, job.name, config, _tissue_mm2(store), outline,

@@ -4,6 +4,7 @@ from wsiseg.cli import (  # isort: skip  # the order of `--help`
     steps,
     view,
     learn,
+    distill,
     loop,
     score,
     checks,
@@ -11,4 +12,4 @@ from wsiseg.cli import (  # isort: skip  # the order of `--help`
 )
 from wsiseg.cli.app import app
 
-__all__ = ["app", "checks", "learn", "loop", "model", "score", "steps", "view"]
+__all__ = ["app", "checks", "distill", "learn", "loop", "model", "score", "steps", "view"]

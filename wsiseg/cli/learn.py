@@ -159,7 +159,8 @@ def picture(
     patches: Annotated[list[Path], typer.Argument(help="Patches, or folders of them.")],
     out: Out = Path("pictures"),
     kinds: Annotated[
-        list[str] | None, typer.Option("--kind", help="cams, prototypes or features; all if none.")
+        list[str] | None,
+        typer.Option("--kind", help="cams, prototypes or features; all that it has if none."),
     ] = None,
     without: Annotated[
         Path | None,
@@ -176,7 +177,7 @@ def picture(
     if unknown:
         raise typer.BadParameter(f"--kind {unknown[0]!r} is none of {', '.join(KINDS)}")
     written = write_figures(
-        checkpoint, patches, out, [kind for kind in KINDS if kind in (kinds or KINDS)],
+        checkpoint, patches, out, [kind for kind in KINDS if kind in (kinds or ())],
         without=without, device=device,
         encoder_options=read_encoder_options(encoder_options),
     )  # fmt: skip

@@ -159,14 +159,18 @@ def score_slides(
     out: Path,
 ) -> None:  # fmt: skip
     """What `evaluate --slides` does: finished maps against labels."""
+    from wsiseg.annotate import OutputTree, show_agreement
     from wsiseg.config import LabelConfig, parse_config
-    from wsiseg.evaluate import evaluate_slides, format_slides, write_slides
+    from wsiseg.evaluate import describe_slides, evaluate_slides, format_slides, write_slides
 
     with progress_bars() as bars:
         plain = override({}, with_map(settings, name_map, "map"), "--set")
         config = parse_config(plain, LabelConfig, "the command line")
         found = evaluate_slides(slides, labels, config=config, progress=bars)
         written = write_slides(found, out)
+        run = OutputTree(slides[0])
+        if len(slides) == 1 and run.is_one():
+            written.append(show_agreement(run, describe_slides(found)))
     say(format_slides(found))
     for path in written:
         say(str(path))

@@ -19,7 +19,7 @@ from wsiseg.cli.options import (
 )
 from wsiseg.cli.show import progress_bars, say
 
-__all__ = ["calibrate", "card", "import_model", "list_models", "show_model"]
+__all__ = ["calibrate", "card", "export_model", "import_model", "list_models", "show_model"]
 
 models = typer.Typer(
     rich_markup_mode=None, help="What models there are, and what each says of itself."
@@ -115,6 +115,23 @@ def calibrate(
             encoder_options=read_encoder_options(encoder_options),
         )  # fmt: skip
     say(str(written))
+
+
+@models.command("export")
+def export_model(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint of `wsiseg distill`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file (.onnx) to write.")],
+    overwrite: Annotated[bool, typer.Option(help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a second stage's network as ONNX, any batch and size, for other programs to run.
+
+    It takes RGB in [0, 1] and gives each class's probability at every pixel; its metadata say the
+    µm/px, the classes and what is normalised.
+    """
+    from wsiseg.model.onnx import export_onnx
+    from wsiseg.model.segment.source import load_segmenter
+
+    say(str(export_onnx(load_segmenter(checkpoint), out, overwrite=overwrite)))
 
 
 @models.command("import")

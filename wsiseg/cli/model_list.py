@@ -34,14 +34,16 @@ def describe_row(row: NamedModel) -> dict[str, Any]:
 
 def print_catalog(console: Console) -> None:
     """A table that fits 100 columns, and below it the commands, unbroken, to copy."""
-    table = Table("name", "kind", "what it is", "licence", "gate", "size", box=box.SIMPLE)
-    table.columns[3].max_width = 18
+    names = ("name", "kind", "what it is", "licence", "gate", "px", "µm/px", "size")
+    table = Table(*names, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.columns[3].max_width = 15
     for column in table.columns:
         column.no_wrap = column.header not in ("what it is", "licence")
     for row in CATALOG:
-        gate = "ships" if row.path is not None else "approval" if row.gate else "none"
-        cells = (row.name, row.kind, row.summary, row.licence or "unknown", gate, _size(row))
-        table.add_row(*map(escape, cells))
+        gate = "ships" if row.path is not None else "terms" if row.gate else "none"
+        sides = [f"{value or ''}" for value in (row.image_size, row.mpp)]
+        cells = (row.name, row.kind, row.summary, row.licence or "unknown", gate, *sides)
+        table.add_row(*map(escape, cells), _size(row))
     console.print(table)
     console.print("To fetch what does not ship (`wsiseg model show NAME` says more):")
     for row in CATALOG:
@@ -56,6 +58,7 @@ def print_row(console: Console, row: NamedModel) -> None:
         "licence": row.licence or "unknown",
         "terms": row.terms or "those of the licence",
         "gate": row.gate or "none",
+        "images": _describe_images(row),
         "size": _size(row),
         "fetch": row.fetch,
         "settings": row.use,
@@ -64,6 +67,11 @@ def print_row(console: Console, row: NamedModel) -> None:
     _print_line(console, f"{row.name}: {row.summary}")
     for name, value in facts.items():
         _print_line(console, f"  {name:<9} {value}")
+
+
+def _describe_images(row: NamedModel) -> str:
+    side = "of any size" if row.image_size is None else f"{row.image_size} px a side"
+    return side if row.mpp is None else f"{side}, {row.mpp} µm/px"
 
 
 def _size(row: NamedModel) -> str:

@@ -21,6 +21,11 @@ from wsiseg.model.checkpoint import CheckpointInfo
 __all__ = ["describe_checkpoint", "print_page"]
 
 _UNKNOWN = "unknown"
+_KINDS = {
+    "construct": "ConStruct on a frozen encoder, trained on patch labels",
+    "segmenter": "segmentation network, trained on the labels of a first stage",
+}
+_PART = {"construct": "encoder", "segmenter": "network"}
 _SETTINGS = ("epochs", "batch_size", "learning_rate", "precision", "seed")
 
 
@@ -100,15 +105,21 @@ def _describe_model(path: Path, info: CheckpointInfo, card: Card) -> dict[str, o
         "licence": card.licence or shipped or _UNKNOWN,
         "scale": f"trained at {info.mpp:g} µm/px; may be used at: {usable}",
         "tile": f"{info.tile} x {info.tile} px",
-        "encoder": f"{info.encoder}, {info.identity}",
+        "kind": _KINDS[info.kind],
+        _PART[info.kind]: f"{info.encoder}, {info.identity or 'begun at random'}",
     }
     for part, weights in info.weights.items():
         facts[f"{part} from"] = f"{weights['source']}, revision {weights['revision'] or 'none'}"
         facts[f"{part} sha256"] = weights["sha256"]
     settings = [f"{name} {info.config[name]}" for name in _SETTINGS if name in info.config]
-    facts["training"] = ", ".join([f"preset {info.preset}", *settings])
-    facts["prototypes"] = f"{info.prototypes_per_class} per class"
-    facts["pooling"] = f"{info.pooling} of the CAM"
+    settings = [f"{name} {info.config[name]}" for name in _SETTINGS if name in info.config]
+    if info.kind == "construct":
+        settings = [f"preset {info.preset}", *settings]
+        facts["prototypes"] = f"{info.prototypes_per_class} per class"
+        facts["pooling"] = f"{info.pooling} of the CAM"
+    for name, value in info.first_stage.items():
+        facts[f"first stage, {name}"] = value
+    facts["training"] = ", ".join(settings)
     if info.background:
         facts["background"] = ", ".join(info.names[-info.background :]) + ": shown as nothing"
     facts["confidence"] = "calibrated" if info.calibration else "as trained, not calibrated"

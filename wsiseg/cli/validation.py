@@ -1,4 +1,4 @@
-"""What `wsiseg train --validate` names: a folder or table of other patches, or a share of these."""
+"""What `--validate` names: a folder or table of other patches, or a share of these."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wsiseg.errors import ConfigError
 if TYPE_CHECKING:
     from wsiseg.train import PatchSource, Validate
 
-__all__ = ["Split", "open_validation"]
+__all__ = ["Split", "count_cases", "open_other", "open_validation", "read_share"]
 
 
 class Split(NamedTuple):
@@ -40,23 +40,43 @@ def open_validation(given: str, patches: PatchSource, config: TrainConfig) -> Sp
     DataError
         If patches are wrong, or cannot be split.
     """
-    from wsiseg.train import HeldOut, hold_out, load_patches
+    from wsiseg.train import HeldOut, hold_out
 
-    path = Path(given)
-    if not path.exists():
-        kept, out = hold_out(patches, _read_share(given), config.classes, config.seed)
-        return Split(kept, HeldOut(out), f"{len(out)} patches of {_count_cases(out.cases)}")
+    if Path(given).exists():
+        shown = config.classes[: len(config.classes) - len(config.background)]
+        return Split(patches, *open_other(Path(given), config.classes, shown))
+    kept, out = hold_out(patches, read_share(given), config.classes, config.seed)
+    return Split(kept, HeldOut(out), f"{len(out)} patches of {count_cases(out.cases)}")
+
+
+def open_other(path: Path, classes: Sequence[str], shown: Sequence[str]) -> tuple[Validate, str]:
+    """Other patches that choose the epoch, and what they are in a few words.
+
+    Parameters
+    ----------
+    classes
+        All names of the model, which labels may speak of.
+    shown
+        Those that masks are numbered by.
+
+    Raises
+    ------
+    DataError
+        If anything is wrong with the patches.
+    """
+    from wsiseg.train import HeldOut, load_patches
+
     if path.is_dir() and _has_masks(path):
         from wsiseg.evaluate import MaskScore, load_masked_patches
 
-        shown = config.classes[: len(config.classes) - len(config.background)]
         masked = load_masked_patches(path, shown, "valid")
-        return Split(patches, MaskScore(masked), f"{len(masked)} patches with masks")
-    other = load_patches(path, config.classes, to_learn=False)
-    return Split(patches, HeldOut(other), f"{len(other)} patches with labels")
+        return MaskScore(masked), f"{len(masked)} patches with masks"
+    other = load_patches(path, classes, to_learn=False)
+    return HeldOut(other), f"{len(other)} patches with labels"
 
 
-def _read_share(given: str) -> float:
+def read_share(given: str) -> float:
+    """The share of the patches that `--validate` names; raises `ConfigError` if it is none."""
     try:
         share = float(given)
     except ValueError:
@@ -73,6 +93,7 @@ def _has_masks(folder: Path) -> bool:
     return any((part / "mask").is_dir() for part in (folder, folder / "valid", folder / "val"))
 
 
-def _count_cases(cases: Sequence[str | None]) -> str:
+def count_cases(cases: Sequence[str | None]) -> str:
+    """How many cases patches are of, in words."""
     known = set(cases)
     return f"{len(known)} case(s)" if known - {None} else "no known case, one by one"

@@ -15,7 +15,7 @@ from wsiseg.errors import DataError
 from wsiseg.geometry import Box
 from wsiseg.slide import Slide, open_slide
 
-__all__ = ["PRESENT", "SIDE", "sample_patches"]
+__all__ = ["PRESENT", "SIDE", "pick_boxes", "sample_patches"]
 
 SIDE = 224
 """Side of a patch in pixels at the truth's µm/px."""
@@ -62,7 +62,7 @@ def sample_patches(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    boxes = _pick_boxes(truth, count, np.random.default_rng(seed))
+    boxes = pick_boxes(truth, count, np.random.default_rng(seed))
     if isinstance(slide, str | Path):
         with open_slide(slide) as opened:
             names = _write_images(opened, truth, boxes, folder)
@@ -78,7 +78,8 @@ def sample_patches(
     return path
 
 
-def _pick_boxes(truth: Truth, count: int, rng: np.random.Generator) -> list[Box]:
+def pick_boxes(truth: Truth, count: int, rng: np.random.Generator) -> list[Box]:
+    """Where `sample_patches` would cut: the classes take turns."""
     height, width = truth.labels.shape
     if min(height, width) < SIDE:
         raise DataError(

@@ -10,7 +10,8 @@ from wsiseg.evaluate.predictions import evaluate_predictions
 from wsiseg.evaluate.report import format_table, write_report
 from wsiseg.evaluate.run import Evaluation, Scored, evaluate_model
 from wsiseg.evaluate.scores import Scores, confusion_matrix, score
-from wsiseg.evaluate.slides import MapScores, evaluate_slides, format_slides, write_slides
+from wsiseg.evaluate.slides import MapScores, evaluate_slides
+from wsiseg.evaluate.slides_table import describe_slides, format_slides, write_slides
 from wsiseg.evaluate.validate import MaskScore
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "bootstrap_intervals",
     "compare_pair",
     "confusion_matrix",
+    "describe_slides",
     "evaluate_checkpoint",
     "evaluate_model",
     "evaluate_predictions",

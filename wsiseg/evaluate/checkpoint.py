@@ -14,7 +14,7 @@ from wsiseg.evaluate.report import write_report
 from wsiseg.evaluate.run import Evaluation, Scored, evaluate_model
 from wsiseg.evaluate.sheet import write_picture
 from wsiseg.model.device import open_device
-from wsiseg.model.trained import load_trained
+from wsiseg.model.load import load_source
 
 __all__ = ["evaluate_checkpoint"]
 
@@ -58,7 +58,7 @@ def evaluate_checkpoint(
     ConfigError
         If the device does not exist.
     """
-    source = load_trained(checkpoint, config.encoder_options, open_device(config.device))
+    source = load_source(checkpoint, config.encoder_options, open_device(config.device))
     palette = source.palette
     patches = load_masked_patches(data, palette.names, split)
     gallery = _Gallery(Path(out), palette, pictures, save_labels) if out is not None else None

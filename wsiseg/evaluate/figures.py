@@ -18,11 +18,12 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from wsiseg.annotations import Palette
-from wsiseg.errors import DataError
+from wsiseg.errors import CheckpointError, DataError
 from wsiseg.evaluate.sheet import LINE, Pixels, draw_bar, heat, lay_out, overlay, write_picture
 from wsiseg.model.cam import cosine_cams
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.device import open_device
+from wsiseg.model.load import load_source
 from wsiseg.model.source import CamSource
 from wsiseg.model.trained import TrainedModel, load_trained
 from wsiseg.table import list_problems
@@ -43,7 +44,7 @@ def write_figures(
     checkpoint: str | Path,
     patches: Sequence[str | Path],
     out: str | Path,
-    kinds: Sequence[Kind] = KINDS,
+    kinds: Sequence[Kind] | None = None,
     *,
     without: str | Path | None = None,
     encoder_options: Mapping[str, Any] | None = None,
@@ -57,6 +58,8 @@ def write_figures(
         A shipped checkpoint's name, or a file.
     patches
         RGB images, or folders of them.
+    kinds
+        None: all that the checkpoint has.
     without
         A checkpoint trained without distillation, for a row of its own in the features.
     encoder_options
@@ -65,31 +68,39 @@ def write_figures(
     Raises
     ------
     CheckpointError
-        If a checkpoint cannot be used.
+        If a checkpoint cannot be used, or has no such part to draw.
     DataError
         If there is no patch, two have one name, or a patch cannot be read or does not fit the
         encoder; lists every problem.
     """
     where, out = open_device(device), Path(out)
-    first = load_trained(checkpoint, encoder_options, where)
-    compared = {"with distillation" if without else "adapted": first.model}
+    first = load_source(checkpoint, encoder_options, where)
+    compared: dict[str, ConStruct] = {}
+    if isinstance(first, TrainedModel):
+        compared["with distillation" if without else "adapted"] = first.model
+        kinds = kinds or KINDS
+    elif set(kinds or ()) - {"cams"}:
+        raise CheckpointError(
+            f"{checkpoint}: is a segmenter, which has no prototypes, and no stages to compare; ask "
+            f"for its CAMs alone (--kind cams)"
+        )
     if without is not None:
         compared["without distillation"] = load_trained(without, encoder_options, where).model
     written = []
     for path, image in _read_patches(patches, first):
-        for kind in dict.fromkeys(kinds):
+        for kind in dict.fromkeys(kinds or ("cams",)):
             sheet = _draw(kind, first, compared, image)
             written.append(write_picture(sheet, out / f"{path.stem}_{kind}.png"))
     return written
 
 
 def _draw(
-    kind: Kind, loaded: TrainedModel, compared: Mapping[str, ConStruct], image: Pixels
+    kind: Kind, loaded: CamSource, compared: Mapping[str, ConStruct], image: Pixels
 ) -> Image.Image:
     if kind == "cams":
         return draw_cams(loaded, image)
     if kind == "prototypes":
-        return draw_prototypes(loaded.model, loaded.palette, image)
+        return draw_prototypes(next(iter(compared.values())), loaded.palette, image)
     return draw_features(compared, image)
 
 
@@ -118,8 +129,9 @@ def draw_prototypes(model: ConStruct, palette: Palette, image: Pixels) -> Image.
 
     One column a class, one row a prototype of it.
     """
-    level = model.encoder.cam_level
-    features = _refine(model, model.encoder.pyramid(_to_batch(image, _place(model)))[level], level)
+    levels = model.cam_levels
+    pyramid = model.encoder.pyramid(_to_batch(image, _place(model)), levels)
+    features = model.cam_features(dict(zip(levels, pyramid, strict=True)))
     bank = model.l_fc(model.bank)
     maps = _grow(cosine_cams(features, bank, features.new_ones(()), len(bank)), image)
     low, high = float(maps.min()), float(maps.max())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from wsiseg.annotations import BACKGROUND
-from wsiseg.cases import find_case, group_cases
+from wsiseg.cases import Place, find_case, find_place, group_cases
 from wsiseg.errors import DataError
 from wsiseg.table import read_table, refuse
 
@@ -49,6 +49,8 @@ class MaskedPatches:
     """Width and height of every patch in pixels."""
     cases: tuple[str, ...] | None
     """The case of each, from ``cases.csv`` or else the names; None where neither tells any."""
+    places: tuple[Place | None, ...] = ()
+    """Where each lies on its slide, as far as its name tells."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -116,8 +118,9 @@ def load_masked_patches(
     cases = _find_cases(folder / "cases.csv", names, problems)
     refuse(folder, problems)
     return MaskedPatches(
-        folder, tuple(i for i, _ in pairs), tuple(m for _, m in pairs), len(classes), size, cases
-    )
+        folder, tuple(i for i, _ in pairs), tuple(m for _, m in pairs), len(classes), size, cases,
+        tuple(map(find_place, names)),
+    )  # fmt: skip
 
 
 def _find_cases(path: Path, names: Sequence[str], problems: list[str]) -> tuple[str, ...] | None:

@@ -1,11 +1,12 @@
-"""The two ways to score a model, never mixed: with the true classes given, and without.
+"""The ways to score a model, never mixed: with the true classes given, and without.
 
 `oracle` is what the released ConStruct code does, in validation, in its final test and so in the
 paper's tables: a class that is not in the mask cannot be predicted, because its map is multiplied
 by the true label. `deploy` lets through what the model itself predicts, as on a slide that nobody
-has labelled. All else is the paper's inference in both: six augmentations, each map scaled to its
+has labelled; `slide` what patches around it on the slide make likely too, as ``stitch.gate:
+context`` does. All else is the paper's inference in all: six augmentations, each map scaled to its
 own range, the background that they leave, and the dense CRF patch by patch. (`wsiseg annotate`
-differs from both: it blends neighbouring tiles and takes the background from the slide's tissue.)
+differs from all: it blends neighbouring tiles and takes the background from the slide's tissue.)
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ __all__ = [
     "truncate_image",
 ]
 
-Protocol = Literal["oracle", "deploy"]
+Protocol = Literal["oracle", "deploy", "slide"]
 
 
 class Prediction(NamedTuple):
@@ -61,7 +62,15 @@ def predict_maps(
     """
     batch = to_images(images, source.device)
     with torch.inference_mode():
-        return augmented_maps(source.cams, batch, source.mean, config.tta, source.pool)
+        return augmented_maps(
+            source.cams,
+            batch,
+            source.mean,
+            config.tta,
+            source.pool,
+            exclusive=source.exclusive,
+            calibration=source.calibration,
+        )
 
 
 def label_maps(
@@ -71,18 +80,25 @@ def label_maps(
     protocol: Protocol,
     source: CamSource,
     config: EvaluateConfig,
+    context: NDArray[np.bool_] | None = None,
 ) -> Prediction:
     """Gate the maps of `predict_maps` as the protocol says, and refine them.
 
     Parameters
     ----------
     truth
-        ``(B, H, W)`` uint8 labels; `oracle` takes the classes from it, `deploy` does not look.
+        ``(B, H, W)`` uint8 labels; `oracle` takes the classes from it, the others do not look.
+    context
+        ``(B, K)``: what `slide` lets through, from `wsiseg.evaluate.places`.
     """
     classes = len(source.palette)
     if protocol == "deploy":
         gates = predicted_gates(found, classes, config.gate_threshold)
         return refine_maps(found, gates, images, config.crf)
+    if protocol == "slide":
+        if context is None:
+            raise ValueError("protocol slide needs what the slide's context lets through")
+        return refine_maps(found, torch.from_numpy(context), images, config.crf)
     gates = torch.from_numpy(present(truth, classes))
     return refine_maps(found, gates, restore_images(images, source), config.crf)
 
@@ -110,11 +126,21 @@ def refine_maps(
         None: the most probable class is taken as it is.
     """
     gates = gates.to(found.maps.device)
-    probabilities = _weigh(found.maps, gates)
+    weigh = _share if found.exclusive else _weigh
+    probabilities = weigh(found.maps, gates)
     refined = probabilities if crf is None else _refine(probabilities, images, crf)
     labels = refined.argmax(1).to(torch.uint8).cpu().numpy()
     labels[labels == probabilities.shape[1] - 1] = BACKGROUND
     return Prediction(gates, probabilities, np.asarray(labels))
+
+
+def _share(maps: Tensor, gates: Tensor) -> Tensor:
+    """The same of maps that are probabilities: what is not let through falls to what is."""
+    classes = gates.shape[1]
+    gated = maps[:, :classes] * gates[:, :, None, None]
+    total = gated.sum(1, keepdim=True) + maps[:, classes:].sum(1, keepdim=True)
+    shares = gated / total.clamp_min(torch.finfo(maps.dtype).tiny)
+    return torch.cat([shares, 1 - shares.sum(1, keepdim=True)], 1).clamp(0, 1)
 
 
 def _weigh(maps: Tensor, gates: Tensor) -> Tensor:

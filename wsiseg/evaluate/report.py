@@ -23,6 +23,7 @@ __all__ = ["PROTOCOLS", "format_table", "write_report"]
 PROTOCOLS = {
     "oracle": "classes let through by the true labels of each patch (the paper's tables)",
     "deploy": "classes let through by the model's own prediction",
+    "slide": "classes let through by the model's own prediction on a patch and those around it",
 }
 """Each protocol in a line, for whoever reads the numbers."""
 

@@ -1,4 +1,4 @@
-"""A model scored over a set of patches, by one protocol or both."""
+"""A model scored over a set of patches, by one protocol or several."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from wsiseg.errors import DataError
 from wsiseg.evaluate.bootstrap import Intervals, bootstrap_intervals
 from wsiseg.evaluate.confidence import check_confidence
 from wsiseg.evaluate.patches import MaskedPatches
+from wsiseg.evaluate.places import check_places, gate_by_slide
 from wsiseg.evaluate.protocols import Protocol, label_maps, predict_maps, present
 from wsiseg.evaluate.reliability import Reliability
 from wsiseg.evaluate.scores import Scores, confusion_matrix, score
@@ -97,6 +98,8 @@ def evaluate_model(
 ) -> tuple[Evaluation, ...]:
     """Score a model, one `Evaluation` a protocol of `config`, from one pass over the patches.
 
+    Protocol `slide` takes a pass before, as what a patch shows hangs on those around it.
+
     On a CPU every batch computes with one thread, so that the numbers do not depend on how many
     there are; give an executor of threads to use the others.
 
@@ -107,7 +110,7 @@ def evaluate_model(
     executor
         Serial (None) or threads, which share the model.
     progress
-        Called with ("evaluate", patches done, patches).
+        Called with ("evaluate", patches done, patches), in a pass before with "context".
     visit
         Called with every patch as it was scored, in no fixed order, in the thread that scored it:
         the pixels are kept no longer than that, whatever the number of patches.
@@ -115,18 +118,25 @@ def evaluate_model(
     Raises
     ------
     DataError
-        If the patches do not fit the source's classes or sides, or it gives one cell a patch.
+        If the patches do not fit the source's classes or sides, or it gives one cell a patch; or
+        protocol `slide` is asked for and nobody knows where they lie.
     """
     check_patches(source, patches)
+    if "slide" in config.protocols:
+        check_places(patches)
     palette = source.palette
     starts = range(0, len(patches), config.batch_size)
     batches = [tuple(range(s, min(s + config.batch_size, len(patches)))) for s in starts]
-    work = partial(_score_batch, source, patches, config, visit)
+    executor = executor or SerialExecutor()
     tables = {protocol: _Table(len(patches), len(palette)) for protocol in config.protocols}
     done = 0
     trust: dict[int, Reliability] = {}
     with source.evaluating():
-        for numbers, (found, part_trust) in run(executor or SerialExecutor(), work, batches):
+        gates = None
+        if "slide" in config.protocols:
+            gates = _find_context(source, patches, config, executor, progress, batches)
+        work = partial(_score_batch, source, patches, config, gates, visit)
+        for numbers, (found, part_trust) in run(executor, work, batches):
             trust[numbers[0]] = part_trust
             for protocol, part in found.items():
                 tables[protocol].fill(numbers, part)
@@ -162,10 +172,36 @@ class _Table:
         self.true_classes[rows], self.gates[rows] = part.true_classes, part.gates
 
 
+def _find_context(
+    source: CamSource, patches: MaskedPatches, config: EvaluateConfig, executor: Executor,
+    progress: Progress | None, batches: Sequence[tuple[int, ...]],
+) -> NDArray[np.bool_]:  # fmt: skip
+    """``(N, K)``: what each patch may show by those around it."""
+    logits = np.zeros((len(patches), len(source.palette)), np.float32)
+    done = 0
+    for numbers, found in run(executor, partial(_pool_batch, source, patches, config), batches):
+        logits[list(numbers)] = found
+        done += len(numbers)
+        if progress is not None:
+            progress("context", done, len(patches))
+    return gate_by_slide(logits, patches, config)
+
+
+def _pool_batch(
+    source: CamSource, patches: MaskedPatches, config: EvaluateConfig, numbers: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """``(B, K)`` class logits."""
+    images, _ = patches.read(numbers)
+    with fixed_threads(1) if source.device.type == "cpu" else nullcontext():
+        logits = predict_maps(source, images, config).logits
+    return np.asarray(logits[:, : len(source.palette)].cpu().numpy())
+
+
 def _score_batch(
     source: CamSource,
     patches: MaskedPatches,
     config: EvaluateConfig,
+    context: NDArray[np.bool_] | None,
     visit: Callable[[Scored], None] | None,
     numbers: tuple[int, ...],
 ) -> tuple[dict[Protocol, _Part], Reliability]:
@@ -176,7 +212,8 @@ def _score_batch(
         trust = check_confidence(source, images, truth)
         found = predict_maps(source, images, config)
         for protocol in dict.fromkeys(config.protocols):
-            predicted = label_maps(found, images, truth, protocol, source, config)
+            around = None if context is None else context[list(numbers)]
+            predicted = label_maps(found, images, truth, protocol, source, config, around)
             gates = predicted.gates.cpu().numpy()
             matrices = [
                 confusion_matrix(true, labels, classes)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.annotations import BACKGROUND
-from wsiseg.atomic import open_atomic
 from wsiseg.compute import Progress
 from wsiseg.config import LabelConfig
 from wsiseg.errors import DataError
 from wsiseg.evaluate.bootstrap import Intervals, bootstrap_intervals
 from wsiseg.evaluate.scores import Scores, confusion_matrix, score
 from wsiseg.geometry import Box
-from wsiseg.labels import SlideLabels, draw_area, label_slides
+from wsiseg.labels import SlideLabels, draw_area, label_slides, name_in_run
 from wsiseg.table import refuse
 
-__all__ = ["MapScores", "SlideScore", "evaluate_slides", "format_slides", "write_slides"]
+__all__ = ["MapScores", "SlideScore", "evaluate_slides"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +27,9 @@ class SlideScore:
     """How far one map agrees with what was labelled on its slide."""
 
     slide: str
+    """Its name in the output folder."""
+    made: str
+    """Digest of the map."""
     labelled_mm2: float
     confusion: NDArray[np.int64]
     """``(K + 1, K + 1)`` as of `confusion_matrix`, labelled pixels only; what the map calls
@@ -107,7 +105,6 @@ def evaluate_slides(
     refuse("evaluate", problems, "labels or stores")
     scored = []
     for done, one in enumerate(found.slides, 1):
-        one.store.finished("stitch")
         scored.append(_score_slide(one, len(classes)))
         if progress is not None:
             progress("evaluate", done, len(found.slides))
@@ -119,13 +116,14 @@ def evaluate_slides(
 
 def _score_slide(slide: SlideLabels, classes: int) -> SlideScore:
     store = slide.store
+    made = store.finished("stitch")
     confusion = np.zeros((classes + 1, classes + 1), np.int64)
     for box, truth, known in _draw_truth(slide):
         predicted = store.read_labels(box)
         predicted[predicted >= classes] = BACKGROUND  # unsure
         confusion += confusion_matrix(truth[known], predicted[known], classes)
     area = float(confusion.sum()) * (store.mpp / 1000) ** 2
-    return SlideScore(store.path.stem, area, confusion, score(confusion))
+    return SlideScore(name_in_run(store), made, area, confusion, score(confusion))
 
 
 def _draw_truth(
@@ -160,87 +158,3 @@ def _gather(
         bootstrap_intervals(confusions, resamples=resamples), score(guess), classes[most],
         tuple(notes),
     )  # fmt: skip
-
-
-# -- reports -------------------------------------------------------------------------------------
-
-
-def format_slides(found: MapScores) -> str:
-    """A plain text table: classes in percent with intervals, then slides, then the guess."""
-    scores, ends = found.scores, found.intervals
-    true = found.confusion.sum(1)
-    lines = [
-        f"{'class':<16}  {'IoU % (interval)':<20}  {'Dice %':<8}  {'area error %':<12}  labelled"
-    ]
-    for at, name in enumerate(found.classes):
-        low, high = ends.iou[at]
-        interval = f"{_percent(scores.iou[at])} ({_percent(low)} to {_percent(high)})"
-        share = f"{_percent(true[at] / max(true.sum(), 1))} %"
-        lines.append(
-            f"{name:<16}  {interval:<20}  {_percent(scores.dice[at]):<8}  "
-            f"{_percent(scores.area_error[at]):<12}  {share}"
-        )
-    low, high = ends.miou
-    lines.append(
-        f"mean IoU {_percent(scores.miou)} % ({_percent(low)} to {_percent(high)} by resampling "
-        f"{len(found.slides)} slides), mean Dice {_percent(scores.mdice)} %"
-    )
-    lines.append(f"{found.guessed} all over: mean IoU {_percent(found.guess.miou)} %")
-    for one in found.slides:
-        lines.append(
-            f"{one.slide}: mean IoU {_percent(one.scores.miou)} % of {one.labelled_mm2:.3g} mm²"
-        )
-    if len(found.slides) < 5:
-        lines.append("fewer than five slides: the intervals are too narrow for new ones")
-    return "\n".join([*lines, *found.notes])
-
-
-def write_slides(found: MapScores, out: str | Path) -> list[Path]:
-    """Write ``slides.csv`` (a row a slide and class), ``confusion.csv`` and ``slides.json``."""
-    out = Path(out)
-    names = [*found.classes, "background"]
-    rows = [["slide", "class", "labelled_px", "mapped_px", "iou", "dice", "area_error"]]
-    for name, confusion, scores in (
-        *((one.slide, one.confusion, one.scores) for one in found.slides),
-        ("all", found.confusion, found.scores),
-        (f"all as {found.guessed}", None, found.guess),
-    ):
-        for at, label in enumerate(found.classes):
-            counts = ("", "") if confusion is None else (
-                str(confusion[at].sum()), str(confusion[:, at].sum()),
-            )  # fmt: skip
-            values = (scores.iou[at], scores.dice[at], scores.area_error[at])
-            rows.append([name, label, *counts, *(_cell(value) for value in values)])
-    table = [["labelled as", *names]]
-    table += [[n, *map(str, row)] for n, row in zip(names, found.confusion.tolist(), strict=True)]
-    plain = {
-        "classes": list(found.classes), "miou": _known(found.scores.miou),
-        "mdice": _known(found.scores.mdice), "miou_interval": list(found.intervals.miou),
-        "guess": found.guessed, "guess_miou": _known(found.guess.miou),
-        "slides": {one.slide: _known(one.scores.miou) for one in found.slides},
-    }  # fmt: skip
-    written = [out / "slides.csv", out / "confusion.csv", out / "slides.json"]
-    for path, text in zip(
-        written, (_csv(rows), _csv(table), json.dumps(plain, indent=1)), strict=True
-    ):
-        with open_atomic(path) as file:
-            file.write(text.encode())
-    return written
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
-def _cell(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.4f}"
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else round(float(value), 4)
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"

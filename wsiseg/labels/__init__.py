@@ -3,7 +3,7 @@
 What nobody looked at is unknown: a label is 1, 0 or NaN.
 """
 
-from wsiseg.labels.corrections import keep_corrected
+from wsiseg.labels.corrections import keep_corrected, name_in_run
 from wsiseg.labels.labelling import Labelling, SlideLabels, label_slides
 from wsiseg.labels.layers import Layers, WindowLabels, gather_windows
 from wsiseg.labels.names import parse_map
@@ -23,6 +23,7 @@ __all__ = [
     "gather_windows",
     "keep_corrected",
     "label_slides",
+    "name_in_run",
     "parse_map",
     "read_label_table",
 ]

@@ -21,7 +21,7 @@ from wsiseg.labels.mark import Mark
 from wsiseg.qupath import Feature, read_geojson
 from wsiseg.store import SlideStore
 
-__all__ = ["CORRECTIONS", "keep_corrected", "own_exports", "resolve_regions"]
+__all__ = ["CORRECTIONS", "keep_corrected", "name_in_run", "own_exports", "resolve_regions"]
 
 CORRECTIONS = "corrections"
 """The folder of an output folder into which corrections are exported."""
@@ -98,11 +98,20 @@ def _places(path: Path, store: SlideStore) -> list[Path]:
 
 def _own_places(store: SlideStore) -> list[Path]:
     """Where `wsiseg annotate` wrote the map of the store ``OUT/slides/NAME.zarr``."""
-    path = store.path.absolute()
-    slides = next((folder for folder in path.parents if folder.name == "slides"), None)
-    if slides is None:
-        return []
-    return [slides.parent / "geojson" / path.relative_to(slides).with_suffix("")]
+    slides = _find_slides(store)
+    return [] if slides is None else [slides.parent / "geojson" / name_in_run(store)]
+
+
+def _find_slides(store: SlideStore) -> Path | None:
+    """The folder of stores of an output folder."""
+    parents = store.path.absolute().parents
+    return next((folder for folder in parents if folder.name == "slides"), None)
+
+
+def name_in_run(store: SlideStore) -> str:
+    """What an output folder calls a slide: the folders below ``slides``, and its name."""
+    slides, path = _find_slides(store), store.path.absolute().with_suffix("")
+    return path.name if slides is None else path.relative_to(slides).as_posix()
 
 
 def own_exports(store: SlideStore) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from wsiseg.config import LabelConfig
 from wsiseg.errors import DataError
-from wsiseg.labels.corrections import resolve_regions
+from wsiseg.labels.corrections import name_in_run, resolve_regions
 from wsiseg.labels.cover import place_of, to_raster
 from wsiseg.labels.layers import (
     Layers,
@@ -28,7 +29,7 @@ from wsiseg.labels.names import find_lookalikes, format_map
 from wsiseg.labels.placement import CELLS
 from wsiseg.labels.sources import Sources, read_sources
 from wsiseg.labels.stores import Names, find_stores, find_tissue, open_stores
-from wsiseg.labels.tile_table import read_tile_table
+from wsiseg.labels.tile_table import name_tile_classes, read_tile_table
 from wsiseg.store import SlideStore
 
 __all__ = ["Labelling", "SlideLabels", "label_slides"]
@@ -107,7 +108,8 @@ def label_slides(
     stores
         ``.zarr`` stores, folders of them, or output folders.
     classes
-        In label order; None for all that the files name, in alphabetical order.
+        In label order; None for all that the files name, in alphabetical order: of a table with
+        a column a class, all columns of 0 and 1.
     config
         What counts as labelled; None for the defaults.
     manifest
@@ -130,6 +132,8 @@ def label_slides(
     sources = read_sources(paths, opened, names, whose)
     problems += sources.problems
     counts = _count_names(sources, classes or (), config)
+    if classes is None:
+        counts.update(_name_listed(sources))
     order = tuple(sorted(counts)) if classes is None else tuple(classes)
     problems += _check_names(sources, order, config)
     notes: list[str] = []
@@ -148,6 +152,7 @@ def label_slides(
                 f"{drawn[0][0]}: no tissue of {store.path.stem} is annotated"
                 + "".join(f"; {note}" for _, one in drawn for note in one.notes)
             )
+        notes += _tell_unseen(store, layers, found, order)
         found = _merge(found, listed.get(at), store)
         named = Counter(classify(mark.name, config.map)[1] for mark in marks)
         slides.append(
@@ -180,6 +185,14 @@ def _count_names(sources: Sources, classes: Sequence[str], config: LabelConfig) 
                 kind, name = classify(mark.name, config.map, classes)
                 found[name] += kind == "class"
     return +found
+
+
+def _name_listed(sources: Sources) -> Iterator[str]:
+    """The classes that tables of tiles name."""
+    for path in sources.tables:
+        # What is no table is told when it is read.
+        with suppress(DataError):
+            yield from name_tile_classes(path)
 
 
 def _check_names(sources: Sources, classes: Sequence[str], config: LabelConfig) -> list[str]:
@@ -246,12 +259,26 @@ def _place_marks(
             )
         elif len(inside) < len(moved):
             first = next(mark for mark in moved if mark not in inside)
+            others = len(moved) - len(inside) - 1
             notes.append(
-                f"{first.where}: and {len(moved) - len(inside) - 1} more lie outside the slide and "
-                f"were passed over"
+                f"{path}: {first.where} lies outside the slide and was passed over"
+                + (f", as were {others} more" if others else "")
             )
         placed += inside
     return placed
+
+
+def _tell_unseen(
+    store: SlideStore, layers: Layers, found: WindowLabels, classes: Sequence[str]
+) -> Iterator[str]:
+    """Classes that were drawn, and that no window shows for it."""
+    for at, name in enumerate(classes):
+        if layers.classes[at].area and len(found.labels) and not (found.labels[:, at] == 1).any():
+            yield (
+                f"{store.path.stem}: {name} was drawn, but no window shows it: what was drawn lies "
+                f"where no tissue was found (tissue/{name_in_run(store)}.geojson can be edited), "
+                f"or covers too little of it (labels.class_fraction)"
+            )
 
 
 # -- tables of tiles -----------------------------------------------------------------------------

@@ -12,32 +12,31 @@ from wsiseg.geometry import Box
 
 __all__ = ["draw_area"]
 
-_SIDE = 128
-
 
 def draw_area(shape: Any, box: Box) -> NDArray[np.bool_]:
-    """``(H, W)`` bool of a box of raster pixels: where their centres lie in `shape`."""
-    out = np.zeros((box.height, box.width), bool)
-    inside = shapely.intersection(shape, shapely.box(box.x, box.y, box.right, box.bottom))
-    if inside.is_empty:
-        return out
-    left, top, right, bottom = (round(value) for value in inside.bounds)
-    for y in range(max(top - 1, box.y), min(bottom + 1, box.bottom), _SIDE):
-        for x in range(max(left - 1, box.x), min(right + 1, box.right), _SIDE):
-            square = Box(x, y, min(_SIDE, box.right - x), min(_SIDE, box.bottom - y))
-            at = square.slices(box)
-            out[at] = _draw_square(inside, square)
-    return out
+    """``(H, W)`` bool of a box of raster pixels: where their centres lie in a valid `shape`.
+
+    Even-odd along each row of pixels. Of areas with a common border, a centre on it is in one.
+    """
+    begin, end = _edges(shape)
+    # An edge crosses the rows of centres from its upper end (included) to its lower one.
+    upper, lower = np.minimum(begin[:, 1], end[:, 1]), np.maximum(begin[:, 1], end[:, 1])
+    first = np.clip(np.ceil(upper - 0.5), box.y, box.bottom).astype(np.int64)
+    count = np.clip(np.ceil(lower - 0.5), box.y, box.bottom).astype(np.int64) - first
+    edge = np.repeat(np.arange(len(begin)), count)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
+    (x, y), (dx, dy) = begin[edge].T, (end - begin)[edge].T
+    column = np.ceil(x + dx * ((row + 0.5 - y) / dy) - 0.5)
+    at = np.clip(column - box.x, 0, box.width).astype(np.int64)
+    crossings = np.zeros((box.height, box.width + 1), np.int64)
+    np.add.at(crossings, (row - box.y, at), 1)
+    return np.asarray(np.cumsum(crossings, 1)[:, : box.width] % 2 == 1)
 
 
-def _draw_square(shape: Any, square: Box) -> NDArray[np.bool_] | bool:
-    """Squares wholly within or without, which are most, need no look at their pixels."""
-    frame = shapely.box(square.x, square.y, square.right, square.bottom)
-    part = shapely.intersection(shape, frame)
-    if part.area == 0:
-        return False
-    if part.area >= frame.area * (1 - 1e-12):
-        return True
-    x, y = np.meshgrid(np.arange(square.width) + 0.5, np.arange(square.height) + 0.5)
-    shapely.prepare(part)
-    return np.asarray(shapely.contains_xy(part, x + square.x, y + square.y))
+def _edges(shape: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """``(E, 2)`` twice: where the edges of all rings begin and end."""
+    # Twice, as a collection may hold multi-parts.
+    rings = shapely.get_rings(shapely.get_parts(shapely.get_parts(shape)))
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    same = ring[1:] == ring[:-1]
+    return points[:-1][same], points[1:][same]

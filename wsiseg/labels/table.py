@@ -16,6 +16,7 @@ __all__ = [
     "LabelRow",
     "SeenLabels",
     "gather_labels",
+    "name_classes",
     "parse_flag",
     "read_label_table",
 ]
@@ -89,7 +90,7 @@ def read_label_table(
         named = " or ".join(",".join(key) for key in keys)
         problems.append(
             f"has the columns {list(table.columns)}; needs {named} and either labels or "
-            f"{', '.join(classes)}"
+            f"{_list(classes)}"
         )
         return
     told = [name for name in optional if name in columns and name not in (*chosen, *classes)]
@@ -106,6 +107,21 @@ def read_label_table(
             yield LabelRow(row.where, keys_of, label, table.separator)
 
 
+def name_classes(path: Path, keys: Sequence[tuple[str, ...]]) -> list[str]:
+    """The classes that a table of labels names, in its ``labels`` or by columns of 0 and 1.
+
+    Raises
+    ------
+    DataError
+        If the file is no table; see `read_table`.
+    """
+    table = read_table(path, [*(name for key in keys for name in key), "labels"], warn=False)
+    if "labels" not in table.columns:
+        return _find_flags(table)
+    named = (name.strip() for row in table.rows for name in row["labels"].split(";"))
+    return [name for name in dict.fromkeys(named) if name]
+
+
 def parse_flag(text: str, separator: str = ",") -> int | None:
     """1 of ``1``, ``1.0``, ``true``, ``yes``; 0 of ``0``, ``0.0``, ``false``, ``no``; else None."""
     number = to_number(text, separator)
@@ -116,22 +132,31 @@ def parse_flag(text: str, separator: str = ",") -> int | None:
 
 def _strange_classes(table: Table, classes: Sequence[str]) -> list[str]:
     """Columns that hold labels of something that is no class here."""
-    found = [
+    return [
+        f"column {name!r} holds labels, but the classes are {_list(classes)}; name it among "
+        f"them, or take it out"
+        for name in _find_flags(table)
+    ]
+
+
+def _find_flags(table: Table) -> list[str]:
+    """Unknown columns that hold 0 and 1 throughout."""
+    return [
         name for name in table.unknown
         if table.rows and all(parse_flag(row[name]) is not None for row in table.rows)
     ]  # fmt: skip
-    return [
-        f"column {name!r} holds labels, but the classes are {', '.join(classes)}; name it among "
-        f"them, or take it out"
-        for name in found
-    ]
+
+
+def _list(classes: Sequence[str]) -> str:
+    """The classes, and how to name others."""
+    return f"{', '.join(classes)} (others by --set 'classes=[A,B,...]')"
 
 
 def _named(row: TableRow, classes: Sequence[str], problems: list[str]) -> Label | None:
     names = {name.strip() for name in row["labels"].split(";")} - {""}
     unknown = sorted(names - set(classes))
     if unknown:
-        problems.append(f"{row.where}: unknown class {unknown}; known are {', '.join(classes)}")
+        problems.append(f"{row.where}: unknown class {unknown}; known are {_list(classes)}")
         return None
     return tuple(int(name in names) for name in classes)
 

@@ -12,11 +12,17 @@ from wsiseg.config import LabelConfig
 from wsiseg.labels.cover import place_of
 from wsiseg.labels.layers import find_tile
 from wsiseg.labels.stores import Names
-from wsiseg.labels.table import Label, LabelRow, SeenLabels, read_label_table
+from wsiseg.labels.table import (
+    Label,
+    LabelRow,
+    SeenLabels,
+    name_classes,
+    read_label_table,
+)
 from wsiseg.store import SlideStore
 from wsiseg.table import to_number
 
-__all__ = ["read_tile_table"]
+__all__ = ["name_tile_classes", "read_tile_table"]
 
 _KEYS = [(name, *place) for name in ("slide", "store") for place in (("row", "col"), ("x", "y"))]
 
@@ -33,20 +39,26 @@ def read_tile_table(
     problems: list[str],
 ) -> Iterator[tuple[int, _Tile, Label]]:
     """Number of the store, row and column of the tile, and its label, of each line."""
-    seen = SeenLabels()
-    for row in read_label_table(path, _KEYS, classes, problems):
+    seen, wrong = SeenLabels(), list[str]()
+    for row in read_label_table(path, _KEYS, classes, wrong):
         named = row.keys.get("slide", row.keys.get("store", ""))
         at = names.find(named)
         if at is None:
-            problems.append(f"{row.where}: {names.explain(named)}")
+            wrong.append(f"{row.where}: {names.explain(named)}")
             continue
-        tile = _locate(row, stores[at], config, problems)
+        tile = _locate(row, stores[at], config, wrong)
         if tile is None:
             continue
         if not tissue[at][tile]:
-            problems.append(f"{row.where}: tile {tile} of {named} holds no tissue")
-        elif seen.add((at, tile), row, f"tile {tile} of {named}", problems):
+            wrong.append(f"{row.where}: tile {tile} of {named} holds no tissue")
+        elif seen.add((at, tile), row, f"tile {tile} of {named}", wrong):
             yield at, tile, row.label
+    problems += [f"{path} {one}" for one in wrong]
+
+
+def name_tile_classes(path: Path) -> list[str]:
+    """The classes that a table of tiles names."""
+    return name_classes(path, _KEYS)
 
 
 def _locate(

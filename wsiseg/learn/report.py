@@ -87,7 +87,7 @@ def describe_learned(learned: Learned) -> Iterator[str]:
         else ("no class is rare enough to need balancing")
     )
     if learned.kept:
-        yield f"not labelled, so as they were: {', '.join(learned.kept)}"
+        yield f"not labelled, so as they were but for corrections: {', '.join(learned.kept)}"
     lost = [n for n, p in zip(learned.classes, learned.precision, strict=True) if math.isnan(p)]
     if learned.folds and set(lost) - set(learned.kept):
         names = ", ".join(name for name in lost if name not in learned.kept)

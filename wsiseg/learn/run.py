@@ -17,7 +17,8 @@ from wsiseg.atomic import open_atomic, put_aside
 from wsiseg.compute import Progress
 from wsiseg.config import TrainConfig, digest_of
 from wsiseg.labels import Labelling, label_slides
-from wsiseg.learn.fit import Folds, FoldScore
+from wsiseg.learn.confidence import calibrate_from_folds
+from wsiseg.learn.fit import Folds, FoldScore, Places, choose_epochs
 from wsiseg.learn.precision import mean_known
 from wsiseg.learn.report import Learned, Missed, read_rounds, write_report
 from wsiseg.learn.split import Fold, plan_folds
@@ -45,7 +46,7 @@ def learn_model(
     """Learn from all labels there are, and say how well on slides that were held out.
 
     Every patient's slides are held out in turn, or those that the manifest says; a fold ends when
-    its score stops rising. Then a model learns from all slides, for as many epochs as were best.
+    its loss stops falling. Then a model learns from all slides, for as many epochs as were best.
     What was done is kept, so that the same call again goes on where it was.
 
     Parameters
@@ -74,13 +75,17 @@ def learn_model(
     """
     out, settings = Path(out), dict(settings or {})
     draft = extend_config(start, ["any"], settings)
-    found = label_slides(labels, slides, None, draft.labels, manifest=manifest)
+    found = label_slides(labels, slides, settings.get("classes"), draft.labels, manifest=manifest)
+    if not (found.slides and found.classes):
+        nothing = [*found.problems, *found.unmatched] or ["no slide is labelled"]
+        refuse("learn", nothing, "labels or stores")
     known = known_classes(start)
     names = [name for name in found.classes if name not in known]
     config = extend_config(start, names if start else found.classes, settings)
-    found = label_slides(
-        labels, slides, config.classes, config.labels, manifest=manifest, known=known
-    )
+    if config.classes != found.classes:
+        found = label_slides(
+            labels, slides, config.classes, config.labels, manifest=manifest, known=known
+        )
     _check(found, known, config)
     tiles, forgotten = _drop_unshown(gather_tiles(found.slides), config.classes)
     folds = plan_folds(found.slides)
@@ -92,11 +97,16 @@ def learn_model(
         model.to(open_device(config.device))
         begin = start_from(start, model, tiles, config)
         model.load_state_dict(begin or {}, strict=False)
-        scores = _score_folds(Folds(model, tiles, config), folds, tiles, work, digest, progress)
-    epochs = _choose_epochs(scores, config)
+        tried = _score_folds(Folds(model, tiles, config), folds, tiles, work, digest, progress)
+    scores = [score for score, _ in tried]
+    epochs = choose_epochs(scores, config)
+    was_calibrated = start is not None and bool(read_info(start).calibration)
     _keep_former(out, digest)
     final = config.model_copy(update={"epochs": epochs})
     train_model(tiles, final, out, progress, note=_note(start), start=begin)
+    notes = [*found.notes, *_tell(found, folds)]
+    if was_calibrated:
+        notes.append(calibrate_from_folds(out, [places for _, places in tried]))
     learned = Learned(
         out=out, digest=digest, classes=config.classes, tiles=len(tiles),
         shown=tuple(int(n) for n in (tiles.labels == 1).sum(0)),
@@ -104,7 +114,7 @@ def learn_model(
         slides=len(found.slides), folds=tuple(fold.name for fold in folds), epochs=epochs,
         precision=_mean(scores, 0, config), guess=_mean(scores, 1, config),
         kept=forgotten, missed=_find_missed(out, tiles, config),
-        notes=(*found.notes, *_tell(found, folds, start)), rounds=read_rounds(out, digest),
+        notes=tuple(notes), rounds=read_rounds(out, digest),
     )  # fmt: skip
     write_report(learned)
     shutil.rmtree(work, ignore_errors=True)
@@ -133,16 +143,19 @@ def _check(found: Labelling, known: Sequence[str], config: TrainConfig) -> None:
 
 
 def _drop_unshown(tiles: StoreTiles, classes: Sequence[str]) -> tuple[StoreTiles, tuple[str, ...]]:
-    """Classes that no window shows stay unknown throughout: they go on as they were."""
+    """Classes that no window shows go on as they were: they are unknown, but where a correction is.
+
+    There something else was said to be, which a class that goes on untouched would outshine.
+    """
     unshown = ~(tiles.labels == 1).any(0)
     labels = tiles.labels.copy()
-    labels[:, unshown] = np.nan
+    labels[np.ix_(~tiles.corrected, unshown)] = np.nan
     useful = np.asarray(np.isfinite(labels).any(1))
     kept = replace(tiles, labels=labels).pick(useful)
     return kept, tuple(name for name, no in zip(classes, unshown, strict=True) if no)
 
 
-def _tell(found: Labelling, folds: Sequence[Fold], start: str | None) -> list[str]:
+def _tell(found: Labelling, folds: Sequence[Fold]) -> list[str]:
     notes = []
     if not folds:
         notes.append(
@@ -151,11 +164,6 @@ def _tell(found: Labelling, folds: Sequence[Fold], start: str | None) -> list[st
         )
     if not any(slide.patient for slide in found.slides) and len(found.slides) > 1:
         notes.append("nobody said which slides are of one patient (--manifest): each is its own")
-    if start is not None and read_info(start).calibration:
-        notes.append(
-            f"the calibration of {start} is of its weights, not of these, and was left out: the "
-            f"confidence of maps is as trained"
-        )
     if found.unlabelled:
         notes.append(f"{len(found.unlabelled)} slides have no labels and were passed over")
     return notes
@@ -167,27 +175,28 @@ def _tell(found: Labelling, folds: Sequence[Fold], start: str | None) -> list[st
 def _score_folds(
     model: Folds, folds: Sequence[Fold], tiles: StoreTiles, work: Path, digest: str,
     progress: Progress | None,
-) -> list[FoldScore]:  # fmt: skip
+) -> list[tuple[FoldScore, Places]]:  # fmt: skip
     """Each fold's score, from the file that an earlier call left or by training."""
-    scores = []
+    tried = []
     for number, fold in enumerate(folds):
-        path = work / f"{digest[:16]}-{number}.json"
+        path = work / f"{digest[:16]}-{number}.npz"
         if path.exists():
-            scores.append(FoldScore(**json.loads(path.read_text(encoding="utf-8"))))
+            tried.append(_read_fold(path))
             continue
         held = fold.held[tiles.windows[:, 0]]
         if held.all() or not held.any():
             continue
-        scores.append(model.run(held, fold.name, progress))
+        score, places = model.run(held, fold.name, progress)
         with open_atomic(path) as file:
-            file.write(json.dumps(scores[-1]._asdict()).encode())
-    return scores
+            np.savez(file, score=json.dumps(score._asdict()), **places._asdict())
+        tried.append((score, places))
+    return tried
 
 
-def _choose_epochs(scores: Sequence[FoldScore], config: TrainConfig) -> int:
-    """The mean of the folds' best; a third of the most where nothing was held out."""
-    found = [score.epoch for score in scores if np.isfinite(score.precision[0]).any()]
-    return max(1, round(float(np.mean(found)))) if found else max(1, config.epochs // 3)
+def _read_fold(path: Path) -> tuple[FoldScore, Places]:
+    with np.load(path, allow_pickle=False) as kept:
+        score = FoldScore(**json.loads(str(kept["score"])))
+        return score, Places(*(kept[name] for name in Places._fields))
 
 
 def _mean(scores: Sequence[FoldScore], which: int, config: TrainConfig) -> tuple[float, ...]:

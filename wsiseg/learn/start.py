@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wsiseg.annotations import KNOWN_COLORS
@@ -15,20 +12,18 @@ from wsiseg.config import TrainConfig, parse_config
 from wsiseg.errors import ConfigError
 from wsiseg.model.checkpoint import load_checkpoint, read_info, trained_state
 from wsiseg.model.construct import ConStruct
-from wsiseg.model.device import to_images
 from wsiseg.train.patches import PatchSource
+from wsiseg.train.prototypes import begin_as_images, image_prototypes
 
 __all__ = ["DEFAULTS", "extend_config", "known_classes", "start_from"]
 
 DEFAULTS: dict[str, Any] = {
-    "encoder": "small", "pooling": "smooth", "turns": False, "balance": True, "epochs": 30,
+    "encoder": "small", "pooling": "smooth", "turns": False, "balance": True, "epochs": 60,
     "batch_size": 32, "contrast_weight": 0.0, "struct_weight": 0.0,
 }  # fmt: skip
 """Settings of `learn` where nobody says otherwise: those that `tissue` was trained with, but for
 `balance` and more epochs, of which most are cut off."""
 
-_MOST = 256
-"""Tiles of a class that its prototype is made of, at most."""
 _SPARE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178))
 
 
@@ -56,8 +51,8 @@ def extend_config(
     shape: dict[str, Any] = {
         name: info.config[name]
         for name in (
-            *("preset", "encoder", "pooling", "prototypes_per_class", "guidance_levels"),
-            *("background", "turns", "mpp"),
+            *("preset", "encoder", "pooling", "prototypes", "prototypes_per_class"),
+            *("guidance_levels", "background", "turns", "mpp", "cam_levels", "cam_overlap"),
         )
         if name in info.config
     }
@@ -87,10 +82,11 @@ def start_from(
 ) -> dict[str, Tensor] | None:
     """The trained part that `model` is to begin as, by name; None for what it is.
 
-    Prototypes of the checkpoint's classes go on. A class that is new begins as the mean of what the
-    encoder sees in its tiles, in whose space prototypes lie.
+    Prototypes of the checkpoint's classes go on. A class that is new begins as what the encoder
+    sees in its tiles, in whose space prototypes lie.
     """
     if start is None:
+        begin_as_images(model, patches, config)
         return None
     former, info = load_checkpoint(start, config.encoder_options)
     state = trained_state(model)
@@ -99,30 +95,14 @@ def start_from(
         for name, value in trained_state(former).items()
         if name != "prototypes" and not name.startswith("familiar.")
     }
-    count = config.prototypes_per_class
+    count = info.prototypes_per_class
     rows = state["prototypes"].view(len(config.classes), count, -1).clone()
     known = trained_state(former)["prototypes"].view(len(info.names), count, -1)
     for at, name in enumerate(config.classes):
         rows[at] = (
             known[info.names.index(name)]
             if name in info.names
-            else _spread(_see_class(model, patches, at), rows[at], count)
+            else image_prototypes(model, patches, at, count, config.seed)
         )
     state["prototypes"] = rows.view_as(state["prototypes"])
     return state
-
-
-def _spread(seen: Tensor, texts: Tensor, count: int) -> Tensor:
-    """Several prototypes keep the distances that they had from their text."""
-    return seen if count == 1 else seen + texts - texts.mean(0)
-
-
-@torch.no_grad()
-def _see_class(model: ConStruct, patches: PatchSource, at: int) -> Tensor:
-    """``(E,)`` the unit mean of the embeddings of tiles that show a class."""
-    which = np.flatnonzero(patches.labels[:, at] == 1)
-    which = which[np.unique(np.linspace(0, len(which) - 1, _MOST).round().astype(int))]
-    device = model.prototypes.device
-    parts = np.array_split(which, -(-len(which) // 16))
-    seen = [model.encoder.embed_image(to_images(patches.read(p.tolist()), device)) for p in parts]
-    return F.normalize(torch.cat(seen).float().mean(0), dim=0).cpu()

@@ -28,14 +28,17 @@ from wsiseg.evaluate.protocols import predict_maps, predicted_gates, refine_maps
 from wsiseg.masks.png import Stamp, read_mask, write_confidence, write_mask
 from wsiseg.model.cam import MapsAndLogits
 from wsiseg.model.device import open_device
+from wsiseg.model.load import load_source
+from wsiseg.model.segment.source import Segmenter
+from wsiseg.model.source import CamSource
 from wsiseg.model.threads import fixed_threads
-from wsiseg.model.trained import TrainedModel, load_trained
+from wsiseg.model.trained import TrainedModel
 from wsiseg.table import guard
 from wsiseg.train.patches import Patches, has_labels, load_images, load_patches
 
 __all__ = ["MaskedPatch", "write_masks"]
 
-_VERSION = 1
+_VERSION = 2
 """Of what is computed: raised when masks of the same settings come out otherwise."""
 
 _APART = {"device", "encoder_options", "gate", "confidence"}
@@ -100,7 +103,7 @@ def write_masks(
         If the device does not exist, or `out` holds masks that would have to be replaced.
     """
     config, out = config or MasksConfig(), Path(out)
-    source = load_trained(checkpoint, config.encoder_options, open_device(config.device))
+    source = load_source(checkpoint, config.encoder_options, open_device(config.device))
     gate = _choose_gate(config, data)
     names = source.palette.names
     patches = load_patches(data, names, to_learn=False) if gate == "labels" else load_images(data)
@@ -118,7 +121,7 @@ def write_masks(
 
 @dataclass(frozen=True)
 class _Job:
-    source: TrainedModel
+    source: TrainedModel | Segmenter
     patches: Patches
     gate: Gate
     config: MasksConfig
@@ -156,7 +159,7 @@ def _choose_gate(config: MasksConfig, data: str | Path) -> Gate:
     return "labels" if has_labels(data) else "predicted"
 
 
-def _check(source: TrainedModel, patches: Patches, data: str | Path) -> None:
+def _check(source: CamSource, patches: Patches, data: str | Path) -> None:
     side = patches.side
     if not source.sides.fits(side) or side == source.stride:
         raise DataError(
@@ -287,13 +290,17 @@ def _write_index(path: Path, rows: Sequence[MaskedPatch], names: Sequence[str], 
 def _write_about(path: Path, job: _Job) -> None:
     info, palette = job.source.info, job.source.palette
     about = {
-        "checkpoint": {"sha256": info.sha256, "encoder": info.identity, "preset": info.preset},
+        "checkpoint": {
+            "sha256": info.sha256, "kind": info.kind, "encoder": info.identity,
+            "preset": info.preset, "mpp": info.mpp,
+        },
         "gate": job.gate,
         "gate_means": _GATES[job.gate],
         "settings": job.settings,
         "patches": len(job.patches),
         "numbers": {name: number for number, name in enumerate((*palette.names, "background"))},
-    }
+        "colors": dict(zip(palette.names, palette.colors, strict=True)),
+    }  # fmt: skip
     with open_atomic(path) as file:
         file.write((json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
 

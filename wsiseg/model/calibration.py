@@ -1,4 +1,4 @@
-"""Probabilities to believe: a scale and an offset a class, fitted where the model never learned."""
+"""Probabilities to believe: scales and offsets of logits, fitted where the model never learned."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wsiseg.errors import DataError
 
-__all__ = ["fit_calibration"]
+__all__ = ["fit_calibration", "fit_temperature"]
 
 _PULL = 1e-3
 """Of the penalty that keeps scales of classes that hardly show near the common one."""
@@ -65,3 +65,32 @@ def fit_calibration(logits: Tensor, labels: Tensor, weights: Tensor | None = Non
     fitted = torch.where(seen[:, None], own.detach(), 0)
     scale = (common.detach() + fitted[:, 0]).exp()
     return torch.stack([scale, fitted[:, 1]], 1).float()
+
+
+def fit_temperature(logits: Tensor, labels: Tensor, independent: int) -> float:
+    """The one scale of all logits that makes their softmax most probable: no class wins by it.
+
+    For few labels, of which `fit_calibration` would believe too much (Guo et al. 2017, temperature
+    scaling). Targets are as if one more place were of any class (after Platt 1999), so that labels
+    which are all met do not make the model sure of everything.
+
+    Parameters
+    ----------
+    logits, labels
+        ``(N, C)`` float and ``(N,)`` int64, as in `fit_calibration`.
+    independent
+        How many of the places tell something of their own, such as the windows that they lie in.
+    """
+    values = logits.double()
+    power = torch.zeros((), dtype=torch.double, requires_grad=True)
+    solver = torch.optim.LBFGS([power], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        scaled = values * power.exp()
+        value = F.cross_entropy(scaled, labels, label_smoothing=1 / (independent + 1))
+        value.backward()  # type: ignore[no-untyped-call]  # torch's own
+        return value
+
+    solver.step(loss)  # type: ignore[no-untyped-call]  # torch's own
+    return float(power.detach().exp())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,9 @@ __all__ = [
     "cosine_cams",
     "known_shares",
     "pool_cams",
+    "prototype_cosines",
     "scale_maps",
+    "share_maps",
 ]
 
 BRIGHTNESS = (0.9, 1.0, 1.1)
@@ -36,24 +39,43 @@ Pool = Callable[[Tensor], Tensor]
 def cosine_cams(features: Tensor, prototypes: Tensor, scale: Tensor, classes: int) -> Tensor:
     """Cosine of every cell with every class's nearest prototype, times `scale`.
 
+    The nearest alone counts, as in the released ConStruct: a cell looks like one kind of the class,
+    and the CAM stays a cosine. A smooth maximum would grow with k where all of them respond. PBIP
+    (Tang et al. 2025) weighs them by a softmax instead.
+
+    Parameters
+    ----------
+    features, prototypes, classes
+        As in `prototype_cosines`.
+    scale
+        The logit scale, a scalar.
+
+    Returns
+    -------
+    ``(B, K, h, w)`` float.
+    """
+    return scale * prototype_cosines(features, prototypes, classes).amax(2)
+
+
+def prototype_cosines(features: Tensor, prototypes: Tensor, classes: int) -> Tensor:
+    """Cosine of every cell with every prototype.
+
     Parameters
     ----------
     features
         ``(B, D, h, w)`` float, any length.
     prototypes
         ``(K * k, D)`` float, L2-normalised; rows ``c * k .. c * k + k - 1`` belong to class c.
-    scale
-        The logit scale, a scalar.
     classes
         K.
 
     Returns
     -------
-    ``(B, K, h, w)`` float.
+    ``(B, K, k, h, w)`` float.
     """
     cosine = torch.einsum("bdhw,pd->bphw", F.normalize(features, dim=1), prototypes)
     batch, _, height, width = cosine.shape
-    return scale * cosine.view(batch, classes, -1, height, width).amax(2)
+    return cosine.view(batch, classes, -1, height, width)
 
 
 def pool_cams(cams: Tensor, pooling: Pooling = "mean", known: Tensor | None = None) -> Tensor:
@@ -113,6 +135,8 @@ class MapsAndLogits(NamedTuple):
     """``(B, K, H, W)`` in [0, 1]: every class's own best place, whether or not it is there."""
     logits: Tensor
     """``(B, K)`` class logits, the mean over the augmentations."""
+    exclusive: bool = False
+    """Whether the maps are probabilities, as `CamSource.exclusive` has it; they sum to 1."""
 
 
 def augmented_maps(
@@ -121,6 +145,9 @@ def augmented_maps(
     mean: Sequence[float],
     augmentations: int = 6,
     pool: Pool = pool_cams,
+    *,
+    exclusive: bool = False,
+    calibration: Sequence[tuple[float, float]] = (),
 ) -> MapsAndLogits:
     """The paper's fused maps at image size: each augmentation's scaled map, then their mean.
 
@@ -139,13 +166,18 @@ def augmented_maps(
         1 (none) or 6.
     pool
         Gives class logits ``(B, K)`` of CAMs; by default their mean.
+    exclusive
+        Whether maps are the softmax over the channels, not each scaled to its own range.
+    calibration
+        Scale and offset of each channel before that softmax; or empty.
     """
     maps = logits = images.new_zeros(())
+    scale = partial(share_maps, calibration=calibration) if exclusive else scale_maps
     for cams, flip in _augment(cams_of, images, mean, augmentations):
-        scaled = scale_maps(cams, images.shape[2:])
+        scaled = scale(cams, images.shape[2:])
         maps = maps + (scaled.flip(3) if flip else scaled)
         logits = logits + pool(cams)
-    return MapsAndLogits(maps / augmentations, logits / augmentations)
+    return MapsAndLogits(maps / augmentations, logits / augmentations, exclusive)
 
 
 def scale_maps(cams: Tensor, size: Sequence[int]) -> Tensor:
@@ -157,6 +189,20 @@ def scale_maps(cams: Tensor, size: Sequence[int]) -> Tensor:
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     maps = (maps - low) / (high - low + 1e-6)
     return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=True)
+
+
+def share_maps(
+    cams: Tensor, size: Sequence[int], calibration: Sequence[tuple[float, float]] = ()
+) -> Tensor:
+    """``(B, K, h, w)`` logits to ``(B, K, H, W)``: their softmax, enlarged as stitching does.
+
+    With `calibration`, the scale and offset of each channel come first.
+    """
+    if calibration:
+        scale, offset = cams.new_tensor(calibration).T[:, :, None, None]
+        cams = cams * scale + offset
+    grown = F.interpolate(cams.float(), tuple(size), mode="bilinear", align_corners=False)
+    return grown.softmax(1)
 
 
 def class_probabilities(maps: Tensor) -> Tensor:

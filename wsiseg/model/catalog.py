@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from wsiseg.errors import CheckpointError
+from wsiseg.model.vits import VITS
 
 __all__ = ["CATALOG", "SHIPPED", "NamedModel", "find_checkpoint", "find_named"]
 
@@ -43,6 +44,10 @@ class NamedModel:
     """Where its authors describe it; empty for wsiseg's own."""
     file: str = ""
     """File in this folder, of what ships."""
+    image_size: int | None = None
+    """Side of the images that it is given, pixels; None if it does not matter."""
+    mpp: float | None = None
+    """µm/px that it was trained at; None if its authors do not say, or it is not of pathology."""
 
     @property
     def path(self) -> Path | None:
@@ -88,6 +93,8 @@ CATALOG: tuple[NamedModel, ...] = (
         fetch="hf download MahmoodLab/CONCH pytorch_model.bin",
         use="encoder=conch",
         page="https://huggingface.co/MahmoodLab/CONCH",
+        image_size=448,
+        mpp=0.5,
     ),
     NamedModel(
         name="mit-b1",
@@ -112,6 +119,7 @@ CATALOG: tuple[NamedModel, ...] = (
         fetch="hf download wisdomik/QuiltNet-B-16",
         use="encoder=open_clip",
         page="https://huggingface.co/wisdomik/QuiltNet-B-16",
+        image_size=224,
     ),
     NamedModel(
         name="biomedclip",
@@ -125,6 +133,7 @@ CATALOG: tuple[NamedModel, ...] = (
         use="encoder=open_clip encoder_options.model="
         "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
         page="https://huggingface.co/microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
+        image_size=224,
     ),
     NamedModel(
         name="vit-b-16-laion2b",
@@ -137,6 +146,24 @@ CATALOG: tuple[NamedModel, ...] = (
         fetch="hf download laion/CLIP-ViT-B-16-laion2B-s34B-b88K --include 'open_clip*'",
         use="encoder=open_clip encoder_options.model=hf-hub:laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
         page="https://huggingface.co/laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
+        image_size=224,
+    ),
+    *(
+        NamedModel(
+            name=vit.name,
+            kind="encoder",
+            summary=vit.summary,
+            licence=vit.licence,
+            terms=vit.terms,
+            gate=vit.gate,
+            megabytes=vit.megabytes,
+            fetch=f"hf download {vit.repository} {vit.file}",
+            use=f"encoder=timm encoder_options.model={vit.name}",
+            page=f"https://huggingface.co/{vit.repository}",
+            image_size=vit.image_size,
+            mpp=vit.mpp,
+        )
+        for vit in VITS
     ),
 )
 """Every named model, what ships first; a checkpoint ships by its row and its file."""

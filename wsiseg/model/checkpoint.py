@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsiseg.annotations import Palette
 from wsiseg.atomic import open_atomic
@@ -26,16 +26,18 @@ from wsiseg.model.catalog import find_checkpoint
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import load_encoder
 from wsiseg.model.familiar import Familiar
-from wsiseg.model.metadata import FORMAT, read_card, read_description
+from wsiseg.model.metadata import FORMAT, Kind, read_card, read_description
 
 __all__ = [
     "FORMAT",
     "CheckpointInfo",
+    "fill_tensors",
     "find_checkpoint",
     "load_checkpoint",
     "read_info",
     "save_checkpoint",
     "trained_state",
+    "write_checkpoint",
 ]
 
 _FROZEN = ("encoder.", "teacher.")
@@ -47,29 +49,34 @@ class CheckpointInfo:
     """What a checkpoint says about itself."""
 
     encoder: str
-    """Name of the frozen pair in `ENCODERS`."""
+    """Name of the frozen student, as in `ENCODERS`; of a segmenter, its network in `NETWORKS`."""
     identity: str
-    """`Encoder.identity` that it was trained on."""
+    """`Encoder.identity` that it was trained on, or of the weights that its body began as."""
     names: tuple[str, ...]
     """Class names, in label order."""
     colors: tuple[tuple[int, int, int], ...]
     """RGB of each class."""
     prompts: tuple[str, ...]
-    """The text of each class that its prototypes began as."""
+    """The text of each class, that its prototypes began as if they began as texts; a segmenter has
+    none."""
     prototypes_per_class: int
-    """k."""
+    """Rows of the prototype bank a class: k, or 2 k where texts and images began side by side."""
     mpp: float
     """µm/px of the training patches."""
     tile: int
     """Side of the training patches, pixels."""
     config: dict[str, Any] = field(default_factory=dict)
-    """The `TrainConfig` that made it."""
+    """The `TrainConfig` or `DistillConfig` that made it."""
     note: str = ""
     """What the user should know before trusting it."""
     preset: Preset = "wsiseg"
     """Whose reading of ConStruct it is."""
     guidance_levels: tuple[int, ...] | None = None
     """Levels that the teacher guided; None for the encoder's own."""
+    cam_levels: tuple[int, ...] | None = None
+    """Levels that the CAM reads; None for the encoder's own."""
+    cam_overlap: int = 1
+    """2 if the CAM is made from four looks, a quarter cell off each way."""
     encoder_options: dict[str, Any] = field(default_factory=dict)
     """What the encoder was made with, but for paths."""
     pooling: Pooling = "mean"
@@ -82,6 +89,10 @@ class CheckpointInfo:
     """Source, revision and sha256 of the `encoder`'s and the `teacher`'s weights."""
     card: Card | None = None
     """What people should know of it; None in older files."""
+    kind: Kind = "construct"
+    """What it holds."""
+    first_stage: dict[str, str] = field(default_factory=dict)
+    """Of a segmenter: what made the labels that it learned from, by what it is called."""
     run: str = ""
     """Hash of the settings, patches and frozen weights that it came from; empty if unknown."""
     sha256: str = ""
@@ -96,13 +107,18 @@ class CheckpointInfo:
 
 def save_checkpoint(model: ConStruct, info: CheckpointInfo, path: str | Path) -> Path:
     """Write the trained tensors and `info`; the file appears whole or not at all."""
+    return write_checkpoint(trained_state(model), info, path)
+
+
+def write_checkpoint(tensors: Mapping[str, Tensor], info: CheckpointInfo, path: str | Path) -> Path:
+    """Write tensors and `info`; the file appears whole or not at all."""
     path = Path(path)
     plain = asdict(info)
     del plain["sha256"]
     plain["card"] = None if info.card is None else info.card.model_dump(mode="json")
     metadata = {"wsiseg": json.dumps({"format": FORMAT, **plain}, sort_keys=True)}
     with open_atomic(path) as file:
-        file.write(save_tensors(trained_state(model), metadata))
+        file.write(save_tensors(dict(tensors), metadata))
     return path
 
 
@@ -122,15 +138,17 @@ def _parse(path: Path, plain: dict[str, Any]) -> CheckpointInfo:
     try:
         for name in ("names", "prompts"):
             plain[name] = tuple(plain[name])
-        if plain.get("guidance_levels") is not None:
-            plain["guidance_levels"] = tuple(plain["guidance_levels"])
+        for name in ("guidance_levels", "cam_levels"):
+            if plain.get(name) is not None:
+                plain[name] = tuple(plain[name])
         plain["calibration"] = tuple((a, b) for a, b in plain.get("calibration", ()))
         plain["colors"] = tuple((r, g, b) for r, g, b in plain["colors"])
         plain["card"] = read_card(plain.get("card"), plain["names"], path)
         info = CheckpointInfo(**plain, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     except (AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: lacks or misnames a field ({error})") from error
-    if not len(info.names) == len(info.colors) == len(info.prompts):
+    wanted = len(info.names) if info.kind == "construct" else 0
+    if len(info.names) != len(info.colors) or len(info.prompts) != wanted:
         raise CheckpointError(
             f"{path}: names {len(info.names)} classes but {len(info.colors)} colours and "
             f"{len(info.prompts)} prompts"
@@ -154,12 +172,17 @@ def load_checkpoint(
     Raises
     ------
     CheckpointError
-        If the file is missing, is no checkpoint, was trained on another version of the encoder,
-        its tensors do not fit the classes and the encoder that it names, or the encoder's weights
-        are not given.
+        If the file is missing, is no checkpoint or of another kind, was trained on another version
+        of the encoder, its tensors do not fit the classes and the encoder that it names, or the
+        encoder's weights are not given.
     """
     info = read_info(name_or_path)
     path = find_checkpoint(name_or_path)
+    if info.kind != "construct":
+        raise CheckpointError(
+            f"{path}: is a {info.kind} of `wsiseg distill`, which has no prototypes; a checkpoint "
+            f"of `wsiseg train` is needed here"
+        )
     encoder = load_encoder(info.encoder, **_complete_options(info, encoder_options or {}, path))
     if encoder.identity != info.identity:
         raise CheckpointError(
@@ -172,6 +195,7 @@ def load_checkpoint(
         prototypes_per_class=info.prototypes_per_class,
         preset=info.preset,
         guidance_levels=info.guidance_levels,
+        cam_levels=info.cam_levels,
         pooling=info.pooling,
     )
     tensors = load_tensors(path.read_bytes())
@@ -207,7 +231,23 @@ def trained_state(model: ConStruct) -> dict[str, Tensor]:
 
 
 def _fill(model: ConStruct, tensors: dict[str, Tensor], path: Path) -> None:
-    wanted = {name: tuple(tensor.shape) for name, tensor in trained_state(model).items()}
+    fill_tensors(model, trained_state(model), tensors, path, f"its {model.classes} classes")
+    if not tensors["prototypes"].isfinite().all():
+        raise CheckpointError(f"{path}: prototypes holds values that are no finite numbers")
+
+
+def fill_tensors(
+    model: nn.Module, ours: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path,
+    what: str,
+) -> None:  # fmt: skip
+    """Put the tensors of a checkpoint into a model, if they are `ours` in name and shape.
+
+    Raises
+    ------
+    CheckpointError
+        If one is missing, another's or of another shape; names `path` and `what` they do not fit.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in ours.items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     problems = [
         f"{name} is {found.get(name, 'missing')}, should be {wanted.get(name, 'absent')}"
@@ -215,9 +255,5 @@ def _fill(model: ConStruct, tensors: dict[str, Tensor], path: Path) -> None:
         if wanted.get(name) != found.get(name)
     ]
     if problems:
-        raise CheckpointError(
-            f"{path}: its tensors do not fit its {model.classes} classes: {'; '.join(problems)}"
-        )
-    if not tensors["prototypes"].isfinite().all():
-        raise CheckpointError(f"{path}: prototypes holds values that are no finite numbers")
+        raise CheckpointError(f"{path}: its tensors do not fit {what}: {'; '.join(problems)}")
     model.load_state_dict(tensors, strict=False)

@@ -7,16 +7,17 @@ logit scale -> class logits by averaging. Names follow the paper (MIDL 2026).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsiseg.config import Pooling, Preset
-from wsiseg.model.cam import cosine_cams, pool_cams
-from wsiseg.model.encoders import Encoder, Teacher
+from wsiseg.model.cam import pool_cams, prototype_cosines
+from wsiseg.model.encoders import Encoder, Teacher, TextEncoder
 from wsiseg.model.familiar import Familiar
+from wsiseg.model.fusion import TopDown
 from wsiseg.model.losses import relational_loss
 
 __all__ = [
@@ -43,6 +44,8 @@ class ConStructOutput(NamedTuple):
     """``(B, K, h, w)`` cosine times logit scale, ungated."""
     structure_loss: Tensor | None
     """Relational loss against the teacher, a scalar; None without teacher stages."""
+    cosines: Tensor
+    """``(B, K, k, h, w)`` cosine with each prototype, of which the CAM takes the largest."""
 
 
 class StructureAdapter(nn.Module):
@@ -118,8 +121,8 @@ class ConStruct(nn.Module):
     encoder
         The frozen student; its widths decide the adapters'.
     texts
-        One text a class, which the encoder embeds, or the embeddings ``(K, E)`` themselves: the
-        first prototypes.
+        One text a class, for an encoder that embeds texts, or embeddings ``(K, E)``: the first
+        prototypes.
     prototypes_per_class
         k; a class's CAM is the maximum over its k.
     teacher
@@ -129,6 +132,8 @@ class ConStruct(nn.Module):
         as the released code does; `paper` also projects the prototypes (`TextProjection`).
     guidance_levels
         Levels that the teacher guides; None for the encoder's own.
+    cam_levels
+        Levels that the CAM reads, fused top-down if there are several; None for the encoder's own.
     pooling
         How a CAM becomes a class logit.
     """
@@ -147,6 +152,7 @@ class ConStruct(nn.Module):
         teacher: Teacher | None = None,
         preset: Preset = "wsiseg",
         guidance_levels: Sequence[int] | None = None,
+        cam_levels: Sequence[int] | None = None,
         pooling: Pooling = "mean",
     ) -> None:
         super().__init__()
@@ -154,17 +160,20 @@ class ConStruct(nn.Module):
         self.encoder, self.teacher, self.preset = encoder, teacher, preset
         self.classes = len(texts)
         self.guidance_levels = tuple(guidance_levels or encoder.guidance_levels)
+        self.cam_levels = tuple(sorted(set(cam_levels or (encoder.cam_level,))))
         channels = encoder.level_channels
-        used = {encoder.cam_level, *self.guidance_levels}
+        used = {*self.cam_levels, *self.guidance_levels}
         # Ours holds only levels that a loss or the CAM reaches; the others are dead weight.
         levels = sorted(used) if preset == "wsiseg" else range(len(channels))
         self.structure_adapters = nn.ModuleDict(
             {str(level): StructureAdapter(channels[level]) for level in levels}
         )
-        self.l_fc = AdaptiveLayer(encoder.embedding_dim, channels[encoder.cam_level])
+        self.l_fc = AdaptiveLayer(encoder.embedding_dim, channels[self.cam_levels[-1]])
         if preset != "wsiseg":
             self._add_idle_layers()
-        embedded = texts if isinstance(texts, Tensor) else encoder.embed_text(texts)
+        if not isinstance(texts, Tensor):
+            texts = cast(TextEncoder, encoder).embed_text(texts)
+        embedded = texts
         bank = embedded.repeat_interleave(prototypes_per_class, 0)
         if prototypes_per_class > 1 and preset != "reference":
             # Equal ones would get equal gradients, and stay equal for ever.
@@ -173,11 +182,13 @@ class ConStruct(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE))
         self.text_projection = TextProjection(encoder.embedding_dim) if preset == "paper" else None
         self.familiar: Familiar | None = None
+        several = len(self.cam_levels) > 1
+        self.fusion = TopDown([channels[level] for level in self.cam_levels]) if several else None
 
     def _add_idle_layers(self) -> None:
         """The adaptive layers of the other levels, which nothing uses: ``l_fc1`` and so on."""
         for level, channels in enumerate(self.encoder.level_channels):
-            if level != self.encoder.cam_level:
+            if level != self.cam_levels[-1]:
                 layer = AdaptiveLayer(self.encoder.embedding_dim, channels)
                 self.add_module(f"l_fc{level + 1}", layer)
 
@@ -204,7 +215,7 @@ class ConStruct(nn.Module):
         if self.training and self.preset != "wsiseg":
             # Unused adapters run in training, so that their batch statistics move.
             return set(range(len(self.encoder.level_channels)))
-        return {self.encoder.cam_level, *(self.guidance_levels if guided else ())}
+        return {*self.cam_levels, *(self.guidance_levels if guided else ())}
 
     def read_pyramid(
         self, pyramid: Mapping[int, Tensor], stages: Mapping[int, Tensor] | None = None
@@ -213,15 +224,31 @@ class ConStruct(nn.Module):
 
         Only the levels of `levels_for` are needed, and of `stages` the guidance levels.
         """
-        cam_level = self.encoder.cam_level
-        refined = {
-            level: self.structure_adapters[str(level)](pyramid[level])
-            for level in sorted(self.levels_for(stages is not None))
-        }
-        projected = self.l_fc(self.bank)
-        cams = cosine_cams(refined[cam_level], projected, self.logit_scale, self.classes)
+        refined = self._refine(pyramid, self.levels_for(stages is not None))
+        cosines = prototype_cosines(self._fuse(refined), self.l_fc(self.bank), self.classes)
+        cams = self.logit_scale * cosines.amax(2)
         loss = None if stages is None else self._structure_loss(refined, stages)
-        return ConStructOutput(self.pool(cams), cams, loss)
+        return ConStructOutput(self.pool(cams), cams, loss, cosines)
+
+    def cam_features(self, pyramid: Mapping[int, Tensor]) -> Tensor:
+        """``(B, D, h, w)``: what prototypes are compared with; needs the `cam_levels`."""
+        return self._fuse(self._refine(pyramid, set(self.cam_levels)))
+
+    def _refine(self, pyramid: Mapping[int, Tensor], levels: set[int]) -> dict[int, Tensor]:
+        return {
+            level: self.structure_adapters[str(level)](pyramid[level]) for level in sorted(levels)
+        }
+
+    def _fuse(self, refined: Mapping[int, Tensor]) -> Tensor:
+        if self.fusion is None:
+            return refined[self.cam_levels[0]]
+        fused: Tensor = self.fusion([refined[level] for level in self.cam_levels])
+        return fused
+
+    @property
+    def cam_stride(self) -> int:
+        """Input pixels a cell of the CAM."""
+        return self.encoder.level_strides[self.cam_levels[0]]
 
     def pool(self, cams: Tensor, known: Tensor | None = None) -> Tensor:
         """``(B, K, h, w)`` CAMs to ``(B, K)`` class logits, of the `known` ``(B, c, c)`` cells."""
@@ -248,8 +275,8 @@ class ConStruct(nn.Module):
     def count_parameters(self) -> ParameterCounts:
         """Count what is marked for training, what learns and what is frozen."""
         guided = self.guidance_levels if self.teacher is not None else ()
-        reached = {f"structure_adapters.{i}." for i in (self.encoder.cam_level, *guided)}
-        reached |= {"l_fc.", "prototypes", "logit_scale", "text_projection."}
+        reached = {f"structure_adapters.{i}." for i in (*self.cam_levels, *guided)}
+        reached |= {"l_fc.", "prototypes", "logit_scale", "text_projection.", "fusion."}
         marked = {name: p.numel() for name, p in self.named_parameters() if p.requires_grad}
         learning = sum(n for name, n in marked.items() if name.startswith(tuple(reached)))
         parts: list[object] = [self.encoder, self.teacher]

@@ -16,6 +16,7 @@ __all__ = [
     "background_loss",
     "contrast_loss",
     "cut_regions",
+    "diversity_loss",
     "foreground_loss",
     "region_masks",
     "relational_loss",
@@ -87,6 +88,40 @@ def relational_loss(student: Tensor, teacher: Tensor, max_side: int = 64) -> Ten
 def _tokens(maps: Tensor) -> Tensor:
     """``(B, C, h, w)`` to L2-normalised tokens ``(B, N, C)``."""
     return F.normalize(maps.flatten(2), dim=1).mT
+
+
+@_in_float32
+def diversity_loss(cosines: Tensor, labels: Tensor) -> Tensor:
+    """How alike a class's prototypes respond within its region: keeps them apart.
+
+    The squared correlation of two prototypes' maps over the cells where their class wins among
+    those shown; the mean over pairs, then over the classes of an image, then over the batch. After
+    the diversity regulariser of LPD (Le et al. 2025); its published code also averages maps over
+    windows of 7 cells and divides by the number of cells.
+
+    Parameters
+    ----------
+    cosines
+        ``(B, K, k, h, w)`` of `prototype_cosines`, k > 1.
+    labels
+        ``(B, K)``: non-zero where the class shows.
+
+    Returns
+    -------
+    A scalar in [0, 1]; an image whose classes win fewer than three cells counts as 0.
+    """
+    maps, shown = cosines.flatten(3), labels[:, :, None] != 0
+    best = maps.detach().amax(2).masked_fill(~shown, -torch.inf)
+    won = (shown & (best == best.amax(1, keepdim=True)))[:, :, None].to(maps)
+    cells = won.sum(3, keepdim=True)
+    centred = (maps - (maps * won).sum(3, keepdim=True) / cells.clamp_min(1)) * won
+    unit = F.normalize(centred, dim=3)
+    alike = (unit @ unit.mT).square()
+    count = maps.shape[2]
+    pairs = (alike.sum((2, 3)) - alike.diagonal(dim1=2, dim2=3).sum(2)) / (count * (count - 1))
+    # Over two cells any two maps are alike, or opposite.
+    known = (cells.flatten(1) > 2).to(pairs)
+    return ((pairs * known).sum(1) / known.sum(1).clamp_min(1)).mean()
 
 
 def region_masks(

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -15,10 +15,14 @@ from wsiseg.config import Pooling, Preset
 from wsiseg.errors import CheckpointError, ConfigError
 from wsiseg.model.card import Card, check_classes
 
-__all__ = ["FORMAT", "check_metadata", "read_card", "read_description"]
+__all__ = ["FORMAT", "Kind", "check_metadata", "read_card", "read_description"]
 
 FORMAT = 1
 """Version of the layout of a checkpoint."""
+
+Kind = Literal["construct", "segmenter"]
+"""What a checkpoint holds: the trained part of a ConStruct, or a whole network of the second stage.
+Files that do not say are of the former."""
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -66,6 +70,9 @@ def check_metadata(plain: Mapping[str, Any], path: Path) -> None:
 
 
 def _find_problems(plain: Mapping[str, Any]) -> Iterator[str]:
+    kind = plain.get("kind", "construct")
+    if kind not in get_args(Kind):
+        yield f"kind = {kind!r}: is none of {', '.join(get_args(Kind))}"
     names = plain.get("names", ("any",))
     if not _are_names(names):
         yield f"names = {names!r}: needs a text a class, none empty"
@@ -92,6 +99,11 @@ def _find_model_problems(plain: Mapping[str, Any], count: int) -> Iterator[str]:
         yield f"preset = {preset!r}: is none of {', '.join(get_args(Preset))}"
     if levels is not None and not (_is_list(levels) and levels and all(map(_is_level, levels))):
         yield f"guidance_levels = {levels!r}: needs some of the levels 0, 1, 2 and 3, or null"
+    read, overlap = plain.get("cam_levels"), plain.get("cam_overlap", 1)
+    if read is not None and not (_is_list(read) and read and all(map(_is_level, read))):
+        yield f"cam_levels = {read!r}: needs some of the levels 0, 1, 2 and 3, or null"
+    if not (_is_whole(overlap) and overlap in (1, 2)):
+        yield f"cam_overlap = {overlap!r}: needs 1 or 2"
     several = plain.get("prototypes_per_class", 1)
     if not (_is_whole(several) and several > 0):
         yield f"prototypes_per_class = {several!r}: needs a whole number above 0"

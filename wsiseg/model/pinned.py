@@ -23,10 +23,10 @@ from wsiseg.model.encoders import (
     keep_portable,
     load_prompt_encoder,
 )
+from wsiseg.model.load import load_source
 from wsiseg.model.prompt_file import PromptSet, read_prompts
 from wsiseg.model.prompts import PromptSource, embed_prompts
 from wsiseg.model.source import CamSource
-from wsiseg.model.trained import load_trained
 
 __all__ = ["PinnedSource", "pin_source"]
 
@@ -84,7 +84,7 @@ class _PinnedCheckpoint:
 
     def _load(self, device: torch.device) -> CamSource:
         path = self.settings.checkpoint
-        source = load_trained(path, self.settings.encoder_options, device)
+        source = load_source(path, self.settings.encoder_options, device)
         if source.info.sha256 != self.identity:
             raise CheckpointError(
                 f"{path}: is not the file that this run began with (sha256 "

@@ -108,6 +108,11 @@ class PromptSource:
         """Where the texts are, and the encoder."""
         return self.texts.device
 
+    @property
+    def exclusive(self) -> bool:
+        """False: its CAMs are cosines, of each class by itself."""
+        return False
+
     def cams(self, images: Tensor) -> Tensor:
         """``(B, channels, h, w)`` float32: cosine times scale."""
         batch, _, height, width = images.shape

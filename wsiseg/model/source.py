@@ -1,4 +1,5 @@
-"""What gives CAMs: one promise, which a trained ConStruct and a set of prompts keep alike.
+"""What gives CAMs: one promise, which a trained ConStruct, a set of prompts and a network of
+the second stage keep alike.
 
 `wsiseg predict`, the evaluation and the pictures of CAMs know nothing else of a model.
 """
@@ -113,6 +114,15 @@ class CamSource(Protocol):
     @property
     def std(self) -> tuple[float, float, float] | None:
         """The spread of that normalisation; None if the source has none."""
+        ...
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether a cell is of one channel alone, so that the softmax says how likely of which.
+
+        Else a CAM says where each class is most itself, and the paper's inference scales each to
+        its own range.
+        """
         ...
 
     def cams(self, images: Tensor) -> Tensor:

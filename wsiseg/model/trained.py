@@ -14,6 +14,7 @@ from torch import Tensor
 from wsiseg.annotations import Palette
 from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint
 from wsiseg.model.construct import ConStruct
+from wsiseg.model.fusion import overlapped_cams
 from wsiseg.model.source import Sides
 
 __all__ = ["TrainedModel", "load_trained"]
@@ -48,9 +49,8 @@ class TrainedModel:
 
     @property
     def stride(self) -> int:
-        """Input pixels a cell of the level that CAMs are taken from."""
-        encoder = self.model.encoder
-        return encoder.level_strides[encoder.cam_level]
+        """Input pixels a cell of the CAM."""
+        return self.model.cam_stride // self.info.cam_overlap
 
     @property
     def sides(self) -> Sides:
@@ -91,8 +91,22 @@ class TrainedModel:
         spread: tuple[float, float, float] | None = getattr(self.model.encoder, "std", None)
         return spread
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether it learned kinds of background.
+
+        Then all channels compete, and scaling each to its own range would find some background
+        everywhere: the paper's inference is for models of classes alone.
+        """
+        return self.info.background > 0
+
     def cams(self, images: Tensor) -> Tensor:
         """``(B, K, h, w)`` cosine times logit scale, ungated."""
+        if self.info.cam_overlap == 2:
+            return overlapped_cams(self._look, images, self.model.cam_stride)
+        return self._look(images)
+
+    def _look(self, images: Tensor) -> Tensor:
         cams: Tensor = self.model(images).cams
         return cams
 

@@ -1,5 +1,6 @@
 """What a person looks at after a run: pictures, tables and pages that show both."""
 
+from wsiseg.report.agreement import AGREEMENT
 from wsiseg.report.changes import compare_runs, format_changes, write_changes
 from wsiseg.report.labelled import write_labels
 from wsiseg.report.measure import measure_classes
@@ -8,6 +9,7 @@ from wsiseg.report.pictures import write_pictures
 from wsiseg.report.tables import write_tables
 
 __all__ = [
+    "AGREEMENT",
     "compare_runs",
     "format_changes",
     "measure_classes",

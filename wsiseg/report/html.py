@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from wsiseg.report.agreement import describe_agreement
 from wsiseg.report.colors import SCALE, to_hex
 from wsiseg.report.histogram import draw_histogram, find_median
 from wsiseg.report.pictures import FACTS
@@ -58,6 +59,7 @@ def render_pages(
             totals=describe_totals(summary_rows, measurement_rows),
             whole=share_classes(summary_rows, measurement_rows, colors),
             slides=slides,
+            agreement=describe_agreement(root),
             states=list(dict.fromkeys(slide["state"] for slide in slides)),
         )
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
 from wsiseg.pyramid import halve_confidence, halve_labels, plan_pyramid
 from wsiseg.stitch.blend import Tiles, place_tiles, reach
+from wsiseg.stitch.context import context_digest, plan_context
 from wsiseg.stitch.majority import majority_filter
 from wsiseg.stitch.weigh import Pick, pick_confidence, pick_labels, weigh_classes, weigh_labels
 from wsiseg.store import FORMAT, SlideStore
@@ -29,7 +31,7 @@ from wsiseg.tissue import mask_window, sample_tissue
 __all__ = ["class_probabilities", "plan_stitch", "stitch_labels"]
 
 _STEP = "stitch"
-_VERSION = 4
+_VERSION = 5
 """Of the arithmetic here: a digest holds it, so that other sums redo the work."""
 
 _CRF_GRID = 8
@@ -58,17 +60,19 @@ def stitch_labels(
     """
     with hold(store_path) as run:
         predict, cams = SlideStore(store_path).digests("predict", before="tile")
-        step = plan_stitch(store_path, config, predict, cams, run)
-        pyramid = plan_pyramid(store_path, _STEP, step.digest, step.digests, run)
-        run_steps(executor, [step, *pyramid], progress)
-    return step.digest
+        steps = plan_stitch(store_path, config, predict, cams, run)
+        stitch = steps[-1]
+        pyramid = plan_pyramid(store_path, _STEP, stitch.digest, stitch.digests, run)
+        run_steps(executor, [*steps, *pyramid], progress)
+    return stitch.digest
 
 
 def plan_stitch(
     store_path: str | Path, config: Config, predict: str, cams: Sequence[str], run: str = ""
-) -> Step:
+) -> tuple[Step, ...]:
     """What `stitch_labels` has to do once there are CAMs of the digest `predict`, `cams` by block.
 
+    The last step is the stitching itself; with ``gate: context`` the slide's context comes before.
     `run` is the token of the run that holds the store.
 
     Raises
@@ -82,24 +86,32 @@ def plan_stitch(
         store.create_probabilities()
     else:
         store.drop_probabilities()
-    needs = partial(_needed_blocks, store.grid, _margin(config.stitch, store.mpp))
-    digests = _block_digests(store, config.stitch, cams, needs)
+    slide_wide = config.stitch.gate == "context"
+    margin = _margin(config.stitch, store.mpp)
+    needs = partial(_needed_blocks, store.grid, margin, slide_wide)
+    digests = _block_digests(store, config.stitch, predict, cams, needs)
     digest, pending = store.plan(_STEP, digests, predict)
     work = partial(_stitch_block, store_path, run, config.stitch)
-    return Step(_STEP, digest, store.grid.n_blocks, pending, work, needs, digests=digests)
+    step = Step(_STEP, digest, store.grid.n_blocks, pending, work, needs, digests=digests)
+    if not slide_wide:
+        return (step,)
+    context = plan_context(store, config.stitch, predict, run)
+    return (context if pending else replace(context, pending=[])), step
 
 
 def _block_digests(
-    store: SlideStore, config: StitchConfig, cams: Sequence[str],
+    store: SlideStore, config: StitchConfig, predict: str, cams: Sequence[str],
     needs: Callable[[int], Iterable[tuple[str, int]]],
 ) -> list[str]:  # fmt: skip
     """Of what makes each block: the tissue, pixels and CAMs within its margin.
 
+    With ``gate: context`` the CAMs of the whole slide decide a little, so every block hangs on all.
     Not of whether probabilities are kept: they are there or not, and change no label.
     """
-    common = digest_of(
-        _STEP, FORMAT, _VERSION, config.model_dump(mode="json", exclude={"probabilities"})
-    )
+    told = config.model_dump(mode="json", exclude={"probabilities", "context"})
+    common = digest_of(_STEP, FORMAT, _VERSION, told)
+    if config.gate == "context":
+        common = digest_of(common, context_digest(config, predict))
     margin, digests = _margin(config, store.mpp), []
     mask, mask_mpp, _ = store.read_tissue()
     for block in range(store.grid.n_blocks):
@@ -107,13 +119,17 @@ def _block_digests(
         tissue = mask[mask_window(outer, store.mpp / mask_mpp).slices()]
         seen = [hashlib.sha256(np.packbits(tissue).tobytes()).hexdigest(), *tissue.shape, mask_mpp]
         # The pixels of a block are named by the digest of its CAMs.
-        around = sorted({other for _, other in needs(block)})
+        around = sorted({other for step, other in needs(block) if step != "context"})
         digests.append(digest_of(common, block, seen, [cams[other] for other in around]))
     return digests
 
 
-def _needed_blocks(grid: TileGrid, margin: int, block: int) -> Iterator[tuple[str, int]]:
+def _needed_blocks(
+    grid: TileGrid, margin: int, slide_wide: bool, block: int
+) -> Iterator[tuple[str, int]]:
     """The blocks of pixels within a block's margin, and those that own the tiles reaching it."""
+    if slide_wide:
+        yield "context", 0
     outer = _outer_box(grid, margin, block)
     yield from (("tile", other) for other in grid.blocks_touching(outer))
     owners = {grid.owner(*tile) for tile in _reaching(grid, outer)}
@@ -233,9 +249,10 @@ def class_probabilities(store: SlideStore, config: StitchConfig, box: Box) -> ND
     """``(K + 1, H, W)`` float32 before the CRF: the classes, then background; they sum to 1.
 
     The tiles' CAM logits blend to a field ``G``, their gates (1 where the tile's label is
-    predicted, else 0) to ``A``, more widely: a class fades in and out between the centres of
-    neighbouring tiles instead of at their border. Then ``p_k`` is ``A_k exp(G_k)``, normalised to
-    leave to background the share of tiles that predict nothing, or all where there is no tissue.
+    predicted, else 0; with ``gate: context`` its weight there) to ``A``, more widely: a class fades
+    in and out between the centres of neighbouring tiles instead of at their border. Then ``p_k`` is
+    ``A_k exp(G_k)``, normalised to leave to background the share of tiles that let nothing through,
+    or all where there is no tissue.
     A pixel depends on the tiles that reach it only, so that any box gives it the same value.
     """
     placed, tissue = _place(store, config, box), sample_tissue(store, box)
@@ -259,20 +276,24 @@ def _read_gated(
 ) -> tuple[tuple[int, int], NDArray[np.float32], NDArray[np.float32]]:
     """The first tile that reaches `box`, CAMs ``(rows, cols, K, h, w)`` and gates float32.
 
-    Gates are ``(rows, cols, K + 1, 1, 1)``, one cell a tile: each class, then whether any is let
-    through.
+    Gates are ``(rows, cols, C + 1, 1, 1)`` in [0, 1], one cell a tile: each channel, then whether
+    any is let through.
     """
     tiles = _reaching(store.grid, box)
     (top, left), (bottom, right) = tiles[0], tiles[-1]
     cams, logits = store.read_cams(slice(top, bottom + 1), slice(left, right + 1))
+    classes = len(store.cam_palette)
     if config.gate == "predicted":
         # sigmoid(logit) >= threshold, without computing the sigmoid
         threshold = np.log(config.gate_threshold / (1 - config.gate_threshold))
         gates = (logits >= threshold).astype(np.float32)
-        gates[..., len(store.cam_palette) :] = 1  # kinds of background may always win
+        gates[..., classes:] = 1  # kinds of background may always win
     else:
         gates = np.ones(logits.shape, np.float32)
-    gates = np.concatenate([gates, gates.max(axis=-1, keepdims=True)], axis=-1)
+        if config.gate == "context":
+            weights = store.read_context(slice(top, bottom + 1), slice(left, right + 1))
+            gates[..., :classes] = weights * np.float32(1 / 255)
+    gates = np.concatenate([gates, gates.max(axis=-1, keepdims=True) > 0], axis=-1)
     gates[np.isnan(logits[..., 0])] = np.nan
     fields = cams.astype(np.float32)
     calibration = store.cam_calibration
@@ -299,14 +320,24 @@ def _bounding_box(mask: NDArray[np.bool_], frame: Box) -> Box:
 def _refine(
     probabilities: NDArray[np.float32], image: NDArray[np.uint8], box: Box, config: CrfConfig
 ) -> NDArray[np.float32]:
+    """Q of the classes that are possible somewhere in the box; of the others 0.
+
+    A class that is nowhere possible has the least probability that the CRF knows, 1e-5, at every
+    pixel. Potts messages never raise it over the others there, so that it takes part in nothing.
+    """
     import torch  # heavy, and not needed without the CRF
 
     from wsiseg.model.crf import refine
+    from wsiseg.model.crf.window import MIN_PROBABILITY
 
+    kept = np.flatnonzero(probabilities.max(axis=(1, 2)) > MIN_PROBABILITY)
+    if len(kept) == 1:
+        return probabilities
     pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0)))
-    prior = torch.from_numpy(np.ascontiguousarray(probabilities))
-    refined = refine(prior[None], pixels[None], config, corner=(box.x, box.y))
-    return np.asarray(refined[0].cpu().numpy())
+    prior = torch.from_numpy(probabilities[kept])
+    refined = np.zeros_like(probabilities)
+    refined[kept] = refine(prior[None], pixels[None], config, corner=(box.x, box.y))[0].cpu()
+    return refined
 
 
 def _label(pick: Pick, radius: int, least: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

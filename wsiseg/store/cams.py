@@ -15,7 +15,7 @@ from wsiseg.geometry import Box
 from wsiseg.store import layout
 from wsiseg.store.opened import OpenedStore
 
-__all__ = ["CamsPart"]
+__all__ = ["CamsPart", "tile_box"]
 
 
 class CamsPart(OpenedStore):
@@ -28,7 +28,7 @@ class CamsPart(OpenedStore):
 
     def create_cams(
         self, palette: Palette, height: int, width: int, *, channels: int | None = None,
-        calibration: Sequence[tuple[float, float]] = (),
+        calibration: Sequence[tuple[float, float]] = (), source: str = "",
     ) -> None:  # fmt: skip
         """Make the CAM arrays for the palette's K classes and maps of ``height x width``.
 
@@ -41,6 +41,8 @@ class CamsPart(OpenedStore):
         calibration
             Scale and offset of each channel, which turn its CAM into a logit to believe; empty
             where the CAMs are that, or where nobody knows.
+        source
+            Identity of the model: of a checkpoint, its sha256.
         """
         self._check_current()
         channels = len(palette) if channels is None else channels
@@ -50,6 +52,7 @@ class CamsPart(OpenedStore):
             self.clear_marks("predict")  # else what is finished would bear the new names
         cams.attrs["palette"] = layout.plain_palette(palette)
         cams.attrs["calibration"] = [list(pair) for pair in calibration]
+        cams.attrs["source"] = source
         self.__dict__.pop("_cam_facts", None)
         keys = ("cams/logits", "cams/classes", "cams/distance")
         if all(map(self._has_array, keys)) and self._array("cams/logits").shape == shape:
@@ -84,13 +87,13 @@ class CamsPart(OpenedStore):
         All C channels: of the classes, and of kinds of background after them.
         """
         self._check_cams()
-        cams = self._array("cams/logits").read(_tile_box(rows, cols))
+        cams = self._array("cams/logits").read(tile_box(rows, cols))
         return cams, self.read_class_logits(rows, cols)
 
     def read_class_logits(self, rows: slice, cols: slice) -> NDArray[np.float32]:
         """Class logits ``(rows, cols, C)`` float32 alone: one value a tile and channel."""
         self._check_cams()
-        return self._array("cams/classes").read(_tile_box(rows, cols))
+        return self._array("cams/classes").read(tile_box(rows, cols))
 
     @property
     def cam_palette(self) -> Palette:
@@ -104,6 +107,12 @@ class CamsPart(OpenedStore):
         self._check_cams()
         known = self._cam_facts.get("calibration")
         return np.array(known, np.float32) if known else None
+
+    @property
+    def cam_source(self) -> str:
+        """Identity of the model that made the CAMs; empty in stores of an older wsiseg."""
+        self._check_cams()
+        return str(self._cam_facts.get("source", ""))
 
     @property
     def cam_channels(self) -> int:
@@ -134,5 +143,6 @@ class CamsPart(OpenedStore):
             raise StoreError(f"{self.path}: holds no CAMs; run `wsiseg predict` first")
 
 
-def _tile_box(rows: slice, cols: slice) -> Box:
+def tile_box(rows: slice, cols: slice) -> Box:
+    """A window of rows and columns of tiles."""
     return Box(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)

@@ -16,6 +16,7 @@ from wsiseg.store.levels import Place, made_by
 from wsiseg.store.marks import Mark, Marks, is_optional
 from wsiseg.store.shards import Receipt, ShardedArray
 from wsiseg.store.slide_store import SlideStore
+from wsiseg.store.whole import WHOLE
 
 __all__ = ["Damage", "StoreCheck", "check_store"]
 
@@ -26,7 +27,7 @@ class Damage(NamedTuple):
     step: str
     """Whose work it is: `tile`, `predict`, `stitch`, or the pyramid of one of them."""
     block: int | None
-    """None for the tissue mask."""
+    """None for the tissue mask and the slide context, which are written in one go."""
     key: str
     """The file, below the store."""
     why: str
@@ -72,8 +73,11 @@ def check_store(location: str | Path, *, forget: bool = True) -> StoreCheck:
     """
     store, files = SlideStore(location), open_files(location)
     marks, begun = Marks(files, store.levels), set[str]()
-    damage = _check_tissue(store, files, exact=marks.exact)
-    count, unfinished = len(store.tissue_shards), {}
+    damage: list[Damage] = []
+    count, unfinished = 0, {}
+    for array in WHOLE:
+        damage += _check_whole(store, files, array, exact=marks.exact)
+        count += len(store.whole_shards(array.partition("/")[0]))
     for step in marks.steps:
         known = marks.read_all(step)
         found, looked = _check_step(files, marks, step, known)
@@ -89,19 +93,20 @@ def check_store(location: str | Path, *, forget: bool = True) -> StoreCheck:
     return StoreCheck(tuple(damage), count, unfinished, store.meta["format"] > 2)
 
 
-def _check_tissue(store: SlideStore, files: Files, *, exact: bool) -> list[Damage]:
-    """What is wrong with the tissue mask."""
-    if not store.tissue_shards:
+def _check_whole(store: SlideStore, files: Files, key: str, *, exact: bool) -> list[Damage]:
+    """What is wrong with an array that is written in one go."""
+    shards, step = store.whole_shards(key.partition("/")[0]), WHOLE[key]
+    if not shards:
         return []
     try:
-        array = ShardedArray(files, "tissue/mask")
+        array = ShardedArray(files, key)
     except (KeyError, StoreError) as error:
-        return [Damage("tile", None, "tissue/mask/zarr.json", _describe(error))]
+        return [Damage(step, None, f"{key}/zarr.json", _describe(error))]
     faults = []
-    for row, col, *receipt in store.tissue_shards:
-        key = array.shard_key(row, col)
-        why = _compare(array, files.read(key), Receipt(*receipt), exact=exact)
-        faults.append(Damage("tile", None, key, why))
+    for row, col, *receipt in shards:
+        file = array.shard_key(row, col)
+        why = _compare(array, files.read(file), Receipt(*receipt), exact=exact)
+        faults.append(Damage(step, None, file, why))
     return [fault for fault in faults if fault.why]
 
 
@@ -178,5 +183,5 @@ def _forget(store: SlideStore, marks: Marks, damage: Sequence[Damage]) -> None:
     for step in marks.steps:
         blocks = {fault.block for fault in damage if fault.step == step}
         marks.forget(step, sorted(block for block in blocks if block is not None))
-    if any(fault.block is None for fault in damage):
-        store.forget_tissue()
+    for group in {fault.key.partition("/")[0] for fault in damage if fault.block is None}:
+        store.forget_whole(group)

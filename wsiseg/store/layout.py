@@ -22,6 +22,7 @@ __all__ = [
     "FORMAT",
     "READABLE",
     "lay_out_cams",
+    "lay_out_context",
     "lay_out_labels",
     "lay_out_marks",
     "lay_out_probabilities",
@@ -42,19 +43,21 @@ _LEVELS = re.compile(r"\d+")
 _GROUPS = {
     "image": _LEVELS,
     "tissue": re.compile("mask"),
+    "context": re.compile("gates"),
     "cams": re.compile("logits|classes|distance"),
     "labels": re.compile("classes|confidence"),
     "probabilities": _LEVELS,
     "done": re.compile(".*"),
 }
 """Our groups, and what we lay out in each; anything else there is somebody else's."""
-_ATTRIBUTES = ("digest", "mpp", "note", "palette", "calibration", "ome")
+_ATTRIBUTES = ("digest", "mpp", "note", "palette", "calibration", "shares", "shards", "ome")
 _SPACE: list[dict[str, str]] = [
     {"name": "y", "type": "space", "unit": "micrometer"},
     {"name": "x", "type": "space", "unit": "micrometer"},
 ]
 _LABEL_CHUNK = 512
 _MASK_CHUNK, _MASK_SHARD = 256, 4096  # most masks are one file; a block needs a corner of it
+_GATE_CHUNK, _GATE_SHARD = 32, 1024  # tiles; the same holds of them
 
 
 def lay_out_store(files: Files, grid: TileGrid, meta: dict[str, Any], codec: CodecName) -> None:
@@ -137,6 +140,12 @@ def lay_out_cams(group: zarr.Group, grid: TileGrid, channels: int, height: int, 
     few = (channels,)
     _create(group, "classes", (*tiles, *few), (n, n, *few), (n, n, *few), "float32", nan, "zstd")
     _create(group, "distance", tiles, (n, n), (n, n), "float32", nan, "zstd")
+
+
+def lay_out_context(group: zarr.Group, rows: int, cols: int, classes: int) -> None:
+    """Make the array of the tiles' gates anew in the group `context`."""
+    chunk, shard = ((side, side, classes) for side in (_GATE_CHUNK, _GATE_SHARD))
+    _create(group, "gates", (rows, cols, classes), chunk, shard, "uint8", 0, "zstd")
 
 
 def lay_out_labels(labels: zarr.Group, levels: Levels, palette: Palette, mpp: float) -> None:

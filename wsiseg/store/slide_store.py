@@ -8,9 +8,9 @@ from typing import Any
 from wsiseg.errors import StoreError
 from wsiseg.grid import TileGrid
 from wsiseg.store import layout
-from wsiseg.store.cams import CamsPart
 from wsiseg.store.coarse import CoarsePart
 from wsiseg.store.codecs import CodecName
+from wsiseg.store.context import ContextPart
 from wsiseg.store.files import Files, open_files
 from wsiseg.store.image import ImagePart
 from wsiseg.store.layout import FORMAT
@@ -20,7 +20,7 @@ from wsiseg.store.opened import read_meta
 __all__ = ["SlideStore"]
 
 
-class SlideStore(ImagePart, CamsPart, MapsPart, CoarsePart):
+class SlideStore(ImagePart, ContextPart, MapsPart, CoarsePart):
     """One slide's Zarr group, opened for reading and writing.
 
     It lies in a folder, or in a bucket: ``s3://``, ``gs://``, ``az://`` or ``memory://`` with the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,14 @@ from numpy.typing import NDArray
 from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
 from wsiseg.store import layout
-from wsiseg.store.levels import Place
-from wsiseg.store.opened import OpenedStore
+from wsiseg.store.whole import WholePart
 
 __all__ = ["TissuePart"]
 
 _MASK = "tissue/mask"
 
 
-class TissuePart(OpenedStore):
+class TissuePart(WholePart):
     """The tissue mask, at its own µm/px."""
 
     def write_tissue(
@@ -36,31 +34,17 @@ class TissuePart(OpenedStore):
         group.attrs["digest"] = ""  # so that a half-written mask is not taken for a whole one
         self._forget(_MASK)
         layout.lay_out_tissue(group, *mask.shape)
-        array = self._array(_MASK)
-        written = array.write_all(mask.astype(np.uint8))
-        self._files.sync(array.shard_key(*place) for place in written)
-        shards = [[*place, *receipt] for place, receipt in written.items()]
-        group.attrs.update({"mpp": mpp, "digest": digest, "note": note, "shards": shards})
+        self._write_whole(_MASK, mask.astype(np.uint8), digest, mpp=mpp, note=note)
 
     @property
     def tissue_digest(self) -> str:
         """The digest that `write_tissue` was given; empty if there is no whole mask."""
-        return str(self._facts().get("digest", ""))
+        return str(self._whole_facts("tissue").get("digest", ""))
 
     @property
     def tissue_note(self) -> str:
         """What a user should know about the mask; empty if nothing."""
-        return str(self._facts().get("note", ""))
-
-    @property
-    def tissue_shards(self) -> list[tuple[int, int, int, int]]:
-        """Row, column, size and CRC-32C of each shard of the mask that was written."""
-        return [tuple(shard) for shard in self._facts().get("shards", ())]
-
-    def forget_tissue(self) -> None:
-        """Have the mask made again by the next run; it stays until then."""
-        if "tissue" in self._group:
-            self._group["tissue"].attrs["digest"] = ""
+        return str(self._whole_facts("tissue").get("note", ""))
 
     @property
     def tissue_mpp(self) -> float:
@@ -82,19 +66,7 @@ class TissuePart(OpenedStore):
         return mask, float(facts["mpp"]), str(facts["digest"])
 
     def _known_facts(self) -> dict[str, Any]:
-        facts = self._facts()
+        facts = self._whole_facts("tissue")
         if not facts.get("digest"):
             raise StoreError(f"{self.path}: holds no tissue mask; run `wsiseg tile` first")
         return facts
-
-    def _facts(self) -> dict[str, Any]:
-        """What was noted of the mask; a block asks for it, and zarr takes a millisecond."""
-        try:
-            return dict(json.loads(self._files.read("tissue/zarr.json") or b"")["attributes"])
-        except (KeyError, TypeError, ValueError):
-            return {}
-
-    def _is_promised(self, place: Place) -> bool:
-        if place.array == _MASK:
-            return any((place.row, place.col) == shard[:2] for shard in self.tissue_shards)
-        return super()._is_promised(place)

@@ -16,8 +16,8 @@ from wsiseg.errors import DataError
 from wsiseg.model.calibration import fit_calibration
 from wsiseg.model.card_file import with_calibration
 from wsiseg.model.device import to_images
+from wsiseg.model.load import load_source
 from wsiseg.model.source import CamSource
-from wsiseg.model.trained import load_trained
 from wsiseg.train.patches import PatchSource
 
 __all__ = ["calibrate_checkpoint", "read_cells"]
@@ -59,7 +59,7 @@ def calibrate_checkpoint(
     ConfigError
         If `out` is there, and not to be overwritten.
     """
-    source = load_trained(checkpoint, encoder_options)
+    source = load_source(checkpoint, encoder_options)
     pure = np.flatnonzero(patches.labels.sum(1) == 1)
     if not len(pure) or patches.labels.shape[1] != source.channels:
         raise DataError(

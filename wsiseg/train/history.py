@@ -14,26 +14,22 @@ from wsiseg.atomic import open_atomic
 
 __all__ = ["COLUMNS", "draw_curves", "write_scores", "write_table"]
 
-COLUMNS = ("learning_rate", "total", "classes", "structure", "contrast")
+COLUMNS = ("learning_rate", "total", "classes", "structure", "contrast", "diversity")
 """Of one row of the history; the step is its place."""
 
 _SIZE = (960, 480)
 _MARGIN = 48
-_COLORS = {
-    "total": (0, 0, 0),
-    "classes": (0, 114, 178),
-    "structure": (0, 158, 115),
-    "contrast": (213, 94, 0),
-}
+_COLORS = ((0, 0, 0), (0, 114, 178), (0, 158, 115), (213, 94, 0), (204, 121, 167))
+"""One a loss, the total first."""
 
 History = Sequence[Sequence[float]]
 
 
-def write_table(history: History, path: Path) -> None:
+def write_table(history: History, path: Path, columns: Sequence[str] = COLUMNS) -> None:
     """Write a CSV with one row a step."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["step", *COLUMNS])
+    table.writerow(["step", *columns])
     table.writerows([step, *(f"{value:.6g}" for value in row)] for step, row in enumerate(history))
     with open_atomic(path) as file:
         file.write(text.getvalue().encode())
@@ -49,20 +45,23 @@ def write_scores(scores: Sequence[float], measure: str, path: Path) -> None:
         file.write(text.getvalue().encode())
 
 
-def draw_curves(history: History, path: Path) -> None:
-    """Draw each loss, as a share of its own largest value, over the steps; a PNG."""
+def draw_curves(history: History, path: Path, columns: Sequence[str] = COLUMNS) -> None:
+    """Draw each loss, as a share of its own largest value, over the steps; a PNG.
+
+    Losses are the columns after the first, the learning rate.
+    """
     image = Image.new("RGB", _SIZE, "white")
     draw = ImageDraw.Draw(image)
     left, top, right, bottom = _MARGIN, _MARGIN, _SIZE[0] - _MARGIN, _SIZE[1] - _MARGIN
     draw.line([(left, top), (left, bottom), (right, bottom)], fill=(120, 120, 120))
     draw.text((left, bottom + 8), f"{len(history)} steps; each loss over its largest value")
-    x = left
-    for name, color in _COLORS.items():
-        values = np.array([row[COLUMNS.index(name)] for row in history], float)
+    x, apart = left, (right - left) // (len(columns) - 1)
+    for name, color in zip(columns[1:], _COLORS, strict=False):
+        values = np.array([row[columns.index(name)] for row in history], float)
         largest = np.nanmax(values, initial=0)
-        words = f"{name}: {values[0]:.3g} to {values[-1]:.3g}"
+        words = f"{name}: {values[0]:.2g} to {values[-1]:.2g}"
         draw.text((x, top // 2), words, fill=color)
-        x += 220
+        x += apart
         if largest > 0 and np.isfinite(values).all():
             across = np.linspace(left, right, len(values))
             down = bottom - (bottom - top) * values / largest

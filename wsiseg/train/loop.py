@@ -30,6 +30,7 @@ from wsiseg.train.features import FrozenFeatures, draw_turns
 from wsiseg.train.history import draw_curves, write_scores, write_table
 from wsiseg.train.parallel import Group, check_parts, open_group, share_batch_norms
 from wsiseg.train.patches import PatchSource
+from wsiseg.train.prototypes import begin_as_images
 from wsiseg.train.resume import (
     Unfinished,
     is_finished,
@@ -44,6 +45,7 @@ from wsiseg.train.setup import (
     describe_distillation,
     guided_levels,
     make_model,
+    rows_per_class,
 )
 from wsiseg.train.step import Trainer
 from wsiseg.train.validate import Validate
@@ -99,7 +101,7 @@ def train_model(
         in `out` may be replaced.
     start
         Trained tensors by name that the model begins as, as `trained_state` gives them; without
-        it, it begins as its prompts.
+        it, it begins as its prompts or patches.
 
     Returns
     -------
@@ -108,7 +110,8 @@ def train_model(
     Raises
     ------
     DataError
-        If the labels do not fit the classes, or the patches the encoder.
+        If the labels do not fit the classes, or the patches the encoder, or no patch shows a class
+        that is to begin as images.
     ConfigError
         If a setting or the card does not fit the rest, or what is in `out` is not to be replaced.
     CheckpointError
@@ -125,13 +128,15 @@ def train_model(
         check_fit(patches, config, model.encoder)
         check_parts(len(patches), config, group)
         model.to(device)
+        if start is None:
+            begin_as_images(model, patches, config, group)
         share_batch_norms(model.structure_adapters, group)
         if config.preset == "wsiseg":
             remember_patches(model, patches, device)
         if (
             group.leads
             and config.struct_weight
-            and model.encoder.cam_level not in guided_levels(config, model.encoder)
+            and not {*model.cam_levels} & {*guided_levels(config, model.encoder)}
         ):
             _LOG.warning("distillation %s", describe_distillation(config, model.encoder))
         run = _Run(model, patches, config, Path(out), note, card, group, validate, start)
@@ -348,9 +353,10 @@ def _make_info(
         plain[options] = keep_portable(plain[options])
     return CheckpointInfo(
         encoder=config.encoder, identity=model.encoder.identity, names=palette.names,
-        colors=palette.colors, prompts=prompts, prototypes_per_class=config.prototypes_per_class,
+        colors=palette.colors, prompts=prompts, prototypes_per_class=rows_per_class(config),
         mpp=patches.mpp or config.mpp, tile=patches.side, config=plain, note=note,
         preset=config.preset, guidance_levels=model.guidance_levels,
+        cam_levels=model.cam_levels if config.cam_levels else None, cam_overlap=config.cam_overlap,
         encoder_options=plain["encoder_options"], weights=_name_weights(model), card=card,
         pooling=config.pooling, background=len(config.background),
     )  # fmt: skip

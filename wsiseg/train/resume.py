@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -30,8 +30,8 @@ class Unfinished(TypedDict):
     """Epochs done."""
     trainer: dict[str, Any]
     """`Trainer.state`."""
-    generator: Tensor
-    """State of the random numbers that order and turn the patches."""
+    generator: NotRequired[Tensor]
+    """State of the random numbers that order and turn the patches, where steps hang on it."""
     history: list[list[float]]
     """The losses so far."""
     best: float

@@ -6,11 +6,19 @@ import torch
 from torch import Tensor
 
 from wsiseg.annotations import UNSURE, Palette, choose_colors
-from wsiseg.config import TrainConfig
+from wsiseg.config import Prototypes, TrainConfig
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.device import open_device
-from wsiseg.model.encoders import Encoder, check_options, load_encoder, load_teacher
+from wsiseg.model.encoders import (
+    Encoder,
+    check_options,
+    check_teacher,
+    default_teacher,
+    has_texts,
+    load_encoder,
+    load_teacher,
+)
 from wsiseg.train.patches import PatchSource
 
 __all__ = [
@@ -22,6 +30,10 @@ __all__ = [
     "describe_training",
     "guided_levels",
     "make_model",
+    "name_teacher",
+    "prototype_kind",
+    "read_levels",
+    "rows_per_class",
 ]
 
 PROMPTS = {
@@ -45,20 +57,53 @@ def make_model(config: TrainConfig) -> ConStruct:
     guided = guided_levels(config, encoder)
     teacher = None
     if config.struct_weight and guided:
-        teacher = load_teacher(config.encoder, **config.teacher_options)
+        teacher = load_teacher(name_teacher(config), **config.teacher_options)
+    kind = prototype_kind(config)
     texts: tuple[str, ...] | Tensor = prompts
-    if config.prototypes == "random":
+    if kind == "random":
         noise = torch.randn(len(prompts), encoder.embedding_dim)
         texts = torch.nn.functional.normalize(noise, dim=1)
+    elif kind == "images":  # `begin_as_images` fills them in
+        texts = torch.zeros(len(prompts), encoder.embedding_dim)
+    read = read_levels(config, encoder)
+    _check_overlap(config, encoder, read)
     return ConStruct(
         encoder,
         texts,
-        prototypes_per_class=config.prototypes_per_class,
+        prototypes_per_class=rows_per_class(config),
         teacher=teacher,
         preset=config.preset,
-        guidance_levels=guided or (encoder.cam_level,),
+        guidance_levels=guided or read,
+        cam_levels=read,
         pooling=config.pooling,
     )
+
+
+def prototype_kind(config: TrainConfig) -> Prototypes:
+    """What prototypes begin as, `auto` settled."""
+    if config.prototypes != "auto":
+        return config.prototypes
+    return "text" if has_texts(config.encoder) else "images"
+
+
+def rows_per_class(config: TrainConfig) -> int:
+    """Rows of the prototype bank a class."""
+    return config.prototypes_per_class * (2 if prototype_kind(config) == "both" else 1)
+
+
+def read_levels(config: TrainConfig, encoder: Encoder) -> tuple[int, ...]:
+    """Pyramid levels that the CAM reads, the finest first."""
+    return tuple(sorted(set(config.cam_levels))) or (encoder.cam_level,)
+
+
+def _check_overlap(config: TrainConfig, encoder: Encoder, read: tuple[int, ...]) -> None:
+    stride = encoder.level_strides[read[0]]
+    if config.cam_overlap > 1 and stride % 4:
+        raise ConfigError(
+            f"cam_overlap = {config.cam_overlap} shifts images by a quarter cell, but a cell of "
+            f"level {read[0]} of encoder {config.encoder!r} is {stride} px; choose cam_levels with "
+            f"a multiple of 4 px (they have {', '.join(map(str, encoder.level_strides))}), or 1"
+        )
 
 
 def check_settings(config: TrainConfig) -> None:
@@ -73,31 +118,40 @@ def check_settings(config: TrainConfig) -> None:
     """
     check_background(config)
     describe_classes(config)
-    teacher = config.teacher_options if config.struct_weight else None
-    texts = config.prototypes == "text"
-    check_options(config.encoder, config.encoder_options, teacher, texts=texts)
+    texts = prototype_kind(config) in ("text", "both")
+    check_options(config.encoder, config.encoder_options, texts=texts)
+    if config.struct_weight:
+        check_teacher(name_teacher(config), config.teacher_options)
+
+
+def name_teacher(config: TrainConfig) -> str:
+    """The teacher of the settings, or the one that goes with their encoder."""
+    return config.teacher or default_teacher(config.encoder)
 
 
 def guided_levels(config: TrainConfig, encoder: Encoder) -> tuple[int, ...]:
     """Pyramid levels that the teacher guides, those of the settings or the encoder's own.
 
-    An adapter sees the frozen features of its level alone, and CAMs come from one level: guiding
-    another changes no CAM. Presets `reference` and `paper` do so nevertheless, as the released code
-    and the text have it; `wsiseg` guides the CAM's level, or none if the settings leave it out.
+    An adapter sees the frozen features of its level alone, and CAMs come from `read_levels`:
+    guiding another changes no CAM. Presets `reference` and `paper` do so nevertheless, as the
+    released code and the text have it; `wsiseg` guides levels of the CAM, or none if the settings
+    leave them out.
     """
     if config.preset != "wsiseg":
         return config.guidance_levels or encoder.guidance_levels
-    own = encoder.cam_level
-    return (own,) if own in (config.guidance_levels or (own,)) else ()
+    read = read_levels(config, encoder)
+    return tuple(level for level in read if level in (config.guidance_levels or read))
 
 
 def describe_distillation(config: TrainConfig, encoder: Encoder) -> str:
     """What the teacher's guidance does to the CAMs."""
-    own = encoder.cam_level
     if not config.struct_weight:
         return "off"
-    if own in guided_levels(config, encoder):
-        return f"guides level {own}, which the CAM reads"
+    read = read_levels(config, encoder)
+    reached = [str(level) for level in read if level in guided_levels(config, encoder)]
+    if reached:
+        return f"guides level {', '.join(reached)}, which the CAM reads"
+    own = ", ".join(map(str, read))
     given = ", ".join(map(str, config.guidance_levels or encoder.guidance_levels))
     teacher = "is left out" if config.preset == "wsiseg" else "trains adapters that no CAM reads"
     return (

@@ -15,6 +15,7 @@ from wsiseg.errors import TrainingError
 from wsiseg.model.checkpoint import trained_state
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.device import autocast
+from wsiseg.model.losses import diversity_loss
 from wsiseg.train.contrast import contrast
 from wsiseg.train.features import Seen
 from wsiseg.train.parallel import Group, SharedBank
@@ -34,6 +35,8 @@ class Losses(NamedTuple):
     """Relational distillation; 0 without a teacher."""
     contrast: Tensor
     """Foreground plus background; 0 if no patch of the batch shows a class."""
+    diversity: Tensor
+    """How alike a class's prototypes respond; 0 with one a class, or without a weight."""
 
 
 def poly_rate(step: int, steps: int, warmup: int = 0, power: float = 1.0) -> float:
@@ -149,7 +152,11 @@ class Trainer:
                 partial(self.group.share, device=self.device),
             )  # fmt: skip
         total = classes + config.struct_weight * structure + config.contrast_weight * apart
-        return Losses(total, *(part.float() for part in (classes, structure, apart)))
+        alike = zero
+        if config.diversity_weight and output.cosines.shape[2] > 1:
+            alike = share * diversity_loss(output.cosines, labels)
+            total = total + config.diversity_weight * alike
+        return Losses(total, *(part.float() for part in (classes, structure, apart, alike)))
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, as tensors, numbers and plain containers."""

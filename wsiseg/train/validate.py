@@ -65,7 +65,8 @@ class HeldOut:
             If they do not fit.
         """
         side, classes = self.patches.side, self.patches.labels.shape[1]
-        if classes != source.channels:
+        # Labels may leave out kinds of background, the last channels.
+        if classes not in (source.channels, len(source.palette)):
             raise DataError(
                 f"the patches held out are labelled with {classes} classes, the model has "
                 f"{source.channels}"
@@ -88,6 +89,7 @@ class HeldOut:
                 cells = torch.from_numpy(part).to(source.device)
             with torch.inference_mode():
                 logits = source.pool(source.cams(images), cells).float().cpu()
+            logits = logits[:, : labels.shape[1]]
             known = labels.isfinite()
             total += F.binary_cross_entropy_with_logits(
                 logits[known], labels[known], reduction="sum"

@@ -9,7 +9,16 @@ import wsiseg.model.crf.lattice_field as field
 from tests.model.crf.cases import make_case
 from wsiseg.config import CrfConfig
 from wsiseg.model.crf import refine
-from wsiseg.model.crf.lattice import blur, build_lattice
+from wsiseg.model.crf.blur import blur
+from wsiseg.model.crf.lattice import Lattice, build_lattice
+from wsiseg.model.crf.numbers import number_points
+from wsiseg.model.crf.region import whole_region
+
+
+def lattice_of(image: np.ndarray, most_points: int) -> Lattice | None:
+    _, height, width = image.shape
+    numbers = number_points(height, width, 10.0, 20.0)
+    return build_lattice(image, whole_region(height, width).spans, numbers, most_points)
 
 
 def image_of(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -73,22 +82,24 @@ def test_the_filter_is_the_one_of_the_paper(monkeypatch):
     pixels = reference_simplices(image, 10.0, 20.0)
     expected = reference_filter(pixels)
     # Without the norm, `weight` holds the plain barycentric weights.
-    monkeypatch.setattr(lattice_module, "_fold_norm", lambda *arrays: None)
-    lattice = build_lattice(image, 10.0, 20.0, 10**6)
+    monkeypatch.setattr(
+        lattice_module, "_fold_norm", lambda _, __, near: np.zeros(near.shape[1] + 1, np.float32)
+    )
+    lattice = lattice_of(image, 10**6)
     assert lattice.points == len(set().union(*pixels))
     lanes = len(pixels)
     value = np.zeros((lattice.points + 1, lanes), np.float32)
     for i in range(6):
         np.add.at(value, (lattice.corner[:, i], np.arange(lanes)), lattice.weight[:, i])
     flat = value.reshape(-1)
-    blur(flat, np.zeros_like(flat), lattice.near, lanes)
+    blur(flat, np.zeros_like(flat), lattice.near, lattice.rows, lanes)
     found = np.einsum("pi,pil->pl", lattice.weight, flat.reshape(value.shape)[lattice.corner])
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 600), (300, 5), (64, 300)])
 def test_every_point_is_used_and_every_neighbour_mutual(height, width):
-    lattice = build_lattice(image_of(height, width), 10.0, 20.0, 10**7)
+    lattice = lattice_of(image_of(height, width), 10**7)
     assert np.array_equal(np.unique(lattice.corner), np.arange(lattice.points))
     for axis in range(6):
         one, two = lattice.near[axis].T
@@ -97,40 +108,40 @@ def test_every_point_is_used_and_every_neighbour_mutual(height, width):
 
 
 def test_blur_spreads_to_neighbours_and_keeps_the_empty_point_empty():
-    lattice = build_lattice(image_of(20, 20) // 8, 10.0, 20.0, 10**6)
+    lattice = lattice_of(image_of(20, 20) // 8, 10**6)
     value = np.zeros((lattice.points + 1) * 16, np.float32)
     value[: lattice.points * 16] = np.random.default_rng(0).random(lattice.points * 16)
     expected = value.reshape(-1, 16).copy()
     for axis in range(6):
         sides = expected[lattice.near[axis, :, 0]] + expected[lattice.near[axis, :, 1]]
         expected[:-1] += 0.5 * sides
-    blur(value, np.zeros_like(value), lattice.near, 16)
+    blur(value, np.zeros_like(value), lattice.near, lattice.rows, 16)
     np.testing.assert_allclose(value.reshape(-1, 16), expected, rtol=1e-5)
     assert not value[-16:].any()
 
 
 def test_the_row_sums_of_the_normalised_kernel_are_near_one():
     _, image = make_case(64, 64, 3, 1)
-    lattice = build_lattice(image[0].numpy(), 10.0, 20.0, 10**6)
+    lattice = lattice_of(image[0].numpy(), 10**6)
     value = np.zeros((lattice.points + 1) * 8, np.float32)
     for i in range(6):
         np.add.at(value, lattice.corner[:, i] * 8, lattice.weight[:, i])
-    blur(value, np.zeros_like(value), lattice.near, 8)
+    blur(value, np.zeros_like(value), lattice.near, lattice.rows, 8)
     row = (lattice.weight * value[lattice.corner * 8]).sum(1)
     assert row.mean() == pytest.approx(1, abs=0.05)
 
 
 def test_a_lattice_over_the_bound_is_refused_early():
     image = image_of(64, 600)
-    assert build_lattice(image, 10.0, 20.0, 1000) is None
-    assert build_lattice(image, 10.0, 20.0, 10**6) is not None
+    assert lattice_of(image, 1000) is None
+    assert lattice_of(image, 10**6) is not None
 
 
 def test_halves_agree_with_the_whole(monkeypatch):
     probabilities, image = make_case(200, 264, 4, 2, cell=20)
     config = CrfConfig(backend="numba")
     whole = refine(probabilities, image, config)
-    most = build_lattice(image[0].numpy(), 10.0, 20.0, 10**7).points - 1
+    most = lattice_of(image[0].numpy(), 10**7).points - 1
     monkeypatch.setattr(field, "_most_points", lambda pixels, classes: most)
     halves = refine(probabilities, image, config)
     assert not torch.equal(halves, whole)

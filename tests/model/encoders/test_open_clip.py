@@ -134,8 +134,8 @@ def test_a_tower_that_is_no_vit_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_patch_without_a_whole_pyramid_is_refused(tmp_path: Path) -> None:
-    made = make_model(tmp_path / "odd", {**TOWERS["own"], "patch_size": 14, "image_size": 56})
-    with pytest.raises(ConfigError, match="patches of 14 px on images of 56 px give no pyramid"):
+    made = make_model(tmp_path / "odd", {**TOWERS["own"], "patch_size": 7, "image_size": 56})
+    with pytest.raises(ConfigError, match="patches of 7 px on images of 56 px give no pyramid"):
         OpenClipEncoder(made)
 
 

@@ -16,18 +16,27 @@ import torch
 from PIL import Image
 
 from wsiseg.config import TrainConfig
-from wsiseg.errors import CheckpointError, ConfigError, DataError
+from wsiseg.errors import CheckpointError, ConfigError, DataError, MissingDependencyError
 from wsiseg.model.checkpoint import load_checkpoint, read_info, trained_state
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import (
     ENCODERS,
+    TEACHERS,
     check_options,
+    default_teacher,
     keep_portable,
     load_encoder,
     load_teacher,
 )
 from wsiseg.model.weights import read_tensors
-from wsiseg.train import RELEASED, Patches, describe_training, import_released, train_model
+from wsiseg.train import (
+    RELEASED,
+    Patches,
+    check_settings,
+    describe_training,
+    import_released,
+    train_model,
+)
 
 CLASSES = ("Pink", "Blue")
 
@@ -37,21 +46,22 @@ def test_an_unknown_option_lists_what_is_accepted() -> None:
         load_encoder("tiny", size=3)
     with pytest.raises(ConfigError, match=r"ConchEncoder .* 'weigths'; it takes weights, revis"):
         load_encoder("conch", weigths="a")
-    with pytest.raises(ConfigError, match=r"SegformerTeacher of encoder 'conch' .* strides$"):
-        load_teacher("conch", stride=4)
+    with pytest.raises(ConfigError, match=r"SegformerTeacher of teacher 'segformer' .* strides$"):
+        load_teacher("segformer", stride=4)
     with pytest.raises(ConfigError, match=r"OpenClipEncoder .* it takes model, weights, revision"):
         load_encoder("open_clip", image_size=3)
 
 
 def test_the_registry_knows_the_options_of_every_class() -> None:
     """So that a misspelt one is told before its module is imported."""
-    for name, pair in ENCODERS.items():
-        for place, known in (
-            (pair.student, pair.student_options), (pair.teacher, pair.teacher_options),
-        ):  # fmt: skip
-            module, attribute = place.split(":")
+    for known in (ENCODERS, TEACHERS):
+        for name, entry in known.items():
+            module, attribute = entry.place.split(":")
             made = getattr(import_module(module), attribute)
-            assert tuple(inspect.signature(made).parameters) == known, name
+            assert tuple(inspect.signature(made).parameters) == entry.options, name
+            if known is ENCODERS:
+                assert hasattr(made, "embed_text") == entry.texts, name
+                assert entry.teacher in TEACHERS, name
 
 
 def test_a_misspelt_option_costs_no_import() -> None:
@@ -80,24 +90,24 @@ def test_a_missing_tokenizer_is_told_before_a_tower_is_looked_for(patches: Patch
 
 def test_every_name_of_the_registry_is_one_of_the_settings() -> None:
     for name in ENCODERS:
-        assert TrainConfig(encoder=name).encoder == name  # type: ignore[arg-type]
+        check_settings(TrainConfig(encoder=name, prototypes="random"))
     with pytest.raises(ConfigError, match="encoder 'big' is unknown; known are conch, open_clip"):
         load_encoder("big")
 
 
-@pytest.mark.parametrize("load", [load_encoder, load_teacher])
+@pytest.mark.parametrize(("load", "name"), [(load_encoder, "conch"), (load_teacher, "segformer")])
 def test_a_damaged_or_harmful_weight_file_is_refused(
-    load: Callable[..., object], tmp_path: Path
+    load: Callable[..., object], name: str, tmp_path: Path
 ) -> None:
     torch.save({"a": torch.ones(1000)}, tmp_path / "whole.bin")
     (tmp_path / "cut.bin").write_bytes((tmp_path / "whole.bin").read_bytes()[:2000])
     torch.save({"a": Path("x")}, tmp_path / "code.bin")
     with pytest.raises(CheckpointError, match=r"cut\.bin: cannot be read as a weight file \(2000"):
-        load("conch", weights=tmp_path / "cut.bin")
+        load(name, weights=tmp_path / "cut.bin")
     with pytest.raises(CheckpointError, match=r"code\.bin: holds code \(pathlib\."):
-        load("conch", weights=tmp_path / "code.bin")
+        load(name, weights=tmp_path / "code.bin")
     with pytest.raises(CheckpointError, match=r"whole\.bin: is not .* \(another model's file\?\)"):
-        load("conch", weights=tmp_path / "whole.bin")
+        load(name, weights=tmp_path / "whole.bin")
 
 
 def test_lists_become_tuples(hollow_conch: Path) -> None:
@@ -189,3 +199,74 @@ def test_patches_and_regions_must_fit_the_encoder(hollow_conch: Path, patches: P
         describe_training(patches, larger)
     with pytest.raises(ConfigError, match="contrast_shrink = 2 gives regions of 16 px"):
         describe_training(patches, conch_config(hollow_conch, contrast_shrink=2))
+
+
+class Added(torch.nn.Module):
+    """What a package of somebody else's might add: no text tower, one option."""
+
+    identity, level_channels, level_strides = "added-1", (4, 4, 4, 4), (4, 8, 16, 32)
+    embedding_dim, cam_level, guidance_levels, equivariant = 6, 2, (2,), True
+    mean = region_mean = (0.5, 0.5, 0.5)
+    region_std = (0.2, 0.2, 0.2)
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def pyramid(self, images: torch.Tensor, levels: Any = (0, 1, 2, 3)) -> list[torch.Tensor]:
+        pooled = [torch.nn.functional.avg_pool2d(images, self.level_strides[i]) for i in levels]
+        return [torch.cat([one, one.mean(1, keepdim=True)], 1) * self.gain for one in pooled]
+
+    def embed_image(self, images: torch.Tensor) -> torch.Tensor:
+        facts = torch.cat([images.mean((2, 3)), images.std((2, 3))], 1)
+        return torch.nn.functional.normalize(facts, dim=1)
+
+    embed_normalized = embed_image
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution with an entry point, as pip leaves it."""
+    info = tmp_path / "lab_encoders-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab-encoders\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        f"[wsiseg.encoders]\nlab = {__name__}:Added\n"
+        f"broken = no_such_module:A\ntiny = {__name__}:A\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_a_package_adds_an_encoder_that_trains_and_loads(
+    installed: None, patches: Patches, tmp_path: Path
+) -> None:
+    config = TrainConfig(
+        encoder="lab", encoder_options={"gain": 2.0}, classes=CLASSES, epochs=1, device="cpu",
+        contrast_weight=0.0,
+    )  # fmt: skip
+    out = train_model(patches, config, tmp_path / "m.safetensors")
+    info = read_info(out)
+    assert (info.encoder, info.identity, info.encoder_options) == ("lab", "added-1", {"gain": 2.0})
+    model, _ = load_checkpoint(out)
+    assert model.encoder.gain == 2.0  # type: ignore[attr-defined]
+    assert type(load_encoder("tiny")).__name__ == "TinyEncoder", "our own names are ours"
+    with pytest.raises(ConfigError, match=r"Added of encoder 'lab' has no option 'gian'; .* gain$"):
+        check_options("lab", {"gian": 1})
+    with pytest.raises(ConfigError, match="encoder 'lab' has no text tower"):
+        check_options("lab", {}, texts=True)
+    with pytest.raises(ConfigError, match="encoder 'big' is unknown; known are broken, conch, lab"):
+        load_encoder("big")
+    with pytest.raises(MissingDependencyError, match="no_such_module: pip install 'lab-encoders'"):
+        load_encoder("broken")
+
+
+def test_the_teacher_is_a_key_of_its_own(patches: Patches, tmp_path: Path) -> None:
+    config = TrainConfig(encoder="small", teacher="big", classes=CLASSES)
+    with pytest.raises(ConfigError, match="teacher 'big' is unknown; known are segformer, tiny"):
+        check_settings(config)
+    assert default_teacher("small") == "tiny"
+    assert default_teacher("timm") == "segformer"
+    with pytest.raises(ConfigError, match="SegformerTeacher of teacher 'segformer' has no option"):
+        check_settings(
+            TrainConfig(encoder="tiny", teacher="segformer", teacher_options={"stride": 1})
+        )

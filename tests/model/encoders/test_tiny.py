@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wsiseg.errors import ConfigError, MissingDependencyError
-from wsiseg.model.encoders import ENCODERS, Encoder, Pair, Teacher, load_encoder, load_teacher
+from wsiseg.model.encoders import ENCODERS, Encoder, Entry, Teacher, load_encoder, load_teacher
 from wsiseg.model.encoders.tiny import TinyEncoder, TinyTeacher
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ def test_unknown_name_lists_the_known():
 
 
 def test_a_missing_package_gives_the_install_line(monkeypatch):
-    pair = Pair("no_such_package.module:A", "no_such_package.module:B", "wsiseg[encoders]")
-    monkeypatch.setitem(ENCODERS, "far", pair)
+    monkeypatch.setitem(ENCODERS, "far", Entry("no_such_package.module:A", "wsiseg[encoders]"))
     with pytest.raises(
         MissingDependencyError, match=r"needs no_such_package: pip install 'wsiseg\[encoders\]'"
     ):

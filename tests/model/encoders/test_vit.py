@@ -39,10 +39,25 @@ def test_strides_divide_the_image(patch: int, size: int) -> None:
     assert all(size % stride == 0 for stride in strides)
 
 
-@pytest.mark.parametrize(("patch", "size"), [(14, 224), (32, 224), (16, 240)])
-def test_patches_without_a_whole_pyramid_are_refused(patch: int, size: int) -> None:
-    with pytest.raises(ConfigError, match=f"patches of {patch} px on images of {size} px"):
+@pytest.mark.parametrize(
+    ("patch", "size", "works"), [(15, 240, "240 or 270"), (32, 224, "192 or 256"),
+                                 (16, 240, "224 or 256"), (14, 518, "504 or 532")],
+)  # fmt: skip
+def test_patches_without_a_whole_pyramid_are_refused(patch: int, size: int, works: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"patches of {patch} px on images of {size} px .*{works}"
+    ):
         pyramid_strides(patch, size)
+
+
+def test_patches_of_14_px_have_two_levels_of_half_a_patch() -> None:
+    strides = pyramid_strides(14, 224)
+    assert strides == (7, 7, 14, 28)
+    taps = [torch.full((1, 2, 16, 16), float(level)) for level in range(4)]
+    for level, (maps, stride) in enumerate(
+        zip(build_pyramid(taps, patch=14), strides, strict=True)
+    ):
+        assert torch.equal(maps, torch.full((1, 2, 224 // stride, 224 // stride), float(level)))
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 224, 448), (3, 224, 224), (1, 4, 224, 224)])

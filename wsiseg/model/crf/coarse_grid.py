@@ -29,7 +29,7 @@ class Axis(NamedTuple):
     cell: NDArray[np.int32]
     """`(size,)`: the cell that sums each pixel."""
     left: NDArray[np.int32]
-    """`(size,)`: the lower of the two cells between which each pixel interpolates."""
+    """`(size * finer,)`: the lower of the two cells between which each pixel interpolates."""
     share: NDArray[np.float32]
     """`(size,)`: weight of the upper one of them."""
     norm: NDArray[np.float32]
@@ -38,14 +38,17 @@ class Axis(NamedTuple):
     """`(2 * radius + 1,)`: the Gaussian between cells."""
 
 
-def coarse_axis(size: int, sxy: float) -> Axis:
-    """The coarse axis of `size` pixels for a standard deviation in pixels."""
+def coarse_axis(size: int, sxy: float, finer: int = 1) -> Axis:
+    """The coarse axis of `size` pixels for a standard deviation in pixels.
+
+    With `finer`, what is read at each pixel is read at so many places from it on to the next.
+    """
     step = 1
     while sxy / (2 * step) >= _FINEST:
         step *= 2
     at = np.arange(size)
     cell = at // step + 1
-    centre = (at + 0.5) / step + 0.5
+    centre = (np.arange(size * finer) / finer + 0.5) / step + 0.5
     left = np.floor(centre).astype(np.int32)
     share = centre - left
     # What summing (a box) and interpolating (a tent) widen already; nothing where cells are pixels.

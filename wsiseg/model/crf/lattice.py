@@ -7,23 +7,22 @@ constant factor of the method is left out, because the symmetric normalisation c
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from wsiseg.errors import ConfigError
-from wsiseg.model.crf.lanes import LANES, add_scaled, load, store
+from wsiseg.model.crf.numbers import CORNERS, Numbers
 
-__all__ = ["CORNERS", "Lattice", "blur", "build_lattice", "compiled"]
-
-CORNERS = 6
-"""Corners of a simplex in five dimensions: two of position, three of colour."""
-
-STRIP = 256
-"""Columns that are handled together, so that what neighbours share stays in the cache."""
+__all__ = [
+    "Lattice",
+    "build_lattice",
+    "compiled",
+    "find_simplices",
+    "find_slot",
+    "list_corners",
+]
 
 # Contraction and no signed zeros, but no reordering of sums: the result is one on any thread.
 compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
@@ -32,163 +31,144 @@ compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract
 _SIX = np.float32(6)
 _SIXTH = np.float32(1 / 6)
 _HALF = np.float32(0.5)
-_ONE = np.int32(1)
+_SLOTS, _SPREAD, _TRIES = 32, 256, 8
+"""Slots of the hash table from one place to the next, and those over which the points at one place
+are spread: what is near in the image is near in the table. And how many are tried there."""
 
 
 class Lattice(NamedTuple):
     """Where the pixels are on the lattice, and which lattice points are neighbours."""
 
+    spans: NDArray[np.int32]
+    """`(S, 4)`: row, first column, end and first pixel's number of each run of pixels in it."""
     corner: NDArray[np.int32]
-    """`(H * W, 6)`: the lattice points around each pixel, strip of columns by strip, row by row."""
+    """`(P, 6)`: the lattice points around each pixel, span by span."""
     weight: NDArray[np.float32]
-    """`(H * W, 6)`: their barycentric weights, times the pixel's symmetric norm."""
+    """`(P, 6)`: their barycentric weights, times the pixel's symmetric norm."""
     near: NDArray[np.int32]
     """`(6, points, 2)`: the neighbours along each axis; `points` where there is none."""
+    rows: NDArray[np.int32]
+    """`(R + 1,)`: the first point of each row of points. Steps along the first two axes lead to the
+    next row or the one before, along the third two rows on or back, the others stay in the row."""
+    keys: NDArray[np.int64]
+    """The points' numbers."""
+    table: NDArray[np.int32]
+    """The hash table that finds a point by its number; -1 where there is none."""
+    reach: NDArray[np.float32]
+    """`(points + 1,)`: one sent by every pixel, blurred: a pixel's kernel row sums up to what it
+    reads of it."""
 
     @property
     def points(self) -> int:
-        """How many lattice points the image touches."""
+        """How many lattice points the pixels touch."""
         return int(self.near.shape[1])
 
 
 def build_lattice(
-    image: NDArray[np.uint8],
-    sxy: float,
-    srgb: float,
-    most_points: int,
-    corner: tuple[int, int] = (0, 0),
+    image: NDArray[np.uint8], spans: NDArray[np.int32], numbers: Numbers, most_points: int
 ) -> Lattice | None:
-    """The lattice of a `(3, H, W)` uint8 image, or `None` if it needs over `most_points` points.
+    """The lattice of the pixels in `spans` of a `(3, H, W)` uint8 image.
 
-    `corner` is the place (x, y) of the first pixel in a larger image: all its crops then lie on
-    one lattice.
-
-    Raises
-    ------
-    ConfigError
-        If the standard deviations are so small that lattice points cannot be numbered.
+    `None` if it needs over `most_points` points.
     """
-    _, height, width = image.shape
-    scale, radix = _scale_and_radix(height, width, sxy, srgb)
-    shift = _shift(corner, sxy)
-    around = np.empty((height * width, CORNERS), np.int32)
-    weight = np.empty((height * width, CORNERS), np.float32)
-    keys, table = _place_pixels(image, scale, shift, radix, most_points, around, weight)
+    pixels = int(spans[-1, 3] + spans[-1, 2] - spans[-1, 1])
+    corner = np.empty((pixels, CORNERS), np.int32)
+    weight = np.empty((pixels, CORNERS), np.float32)
+    keys, table = _place_pixels(image, spans, numbers, most_points, corner, weight)
     if not 0 < len(keys) <= most_points:
         return None
+    keys, rows = _sort_points(keys, table, numbers, corner)
     near = np.empty((CORNERS, len(keys), 2), np.int32)
-    _link_neighbours(keys, table, radix, near)
-    _fold_norm(around, weight, near)
-    return Lattice(around, weight, near)
-
-
-def _shift(corner: tuple[int, int], sxy: float) -> NDArray[np.float32]:
-    """The first three lattice coordinates of a corner, less the lattice point next to it.
-
-    Lattice points of remainder 0 are multiples of six that sum to zero; a move by one of them maps
-    the lattice onto itself, so only what is left over counts.
-    """
-    unit = math.sqrt(2 / 3) * CORNERS / sxy
-    x, y = unit / math.sqrt(2) * corner[0], unit / math.sqrt(6) * corner[1]
-    first, second = (e - CORNERS * round(e / CORNERS) for e in (y + x, y - x))
-    return np.array([first, second, -first - second], np.float32)
-
-
-def _scale_and_radix(
-    height: int, width: int, sxy: float, srgb: float
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Factors from pixels and grey levels to the lattice, and the weights of a point's number.
-
-    A point's number is the sum of its coordinates times `radix`; it is unique within the image.
-    """
-    axes = np.arange(1, CORNERS)
-    unit = math.sqrt(2 / 3) * CORNERS / np.sqrt(axes * (axes + 1.0))
-    scale = unit / np.array([sxy, sxy, srgb, srgb, srgb])
-    top = scale * np.array([width, height, 255, 255, 255])
-    radix = [0] * CORNERS
-    step = 1
-    for axis in range(CORNERS - 1):
-        radix[axis] = step
-        low = axis * top[axis - 1] if axis else 0.0
-        step *= int(low + top[axis:].sum()) + 8 * CORNERS
-    if step >= 2**62:
-        raise ConfigError(
-            f"appearance_sxy = {sxy} px and appearance_srgb = {srgb} grey levels are too small for "
-            f"the numba CRF on {width} x {height} px; raise them or use backend: torch"
-        )
-    return scale.astype(np.float32), np.array(radix, np.int64)
+    _link_neighbours(keys, table, numbers, near)
+    reach = _fold_norm(corner, weight, near)
+    return Lattice(spans, corner, weight, near, rows, keys, table, reach)
 
 
 @compiled
-def _place_pixels(image, scale, shift, radix, most_points, corner, weight):  # type: ignore[no-untyped-def] # numba infers
+def _place_pixels(image, spans, numbers, most_points, corner, weight):  # type: ignore[no-untyped-def] # numba infers
     """Fill `corner` and `weight`; the points' numbers and the hash table that finds them."""
-    _, height, width = image.shape
-    strip = min(width, STRIP)
-    rest = np.empty((CORNERS, strip), np.float32)
-    rank = np.empty((CORNERS, strip), np.int32)
-    origin = np.empty((CORNERS, strip), np.int32)
+    widest = np.max(spans[:, 2] - spans[:, 1])
+    columns = np.empty(widest, np.float32)
+    rest = np.empty((CORNERS, widest), np.float32)
+    rank = np.empty((CORNERS, widest), np.int32)
+    origin = np.empty((CORNERS, widest), np.int32)
     keys = np.empty(1 << 12, np.int64)
+    while len(keys) * 4 < len(corner):
+        keys = np.empty(2 * len(keys), np.int64)
     table = np.full(4 * len(keys), -1, np.int32)
     count = 0
-    for start in range(0, width, STRIP):
-        stop = min(start + STRIP, width)
-        for y in range(height):
-            if count + CORNERS * STRIP > len(keys):
-                keys, table = _grow(keys, count)
-            colours = image[:, y, start:stop]
-            _find_simplices(colours, start, y, scale, shift, rest, rank, origin)
-            first = start * height + y * (stop - start)
-            count = _place_row(
-                first, rest, rank, origin, stop - start, radix, keys, table, count, corner, weight
-            )
-            if count > most_points:
-                return keys[:count].copy(), table
-        # Give up early where the rest of the image, if like this, would not fit.
-        if count * width > most_points * stop:
+    above = -1
+    for i in range(len(spans)):
+        y, start, stop, first = spans[i]
+        # Give up early, at the end of a strip, where the rest, if like this, would not fit.
+        if y < above and count * len(corner) > most_points * first:
             return keys[:0].copy(), table
+        above = y
+        if count + CORNERS * (stop - start) > len(keys):
+            keys, table = _grow(keys, count, numbers.bits)
+        for x in range(start, stop):
+            columns[x - start] = np.float32(x)
+        row = np.float32(y)
+        find_simplices(image[:, y, start:stop], columns, row, numbers, rest, rank, origin)
+        count = _place_row(
+            first, rest, rank, origin, stop - start, numbers, keys, table, count, corner, weight
+        )
+        if count > most_points:
+            return keys[:count].copy(), table
     return keys[:count].copy(), table
 
 
 @compiled
-def _place_row(first, rest, rank, origin, width, radix, keys, table, count, corner, weight):  # type: ignore[no-untyped-def] # numba infers
+def _place_row(first, rest, rank, origin, width, numbers, keys, table, count, corner, weight):  # type: ignore[no-untyped-def] # numba infers
     """Number the corners of a row of simplices; how many points there are now."""
-    order = np.empty(CORNERS, np.int64)
+    around, order = np.empty(CORNERS, np.int64), np.empty(CORNERS, np.int64)
     ranked = np.empty(CORNERS, np.float32)
-    turn = radix.sum()
     for x in range(width):
         pixel = first + x
-        key = np.int64(0)
-        for axis in range(CORNERS):
-            at = rank[axis, x]
-            ranked[at] = rest[axis, x]
-            order[at] = radix[axis]
-            key += CORNERS * origin[axis, x] * radix[axis]
-        weight[pixel, 0] = np.float32(1) + ranked[5] - ranked[0]
-        for i in range(1, CORNERS):
-            weight[pixel, i] = ranked[5 - i] - ranked[6 - i]
+        list_corners(rest, rank, origin, x, numbers, order, ranked, around, weight[pixel])
         for i in range(CORNERS):
-            slot = _find_slot(key, keys, table)
+            slot = find_slot(around[i], keys, table, numbers.bits)
             point = table[slot]
             if point < 0:
                 point = count
-                keys[count] = key
+                keys[count] = around[i]
                 table[slot] = count
                 count += 1
             corner[pixel, i] = point
-            key += turn - CORNERS * order[5 - i]
     return count
 
 
 @compiled
-def _find_simplices(colours, left, y, scale, shift, rest, rank, origin):  # type: ignore[no-untyped-def] # numba infers
-    """For a row of pixels: the nearest point of remainder 0 (over 6), what is left, its ranks.
+def list_corners(rest, rank, origin, x, numbers, order, ranked, keys, weight):  # type: ignore[no-untyped-def] # numba infers
+    """The numbers of the corners of simplex `x`, and their barycentric weights.
+
+    `order` and `ranked` are room for six: making it a pixel at a time would cost more than its use.
+    """
+    key = np.int64(numbers.first)
+    for axis in range(CORNERS):
+        at = rank[axis, x]
+        ranked[at] = rest[axis, x]
+        order[at] = numbers.step[axis]
+        key += origin[axis, x] * numbers.factor[axis]
+    weight[0] = np.float32(1) + ranked[5] - ranked[0]
+    for i in range(1, CORNERS):
+        weight[i] = ranked[5 - i] - ranked[6 - i]
+    for i in range(CORNERS):
+        keys[i] = key
+        key += order[5 - i]
+
+
+@compiled
+def find_simplices(colours, columns, row, numbers, rest, rank, origin):  # type: ignore[no-untyped-def] # numba infers
+    """For pixels of a row: the nearest point of remainder 0 (over 6), what is left, its ranks.
 
     Straight-line code without branches, written out so that the compiler does eight pixels at once.
     """
-    c1 = np.float32(y) * scale[1]
+    scale, shift = numbers.scale, numbers.shift
+    c1 = row * scale[1]
     red, green, blue = colours
     for x in range(len(red)):
-        c0 = np.float32(left + x) * scale[0]
+        c0 = columns[x] * scale[0]
         c2 = np.float32(red[x]) * scale[2]
         c3 = np.float32(green[x]) * scale[3]
         c4 = np.float32(blue[x]) * scale[4]
@@ -260,39 +240,72 @@ def _find_simplices(colours, left, y, scale, shift, rest, rank, origin):  # type
 
 
 @compiled
-def _find_slot(key, keys, table):  # type: ignore[no-untyped-def] # numba infers
+def find_slot(key, keys, table, bits):  # type: ignore[no-untyped-def] # numba infers
     """The slot that holds `key`, or the free one where it would go."""
     last = np.uint64(len(table) - 1)
-    # Fibonacci hashing: the upper half of the product is well mixed.
-    slot = ((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & last
-    while True:
+    # Fibonacci hashing of the colours at one place; places follow each other as in the image.
+    colour = (np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
+    place = np.uint64(key >> bits) * np.uint64(_SLOTS)
+    slot = (place + (colour & np.uint64(_SPREAD - 1))) & last
+    for _ in range(_TRIES):
         point = table[slot]
         if point < 0 or keys[point] == key:
             return slot
         slot = (slot + np.uint64(1)) & last
+    # Noise crowds the places: on through the whole table, in odd steps, which meet every slot.
+    step = colour | np.uint64(1)
+    while True:
+        slot = (slot + step) & last
+        point = table[slot]
+        if point < 0 or keys[point] == key:
+            return slot
 
 
 @compiled
-def _grow(keys, count):  # type: ignore[no-untyped-def] # numba infers
+def _grow(keys, count, bits):  # type: ignore[no-untyped-def] # numba infers
     """Twice the room: the keys so far, and a table that holds them."""
     more = np.empty(2 * len(keys), np.int64)
     more[:count] = keys[:count]
     table = np.full(4 * len(more), -1, np.int32)
     for point in range(count):
-        table[_find_slot(more[point], more, table)] = point
+        table[find_slot(more[point], more, table, bits)] = point
     return more, table
 
 
 @compiled
-def _link_neighbours(keys, table, radix, near):  # type: ignore[no-untyped-def] # numba infers
+def _sort_points(keys, table, numbers, corner):  # type: ignore[no-untyped-def] # numba infers
+    """Number the points anew by rows, of each row as they were; their keys and the rows' starts."""
+    starts = np.zeros(numbers.rows + 1, np.int32)
+    row = np.empty(len(keys), np.int32)
+    for point in range(len(keys)):
+        row[point] = (keys[point] >> numbers.bits) // numbers.columns
+        starts[row[point] + 1] += 1
+    starts = np.cumsum(starts).astype(np.int32)
+    free = starts.copy()
+    rank = np.empty(len(keys), np.int32)
+    ordered = np.empty_like(keys)
+    for point in range(len(keys)):
+        rank[point] = free[row[point]]
+        free[row[point]] += 1
+        ordered[rank[point]] = keys[point]
+    for slot in range(len(table)):
+        if table[slot] >= 0:
+            table[slot] = rank[table[slot]]
+    for pixel in range(len(corner)):
+        for i in range(CORNERS):
+            corner[pixel, i] = rank[corner[pixel, i]]
+    return ordered, starts
+
+
+@compiled
+def _link_neighbours(keys, table, numbers, near):  # type: ignore[no-untyped-def] # numba infers
     """Fill `near`: a look-up one way along each axis gives the other way, too."""
     count = len(keys)
-    turn = radix.sum()
     for axis in range(CORNERS):
         near[axis] = count
-        step = turn - CORNERS * radix[axis]
         for point in range(count):
-            other = table[_find_slot(keys[point] + step, keys, table)]
+            key = keys[point] + numbers.step[axis]
+            other = table[find_slot(key, keys, table, numbers.bits)]
             if other >= 0:
                 near[axis, point, 0] = other
                 near[axis, other, 1] = point
@@ -300,7 +313,7 @@ def _link_neighbours(keys, table, radix, near):  # type: ignore[no-untyped-def] 
 
 @compiled
 def _fold_norm(corner, weight, near):  # type: ignore[no-untyped-def] # numba infers
-    """Multiply each pixel's weights by 1 / sqrt(sum of its kernel row)."""
+    """Multiply each pixel's weights by 1 / sqrt(sum of its kernel row); `Lattice.reach`."""
     count = near.shape[1]
     value = np.zeros(count + 1, np.float32)
     other = np.zeros(count + 1, np.float32)
@@ -319,20 +332,4 @@ def _fold_norm(corner, weight, near):  # type: ignore[no-untyped-def] # numba in
         norm = np.float32(1) / np.sqrt(total)
         for i in range(CORNERS):
             weight[pixel, i] *= norm
-
-
-@compiled
-def blur(value, other, near, lanes):  # type: ignore[no-untyped-def] # numba infers
-    """Blur flat `(points + 1) * lanes` values along the six axes; the last point stays zero.
-
-    The result is in `value` again; `other` is room of the same size.
-    """
-    for axis in range(CORNERS):
-        for point in range(near.shape[1]):
-            left = near[axis, point, 0] * lanes
-            right = near[axis, point, 1] * lanes
-            here = point * lanes
-            for k in range(0, lanes, LANES):
-                total = add_scaled(load(value, here + k), _HALF, load(value, left + k))
-                store(other, here + k, add_scaled(total, _HALF, load(value, right + k)))
-        value, other = other, value
+    return value

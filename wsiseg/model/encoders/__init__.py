@@ -5,8 +5,10 @@ Images enter as ``(B, 3, H, W)`` float32 RGB in [0, 1]; each encoder normalises 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -18,11 +20,16 @@ from wsiseg.model.weights import FILE_ENDINGS, HUB_PREFIX
 __all__ = [
     "ENCODERS",
     "LEVELS",
+    "TEACHERS",
     "Encoder",
-    "Pair",
+    "Entry",
     "PromptEncoder",
     "Teacher",
+    "TextEncoder",
     "check_options",
+    "check_teacher",
+    "default_teacher",
+    "has_texts",
     "keep_portable",
     "load_encoder",
     "load_prompt_encoder",
@@ -35,7 +42,7 @@ LEVELS = (0, 1, 2, 3)
 
 
 class Encoder(Protocol):
-    """The frozen student: feature pyramid, and one space for regions and texts.
+    """The frozen student: feature pyramid, and embeddings of whole images.
 
     Levels are counted from 0, the finest.
     """
@@ -47,7 +54,7 @@ class Encoder(Protocol):
     level_strides: tuple[int, int, int, int]
     """Input pixels a cell of each level; a tile is a multiple of the last."""
     embedding_dim: int
-    """E: length of image and text embeddings."""
+    """E: length of the embeddings."""
     cam_level: int
     """Level that the CAMs are taken from (the paper: 3)."""
     guidance_levels: tuple[int, ...]
@@ -76,12 +83,16 @@ class Encoder(Protocol):
         """The same of images normalised by `region_mean` and `region_std`; gradients reach them."""
         ...
 
+
+class TextEncoder(Encoder, Protocol):
+    """An encoder that puts texts into the space of its image embeddings, by whatever means."""
+
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """``(C, E)`` L2-normalised, one row a prompt; no gradient."""
         ...
 
 
-class PromptEncoder(Encoder, Protocol):
+class PromptEncoder(TextEncoder, Protocol):
     """An encoder whose text tower was trained with its image tower: prompts mean something to it.
 
     Its statistics are `Encoder.region_mean` and `Encoder.region_std`.
@@ -115,50 +126,60 @@ class Teacher(Protocol):
         ...
 
 
-class Pair(NamedTuple):
-    """Where a student and its teacher are found, as ``module:name`` of what makes them."""
+class Entry(NamedTuple):
+    """Where an encoder or a teacher is found, as ``module:name`` of what makes it."""
 
-    student: str
-    teacher: str
-    install: str
-    """What `pip install` needs if their module does not import."""
-    student_options: tuple[str, ...] = ()
-    """What the student's class takes: known before its module is imported, which takes seconds."""
-    teacher_options: tuple[str, ...] = ()
-    """What the teacher's takes."""
+    place: str
+    install: str = "wsiseg"
+    """What `pip install` needs if the module does not import."""
+    options: tuple[str, ...] | None = ()
+    """What the class takes: known before its module is imported, which takes seconds. None: asked
+    of the class itself."""
+    teacher: str = ""
+    """Of an encoder: the teacher that goes with it where the settings name none."""
+    texts: bool | None = True
+    """Of an encoder: whether it embeds texts. None: asked of the class itself."""
     check_texts: str = ""
     """What raises, before any tower is loaded, if texts could not be embedded."""
 
 
-ENCODERS: dict[str, Pair] = {
-    "conch": Pair(
+ENCODERS: dict[str, Entry] = {
+    "conch": Entry(
         "wsiseg.model.encoders.conch:ConchEncoder",
-        "wsiseg.model.encoders.segformer:SegformerTeacher",
         "wsiseg[encoders]",
         ("weights", "revision", "image_size", "tokenizer", "texts", "mean", "std"),
-        ("weights", "revision", "strides"),
-        "wsiseg.model.encoders.conch_text:check_texts",
+        teacher="segformer",
+        check_texts="wsiseg.model.encoders.conch_text:check_texts",
     ),
-    "open_clip": Pair(
+    "open_clip": Entry(
         "wsiseg.model.encoders.open_clip:OpenClipEncoder",
-        "wsiseg.model.encoders.segformer:SegformerTeacher",
         "wsiseg[encoders]",
         ("model", "weights", "revision"),
+        teacher="segformer",
+    ),
+    "small": Entry(
+        "wsiseg.model.encoders.small:SmallEncoder", options=("weights",), teacher="tiny"
+    ),
+    "timm": Entry(
+        "wsiseg.model.encoders.timm:TimmEncoder",
+        "wsiseg[encoders]",
+        ("model", "weights", "revision", "image_size", "mean", "std", "arguments"),
+        teacher="segformer",
+        texts=False,
+    ),
+    "tiny": Entry("wsiseg.model.encoders.tiny:TinyEncoder", teacher="tiny"),
+}
+"""Encoders by name; one file each. Packages add theirs as entry points, ``wsiseg.encoders``."""
+
+TEACHERS: dict[str, Entry] = {
+    "segformer": Entry(
+        "wsiseg.model.encoders.segformer:SegformerTeacher",
+        "wsiseg[encoders]",
         ("weights", "revision", "strides"),
     ),
-    "small": Pair(
-        "wsiseg.model.encoders.small:SmallEncoder",
-        "wsiseg.model.encoders.tiny:TinyTeacher",
-        "wsiseg",
-        ("weights",),
-    ),
-    "tiny": Pair(
-        "wsiseg.model.encoders.tiny:TinyEncoder",
-        "wsiseg.model.encoders.tiny:TinyTeacher",
-        "wsiseg",
-    ),
+    "tiny": Entry("wsiseg.model.encoders.tiny:TinyTeacher"),
 }
-"""Encoder pairs by name; one file each."""
+"""Teachers likewise; the entry points are ``wsiseg.teachers``."""
 
 
 def load_encoder(name: str, **options: Any) -> Encoder:
@@ -173,8 +194,7 @@ def load_encoder(name: str, **options: Any) -> Encoder:
     CheckpointError
         If its weights are not found or are not its own.
     """
-    pair = _find(name)
-    return cast(Encoder, _make(name, pair.student, pair.student_options, options))
+    return cast(Encoder, _make("encoder", name, options))
 
 
 def load_prompt_encoder(name: str, **options: Any) -> PromptEncoder:
@@ -195,36 +215,52 @@ def load_prompt_encoder(name: str, **options: Any) -> PromptEncoder:
 
 
 def load_teacher(name: str, **options: Any) -> Teacher:
-    """Make the frozen teacher that goes with the student `name`; errors as `load_encoder`."""
-    pair = _find(name)
-    return cast(Teacher, _make(name, pair.teacher, pair.teacher_options, options))
+    """Make the frozen teacher `name`; errors as `load_encoder`."""
+    return cast(Teacher, _make("teacher", name, options))
 
 
-def check_options(
-    name: str, student: Mapping[str, Any], teacher: Mapping[str, Any] | None = None, *,
-    texts: bool = False,
-) -> None:  # fmt: skip
-    """Refuse what `load_encoder` and `load_teacher` would, without loading anything.
+def default_teacher(encoder: str) -> str:
+    """The teacher that goes with an encoder; `tiny`, which needs no download, with an added one."""
+    return _find("encoder", encoder).teacher or "tiny"
+
+
+def has_texts(name: str) -> bool:
+    """Whether the encoder `name` embeds texts."""
+    entry = _find("encoder", name)
+    if entry.texts is not None:
+        return entry.texts
+    return hasattr(_import("encoder", name, entry.place), "embed_text")
+
+
+def check_options(name: str, options: Mapping[str, Any], *, texts: bool = False) -> None:
+    """Refuse what `load_encoder` would, without loading anything.
 
     Parameters
     ----------
-    student, teacher
-        Their options; None where there is no teacher.
     texts
         Whether texts will be embedded: what that needs is looked for as well.
 
     Raises
     ------
     ConfigError
-        If the name or an option is unknown.
+        If the name or an option is unknown, or there is no text tower for texts.
     CheckpointError
         If texts cannot be embedded, as a tokenizer is missing or another's.
     """
-    pair = _find(name)
-    _refuse_unknown(name, pair.student, pair.student_options, student)
-    _refuse_unknown(name, pair.teacher, pair.teacher_options, teacher or {})
-    if texts and pair.check_texts:
-        _import(name, pair.check_texts)(**student)
+    entry = _find("encoder", name)
+    _refuse_unknown("encoder", name, options)
+    if texts and not has_texts(name):
+        raise ConfigError(
+            f"encoder {name!r} has no text tower, so that no prototype can begin as a text; set "
+            f"prototypes to images (what the labelled patches look like) or random"
+        )
+    if texts and entry.check_texts:
+        _import("encoder", name, entry.check_texts)(**options)
+
+
+def check_teacher(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse what `load_teacher` would, without loading anything; errors as `check_options`."""
+    _refuse_unknown("teacher", name, options)
 
 
 def keep_portable(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,36 +282,45 @@ def _names_a_file(value: object) -> bool:
     return led or value.endswith(FILE_ENDINGS) or value.count("/") > 1 or "\\" in value
 
 
-def _find(name: str) -> Pair:
-    if name not in ENCODERS:
-        raise ConfigError(f"encoder {name!r} is unknown; known are {', '.join(sorted(ENCODERS))}")
-    return ENCODERS[name]
+def _find(kind: str, name: str) -> Entry:
+    """The entry of an encoder or a teacher: wsiseg's own, or one that a package added."""
+    own = ENCODERS if kind == "encoder" else TEACHERS
+    if name in own:
+        return own[name]
+    added = {point.name: point for point in entry_points(group=f"wsiseg.{kind}s")}
+    if name in added:
+        package = added[name].dist
+        return Entry(added[name].value, name if package is None else package.name, None, texts=None)
+    known = ", ".join(sorted({*own, *added}))
+    raise ConfigError(f"{kind} {name!r} is unknown; known are {known}")
 
 
-def _make(name: str, place: str, accepted: Sequence[str], options: Mapping[str, Any]) -> object:
-    _refuse_unknown(name, place, accepted, options)
-    make = _import(name, place)
+def _make(kind: str, name: str, options: Mapping[str, Any]) -> object:
+    _refuse_unknown(kind, name, options)
+    make = _import(kind, name, _find(kind, name).place)
     # YAML knows lists only; the encoders' own values are tuples.
     settled = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
     return make(**settled)
 
 
-def _refuse_unknown(
-    name: str, place: str, accepted: Sequence[str], options: Mapping[str, Any]
-) -> None:
+def _refuse_unknown(kind: str, name: str, options: Mapping[str, Any]) -> None:
+    entry = _find(kind, name)
+    accepted = entry.options
+    if accepted is None:
+        accepted = tuple(inspect.signature(_import(kind, name, entry.place)).parameters)
     unknown = [option for option in options if option not in accepted]
     if unknown:
         raise ConfigError(
-            f"{place.split(':')[1]} of encoder {name!r} has no option "
+            f"{entry.place.split(':')[1]} of {kind} {name!r} has no option "
             f"{', '.join(map(repr, unknown))}; it takes {', '.join(accepted) or 'none'}"
         )
 
 
-def _import(name: str, place: str) -> Any:
-    module, attribute = place.split(":")
+def _import(kind: str, name: str, place: str) -> Any:
+    module, _, attribute = place.partition(":")
     try:
         return getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"encoder {name!r} needs {error.name}: pip install '{ENCODERS[name].install}'"
+            f"{kind} {name!r} needs {error.name}: pip install '{_find(kind, name).install}'"
         ) from error

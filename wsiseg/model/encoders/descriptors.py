@@ -57,7 +57,7 @@ class Descriptors(nn.Module):
     def measure(self, images: Tensor) -> Tensor:
         """The same before it is standardised."""
         batch, _, height, width = images.shape
-        density = -torch.log(images.clamp(1 / 255, 1)).flatten(2)
+        density = -torch.log(images.clamp(1 / 255, 1.0)).flatten(2)  # one kind of number, for ONNX
         fine = (self.unmix @ density).view(batch, 3, height, width)
         half = _shrink(fine, 2, 0.5)
         cell = _shrink(half, 2, 0.5)
@@ -72,7 +72,8 @@ class Descriptors(nn.Module):
 
 def _gradient(maps: Tensor, factor: int) -> Tensor:
     """Mean absolute difference of neighbours, in cells `factor` times larger."""
-    down, across = maps.diff(dim=2).abs(), maps.diff(dim=3).abs()
+    down = (maps[:, :, 1:] - maps[:, :, :-1]).abs()  # not `diff`, which ONNX lacks
+    across = (maps[..., 1:] - maps[..., :-1]).abs()
     height, width = maps.shape[2] // factor, maps.shape[3] // factor
     rows, cols = (
         _smoothing(maps.shape[d], n, 0.5, maps.device) for d, n in ((2, height), (3, width))
@@ -90,16 +91,27 @@ def _shrink(maps: Tensor, factor: int, sigma: float) -> Tensor:
     return rows @ maps @ cols.T
 
 
-@lru_cache(maxsize=256)
 def _smoothing(size: int, count: int, sigma: float, device: torch.device) -> Tensor:
     """``(count, size)``: Gaussian weights of `size` samples for `count` cells over their extent.
 
     Rows sum to 1, at the border too, and the matrix is its own mirror image. A product of small
     matrices is several times faster than pooling on a CPU.
     """
+    # A graph that is exported takes images of any size, and makes the weights itself.
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch's own
+    make = _weigh if tracing else _keep_weights
+    return make(size, count, sigma, device)
+
+
+def _weigh(size: int, count: int, sigma: float, device: torch.device) -> Tensor:
+    at = (torch.arange(size, dtype=torch.float64) + 0.5) * count / size
+    centre = torch.arange(count, dtype=torch.float64) + 0.5
+    weights = torch.exp(-((at - centre[:, None]) ** 2) / (2 * sigma**2))
+    return (weights / weights.sum(1, keepdim=True)).float().to(device)
+
+
+@lru_cache(maxsize=256)
+def _keep_weights(size: int, count: int, sigma: float, device: torch.device) -> Tensor:
     # Kept for later calls, which may need gradients even if this one does not.
     with torch.inference_mode(False):
-        at = (torch.arange(size, dtype=torch.float64) + 0.5) * count / size
-        centre = torch.arange(count, dtype=torch.float64) + 0.5
-        weights = torch.exp(-((at - centre[:, None]) ** 2) / (2 * sigma**2))
-        return (weights / weights.sum(1, keepdim=True)).float().to(device)
+        return _weigh(size, count, sigma, device)

@@ -111,7 +111,8 @@ class OpenClipEncoder(nn.Module):
             normalize_intermediates=False,
             intermediates_only=True,
         )
-        return build_pyramid([tap.float() for tap in tapped["image_intermediates"]], levels)
+        taps = [tap.float() for tap in tapped["image_intermediates"]]
+        return build_pyramid(taps, levels, self.patch)
 
     @torch.no_grad()
     def embed_image(self, images: Tensor) -> Tensor:

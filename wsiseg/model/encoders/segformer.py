@@ -1,4 +1,4 @@
-"""The `segformer` teacher: MiT-B1 (Xie et al. 2021), from NVIDIA's file or the hub's.
+"""MiT-B0 and MiT-B1 (Xie et al. 2021), from NVIDIA's files or the hub's; B1 is a teacher.
 
 An own module, because the names inside transformers' SegFormer changed between its versions 4
 and 5; its norms also differ from the released code's in their epsilon.
@@ -16,14 +16,21 @@ from torch import Tensor, nn
 from wsiseg.errors import ConfigError
 from wsiseg.model.encoders import LEVELS
 from wsiseg.model.encoders.vit import normalize
-from wsiseg.model.weights import HUB_PREFIX, find_weights, match_tensors, read_tensors
+from wsiseg.model.weights import (
+    HUB_PREFIX,
+    WeightFile,
+    find_weights,
+    match_tensors,
+    read_tensors,
+)
 
-__all__ = ["MixTransformer", "SegformerTeacher"]
+__all__ = ["WIDTHS", "MixTransformer", "SegformerTeacher", "read_mix_transformer"]
 
 HUB = f"{HUB_PREFIX}nvidia/mit-b1"
-_FILES = ("model.safetensors", "pytorch_model.bin", "mit_b1.pth")
+_FILES = ("model.safetensors", "pytorch_model.bin")
 
-_WIDTHS = (64, 128, 320, 512)
+WIDTHS = {"b0": (32, 64, 160, 256), "b1": (64, 128, 320, 512)}
+"""Channels of the four stages; all else is alike."""
 _DEPTHS = (2, 2, 2, 2)
 _HEADS = (1, 2, 5, 8)
 _REDUCTIONS = (8, 4, 2, 1)
@@ -77,14 +84,12 @@ class SegformerTeacher(nn.Module):
         super().__init__()
         if tuple(strides) not in _STRIDES:
             raise ConfigError(f"stage strides {tuple(strides)} are neither of {_STRIDES}")
-        self.weights = find_weights(
-            weights, _FILES, revision=revision, setting="teacher_options.weights"
-        )
-        self.identity = f"segformer-b1-{''.join(map(str, strides))}-{self.weights.sha256[:16]}"
         with torch.device("meta"):
             self.encoder = MixTransformer(strides)
-        tensors = _read_encoder(self.weights.path, self.encoder.state_dict())
-        self.encoder.load_state_dict(tensors, assign=True)
+        self.weights = read_mix_transformer(
+            self.encoder, "b1", weights, revision=revision, setting="teacher_options.weights"
+        )
+        self.identity = f"segformer-b1-{''.join(map(str, strides))}-{self.weights.sha256[:16]}"
         self.encoder.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> SegformerTeacher:
@@ -101,13 +106,13 @@ class SegformerTeacher(nn.Module):
 
 
 class MixTransformer(nn.Module):
-    """MiT-B1: four stages of overlapping patches and attention with fewer keys than queries."""
+    """Four stages of overlapping patches and attention with fewer keys than queries."""
 
-    def __init__(self, strides: Sequence[int]) -> None:
+    def __init__(self, strides: Sequence[int], widths: Sequence[int] = WIDTHS["b1"]) -> None:
         super().__init__()
-        inputs = (3, *_WIDTHS[:-1])
+        inputs = (3, *widths[:-1])
         self.stages = nn.ModuleList(
-            _Stage(inputs[s], _WIDTHS[s], _DEPTHS[s], _HEADS[s], _REDUCTIONS[s], _PATCHES[s], step)
+            _Stage(inputs[s], widths[s], _DEPTHS[s], _HEADS[s], _REDUCTIONS[s], _PATCHES[s], step)
             for s, step in enumerate(strides)
         )
 
@@ -140,7 +145,7 @@ class _Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         maps = self.proj(x)
         size = (maps.shape[2], maps.shape[3])
-        tokens = self.proj_norm(maps.flatten(2).mT)
+        tokens = self.proj_norm(maps.flatten(2).transpose(1, 2))
         for block in self.blocks:
             tokens = block(tokens, size)
         return _to_maps(self.norm(tokens), size)
@@ -176,7 +181,7 @@ class _Attention(nn.Module):
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         source = tokens
         if self.reduction > 1:
-            source = self.norm(self.sr(_to_maps(tokens, size)).flatten(2).mT)
+            source = self.norm(self.sr(_to_maps(tokens, size)).flatten(2).transpose(1, 2))
         key, value = self.kv(source).chunk(2, -1)
         mixed = F.scaled_dot_product_attention(
             self._split(self.q(tokens)), self._split(key), self._split(value)
@@ -199,14 +204,15 @@ class _MixedMlp(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        spread = self.dwconv(_to_maps(self.fc1(tokens), size)).flatten(2).mT
+        spread = self.dwconv(_to_maps(self.fc1(tokens), size)).flatten(2).transpose(1, 2)
         out: Tensor = self.fc2(F.gelu(spread))
         return out
 
 
 def _to_maps(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """``(B, N, C)`` to ``(B, C, h, w)``."""
-    return tokens.mT.reshape(len(tokens), tokens.shape[2], *size)
+    # `transpose` and `shape`, as ONNX knows no `mT` and takes `len` for a constant.
+    return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], *size)
 
 
 # Ours, NVIDIA's (stages from 1) and Hugging Face's name of each layer of stage s, block i. Two
@@ -236,7 +242,7 @@ _PREFIXES = ("module.", "backbone.", "segformer.")
 def _name_sources(ours: Mapping[str, Tensor], hub: bool) -> dict[str, tuple[str, ...]]:
     """The file's names of each of our tensors, in NVIDIA's or in Hugging Face's naming."""
     names = {}
-    for s in range(len(_WIDTHS)):
+    for s in range(len(_DEPTHS)):
         for own, official, theirs in _STAGE_LAYERS:
             sources = theirs if hub else (official,)
             names[f"stages.{s}.{own}"] = [name.format(s=s, n=s + 1) for name in sources]
@@ -252,7 +258,36 @@ def _name_sources(ours: Mapping[str, Tensor], hub: bool) -> dict[str, tuple[str,
     }
 
 
-def _read_encoder(path: Path, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def read_mix_transformer(
+    network: MixTransformer,
+    size: str,
+    weights: str | Path,
+    *,
+    revision: str | None = None,
+    setting: str = "network_options.weights",
+) -> WeightFile:
+    """Put the tensors of a file into a network, which may be on the device `meta`.
+
+    Parameters
+    ----------
+    size
+        ``b0`` or ``b1``.
+    weights
+        ``mit_<size>.pth``, a file in Hugging Face's naming, a folder with one of them, or a hub
+        repository.
+
+    Raises
+    ------
+    CheckpointError
+        If the weights are not found, or are not those of this size.
+    """
+    found = find_weights(weights, (*_FILES, f"mit_{size}.pth"), revision=revision, setting=setting)
+    tensors = _read_encoder(found.path, network.state_dict(), size)
+    network.load_state_dict(tensors, assign=True)
+    return found
+
+
+def _read_encoder(path: Path, ours: Mapping[str, Tensor], size: str) -> dict[str, Tensor]:
     """Tensors of a file under our names, float32; nothing missing and nothing left but a head."""
     found = {_strip(name): tensor for name, tensor in read_tensors(path).items()}
     found = {name: tensor for name, tensor in found.items() if not name.startswith(_LEFT_OUT)}
@@ -262,7 +297,7 @@ def _read_encoder(path: Path, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in ours.items()
         for source in sources[name]
     }
-    match_tensors(found, wanted, path, "a SegFormer MiT-B1 encoder")
+    match_tensors(found, wanted, path, f"a SegFormer MiT-{size.upper()} encoder")
     return {
         name: torch.cat([found[source] for source in sources[name]]).to(torch.float32)
         for name in ours

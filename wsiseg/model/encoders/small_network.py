@@ -16,15 +16,16 @@ from torch import Tensor, nn
 
 from wsiseg.model.encoders.descriptors import MEAN, Descriptors
 
-__all__ = ["CHANNELS", "SmallNetwork", "fold"]
+__all__ = ["CHANNELS", "SPREAD", "SmallNetwork", "Unit", "fold"]
 
 CHANNELS = (28, 64, 128, 144)
 """Of the levels at strides 4, 8, 16 and 32."""
-_SPREAD = 0.22
+SPREAD = 0.22
+"""Of RGB about its mean."""
 _SIXTEENTH, _CONTEXT = 80, 176
 
 
-class _Unit(nn.Module):
+class Unit(nn.Module):
     """Convolution, batch norm unless `folded`, ReLU unless `linear`."""
 
     def __init__(
@@ -36,7 +37,7 @@ class _Unit(nn.Module):
         self.norm = None if folded else nn.BatchNorm2d(outside)
         self.linear = linear
 
-    def take(self, learned: _Unit) -> None:
+    def take(self, learned: Unit) -> None:
         """Become what `learned` is in evaluation mode, its norm taken into the convolution."""
         norm, bias = learned.norm, self.conv.bias
         if norm is None or norm.running_var is None or norm.running_mean is None or bias is None:
@@ -46,6 +47,7 @@ class _Unit(nn.Module):
         bias.copy_(norm.bias - norm.running_mean * scale)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """``(B, C, H, W)`` maps."""
         maps = self.conv(maps)
         if self.norm is not None:
             maps = self.norm(maps)
@@ -57,8 +59,8 @@ class _Residual(nn.Module):
 
     def __init__(self, channels: int, *, folded: bool) -> None:
         super().__init__()
-        self.first = _Unit(channels, channels, 3, folded=folded)
-        self.second = _Unit(channels, channels, 3, folded=folded, linear=True)
+        self.first = Unit(channels, channels, 3, folded=folded)
+        self.second = Unit(channels, channels, 3, folded=folded, linear=True)
 
     def forward(self, maps: Tensor) -> Tensor:
         return F.relu(maps + self.second(self.first(maps)), inplace=True)
@@ -81,12 +83,12 @@ class SmallNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
         self.described = Descriptors()
         # In one step to an eighth: finer maps would take most of the time and tell little more.
-        self.stem = _Unit(3, eighth - Descriptors.COUNT, 7, 4, folded=folded)
+        self.stem = Unit(3, eighth - Descriptors.COUNT, 7, 4, folded=folded)
         self.to16 = _stage(eighth, _SIXTEENTH, 1, folded=folded)
         self.to32 = _stage(_SIXTEENTH, deep, 1, folded=folded)
         self.to64 = _stage(deep, _CONTEXT, 1, folded=folded)
         self.lateral = nn.ModuleList(
-            _Unit(channels, fused, 1, folded=folded, linear=True)
+            Unit(channels, fused, 1, folded=folded, linear=True)
             for channels in (_SIXTEENTH, 2 * Descriptors.COUNT, deep, _CONTEXT)
         )
 
@@ -101,7 +103,7 @@ class SmallNetwork(nn.Module):
         """The levels from 1 on of images at half the resolution, as far as `deepest` needs."""
         with torch.no_grad():
             known = self.described(half)
-        made = {1: torch.cat([self.stem((half - self.mean) / _SPREAD), known], 1)}
+        made = {1: torch.cat([self.stem((half - self.mean) / SPREAD), known], 1)}
         if deepest > 1:
             sixteenth = self.to16(made[1])
             made[3] = self.to32(sixteenth)
@@ -130,7 +132,7 @@ def _summarise(known: Tensor) -> Tensor:
 
 def _stage(inside: int, outside: int, blocks: int, *, folded: bool) -> nn.Sequential:
     """Half the size, then residual blocks."""
-    first = _Unit(inside, outside, 3, 2, folded=folded)
+    first = Unit(inside, outside, 3, 2, folded=folded)
     return nn.Sequential(first, *(_Residual(outside, folded=folded) for _ in range(blocks)))
 
 
@@ -138,8 +140,8 @@ def _stage(inside: int, outside: int, blocks: int, *, folded: bool) -> nn.Sequen
 def fold(network: SmallNetwork) -> SmallNetwork:
     """The same function without batch norms: each is taken into the convolution before it."""
     folded = SmallNetwork(folded=True)
-    learned = {name: unit for name, unit in network.named_modules() if isinstance(unit, _Unit)}
+    learned = {name: unit for name, unit in network.named_modules() if isinstance(unit, Unit)}
     for name, unit in folded.named_modules():
-        if isinstance(unit, _Unit):
+        if isinstance(unit, Unit):
             unit.take(learned[name])
     return folded.eval()

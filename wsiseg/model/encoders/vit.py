@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -42,30 +42,47 @@ def tap_blocks(depth: int) -> list[int]:
 
 
 def pyramid_strides(patch: int, image_size: int) -> tuple[int, int, int, int]:
-    """Input pixels a cell of each pyramid level.
+    """Input pixels a cell of each pyramid level: a quarter, half, once and twice the patch.
+
+    Where a quarter of the patch is no whole number of pixels (14), the first is half of it too.
 
     Raises
     ------
     ConfigError
         If the levels would not have whole strides or whole sides.
     """
-    if patch % 4 or image_size % (2 * patch):
+    if patch % 2 or image_size % (2 * patch):
+        pair = 2 * patch
+        least = max(pair, image_size // pair * pair)
         raise ConfigError(
             f"patches of {patch} px on images of {image_size} px give no pyramid: the patch must "
-            f"be a multiple of 4 px, and the image of 2 patches ({2 * patch} px); "
-            f"patch 16 at 224 px works"
+            f"be even, and the image a whole number of 2 patches ({pair} px): {least} or "
+            f"{least + pair} px would do"
         )
-    return patch // 4, patch // 2, patch, 2 * patch
+    return patch // _finer(patch, 0), patch // _finer(patch, 1), patch, 2 * patch
 
 
-def build_pyramid(taps: Sequence[Tensor], levels: Sequence[int] = LEVELS) -> list[Tensor]:
-    """Four maps ``(B, C, h, w)`` of one size to levels of 4h, 2h, h and h / 2, shallow first."""
-    return [_resize(taps[level], level) for level in levels]
+def _finer(patch: int, level: int) -> int:
+    """Cells of a level along a patch, for the levels that are finer than the patches."""
+    return 4 if level == 0 and patch % 4 == 0 else 2
 
 
-def _resize(tap: Tensor, level: int) -> Tensor:
+def build_pyramid(
+    taps: Sequence[Tensor] | Mapping[int, Tensor],
+    levels: Sequence[int] = LEVELS,
+    patch: int = 16,
+) -> list[Tensor]:
+    """Maps ``(B, C, h, w)`` of one size, by level, to the `levels` of `pyramid_strides`.
+
+    With patches of 16 px they are of 4h, 2h, h and h / 2.
+    """
+    return [_resize(taps[level], level, patch) for level in levels]
+
+
+def _resize(tap: Tensor, level: int, patch: int) -> Tensor:
     if level < 2:
-        return F.interpolate(tap, scale_factor=4 >> level, mode="bilinear", align_corners=False)
+        times = _finer(patch, level)
+        return F.interpolate(tap, scale_factor=times, mode="bilinear", align_corners=False)
     return tap if level == 2 else F.avg_pool2d(tap, 2)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wsiseg.model.encoders.small_network import CHANNELS, SmallNetwork
 from wsiseg.train.encoder.pictures import LabelledTiles, Part, Sampler
 
-__all__ = ["CellHead", "FitSettings", "fit_network"]
+__all__ = ["CellHead", "FitSettings", "fit_network", "follow"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def fit_network(
         nn.utils.clip_grad_norm_(both.parameters(), 2.0)
         optimizer.step()
         schedule.step()
-        _follow(mean, both, min(0.995, (step + 1) / (step + 10)))
+        follow(mean, both, min(0.995, (step + 1) / (step + 10)))
         if progress is not None:
             progress(step + 1, loss.item())
     mean.eval()
@@ -102,7 +102,8 @@ def fit_network(
 
 
 @torch.no_grad()
-def _follow(mean: nn.Module, model: nn.Module, keep: float) -> None:
+def follow(mean: nn.Module, model: nn.Module, keep: float) -> None:
+    """Move the running mean of a model's numbers towards it."""
     for kept, new in zip(mean.state_dict().values(), model.state_dict().values(), strict=True):
         if kept.dtype.is_floating_point:
             kept.lerp_(new, 1 - keep)

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 from torch import Tensor
 
 from wsiseg.train.encoder.augment import (
     compress,
+    defocus,
     draw_dyes,
     draw_light,
     recolour,
@@ -87,20 +88,13 @@ class Sampler:
         images, parts, dyes = [], [], []
         for picture in range(count):
             image, found = self._draw_mosaic(picture)
-            images.append(self._defocus(image))
+            images.append(defocus(image, self.rng))
             parts += found
             dyes.append(draw_dyes(self.rng))
         light, seed = draw_light(count, self.rng), int(self.rng.integers(2**31))
         batch = recolour(np.stack(images), np.stack(dyes), light, seed)
         shown = [part.tile for part in parts]
         return Pictures(batch, parts, torch.from_numpy(self.tiles.labels[shown]))
-
-    def _defocus(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A quarter of the pictures are out of focus, by up to 2 µm."""
-        if self.rng.random() >= 0.25:
-            return image
-        blur = ImageFilter.GaussianBlur(self.rng.uniform(0.4, 1.8))
-        return np.asarray(Image.fromarray(image).filter(blur))
 
     def _draw_mosaic(self, picture: int) -> tuple[NDArray[np.uint8], list[Part]]:
         """Two by two tiles, at times three by three; the borders lie anywhere about the middle."""

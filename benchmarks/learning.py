@@ -1,0 +1,206 @@
+"""`wsiseg learn` on real tiles labelled for one organ, tested on slides of other patients.
+
+    python benchmarks/learning.py ATLAS [--organ colon] [--encoders tiny small] [--tiles 60]
+
+ATLAS holds labels.csv, slides.csv and SLIDE/NAME.jpg. Each slide's tiles are laid side by side as a
+store, and a table labels them. One patient (repository) after the other is left out: `learn`, which
+holds out patients among the others to choose its epochs, then scores tiles that it was not given.
+At last it learns from the whole organ and scores slides of all other organs. Beside it stand stain
+statistics and textures with the best of several classifiers. Intervals are over slides.
+
+The encoder `tiny` never saw real tissue. `small` was taught on all slides of the atlas, those of
+the test included: its figures say what labels do on top of it, not what to expect of new slides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent / "tissue"))
+
+from baseline import describe, fit_and_ask
+from scores import Figure, average_precision, by_slide
+
+from wsiseg.config import digest_of
+from wsiseg.grid import TileGrid
+from wsiseg.learn import learn_model
+from wsiseg.model.device import to_images
+from wsiseg.model.trained import load_trained
+from wsiseg.store import SlideStore
+
+CLASSES = ("Epithelium", "Stroma", "Immune cells", "Muscle", "Adipose", "Mucin", "Blood")
+BASELINE = "colour and texture"
+SIDE, MPP, COLS, LEAST = 224, 0.5, 8, 10
+
+
+class Tiles(NamedTuple):
+    """Tiles of some slides."""
+
+    pixels: np.ndarray
+    """``(N, 224, 224, 3)`` uint8."""
+    labels: np.ndarray
+    """``(N, K)`` bool."""
+    slides: np.ndarray
+    """``(N,)``."""
+    patients: np.ndarray
+    """``(N,)``: the repositories."""
+
+    def pick(self, which: np.ndarray) -> Tiles:
+        """Those of the tiles that are `which` ``(N,)``."""
+        return Tiles(*(column[which] for column in self))
+
+
+def read_tiles(atlas: Path, most: int, organ: str, others: int) -> tuple[Tiles, Tiles]:
+    """Up to `most` tiles a slide of the organ, and `others` of each other slide, evenly taken."""
+    with (atlas / "slides.csv").open() as file:
+        slides = {row["slide"]: row for row in csv.DictReader(file)}
+    rows: dict[str, list[dict[str, str]]] = {}
+    with (atlas / "labels.csv").open() as file:
+        for row in csv.DictReader(file):
+            if row["sampling"] == "random" and row["unsure"] != "1":
+                rows.setdefault(row["slide"], []).append(row)
+    chosen = {True: [], False: []}
+    for name, own in rows.items():
+        inside = slides[name]["organ"] == organ
+        at = np.linspace(0, len(own) - 1, min(len(own), most if inside else others))
+        chosen[inside] += [own[i] for i in np.unique(at.round().astype(int))]
+    return tuple(
+        Tiles(
+            np.stack([np.asarray(Image.open(atlas / row["image"]).convert("RGB")) for row in part]),
+            np.array([[row[name] == "1" for name in CLASSES] for row in part]),
+            np.array([row["slide"] for row in part]),
+            np.array([slides[row["slide"]]["repo"] for row in part]),
+        )
+        for part in (chosen[True], chosen[False])
+    )
+
+
+def write_slides(tiles: Tiles, classes: list[str], folder: Path) -> None:
+    """A store a slide, its tiles side by side, and labels.csv and slides.csv of them."""
+    labels, patients = [["slide", "row", "col", *classes]], [["slide", "patient"]]
+    for name in dict.fromkeys(tiles.slides):
+        own = tiles.pick(tiles.slides == name)
+        rows = -(-len(own.pixels) // COLS)
+        grid = TileGrid(rows * SIDE, COLS * SIDE, SIDE, SIDE, COLS * SIDE)
+        slide = {"name": name, "identity": name, "mpp": [MPP] * 2, "bounds": [0, 0, 1, 1]}
+        store = SlideStore.create(folder / f"{name}.zarr", grid, MPP, slide)
+        store.write_tissue(np.ones((rows, COLS), bool), MPP * SIDE, "0")
+        image = np.full((grid.height, grid.width, 3), 255, np.uint8)
+        for at, (pixels, shown) in enumerate(zip(own.pixels, own.labels, strict=True)):
+            row, col = divmod(at, COLS)
+            image[grid.tile_box(row, col).slices()] = pixels
+            labels.append([name, row, col, *(int(one) for one in shown)])
+        for block in range(grid.n_blocks):
+            store.write_image(block, image[grid.block_box(block).slices()])
+            store.mark_done("tile", block, digest_of(name))
+        patients.append([name, own.patients[0]])
+    for file, lines in (("labels.csv", labels), ("slides.csv", patients)):
+        with (folder / file).open("w", newline="") as out:
+            csv.writer(out).writerows(lines)
+
+
+def learn_and_ask(known: Tiles, asked: Tiles, encoder: str, classes: list[str]) -> np.ndarray:
+    """``(M, K)`` class logits of tiles of other patients."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_slides(known, classes, folder)
+        learned = learn_model(
+            sorted(folder.glob("*.zarr")), folder / "labels.csv", folder / "my.safetensors",
+            manifest=folder / "slides.csv", settings={"encoder": encoder, "classes": classes},
+        )  # fmt: skip
+        model = load_trained(learned.out).model
+    with torch.inference_mode():
+        parts = np.array_split(asked.pixels, -(-len(asked.pixels) // 32))
+        return np.concatenate([model(to_images(part)).logits.numpy() for part in parts])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("atlas", type=Path)
+    parser.add_argument("--organ", default="colon")
+    parser.add_argument("--encoders", nargs="+", default=["tiny", "small"])
+    parser.add_argument("--tiles", type=int, default=60, help="of each slide of the organ")
+    parser.add_argument("--others", type=int, default=12, help="of each other slide")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    organ, others = read_tiles(given.atlas, given.tiles, given.organ, given.others)
+    organ, others, classes = keep_classes(organ, others)
+    parts, patients = (organ, others), list(dict.fromkeys(organ.patients))
+    print(
+        f"{given.organ}: {len(organ.labels)} tiles of {len(set(organ.slides))} slides of "
+        f"{len(patients)} patients; others: {len(others.labels)} of {len(set(others.slides))}"
+    )
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for way in [*given.encoders, BASELINE]:
+        began = time.process_time()
+        inside = np.zeros(organ.labels.shape, np.float32)
+        for patient in patients:
+            held = organ.patients == patient
+            inside[held] = ask(way, organ.pick(~held), organ.pick(held), classes)
+        found[way] = inside, ask(way, organ, others, classes)
+        print(f"\n{way}: {time.process_time() - began:.0f} s of CPU")
+        show_all(given.organ, classes, parts, {way: found[way]})
+    show_all(given.organ, classes, parts, found)
+
+
+def show_all(
+    organ: str, classes: list[str], parts: tuple[Tiles, Tiles],
+    found: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> None:  # fmt: skip
+    """The tables of both tests, a column a way."""
+    titles = f"{organ}, patients left out", f"{organ} to other organs"
+    for at, (title, tiles) in enumerate(zip(titles, parts, strict=True)):
+        figures = {way: score(tiles, both[at]) for way, both in found.items()}
+        show(title, classes, tiles, figures)
+
+
+def score(tiles: Tiles, logits: np.ndarray) -> Figure:
+    """Average precision of each class over all tiles, with intervals over slides."""
+    return by_slide(average_precision, tiles.labels, logits, tiles.slides)
+
+
+def keep_classes(organ: Tiles, others: Tiles) -> tuple[Tiles, Tiles, list[str]]:
+    """Those that enough tiles of at least three patients show."""
+    useful = [
+        at for at in range(len(CLASSES))
+        if len(set(organ.patients[organ.labels[:, at]])) >= 3 and organ.labels[:, at].sum() >= LEAST
+    ]  # fmt: skip
+    picked = (tiles._replace(labels=tiles.labels[:, useful]) for tiles in (organ, others))
+    return *picked, [CLASSES[at] for at in useful]
+
+
+def ask(way: str, known: Tiles, asked: Tiles, classes: list[str]) -> np.ndarray:
+    """``(M, K)`` scores of `asked`, by what was learned from `known`."""
+    if way != BASELINE:
+        return learn_and_ask(known, asked, way, classes)
+    facts = [describe(tiles.pixels) for tiles in (known, asked)]
+    return fit_and_ask(facts[0], known.labels, known.patients, facts[1])
+
+
+def show(title: str, classes: list[str], tiles: Tiles, figures: dict[str, Figure]) -> None:
+    """A row a class, a column a way; a guess reaches the share of tiles that show the class."""
+    print(f"\n{title}: average precision\n| class | tiles | a guess | {' | '.join(figures)} |")
+    print(f"|---|---|---|{'---|' * len(figures)}")
+    shares = tiles.labels.mean(0)
+    for at, name in enumerate([*classes, "mean"]):
+        mean = name == "mean"
+        rows = [figure.mean if mean else figure.classes[at] for figure in figures.values()]
+        cells = [f"{value:.3f} [{low:.2f}, {high:.2f}]" for value, low, high in rows]
+        shown = "" if mean else str(int(tiles.labels[:, at].sum()))
+        guess = shares[shares > 0].mean() if mean else shares[at]
+        print(f"| {name} | {shown} | {guess:.3f} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

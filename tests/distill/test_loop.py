@@ -1,0 +1,177 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.distill.conftest import draw
+from wsiseg.config import DistillConfig
+from wsiseg.distill import distill_model, load_masks
+from wsiseg.errors import CheckpointError, ConfigError, DataError, TrainingError
+from wsiseg.model.card import Card
+from wsiseg.model.checkpoint import load_checkpoint, read_info
+from wsiseg.model.device import to_images
+from wsiseg.model.load import load_source
+from wsiseg.model.segment.source import load_segmenter
+from wsiseg.predict import predict_tiles
+
+CONFIG = DistillConfig(epochs=2, batch_size=3, device="cpu", learning_rate=0.01)
+STEPS_AN_EPOCH = 2
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.distill.test_loop import CONFIG
+from wsiseg.distill import distill_model, load_masks
+
+def progress(step, done, total):
+    if done == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+folder = Path(sys.argv[1])
+distill_model(load_masks(folder, folder / "img"), CONFIG, sys.argv[2], progress)
+"""
+
+
+@pytest.fixture(scope="module")
+def windows(masked):
+    return load_masks(masked, masked / "img")
+
+
+@pytest.fixture(scope="module")
+def whole(windows, tmp_path_factory):
+    return distill_model(windows, CONFIG, tmp_path_factory.mktemp("whole") / "m.safetensors")
+
+
+def test_it_learns_what_the_masks_say(windows, tmp_path):
+    config = CONFIG.model_copy(update={"epochs": 15, "stains": False, "scales": (1.0, 1.0)})
+    source = load_source(distill_model(windows, config, tmp_path / "m.safetensors"))
+    assert source.palette.names == ("Pink", "Blue")
+    assert (source.channels, source.info.background, source.exclusive) == (3, 1, True)
+    pixels, labels = draw(99)
+    with torch.inference_mode():
+        cams = source.cams(to_images(pixels[None]))
+    assert cams.shape == (1, 3, 16, 16)
+    found = cams[0].argmax(0).numpy()
+    assert (found == labels[2::4, 2::4]).mean() > 0.9
+    shown = source.pool(cams)[0, :2].sigmoid().numpy() > 0.25
+    assert shown.tolist() == [(labels == k).any() for k in range(2)]
+
+
+def test_a_killed_run_ends_in_the_same_bits(masked, windows, whole, tmp_path):
+    out, root = tmp_path / "m.safetensors", Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, masked, out],
+        env=os.environ | {"PYTHONPATH": str(root)}, cwd=root,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    assert out.exists()
+    assert out.with_name("m.safetensors.unfinished").exists()
+    calls = []
+    distill_model(windows, CONFIG, out, lambda *call: calls.append(call))
+    assert calls == [("distill", 3, 4), ("distill", 4, 4)], "whole epochs are not done again"
+    names = ["m.safetensors", "m.best.safetensors", "m.safetensors.csv", "m.safetensors.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    for name in names:
+        assert (tmp_path / name).read_bytes() == whole.with_name(name).read_bytes(), name
+
+
+def test_the_checkpoint_says_what_it_is(windows, whole):
+    info = read_info(whole)
+    assert (info.kind, info.encoder, info.mpp, info.tile) == ("segmenter", "small", 0.5, 64)
+    assert info.identity.startswith("small-")
+    assert info.first_stage["sha256"] == "ab" * 32
+    assert info.calibration == (), "that of masks is not calibrated"
+    assert info.card is not None
+    assert info.card.data[0].identity == windows.identity
+    assert "by a first stage and not by people: labels masks" in info.card.labels
+
+
+def test_a_checkpoint_of_another_kind_is_refused_by_name(whole):
+    with pytest.raises(CheckpointError, match="is a segmenter of `wsiseg distill`, which has no"):
+        load_checkpoint(whole)
+    with pytest.raises(CheckpointError, match="is a construct of `wsiseg train`; a checkpoint of"):
+        load_segmenter("tiny")
+    with pytest.raises(CheckpointError, match="holds all its weights; leave encoder_options out"):
+        load_segmenter(whole, {"weights": "x"})
+
+
+def test_a_finished_model_is_only_replaced_when_asked(windows, whole):
+    before = whole.read_bytes()
+
+    def never(*call):
+        raise AssertionError("the same run is done")
+
+    assert distill_model(windows, CONFIG, whole, never) == whole
+    other = CONFIG.model_copy(update={"epochs": 1})
+    with pytest.raises(ConfigError, match="is the finished model of other settings"):
+        distill_model(windows, other, whole)
+    with pytest.raises(ConfigError, match="with another card"):
+        distill_model(windows, CONFIG, whole, card=Card(title="New"))
+    assert whole.read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_stops_the_run(windows, tmp_path):
+    wild = CONFIG.model_copy(update={"learning_rate": 1e12})
+    with pytest.raises(TrainingError, match=r"epoch 1, step \d: the loss is nan; none is kept; tr"):
+        distill_model(windows, wild.model_copy(update={"epochs": 9}), tmp_path / "m.safetensors")
+
+
+def test_windows_and_settings_that_do_not_fit(windows, tmp_path):
+    def start(**settings):
+        config = CONFIG.model_copy(update=settings)
+        distill_model(windows, config, tmp_path / "m.safetensors")
+
+    with pytest.raises(ConfigError, match=r"window = 96, but the patches are 64 px a side"):
+        start(window=96)
+    with pytest.raises(DataError, match=r"48 px a side; the network takes multiples of 32: set w"):
+        start(window=48)
+    with pytest.raises(
+        ConfigError, match=r"network 'small' has no option 'size'; it takes weights"
+    ):
+        start(network_options={"size": 3})
+    assert not list(tmp_path.iterdir())
+
+
+def test_its_checkpoint_predicts_a_store_as_any_other(whole, tmp_path):
+    from tests.export.stores import make_store
+    from wsiseg.compute import SerialExecutor
+    from wsiseg.config import Config, PredictConfig
+
+    store = make_store(tmp_path / "s.zarr", np.zeros((128, 128), np.uint8), block=128)
+    store.write_tissue(np.ones((8, 8), bool), 16 * store.mpp, "7e" * 32)
+    store.plan("tile", ["5e" * 32])
+    store.mark_done("tile", 0, "5e" * 32)
+    config = Config(predict=PredictConfig(checkpoint=str(whole), device="cpu"))
+    predict_tiles(store.path, config, SerialExecutor())
+    cams, logits = store.read_cams(slice(0, 2), slice(0, 2))
+    assert cams.shape == (2, 2, 3, 16, 16)
+    assert np.isfinite(cams).all()
+    assert np.isfinite(logits).all()
+    assert store.cam_palette.names == ("Pink", "Blue")
+    assert store.cam_source == read_info(whole).sha256
+
+
+def test_masks_of_it_are_its_own_labels(whole, masked, tmp_path):
+    from wsiseg.config import MasksConfig
+    from wsiseg.masks import write_masks
+
+    config = MasksConfig(tta=1, refine=False, gate="none", device="cpu", confidence=True)
+    rows = write_masks(whole, masked / "img", tmp_path, config)
+    source = load_source(whole)
+    for row in rows[:2]:
+        with Image.open(row.image) as image, Image.open(row.mask) as mask:
+            batch = to_images(np.asarray(image)[None].copy())
+            shares = torch.nn.functional.interpolate(
+                source.cams(batch), (64, 64), mode="bilinear"
+            ).softmax(1)[0]
+            agree = np.asarray(mask) == shares.argmax(0).numpy()
+        assert agree.mean() > 0.999
+        with Image.open(tmp_path / "confidence" / row.mask.name) as grey:
+            sure = np.asarray(grey) / 255
+        assert np.abs(sure - shares.amax(0).detach().numpy())[agree].max() < 0.003

@@ -1,0 +1,110 @@
+"""The command that trains a second stage on the labels of a first one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsiseg.cli.app import MODELS, app
+from wsiseg.cli.options import ConfigFile, Settings, override
+from wsiseg.cli.show import print_facts, progress_bars, say
+
+if TYPE_CHECKING:
+    from wsiseg.config import DistillConfig
+    from wsiseg.distill import LabelledWindows
+    from wsiseg.train import Validate
+
+__all__ = ["distill"]
+
+
+@app.command(
+    rich_help_panel=MODELS,
+    epilog="Example: wsiseg distill out/slides -o fast.safetensors",
+)
+def distill(
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Finished stores or folders of them; with --masks the patches that these are of."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The checkpoint (.safetensors) to write.")
+    ],
+    masks: Annotated[
+        Path | None, typer.Option(help="Pseudo-masks of the patches, as `wsiseg masks` wrote them.")
+    ] = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(help="YAML that tells people of the model; see configs/card.yaml."),
+    ] = None,
+    validate: Annotated[
+        str | None,
+        typer.Option(
+            help="What chooses the best epoch: a folder of patches with masks, a folder or table "
+            "with labels, or a share of these windows, such as 0.2, by whole cases.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(help="Check settings, labels, weights and device, count steps, no more."),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a model of other settings or labels that is there.")
+    ] = False,
+) -> None:
+    """Train a fast network on what a model said: one pass a tile; resumes what was interrupted."""
+    from wsiseg.config import DistillConfig, load_config, parse_config
+    from wsiseg.distill import describe_distill, distill_model, load_masks, load_stores
+    from wsiseg.model.card import load_card
+
+    if masks is not None and len(data) > 1:
+        raise typer.BadParameter("--masks are of one folder or table of patches; give one input")
+    with progress_bars() as bars:
+        plain = override(load_config(config, DistillConfig).model_dump(), settings, "--set")
+        settled = parse_config(plain, DistillConfig, "the command line")
+        windows = (
+            load_stores(data, settled.window)
+            if masks is None
+            else load_masks(masks, data[0], mpp=settled.mpp)
+        )
+        told = None if card is None else load_card(card, windows.palette.names)
+        used, chooses, held = _open_validation(validate, windows, settled)
+        if dry_run:
+            print_facts(
+                ({"held out": held} if held else {}) | _plain(describe_distill(used, settled))
+            )
+            return
+        distill_model(used, settled, out, bars, card=told, validate=chooses, overwrite=overwrite)
+    if held:
+        say(f"best epoch by {held}: {out.with_name(f'{out.stem}.best{out.suffix}')}")
+    say(str(out))
+
+
+def _plain(facts: dict[str, int | str]) -> dict[str, str]:
+    return {name: f"{v:,}" if isinstance(v, int) else v for name, v in facts.items()}
+
+
+def _open_validation(
+    given: str | None, windows: LabelledWindows, config: DistillConfig
+) -> tuple[LabelledWindows, Validate | None, str]:
+    """What is learned from, what chooses the epoch, and what is held out in a few words."""
+    from wsiseg.cli.validation import count_cases, open_other, read_share
+    from wsiseg.distill import Agreement, choose_least
+    from wsiseg.train import hold_out
+
+    if given is None:
+        return windows, None, ""
+    names = windows.palette.names
+    if Path(given).exists():
+        validate, held = open_other(Path(given), names, names)
+        return windows, validate, held
+    kept, out = hold_out(windows, read_share(given), names, config.seed)
+    least = tuple(choose_least(windows, config).tolist())
+    held_out = windows.pick(out.which)
+    chooses = Agreement(held_out, least)
+    return windows.pick(kept.which), chooses, f"{len(out)} windows of {count_cases(out.cases)}"

@@ -1,0 +1,78 @@
+"""Views of windows: larger or smaller, turned, and under other dyes, light, focus and coding."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from wsiseg.config import DistillConfig
+from wsiseg.distill.labels import Read
+from wsiseg.model.device import to_images
+from wsiseg.train.encoder.augment import compress, defocus, draw_dyes, draw_light, recolour
+
+__all__ = ["Views", "draw_views"]
+
+_RECODED = 0.15  # of the windows are JPEG once more
+_QUALITY = (25, 85)
+
+
+class Views(NamedTuple):
+    """A batch as it is learned from."""
+
+    images: Tensor
+    """``(B, 3, side, side)`` float32 RGB in [0, 1]."""
+    labels: NDArray[np.uint8]
+    """``(B, side, side)`` as `Read.labels`."""
+    confidence: NDArray[np.uint8]
+    """``(B, side, side)``."""
+
+
+def draw_views(read: Read, side: int, config: DistillConfig, rng: Generator) -> Views:
+    """One view of each window, `side` px a side, a multiple of what the network takes."""
+    shapes = [_change_shape(*window, side, config, rng) for window in zip(*read, strict=True)]
+    images, labels, confidence = (np.stack(part) for part in zip(*shapes, strict=True))
+    if not config.stains:
+        return Views(to_images(images), labels, confidence)
+    dyes = np.stack([draw_dyes(rng) for _ in images])
+    light, seed = draw_light(len(images), rng), int(rng.integers(2**31))
+    return Views(recolour(images, dyes, light, seed), labels, confidence)
+
+
+def _change_shape(
+    image: NDArray[np.uint8], labels: NDArray[np.uint8], confidence: NDArray[np.uint8], side: int,
+    config: DistillConfig, rng: Generator,
+) -> tuple[NDArray[np.uint8], ...]:  # fmt: skip
+    low, high = config.scales
+    span = side / math.exp(rng.uniform(math.log(low), math.log(high)))
+    # What lies beyond a window is its mirror image.
+    beyond = max(0, math.ceil((span - len(image)) / 2))
+    planes = [_mirror(plane, beyond) for plane in (image, labels, confidence)]
+    x, y = rng.uniform(0, max(0.0, len(planes[0]) - span), 2).tolist()
+    box = (x, y, min(x + span, len(planes[0])), min(y + span, len(planes[0])))
+    # Labels are numbers, of which no two can be mixed.
+    ways = (Image.Resampling.BILINEAR, Image.Resampling.NEAREST, Image.Resampling.NEAREST)
+    pictures = [
+        Image.fromarray(plane).resize((side, side), way, box=box)
+        for plane, way in zip(planes, ways, strict=True)
+    ]
+    if config.stains and rng.random() < _RECODED:
+        pictures[0] = compress(pictures[0], int(rng.integers(*_QUALITY)))
+    found = [np.asarray(picture) for picture in pictures]
+    if config.stains:
+        found[0] = defocus(found[0], rng)
+    flip, quarter = rng.integers(2), int(rng.integers(4))
+    turned = [np.rot90(plane[:, ::-1] if flip else plane, quarter) for plane in found]
+    return tuple(np.ascontiguousarray(plane) for plane in turned)
+
+
+def _mirror(plane: NDArray[np.uint8], beyond: int) -> NDArray[np.uint8]:
+    if not beyond:
+        return plane
+    margins = [(beyond, beyond)] * 2 + [(0, 0)] * (plane.ndim - 2)
+    return np.pad(plane, margins, mode="symmetric")

@@ -1,0 +1,154 @@
+"""What a run of the second stage starts from, and whether windows and settings fit each other."""
+
+from __future__ import annotations
+
+import torch
+
+from wsiseg.annotations import choose_colors
+from wsiseg.config import DistillConfig
+from wsiseg.distill.labels import LabelledWindows, choose_least
+from wsiseg.errors import ConfigError, DataError
+from wsiseg.model.card import Calibration, Card
+from wsiseg.model.checkpoint import CheckpointInfo
+from wsiseg.model.device import open_device
+from wsiseg.model.encoders import keep_portable
+from wsiseg.model.segment import SegmentNetwork, begin_network, find_network
+from wsiseg.train.card import complete_card as add_data
+
+__all__ = [
+    "BACKGROUND_NAME",
+    "check_windows",
+    "complete_card",
+    "count_steps",
+    "describe_distill",
+    "describe_info",
+    "make_network",
+    "view_side",
+]
+
+BACKGROUND_NAME = "background"
+"""What a network calls where the first stage says background."""
+
+
+def channel_names(windows: LabelledWindows, config: DistillConfig) -> tuple[str, ...]:
+    """What the network tells apart: the classes, and background if it is learned."""
+    extra = (BACKGROUND_NAME,) if config.background == "learn" else ()
+    return (*windows.palette.names, *extra)
+
+
+def make_network(windows: LabelledWindows, config: DistillConfig) -> SegmentNetwork:
+    """The untrained network, seeded; the caller keeps torch's random numbers."""
+    torch.manual_seed(config.seed)
+    channels = len(channel_names(windows, config))
+    return begin_network(config.network, channels, config.network_options)
+
+
+def view_side(windows: LabelledWindows, config: DistillConfig) -> int:
+    """Side in pixels of what is learned from at a time."""
+    return config.window or windows.side
+
+
+def check_windows(windows: LabelledWindows, config: DistillConfig) -> None:
+    """Refuse windows of which nothing can be learned, or that do not fit the settings.
+
+    Raises
+    ------
+    DataError, ConfigError
+        If so.
+    """
+    side, step = view_side(windows, config), find_network(config.network).step
+    if side > windows.side:
+        raise ConfigError(
+            f"window = {side}, but the patches are {windows.side} px a side; use that or less"
+        )
+    if side % step:
+        raise DataError(
+            f"the windows are {side} px a side; the network takes multiples of {step}: set window "
+            f"to {max(1, side // step) * step}"
+        )
+    if windows.mpp is None and config.mpp is None:
+        raise ConfigError("nobody says the µm/px of the patches; set mpp")
+    if BACKGROUND_NAME in windows.palette.names:
+        raise ConfigError(
+            f"a class is called {BACKGROUND_NAME!r}, which is what is of no class; set background "
+            f"to ignore"
+        )
+    shown = windows.survey.counts[:-1].sum(1) > 0
+    if shown.sum() + (config.background == "learn") < 2:
+        names = [n for n, s in zip(windows.palette.names, shown, strict=True) if s]
+        raise DataError(
+            f"the labels show {', '.join(names) or 'no class'} alone; there is nothing to tell "
+            f"apart"
+        )
+
+
+def count_steps(windows: LabelledWindows, config: DistillConfig) -> int:
+    """Steps of the whole run."""
+    return config.epochs * -(-len(windows) // config.batch_size)
+
+
+def describe_info(
+    windows: LabelledWindows, config: DistillConfig, network: SegmentNetwork, card: Card
+) -> CheckpointInfo:
+    """What the checkpoint says of itself."""
+    plain = config.model_dump(mode="json")
+    plain["network_options"] = keep_portable(plain["network_options"])
+    names, colors = channel_names(windows, config), windows.palette.colors
+    background = len(names) - len(colors)
+    return CheckpointInfo(
+        encoder=config.network, identity=network.begun, names=names,
+        colors=(*colors, *choose_colors((BACKGROUND_NAME,)))[: len(names)], prompts=(),
+        prototypes_per_class=1, mpp=windows.mpp or config.mpp or 0.0,
+        tile=windows.tile, config=plain, kind="segmenter",
+        first_stage=windows.first_stage, card=card, background=background,
+        calibration=((1.0, 0.0),) * len(names) if windows.calibrated else (),
+    )  # fmt: skip
+
+
+def complete_card(card: Card | None, windows: LabelledWindows) -> Card:
+    """The card that people wrote, or an empty one, with what taught the model where it is silent.
+
+    Raises
+    ------
+    ConfigError
+        If the card speaks of other classes.
+    """
+    found = add_data(card, windows, windows.palette.names)
+    stage = ", ".join(f"{name} {value}" for name, value in windows.first_stage.items())
+    added: dict[str, object] = {}
+    if not found.labels:
+        added["labels"] = f"made by a first stage and not by people: {stage}"
+    if found.calibration is None and windows.calibrated:
+        added["calibration"] = Calibration(
+            method="learned as the first stage's confidence, which was calibrated",
+        )
+    return found.model_copy(update=added)
+
+
+def describe_distill(windows: LabelledWindows, config: DistillConfig) -> dict[str, int | str]:
+    """What `distill_model` would do, without doing it; the same errors."""
+    device = open_device(config.device)
+    check_windows(windows, config)
+    with torch.random.fork_rng(devices=[]):
+        network = make_network(windows, config)
+    counts = windows.survey.counts
+    least = choose_least(windows, config)
+    taught = sum(int(row[limit:].sum()) for row, limit in zip(counts, least, strict=True))
+    names = (*windows.palette.names, BACKGROUND_NAME)
+    shares = counts.sum(1) / max(1, counts.sum())
+    sure = "calibrated" if windows.calibrated else "as the first stage has it"
+    return {
+        "windows": len(windows),
+        "window": f"{view_side(windows, config)} px at {windows.mpp or config.mpp:g} µm/px",
+        "cases": len(set(windows.cases) - {None}),
+        **{f"first stage, {name}": value for name, value in windows.first_stage.items()},
+        "labels": ", ".join(
+            f"{name} {share:.1%}" for name, share in zip(names, shares, strict=True)
+        ),
+        "pixels that teach": f"{taught / max(1, counts.sum()):.1%}",
+        "confidence": sure if windows.has_confidence else "none: all pixels count alike",
+        "steps": count_steps(windows, config),
+        "device": str(device),
+        "network": f"{config.network}, body begun {network.begun or 'at random'}",
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+    }

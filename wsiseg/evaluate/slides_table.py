@@ -1,0 +1,120 @@
+"""Scores of maps as text, as tables, and as what report.html shows of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wsiseg.atomic import open_atomic
+from wsiseg.evaluate.slides import MapScores
+
+__all__ = ["describe_slides", "format_slides", "write_slides"]
+
+
+def describe_slides(found: MapScores) -> dict[str, Any]:
+    """Everything that is said of the scores, as JSON holds it; shares from 0 to 1, NaN as None."""
+    scores, ends = found.scores, found.intervals
+    true = found.confusion.sum(1)
+    few = ["fewer than five slides: the intervals are too narrow for new ones"]
+    return {
+        "classes": [
+            {
+                "name": name, "iou": _known(scores.iou[at]),
+                "iou_interval": [*map(_known, ends.iou[at])], "dice": _known(scores.dice[at]),
+                "area_error": _known(scores.area_error[at]),
+                "labelled": _known(true[at] / max(true.sum(), 1)),
+            }
+            for at, name in enumerate(found.classes)
+        ],
+        "miou": _known(scores.miou), "miou_interval": [*map(_known, ends.miou)],
+        "mdice": _known(scores.mdice),
+        "guess": found.guessed, "guess_miou": _known(found.guess.miou),
+        "slides": [
+            {
+                "name": one.slide, "made": one.made, "miou": _known(one.scores.miou),
+                "mm2": round(one.labelled_mm2, 6),
+            }
+            for one in found.slides
+        ],
+        "notes": [*(few if len(found.slides) < 5 else []), *found.notes],
+    }  # fmt: skip
+
+
+def format_slides(found: MapScores) -> str:
+    """A plain text table: classes in percent with intervals, then slides, then the guess."""
+    plain = describe_slides(found)
+    lines = [
+        f"{'class':<16}  {'IoU % (interval)':<20}  {'Dice %':<8}  {'area error %':<12}  labelled"
+    ]
+    for one in plain["classes"]:
+        interval = f"{_percent(one['iou'])} ({_span(one['iou_interval'])})"
+        lines.append(
+            f"{one['name']:<16}  {interval:<20}  {_percent(one['dice']):<8}  "
+            f"{_percent(one['area_error']):<12}  {_percent(one['labelled'])} %"
+        )
+    lines.append(
+        f"mean IoU {_percent(plain['miou'])} % ({_span(plain['miou_interval'])} by resampling "
+        f"{len(found.slides)} slides), mean Dice {_percent(plain['mdice'])} %"
+    )
+    lines.append(f"{plain['guess']} all over: mean IoU {_percent(plain['guess_miou'])} %")
+    for one in plain["slides"]:
+        lines.append(f"{one['name']}: mean IoU {_percent(one['miou'])} % of {one['mm2']:.3g} mm²")
+    return "\n".join([*lines, *plain["notes"]])
+
+
+def write_slides(found: MapScores, out: str | Path) -> list[Path]:
+    """Write ``slides.csv`` (a row a slide and class), ``confusion.csv`` and ``slides.json``."""
+    out = Path(out)
+    names = [*found.classes, "background"]
+    table = [["labelled as", *names]]
+    table += [[n, *map(str, row)] for n, row in zip(names, found.confusion.tolist(), strict=True)]
+    written = [out / "slides.csv", out / "confusion.csv", out / "slides.json"]
+    texts = (_csv(_rows(found)), _csv(table), json.dumps(describe_slides(found), indent=1))
+    for path, text in zip(written, texts, strict=True):
+        with open_atomic(path) as file:
+            file.write(text.encode())
+    return written
+
+
+def _rows(found: MapScores) -> list[list[str]]:
+    rows = [["slide", "class", "labelled_px", "mapped_px", "iou", "dice", "area_error"]]
+    for name, confusion, scores in (
+        *((one.slide, one.confusion, one.scores) for one in found.slides),
+        ("all", found.confusion, found.scores),
+        (f"all as {found.guessed}", None, found.guess),
+    ):
+        for at, label in enumerate(found.classes):
+            counts = ("", "") if confusion is None else (
+                str(confusion[at].sum()), str(confusion[:, at].sum()),
+            )  # fmt: skip
+            values = (scores.iou[at], scores.dice[at], scores.area_error[at])
+            rows.append([name, label, *counts, *(_cell(value) for value in values)])
+    return rows
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4f}"
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 4)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _span(ends: Sequence[float | None]) -> str:
+    low, high = map(_percent, ends)
+    return f"{low} to {high}"

@@ -1,0 +1,73 @@
+"""A finer CAM: levels of a pyramid fused top-down, and windows that overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["TopDown", "overlapped_cams"]
+
+
+class TopDown(nn.Module):
+    """Maps of several levels as one on the finest grid (Lin et al. 2017, feature pyramids).
+
+    The coarsest is enlarged step by step, and each finer one is added through a 1x1 convolution.
+    These begin at zero: untrained, the whole is the coarsest map, enlarged.
+
+    Parameters
+    ----------
+    channels
+        Of each level, the finest first; the fused map has those of the coarsest.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        *finer, width = channels
+        self.laterals = nn.ModuleList(nn.Conv2d(count, width, 1) for count in finer)
+        for lateral in self.laterals:
+            nn.init.zeros_(lateral.weight)  # type: ignore[arg-type]  # all of them are Conv2d
+            nn.init.zeros_(lateral.bias)  # type: ignore[arg-type]
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """``(B, C_i, h_i, w_i)``, the finest first, to ``(B, C, h_0, w_0)``."""
+        *finer, fused = maps
+        for lateral, features in zip(reversed(self.laterals), reversed(finer), strict=True):
+            size = (features.shape[2], features.shape[3])
+            fused = F.interpolate(fused, size, mode="bilinear", align_corners=False)
+            fused = fused + lateral(features)
+        return fused
+
+
+def overlapped_cams(cams_of: Callable[[Tensor], Tensor], images: Tensor, stride: int) -> Tensor:
+    """CAMs of twice the rows and columns, from four looks a quarter cell off (shift and stitch).
+
+    A cell's window overlaps its neighbours' by half, each centred on the cell that it gives
+    (Sermanet et al. 2014, Long et al. 2015). Beyond the border the image goes on as its last pixel.
+
+    Parameters
+    ----------
+    cams_of
+        Gives CAMs ``(B, K, h, w)`` of images.
+    images
+        ``(B, 3, H, W)`` float RGB in [0, 1].
+    stride
+        Input pixels a cell of these CAMs, a multiple of 4.
+
+    Returns
+    -------
+    ``(B, K, 2h, 2w)``.
+    """
+    quarter = stride // 4
+    height, width = images.shape[2:]
+    wide = F.pad(images, (quarter,) * 4, mode="replicate")
+    rows = []
+    for down in (0, 2 * quarter):
+        looks = [
+            cams_of(wide[:, :, down : down + height, right : right + width])
+            for right in (0, 2 * quarter)
+        ]
+        rows.append(torch.stack(looks, 4).flatten(3))
+    return torch.stack(rows, 3).flatten(2, 3)

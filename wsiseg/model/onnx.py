@@ -1,0 +1,137 @@
+"""A network of the second stage as ONNX, for programs that run such files: any batch, any size.
+
+The file takes RGB in [0, 1] and normalises inside, so that nobody has to know how. Its metadata
+say so, in our words (``wsiseg``) and in those of a WSInfer configuration (``wsinfer``).
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsiseg.atomic import open_atomic
+from wsiseg.errors import ConfigError, MissingDependencyError
+from wsiseg.model.segment.source import Segmenter
+from wsiseg.model.threads import fixed_threads
+
+__all__ = ["INPUT", "OUTPUTS", "describe_onnx", "export_onnx"]
+
+INPUT = "image"
+"""``(N, 3, H, W)`` float32 RGB in [0, 1]; sides are multiples of the network's step."""
+OUTPUTS = ("probabilities", "logits")
+"""``(N, C, H, W)`` float32 that sum to 1, and the network's own ``(N, C, H / 4, W / 4)``."""
+_OPSET = 17
+
+
+class _Whole(nn.Module):
+    """The network, what calibrates it, and its probabilities at the size of the image."""
+
+    def __init__(self, source: Segmenter) -> None:
+        super().__init__()
+        self.network, self.stride = copy.deepcopy(source.network).cpu(), source.stride
+        pairs = torch.tensor(source.calibration or ((1.0, 0.0),) * source.channels)
+        self.register_buffer("scale", pairs[:, 0, None, None])
+        self.register_buffer("offset", pairs[:, 1, None, None])
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.network(image)
+        grown = F.interpolate(
+            logits * self.scale + self.offset, scale_factor=self.stride, mode="bilinear",
+            align_corners=False,
+        )  # fmt: skip
+        return grown.softmax(1), logits
+
+
+def export_onnx(source: Segmenter, out: str | Path, *, overwrite: bool = False) -> Path:
+    """Write the file; it appears whole or not at all.
+
+    Raises
+    ------
+    ConfigError
+        If `out` is there, and not to be overwritten, or is not called ``.onnx``.
+    MissingDependencyError
+        If the extra `onnx` is not installed; gives the install line.
+    """
+    out = Path(out)
+    if out.suffix.lower() != ".onnx":
+        raise ConfigError(f"{out}: is written as ONNX; give it a name that ends in .onnx")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out}: is there already; give another name, or say to overwrite it")
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"ONNX export needs {error.name}: pip install 'wsiseg[onnx]'"
+        ) from error
+    free = {0: "batch", 2: "height", 3: "width"}
+    axes = {INPUT: free, OUTPUTS[0]: free, OUTPUTS[1]: {0: "batch", 2: "rows", 3: "columns"}}
+    held = io.BytesIO()
+    # The older of torch's exporters: the newer takes a minute to prove what free sizes come to.
+    with _quiet(), fixed_threads(1), torch.no_grad():
+        torch.onnx.export(
+            _Whole(source).eval(), (torch.zeros(2, 3, 96, 128),),
+            held,  # type: ignore[arg-type]  # which the older exporter takes
+            dynamo=False,
+            opset_version=_OPSET, input_names=[INPUT], output_names=list(OUTPUTS),
+            dynamic_axes=axes,
+        )  # fmt: skip
+    model = onnx.load_from_string(held.getvalue())
+    for name, text in describe_onnx(source).items():
+        model.metadata_props.add(key=name, value=text)
+    onnx.checker.check_model(model)
+    with open_atomic(out) as file:
+        file.write(model.SerializeToString(deterministic=True))
+    return out
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What torch tells of itself on the way is nothing that a user can act on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def describe_onnx(source: Segmenter) -> dict[str, str]:
+    """The metadata of the file: texts by key, two of them JSON."""
+    info = source.info
+    ours: dict[str, Any] = {
+        "input": "RGB divided by 255, channels first; normalised inside: mean 0, spread 1",
+        "sides": f"multiples of {source.sides.step} px, any number of images",
+        "mpp": info.mpp, "tile": info.tile, "stride": source.stride,
+        "classes": list(info.names), "colors": [list(color) for color in info.colors],
+        "background": info.background,
+        "outputs": {
+            "probabilities": "at the size of the image, summing to 1",
+            "logits": f"of places of {source.stride} px, before calibration",
+        },
+        "calibrated": bool(info.calibration),
+        "checkpoint": info.sha256, "network": info.encoder, "first_stage": info.first_stage,
+    }  # fmt: skip
+    wsinfer: dict[str, Any] = {
+        "spec_version": "1.0", "architecture": f"wsiseg {info.encoder}",
+        "num_classes": len(info.names), "class_names": list(info.names),
+        "patch_size_pixels": info.tile, "spacing_um_px": info.mpp,
+        "transform": [
+            {"name": "Resize", "arguments": {"size": info.tile}},
+            {"name": "ToTensor"},
+            {"name": "Normalize", "arguments": {"mean": [0.0] * 3, "std": [1.0] * 3}},
+        ],
+    }  # fmt: skip
+    card = "" if info.card is None else info.card.licence
+    return {
+        "wsiseg": json.dumps(ours, sort_keys=True, ensure_ascii=False),
+        "wsinfer": json.dumps(wsinfer, sort_keys=True, ensure_ascii=False),
+        "note": "a segmentation network: a class at every pixel, not one a patch",
+        **({"licence": card} if card else {}),
+    }

@@ -1,0 +1,91 @@
+"""SegFormer-B0 and B1 (Xie et al. 2021) as networks of the second stage."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsiseg.model.encoders.segformer import WIDTHS, MixTransformer, read_mix_transformer
+from wsiseg.model.encoders.vit import normalize
+from wsiseg.model.segment import SegmentNetwork
+
+__all__ = ["SegformerB0", "SegformerB1"]
+
+_STRIDES = (4, 2, 2, 2)
+_WIDTH = 256  # of the decoder, in both sizes
+
+
+class SegformerB0(SegmentNetwork):
+    """3.7 million numbers. Attention sees the whole image, so it has no `context`.
+
+    Parameters
+    ----------
+    channels
+        Logits a place.
+    """
+
+    stride: ClassVar[int] = 4
+    step: ClassVar[int] = 32
+    context: ClassVar[int] = 0
+    mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
+    std: ClassVar[tuple[float, float, float] | None] = (0.229, 0.224, 0.225)
+    spread: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)
+    size: ClassVar[str] = "b0"
+
+    body: MixTransformer
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        widths = WIDTHS[self.size]
+        self.begun = ""
+        self.body = MixTransformer(_STRIDES, widths)
+        # One linear layer a level, then one over all of them: together a 1 x 1 convolution of each
+        # level, which is cheaper before the maps are enlarged than after.
+        self.levels = nn.ModuleList(nn.Conv2d(width, _WIDTH, 1) for width in widths)
+        self.fuse = nn.ModuleList(nn.Conv2d(_WIDTH, _WIDTH, 1, bias=False) for _ in widths)
+        self.norm = nn.BatchNorm2d(_WIDTH)
+        self.head = nn.Conv2d(_WIDTH, channels, 1)
+
+    @classmethod
+    def begin(  # type: ignore[override]  # `begin_network` knows its options
+        cls, channels: int, weights: str | Path | None = None
+    ) -> SegformerB0:
+        """The body from a file (of ImageNet, as a rule); at random without one."""
+        network = cls(channels)
+        if weights is not None:
+            found = read_mix_transformer(network.body, cls.size, weights)
+            network.begun = f"mit-{cls.size}-{found.sha256[:16]}"
+        return network
+
+    @classmethod
+    def empty(cls, channels: int) -> SegformerB0:
+        """To take tensors, in evaluation mode."""
+        return cls(channels).eval()
+
+    def folded(self) -> SegformerB0:
+        """A copy: its one batch norm is a small part of it."""
+        return copy.deepcopy(self).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(B, channels, H / 4, W / 4)``."""
+        maps = self.body(normalize(images, self.mean, self.spread))
+        size = maps[0].shape[2:]
+        fused = torch.zeros((), dtype=images.dtype, device=images.device)
+        for level, fuse, one in zip(self.levels, self.fuse, maps, strict=True):
+            part = fuse(level(one))
+            if part.shape[2:] != size:
+                part = F.interpolate(part, size, mode="bilinear", align_corners=False)
+            fused = fused + part
+        logits: Tensor = self.head(F.relu(self.norm(fused)))
+        return logits
+
+
+class SegformerB1(SegformerB0):
+    """13.7 million numbers."""
+
+    size: ClassVar[str] = "b1"

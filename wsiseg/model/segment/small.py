@@ -1,0 +1,99 @@
+"""The network `small` of the second stage: a U (Ronneberger et al. 2015) on the encoder `small`.
+
+The encoder's maps at strides 8 and 16, of which the latter also holds what the coarser ones saw,
+are joined from coarse to fine with one more map at stride 4. Nothing looks at the whole image, so
+that a crop sees what the image sees, up to its border.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsiseg.model.encoders.descriptors import MEAN
+from wsiseg.model.encoders.small import SmallEncoder
+from wsiseg.model.encoders.small_network import CHANNELS, SPREAD, SmallNetwork, Unit
+from wsiseg.model.segment import SegmentNetwork
+
+__all__ = ["SmallSegmenter"]
+
+_COARSE, _MIDDLE, _FINE, _EDGE = 48, 48, 24, 16
+
+
+class SmallSegmenter(SegmentNetwork):
+    """1.3 million numbers; some two thirds slower than the encoder alone.
+
+    Parameters
+    ----------
+    channels
+        Logits a place.
+    folded
+        Whether its units have taken in their batch norms. The body has none in either form.
+    """
+
+    stride: ClassVar[int] = 4
+    step: ClassVar[int] = SmallEncoder.level_strides[-1]
+    context: ClassVar[int] = SmallEncoder.context
+    mean: ClassVar[tuple[float, float, float]] = MEAN
+    std: ClassVar[tuple[float, float, float] | None] = None
+
+    body: SmallNetwork
+
+    def __init__(self, channels: int, *, folded: bool = True) -> None:
+        super().__init__()
+        _, eighth, fused, _ = CHANNELS
+        self.channels, self.begun = channels, ""
+        self.body = SmallNetwork()
+        self.units = nn.ModuleDict(
+            {
+                "coarse": Unit(fused, _COARSE, 1, folded=folded),
+                "middle": Unit(_COARSE + eighth, _MIDDLE, 3, folded=folded),
+                "narrow": Unit(_MIDDLE, _FINE, 1, folded=folded),
+                "edge": Unit(3, _EDGE, 3, 2, folded=folded),
+                "fine": Unit(_FINE + _EDGE, _FINE, 3, folded=folded),
+            }
+        )
+        self.head = nn.Conv2d(_FINE, channels, 1)
+
+    @classmethod
+    def begin(  # type: ignore[override]  # `begin_network` knows its options
+        cls, channels: int, weights: str | Path | None = None
+    ) -> SmallSegmenter:
+        """The body as the encoder `small` that ships, or as that of a file of it."""
+        encoder, network = SmallEncoder(weights), cls(channels, folded=False)
+        network.body.load_state_dict(encoder.network.state_dict())
+        network.begun = encoder.identity
+        return network
+
+    @classmethod
+    def empty(cls, channels: int) -> SmallSegmenter:
+        """Folded, in evaluation mode."""
+        return cls(channels).eval()
+
+    @torch.no_grad()
+    def folded(self) -> SmallSegmenter:
+        """The same function without batch norms."""
+        made = SmallSegmenter(self.channels)
+        made.body.load_state_dict(self.body.state_dict())
+        made.head.load_state_dict(self.head.state_dict())
+        for name, unit in self.units.items():
+            made.units[name].take(unit)  # type: ignore[operator]  # a Unit, which a dict forgets
+        return made.to(self.head.weight.device).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(B, channels, H / 4, W / 4)``."""
+        half = F.avg_pool2d(images, 2)
+        maps, units = self.body.look(half), self.units
+        wide = torch.cat([_double(units["coarse"](maps[2])), maps[1]], 1)
+        wide = _double(units["narrow"](units["middle"](wide)))
+        edges = units["edge"]((half - self.body.mean) / SPREAD)
+        logits: Tensor = self.head(units["fine"](torch.cat([wide, edges], 1)))
+        return logits
+
+
+def _double(maps: Tensor) -> Tensor:
+    return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
