@@ -146,6 +146,14 @@ class Page:
 
         self.wait(clicked, f"{selector} cannot be clicked")
 
+    def choose(self, selector, value):
+        """Choose of a list; what is typed into one is lost where the machine is slow."""
+        self.run(
+            "const list = document.querySelector(arguments[0]); list.value = arguments[1];"
+            "list.dispatchEvent(new Event('change', {bubbles: true}))",
+            selector, value,
+        )  # fmt: skip
+
     def press(self, *keys):
         from selenium.webdriver.common.action_chains import ActionChains
 

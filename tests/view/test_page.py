@@ -167,7 +167,7 @@ def test_areas_are_drawn_by_dragging_and_by_corners(own):
     page, path = own
     x, y = inside(1)
     page.press("r")
-    page.find("#draw-class").send_keys("Necrosis")
+    page.choose("#draw-class", "Necrosis")
     page.pointer(x, y).click_and_hold().move_by_offset(60, 40).release().perform()
     page.wait(lambda: kinds(path) == ["drawn"], "no rectangle")
     (drawn,) = json.loads(path.read_text())["features"]
@@ -181,7 +181,7 @@ def test_areas_are_drawn_by_dragging_and_by_corners(own):
     assert (top + 30) / 1.6 == pytest.approx(y, abs=tolerance)
     assert np.ptp(points[:, 0]) / 2 == pytest.approx(60 / scale, abs=tolerance)
     page.press("p")
-    page.find("#draw-class").send_keys("Checked")
+    page.choose("#draw-class", "Checked*")
     corners = page.pointer(x, y).click()
     for dx, dy in ((80, 0), (0, 60), (-80, 0)):
         corners = corners.move_by_offset(dx, dy).click()

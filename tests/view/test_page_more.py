@@ -46,11 +46,11 @@ def test_digits_switch_classes_and_k_goes_back(page):
 
 def test_slides_are_sorted_by_a_class_and_the_failed_come_first(page):
     names = "return [...document.querySelectorAll('.name')].map((e) => e.textContent)"
-    page.find("#sort").send_keys("Failed first")
+    page.choose("#sort", "status")
     page.wait(lambda: page.run(names)[0] == "bad", "not first")
-    page.find("#sort").send_keys("Most Tumor")
+    page.choose("#sort", "class:Tumor")
     page.wait(lambda: page.run(names)[-1] == "bad", "not last")
-    page.find("#sort").send_keys("Most tissue")
+    page.choose("#sort", "tissue")
     page.wait(lambda: page.run(names)[-1] == "bad", "not last")
 
 
@@ -146,14 +146,14 @@ def test_the_run_beside_is_chosen_and_left(browser, roots, request):
     with serving(*roots) as address:
         page = Page(browser, address)
         page.open("#slide=one&x=100&y=100&um=0.5")
-        page.find("#compare").send_keys("second")
+        page.choose("#compare", "1")
         page.wait(lambda: page.place(1) == pytest.approx(page.place(0), abs=0.5), "no second pane")
         assert page.place()["um"] == pytest.approx(0.5, rel=0.01), "a smaller pane zooms nothing"
         page.click("[data-tool=rectangle]")
         page.pointer(300, 300, 1).click_and_hold().move_by_offset(30, 30).release().perform()
         page.wait(lambda: "draw there" in page.text("#notice"), "nothing is said")
         page.press("\ue00c")
-        page.find("#compare").send_keys("none")
+        page.choose("#compare", "")
         page.wait(lambda: page.run("return document.querySelectorAll('.pane').length") == 1, "two")
         page.settle()
         assert page.log() == []

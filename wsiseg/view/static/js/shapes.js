@@ -34,18 +34,6 @@ export function strokeSeen(context, path, color, width, dash = []) {
   context.setLineDash([]);
 }
 
-/** Whether a point is within rings, by the even-odd rule. @param {number[][]} rings @param {number} x @param {number} y */
-export function holds(rings, x, y) {
-  let inside = false;
-  for (const ring of rings) {
-    for (let i = 0, j = ring.length - 2; i < ring.length; j = i, i += 2) {
-      const [x0, y0, x1, y1] = [ring[i], ring[i + 1], ring[j], ring[j + 1]];
-      if (y0 > y !== y1 > y && x < x0 + ((y - y0) * (x1 - x0)) / (y1 - y0)) inside = !inside;
-    }
-  }
-  return inside;
-}
-
 /** Left, top, right, bottom. @param {number[][]} rings */
 export function boxOf(rings) {
   const box = [Infinity, Infinity, -Infinity, -Infinity];
