@@ -12,4 +12,5 @@ def test_the_peak_grows_with_what_was_held_and_stays():
     grown = measure_peak()
     del held
     assert grown > 50
-    assert measure_peak() >= grown >= before
+    assert grown > 1.2 * before
+    assert measure_peak() > 0.9 * grown  # kernels count in lots

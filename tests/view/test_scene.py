@@ -8,6 +8,7 @@ from wsiseg.compute import SerialExecutor
 from wsiseg.config import Config, SlideConfig
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.geometry import Box
+from wsiseg.pyramid import write_pyramid
 from wsiseg.slide import open_slide
 from wsiseg.tile import tile_slide
 from wsiseg.view.scene import TILE, Scene
@@ -87,6 +88,8 @@ def test_a_run_with_other_settings_is_seen_by_its_plan_alone(tmp_path):
     digests = ["5e" * 32] * store.grid.n_blocks
     whole, pending = store.plan("stitch", digests)
     assert pending == []
+    assert store.marked("stitch") == "", "its coarser levels are of an earlier run"
+    write_pyramid(store.path, "stitch")
     scene = Scene(store.path)
     assert scene.labelled == whole == store.finished("stitch") == store.planned("stitch")
     assert scene.is_current()
