@@ -56,7 +56,7 @@ def test_json_has_an_event_a_line_and_nothing_else(finished):
     assert ended["good"]["status"] == "done"
     assert "cut.svs: not a slide" in ended["cut"]["error"]
     steps = [event for event in events if event["event"] == "step"]
-    made = {"tile", "predict", "stitch", "stitch-pyramid", "outline"}
+    made = {"tile", "predict", "stitch", "outline"}  # too small for levels of its own
     assert {step["step"] for step in steps} == made
     last = {step["step"]: step for step in steps}
     assert all(step["done"] == step["total"] > 0 for step in last.values())

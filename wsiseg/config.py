@@ -254,7 +254,7 @@ class StitchConfig(_Step):
     """Pixels read around a block for the CRF."""
     crf: CrfConfig = CrfConfig(scale=2, band=32)
     """The CRF's settings; what is not named stays at `scale` 2 and `band` 32. Of a biopsy's pixels
-    0.4 % then get another label than at 1 and 0, which takes four times as long."""
+    0.5 % then get another label than at 1 and 0, which takes more than twice as long."""
     smooth_um: float = Field(default=3.0, ge=0)
     """Every pixel takes the most frequent label within this distance (µm): no specks that would
     choke a viewer; 0 leaves the CRF's labels as they are."""
