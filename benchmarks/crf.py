@@ -1,4 +1,4 @@
-"""The dense CRF: agreement with the exact sum, cost beside pydensecrf, margins, blocks, the GPU.
+"""The dense CRF: agreement with the exact sum, cost beside pydensecrf, margins, blocks, a GPU's floor.
 
     python benchmarks/crf.py [SECTION ...]      sections: see SECTIONS; default: all
 
@@ -240,28 +240,10 @@ def _run(code: str, **environment: str) -> str:
     return done.stdout
 
 
-def measure_gpu(batch: int = 32, rounds: int = 5) -> None:
-    """Milliseconds a tile with transfers, memory a tile, and the floor counted for the card."""
+def measure_floor() -> None:
+    """What the card's arithmetic allows, counted; benchmarks/gpu.py measures."""
     for mode in ("exact", "fast"):
         _print_floor(CrfConfig(backend="triton", mode=mode))
-    if not torch.cuda.is_available():
-        print("GPU: none here; the floors above are estimates, no time is measured")
-        return
-    case = saved_case(NAMES[0])
-    probabilities = case.probabilities.repeat(batch, 1, 1, 1).pin_memory()
-    image = case.image.repeat(batch, 1, 1, 1).pin_memory()
-    for backend, mode in (("triton", "exact"), ("triton", "fast"), ("torch", "fast")):
-        config = CrfConfig(backend=backend, mode=mode)
-        torch.cuda.reset_peak_memory_stats()
-        times = []
-        for _ in range(rounds + 1):
-            start = time.perf_counter()
-            q = refine(probabilities.cuda(), image.cuda(), config).cpu()
-            times.append(1e3 * (time.perf_counter() - start) / batch)
-        memory = torch.cuda.max_memory_allocated() / batch / 2**20
-        same = 100 * float((q[0].argmax(0).numpy() == case.labels).mean())
-        print(f"{torch.cuda.get_device_name()}, {backend} {mode}: ", end="")
-        print(f"{median(times[1:]):.3f} ms a tile, {memory:.1f} MB a tile, {same:.2f} % as exact")
 
 
 def _print_floor(config: CrfConfig, classes: int = 5) -> None:
@@ -292,7 +274,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
     "margins": measure_margins,
     "blocks": measure_blocks,
     "compilation": measure_compilation,
-    "gpu": measure_gpu,
+    "floor": measure_floor,
 }
 
 
