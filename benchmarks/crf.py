@@ -1,4 +1,4 @@
-"""The dense CRF: agreement with the exact sum, cost beside pydensecrf, margins, blocks, a GPU's floor.
+"""The dense CRF: agreement with the exact sum, cost beside pydensecrf, margins, blocks, a floor.
 
     python benchmarks/crf.py [SECTION ...]      sections: see SECTIONS; default: all
 
