@@ -13,6 +13,7 @@ from wsiseg.distill.augment import draw_views
 from wsiseg.distill.labels import UNKNOWN
 from wsiseg.distill.step import plan_teaching, to_targets
 from wsiseg.errors import DataError
+from wsiseg.pyramid import write_pyramid
 
 
 def test_masks_and_images_meet(masked):
@@ -76,6 +77,7 @@ def store(tmp_path_factory):
         made.plan(step, ["5e" * 32] * made.grid.n_blocks)
         for block in range(made.grid.n_blocks):
             made.mark_done(step, block, "5e" * 32)
+        write_pyramid(made.path, step)
     made.create_cams(PALETTES["bcss"], 4, 4, calibration=[(1.0, 0.0)] * 4, source="cd" * 32)
     return made
 
