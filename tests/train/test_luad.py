@@ -40,7 +40,10 @@ def data(tmp_path: Path) -> Path:
 
 def settings() -> TrainConfig:
     """Those of the file, on the encoder that needs no weights."""
-    tiny = {"encoder": "tiny", "encoder_options": {}, "teacher_options": {}, "device": "cpu"}
+    tiny = {
+        "encoder": "tiny", "encoder_options": {}, "teacher": "tiny", "teacher_options": {},
+        "device": "cpu",
+    }  # fmt: skip
     short = {"guidance_levels": (), "epochs": 1}
     return load_config(CONFIG, TrainConfig).model_copy(update=tiny | short)
 
