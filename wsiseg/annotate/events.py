@@ -51,7 +51,8 @@ class StepAdvanced(Event):
     name = "step"
     slide: str
     step: str
-    """`tile`, `predict`, `stitch` or `outline`; the first three go on at once."""
+    """`tile`, `predict`, `context`, `stitch`, the levels of two of them (`tile-pyramid`,
+    `stitch-pyramid`) or `outline`; all but the last go on at once."""
     done: int
     """Blocks done."""
     total: int

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsiseg.cli.app import MODELS, app
-from wsiseg.cli.options import ConfigFile, Settings, override
-from wsiseg.cli.show import print_facts, progress_bars, say
+from wsiseg.cli.options import CardFile, CheckpointOut, ConfigFile, Settings, override
+from wsiseg.cli.show import print_plan, progress_bars, say
 
 if TYPE_CHECKING:
     from wsiseg.config import DistillConfig
@@ -30,18 +30,13 @@ def distill(
             help="Finished stores or folders of them; with --masks the patches that these are of."
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The checkpoint (.safetensors) to write.")
-    ],
+    out: CheckpointOut,
     masks: Annotated[
         Path | None, typer.Option(help="Pseudo-masks of the patches, as `wsiseg masks` wrote them.")
     ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
-    card: Annotated[
-        Path | None,
-        typer.Option(help="YAML that tells people of the model; see configs/card.yaml."),
-    ] = None,
+    card: CardFile = None,
     validate: Annotated[
         str | None,
         typer.Option(
@@ -75,18 +70,12 @@ def distill(
         told = None if card is None else load_card(card, windows.palette.names)
         used, chooses, held = _open_validation(validate, windows, settled)
         if dry_run:
-            print_facts(
-                ({"held out": held} if held else {}) | _plain(describe_distill(used, settled))
-            )
+            print_plan(describe_distill(used, settled), held)
             return
         distill_model(used, settled, out, bars, card=told, validate=chooses, overwrite=overwrite)
     if held:
         say(f"best epoch by {held}: {out.with_name(f'{out.stem}.best{out.suffix}')}")
     say(str(out))
-
-
-def _plain(facts: dict[str, int | str]) -> dict[str, str]:
-    return {name: f"{v:,}" if isinstance(v, int) else v for name, v in facts.items()}
 
 
 def _open_validation(

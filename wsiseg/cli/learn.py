@@ -10,6 +10,8 @@ import typer
 
 from wsiseg.cli.app import MAPS, MODELS, app
 from wsiseg.cli.options import (
+    CardFile,
+    CheckpointOut,
     ConfigFile,
     EncoderOptions,
     NameMap,
@@ -21,7 +23,7 @@ from wsiseg.cli.options import (
     with_given,
     with_map,
 )
-from wsiseg.cli.show import print_facts, progress_bars, say
+from wsiseg.cli.show import print_facts, print_plan, progress_bars, say
 
 __all__ = ["demo", "masks", "picture", "train"]
 
@@ -37,9 +39,7 @@ def train(
             help="CSV of patches, a BCSS-WSSS folder, or with --labels stores or folders of stores."
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The checkpoint (.safetensors) to write.")
-    ],
+    out: CheckpointOut,
     labels: Annotated[
         Path | None,
         typer.Option(help="Of tiles: anything that `wsiseg label` reads."),
@@ -47,10 +47,7 @@ def train(
     name_map: NameMap = None,
     config: ConfigFile = None,
     settings: Settings = None,
-    card: Annotated[
-        Path | None,
-        typer.Option(help="YAML that tells people of the model; see configs/card.yaml."),
-    ] = None,
+    card: CardFile = None,
     validate: Annotated[
         str | None,
         typer.Option(
@@ -103,8 +100,7 @@ def train(
     if not leads():
         return
     if dry_run:
-        held = {} if split is None else {"held out": split.held_out}
-        print_facts(held | {n: f"{v:,}" if isinstance(v, int) else v for n, v in facts.items()})
+        print_plan(facts, "" if split is None else split.held_out)
         return
     if split is not None:
         say(f"best epoch by {split.held_out}: {out.with_name(f'{out.stem}.best{out.suffix}')}")

@@ -9,6 +9,7 @@ import typer
 
 from wsiseg.cli.app import LOOP, app
 from wsiseg.cli.options import (
+    CheckpointOut,
     ConfigFile,
     Manifest,
     NameMap,
@@ -74,9 +75,7 @@ def learn(
         list[Path],
         typer.Option(help="Label files or a folder of them; may be given several times."),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The checkpoint (.safetensors) to write.")
-    ],
+    out: CheckpointOut,
     start: Annotated[
         str | None,
         typer.Option("--from", help="A checkpoint to go on from, such as tissue."),

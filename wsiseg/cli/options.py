@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from wsiseg.settings import Files
 
 __all__ = [
+    "CardFile",
+    "CheckpointOut",
     "ConfigFile",
     "EncoderOptions",
     "Executor",
@@ -40,6 +42,13 @@ __all__ = [
 
 Inputs = Annotated[list[Path], typer.Argument(help="Slides, folders of slides, or CSV manifests.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder.")]
+CheckpointOut = Annotated[
+    Path, typer.Option("--out", "-o", help="The checkpoint (.safetensors) to write.")
+]
+CardFile = Annotated[
+    Path | None,
+    typer.Option(help="YAML that tells people of the model; see configs/card.yaml."),
+]
 ConfigFile = Annotated[
     list[Path] | None,
     typer.Option("--config", "-c", help="YAML settings; of several, later ones go over earlier."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ __all__ = [
     "complain",
     "errors",
     "print_facts",
+    "print_plan",
     "print_results",
     "print_table",
     "progress_bars",
@@ -91,6 +92,12 @@ def complain(text: str) -> None:
 def print_facts(facts: dict[str, Any]) -> None:
     """Names and values, one a line."""
     print_table((), facts.items(), show_header=False, box=None)
+
+
+def print_plan(facts: Mapping[str, int | str], held_out: str = "") -> None:
+    """What a training would do, counts with separators; first, what it would hold out."""
+    held = {"held out": held_out} if held_out else {}
+    print_facts(held | {n: f"{v:,}" if isinstance(v, int) else v for n, v in facts.items()})
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], **looks: Any) -> None:
