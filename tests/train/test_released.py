@@ -38,7 +38,7 @@ def test_a_released_checkpoint_becomes_one_of_ours(tmp_path):
     before = out.read_bytes()
     code, text = run(tmp_path / "best_cam.pth", "-o", out, *settings)
     assert code == 1
-    assert "is there already" in text
+    assert "already exists" in text
     assert run(tmp_path / "best_cam.pth", "-o", out, *settings, "--overwrite")[0] == 0
     assert out.read_bytes() == before
 

@@ -44,7 +44,7 @@ def import_released(
     """
     path, out = Path(path), Path(out)
     if out.exists() and not overwrite:
-        raise ConfigError(f"{out}: is there already; give another name, or say to overwrite it")
+        raise ConfigError(f"{out}: already exists; give another name, or say to overwrite it")
     prompts, palette = describe_classes(config)
     _check_classes(path, config)
     encoder = load_encoder(config.encoder, **config.encoder_options)
