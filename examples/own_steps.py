@@ -1,4 +1,4 @@
-"""The steps of `wsiseg annotate` one by one, on one slide, to look into what each leaves behind.
+"""The steps of `wsiseg annotate` one by one, on one slide, to see what each produces.
 
 Run: python examples/own_steps.py SLIDE OUT
 """
