@@ -135,7 +135,7 @@ def refine_maps(
 
 
 def _share(maps: Tensor, gates: Tensor) -> Tensor:
-    """`_weigh` for maps that are probabilities: those of gated classes go to the others."""
+    """`_weigh` for maps that are probabilities: classes that are not let through give theirs up."""
     classes = gates.shape[1]
     gated = maps[:, :classes] * gates[:, :, None, None]
     total = gated.sum(1, keepdim=True) + maps[:, classes:].sum(1, keepdim=True)
