@@ -5,6 +5,8 @@ As the image bank of PBIP (Tang et al. 2025), but in the encoder's own space of 
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,12 +30,18 @@ _BATCH, _RESTARTS, _ROUNDS = 16, 8, 50
 
 
 def begin_as_images(
-    model: ConStruct, patches: PatchSource, config: TrainConfig, group: Group | None = None
+    model: ConStruct,
+    patches: PatchSource,
+    config: TrainConfig,
+    group: Group | None = None,
+    *,
+    unseen: Container[int] = (),
 ) -> None:
     """Give the untrained `model` the prototypes that begin as images, if the settings say so.
 
     With `both`, a class's first k rows stay texts, and its last k become images. Where several
-    processes train, all begin as the first of `group` does, however their devices round.
+    processes train, all begin as the first of `group` does, however their devices round. Classes of
+    the numbers `unseen` stay what they are.
 
     Raises
     ------
@@ -46,6 +54,8 @@ def begin_as_images(
     count = config.prototypes_per_class
     bank = model.prototypes.detach().view(model.classes, -1, model.prototypes.shape[1])
     for at, name in enumerate(config.classes):
+        if at in unseen:
+            continue
         if not (patches.labels[:, at] == 1).any():
             raise DataError(
                 f"no patch shows {name!r}, so that it cannot begin as what its patches look like; "
