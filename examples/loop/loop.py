@@ -104,7 +104,7 @@ class Loop:
     def branch(self, root: Path, how: str) -> "Loop":
         """Go on from a copy, with places chosen another way."""
         shutil.copytree(self.root, root)
-        other = Loop(root, self.slides, self.truths, self.seed, self.folds)
+        other = type(self)(root, self.slides, self.truths, self.seed, self.folds)
         other.rng.bit_generator.state = self.rng.bit_generator.state
         other.how, other.found = how, [*self.found]
         return other
