@@ -98,7 +98,8 @@ def evaluate_slides(
             f"{', '.join(palettes[first])}; score maps of one model"
         )
     classes = next(iter(palettes.values()), draft.classes)
-    found = label_slides(labels, slides, classes, config)
+    same = draft.classes == tuple(classes)
+    found = draft if same else label_slides(labels, slides, classes, config)
     problems = [*found.problems, *found.unmatched]
     if not found.slides and not problems:
         problems = ["no slide is labelled"]

@@ -182,6 +182,7 @@ class _Run:
             device=self.trainer.device,
             autocast=self.trainer.autocast,
             turns=config.turns,
+            images=config.contrast_weight > 0,
         )
         weights = weigh_labels(patches.labels, patches.weights, config.balance)
         # An unknown label has the weight 0, and stands for no region in the contrast.

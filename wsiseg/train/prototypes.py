@@ -5,6 +5,8 @@ Like the image bank of PBIP (Tang et al. 2025), but in the encoder's own embeddi
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,12 +30,18 @@ _BATCH, _RESTARTS, _ROUNDS = 16, 8, 50
 
 
 def begin_as_images(
-    model: ConStruct, patches: PatchSource, config: TrainConfig, group: Group | None = None
+    model: ConStruct,
+    patches: PatchSource,
+    config: TrainConfig,
+    group: Group | None = None,
+    *,
+    unseen: Container[int] = (),
 ) -> None:
     """Initialise the prototypes of an untrained `model` from images, if the settings say so.
 
     With `both`, a class's first k rows stay texts, and its last k become images. If several
-    processes train, all start from those of the first, however their devices round.
+    processes train, all start from those of the first, however their devices round. Classes of the
+    numbers `unseen` keep the rows that they have.
 
     Raises
     ------
@@ -46,6 +54,8 @@ def begin_as_images(
     count = config.prototypes_per_class
     bank = model.prototypes.detach().view(model.classes, -1, model.prototypes.shape[1])
     for at, name in enumerate(config.classes):
+        if at in unseen:
+            continue
         if not (patches.labels[:, at] == 1).any():
             raise DataError(
                 f"no patch shows {name!r}, so its prototypes cannot start from images; label some "
