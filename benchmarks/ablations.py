@@ -386,6 +386,7 @@ def main() -> None:
     parser.add_argument("data", choices=("synthetic", "real"))
     parser.add_argument("folders", type=Path, nargs="*")
     parser.add_argument("--keep", type=Path, default=Path("ablations"), help="what is done")
+    parser.add_argument("--workers", type=int, default=len(SEEDS), help="seeds at a time")
     given = parser.parse_args()
     given.keep.mkdir(parents=True, exist_ok=True)
     encoder = "tiny" if given.data == "synthetic" else "small"
@@ -399,7 +400,7 @@ def main() -> None:
         }  # fmt: skip
         cases, names = real(SEEDS, *given.folders)
     tissues = len(names) - len(common.get("background", ()))
-    with ProcessPoolExecutor(len(cases)) as pool:
+    with ProcessPoolExecutor(given.workers) as pool:
         parts = [
             pool.submit(run, given.keep, encoder, seed, case, common, names, tissues)
             for seed, case in cases.items()
