@@ -213,15 +213,16 @@ class CrfConfig(_Step):
 class ContextConfig(_Step):
     """Which classes a tile may show, by its neighbours and its slide."""
 
-    neighbours: float = Field(default=0.5, ge=0)
+    neighbours: float = Field(default=0.0, ge=0)
     """How much the mean of the tiles around (within 1.5 tile sides, nearer ones more) counts beside
-    a tile's own probability of a class; 0 looks at each tile by itself."""
-    low: float = Field(default=0.15, gt=0, lt=1)
+    a tile's own probability of a class; 0 looks at each tile by itself, which measured best in
+    maps, where weights fade from tile to tile anyway."""
+    low: float = Field(default=0.05, gt=0, lt=1)
     """A class enters a tile where its averaged probability reaches this, if tiles that do so too
     join it to one that reaches `high`."""
-    high: float = Field(default=0.3, gt=0, lt=1)
+    high: float = Field(default=0.2, gt=0, lt=1)
     """A class enters a tile where its averaged probability reaches this."""
-    sharpness: float = Field(default=1.5, ge=0)
+    sharpness: float = Field(default=2.0, ge=0)
     """Classes that enter weigh by this power of the averaged probability: 0 weighs all alike, 1 as
     a prior would."""
     slide_prior: float = Field(default=0.0, ge=0, le=1)
@@ -476,6 +477,9 @@ class InferenceConfig(_Step):
         return {"backend": "numba", **value} if isinstance(value, dict) else value
 
 
+_PATCH_CONTEXT = {"neighbours": 0.5, "low": 0.1, "high": 0.2, "sharpness": 0.5}
+
+
 class EvaluateConfig(InferenceConfig):
     """Scoring a model on patches whose masks are known."""
 
@@ -483,10 +487,11 @@ class EvaluateConfig(InferenceConfig):
         default=("oracle", "deploy"), min_length=1
     )
     """`oracle`: classes let through by the true labels, as in the paper's tables; `deploy`: by
-    those that the model predicts, as on a slide that nobody has labelled; `slide`: by what the
-    patches around show as well, for patches of which it is known where on a slide they lie."""
-    context: ContextConfig = ContextConfig()
-    """How patches around decide, in `slide`."""
+    those that the model predicts, as on a slide that nobody has labelled; `slide`: weighed by how
+    likely they are with the patches around, where it is known where on a slide patches lie."""
+    context: ContextConfig = ContextConfig(**_PATCH_CONTEXT)
+    """How patches around decide, in `slide`; what is not named stays at `neighbours` 0.5, `low`
+    0.1, `high` 0.2 and `sharpness` 0.5: here each map is scaled to its own range."""
     pitch: float | None = Field(default=None, gt=0)
     """In `slide`: the side of a patch in the units of the patches' places. If null, the smallest
     distance between two patches of a slide."""
@@ -495,6 +500,11 @@ class EvaluateConfig(InferenceConfig):
     them apart, else of patches."""
     seed: int = 0
     """Seed of the bootstrap."""
+
+    @field_validator("context", mode="before")
+    @classmethod
+    def _keep_context(cls, value: Any) -> Any:
+        return {**_PATCH_CONTEXT, **value} if isinstance(value, dict) else value
 
 
 class MasksConfig(InferenceConfig):

@@ -128,7 +128,7 @@ class Segmenter:
             )
             shares, counts = shares * seen, seen.sum((1, 2)).to(shares.dtype)
         most = (_SHOWN * counts).ceil().clamp_min(1).long()
-        ranked = shares.sort(2, descending=True).values.cumsum(2)
+        ranked = shares.topk(int(most.max()), 2).values.cumsum(2)
         index = (most - 1)[:, None, None].expand(-1, shares.shape[1], 1)
         mean = ranked.gather(2, index)[..., 0] / most[:, None]
         return torch.logit(mean, _LEAST)
