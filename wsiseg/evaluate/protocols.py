@@ -4,9 +4,10 @@
 paper's tables: a class that is not in the mask cannot be predicted, because its map is multiplied
 by the true label. `deploy` lets through what the model itself predicts, as on a slide that nobody
 has labelled; `slide` weighs each class by how likely it is with the patches around, as
-``stitch.gate: context`` does. All else is the paper's inference in all: six augmentations, each map scaled to its
-own range, the background that they leave, and the dense CRF patch by patch. (`wsiseg annotate`
-differs from all: it blends neighbouring tiles and takes the background from the slide's tissue.)
+``stitch.gate: context`` does. All else is the paper's inference in all: six augmentations, each map
+scaled to its own range, the background that they leave, and the dense CRF patch by patch. (`wsiseg
+annotate` differs from all: it blends neighbouring tiles and takes the background from the slide's
+tissue.)
 """
 
 from __future__ import annotations
