@@ -45,17 +45,29 @@ def begin_as_images(
         return
     count = config.prototypes_per_class
     bank = model.prototypes.detach().view(model.classes, -1, model.prototypes.shape[1])
+    seen = []
     for at, name in enumerate(config.classes):
         if not (patches.labels[:, at] == 1).any():
             raise DataError(
                 f"no patch shows {name!r}, so that it cannot begin as what its patches look like; "
                 f"label some, or set prototypes to text or random"
             )
-        seen = image_prototypes(model, patches, at, count, config.seed)
-        bank[at, -count:] = seen.to(bank)
+        seen.append(image_prototypes(model, patches, at, count, config.seed))
+    bank[:, -count:] = _part(torch.stack(seen)).to(bank)
     if group is not None:
         rows = model.prototypes.detach()
         rows.copy_(group.gather(rows)[: len(rows)])
+
+
+def _part(prototypes: Tensor) -> Tensor:
+    """``(K, k, E)`` prototypes without what all classes have in common, of unit length.
+
+    Whatever tissue it is, patches look much alike to most encoders: prototypes as they are start
+    nearly parallel, and hours of training go into what tells them apart.
+    """
+    if len(prototypes) == 1:
+        return prototypes
+    return F.normalize(prototypes - prototypes.mean((0, 1)), dim=2)
 
 
 def image_prototypes(
