@@ -15,7 +15,7 @@ from wsiseg.context import weigh_context
 from wsiseg.errors import DataError
 from wsiseg.evaluate.patches import MaskedPatches
 
-__all__ = ["check_places", "find_pitch", "gate_by_slide"]
+__all__ = ["check_places", "find_pitch", "weigh_by_slide"]
 
 
 def check_places(patches: MaskedPatches) -> None:
@@ -44,24 +44,24 @@ def find_pitch(places: Iterable[Place | None]) -> float | None:
     return float(least) if np.isfinite(least) else None
 
 
-def gate_by_slide(
+def weigh_by_slide(
     logits: NDArray[np.floating], patches: MaskedPatches, config: EvaluateConfig
-) -> NDArray[np.bool_]:
-    """Gate classes slide by slide: ``(N, K)`` class logits to ``(N, K)`` classes let through.
+) -> NDArray[np.float32]:
+    """Weigh classes slide by slide: ``(N, K)`` class logits to ``(N, K)`` weights of each patch.
 
     A patch without a known position is gated by itself.
     """
-    gates = np.zeros(logits.shape, bool)
+    weights = np.zeros(logits.shape, np.float32)
     pitch = config.pitch or find_pitch(patches.places) or 1.0
     for at in _group(patches.places).values():
         numbers = [number for number, _ in at]
         points = np.array([(one.across, one.down) for _, one in at]) / pitch
-        gates[numbers] = weigh_context(logits[numbers], points, config.context).weights > 0
+        weights[numbers] = weigh_context(logits[numbers], points, config.context).weights
     for number, place in enumerate(patches.places):
         if place is None:
             alone = weigh_context(logits[[number]], np.zeros((1, 2)), config.context)
-            gates[number] = alone.weights[0] > 0
-    return gates
+            weights[number] = alone.weights[0]
+    return weights
 
 
 def _group(places: Iterable[Place | None]) -> dict[str, list[tuple[int, Place]]]:

@@ -21,7 +21,7 @@ from wsiseg.errors import DataError
 from wsiseg.evaluate.bootstrap import Intervals, bootstrap_intervals
 from wsiseg.evaluate.confidence import check_confidence
 from wsiseg.evaluate.patches import MaskedPatches
-from wsiseg.evaluate.places import check_places, gate_by_slide
+from wsiseg.evaluate.places import check_places, weigh_by_slide
 from wsiseg.evaluate.protocols import Protocol, label_maps, predict_maps, present
 from wsiseg.evaluate.reliability import Reliability
 from wsiseg.evaluate.scores import Scores, confusion_matrix, score
@@ -132,10 +132,10 @@ def evaluate_model(
     done = 0
     reliabilities: dict[int, Reliability] = {}
     with source.evaluating():
-        gates = None
+        weights = None
         if "slide" in config.protocols:
-            gates = _find_context(source, patches, config, executor, progress, batches)
-        work = partial(_score_batch, source, patches, config, gates, visit)
+            weights = _find_context(source, patches, config, executor, progress, batches)
+        work = partial(_score_batch, source, patches, config, weights, visit)
         for numbers, (parts, measured) in run(executor, work, batches):
             reliabilities[numbers[0]] = measured
             for protocol, part in parts.items():
@@ -175,8 +175,8 @@ class _Table:
 def _find_context(
     source: CamSource, patches: MaskedPatches, config: EvaluateConfig, executor: Executor,
     progress: Progress | None, batches: Sequence[tuple[int, ...]],
-) -> NDArray[np.bool_]:  # fmt: skip
-    """``(N, K)``: the classes that each patch may show, judging by those around it."""
+) -> NDArray[np.float32]:  # fmt: skip
+    """``(N, K)``: how much each class weighs in each patch, judging by those around it."""
     logits = np.zeros((len(patches), len(source.palette)), np.float32)
     done = 0
     for numbers, pooled in run(executor, partial(_pool_batch, source, patches, config), batches):
@@ -184,7 +184,7 @@ def _find_context(
         done += len(numbers)
         if progress is not None:
             progress("context", done, len(patches))
-    return gate_by_slide(logits, patches, config)
+    return weigh_by_slide(logits, patches, config)
 
 
 def _pool_batch(
@@ -201,7 +201,7 @@ def _score_batch(
     source: CamSource,
     patches: MaskedPatches,
     config: EvaluateConfig,
-    context: NDArray[np.bool_] | None,
+    context: NDArray[np.float32] | None,
     visit: Callable[[Scored], None] | None,
     numbers: tuple[int, ...],
 ) -> tuple[dict[Protocol, _Part], Reliability]:

@@ -171,13 +171,17 @@ def augmented_maps(
     calibration
         Scale and offset of each channel before that softmax; or empty.
     """
-    maps = logits = images.new_zeros(())
     scale = partial(share_maps, calibration=calibration) if exclusive else scale_maps
-    for cams, flip in _augment(cams_of, images, mean, augmentations):
+    looks = _augment(cams_of, images, mean, augmentations)
+    cams, _ = next(looks)  # it is not mirrored
+    maps, logits = scale(cams, images.shape[2:]), pool(cams)
+    for cams, flip in looks:
         scaled = scale(cams, images.shape[2:])
-        maps = maps + (scaled.flip(3) if flip else scaled)
+        maps += scaled.flip(3) if flip else scaled
         logits = logits + pool(cams)
-    return MapsAndLogits(maps / augmentations, logits / augmentations, exclusive)
+    if augmentations > 1:  # maps are the largest that there is: no pass over them for nothing
+        maps, logits = maps.div_(augmentations), logits / augmentations
+    return MapsAndLogits(maps, logits, exclusive)
 
 
 def scale_maps(cams: Tensor, size: Sequence[int]) -> Tensor:

@@ -53,6 +53,7 @@ def begin_as_images(
         return
     count = config.prototypes_per_class
     bank = model.prototypes.detach().view(model.classes, -1, model.prototypes.shape[1])
+    rows: dict[int, Tensor] = {}
     for at, name in enumerate(config.classes):
         if at in unseen:
             continue
@@ -61,11 +62,23 @@ def begin_as_images(
                 f"no patch shows {name!r}, so its prototypes cannot start from images; label some "
                 f"patches with it, or set prototypes to text or random"
             )
-        rows = image_prototypes(model, patches, at, count, config.seed)
-        bank[at, -count:] = rows.to(bank)
+        rows[at] = image_prototypes(model, patches, at, count, config.seed)
+    if rows:
+        bank[list(rows), -count:] = _part(torch.stack(list(rows.values()))).to(bank)
     if group is not None:
-        rows = model.prototypes.detach()
-        rows.copy_(group.gather(rows)[: len(rows)])
+        own = model.prototypes.detach()
+        own.copy_(group.gather(own)[: len(own)])
+
+
+def _part(prototypes: Tensor) -> Tensor:
+    """``(K, k, E)`` prototypes without what all classes have in common, of unit length.
+
+    Whatever tissue it is, patches look much alike to most encoders: prototypes as they are start
+    nearly parallel, and hours of training go into what tells them apart.
+    """
+    if len(prototypes) == 1:
+        return prototypes
+    return F.normalize(prototypes - prototypes.mean((0, 1)), dim=2)
 
 
 def image_prototypes(

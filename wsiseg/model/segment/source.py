@@ -128,7 +128,7 @@ class Segmenter:
             )
             shares, counts = shares * used, used.sum((1, 2)).to(shares.dtype)
         top = (_SHARE * counts).ceil().clamp_min(1).long()
-        sums = shares.sort(2, descending=True).values.cumsum(2)
+        sums = shares.topk(int(top.max()), 2).values.cumsum(2)
         index = (top - 1)[:, None, None].expand(-1, shares.shape[1], 1)
         mean = sums.gather(2, index)[..., 0] / top[:, None]
         return torch.logit(mean, _EPSILON)
