@@ -55,7 +55,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 class _Step(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True,
+        frozen=True, extra="forbid",
         defer_build=True,  # no command needs all of them
     )  # fmt: skip
 
