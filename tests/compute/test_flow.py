@@ -169,7 +169,7 @@ def test_threads_read_on_while_a_block_waits_for_its_device() -> None:
 
     steps = [
         Step("tile", "", 20, range(20), read),
-        Step("predict", "", 20, range(20), wait_for_device, lambda b: [("tile", b)], waits=True),
+        Step("predict", "", 20, range(20), wait_for_device, lambda b: [("tile", b)], waits=1),
     ]
     with open_executor("threads", 1) as threads:
         run_steps(threads, steps)
@@ -182,7 +182,7 @@ def test_what_waits_for_a_device_is_bounded_and_reading_with_it() -> None:
     steps = [
         Step("tile", "", 20, range(20), read.append),
         Step("predict", "", 20, range(20), lambda _: go.wait(20), lambda b: [("tile", b)],
-             waits=True),
+             waits=1),
     ]  # fmt: skip
     with open_executor("threads", 1) as threads, ThreadPoolExecutor(1) as flow:
         running = flow.submit(run_steps, threads, steps)

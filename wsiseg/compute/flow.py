@@ -58,8 +58,8 @@ class Step:
     """``(step, block)`` of all that a block reads; those that are not pending are there already."""
     gpu: bool = False
     """Whether a cluster that has GPU workers should do it there."""
-    waits: bool = False
-    """Whether a block mostly waits for an accelerator of this machine."""
+    waits: int = 0
+    """Blocks that are to wait for accelerators of this machine at once; 0 if they compute."""
     digests: Sequence[str] = ()
     """Hex sha256 of all that makes each block; `work` is given its block's as `digest`."""
 
