@@ -238,7 +238,7 @@ def test_other_scale_is_a_warning_that_names_both(config, tmp_path):
 def test_a_checkpoint_that_changes_during_the_run_is_refused(done, config, checkpoint, tmp_path):
     cpu, pinned = torch.device("cpu"), pin_source(config.predict)
     assert pinned.identity == read_info(checkpoint).sha256
-    with pytest.raises(CheckpointError, match="is not the file that this run began with"):
+    with pytest.raises(CheckpointError, match="is not the file that this run started with"):
         replace(pinned, identity="0" * 64).load(cpu)
     assert pinned.load(cpu) is pin_source(config.predict).load(cpu), "loaded once"
 
@@ -263,7 +263,7 @@ def test_the_device_need_not_be_where_the_run_is_planned(config, done, tmp_path,
     elsewhere = config.predict.model_copy(update={"device": "cuda:99"})
     config = config.model_copy(update={"predict": elsewhere})
     path = make_store(tmp_path / "s.zarr")
-    with pytest.raises(ConfigError, match="device 'cuda:99' is not there"):
+    with pytest.raises(ConfigError, match="device 'cuda:99' is not available"):
         predict(path, config)  # planned, and refused by the worker, which is this machine
     monkeypatch.setattr(module, "open_device", lambda name: torch.device("cpu"))
     assert predict(path, config) == done[1]
@@ -281,7 +281,7 @@ def test_devices():
         open_device("gpu")
     with pytest.raises(ConfigError, match="device 'meta' is not supported"):
         open_device("meta")
-    with pytest.raises(ConfigError, match="device 'cuda:99' is not there: torch sees"):
+    with pytest.raises(ConfigError, match="device 'cuda:99' is not available: torch sees"):
         open_device("cuda:99")
 
 

@@ -1,4 +1,4 @@
-"""Means of whole squares of pixels: the averaging that needs no weights."""
+"""Downsampling by whole factors: the plain mean of each square of pixels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def shrink_mean(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
 def mean_squares(
     pixels: NDArray[np.uint8], factor: int, out: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:
-    """The same of ``(H, W, 3)`` uint8 whose sides are multiples of `factor`, into any `out`."""
+    """`shrink_mean` for sides that are multiples of `factor`; `out` may be any view."""
     pixels = np.ascontiguousarray(pixels)
     if out is None:
         out = np.empty((pixels.shape[0] // factor, pixels.shape[1] // factor, 3), np.uint8)
@@ -51,12 +51,12 @@ def mean_squares(
 
 
 def are_rows(pixels: NDArray[np.uint8]) -> bool:
-    """Whether the bytes of each row lie side by side, as `move` needs them."""
+    """Whether the bytes of each row are contiguous, as `move` needs them."""
     return pixels.strides[1:] == (3, 1) or pixels.shape[1] == 0
 
 
 def _mean_cut(strip: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """The same of a narrow strip, by the area that there is."""
+    """`shrink_mean` of a narrow edge strip, whose cut squares are divided by their true area."""
     sums = strip.astype(np.uint32)
     areas = np.ones((1, 1, 1), np.uint32)
     for axis in (0, 1):
@@ -69,10 +69,10 @@ def _mean_cut(strip: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
 def move(context: Any, target: Any, at: Any, source: Any, start: Any, count: Any) -> Any:
-    """Copy `count` bytes from `start` of `source` to `at` of `target`: for numba.
+    """Copy `count` bytes from `source[start:]` to `target[at:]`, inside numba code.
 
-    Pixels are picked as four bytes, of which the next pixel overwrites the last; byte by byte,
-    picking costs as much as averaging. The line that they are picked into has room for one more.
+    A pixel is copied as four bytes, the last of which the next pixel overwrites: copying three
+    bytes one by one costs as much as the averaging. The target line has one spare byte at its end.
     """
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -89,7 +89,7 @@ def move(context: Any, target: Any, at: Any, source: Any, start: Any, count: Any
 
 
 def _compile(factor: int) -> Any:
-    """The loop for one factor; it is several times as fast as one for all of them."""
+    """Compile the loop for one factor; it is several times as fast as one loop for all factors."""
     # A shift that is known when it is compiled is done in 16 bits, any other in 64.
     area = factor * factor
     bits, half = np.uint16(area.bit_length() - 1), np.uint16(area // 2)

@@ -1,6 +1,6 @@
 """Pages that are written from the code: the commands, the settings, the public names.
 
-They lie in `docs/reference/`, where git ignores them.
+They lie in `docs/reference/`, and copies of the notebooks in `docs/examples/`; git ignores both.
 """
 
 from __future__ import annotations
@@ -39,14 +39,21 @@ def setup(sphinx: Sphinx) -> dict[str, bool]:
 
 
 def write_pages(sphinx: Sphinx) -> None:
-    """Write the three pages."""
-    folder = Path(sphinx.srcdir) / "reference"
+    """Write the three pages and the copies."""
+    docs = Path(sphinx.srcdir)
     pages = {"commands": commands(), "settings": settings(), "api": names()}
     for name, lines in pages.items():
-        text = "\n".join(lines) + "\n"
-        path = folder / f"{name}.md"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+        _write(docs / "reference" / f"{name}.md", "\n".join(lines) + "\n")
+    (docs / "examples").mkdir(exist_ok=True)
+    for notebook in sorted((docs.parent / "examples").glob("*.ipynb")):
+        text = notebook.read_text(encoding="utf-8")
+        _write(docs / "examples" / notebook.name, text.replace("](../docs/", "](../"))
+
+
+def _write(path: Path, text: str) -> None:
+    """Leave a file as it is if nothing changed, so that Sphinx does not read it again."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def commands() -> Iterator[str]:

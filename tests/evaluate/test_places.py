@@ -73,5 +73,5 @@ def test_evaluate_has_the_protocol_and_threads_change_nothing(patches):
 
 def test_unknown_places_are_refused(patches):
     nowhere = replace(patches, places=(None,) * len(patches))
-    with pytest.raises(DataError, match=r"protocol slide needs to know where patches lie"):
+    with pytest.raises(DataError, match=r"protocol slide needs the positions of patches"):
         evaluate_model(load_trained("tiny"), nowhere, SLIDE)

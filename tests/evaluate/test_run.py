@@ -123,7 +123,7 @@ def test_the_settings_are_described_and_written_out():
 
 def test_what_does_not_fit_is_refused(source, patches, tmp_path):
     info = replace(source.info, names=PALETTE.names[:3], colors=PALETTE.colors[:3])
-    with pytest.raises(DataError, match="masks of 4 classes, a model of 3; they"):
+    with pytest.raises(DataError, match="the masks have 4 classes, the model has 3; they"):
         evaluate_model(TrainedModel(source.model, info), patches, CONFIG)
     write(tmp_path, "a.png", image=(48, 40), mask=(48, 40))
     odd = load_masked_patches(tmp_path, PALETTE.names)
@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused(source, patches, tmp_path):
         evaluate_model(source, odd, CONFIG)
     write(tmp_path / "one", "a.png", image=(32, 32), mask=(32, 32))
     single = make_source(palette=PALETTE)
-    with pytest.raises(DataError, match="gives one cell a patch of 32 x 32 px, and evaluation"):
+    with pytest.raises(DataError, match="gives one cell per patch of 32 x 32 px, and evaluation"):
         evaluate_model(single, load_masked_patches(tmp_path / "one", PALETTE.names), CONFIG)
     with pytest.raises(ConfigError, match="device 'abacus' is unknown"):
         evaluate_checkpoint("tiny", MINI_BCSS, CONFIG.model_copy(update={"device": "abacus"}))

@@ -127,7 +127,7 @@ def _describe_likeness(store: SlideStore) -> tuple[str, ...]:
         return ()
     line = (
         f"looks unlike what the model was taught: {share:.0%} of its tiles are farther from the "
-        f"training patches than 99 % of those are; do not trust the map unseen"
+        f"training patches than 99 % of those are; look at the map before you trust it"
     )
     return (line,)
 

@@ -1,4 +1,4 @@
-"""Where a model runs."""
+"""The device and the precision that a model runs in."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ __all__ = ["autocast", "open_device", "planning_device", "to_images"]
 
 
 def open_device(name: str) -> torch.device:
-    """The device called `name`: `auto` is the first CUDA device, else the CPU.
+    """Return the device `name`: `auto` is the first CUDA device, or the CPU if there is none.
 
     Raises
     ------
     ConfigError
-        If torch knows no such device, or it is not there.
+        If torch knows no such device, or it is not available.
     """
     device = _parse(name)
-    if not _is_here(device):
+    if not _is_available(device):
         raise ConfigError(
-            f"device {name!r} is not there: torch sees {_count_cuda()} CUDA device(s)"
+            f"device {name!r} is not available: torch sees {_count_cuda()} CUDA device(s)"
         )
     return device
 
 
 def planning_device(name: str) -> torch.device:
-    """The same, or the CPU where this machine lacks it: the workers may have it.
+    """Like `open_device`, but the CPU where this machine lacks the device: the workers may have it.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def planning_device(name: str) -> torch.device:
         If torch knows no such device.
     """
     device = _parse(name)
-    return device if _is_here(device) else torch.device("cpu")
+    return device if _is_available(device) else torch.device("cpu")
 
 
 def _parse(name: str) -> torch.device:
@@ -53,7 +53,7 @@ def _parse(name: str) -> torch.device:
     return device
 
 
-def _is_here(device: torch.device) -> bool:
+def _is_available(device: torch.device) -> bool:
     return device.type == "cpu" or (device.index or 0) < _count_cuda()
 
 
@@ -62,7 +62,7 @@ def _count_cuda() -> int:
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Products computed in it take `precision`; weights and sums stay float32."""
+    """Return a context in which products take `precision`; weights and sums stay float32."""
     return torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32")
 
 
