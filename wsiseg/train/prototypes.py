@@ -27,6 +27,8 @@ _MAX_PATCHES = 256
 _PURE = 8
 """Patches of one class alone suffice if there are at least so many, and at least k."""
 _BATCH, _RESTARTS, _ROUNDS = 16, 8, 50
+_ALIKE = 1e-4
+"""Length of a difference between unit vectors that says nothing."""
 
 
 def begin_as_images(
@@ -74,11 +76,10 @@ def _part(prototypes: Tensor) -> Tensor:
     """``(K, k, E)`` prototypes without what all classes have in common, of unit length.
 
     Whatever tissue it is, patches look much alike to most encoders: prototypes as they are start
-    nearly parallel, and hours of training go into what tells them apart.
+    nearly parallel, and training is long in telling them apart. What is the mean stays as it is.
     """
-    if len(prototypes) == 1:
-        return prototypes
-    return F.normalize(prototypes - prototypes.mean((0, 1)), dim=2)
+    own = prototypes - prototypes.mean((0, 1))
+    return torch.where(own.norm(dim=2, keepdim=True) > _ALIKE, F.normalize(own, dim=2), prototypes)
 
 
 def image_prototypes(
