@@ -31,7 +31,7 @@ from wsiseg.tissue import mask_window, sample_tissue
 __all__ = ["class_probabilities", "plan_stitch", "stitch_labels"]
 
 _STEP = "stitch"
-_VERSION = 5
+_VERSION = 6
 """Of the arithmetic here: a digest holds it, so that other sums redo the work."""
 
 _CRF_GRID = 8

@@ -129,10 +129,12 @@ def refine_labels(
     if probabilities.numel() and choose_backend(config, probabilities) == "numba":
         label: _Refine = _load("numba").label_batch
         return label(probabilities.detach().float(), image, config, corner, winners)
-    possible = probabilities.amax((0, 2, 3)) > MIN_PROBABILITY if probabilities.numel() else None
-    if possible is None or not bool(possible.any()):
-        return probabilities.argmax(1).to(torch.uint8)
-    kept = possible.nonzero()[:, 0]
+    every = torch.arange(probabilities.shape[1], device=probabilities.device)
+    kept = every
+    if config.backend != "pydensecrf" and probabilities.numel():  # that is what it is: untouched
+        kept = every[probabilities.amax((0, 2, 3)) > MIN_PROBABILITY]
+    if len(kept) < 2:
+        kept = every
     q = refine(probabilities[:, kept], image, config, corner)
     return kept[q.argmax(1)].to(torch.uint8)
 
@@ -182,7 +184,7 @@ def _check(probabilities: torch.Tensor, image: torch.Tensor) -> None:
             f"image is on {image.device}, probabilities on {probabilities.device}; move one"
         )
     # A sum is finite only of finite numbers, and takes a tenth of the time of asking each.
-    if not math.isfinite(probabilities.sum()) and not bool(torch.isfinite(probabilities).all()):
+    if not math.isfinite(probabilities.detach().sum()) and not bool(torch.isfinite(probabilities).all()):
         first = tuple(torch.nonzero(~torch.isfinite(probabilities))[0].tolist())
         raise DataError(
             f"probabilities[{', '.join(map(str, first))}] is {float(probabilities[first])}; "

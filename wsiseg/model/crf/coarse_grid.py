@@ -19,8 +19,8 @@ from wsiseg.model.crf.window import SMOOTH_REACH
 __all__ = ["Axis", "coarse_axis", "filter_grid"]
 
 _FINEST = {1: 3.0, 2: 1.5}
-"""Cells a standard deviation at least, by how many places are read a pixel: where one pixel stands
-for four, the grid's own error does not show."""
+"""Cells a standard deviation at least, by `scale`: where one pixel stands for four, the grid's own
+error does not show."""
 
 
 class Axis(NamedTuple):
@@ -41,7 +41,7 @@ class Axis(NamedTuple):
 
 
 def coarse_axis(size: int, sxy: float, scale: int = 1, finer: int = 1) -> Axis:
-    """The coarse axis of `size` pixels for a standard deviation in pixels.
+    """The coarse axis of `size` pixels, of one in `scale`, for a standard deviation in these.
 
     With `finer`, what is read at each pixel is read at so many places from it on to the next.
     """

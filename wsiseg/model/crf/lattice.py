@@ -20,9 +20,11 @@ __all__ = ["Lattice", "Table", "build_lattice", "find_simplices", "find_slot", "
 _SIX = np.float32(6)
 _SIXTH = np.float32(1 / 6)
 _HALF = np.float32(0.5)
-_SLOTS, _SPREAD, _TRIES = 32, 256, 8
+_SLOTS, _SPREAD = 32, 256
 """Slots of the hash table from one place to the next, and those over which the points at one place
-are spread: what is near in the image is near in the table. And how many are tried there."""
+are spread: what is near in the image is near in the table."""
+_FULL = 5
+"""Eighths of the slots that are taken at most."""
 
 
 class Table(NamedTuple):
@@ -91,10 +93,11 @@ def _place_pixels(image, spans, numbers, most_points, corner, weight):  # type: 
     rest = np.empty((CORNERS, widest), np.float32)
     rank = np.empty((CORNERS, widest), np.int32)
     origin = np.empty((CORNERS, widest), np.int32)
-    keys = np.empty(1 << 12, np.int64)
-    while len(keys) * 2 < len(corner):
-        keys = np.empty(2 * len(keys), np.int64)
-    held, point = _make_table(keys, 0, numbers.bits)
+    slots = 1 << 12
+    while slots < 2 * len(corner):
+        slots *= 2
+    keys = np.empty(slots // 8 * _FULL, np.int64)
+    held, point = _make_table(keys, 0, slots, numbers.bits)
     count = 0
     above = -1
     for i in range(len(spans)):
@@ -107,7 +110,7 @@ def _place_pixels(image, spans, numbers, most_points, corner, weight):  # type: 
             more = np.empty(2 * len(keys), np.int64)
             more[:count] = keys[:count]
             keys = more
-            held, point = _make_table(keys, count, numbers.bits)
+            held, point = _make_table(keys, count, 2 * len(held), numbers.bits)
         for x in range(start, stop):
             columns[x - start] = np.float32(x)
         row = np.float32(y)
@@ -131,9 +134,11 @@ def _place_row(first, place, width, numbers, keys, held, point, count, corner, w
         pixel = first + x
         list_corners(rest, rank, origin, x, numbers, order, ranked, around, weight[pixel])
         for i in range(CORNERS):
-            slot = find_slot(around[i], held, numbers.bits)
+            key = around[i]
+            slot = find_slot(key, held, numbers.bits)
             if held[slot] < 0:
-                held[slot] = keys[count] = around[i]
+                held[slot] = key
+                keys[count] = key
                 point[slot] = count
                 count += 1
             corner[pixel, i] = point[slot]
@@ -141,9 +146,9 @@ def _place_row(first, place, width, numbers, keys, held, point, count, corner, w
 
 
 @compiled
-def _make_table(keys, count, bits):  # type: ignore[no-untyped-def] # numba infers
-    """A `Table` with the first `count` keys and room for all."""
-    held = np.full(2 * len(keys), -1, np.int64)
+def _make_table(keys, count, slots, bits):  # type: ignore[no-untyped-def] # numba infers
+    """A `Table` of a power of two of slots with the first `count` keys."""
+    held = np.full(slots, -1, np.int64)
     point = np.empty(len(held), np.int32)
     for i in range(count):
         slot = find_slot(keys[i], held, bits)
@@ -261,16 +266,12 @@ def find_slot(key, held, bits):  # type: ignore[no-untyped-def] # numba infers
     colour = (np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
     place = np.uint64(key >> bits) * np.uint64(_SLOTS)
     slot = (place + (colour & np.uint64(_SPREAD - 1))) & last
-    for _ in range(_TRIES):
-        if held[slot] < 0 or held[slot] == key:
-            return slot
-        slot = (slot + np.uint64(1)) & last
-    # Noise crowds the places: on through the whole table, in odd steps, which meet every slot.
-    step = colour | np.uint64(1)
-    while True:
+    # Ever larger steps, which meet every slot: next door first, away from where noise crowds.
+    step = np.uint64(0)
+    while held[slot] >= 0 and held[slot] != key:
+        step += np.uint64(1)
         slot = (slot + step) & last
-        if held[slot] < 0 or held[slot] == key:
-            return slot
+    return slot
 
 
 @compiled

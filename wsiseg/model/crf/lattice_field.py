@@ -33,8 +33,10 @@ from wsiseg.model.crf.window import MIN_PROBABILITY
 
 __all__ = ["label_batch", "refine_batch"]
 
-# Lattice and pixel weights of one image; with the copies that halving needs, 400 MB.
-_BYTES = 256 * 2**20
+# Lattice, hash table, priors and weights of one image; what halving copies comes on top.
+_BYTES = 384 * 2**20
+_TABLE_BYTES = 40
+"""A point's share of the hash table, free slots included."""
 _MARGIN = 64
 _NO_Q = np.empty((0, 0, 0), np.float32)
 
@@ -76,7 +78,7 @@ def label_batch(
 
     def label_one(i: int) -> None:
         kept = np.flatnonzero([np.any(one > MIN_PROBABILITY) for one in prior[i]])
-        if len(kept) > 1:
+        if len(kept) > 1 and config.iterations:
             _refine_image(prior[i], pixels[i], kept, config, corner, out[i], _NO_Q)
 
     _for_each(len(prior), label_one)
@@ -107,23 +109,20 @@ def _refine_image(
     The other classes than those `kept` are possible nowhere. An image whose lattice outgrows the
     memory is halved.
     """
-    scale = config.scale if config.iterations else 1
+    scale = config.scale
     lane = np.zeros(prior.shape[0], np.uint8)
     lane[kept] = np.arange(len(kept))
     thin = lane[labels[::scale, ::scale]]
-    if config.band and config.iterations:
-        region = find_region(thin, config.band, scale)
-    else:
-        region = whole_region(*thin.shape)
+    height, width = thin.shape
+    region = find_region(thin, config.band, scale) if config.band else whole_region(height, width)
     if not region.pixels:
         return
     sxy = config.appearance_sxy / scale
     place = (corner[0] / scale, corner[1] / scale)
-    numbers = number_points(*thin.shape, sxy, config.appearance_srgb, place)
+    numbers = number_points(height, width, sxy, config.appearance_srgb, place)
     pixels = np.ascontiguousarray(image[:, ::scale, ::scale])
-    lattice = build_lattice(
-        pixels, region.spans, numbers, _most_points(region.pixels, len(kept))
-    )
+    most = _most_points(region.pixels, len(kept))
+    lattice = build_lattice(pixels, region.spans, numbers, most)
     if lattice is None:
         _refine_halves(prior, image, kept, config, corner, labels, q)
         return
@@ -138,7 +137,7 @@ def _most_points(pixels: int, classes: int) -> int:
     """Lattice points that the memory bound leaves room for; always enough for a small tile."""
     lanes = lanes_for(classes)
     a_pixel = CORNERS * (4 + 4) + lanes * 4
-    a_point = CORNERS * 2 * 4 + 2 * lanes * 4
+    a_point = CORNERS * 2 * 4 + 2 * lanes * 4 + _TABLE_BYTES
     return max((_BYTES - a_pixel * pixels) // a_point, 2**19)
 
 
@@ -196,8 +195,8 @@ def _iterate(
         source = (value, grid, iteration > 0)
         target = (other, room, iteration < config.iterations)
         sweep(
-            priors, lattice, down, across, strength, lanes, source, target, decided,
-            len(kept), labels, q,
+            priors, lattice, (down, across), strength, lanes, source, target, decided, len(kept),
+            labels, q,
         )  # fmt: skip
         if iteration < config.iterations:
             value, other, grid, room = other, value, room, grid

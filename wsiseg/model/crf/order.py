@@ -51,7 +51,7 @@ def link_neighbours(keys, step, near):  # type: ignore[no-untyped-def] # numba i
     count = len(keys)
     for axis in range(len(step)):
         ways = near[axis]
-        i, j = 0, 0
+        i, j = np.int64(0), np.int64(0)
         while i < count and j < count:  # without branches: which of both is behind is a coin's toss
             here, other = keys[i] + step[axis], keys[j]
             ways[i, 0] = j if here == other else count

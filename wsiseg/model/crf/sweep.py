@@ -25,7 +25,6 @@ from wsiseg.model.crf.order import compiled
 from wsiseg.model.crf.window import MIN_PROBABILITY
 
 __all__ = [
-    "add_grid",
     "lanes_for",
     "load_priors",
     "pick_class",
@@ -46,9 +45,9 @@ def lanes_for(classes: int) -> int:
 
 @compiled
 def load_priors(prior, kept, spans, scale, lanes):  # type: ignore[no-untyped-def] # numba infers
-    """Flat `pixels * lanes` clipped probabilities of the classes `kept`, of one pixel in `scale`."""
-    _, start, end, first = spans[-1]
-    out = np.zeros((first + end - start) * lanes, np.float32)
+    """Flat `pixels * lanes` clipped probabilities of the classes `kept`; `scale` pixels apart."""
+    pixels = spans[-1, 3] + spans[-1, 2] - spans[-1, 1]
+    out = np.zeros(pixels * lanes, np.float32)
     for i in range(len(spans)):
         y, start, end, first = spans[i]
         for c in range(len(kept)):
@@ -61,12 +60,13 @@ def load_priors(prior, kept, spans, scale, lanes):  # type: ignore[no-untyped-de
 
 
 @compiled
-def sweep(priors, lattice, down, across, strength, lanes, source, target, decided, classes, labels, q):  # type: ignore[no-untyped-def] # numba infers
+def sweep(priors, lattice, axes, strength, lanes, source, target, decided, classes, labels, q):  # type: ignore[no-untyped-def] # numba infers
     """One reading of the image: messages in, softmax, values out.
 
     Where nothing is to be sent, that is the end: the best of the `classes` goes to `labels`
     `(H, W)`, and Q to `q` `(C, H, W)` unless it is empty.
     """
+    down, across = axes
     value, grid, receives = source
     total, sums, sends = target
     widest = np.max(lattice.spans[:, 2] - lattice.spans[:, 1])

@@ -1,8 +1,8 @@
 """From the labels of the pixels that the CRF worked on to those of all: joint-bilateral.
 
-Where the pixels worked on agree with all their neighbours, those between them are labelled alike.
-Elsewhere a pixel reads the last messages at its own place and colour, on the CRF's own lattice, as
-the others did, and weighs its own prior with them.
+Where a pixel worked on agrees with all its neighbours, those beside it are labelled as it is.
+Elsewhere each of these reads the last messages at its own place and colour, on the CRF's own
+lattice, as the others did, and weighs its own prior with them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def upsample(prior, image, thin, kept, lattice, numbers, messages, axes, strengt
     """
     height, width = labels.shape
     lanes = -(-len(kept) // LANES) * LANES
+    plain = np.empty(thin.shape[1], np.bool_)
     at = np.empty(width, np.int64)
     spans = np.empty((width, 4), np.int32)
     columns = np.empty(width, np.float32)
@@ -42,12 +43,13 @@ def upsample(prior, image, thin, kept, lattice, numbers, messages, axes, strengt
     )
     for i in range(len(lattice.spans)):
         y, start, end, _ = lattice.spans[i]
+        for x in range(start, end):
+            plain[x] = _is_plain(thin, y, x)
         for v in range(y * scale, min((y + 1) * scale, height)):
             count = 0
             for x in range(start, end):
-                plain = _is_plain(thin, y, x)
                 for u in range(x * scale, min((x + 1) * scale, width)):
-                    if plain:
+                    if plain[x] or (v == y * scale and u == x * scale):
                         labels[v, u] = kept[thin[y, x]]
                         continue
                     at[count] = u
