@@ -184,7 +184,8 @@ def _check(probabilities: torch.Tensor, image: torch.Tensor) -> None:
             f"image is on {image.device}, probabilities on {probabilities.device}; move one"
         )
     # A sum is finite only of finite numbers, and takes a tenth of the time of asking each.
-    if not math.isfinite(probabilities.detach().sum()) and not bool(torch.isfinite(probabilities).all()):
+    finite = math.isfinite(probabilities.detach().sum())
+    if not finite and not bool(torch.isfinite(probabilities).all()):
         first = tuple(torch.nonzero(~torch.isfinite(probabilities))[0].tolist())
         raise DataError(
             f"probabilities[{', '.join(map(str, first))}] is {float(probabilities[first])}; "
