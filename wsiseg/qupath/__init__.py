@@ -9,11 +9,11 @@ from wsiseg.qupath.finding import Finding, Repair
 from wsiseg.qupath.fix import fix_geojson
 from wsiseg.qupath.lint import lint_geojson
 from wsiseg.qupath.read import Feature, describe_left_out, read_geojson
-from wsiseg.qupath.regions import read_annotations
+from wsiseg.qupath.regions import from_feature_collection, read_annotations
 from wsiseg.qupath.restore import restore_outlines
 from wsiseg.qupath.script import write_scripts
 from wsiseg.qupath.stamp import read_stamp
-from wsiseg.qupath.write import identify_regions, write_geojson
+from wsiseg.qupath.write import identify_regions, to_feature_collection, write_geojson
 
 __all__ = [
     "Export",
@@ -23,12 +23,14 @@ __all__ = [
     "describe_left_out",
     "export_geojson",
     "fix_geojson",
+    "from_feature_collection",
     "identify_regions",
     "lint_geojson",
     "read_annotations",
     "read_geojson",
     "read_stamp",
     "restore_outlines",
+    "to_feature_collection",
     "write_geojson",
     "write_scripts",
 ]
