@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from wsiseg.annotations import Annotations, Region
 from wsiseg.atomic import open_atomic
 from wsiseg.errors import GeoJsonError
+from wsiseg.qupath.form.stamp import end_of
 from wsiseg.qupath.lint import lint_features
-from wsiseg.qupath.outlines import (
+from wsiseg.qupath.write.outlines import (
     Outlines,
     keeps_apart,
     mark_region,
     place_outlines,
     stream_outline,
 )
-from wsiseg.qupath.stamp import end_of
-from wsiseg.qupath.text import format_ids
+from wsiseg.qupath.write.text import format_ids
 
 if TYPE_CHECKING:
     import geojson

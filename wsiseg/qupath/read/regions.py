@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from wsiseg.annotations import PALETTES, Annotations, Palette, Region
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath.finding import Finding
-from wsiseg.qupath.read import Feature, build_features, describe_left_out, read_facts
-from wsiseg.qupath.shapes import DECIMALS
+from wsiseg.qupath.form.finding import Finding
+from wsiseg.qupath.form.shapes import DECIMALS
+from wsiseg.qupath.read.features import Feature, build_features, describe_left_out, read_facts
 
 __all__ = ["from_feature_collection", "read_annotations"]
 

@@ -10,10 +10,10 @@ from typing import Any
 from shapely.geometry.base import BaseGeometry
 
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath.document import flatten_document, parse_document, read_documents
-from wsiseg.qupath.finding import Finding
-from wsiseg.qupath.rules import is_root
-from wsiseg.qupath.shapes import build_shapes
+from wsiseg.qupath.form.document import flatten_document, parse_document, read_documents
+from wsiseg.qupath.form.finding import Finding
+from wsiseg.qupath.form.members import is_root
+from wsiseg.qupath.form.shapes import build_shapes
 
 __all__ = ["Feature", "build_features", "describe_left_out", "read_facts", "read_geojson"]
 
