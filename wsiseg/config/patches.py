@@ -37,6 +37,9 @@ class InferenceConfig(Settings):
         return {"backend": "numba", **value} if isinstance(value, dict) else value
 
 
+_PATCH_CONTEXT = {"neighbours": 0.5, "low": 0.1, "high": 0.2, "sharpness": 0.5}
+
+
 class EvaluateConfig(InferenceConfig):
     """Scoring a model on patches whose masks are known."""
 
@@ -44,10 +47,11 @@ class EvaluateConfig(InferenceConfig):
         default=("oracle", "deploy"), min_length=1
     )
     """`oracle`: classes let through by the true labels, as in the paper's tables; `deploy`: by
-    those that the model predicts, as on a slide that nobody has labelled; `slide`: by what the
-    patches around show as well, for patches of which it is known where on a slide they lie."""
-    context: ContextConfig = ContextConfig()
-    """How patches around decide, in `slide`."""
+    those that the model predicts, as on a slide that nobody has labelled; `slide`: weighed by how
+    likely they are with the patches around, where it is known where on a slide patches lie."""
+    context: ContextConfig = ContextConfig(**_PATCH_CONTEXT)
+    """How patches around decide, in `slide`; what is not named stays at `neighbours` 0.5, `low`
+    0.1, `high` 0.2 and `sharpness` 0.5: here each map is scaled to its own range."""
     pitch: float | None = Field(default=None, gt=0)
     """In `slide`: the side of a patch in the units of the patches' places. If null, the smallest
     distance between two patches of a slide."""
@@ -56,6 +60,11 @@ class EvaluateConfig(InferenceConfig):
     them apart, else of patches."""
     seed: int = 0
     """Seed of the bootstrap."""
+
+    @field_validator("context", mode="before")
+    @classmethod
+    def _keep_context(cls, value: Any) -> Any:
+        return {**_PATCH_CONTEXT, **value} if isinstance(value, dict) else value
 
 
 class MasksConfig(InferenceConfig):

@@ -41,15 +41,16 @@ class CrfConfig(Settings):
 class ContextConfig(Settings):
     """Which classes a tile may show, by its neighbours and its slide."""
 
-    neighbours: float = Field(default=0.5, ge=0)
+    neighbours: float = Field(default=0.0, ge=0)
     """How much the mean of the tiles around (within 1.5 tile sides, nearer ones more) counts beside
-    a tile's own probability of a class; 0 looks at each tile by itself."""
-    low: float = Field(default=0.15, gt=0, lt=1)
+    a tile's own probability of a class; 0 looks at each tile by itself, which measured best in
+    maps, where weights fade from tile to tile anyway."""
+    low: float = Field(default=0.05, gt=0, lt=1)
     """A class enters a tile where its averaged probability reaches this, if tiles that do so too
     join it to one that reaches `high`."""
-    high: float = Field(default=0.3, gt=0, lt=1)
+    high: float = Field(default=0.2, gt=0, lt=1)
     """A class enters a tile where its averaged probability reaches this."""
-    sharpness: float = Field(default=1.5, ge=0)
+    sharpness: float = Field(default=2.0, ge=0)
     """Classes that enter weigh by this power of the averaged probability: 0 weighs all alike, 1 as
     a prior would."""
     slide_prior: float = Field(default=0.0, ge=0, le=1)

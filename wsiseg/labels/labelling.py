@@ -246,6 +246,9 @@ def _place_marks(
                 f"slide or another magnification"
             )
             continue
+        if one.size is not None and (other := _tell_size(one.size, store)):
+            problems.append(f"{path}: {other}")
+            continue
         resolved = resolve_regions(path, one.marks, store, problems, notes)
         place = place_of(store, config, one.level0)
         moved = [
@@ -266,6 +269,18 @@ def _place_marks(
             )
         placed += inside
     return placed
+
+
+def _tell_size(drawn: tuple[float, float], store: SlideStore) -> str:
+    """What is wrong with an image of the slide's form and another size; one cropped is left be."""
+    width, height = store.slide["bounds"][2:]
+    across, down = drawn[0] / width, drawn[1] / height
+    if abs(across / down - 1) > _SAME_MPP or abs(across - 1) <= _SAME_MPP:
+        return ""
+    return (
+        f"was drawn on an image of {drawn[0]:g} x {drawn[1]:g} px, the slide has {width:g} x "
+        f"{height:g}: it is of another magnification; open the same file in QuPath"
+    )
 
 
 def _tell_unseen(

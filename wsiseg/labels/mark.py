@@ -39,6 +39,8 @@ class Drawn:
     """Whether (0, 0) is level 0's corner, whatever the settings say of QuPath's files."""
     mpp: float | None = None
     """Level-0 µm/px that the file believes the slide to have."""
+    size: tuple[float, float] | None = None
+    """Width and height that the file believes the slide to have, level-0 px as QuPath shows it."""
     notes: list[str] = field(default_factory=list)
     """What was passed over, and why."""
 

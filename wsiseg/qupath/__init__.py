@@ -8,7 +8,12 @@ from wsiseg.qupath.fix.file import fix_geojson
 from wsiseg.qupath.form.finding import Finding, Repair
 from wsiseg.qupath.form.stamp import read_stamp
 from wsiseg.qupath.lint import lint_geojson
-from wsiseg.qupath.read.features import Feature, describe_left_out, read_geojson
+from wsiseg.qupath.read.features import (
+    Feature,
+    describe_left_out,
+    read_facts,
+    read_geojson,
+)
 from wsiseg.qupath.read.regions import from_feature_collection, read_annotations
 from wsiseg.qupath.read.restore import restore_outlines
 from wsiseg.qupath.scripts.fill import write_scripts
@@ -27,6 +32,7 @@ __all__ = [
     "identify_regions",
     "lint_geojson",
     "read_annotations",
+    "read_facts",
     "read_geojson",
     "read_stamp",
     "restore_outlines",
