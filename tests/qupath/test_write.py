@@ -12,9 +12,9 @@ from hypothesis.extra.numpy import arrays
 from wsiseg.annotations import PALETTES, Annotations, Palette
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath import lint_geojson, read_geojson, write_geojson
-from wsiseg.qupath import outlines as outlines_module
-from wsiseg.qupath import write as write_module
-from wsiseg.qupath.write import identify_regions
+from wsiseg.qupath.write.geojson import geojson as write_module
+from wsiseg.qupath.write.geojson import identify_regions
+from wsiseg.qupath.write.geojson import outlines as outlines_module
 from wsiseg.trace import trace_regions
 
 from .regions import HOLE, SQUARE, annotate, make_region, regions_of

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from wsiseg.annotations import Region
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath.shapes import DECIMALS, build_polygons, mend_shape
-from wsiseg.qupath.text import format_rings, mark_rings
+from wsiseg.qupath.form.shapes import DECIMALS, build_polygons, mend_shape
+from wsiseg.qupath.write.text import format_rings, mark_rings
 
 __all__ = ["Outlines", "keeps_apart", "mark_region", "place_outlines", "stream_outline"]
 
