@@ -148,6 +148,9 @@ class Annotations:
     exact: bool = False
     """Whether the rings are pixel edges as traced: valid, and so at any scale that keeps apart
     the raster's columns and rows. Leave it False for outlines from elsewhere, which are checked."""
+    valid: bool = False
+    """Whether the rings are valid polygons as they are, on the raster: traced, simplified or
+    smoothed here."""
 
     def area_um2(self, region: Region) -> float:
         """Area of a region in µm²."""
