@@ -22,7 +22,7 @@ from wsiseg.qupath.form.stamp import end_of
 from wsiseg.qupath.lint import lint_features
 from wsiseg.qupath.write.outlines import (
     Outlines,
-    keeps_apart,
+    are_valid,
     mark_region,
     place_outlines,
     stream_outline,
@@ -260,7 +260,7 @@ def _count_points(region: Region) -> int:
 def _is_large(annotations: Annotations, regions: Sequence[Region]) -> bool:
     """Whether a chunk is one region whose text is better made in pieces, and may be."""
     alone = len(regions) == 1 and _count_points(regions[0]) > _CHUNK_POINTS
-    return alone and annotations.exact and keeps_apart(annotations.scale)
+    return alone and are_valid(annotations)
 
 
 def _serialize_large(
@@ -289,7 +289,8 @@ def _identify_large(styles: Sequence[_Style], region: Region, seen: dict[bytes, 
 
 def _place(annotations: Annotations, regions: Sequence[Region], path: Path) -> Outlines:
     try:
-        return place_outlines(regions, annotations.scale, annotations.origin, annotations.exact)
+        valid = are_valid(annotations)
+        return place_outlines(regions, annotations.scale, annotations.origin, valid)
     except GeoJsonError as error:
         raise GeoJsonError(f"{path}: {error}") from error
 
