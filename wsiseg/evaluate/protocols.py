@@ -24,7 +24,7 @@ from torch import Tensor
 from wsiseg.annotations import BACKGROUND
 from wsiseg.config import CrfConfig, EvaluateConfig, InferenceConfig
 from wsiseg.model.cam import MapsAndLogits, augmented_maps, class_probabilities
-from wsiseg.model.crf import refine
+from wsiseg.model.crf import refine_labels
 from wsiseg.model.device import to_images
 from wsiseg.model.source import CamSource
 
@@ -129,8 +129,10 @@ def refine_maps(
     gates = gates.to(found.maps.device)
     weigh = _share if found.exclusive else _weigh
     probabilities = weigh(found.maps, gates)
-    refined = probabilities if crf is None else _refine(probabilities, images, crf)
-    labels = _most_probable(refined).cpu().numpy()
+    if crf is None:
+        labels = _most_probable(probabilities).cpu().numpy()
+    else:
+        labels = _refine(probabilities, images, crf).cpu().numpy()
     labels[labels == probabilities.shape[1] - 1] = BACKGROUND
     return Prediction(gates > 0, probabilities, np.asarray(labels))
 
@@ -200,4 +202,4 @@ def truncate_image(
 def _refine(probabilities: Tensor, images: NDArray[np.uint8], crf: CrfConfig) -> Tensor:
     values = probabilities.cpu() if crf.backend in ("numba", "pydensecrf") else probabilities
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    return refine(values, pixels.to(values.device), crf)
+    return refine_labels(values, pixels.to(values.device), crf)
