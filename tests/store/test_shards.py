@@ -203,5 +203,5 @@ def test_an_array_packed_by_others_is_refused(tmp_path: Path) -> None:
         "a", shape=(8, 8), dtype="uint8", chunks=(4, 4), shards=(8, 8),
         compressors=zarr.codecs.GzipCodec(),
     )  # fmt: skip
-    with pytest.raises(StoreError, match=r"codec .*gzip.* is none that wsiseg writes"):
+    with pytest.raises(StoreError, match=r"codec .*gzip.* is not one that wsiseg writes"):
         ShardedArray(Folder(tmp_path), "a")
