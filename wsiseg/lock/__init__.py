@@ -113,7 +113,10 @@ def explained(path: str | Path) -> Iterator[None]:
         raise
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        remedy = "finished blocks are kept: free disk space or grant access, then run the same command again"
+        remedy = (
+            "finished blocks are kept: free disk space or grant access, then run the same command "
+            "again"
+        )
         if error.errno == errno.ENAMETOOLONG:
             remedy = "choose a shorter name, or a folder on a file system that allows longer ones"
         raise StoreError(
