@@ -200,7 +200,7 @@ def test_a_class_drawn_on_glass_alone_is_told(tmp_path):
         ("{}", "feature 0: has the type None"),
         (
             json.dumps(feature("Pink", polygon([[0, 0], ["a", 1]]))),
-            "(feature 0 (16ccf0b5-ba3f-43ac-b8f2-5cc7c958e545): a ring is no list of [x, y]",
+            "(feature 0 (16ccf0b5-ba3f-43ac-b8f2-5cc7c958e545): a ring is not a list of [x, y]",
         ),
     ],
 )
