@@ -88,10 +88,10 @@ class _Run:
             named += ", ..." if len(self._cut) > _MOST_NAMED else ""
             yield Finding(
                 "area-loss",
-                f"QuPath 0.6 and 0.7 lose part of {len(self._cut)} jagged outline(s) without "
-                f"holes, {named}, when they export them again or place them in a hierarchy (they draw "
-                f"them correctly; 0.5 is not affected): simplify them (outline.simplify_um=2), "
-                f"or take unchanged outlines from this file",
+                f"QuPath 0.6 and 0.7 lose part of {len(self._cut)} jagged outline(s) without holes "
+                f"({named}) when they export them again or place them in a hierarchy; they draw "
+                f"them correctly, and 0.5 is not affected. Simplify them "
+                f"(outline.simplify_um=2), or take unchanged outlines from this file",
             )
 
     def _lint_size(self) -> Iterator[Finding]:
