@@ -129,9 +129,8 @@ def _check_step(
             check = partial(_check_shard, files, array, name, marks, step_marks, places)
             for block, (why, exists) in zip(owners, files.each(check, owners), strict=True):
                 count += exists
-                if (
-                    why and marks.read(step, block) == step_marks[block]
-                ):  # else a run is just rewriting it
+                # If the mark has changed, a run is just rewriting the block.
+                if why and marks.read(step, block) == step_marks[block]:
                     file = array.shard_key(places[block].row, places[block].col)
                     damage.append(Damage(step, block, file, why))
     return damage, count

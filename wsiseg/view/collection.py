@@ -22,7 +22,7 @@ class Entry:
     """One slide of one run."""
 
     id: str
-    """Identifies it in addresses; reveals no path."""
+    """Identifies it in addresses; a hash, so that it cannot name a path."""
     name: str
     """Name in the run: the path of its outputs without extension."""
     root: Path

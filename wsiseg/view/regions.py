@@ -209,12 +209,7 @@ def read_regions(paths: Sequence[Path]) -> Regions:
             builder.take_facts(text)
             try:
                 builder.scan(text)
-            except (
-                ValueError,
-                KeyError,
-                TypeError,
-                AttributeError,
-            ):  # not in the form of our files
+            except (ValueError, KeyError, TypeError, AttributeError):  # another form
                 builder.add(_plain_features(path), path)
                 break
     return builder.build()
