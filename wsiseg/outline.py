@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
@@ -81,13 +81,20 @@ def outline_regions(
     provenance = {"labels": labelled, "outline": settings.model_dump_json()}
     if reshapes:
         # Even a tolerance of 0 removes the collinear points that tracing kept for neighbours.
-        regions = simplify_regions(regions, settings.simplify_um / store.mpp)
+        regions = simplify_regions(_consume(regions), settings.simplify_um / store.mpp)
     for _ in range(settings.smooth):
-        regions = smooth_regions(regions)
+        regions = smooth_regions(_consume(regions))
     if reshapes:
         provenance["area_error"] = _area_errors(regions, palette)
     annotations = _annotate(store, config, regions, SMOOTH_UNITS**settings.smooth, provenance)
     return replace(annotations, exact=not reshapes)
+
+
+def _consume(regions: list[Region]) -> Iterator[Region]:
+    """Yield the regions and remove them from the list, to keep one copy of all vertices."""
+    regions.reverse()
+    while regions:
+        yield regions.pop()
 
 
 def _annotate(

@@ -17,9 +17,10 @@ from wsiseg.atomic import open_atomic, put_aside
 from wsiseg.compute import Progress
 from wsiseg.config import LabelConfig
 from wsiseg.errors import DataError
-from wsiseg.labels import find_stores, find_tissue, label_slides
+from wsiseg.labels import find_stores, label_slides
 from wsiseg.qupath import write_geojson, write_scripts
 from wsiseg.store import SlideStore
+from wsiseg.tissue import tile_fractions
 
 __all__ = ["Suggestion", "suggest_places", "write_suggestions"]
 
@@ -28,7 +29,7 @@ _FRAME = Palette(("Region*",), ((0, 0, 180),))
 _MOST = 20_000
 """Candidates that are compared with each other, the most unsure ones."""
 _TISSUE = 0.5
-"""A place is mostly tissue: of a rim of glass any map is unsure, and nobody learns from it."""
+"""A place is mostly tissue: nobody learns from a rim of glass."""
 _MOST_A_SLIDE = 2.0
 """No slide has more than this many times its even share."""
 
@@ -41,7 +42,8 @@ class Suggestion:
     row: int
     col: int
     uncertainty: float
-    """From 0, sure of one class everywhere, to 1, undecided between two."""
+    """From 0, sure of one class everywhere, to 1, undecided between two on all of it; glass counts
+    as sure."""
     predicted: str
     """The class that the map has there."""
 
@@ -103,8 +105,7 @@ def suggest_places(
     taken = _find_labelled(stores, labels, config or LabelConfig())
     parts = []
     for at, store in enumerate(stores):
-        found_tissue = find_tissue(store, LabelConfig(tissue_fraction=_TISSUE))
-        parts.append(_look(at, store, taken, found_tissue))
+        parts.append(_look(at, store, taken))
         if progress is not None:
             progress("suggest", at + 1, len(stores))
     found = _Candidates(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
@@ -139,11 +140,11 @@ def _find_labelled(
     }
 
 
-def _look(
-    at: int, store: SlideStore, taken: set[tuple[int, int, int]], tissue: NDArray[np.bool_]
-) -> _Candidates:
-    """The tiles of one slide, block by block; `tissue` ``(rows, cols)`` says which may be taken."""
+def _look(at: int, store: SlideStore, taken: set[tuple[int, int, int]]) -> _Candidates:
+    """The tiles of one slide, block by block."""
     grid, calibration = store.grid, store.cam_calibration
+    mask, mask_mpp, _ = store.read_tissue()
+    tissue = tile_fractions(mask, mask_mpp, grid, store.mpp)
     places, unsure, views = [], [], []
     for block in range(grid.n_blocks):
         tiles = list(grid.block_tiles(block))
@@ -168,8 +169,10 @@ def _look(
         )  # fmt: skip
     where = np.insert(np.concatenate(places), 0, at, 1)
     labelled = np.array([tuple(place) in taken for place in where.tolist()])
-    free = tissue[where[:, 1], where[:, 2]] & ~labelled
-    return _Candidates(where, np.concatenate(unsure), np.concatenate(views), free, labelled)
+    share = tissue[where[:, 1], where[:, 2]].astype(np.float32)
+    free = (share >= _TISSUE) & ~labelled
+    # Of glass any map is unsure, and where half a tile is glass, half of it cannot be labelled.
+    return _Candidates(where, np.concatenate(unsure) * share, np.concatenate(views), free, labelled)
 
 
 def _shares(

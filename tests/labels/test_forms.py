@@ -178,6 +178,22 @@ def test_what_lies_outside_the_slide_is_told_and_all_of_it_refused(tmp_path):
     assert "one.geojson: all 1 labels lie outside the slide: they belong to another slide" in first
 
 
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ([128, 128], "was drawn on an image of 128 x 128 px, the slide has 256 x 256: it is"),
+        ([256, 256], ""), ([257, 255], ""), ([640, 256], ""), ("large", ""), ([0, 0], ""),
+    ],
+)  # fmt: skip
+def test_an_export_of_another_magnification_is_refused_and_a_cropped_one_is_not(
+    tmp_path, size, told
+):
+    """As `qupath/export.groovy` notes it; coordinates alone would be taken as they are."""
+    found = read(tmp_path, {**collection(PINK, BLUE), "wsiseg": {"size": size}})
+    assert bool(found.problems) is bool(told)
+    assert told in "".join(found.problems)
+
+
 def test_a_class_drawn_on_glass_alone_is_told(tmp_path):
     tissue = np.ones((ROWS, COLS), bool)
     tissue[:, 4] = False

@@ -8,10 +8,15 @@ from typer.testing import CliRunner
 from wsiseg.cli import app
 from wsiseg.config import TrainConfig
 from wsiseg.errors import ConfigError, DataError
+from wsiseg.labels import label_slides
 from wsiseg.learn import learn_model
-from wsiseg.learn.fit import FoldScore, choose_epochs
+from wsiseg.learn.fit import Folds, FoldScore, choose_epochs
+from wsiseg.learn.report import describe_learned
 from wsiseg.learn.run import _drop_unshown
+from wsiseg.learn.start import extend_config, start_from
 from wsiseg.model.checkpoint import load_checkpoint, read_info
+from wsiseg.train import gather_tiles
+from wsiseg.train.setup import make_model
 from wsiseg.train.stores import StoreTiles
 
 from ..labels.slides import make_store
@@ -193,6 +198,37 @@ def test_the_command_and_one_patient_only(slides):
     result = CliRunner().invoke(app, call)
     assert result.exit_code == 1
     assert "leaks: P is on both sides" in result.output
+
+
+def test_a_class_that_one_slide_alone_shows_has_no_score_and_spoils_no_fold(slides):
+    draw(
+        slides / "labels", "one", feature("Pink", polygon(square(0, 0, 2, 2))),
+        feature("Blue", polygon(square(0, 3, 2, 2))), feature("Green", polygon(square(3, 0, 1, 2))),
+    )  # fmt: skip
+    learned = learn_model([slides], slides / "labels", slides / "my.safetensors", settings=QUICK)
+    assert learned.shown == (12, 2, 12)
+    assert learned.precision[::2] == (1, 1)
+    assert np.isnan(learned.precision[1])
+    said = list(describe_learned(learned))
+    assert "no score for Green: label them on slides of at least two patients" in said
+
+
+def test_a_fold_begins_as_the_other_slides_look(slides):
+    """Prototypes that begin as the tiles held out would have seen what they are asked about."""
+    draw(
+        slides / "labels", "one", feature("Blue", polygon(square(0, 0, 2, 2))),
+        feature("Pink", polygon(square(0, 3, 2, 2))),
+    )  # fmt: skip
+    found = label_slides(slides / "labels", [slides])
+    config = extend_config(None, found.classes, QUICK)
+    tiles = gather_tiles(found.slides)
+    held, model, other = tiles.windows[:, 0] == 0, make_model(config), make_model(config)
+    assert tiles.stores[0].path.stem == "one"
+    assert Folds(model, tiles, config)._begin(held) == []
+    start_from(None, other, tiles.pick(~held), config)
+    assert torch.equal(model.prototypes, other.prototypes)
+    start_from(None, other, tiles, config)
+    assert not torch.allclose(model.prototypes, other.prototypes)
 
 
 def test_a_table_of_tiles_names_its_own_classes(slides):

@@ -227,6 +227,7 @@ def test_export_writes_what_differs_from_the_map_and_keeps_older_files(run_scrip
         (NEW, "drawn", "Necrosis"), (checked["id"], "checked", "Checked*"),
     }  # fmt: skip
     first = target.read_text()
+    assert json.loads(first)["wsiseg"] == {"size": [20000, 10000]}
     (line,) = run_script(tmp_path, which=1, objects=held)
     assert line == "wsiseg: case.svs: case.geojson is up to date"
     lines = run_script(tmp_path, which=1, objects=in_qupath(tmp_path, *ours[:3]))

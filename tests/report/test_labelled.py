@@ -54,3 +54,18 @@ def test_labelled_tiles_are_tinted_and_the_others_stay(tmp_path):
     middle = int(3.5 * TILE)
     assert (page[middle, int(4.5 * TILE)] == COLORS[1]).all()
     assert np.abs(page[middle, int(1.5 * TILE)].astype(int) - COLORS[0]).max() > 20
+
+
+def test_each_class_tints_the_part_of_a_window_that_it_was_drawn_in(tmp_path):
+    store = make_store(tmp_path)
+    path = write(
+        tmp_path / "labels", "one", feature("Pink", polygon(square(1, 3, 1, 0.25))),
+        feature("Blue", polygon(square(1, 3.25, 1, 0.75))),
+    )  # fmt: skip
+    (slide,) = label_slides(path, [store.path], CLASSES).slides
+    page = draw_labels(slide, CLASSES).astype(int)
+    row, plain = int(1.5 * TILE), COLORS[1].astype(int)
+    left, right = (page[row, int(col * TILE)] - plain for col in (3.1, 3.6))
+    assert np.abs(left).max() > 20
+    assert np.abs(right).max() > 20
+    assert np.abs(left - right).max() > 20

@@ -141,9 +141,13 @@ def annotate(store, path, labels=None, palette=PALETTE):
 def test_polygons_give_each_tile_its_classes(tmp_path):
     store = make_store(tmp_path)
     tiles = load_tiles([store.path], annotate(store, tmp_path / "one.geojson"), CLASSES)
-    assert len(tiles) == ROWS * COLS, "whole slide annotated, tiles at its border too"
-    for (_, col), label in zip(places(tiles), tiles.labels.tolist(), strict=True):
-        assert label == [col <= 2, col >= 2], "the middle column shows both"
+    assert set(places(tiles)) == set(np.ndindex(ROWS, COLS)), "tiles at the slide's border too"
+    for (_, col), label, cells in zip(places(tiles), tiles.labels, tiles.cells, strict=True):
+        pink = np.broadcast_to(np.arange(28) + 28 * col < 28 * COLS / 2, (28, 28))
+        assert np.array_equal(cells, pink if label[0] else ~pink), "half of the middle column each"
+        assert label.sum() == 1
+    assert len(tiles) == ROWS * (COLS + 1)
+    assert tiles.weights.sum() == ROWS * COLS
 
 
 def test_windows_lie_on_what_was_drawn_and_a_class_needs_its_share(tmp_path):
@@ -154,18 +158,25 @@ def test_windows_lie_on_what_was_drawn_and_a_class_needs_its_share(tmp_path):
     labels[TILE : 4 * TILE, 3 * TILE : 4 * TILE] = 1
     path = annotate(store, tmp_path / "one.geojson", labels)
     found = load_tiles([store.path], path, CLASSES)
-    assert found.windows[0].tolist() == [0, 85 - 32, 85 - 32], "about its middle, off the grid"
-    assert places(found)[1:] == [(1, 3), (2, 3), (3, 3)], "a large area has several"
-    assert found.labels.tolist() == [[1, 1], [0, 1], [0, 1], [0, 1]], "nothing is unknown in it"
-    assert found.weights == pytest.approx([(30 / TILE) ** 2, 1, 1, 1])
-    rows, cols = (np.flatnonzero(found.known[0].any(axis)) for axis in (1, 0))
+    assert found.windows[:2].tolist() == [[0, 53, 53]] * 2, "about its middle (85), off the grid"
+    assert places(found)[2:] == [(1, 3), (2, 3), (3, 3)], "a large area has several"
+    assert found.labels.tolist() == [[0, 1], [1, 0], [0, 1], [0, 1], [0, 1]], "each in its part"
+    assert found.weights[:2].sum() == pytest.approx((30 / TILE) ** 2, abs=0.02)
+    assert found.weights[2:].tolist() == [1, 1, 1]
+    assert not (found.cells[0] & found.cells[1]).any()
     middles = (np.arange(28) + 0.5) * TILE / 28 + 53
-    assert middles[rows].min() > 70
-    assert middles[cols].max() < 100
-    assert found.known[1:].all()
+    for cells, (left, right) in zip(found.cells, ((98, 100), (70, 98)), strict=False):
+        rows, cols = (middles[cells.any(axis)] for axis in (1, 0))
+        assert rows.min() > 70
+        assert rows.max() < 100
+        assert cols.min() > left
+        assert cols.max() < right
+    assert found.cells[2:].all()
     assert np.array_equal(found.read([0])[0], store.read_image(Box(53, 53, TILE, TILE)))
     config = LabelConfig(class_fraction=0.1)
-    assert load_tiles([store.path], path, CLASSES, config).labels[0].tolist() == [1, 0]
+    few = load_tiles([store.path], path, CLASSES, config)
+    assert few.labels.tolist() == [[1, 0], [0, 1], [0, 1], [0, 1]], "too little to be believed"
+    assert np.array_equal(few.cells[0], found.cells[1])
 
 
 def test_what_is_ignored_is_cut_out_and_what_has_no_class_says_nothing(tmp_path):
@@ -200,7 +211,7 @@ def test_a_region_of_interest_is_not_cut_out(tmp_path, caplog, name):
     path = annotate(store, tmp_path / "one.geojson")
     edit(path, lambda features: features.append(as_class(features[0], name)))
     tiles = load_tiles([store.path], path, CLASSES)
-    assert len(tiles) == ROWS * COLS
+    assert len(set(places(tiles))) == ROWS * COLS
     assert tiles.labels[:, 0].sum() > 0
     told = f"one.geojson: ['{name}'] are skipped, as their names end in '*'"
     assert (told in caplog.text) is (name != "Region*")
@@ -219,7 +230,7 @@ def test_a_broken_feature_is_told_and_costs_no_other(tmp_path, caplog):
     bad = {"type": "Feature", "geometry": None, "properties": {"classification": "Pink"}}
     root = {"type": "Feature", "geometry": {}, "properties": {"objectType": "root"}}
     edit(path, lambda features: features.extend([bad, root]))
-    assert len(load_tiles([store.path], path, CLASSES)) == ROWS * COLS
+    assert len(set(places(load_tiles([store.path], path, CLASSES)))) == ROWS * COLS
     assert "one.geojson: 1 feature(s) left out (feature 2:" in caplog.text
     assert "`wsiseg lint --fix`" in caplog.text
 
@@ -296,7 +307,7 @@ def test_problems_of_annotations_are_listed_together(tmp_path):
 def test_one_file_for_one_slide_needs_no_name(tmp_path):
     store = make_store(tmp_path)
     drawn = annotate(store, tmp_path / "by_hand.geojson")
-    assert len(load_tiles([store.path], drawn, CLASSES)) == ROWS * COLS
+    assert len(set(places(load_tiles([store.path], drawn, CLASSES)))) == ROWS * COLS
     with pytest.raises(DataError, match="no store of slide 'by_hand'; there are one, two"):
         load_tiles([store.path, make_store(tmp_path, "two").path], drawn, CLASSES)
 

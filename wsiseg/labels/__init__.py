@@ -8,7 +8,7 @@ from wsiseg.labels.labelling import Labelling, SlideLabels, label_slides
 from wsiseg.labels.layers import Layers, WindowLabels, gather_windows
 from wsiseg.labels.names import parse_map
 from wsiseg.labels.raster import draw_area
-from wsiseg.labels.stores import find_stores, find_tissue
+from wsiseg.labels.stores import find_stores
 from wsiseg.labels.table import gather_labels, read_label_table
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "WindowLabels",
     "draw_area",
     "find_stores",
-    "find_tissue",
     "gather_labels",
     "gather_windows",
     "keep_corrected",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from wsiseg.errors import DataError, GeoJsonError
 from wsiseg.labels.mark import Drawn, Mark, State
@@ -13,6 +13,7 @@ from wsiseg.qupath import (
     Feature,
     Finding,
     describe_left_out,
+    read_facts,
     read_geojson,
     read_stamp,
     restore_outlines,
@@ -41,11 +42,11 @@ def read_geojson_marks(path: Path, own: Sequence[Path] = ()) -> Drawn:
     """
     left_out: list[Finding] = []
     try:
-        features = read_geojson(path, left_out)
+        features, facts = read_facts(path, left_out)
     except GeoJsonError as error:
         raise DataError(str(error)) from error
     features, restored = restore_outlines(features, list(_read_own(path, own, features)))
-    drawn, skipped = Drawn(), Counter[str]()
+    drawn, skipped = Drawn(size=_size_of(facts)), Counter[str]()
     for number, feature in enumerate(features):
         where = f"{path}: feature {number}"
         reason = _why_skipped(feature)
@@ -64,6 +65,13 @@ def read_geojson_marks(path: Path, own: Sequence[Path] = ()) -> Drawn:
     if left_out:
         drawn.notes.append(f"{path}: {describe_left_out(left_out)}")
     return drawn
+
+
+def _size_of(facts: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the image size stored by ``qupath/export.groovy``; None if there is none."""
+    size = facts.get("size")
+    numbers = isinstance(size, list) and len(size) == 2 and all(isinstance(v, int) for v in size)
+    return (size[0], size[1]) if isinstance(size, list) and numbers and min(size) > 0 else None
 
 
 def _read_own(path: Path, own: Sequence[Path], features: Sequence[Feature]) -> Iterator[Feature]:

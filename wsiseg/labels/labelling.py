@@ -246,6 +246,9 @@ def _place_marks(
                 f"another slide or magnification"
             )
             continue
+        if one.size is not None and (other := _check_size(one.size, store)):
+            problems.append(f"{path}: {other}")
+            continue
         resolved = resolve_regions(path, one.marks, store, problems, notes)
         place = place_of(store, config, one.level0)
         moved = [
@@ -266,6 +269,18 @@ def _place_marks(
             )
         placed += inside
     return placed
+
+
+def _check_size(drawn: tuple[float, float], store: SlideStore) -> str:
+    """Report an image of the slide's proportions in another size; cropped images are accepted."""
+    width, height = store.slide["bounds"][2:]
+    across, down = drawn[0] / width, drawn[1] / height
+    if abs(across / down - 1) > _SAME_MPP or abs(across - 1) <= _SAME_MPP:
+        return ""
+    return (
+        f"was drawn on an image of {drawn[0]:g} x {drawn[1]:g} px, the slide has {width:g} x "
+        f"{height:g}: it has another magnification; open the same file in QuPath"
+    )
 
 
 def _report_unseen(

@@ -14,7 +14,7 @@ from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.labels.cover import join
 from wsiseg.labels.mark import Mark, classify
-from wsiseg.labels.placement import CELLS, clip, draw_cells, place_windows
+from wsiseg.labels.placement import CELLS, clip, draw_cells, intersect, place_windows
 
 __all__ = [
     "Layers",
@@ -63,8 +63,9 @@ class WindowLabels(NamedTuple):
 
     def tiles(self, grid: TileGrid) -> set[tuple[int, int]]:
         """Return row and column of the tiles nearest to windows that are at least half known."""
-        half = self.known.mean((1, 2)) >= 0.5
-        nearest = np.round(self.corners[half] / grid.stride).astype(int)
+        corners, which = np.unique(self.corners, axis=0, return_inverse=True)
+        shares = np.bincount(which.ravel(), self.known.mean((1, 2)), len(corners))
+        nearest = np.round(corners[shares >= 0.5] / grid.stride).astype(int)
         last = (grid.rows - 1, grid.cols - 1)
         return {(int(row), int(col)) for row, col in np.minimum(nearest, last)}
 
@@ -195,13 +196,45 @@ def _label_row(
         area = clip(near, box.x, box.y, box.right, box.bottom)
         share = area.area / box.width**2
         whole = share > 1 - 1e-6
-        label = np.full(len(layers.classes), np.nan, np.float32)
-        for at, shape in shown.items():
-            label[at] = shapely.intersection(shape, area).area >= config.class_fraction * area.area
         known = np.ones((CELLS, CELLS), bool) if whole else draw_cells(area, box)
-        weight = 1.0 if whole else share
-        weight *= config.corrected_weight if statement.corrected else 1
-        yield _Row((box.y, box.x), label, weight, known, statement.corrected)
+        inside = {at: intersect(shape, area) for at, shape in shown.items()}
+        label = np.full(len(layers.classes), np.nan, np.float32)
+        for at, shape in inside.items():
+            label[at] = shape.area >= config.class_fraction * area.area
+        parts = _take_apart(known, label, inside, area.area, box, config.class_fraction)
+        factor = config.corrected_weight if statement.corrected else 1
+        for cells, own in parts:
+            weight = (1.0 if whole else share) if len(parts) == 1 else float(cells.mean())
+            yield _Row((box.y, box.x), own, weight * factor, cells, statement.corrected)
+
+
+def _take_apart(
+    known: NDArray[np.bool_], label: NDArray[np.float32], inside: Mapping[int, Any],
+    area: float, box: Box, least: float,
+) -> list[tuple[NDArray[np.bool_], NDArray[np.float32]]]:  # fmt: skip
+    """The `known` cells of a window by the classes that were marked in them, with the labels there.
+
+    Who outlined two classes in one tile said which is where, and not only that both are in it.
+    Nothing is known of the cells of a class that covers too little of the window to show in it.
+    """
+    marked = [at for at, shape in inside.items() if shape.area]
+    alone = len(marked) == 1 and inside[marked[0]].area > (1 - 1e-6) * area
+    if alone or not (label == 1).any():
+        return [(known, label)]
+    cells = np.array([draw_cells(inside[at], box)[known] for at in marked])
+    alike, which = np.unique(cells, axis=1, return_inverse=True)
+    parts = []
+    for number, column in enumerate(alike.T):
+        here = {at for at, there in zip(marked, column, strict=True) if there}
+        mine = which == number
+        if any(label[at] != 1 for at in here) or (not here and mine.sum() < least * mine.size):
+            continue
+        own = label.copy()
+        own[[at for at in marked if at not in here]] = 0
+        part = known.copy()
+        part[known] = mine
+        parts.append((part, own))
+    return parts or [(known, label)]
 
 
 def _label_points(

@@ -39,6 +39,8 @@ class Drawn:
     """Whether (0, 0) is the corner of level 0, regardless of the setting for QuPath's files."""
     mpp: float | None = None
     """Level-0 µm/px of the slide according to the file."""
+    size: tuple[float, float] | None = None
+    """Width and height of the slide according to the file, in level-0 px as QuPath shows it."""
     notes: list[str] = field(default_factory=list)
     """What was skipped, and why."""
 

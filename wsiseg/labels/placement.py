@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 
-__all__ = ["CELLS", "clip", "draw_cells", "place_windows"]
+__all__ = ["CELLS", "clip", "draw_cells", "intersect", "place_windows"]
 
 CELLS = 28
 """Cells along a window's side; 4 µm each for a window of 112 µm."""
@@ -57,8 +57,12 @@ def place_windows(area: Any, grid: TileGrid, least: float) -> Iterator[list[Box]
 
 def clip(shape: Any, left: float, top: float, right: float, bottom: float) -> Any:
     """Clip a shape to a rectangle, keeping polygons only."""
-    inside = shapely.intersection(shape, shapely.box(left, top, right, bottom))
-    return shapely.MultiPolygon(_polygons(inside))
+    return intersect(shape, shapely.box(left, top, right, bottom))
+
+
+def intersect(shape: Any, other: Any) -> Any:
+    """Intersect two shapes, keeping polygons only."""
+    return shapely.MultiPolygon(_polygons(shapely.intersection(shape, other)))
 
 
 def draw_cells(area: Any, box: Box) -> NDArray[np.bool_]:

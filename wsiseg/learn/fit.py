@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from wsiseg.compute import Progress
 from wsiseg.config import TrainConfig
 from wsiseg.learn.precision import precision_by_class
+from wsiseg.learn.start import known_classes, start_from
 from wsiseg.model.checkpoint import trained_state
 from wsiseg.model.construct import ConStruct
 from wsiseg.train.features import FrozenFeatures, draw_turns
-from wsiseg.train.patches import PatchSource
 from wsiseg.train.step import Trainer
+from wsiseg.train.stores import StoreTiles
 from wsiseg.train.weigh import weigh_labels
 
 __all__ = ["FoldScore", "Folds", "Places", "choose_epochs"]
@@ -59,24 +60,29 @@ class Folds:
     Parameters
     ----------
     model
-        As every fold begins; used up.
-    patches
-        All tiles.
+        Untrained; used up.
+    tiles
+        All of them.
     config
         Its epochs are the most that a fold takes.
+    start
+        The checkpoint that every fold begins from, as `start_from` has it.
     """
 
-    def __init__(self, model: ConStruct, patches: PatchSource, config: TrainConfig) -> None:
-        self._model, self._patches, self._config = model, patches, config
-        self._start = {name: value.clone() for name, value in trained_state(model).items()}
+    def __init__(
+        self, model: ConStruct, tiles: StoreTiles, config: TrainConfig, start: str | None = None
+    ) -> None:
+        self._model, self._patches, self._config, self._start = model, tiles, config, start
+        self._fresh = {name: value.clone() for name, value in trained_state(model).items()}
         self._source = FrozenFeatures(
             model.encoder,
             model.teacher,
-            patches,
+            tiles,
             levels=sorted(model.levels_for(model.teacher is not None)),
             guided=model.guidance_levels,
             device=model.prototypes.device,
             turns=config.turns,
+            images=config.contrast_weight > 0,
         )
 
     def run(
@@ -86,14 +92,17 @@ class Folds:
 
         Not when their precision stops rising: that asks for the order of tiles alone, which is
         right after a few steps, long before classes can be compared with each other in a map.
+
+        A class that only the tiles `held` show cannot be learned from the others, and has no score.
         """
-        config, labels = self._config, self._patches.labels
+        config, labels = self._config, self._patches.labels.copy()
+        unshown = np.isin(np.arange(labels.shape[1]), self._begin(held))
+        labels[(labels == 1) & held[:, None] & unshown] = np.nan
         learned, unseen = (torch.from_numpy(np.flatnonzero(which)) for which in (~held, held))
         weights, asked = (
             weigh_labels(labels[which], self._patches.weights[which], config.balance)
             for which in (~held, held)
         )
-        self._model.load_state_dict(self._start, strict=False)
         generator = torch.Generator().manual_seed(config.seed)
         steps = config.epochs * -(-len(learned) // config.batch_size)
         trainer = Trainer(self._model, config, steps, generator)
@@ -103,7 +112,7 @@ class Folds:
         for epoch in range(1, config.epochs + 1):
             self._train(trainer, learned, weights, generator)
             if epoch >= first:
-                logits, seen = self._ask(unseen)
+                logits, seen = self._ask(unseen, labels)
                 loss = _measure_loss(logits, labels[unseen.numpy()], asked)
                 if epoch == first or loss < least:
                     least, best, kept = loss, epoch, (logits, seen)
@@ -115,6 +124,17 @@ class Folds:
             progress(f"without {name}", config.epochs, config.epochs)
         precision = precision_by_class(kept[0], labels[unseen.numpy()])
         return FoldScore(best, epoch, precision.tolist()), kept[1]
+
+    def _begin(self, held: NDArray[np.bool_]) -> list[int]:
+        """Begin as what the tiles that are not `held` look like; the classes that none shows."""
+        known, rest = known_classes(self._start), self._patches.pick(~held)
+        shown = (rest.labels == 1).any(0)
+        names = enumerate(self._config.classes)
+        unseen = [at for at, name in names if not shown[at] and name not in known]
+        self._model.load_state_dict(self._fresh, strict=False)
+        begun = start_from(self._start, self._model, rest, self._config, unseen)
+        self._model.load_state_dict(begun or {}, strict=False)
+        return unseen
 
     def _train(
         self,
@@ -138,14 +158,15 @@ class Folds:
 
     def predict(self, which: torch.Tensor) -> NDArray[np.float32]:
         """``(n, K)`` class logits of what is known of some tiles, by the model as it stands."""
-        return self._ask(which)[0]
+        return self._ask(which, self._patches.labels)[0]
 
     @torch.no_grad()
-    def _ask(self, which: torch.Tensor) -> tuple[NDArray[np.float32], Places]:
-        """`predict`, and the places of which the class is known."""
+    def _ask(
+        self, which: torch.Tensor, labels: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], Places]:
+        """`predict`, and the places of which the class is known by `labels` ``(N, K)``."""
         self._model.eval()
-        labels = self._patches.labels
-        shown = (labels == 1).any(0)
+        shown = (self._patches.labels == 1).any(0)
         pure = ((labels == 1).sum(1) == 1) & np.isfinite(labels[:, shown]).all(1)
         batches = torch.split(which, self._config.batch_size) if len(which) else ()
         plan = [(batch, torch.zeros(len(batch), 2, dtype=torch.int64)) for batch in batches]
@@ -164,7 +185,7 @@ def _measure_loss(
     """The class loss of training, over all that is known."""
     known = np.isfinite(labels)
     losses = np.logaddexp(0, np.where(labels == 1, -logits, logits))
-    return float((losses * (known if weights is None else weights)).sum() / known.sum())
+    return float((losses * (known if weights is None else weights)).sum() / max(1, known.sum()))
 
 
 def _find_places(

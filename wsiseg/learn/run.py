@@ -95,9 +95,9 @@ def learn_model(
         model = make_model(config)
         check_fit(tiles, config, model.encoder)
         model.to(open_device(config.device))
+        folded = Folds(model, tiles, config, start)
         begin = start_from(start, model, tiles, config)
-        model.load_state_dict(begin or {}, strict=False)
-        tried = _score_folds(Folds(model, tiles, config), folds, tiles, work, digest, progress)
+        tried = _score_folds(folded, folds, tiles, work, digest, progress)
     scores = [score for score, _ in tried]
     epochs = choose_epochs(scores, config)
     was_calibrated = start is not None and bool(read_info(start).calibration)

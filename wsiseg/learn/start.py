@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -78,15 +78,19 @@ def extend_config(
 
 
 def start_from(
-    start: str | None, model: ConStruct, patches: PatchSource, config: TrainConfig
+    start: str | None,
+    model: ConStruct,
+    patches: PatchSource,
+    config: TrainConfig,
+    unseen: Container[int] = (),
 ) -> dict[str, Tensor] | None:
     """The trained part that `model` is to begin as, by name; None for what it is.
 
     Prototypes of the checkpoint's classes go on. A class that is new begins as what the encoder
-    sees in its tiles, in whose space prototypes lie.
+    sees in its tiles, in whose space prototypes lie; of the numbers `unseen`, as it is in `model`.
     """
     if start is None:
-        begin_as_images(model, patches, config)
+        begin_as_images(model, patches, config, unseen=unseen)
         return None
     former, info = load_checkpoint(start, config.encoder_options)
     state = trained_state(model)
@@ -99,10 +103,9 @@ def start_from(
     rows = state["prototypes"].view(len(config.classes), count, -1).clone()
     known = trained_state(former)["prototypes"].view(len(info.names), count, -1)
     for at, name in enumerate(config.classes):
-        rows[at] = (
-            known[info.names.index(name)]
-            if name in info.names
-            else image_prototypes(model, patches, at, count, config.seed)
-        )
+        if name in info.names:
+            rows[at] = known[info.names.index(name)]
+        elif at not in unseen:
+            rows[at] = image_prototypes(model, patches, at, count, config.seed)
     state["prototypes"] = rows.view_as(state["prototypes"])
     return state

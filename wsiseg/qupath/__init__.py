@@ -8,7 +8,7 @@ from wsiseg.qupath.export import Export, export_geojson
 from wsiseg.qupath.finding import Finding, Repair
 from wsiseg.qupath.fix import fix_geojson
 from wsiseg.qupath.lint import lint_geojson
-from wsiseg.qupath.read import Feature, describe_left_out, read_geojson
+from wsiseg.qupath.read import Feature, describe_left_out, read_facts, read_geojson
 from wsiseg.qupath.regions import read_annotations
 from wsiseg.qupath.restore import restore_outlines
 from wsiseg.qupath.script import write_scripts
@@ -26,6 +26,7 @@ __all__ = [
     "identify_regions",
     "lint_geojson",
     "read_annotations",
+    "read_facts",
     "read_geojson",
     "read_stamp",
     "restore_outlines",

@@ -96,7 +96,9 @@ if (unclassified > 0)
 def base = output == null ? fileName.replaceFirst(/\.[^.]+$/, '') : baseName(output)
 def below = output == null ? '' : folder.toPath().relativize(output.getParentFile().toPath()).toString()
 def target = new File(new File(folder.getParentFile(), 'corrections'), "${below}/${base}.geojson")
-def text = '{"type":"FeatureCollection","features":[\n' + features.join(',\n') + '\n]}\n'
+// The size tells a later reader whether it was drawn on an image of its own magnification.
+def size = "{\"size\":[${server.getWidth()},${server.getHeight()}]}"
+def text = '{"type":"FeatureCollection","wsiseg":' + size + ',"features":[\n' + features.join(',\n') + '\n]}\n'
 if (target.exists() && target.getText('UTF-8') == text) {
     println "wsiseg: ${imageName}: ${target.getName()} is up to date"
     return

@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw
 
 from wsiseg.annotations import KNOWN_COLORS
 from wsiseg.atomic import open_atomic
-from wsiseg.geometry import Box
 from wsiseg.labels import Labelling, SlideLabels
 from wsiseg.report.overlay import shrink_image
 
@@ -63,8 +62,8 @@ def write_labels(labelling: Labelling, out: str | Path) -> list[Path]:
 def draw_labels(slide: SlideLabels, classes: Sequence[str]) -> NDArray[np.uint8]:
     """``(H, W, 3)`` uint8: the slide, its marks outlined, each training window as a square.
 
-    A square has the colours of the classes that the window shows, side by side; it is grey where
-    it shows none, and filled faintly where a part of it or some class is unknown.
+    The cells of which something is known have the colours of the classes that show in them, side by
+    side; they are grey where none does, and tinted faintly where some class is unknown.
     """
     grid, found = slide.store.grid, slide.found
     factor = 2 ** max(0, math.ceil(math.log2(max(grid.height, grid.width) / _LONGEST)))
@@ -72,17 +71,19 @@ def draw_labels(slide: SlideLabels, classes: Sequence[str]) -> NDArray[np.uint8]
     over = Image.new("RGBA", page.size, (0, 0, 0, 0))
     draw = ImageDraw.Draw(over)
     colors = [KNOWN_COLORS.get(n, _SPARE[i % len(_SPARE)]) for i, n in enumerate(classes)]
+    side = max(1, round(grid.tile / factor))
     for (y, x), labels, known in zip(
         found.corners.tolist(), found.labels, found.known, strict=True
     ):
-        box = Box(x, y, grid.tile, grid.tile)
         shown = [colors[at] for at in np.flatnonzero(labels == 1)] or [(128, 128, 128)]
-        opacity = 120 if known.all() and np.isfinite(labels).all() else 60
-        width = box.width / len(shown)
+        opacity = 120 if np.isfinite(labels).all() else 60
+        cells = Image.fromarray(known).resize((side, side), Image.Resampling.NEAREST)
+        left, top = round(x / factor), round(y / factor)
         for at, color in enumerate(shown):
-            left = box.x + at * width
-            corners = [v / factor for v in (left, box.y, left + width, box.bottom)]
-            draw.rectangle(corners, fill=(*color, opacity), outline=(*color, 255))
+            near, far = (side * number // len(shown) for number in (at, at + 1))
+            stripe = cells.crop((near, 0, far, side))
+            over.paste((*color, opacity), (left + near, top), stripe)
+        draw.rectangle((left, top, left + side, top + side), outline=(*shown[0], 255))
     for shape, color in zip(slide.layers.classes, colors, strict=True):
         for part in shapely.get_parts(shape):
             if part.geom_type == "Polygon":

@@ -23,8 +23,8 @@ class CamsPart(OpenedStore):
 
     @cached_property
     def _cam_facts(self) -> dict[str, Any]:
-        """The attributes set by `create_cams`; cached, as blocks ask often and zarr takes 1 ms."""
-        return self._group["cams"].attrs.asdict()
+        """The attributes set by `create_cams`; cached, as each block needs them several times."""
+        return dict(self._group["cams"].attrs)
 
     def create_cams(
         self, palette: Palette, height: int, width: int, *, channels: int | None = None,

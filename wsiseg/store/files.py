@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +71,6 @@ _packed = Reused()
 class Files(Protocol):
     """The files below one location, by keys such as ``image/0/zarr.json``."""
 
-    for_zarr: Any
-    """The store object or path to pass to zarr."""
     place: str
     """The path or URL, for messages."""
 
@@ -87,6 +85,9 @@ class Files(Protocol):
 
     def delete(self, key: str) -> None:
         """Delete a file, if it exists."""
+
+    def delete_all(self, prefix: str) -> None:
+        """Delete the folder `prefix` with everything in it."""
 
     def empty(self) -> bool:
         """Whether there are no files here."""
@@ -127,6 +128,8 @@ def open_files(location: str | Path) -> Files:
         return Folder(Path(location))
     url = str(location)
     if url.startswith("file://"):
+        from urllib.request import url2pathname  # loads http, which no folder needs
+
         return Folder(Path(url2pathname(urlsplit(url).path)))
     return _open_bucket(url)
 
@@ -136,7 +139,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.for_zarr = self.place = str(path)
+        self.place = str(path)
         self._syncs: dict[str, Future[None]] = {}
 
     def read(self, key: str) -> bytes | None:
@@ -162,6 +165,11 @@ class Folder:
     def delete(self, key: str) -> None:
         """See `Files.delete`."""
         self.path.joinpath(key).unlink(missing_ok=True)
+
+    def delete_all(self, prefix: str) -> None:
+        """See `Files.delete_all`."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.path / prefix)
 
     def empty(self) -> bool:
         """See `Files.empty`; an empty folder counts as empty, a file does not."""
@@ -264,12 +272,9 @@ class Bucket:
     """
 
     def __init__(self, url: str) -> None:
-        from zarr.storage import ObjectStore
-
         self.place, self._has_suffixes = url, True
         self._service = open_service(url)
         self._api, self._store = self._service
-        self.for_zarr: Any = ObjectStore(self._store)
 
     def read(self, key: str) -> bytes | None:
         """See `Files.read`."""
@@ -321,6 +326,10 @@ class Bucket:
         """See `Files.delete`."""
         with self._translated(), suppress(FileNotFoundError):
             self._api.delete(self._store, key)
+
+    def delete_all(self, prefix: str) -> None:
+        """See `Files.delete_all`."""
+        self.each(self.delete, self.sizes(f"{prefix}/"))
 
     def empty(self) -> bool:
         """See `Files.empty`."""

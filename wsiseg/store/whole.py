@@ -39,7 +39,7 @@ class WholePart(OpenedStore):
         self._group[key.partition("/")[0]].attrs.update(attributes)
 
     def _whole_facts(self, group: str) -> dict[str, Any]:
-        """Read a group's attributes directly: blocks ask for them, and zarr takes a millisecond."""
+        """Read a group's attributes; empty if there are none."""
         try:
             return dict(json.loads(self._files.read(f"{group}/zarr.json") or b"")["attributes"])
         except (KeyError, TypeError, ValueError):

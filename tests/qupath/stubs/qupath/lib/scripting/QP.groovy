@@ -46,6 +46,8 @@ class ImageData {
 class Server {
     def getMetadata() { this }
     String getName() { System.getProperty('stub.image') }
+    int getWidth() { 20000 }
+    int getHeight() { 10000 }
     List<URI> getURIs() { [new URI(System.getProperty('stub.uri', 'file:/slides/case.svs'))] }
 }
 
