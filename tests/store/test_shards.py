@@ -118,7 +118,7 @@ def test_a_cut_shard_is_named_not_believed(written: Case, kept: float) -> None:
     whole = file.read_bytes()
     try:
         file.write_bytes(whole[: int(kept if kept < 0 else kept * len(whole))])
-        with pytest.raises(StoreError, match=r"a/c/0/0/0: is damaged \(its index does not fit"):
+        with pytest.raises(StoreError, match=r"a/c/0/0/0: is damaged \(its index does not match"):
             array.read(array.box)
     finally:
         file.write_bytes(whole)
