@@ -87,7 +87,7 @@ def outline_regions(
     if reshapes:
         provenance["area_error"] = _area_errors(regions, palette)
     annotations = _annotate(store, config, regions, SMOOTH_UNITS**settings.smooth, provenance)
-    return replace(annotations, exact=not reshapes)
+    return replace(annotations, exact=not reshapes, valid=True)
 
 
 def _consume(regions: list[Region]) -> Iterator[Region]:
