@@ -116,7 +116,7 @@ def test_blocks_that_do_not_fit_name_one_that_does(
     tile: int, stride: int, block: int, works: int
 ) -> None:
     with pytest.raises(
-        GeometryError, match=rf"block {block} is no multiple .* above it is {works}"
+        GeometryError, match=rf"block {block} is no multiple .* one that works is {works}"
     ):
         TileGrid(1000, 1000, tile, stride, block)
     assert TileGrid(1000, 1000, tile, stride, works).block == works

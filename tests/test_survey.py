@@ -31,7 +31,7 @@ def test_slides_with_and_without_scale(tmp_path):
     assert [path.name for path, _ in survey.broken] == ["d.svs"]
     text = " ".join(write_settings(survey).read_text().replace("# ", "").split())
     assert "4 slide(s): 1 .svs, 3 .tif; 0.25 to 0.5 µm/px" in text
-    assert "1 slide(s) do not say their µm/px: c.tif." in text
+    assert "1 slide(s) do not state their µm/px: c.tif." in text
     assert load_config(tmp_path / "wsiseg.yaml", Config) == Config(), "nothing is changed unasked"
 
 

@@ -76,7 +76,7 @@ def test_unknown_columns_are_said(tmp_path, caplog):
     assert table.rows[0]["site"] == "b"
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "column(s) 'site', 'slide id' not known and not used; known are slide" in caplog.text
+    assert "ignoring unknown column(s) 'site', 'slide id'; known columns are slide" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_unknown_columns_are_said(tmp_path, caplog):
         ("slide,mpp_x", "is it 'mpp'?"),
         ("slide,immune_cells", "is it 'Immune cells'?"),
         ("slides,mpp", "has the column 'slides', which is unknown; is it 'slide'?"),
-        ("slide,mpp, MPP", "has the column 'mpp' more than once; leave one"),
+        ("slide,mpp, MPP", "has the column 'mpp' more than once; keep one"),
         ("file,mpp", "has the columns 'file', 'mpp'; needs 'slide' and may have 'mpp'"),
         ("a.svs,0.25", "has the columns 'a.svs', '0.25'; needs 'slide'"),
     ],
@@ -104,7 +104,10 @@ def test_refused_headers(tmp_path, head, message):
     [
         (b"", "is empty; its first line names columns: slide, mpp"),
         (b"\xef\xbb\xbf\r\n \r\n", "is empty"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "is no table of text: it holds the character 0x"),
+        (
+            b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR",
+            "is not a text table: it contains the character 0x",
+        ),
         (b"PK\x03\x04and so on", "is a workbook or an archive; save the sheet as CSV"),
         ("slide\n".encode("utf-16") + b"a", "cannot be read as UTF-16-LE"),
         (b'slide,mpp\na.svs,1\n"b.svs,1\nc.svs,1\n', "cannot be read as CSV from line 3 on"),

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writes: a file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ from typing import BinaryIO
 __all__ = ["free_name", "list_taken", "open_atomic", "put_aside", "remove_parts"]
 
 _PART = re.compile(r"\..+\.\d+\.\d+\.part|.+\.[0-9a-f]{32}\.partial")
-"""Files not yet in their place: those of `open_atomic`, and zarr's own."""
+"""Temporary files of `open_atomic` and of zarr that were not renamed into place."""
 
 _LONG = 160
-"""Bytes of a name beside which the additions for a part may not fit into 255."""
-
+"""File names longer than this (bytes) leave no space within 255 for a temporary name's affixes."""
 
 _SUFFIX = re.compile(r"(?i)\.(geo)?json(\.gz)?$|\.ome\.tiff?$")
-"""Ends of names that have more than one dot."""
+"""File name suffixes that contain more than one dot."""
 
 
 def free_name(path: Path, mark: str) -> Path:
-    """A name beside `path` that is free, with `mark` and if need be a number before its suffix."""
+    """Return an unused sibling of `path`, with `mark` (numbered if necessary) before its suffix."""
     return next(name for name in _names(path, mark) if not name.exists())
 
 
 def list_taken(path: Path, mark: str) -> list[Path]:
-    """The files whose names `free_name` gave, as far as they are still there."""
+    """List the existing files that were named by `free_name`."""
     return list(takewhile(Path.exists, _names(path, mark)))
 
 
 def _names(path: Path, mark: str) -> Iterator[Path]:
-    suffix = found[0] if (found := _SUFFIX.search(path.name)) else path.suffix
+    suffix = match[0] if (match := _SUFFIX.search(path.name)) else path.suffix
     base = path.name[: len(path.name) - len(suffix)]
     for number in count(1):
         yield path.with_name(f"{base}{mark}{number if number > 1 else ''}{suffix}")
@@ -44,9 +43,9 @@ def _names(path: Path, mark: str) -> Iterator[Path]:
 
 @contextmanager
 def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file beside `path` for writing; it takes the place of `path` when the block ends.
+    """Open a temporary file for writing; it replaces `path` when the block ends.
 
-    If the block raises, `path` is as it was. Missing folders are made.
+    If the block raises, `path` is left unchanged. Missing folders are created.
     """
     target = Path(path)
     # `tempfile` would leave a file that only its owner may read.
@@ -63,7 +62,7 @@ def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def _open_part(part: Path) -> BinaryIO:
-    """Open a file for writing, and make its folders if they are not there, which is rare."""
+    """Open a file for writing; create its folders only if they are missing, which is rare."""
     try:
         return part.open("wb")
     except FileNotFoundError:
@@ -72,18 +71,18 @@ def _open_part(part: Path) -> BinaryIO:
 
 
 def put_aside(path: str | Path) -> Path:
-    """Rename a file or folder to ``<path>.old``, ``.old2`` and so on; its new path."""
+    """Rename a file or folder to ``<path>.old``, ``.old2`` and so on; return the new path."""
     path, number = Path(path), 1
-    while (aside := path.with_name(f"{path.name}.old{number if number > 1 else ''}")).exists():
+    while (target := path.with_name(f"{path.name}.old{number if number > 1 else ''}")).exists():
         number += 1
-    os.replace(path, aside)
-    return aside
+    os.replace(path, target)
+    return target
 
 
 def remove_parts(folder: str | Path, before: float) -> None:
-    """Delete what killed writers left below `folder`: parts not touched since the time `before`."""
+    """Delete temporary files of killed writers below `folder` last modified before `before`."""
     for place, _, names in os.walk(folder):
         for path in (Path(place, name) for name in names if _PART.fullmatch(name)):
-            with suppress(OSError):  # put in its place meanwhile, or not ours to delete
+            with suppress(OSError):  # renamed into place meanwhile, or no permission
                 if path.stat().st_mtime < before:
                     path.unlink()

@@ -1,4 +1,4 @@
-"""Object stores through obstore, whose errors are translated here."""
+"""Access to object stores through obstore; translates its errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Service", "open_service"]
 
 
 class Service(NamedTuple):
-    """A place in an object store, opened."""
+    """An open location in an object store."""
 
     api: Any
     """The module `obstore`."""
@@ -21,14 +21,14 @@ class Service(NamedTuple):
 
     @contextmanager
     def translated(self, place: str) -> Iterator[None]:
-        """Turn every failure of the service in the block into a `StoreError` about `place`."""
+        """Raise a `StoreError` that names `place` for every failure of the service in the block."""
         with _translated(self.api, place):
             yield
 
 
-@cache  # one client and its connections for all blocks and beats; memory:// keeps its bytes here
+@cache  # one client for all blocks and heartbeats; memory:// keeps its data in it
 def open_service(url: str) -> Service:
-    """Open ``s3://``, ``gs://``, ``az://`` or ``memory://``; credentials as obstore finds them.
+    """Open an ``s3://``, ``gs://``, ``az://`` or ``memory://`` URL with obstore's own credentials.
 
     Raises
     ------

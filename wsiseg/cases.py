@@ -1,4 +1,4 @@
-"""Which patient or slide a patch is of, as far as its file's name tells."""
+"""Read a patch's patient, slide and position from its file name."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _NUMBERS = re.compile(r"[ _-]+(\d+)[ _,-]+(\d+)[ _-]*(?:\[[01 ]*\])?$")
-"""Where on the slide a patch lies: named, or two numbers at the end, then digits of labels."""
+"""Position of a patch on its slide: named (above), or two final numbers, then label digits."""
 _WITHIN = re.compile(r"\+(\d+)\+(\d+) *(?:\[[01 ]*\])?$")
-"""Where within a part of the slide that the name tells before."""
+"""Position within the part of the slide that the preceding text names."""
 
 
 class Place(NamedTuple):
-    """Where a patch lies."""
+    """Position of a patch on its slide."""
 
     slide: str
-    """Or the part of one within which places can be compared."""
+    """The slide, or the part of it within which positions are comparable."""
     across: float
-    """Pixels, columns or whatever the names count in."""
+    """In pixels, columns or whatever unit the names use."""
     down: float
 
 
 def find_case(name: str) -> str | None:
-    """The patient of a TCGA barcode, else what stands before the place of a patch on its slide.
+    """Return the patient of a TCGA barcode, else the text before the patch's position.
 
-    ``TCGA-A1-A0SK-DX1_xmin45749_ymin25055.png`` is of ``TCGA-A1-A0SK``, ``1031280-2300-27920-[1 0 0
-    1].png`` of ``1031280``, ``slide 7 [x=448,y=0,w=224,h=224].png`` of ``slide 7``; None where a
-    name tells no place, as ``0001.png``.
+    ``TCGA-A1-A0SK-DX1_xmin45749_ymin25055.png`` gives ``TCGA-A1-A0SK``, ``1031280-2300-27920-[1 0 0
+    1].png`` gives ``1031280``, ``slide 7 [x=448,y=0,w=224,h=224].png`` gives ``slide 7``. Returns
+    None if the name contains no position, such as ``0001.png``.
     """
     barcode = _TCGA.search(name)
     if barcode:
@@ -44,25 +44,27 @@ def find_case(name: str) -> str | None:
     place = _NAMED.search(name) or _NUMBERS.search(name)
     if place is None:
         return None
-    case = re.sub(r"\[[^\]]*$", "", name[: place.start()])  # what a bracket also tells of the place
+    case = re.sub(
+        r"\[[^\]]*$", "", name[: place.start()]
+    )  # an opened bracket belongs to the position
     return case.rstrip(" _-[(") or None
 
 
 def find_place(name: str) -> Place | None:
-    """Where a patch lies on its slide; None where its name does not tell.
+    """Return a patch's position on its slide; None if its name does not contain it.
 
-    Either number may be the row: what lies beside what is the same.
+    Either number may be the row: which patches are neighbours does not depend on it.
     """
     name = _ENDINGS.sub("", name)
-    found = _WITHIN.search(name) or _NAMED.search(name) or _NUMBERS.search(name)
-    slide = name[: found.start()].rstrip(" _-[(") if found else ""
-    return Place(slide, float(found[1]), float(found[2])) if found and slide else None
+    match = _WITHIN.search(name) or _NAMED.search(name) or _NUMBERS.search(name)
+    slide = name[: match.start()].rstrip(" _-[(") if match else ""
+    return Place(slide, float(match[1]), float(match[2])) if match and slide else None
 
 
 def group_cases(names: Sequence[str], cases: Sequence[str | None]) -> list[str] | None:
-    """The case of each patch, each that has none by itself; None where nothing tells cases apart.
+    """Return the case of each patch; a patch without one is a case of its own.
 
-    That is where no case is known, or all patches are of one.
+    Returns None if cases cannot be told apart: none is known, or all patches belong to one.
     """
     known = set(cases) - {None}
     if not known or len(set(cases)) == 1:

@@ -1,8 +1,8 @@
-"""Units as types, and the boxes that every step speaks in.
+"""Types for units, and the boxes that all steps use.
 
-Three frames occur. *Level 0*: the slide's own finest pixels (`Px0`). *Raster*: the working grid at
-`mpp` micrometres a pixel, origin at the slide's (0, 0), where pixel ``i`` covers level-0 interval
-``[i * s, (i + 1) * s)`` with ``s = mpp / slide.mpp``. *Tissue mask*: a coarser raster.
+There are three frames. *Level 0*: the slide's own finest pixels (`Px0`). *Raster*: the working grid
+at `mpp` micrometres per pixel, origin at the slide's (0, 0), where pixel ``i`` covers the level-0
+interval ``[i * s, (i + 1) * s)`` with ``s = mpp / slide.mpp``. *Tissue mask*: a coarser raster.
 """
 
 from __future__ import annotations
@@ -55,22 +55,22 @@ class Box(NamedTuple):
 
     @property
     def empty(self) -> bool:
-        """Whether the box holds no pixel."""
+        """Whether the box contains no pixels."""
         return self.width <= 0 or self.height <= 0
 
     def intersect(self, other: Box) -> Box:
-        """The common part; width or height 0 where there is none."""
+        """Return the intersection; its width or height is 0 if the boxes do not overlap."""
         x, y = max(self.x, other.x), max(self.y, other.y)
         right, bottom = min(self.right, other.right), min(self.bottom, other.bottom)
         return Box(x, y, max(0, right - x), max(0, bottom - y))
 
     def grow(self, margin: int) -> Box:
-        """The box with `margin` pixels more on every side."""
+        """Return the box grown by `margin` pixels on every side."""
         return Box(
             self.x - margin, self.y - margin, self.width + 2 * margin, self.height + 2 * margin
         )
 
     def slices(self, origin: Box | None = None) -> tuple[slice, slice]:
-        """Row and column slices of this box in an array whose pixel (0, 0) is `origin`'s corner."""
+        """Return row and column slices of this box in an array that starts at `origin`'s corner."""
         x0, y0 = (origin.x, origin.y) if origin is not None else (0, 0)
         return slice(self.y - y0, self.bottom - y0), slice(self.x - x0, self.right - x0)

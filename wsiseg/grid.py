@@ -1,4 +1,4 @@
-"""TileGrid: where the tiles and blocks of one raster lie. Geometry only, no pixels."""
+"""TileGrid: the layout of a raster's tiles and blocks. Geometry only, no pixels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class TileGrid:
     """Tiles of `tile` px every `stride` px over a raster, owned by square blocks of `block` px.
 
     Tile ``(row, col)`` has its corner at ``(col * stride, row * stride)``; the last row and column
-    may reach past the raster (white there). A tile is owned by the block that holds its corner, so
-    each tile is owned once. Blocks partition the raster.
+    may reach past the raster (white there). A tile belongs to the block that contains its corner,
+    so every tile has one owner. Blocks partition the raster.
 
     Raises
     ------
     GeometryError
-        If a length is not positive, ``stride > tile``, or `block` is no multiple of both.
+        If a length is not positive, ``stride > tile``, or `block` is not a multiple of both.
     """
 
     height: int
@@ -43,7 +43,7 @@ class TileGrid:
         if self.block % self.tile or self.block % self.stride:
             raise GeometryError(
                 f"block {self.block} is no multiple of tile {self.tile} and stride {self.stride}; "
-                f"the nearest that works above it is {self._fitting_block()}"
+                f"the next larger one that works is {self._fitting_block()}"
             )
 
     def _fitting_block(self) -> int:

@@ -38,7 +38,7 @@ __all__ = ["outline_regions"]
 _STEP = "outline"
 
 _Item = tuple[int, NDArray[np.uint8] | None]
-"""A block, and new labels for its components if small ones are absorbed."""
+"""A block, and new labels of its components if small ones were absorbed."""
 
 _Report = Callable[[], None]
 _R = TypeVar("_R")  # PEP 695 syntax needs Python 3.12
@@ -49,8 +49,8 @@ def outline_regions(
 ) -> Annotations:
     """Outline every connected region of the slide's labels.
 
-    The result does not depend on the block size, the executor or who finished first. The labels in
-    the store stay as they are.
+    The result does not depend on the block size, the executor or the order in which blocks finish.
+    The labels in the store are not changed.
 
     Returns
     -------
@@ -80,18 +80,18 @@ def outline_regions(
     regions = merge_blocks(_gather(executor, work, items, report), columns)
     provenance = {"labels": labelled, "outline": settings.model_dump_json()}
     if reshapes:
-        # No tolerance takes off what lies on a straight line, which tracing left for neighbours.
-        regions = simplify_regions(_give_up(regions), settings.simplify_um / store.mpp)
+        # Even a tolerance of 0 removes the collinear points that tracing kept for neighbours.
+        regions = simplify_regions(_consume(regions), settings.simplify_um / store.mpp)
     for _ in range(settings.smooth):
-        regions = smooth_regions(_give_up(regions))
+        regions = smooth_regions(_consume(regions))
     if reshapes:
         provenance["area_error"] = _area_errors(regions, palette)
-    found = _annotate(store, config, regions, SMOOTH_UNITS**settings.smooth, provenance)
-    return replace(found, exact=not reshapes, valid=True)
+    annotations = _annotate(store, config, regions, SMOOTH_UNITS**settings.smooth, provenance)
+    return replace(annotations, exact=not reshapes, valid=True)
 
 
-def _give_up(regions: list[Region]) -> Iterator[Region]:
-    """The regions, which the list holds no more: one copy of millions of vertices is enough."""
+def _consume(regions: list[Region]) -> Iterator[Region]:
+    """Yield the regions and remove them from the list, to keep one copy of all vertices."""
     regions.reverse()
     while regions:
         yield regions.pop()
@@ -117,7 +117,7 @@ def _annotate(
 def _gather(
     executor: Executor, work: Callable[[_Item], _R], items: Sequence[_Item], report: _Report
 ) -> dict[int, _R]:
-    """The result of every block, by block."""
+    """Run `work` on all items; return the results by block."""
     results = {}
     for (block, _), result in run(executor, work, items):
         results[block] = result
@@ -126,19 +126,19 @@ def _gather(
 
 
 def _count_up(progress: Progress | None, total: int) -> _Report:
-    """A function that reports one more block done."""
+    """Return a function that reports one more block as done."""
     done = count(1)
     return lambda: progress(_STEP, next(done), total) if progress else None
 
 
 def _read_block(path: str, block: int) -> tuple[Box, NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """A block's square, and its labels and confidence with their margin; none if all background."""
+    """Read a block's square, and its labels and confidence with a margin; None if it is empty."""
     store = SlideStore(path)
     square = store.grid.block_box(block)
     box = margin_box(square, store.grid.box)
     labels = store.read_labels(box)
-    seen = labels.min() != BACKGROUND  # no label is larger
-    return square, labels, store.read_confidence(box) if seen else None
+    has_regions = labels.min() != BACKGROUND  # the largest label
+    return square, labels, store.read_confidence(box) if has_regions else None
 
 
 def _measure_block(path: str, limits: NDArray[np.float64], item: _Item) -> Contacts:
@@ -154,14 +154,14 @@ def _trace_block(path: str, junctions: bool, item: _Item) -> BlockTrace | None:
 
 
 def _pixel_limits(settings: OutlineConfig, mpp: float) -> NDArray[np.float64]:
-    """``(256,)`` by label: components of fewer pixels are absorbed."""
+    """Return ``(256,)`` limits by label: components of fewer pixels are absorbed."""
     limits = np.full(256, settings.min_area_um2 / mpp**2)
     limits[BACKGROUND] = settings.min_hole_um2 / mpp**2
     return limits
 
 
 def _area_errors(regions: Sequence[Region], palette: Palette) -> str:
-    """By how much simplifying and smoothing changed each class's area, in percent of it."""
+    """Format the relative change of each class's area by simplifying and smoothing, in percent."""
     true, drawn = np.zeros(len(palette)), np.zeros(len(palette))
     for region, area in zip(regions, polygon_areas(regions).tolist(), strict=True):
         true[region.label] += region.area_px

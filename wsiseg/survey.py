@@ -1,4 +1,4 @@
-"""A look at a folder before the first run: what is there, and the settings that fit it."""
+"""Survey a folder before the first run: list its contents and write matching settings."""
 
 from __future__ import annotations
 
@@ -27,54 +27,54 @@ _IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
 
 @dataclass(frozen=True)
 class Found:
-    """One slide that was opened."""
+    """One slide that could be opened."""
 
     path: Path
     mpp: float | None
-    """µm/px of level 0; None if the file does not say."""
+    """µm/px of level 0; None if the file does not state it."""
     size: tuple[int, int]
-    """Width and height of level 0 in pixels; (0, 0) where it was not opened for want of a scale."""
+    """Width and height of level 0 in pixels; (0, 0) for a slide without µm/px."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a folder holds, and what this machine has."""
+    """Contents of a folder, and resources of this machine."""
 
     folder: Path
     nested: bool
-    """Whether slides lie in sub-folders."""
+    """Whether the slides are in sub-folders."""
     slides: tuple[Path, ...]
     opened: tuple[Found, ...]
-    """The first of `slides`, 200 at most."""
+    """Those of the first 200 slides that could be opened."""
     broken: tuple[tuple[Path, str], ...]
-    """Those that cannot be opened, and why."""
+    """Slides that cannot be opened, and why."""
     patches: tuple[Path, ...]
     """Folders of labelled patches."""
     masked: tuple[Path, ...]
-    """Folders with ``img/`` and ``mask/``."""
+    """Folders that contain ``img/`` and ``mask/``."""
     gpu: str | None
-    """Its name."""
+    """Name of the GPU, if there is one."""
     slurm: bool
     cores: int
 
     @property
     def unscaled(self) -> tuple[Path, ...]:
-        """Slides that do not say their µm/px."""
+        """Slides that do not state their µm/px."""
         return tuple(one.path for one in self.opened if one.mpp is None)
 
 
 def survey_folder(folder: str | Path, progress: Progress | None = None) -> Survey:
-    """Look at a folder: slides and their µm/px, labelled patches; and at this machine.
+    """Find slides, their µm/px and labelled patches in a folder, and a GPU on this machine.
 
     Parameters
     ----------
     progress
-        Called with ("slides", opened, to be opened).
+        Called with ("slides", slides opened, slides to open).
 
     Raises
     ------
     ConfigError
-        If it is no folder.
+        If it is not a folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -109,7 +109,7 @@ def _open_all(
 
 
 def _find_patches(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Folders of labelled patches, and of patches with masks: here, or one folder down."""
+    """Find folders of labelled patches and of patches with masks, at most one level down."""
     places = [folder, *sorted(p for p in folder.iterdir() if p.is_dir() and p.name[:1] != ".")]
     masked = [place for place in places if (place / "img").is_dir() and (place / "mask").is_dir()]
     labelled = [
@@ -126,12 +126,12 @@ def _find_gpu() -> str | None:
 
 
 def write_settings(survey: Survey, path: str | Path | None = None) -> Path:
-    """Write the settings that fit, commented, to ``wsiseg.yaml`` in the folder, or to `path`.
+    """Write commented settings that fit the folder to ``wsiseg.yaml`` in it, or to `path`.
 
     Raises
     ------
     ConfigError
-        If the file is there: it may hold what somebody wrote.
+        If the file exists: it may contain edits.
     """
     path = Path(path or survey.folder / "wsiseg.yaml")
     if path.exists():
@@ -144,8 +144,8 @@ def write_settings(survey: Survey, path: str | Path | None = None) -> Path:
 def _compose(survey: Survey) -> str:
     default = Config()
     lines = [
-        f"# Settings for {survey.folder.resolve().name}, as `wsiseg init` found it. A line that is",
-        "# taken out has its default; `wsiseg config` prints every setting.",
+        f"# Settings for {survey.folder.resolve().name}, written by `wsiseg init`. A setting",
+        "# that is removed takes its default; `wsiseg config` prints every setting.",
         *_comment(describe(survey)),
         "",
         "slide:",
@@ -169,7 +169,7 @@ def _compose(survey: Survey) -> str:
 
 
 def next_command(survey: Survey, settings: Path | None) -> str:
-    """The command line that goes on from here."""
+    """Return the command line to run next."""
     if survey.slides:
         nested = ["--nested"] if survey.nested else []
         out = survey.folder.parent / f"{survey.folder.resolve().name}-maps"
@@ -181,11 +181,11 @@ def next_command(survey: Survey, settings: Path | None) -> str:
         return shlex.join(["wsiseg", "train", str(survey.patches[0]), "-o", "model.safetensors"])
     if survey.masked:
         return shlex.join(["wsiseg", "evaluate", "tissue", str(survey.masked[0])])
-    return "wsiseg demo, which makes slides of its own"
+    return "wsiseg demo, which makes its own slides"
 
 
 def describe(survey: Survey) -> list[str]:
-    """What was found, a line each."""
+    """Describe the findings, one line each."""
     lines = [_say_slides(survey)] if survey.slides else ["No slides."]
     lines += [f"Cannot be opened: {error}" for _, error in survey.broken[:_MOST_NAMED]]
     if len(survey.broken) > _MOST_NAMED:
@@ -194,7 +194,7 @@ def describe(survey: Survey) -> list[str]:
     lines += [f"Patches with masks: {place}" for place in survey.masked]
     lines.append(f"{survey.cores} cores, {_say_device(survey)}.")
     if survey.slurm:
-        lines.append("SLURM is here: see configs/slurm.yaml for --executor.")
+        lines.append("SLURM is available: see configs/slurm.yaml for --executor.")
     return lines
 
 
@@ -215,15 +215,15 @@ def _say_device(survey: Survey) -> str:
 def _scale_lines(survey: Survey) -> list[str]:
     missing = [path.name for path in survey.unscaled]
     if not missing:
-        return ["  # Every slide that was looked at says its µm/px.", "  mpp_override: null"]
+        return ["  # Every slide that was opened states its µm/px.", "  mpp_override: null"]
     more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
     named = ", ".join(missing[:_MOST_NAMED]) + more
-    said = (
-        f"{len(missing)} slide(s) do not say their µm/px: {named}. "
-        f"Give it here if all slides have the same; else in a manifest, a CSV with the columns "
-        f"slide and mpp, which takes the folder's place on the command line."
+    advice = (
+        f"{len(missing)} slide(s) do not state their µm/px: {named}. "
+        f"Give it here if it is the same for all slides; else in a manifest, a CSV with the "
+        f"columns slide and mpp, given on the command line instead of the folder."
     )
-    return [*_wrap(said, "  # "), "  mpp_override: null"]
+    return [*_wrap(advice, "  # "), "  mpp_override: null"]
 
 
 def _plain(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Tables of text (CSV), as people and spreadsheets write them: nothing is dropped unsaid."""
+"""Read CSV tables as people and spreadsheets write them, without dropping anything silently."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 
 _MOST = 10
-"""Examples that one message gives; what there is beside them is counted."""
+"""Number of examples in one message; further ones are only counted."""
 _SEPARATORS = (",", ";", "\t")
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"), (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )  # fmt: skip
-_NEAR, _NEAR_SHORT = 0.82, 0.66  # alike by so much; a name of three letters with one changed
+_NEAR, _NEAR_SHORT = 0.82, 0.66  # similarity ratios; the second for names of three letters
 _NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f]")
-_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?', re.IGNORECASE)  # Excel's own first line
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?', re.IGNORECASE)  # Excel's first line
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _GUARDED = re.compile(r"'[=+\-@\t\r]")
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row: what its cells hold, stripped, by column; empty where the row ends early."""
+    """One row: its cells, stripped, by column; empty where the row ends early."""
 
     line: int
-    """Line of the file that it begins in, from 1."""
+    """Line number in the file, from 1, where the row begins."""
     cells: Mapping[str, str]
 
     def __getitem__(self, column: str) -> str:
@@ -57,22 +57,22 @@ class TableRow:
 
     @property
     def where(self) -> str:
-        """Its place, for messages."""
+        """Location of the row, for messages."""
         return f"line {self.line}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """What `read_table` found."""
+    """The result of `read_table`."""
 
     path: Path
     columns: tuple[str, ...]
-    """Known ones as they were asked for, others as the file spells them."""
+    """Known columns spelt as in `known`, others as in the file."""
     unknown: tuple[str, ...]
-    """Those of `columns` that nobody asked for; they have been warned of."""
+    """Columns that are not known; a warning has been logged."""
     rows: tuple[TableRow, ...]
     problems: tuple[str, ...]
-    """Refused rows, each with its line; they are not in `rows`."""
+    """One message, with its line, for each rejected row; `rows` leaves these out."""
     separator: str
 
 
@@ -81,27 +81,26 @@ def read_table(
 ) -> Table:
     """Read a table whose first line names its columns.
 
-    The separator may be a comma, a semicolon or a tab; the text UTF-8, UTF-16 or UTF-32, or else
-    is taken for Windows-1252 (Latin-1), with a warning. Case and blanks in the names of columns do
-    not count. Rows without any text are passed over, as is a first column that has no name and
-    only numbers the rows. The apostrophe that keeps a spreadsheet from
-    taking a cell for a formula (`guard`) is taken off.
+    The separator may be a comma, a semicolon or a tab; the text UTF-8, UTF-16 or UTF-32; anything
+    else is read as Windows-1252 (Latin-1), with a warning. Case and blanks in column names are
+    ignored. Empty rows are skipped, and so is an unnamed first column that only numbers the rows.
+    The apostrophe that keeps a spreadsheet from reading a cell as a formula (`guard`) is removed.
 
     Parameters
     ----------
     known
-        Names of the columns that mean something. Any other is warned of, and refused if it is
-        nearly one that the table lacks.
+        Names of the expected columns. Any other column causes a warning, or an error if its name
+        nearly matches an expected one that is missing.
     required
-        Those of `known` that the table must have.
+        Names among `known` that must be present.
     warn
-        Whether columns that are not known are told in the log.
+        Whether to log a warning about unknown columns.
 
     Raises
     ------
     DataError
-        If the file cannot be read, is empty or no text, or its first line is refused. Rows that
-        are wrong are `Table.problems`.
+        If the file cannot be read, is empty or not text, or its header is invalid. Invalid rows
+        are reported in `Table.problems`.
     """
     path = Path(path)
     text = _decode(path)
@@ -117,7 +116,7 @@ def read_table(
     rows = tuple(_read_rows(body, columns, separator, problems))
     if unknown and warn:
         _LOG.warning(
-            "%s: column(s) %s not known and not used; known are %s",
+            "%s: ignoring unknown column(s) %s; known columns are %s",
             path, _shorten(map(repr, unknown)), ", ".join(known),
         )  # fmt: skip
     named = tuple(column for column in columns if column)
@@ -125,14 +124,14 @@ def read_table(
 
 
 def list_problems(problems: Sequence[str]) -> str:
-    """At most ten problems, one an indented line, and the number of the others."""
+    """Format up to ten problems, one per indented line, and the number of the remaining ones."""
     shown = "".join(f"\n  {problem}" for problem in problems[:_MOST])
     more = len(problems) - _MOST
     return f"{shown}\n  and {more:,} more" if more > 0 else shown
 
 
 def refuse(path: str | Path, problems: Sequence[str], what: str = "patches") -> None:
-    """Raise one `DataError` that counts the problems and lists the first, if there is one."""
+    """Raise a `DataError` that counts the problems and lists the first ten, if there are any."""
     if problems:
         raise DataError(
             f"{path}: {len(problems):,} problem(s) with the {what}{list_problems(problems)}"
@@ -140,9 +139,9 @@ def refuse(path: str | Path, problems: Sequence[str], what: str = "patches") -> 
 
 
 def to_number(text: str, separator: str = ",") -> float:
-    """The finite number that a cell holds; NaN if it holds none.
+    """Return the finite number in a cell; NaN if there is none.
 
-    In a table with semicolons or tabs a comma is a decimal mark, as spreadsheets write it then.
+    In tables separated by semicolons or tabs, a comma is a decimal mark.
     """
     try:
         number = float(text if separator == "," else text.replace(",", "."))
@@ -152,14 +151,14 @@ def to_number(text: str, separator: str = ",") -> float:
 
 
 def guard(text: str) -> str:
-    """`text`, led by an apostrophe if a spreadsheet would take it for a formula."""
+    """Prefix `text` with an apostrophe if a spreadsheet would read it as a formula."""
     if _FORMULA.match(text) and (text != text.strip() or math.isnan(to_number(text))):
         return "'" + text
     return text
 
 
 def unguard(text: str) -> str:
-    """What `guard` was given, unless that began with an apostrophe itself."""
+    """Undo `guard`."""
     return text[1:] if _GUARDED.match(text) else text
 
 
@@ -174,11 +173,11 @@ def _decode(path: Path) -> str:
     if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise DataError(f"{path}: is a workbook or an archive; save the sheet as CSV (UTF-8)")
     text = _as_text(data, path)
-    found = _NO_TEXT.search(text)
-    if found:
+    match = _NO_TEXT.search(text)
+    if match:
         raise DataError(
-            f"{path}: is no table of text: it holds the character {ord(found[0]):#04x}; save it as "
-            f"CSV (UTF-8)"
+            f"{path}: is not a text table: it contains the character {ord(match[0]):#04x}; save it "
+            f"as CSV (UTF-8)"
         )
     return text
 
@@ -194,8 +193,8 @@ def _as_text(data: bytes, path: Path) -> str:
             raise DataError(f"{path}: cannot be read as {encoding.upper()} ({error})") from error
         line = data.count(b"\n", 0, error.start) + 1
     _LOG.warning(
-        "%s: is not UTF-8 (first in line %d); read as Windows-1252 (Latin-1), so look at names "
-        "that are not plain ASCII, or save it as UTF-8", path, line,
+        "%s: is not UTF-8 (first in line %d); read as Windows-1252 (Latin-1): check names that are "
+        "not plain ASCII, or save it as UTF-8", path, line,
     )  # fmt: skip
     try:
         return data.decode("cp1252")
@@ -204,7 +203,7 @@ def _as_text(data: bytes, path: Path) -> str:
 
 
 def _guess(data: bytes) -> str:
-    """UTF-16 without a mark shows by its zeros, as the first letters of a header are ASCII."""
+    """Guess the encoding: the zero bytes of ASCII column names reveal UTF-16 without a mark."""
     if len(data) > 1 and data[0] and not data[1]:
         return "utf-16-le"
     if len(data) > 1 and data[1] and not data[0]:
@@ -219,21 +218,21 @@ class _Line:
 
 
 def _split(text: str, known: Sequence[str], path: Path) -> tuple[Iterator[_Line], str]:
-    """The lines that hold anything, and the separator: that under which most columns are known."""
-    said = _SEPARATOR_LINE.fullmatch(text.partition("\n")[0].strip())
-    if said:
-        return _lines(text, said[1], path, skip=1), said[1]
+    """Return the lines that are not empty, and the separator that yields most known columns."""
+    declaration = _SEPARATOR_LINE.fullmatch(text.partition("\n")[0].strip())
+    if declaration:
+        return _lines(text, declaration[1], path, skip=1), declaration[1]
     folded = {_fold(name) for name in known}
 
-    def knows(separator: str) -> tuple[int, int]:
+    def count_known(separator: str) -> tuple[int, int]:
         try:
             first = next(_lines(text, separator, path), None)
-        except DataError:  # a quoted cell ends before something that is another's separator
+        except DataError:  # a quoted cell is followed by another separator
             return -1, 0
         cells = first.cells if first else []
         return len(folded & set(map(_fold, cells))), len(cells)
 
-    separator = max(_SEPARATORS, key=knows)  # the first of equals
+    separator = max(_SEPARATORS, key=count_known)  # the first on a tie
     return _lines(text, separator, path), separator
 
 
@@ -249,8 +248,8 @@ def _lines(text: str, separator: str, path: Path, skip: int = 0) -> Iterator[_Li
             before = reader.line_num  # a quoted cell may hold line ends
     except csv.Error as error:
         raise DataError(
-            f"{path}: cannot be read as CSV from line {before + 1} on ({error}); is a quotation "
-            f"mark not closed?"
+            f"{path}: cannot be read as CSV from line {before + 1} on ({error}); look for a "
+            f"quotation mark that is not closed"
         ) from error
 
 
@@ -264,33 +263,35 @@ def _fold(name: str) -> str:
 def _name_columns(
     head: Sequence[str], known: Sequence[str], required: Sequence[str], path: Path
 ) -> tuple[list[str], list[str]]:
-    """The columns in order, known ones as asked for, and those that are not known."""
+    """Return the columns in order, known ones spelt as in `known`, and the unknown ones."""
     count = Counter(map(_fold, known))
     by_fold = {_fold(name): name for name in known if count[_fold(name)] == 1}
     columns = [name if name in known else by_fold.get(_fold(name), name) for name in head]
-    twice = [name for name, times in Counter(filter(None, columns)).items() if times > 1]
-    if twice:
-        raise DataError(f"{path}: has the column {twice[0]!r} more than once; leave one")
+    repeated = [name for name, times in Counter(filter(None, columns)).items() if times > 1]
+    if repeated:
+        raise DataError(f"{path}: has the column {repeated[0]!r} more than once; keep one")
     unknown = [name for name in columns if name and name not in known]
     _check_separator(head, by_fold, path)
-    lacking = [name for name in known if name not in columns]
+    absent = [name for name in known if name not in columns]
     for name in unknown:
-        meant = _nearest(name, lacking)
-        if meant:
-            raise DataError(f"{path}: has the column {name!r}, which is unknown; is it {meant!r}?")
-    missing = [name for name in required if name in lacking]
+        suggestion = _nearest(name, absent)
+        if suggestion:
+            raise DataError(
+                f"{path}: has the column {name!r}, which is unknown; is it {suggestion!r}?"
+            )
+    missing = [name for name in required if name in absent]
     if missing:
         others = [name for name in known if name not in required]
-        may = f" and may have {_shorten(map(repr, others))}" if others else ""
+        optional = f" and may have {_shorten(map(repr, others))}" if others else ""
         raise DataError(
             f"{path}: has the columns {_shorten(map(repr, columns))}; needs "
-            f"{_shorten(map(repr, missing))}{may}"
+            f"{_shorten(map(repr, missing))}{optional}"
         )
     return columns, unknown
 
 
 def _check_separator(head: Sequence[str], by_fold: Mapping[str, str], path: Path) -> None:
-    """Raise `DataError` if the one column is several, with something else between them."""
+    """Raise `DataError` if a header of one column is several names with another separator."""
     parts = re.split(r"\s*([|:，；、]|\s)\s*", head[0])
     names = {*map(_fold, parts[::2])}
     found = names & {*by_fold}
@@ -301,21 +302,21 @@ def _check_separator(head: Sequence[str], by_fold: Mapping[str, str], path: Path
         )
 
 
-def _nearest(name: str, lacking: Iterable[str]) -> str | None:
-    """The column that was surely meant: nearly that name, or that name and a word more."""
+def _nearest(name: str, absent: Iterable[str]) -> str | None:
+    """Return the missing column that `name` most likely means: similar, or one of its words."""
     folded = _fold(name)
     words = set(re.split(r"[\W_]+", folded))
-    for wanted in lacking:
+    for wanted in absent:
         other = _fold(wanted)
-        alike = difflib.SequenceMatcher(None, folded, other).ratio()
-        near = alike >= (_NEAR_SHORT if len(other) == 3 else _NEAR)
+        similarity = difflib.SequenceMatcher(None, folded, other).ratio()
+        near = similarity >= (_NEAR_SHORT if len(other) == 3 else _NEAR)
         if len(other) > 2 and (near or other in words):
             return wanted
     return None
 
 
 def _is_numbered(columns: Sequence[str], body: Sequence[_Line]) -> bool:
-    """Whether the first column only numbers the rows, without a name, as data frames write it."""
+    """Whether the first column is an unnamed row index, as data frames write it."""
     return not columns[0] and bool(body) and all(line.cells[0].isdecimal() for line in body)
 
 

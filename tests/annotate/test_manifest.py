@@ -57,4 +57,4 @@ def test_wrong_rows_are_counted(tmp_path):
 
 def test_a_column_without_meaning_is_said(tmp_path, caplog):
     read_manifest(write(tmp_path, "slide,stain\na.svs,H&E\n"))
-    assert "column(s) 'stain' not known and not used" in caplog.text
+    assert "ignoring unknown column(s) 'stain'" in caplog.text

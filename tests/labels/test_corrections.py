@@ -143,7 +143,7 @@ def test_corrections_of_another_run_find_its_map(tmp_path, mapped):
     (tmp_path / "geojson" / "one.geojson").unlink()
     found = label_slides(path.parent, [other.path], CLASSES)
     assert found.slides[0].found.corners.tolist() == [[0, 0]], "as the file itself has it"
-    assert "1 regions are in no map of ours any more" in found.notes[0]
+    assert "1 regions are no longer in any map" in found.notes[0]
 
 
 def test_what_was_checked_needs_the_map(tmp_path, mapped):
@@ -152,7 +152,7 @@ def test_what_was_checked_needs_the_map(tmp_path, mapped):
     path = tmp_path / "one.geojson"
     path.write_text(json.dumps(touched("checked", "Checked*", square(0, 0))))
     (problem, *_) = label_slides(path, [store.path], CLASSES).problems
-    assert "checks a map that is not there: one.geojson" in problem
+    assert "has checked areas, but the map is missing: one.geojson" in problem
 
 
 def test_a_region_deleted_in_the_viewer_is_of_the_class_that_our_map_gave_it(tmp_path, mapped):

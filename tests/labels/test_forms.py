@@ -165,7 +165,7 @@ def test_what_says_nothing_is_counted(tmp_path):
     )
     found = read(tmp_path, drawn)
     assert tiles_of(found) == {(1, 0): (1, 0)}
-    for part in ("1 detection(s) passed over", "1 line(s) passed over", "1 without a class"):
+    for part in ("1 detection(s) skipped", "1 line(s) skipped", "1 without a class"):
         assert any(part in note for note in found.notes), part
 
 
@@ -173,9 +173,9 @@ def test_what_lies_outside_the_slide_is_told_and_all_of_it_refused(tmp_path):
     far = feature("Pink", polygon(square(90, 90)))
     found = read(tmp_path, collection(PINK, far))
     assert tiles_of(found) == {(1, 0): (1, 0)}
-    assert any("feature 1 lies outside the slide and was passed over" in n for n in found.notes)
+    assert any("feature 1 lies outside the slide and was skipped" in n for n in found.notes)
     first, *_ = read(tmp_path, collection(far)).problems
-    assert "one.geojson: all 1 labels lie outside the slide: they are of another slide" in first
+    assert "one.geojson: all 1 labels lie outside the slide: they belong to another slide" in first
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_class_drawn_on_glass_alone_is_told(tmp_path):
         ("{}", "feature 0: has the type None"),
         (
             json.dumps(feature("Pink", polygon([[0, 0], ["a", 1]]))),
-            "(feature 0 (16ccf0b5-ba3f-43ac-b8f2-5cc7c958e545): a ring is no list of [x, y]",
+            "(feature 0 (16ccf0b5-ba3f-43ac-b8f2-5cc7c958e545): a ring is not a list of [x, y]",
         ),
     ],
 )
@@ -328,8 +328,8 @@ def test_asap_groups_dots_and_the_decimal_comma(tmp_path):
     ((tile, label),) = labels.items()
     assert (tile, label[0]) == ((3, 0), 1)
     assert {note.split(": ", 1)[1] for note in found.notes} == {
-        "1 of type Measurement passed over: draw an area or a dot",
-        "1 without a class (a group) passed over",
+        "1 of type Measurement skipped: draw an area or a dot",
+        "1 without a class (a group) skipped",
     }
 
 
@@ -355,6 +355,6 @@ def test_a_broken_table_names_the_line(tmp_path):
     rows = ["slide,x,y,width,height,class", "one,1,b,,,Pink", "one,1,1,5,,Pink", "one,1,1,5,0,Pink"]
     (problem,) = read(tmp_path, "\n".join(rows), "regions.csv").problems
     assert "regions.csv: 3 problem(s)" in problem
-    assert "line 2: y = 'b' is no number" in problem
+    assert "line 2: y = 'b' is not a number" in problem
     assert "line 3: width and height" in problem
     assert "line 4: width and height" in problem

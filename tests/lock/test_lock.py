@@ -133,7 +133,7 @@ def test_ages_are_by_the_clock_of_the_file_system(tmp_path, monkeypatch):
 
 def test_who_was_taken_over_learns_it_and_stops(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_BEAT_S", 0.02)
-    monkeypatch.setattr(module, "_AGAIN_S", 0)
+    monkeypatch.setattr(module, "_RETRY_S", 0)
     path, other = tmp_path / "x", {"token": "t", "host": "elsewhere", "pid": 7, "since": "now"}
     said = r"x: this run no longer holds it: process 7 on elsewhere, since now took over"
     held = hold(path)
@@ -166,7 +166,7 @@ def test_a_failure_is_not_hidden_by_the_lost_lock(tmp_path):
 
 
 def test_a_bucket_is_locked_as_a_folder_is(bucket, monkeypatch):
-    monkeypatch.setattr(module, "_AGAIN_S", 0)
+    monkeypatch.setattr(module, "_RETRY_S", 0)
     url = f"{bucket}/{uuid4().hex}/a.zarr"
     said = rf"a\.zarr: another run writes it \(process {os.getpid()} on"
     with hold(url) as token:

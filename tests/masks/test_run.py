@@ -146,7 +146,7 @@ def test_masks_of_other_settings_stay_unless_told(images, tmp_path):
     write_masks("tiny", images, tmp_path, CONFIG)
     before = contents(tmp_path)
     other = CONFIG.model_copy(update={"refine": False})
-    with pytest.raises(ConfigError, match=r"and 3 more are of another .* --overwrite"):
+    with pytest.raises(ConfigError, match=r"and 3 more were made with another .* --overwrite"):
         write_masks("tiny", images, tmp_path, other)
     assert contents(tmp_path) == before
     write_masks("tiny", images, tmp_path, other, overwrite=True)
@@ -162,7 +162,7 @@ def test_a_mask_that_a_person_edited_is_never_replaced(images, tmp_path):
         mask.save(first, pnginfo=None)
     edited = first.read_bytes()
     for overwrite in (False, True):
-        with pytest.raises(ConfigError, match=r"edited or are from elsewhere"):
+        with pytest.raises(ConfigError, match=r"edited or come from elsewhere"):
             write_masks("tiny", images, tmp_path, CONFIG, overwrite=overwrite)
     assert first.read_bytes() == edited
 

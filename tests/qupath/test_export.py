@@ -61,7 +61,8 @@ def test_too_many_megabytes_are_packed(tmp_path):
     written = export(tmp_path, max_mb=size - 1e-6)
     assert written.path.name == "case.geojson.gz"
     assert (
-        f"more than export.max_mb = {size - 1e-6:g}: packed as case.geojson.gz" in written.notes[0]
+        f"more than export.max_mb = {size - 1e-6:g}: compressed to case.geojson.gz"
+        in written.notes[0]
     )
     assert facts_of(written.path)["budget"] == written.notes[0]
     assert lint_geojson(written.path) == []
@@ -111,7 +112,7 @@ def test_what_is_not_ours_is_never_replaced_or_moved(tmp_path):
     with pytest.raises(GeoJsonError, match=r"case\.geojson\.gz: exists and was not written by wsi"):
         export(tmp_path, max_mb=0.005)
     (written, *_) = [export(tmp_path)]
-    assert "case.geojson.gz is beside it and not wsiseg's" in written.notes[0]
+    assert "case.geojson.gz is in the same folder and not wsiseg's" in written.notes[0]
     assert foreign.read_bytes() == before
     (tmp_path / "case.parts").mkdir()
     (tmp_path / "case.parts" / "mine.txt").write_text("mine")

@@ -260,12 +260,12 @@ def test_the_copy_never_replaces_what_was_not_named(tmp_path, name):
         path.write_bytes(zipped({"a.json": data}))
     copy, _ = fix_geojson(path)
     assert copy.name == ("a.txt.fixed.geojson" if name == "a.txt" else "a.fixed.geojson")
-    with pytest.raises(GeoJsonError, match=r"fixed\.geojson: exists already; name the copy"):
+    with pytest.raises(GeoJsonError, match=r"fixed\.geojson: already exists; name the copy"):
         fix_geojson(path)
     with pytest.raises(GeoJsonError, match=r"name the copy \.geojson or \.json"):
         fix_geojson(path, tmp_path / "a.gz")
     if name in ("a.geojson", "a.json"):
-        with pytest.raises(GeoJsonError, match="is the file itself; name another"):
+        with pytest.raises(GeoJsonError, match="is the input file; choose another name"):
             fix_geojson(path, path)
 
 
@@ -273,7 +273,7 @@ def test_what_cannot_be_read_at_all_is_an_error(tmp_path):
     with pytest.raises(GeoJsonError, match=r"gone\.geojson: cannot be read"):
         fix_geojson(tmp_path / "gone.geojson")
     (tmp_path / "a.zip").write_bytes(b"no zip")
-    with pytest.raises(GeoJsonError, match="nothing in it can be decompressed"):
+    with pytest.raises(GeoJsonError, match="cannot be decompressed at all"):
         fix_geojson(tmp_path / "a.zip")
 
 

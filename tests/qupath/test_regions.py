@@ -186,7 +186,9 @@ def test_a_palette_settles_the_labels(tmp_path):
     annotations = read(tmp_path, document, mpp=0.5, palette=PALETTES["bcss"], slide="mine.svs")
     assert [region.label for region in annotations.regions] == [3, 0]
     assert annotations.slide == "mine.svs"
-    with pytest.raises(GeoJsonError, match=r"case\.geojson: holds the class 'Mine', which is none"):
+    with pytest.raises(
+        GeoJsonError, match=r"case\.geojson: holds the class 'Mine', which is not one"
+    ):
         read(tmp_path, object_of(classification="Mine"), mpp=0.5, palette=PALETTES["bcss"])
 
 
@@ -220,7 +222,7 @@ def test_a_vertex_that_was_moved_is_kept(tmp_path):
 
 
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(GeoJsonError, match=r"case\.geojson: says no pixel size; give mpp"):
+    with pytest.raises(GeoJsonError, match=r"case\.geojson: has no pixel size; give mpp"):
         read(tmp_path, BOX)
     far = {"type": "Polygon", "coordinates": [np.add(RING, 3e7).tolist()]}
     with pytest.raises(GeoJsonError, match=r"holds a coordinate beyond 21,474,836 px"):

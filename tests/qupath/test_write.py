@@ -271,7 +271,7 @@ def test_confidence_that_is_no_number_is_left_out(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.gz", "a.txt", "a", "a.geojson.zip"])
 def test_a_name_that_qupath_ignores_is_refused(tmp_path, name):
-    with pytest.raises(GeoJsonError, match=r"QuPath imports nothing from this name"):
+    with pytest.raises(GeoJsonError, match=r"QuPath does not import this file name"):
         write_geojson(annotate([make_region()]), tmp_path / name)
 
 
@@ -282,7 +282,7 @@ def test_a_name_that_qupath_ignores_is_refused(tmp_path, name):
         (annotate([make_region([[0, 0], [1, 1], [0, 0]])]), "has 3 points; it needs 4"),
         (
             Annotations("a", Palette((" ",), ((1, 2, 3),)), (make_region(),), (1.0, 1.0), 0.5),
-            r"blank or no text \[class-name\]",
+            r"blank or not text \[class-name\]",
         ),
         (
             Annotations("a", Palette(("a\nb",), ((1, 2, 3),)), (make_region(),), (1.0, 1.0), 0.5),

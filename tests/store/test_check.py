@@ -156,7 +156,9 @@ def test_a_damaged_map_is_not_exported(
     BREAKS[damage](shards(store, array)[-1])
     result = run("export", store, "-o", out)
     assert result.exit_code == 1
-    mends = "run `wsiseg check " if damage == "changed" else "`wsiseg stitch` finished lost files"
+    mends = (
+        "run `wsiseg check " if damage == "changed" else "`wsiseg stitch` finished have lost files"
+    )
     assert mends in said(result)
     assert not out.exists()
 
@@ -201,7 +203,10 @@ def test_what_should_not_be_there_is_found_too(store: Path) -> None:
     (store / stray).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(store / min(known), store / stray)
     (fault,) = check_store(store, forget=False).damage
-    assert (fault.key, fault.why) == (stray, "is there, though the block is empty by its mark")
+    assert (fault.key, fault.why) == (
+        stray,
+        "exists, although the block's mark says that it is empty",
+    )
 
 
 def test_a_shard_of_another_block_is_told_from_its_own(slide: Path, tmp_path: Path) -> None:

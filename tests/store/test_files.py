@@ -105,7 +105,9 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_places_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(StoreError, match=r"s3:/a/b: is a URL that was made a Path; pass it as"):
+    with pytest.raises(
+        StoreError, match=r"s3:/a/b: is a URL that was converted to a Path; pass it as"
+    ):
         open_files(Path("s3://a/b"))
     pytest.importorskip("obstore", reason="pip install 'wsiseg[cloud]'")
     with pytest.raises(StoreError, match=r"foo://a/b: .*foo"):

@@ -118,7 +118,7 @@ def test_a_cut_shard_is_named_not_believed(written: Case, kept: float) -> None:
     whole = file.read_bytes()
     try:
         file.write_bytes(whole[: int(kept if kept < 0 else kept * len(whole))])
-        with pytest.raises(StoreError, match=r"a/c/0/0/0: is damaged \(its index does not fit"):
+        with pytest.raises(StoreError, match=r"a/c/0/0/0: is damaged \(its index does not match"):
             array.read(array.box)
     finally:
         file.write_bytes(whole)
@@ -203,5 +203,5 @@ def test_an_array_packed_by_others_is_refused(tmp_path: Path) -> None:
         "a", shape=(8, 8), dtype="uint8", chunks=(4, 4), shards=(8, 8),
         compressors=zarr.codecs.GzipCodec(),
     )  # fmt: skip
-    with pytest.raises(StoreError, match=r"codec .*gzip.* is none that wsiseg writes"):
+    with pytest.raises(StoreError, match=r"codec .*gzip.* is not one that wsiseg writes"):
         ShardedArray(Folder(tmp_path), "a")

@@ -177,7 +177,7 @@ def test_thousands_of_wrong_rows_are_counted(tmp_path):
 
 def test_not_text(tmp_path):
     (tmp_path / "patches.csv").write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
-    with pytest.raises(DataError, match="is no table of text"):
+    with pytest.raises(DataError, match="is not a text table"):
         load_patches(tmp_path / "patches.csv", CLASSES)
 
 

@@ -119,7 +119,7 @@ def test_one_name_for_two_stores(tmp_path):
     labels = table(tmp_path, "slide,row,col,labels\none,0,0,Pink;Blue\n")
     with pytest.raises(DataError, match=r"line 2: 'one' is the name of .*one.zarr and .*one.zarr"):
         load_tiles([tmp_path / "a", tmp_path / "b" / "one.zarr"], labels, CLASSES)
-    with pytest.raises(DataError, match=r"one.zarr are both 'one'"):
+    with pytest.raises(DataError, match=r"one.zarr: has the same name as .*one.zarr: 'one'"):
         load_tiles([tmp_path / "a", tmp_path / "b"], labels, CLASSES)
     labels = table(tmp_path, "slide,row,col,labels\nb/one,0,0,Pink;Blue\n")
     found = load_tiles([tmp_path / "a", tmp_path / "b" / "one.zarr"], labels, CLASSES)
@@ -213,7 +213,7 @@ def test_a_region_of_interest_is_not_cut_out(tmp_path, caplog, name):
     tiles = load_tiles([store.path], path, CLASSES)
     assert len(set(places(tiles))) == ROWS * COLS
     assert tiles.labels[:, 0].sum() > 0
-    told = f"one.geojson: ['{name}'] are passed over, as their names end in '*'"
+    told = f"one.geojson: ['{name}'] are skipped, as their names end in '*'"
     assert (told in caplog.text) is (name != "Region*")
 
 
@@ -240,9 +240,9 @@ def test_detections_are_no_labels_and_that_is_told(tmp_path, caplog):
     path = annotate(store, tmp_path / "one.geojson")
     edit(path, lambda features: features[1]["properties"].update(objectType="detection"))
     assert len(load_tiles([store.path], path, ("Pink",))) > 0
-    assert "one.geojson: 1 detection(s) passed over, as nobody drew them" in caplog.text
+    assert "one.geojson: 1 detection(s) skipped, as nobody drew them" in caplog.text
     edit(path, lambda features: features[0]["properties"].update(objectType="detection"))
-    with pytest.raises(DataError, match=r"no tissue of one.*2 detection\(s\) passed over"):
+    with pytest.raises(DataError, match=r"no tissue of one.*2 detection\(s\) skipped"):
         load_tiles([store.path], path, CLASSES)
 
 

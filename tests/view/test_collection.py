@@ -30,7 +30,7 @@ def test_nested_stores_keep_their_folders_in_their_names(tmp_path):
 
 
 def test_nothing_of_ours_is_said(tmp_path):
-    with pytest.raises(StoreError, match="holds no map; give the output folder"):
+    with pytest.raises(StoreError, match="contains no map; give the output folder"):
         open_run(tmp_path)
 
 

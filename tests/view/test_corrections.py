@@ -92,7 +92,7 @@ def test_a_file_that_is_none_is_neither_read_nor_overwritten(corrections):
     corrections.path.parent.mkdir()
     corrections.path.write_text("not JSON")
     for change in (corrections.features, lambda: corrections.put(drawn())):
-        with pytest.raises(GeoJsonError, match=r"a\.geojson: is no FeatureCollection"):
+        with pytest.raises(GeoJsonError, match=r"a\.geojson: is not a FeatureCollection"):
             change()
     assert corrections.path.read_text() == "not JSON"
     assert [one.name for one in corrections.path.parent.iterdir()] == ["a.geojson"]

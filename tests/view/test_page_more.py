@@ -125,7 +125,7 @@ def test_features_of_others_are_counted_not_shown(own):
 def test_more_outlines_than_can_be_drawn_are_the_rasters(page, monkeypatch):
     monkeypatch.setattr(answers, "_BUDGET", 10)
     page.open("#slide=one&x=150&y=120&um=0.3")
-    page.wait(lambda: "More outlines than" in page.text("#state"), "nothing is said")
+    page.wait(lambda: "Too many outlines" in page.text("#state"), "nothing is said")
     page.settle()
     assert page.pixels("vector") == (0, 0)
 
@@ -136,7 +136,9 @@ def test_a_part_of_the_map_that_is_lost_is_told(browser, tmp_path, request):
     with serving(tmp_path) as address:
         page = Page(browser, address)
         page.open("#slide=one&x=150&y=120&um=0.3")
-        page.wait(lambda: "Not all is shown: " in page.text("#state"), "nothing is said")
+        page.wait(
+            lambda: "Something could not be shown: " in page.text("#state"), "nothing is said"
+        )
         assert "wsiseg check" in page.text("#state")
         assert all("409" in line for line in page.log())
     REACHED.add(request.node.nodeid)

@@ -55,7 +55,7 @@ def test_confidence_is_as_stored_and_off_the_raster_is_nothing(scene):
 def test_without_the_slide_the_photo_is_the_stores(scene):
     assert scene.mpp == MPP
     assert scene.slide is None
-    assert "is not where it was; `--slides FOLDER` says" in scene.missing
+    assert "was moved; give the folder of the slides with `--slides FOLDER`" in scene.missing
     pixels = scene.store.read_image(scene.store.level_box(0))
     assert (scene.photo(0, 1, 1) == pixels[TILE:, TILE : 2 * TILE]).all()
     coarse = scene.photo(1, 0, 0)

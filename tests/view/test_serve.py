@@ -41,7 +41,7 @@ def test_the_command_prints_an_address_that_answers_and_stops_on_interrupt(run):
 def test_what_cannot_be_shown_is_one_line(tmp_path):
     done = CliRunner().invoke(app, ["view", str(tmp_path), "--no-browser"])
     assert done.exit_code == 1
-    assert "holds no map" in done.output
+    assert "contains no map" in done.output
     assert "Traceback" not in done.output
 
 
@@ -103,9 +103,9 @@ def test_another_address_than_the_loopback_gets_a_token_by_itself(run, monkeypat
 
 
 def test_slides_must_be_a_folder(run, tmp_path):
-    with pytest.raises(ConfigError, match="is no folder of slides"):
+    with pytest.raises(ConfigError, match="is not a folder; give the folder of the slides"):
         serve([run], slides=tmp_path / "none", browser=False)
-    with pytest.raises(StoreError, match="holds no map"):
+    with pytest.raises(StoreError, match="contains no map"):
         serve([tmp_path], browser=False)
 
 

@@ -1,6 +1,6 @@
-"""Where a person's labels come from, and which windows of a slide they label.
+"""Read labels made by people, and find the windows of a slide that they label.
 
-What nobody looked at is unknown: a label is 1, 0 or NaN.
+A label is 1, 0 or NaN; what nobody looked at is unknown.
 """
 
 from wsiseg.labels.corrections import keep_corrected, name_in_run

@@ -1,7 +1,7 @@
-"""Corrections of a finished map, with the outlines of our own file.
+"""Corrections of a finished map, combined with the outlines of the map's own file.
 
-QuPath 0.6 and 0.7 lose area of large outlines when they export them, so a region of ours is taken
-from the file that it came from, by its id. What a person checked and left is taken from there too.
+QuPath 0.6 and 0.7 lose parts of large outlines on export, so our own regions are looked up by id in
+the file that they came from. So are regions that a person checked and left unchanged.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ from wsiseg.store import SlideStore
 __all__ = ["CORRECTIONS", "keep_corrected", "name_in_run", "own_exports", "resolve_regions"]
 
 CORRECTIONS = "corrections"
-"""The folder of an output folder into which corrections are exported."""
+"""The subfolder of an output folder for exported corrections."""
 KEPT = ".maps"
-"""Below it: the maps that were corrected, of which the output folder has newer ones."""
+"""Its subfolder for corrected maps that the output folder has replaced since."""
 _FORMS = (".geojson", ".geojson.gz", ".parts")
 
 
 def resolve_regions(
     path: Path, marks: Sequence[Mark], store: SlideStore, problems: list[str], notes: list[str]
 ) -> list[Mark]:
-    """`marks` with the outlines of our own map, and what it shows in areas that were checked.
+    """Return `marks` with the outlines of our map, plus its regions in areas that were checked.
 
     Parameters
     ----------
     problems
-        Takes in a map that is missing, if an area was checked in it.
+        Receives a message if an area was checked and its map is missing.
     notes
-        Takes in regions that no map holds any more: their outlines are those of `path`.
+        Receives a message about regions that no map contains any more; these keep the outlines in
+        `path`.
     """
     ours = [mark for mark in marks if mark.state in ("reclassified", "deleted", "checked")]
     if not ours:
@@ -52,41 +53,41 @@ def resolve_regions(
         return []
     if not regions and any(mark.state == "checked" for mark in ours):
         problems.append(
-            f"{path}: checks a map that is not there: {store.path.stem}.geojson in the folder "
-            f"geojson beside {path.parent}"
+            f"{path}: has checked areas, but the map is missing: {store.path.stem}.geojson in the "
+            f"folder geojson beside {path.parent}"
         )
         return []
-    known = {feature.id: feature for feature in regions if feature.id}
+    by_id = {feature.id: feature for feature in regions if feature.id}
     resolved, lost = [], 0
     for mark in marks:
         if mark.state not in ("reclassified", "deleted"):
             resolved.append(mark)
             continue
-        if mark.region not in known:
+        if mark.region not in by_id:
             lost += 1
-        resolved.append(_take_outline(mark, known.get(mark.region)))
+        resolved.append(_take_outline(mark, by_id.get(mark.region)))
     if lost:
         notes.append(
-            f"{path}: {lost} regions are in no map of ours any more; their outlines are taken as "
-            f"this file has them"
+            f"{path}: {lost} regions are no longer in any map; their outlines are taken from this "
+            f"file"
         )
     touched = {mark.region for mark in ours}
     return resolved + _accept(path, ours, [r for r in regions if r.id not in touched])
 
 
 def _read_map(path: Path, store: SlideStore, wanted: set[str]) -> list[Feature]:
-    """Regions of the map that `path` corrects: the first that holds all that are `wanted`."""
+    """Read the map that `path` corrects: the first that contains all `wanted` regions."""
     best: list[Feature] = []
     for base in _places(path, store):
-        regions = [one for part in _find_parts(base) for one in read_geojson(part)]
-        if regions and wanted <= {one.id for one in regions}:
+        regions = [region for part in _find_parts(base) for region in read_geojson(part)]
+        if regions and wanted <= {region.id for region in regions}:
             return regions
         best = best or regions
     return best
 
 
 def _places(path: Path, store: SlideStore) -> list[Path]:
-    """Where that map may be, without extension: kept, of the run corrected, of the store's run."""
+    """List where the map may be, without extension: kept, in the run, in the store's run."""
     name = re.sub(r"(?i)\.(geo)?json(\.gz)?$", "", path.name)
     places = [path.parent / KEPT / name]
     for folder in path.parents:
@@ -97,39 +98,39 @@ def _places(path: Path, store: SlideStore) -> list[Path]:
 
 
 def _own_places(store: SlideStore) -> list[Path]:
-    """Where `wsiseg annotate` wrote the map of the store ``OUT/slides/NAME.zarr``."""
+    """Return where `wsiseg annotate` writes the map of the store ``OUT/slides/NAME.zarr``."""
     slides = _find_slides(store)
     return [] if slides is None else [slides.parent / "geojson" / name_in_run(store)]
 
 
 def _find_slides(store: SlideStore) -> Path | None:
-    """The folder of stores of an output folder."""
+    """Find the folder of stores in an output folder."""
     parents = store.path.absolute().parents
     return next((folder for folder in parents if folder.name == "slides"), None)
 
 
 def name_in_run(store: SlideStore) -> str:
-    """What an output folder calls a slide: the folders below ``slides``, and its name."""
+    """Return the name of a slide in an output folder: its path below ``slides``."""
     slides, path = _find_slides(store), store.path.absolute().with_suffix("")
     return path.name if slides is None else path.relative_to(slides).as_posix()
 
 
 def own_exports(store: SlideStore) -> list[Path]:
-    """The files of the map of a store in an output folder; none if there are none."""
+    """Find the files of a store's map in an output folder."""
     return [part for base in _own_places(store) for part in _find_parts(base)]
 
 
 def _find_parts(base: Path) -> list[Path]:
-    """The files of a map, plain, packed or in parts: the latest form; none if there is none."""
-    found = [base.with_name(base.name + suffix) for suffix in _FORMS]
-    found = sorted((p for p in found if p.exists()), key=lambda p: p.stat().st_mtime)
-    if not found:
+    """Find the files of a map: the newest of its plain, compressed and split forms."""
+    files = [base.with_name(base.name + suffix) for suffix in _FORMS]
+    files = sorted((p for p in files if p.exists()), key=lambda p: p.stat().st_mtime)
+    if not files:
         return []
-    return sorted(found[-1].glob("*.geojson.gz")) if found[-1].is_dir() else [found[-1]]
+    return sorted(files[-1].glob("*.geojson.gz")) if files[-1].is_dir() else [files[-1]]
 
 
 def keep_corrected(root: Path, name: str) -> None:
-    """Keep the map of a slide that is about to be made anew, if a person corrected it.
+    """Keep the map of a slide that is about to be made again, if a person corrected it.
 
     Parameters
     ----------
@@ -150,22 +151,22 @@ def keep_corrected(root: Path, name: str) -> None:
 
 
 def _take_outline(mark: Mark, region: Feature | None) -> Mark:
-    """A deleted region says that its own class is not there."""
+    """Apply a region's outline to its mark; a deleted region negates its own class."""
     if region is None:
         return mark
     name = (region.class_name or "") if mark.state == "deleted" else mark.name
     return replace(mark, name=name, geometry=region.geometry)
 
 
-def _accept(path: Path, ours: Sequence[Mark], left: Sequence[Feature]) -> list[Mark]:
-    """What our map shows in the areas that a person checked, and left as it was."""
+def _accept(path: Path, ours: Sequence[Mark], unchanged: Sequence[Feature]) -> list[Mark]:
+    """Return the map's regions in the areas that a person checked and left unchanged."""
     areas = [mark.geometry for mark in ours if mark.state == "checked"]
     if not areas:
         return []
     checked = join(areas)
-    shapes = shapely.intersection([shapely.make_valid(one.geometry) for one in left], checked)
+    shapes = shapely.intersection([shapely.make_valid(one.geometry) for one in unchanged], checked)
     return [
         Mark(one.class_name or "", shape, f"{path}: region {one.id}", "checked", one.id or "")
-        for one, shape in zip(left, shapes, strict=True)
+        for one, shape in zip(unchanged, shapes, strict=True)
         if shape.area > 0 and one.class_name
     ]

@@ -14,11 +14,11 @@ from wsiseg.store import SlideStore
 __all__ = ["Affine", "join", "place_of", "to_raster"]
 
 Affine = tuple[tuple[float, float], tuple[float, float]]
-"""Origin ``(x, y)`` in level-0 px that the file calls (0, 0), and level-0 px a raster px."""
+"""Level-0 position ``(x, y)`` of the file's (0, 0), and level-0 px per raster px."""
 
 
 def place_of(store: SlideStore, config: LabelConfig, level0: bool = False) -> Affine:
-    """Where a file's pixels lie on the store's raster."""
+    """Return the transform from a file's pixels to the store's raster."""
     cropped = config.origin == "qupath" and not level0
     origin = store.slide["bounds"][:2] if cropped else (0, 0)
     x, y = store.slide["mpp"]
@@ -26,11 +26,11 @@ def place_of(store: SlideStore, config: LabelConfig, level0: bool = False) -> Af
 
 
 def to_raster(shape: Any, place: Affine) -> Any:
-    """A shape, or an array of them, of a file's pixels in raster pixels."""
+    """Transform a shape, or an array of shapes, from a file's pixels to raster pixels."""
     origin, scale = (np.array(pair) for pair in place)
     return shapely.transform(shape, lambda points: (points + origin) / scale)
 
 
 def join(shapes: Sequence[Any]) -> Any:
-    """The union of areas, whatever is wrong with their rings."""
+    """Return the union of areas, even if their rings are invalid."""
     return shapely.union_all([shapely.make_valid(shape) for shape in shapes])

@@ -1,4 +1,4 @@
-"""Labels of many files and slides as labelled tiles, with everything that was found on the way."""
+"""Turn label files of many slides into labelled tiles, and collect all problems on the way."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ _SAME_MPP = 0.05
 
 @dataclass(frozen=True)
 class SlideLabels:
-    """One slide that somebody labelled."""
+    """One labelled slide."""
 
     store: SlideStore
     files: tuple[Path, ...]
     found: WindowLabels
     layers: Layers
     regions: tuple[int, ...]
-    """Marks of each class."""
+    """Number of marks of each class."""
     patient: str
-    """As the manifest says; empty if it does not."""
+    """From the manifest; may be empty."""
     split: str = ""
-    """``train`` or ``test``, likewise."""
+    """``train`` or ``test``, from the manifest; may be empty."""
 
     @property
     def area_mm2(self) -> tuple[float, ...]:
@@ -61,25 +61,25 @@ class SlideLabels:
 
 @dataclass(frozen=True)
 class Labelling:
-    """What a set of label files says of a set of slides."""
+    """The labels of a set of slides from a set of label files."""
 
     classes: tuple[str, ...]
     stores: tuple[SlideStore, ...]
     slides: tuple[SlideLabels, ...]
-    """Those of which anything is said."""
+    """The labelled slides."""
     unmatched: tuple[str, ...]
-    """Files, and slides in tables, that no store is of."""
+    """Files, and slides in tables, without a store."""
     unlabelled: tuple[Path, ...]
-    """Stores of which nothing is said."""
+    """Stores without labels."""
     lookalikes: tuple[tuple[str, ...], ...]
-    """Class names that are likely one; the one to keep first."""
+    """Groups of class names that are probably one class; the name to keep first."""
     problems: tuple[str, ...]
-    """What must be put right first."""
+    """Errors to correct first."""
     notes: tuple[str, ...]
-    """What was passed over or decided."""
+    """What was skipped, and other remarks."""
 
     def advise(self) -> list[str]:
-        """A line for each group of lookalikes: how to make one class of them, or keep them."""
+        """Say for each group of lookalikes how to merge them, or keep them apart; one line each."""
         return [
             f"{', '.join(map(repr, group))} look like one class: make them one with "
             f'--map "{format_map(group, group[0])}", or keep them apart with '
@@ -97,30 +97,30 @@ def label_slides(
     manifest: str | Path | None = None,
     known: Sequence[str] | None = None,
 ) -> Labelling:
-    """Turn annotations of any known kind into labels of tiles, and say what was found.
+    """Turn annotations of any supported kind into labels of tiles.
 
     Parameters
     ----------
     labels
         Files, or folders of them: GeoJSON as QuPath writes it, and corrections of our maps; XML of
         ImageScope or ASAP; tables ``slide,x,y,class`` or ``slide,x,y,width,height,class``; tables
-        of tiles. Files are named as their slides, or the manifest says whose they are.
+        of tiles. Files are named after their slides, or assigned by the manifest.
     stores
         ``.zarr`` stores, folders of them, or output folders.
     classes
-        In label order; None for all that the files name, in alphabetical order: of a table with
-        a column a class, all columns of 0 and 1.
+        In label order. None for all that the files name, in alphabetical order; a table with one
+        column per class names all its columns of 0 and 1.
     config
         What counts as labelled; None for the defaults.
     manifest
         Table ``slide[,labels][,patient][,split]``.
     known
-        Class names that are no typing errors; `classes` if not given.
+        Class names that are not typing errors; `classes` if not given.
 
     Raises
     ------
     DataError
-        If there is no store or no label file at all. All else is `Labelling.problems`.
+        If there is no store or no label file at all. Other errors are in `Labelling.problems`.
     """
     config = config or LabelConfig()
     paths = [Path(labels)] if isinstance(labels, str | Path) else [Path(one) for one in labels]
@@ -152,7 +152,7 @@ def label_slides(
                 f"{drawn[0][0]}: no tissue of {store.path.stem} is annotated"
                 + "".join(f"; {note}" for _, one in drawn for note in one.notes)
             )
-        notes += _tell_unseen(store, layers, found, order)
+        notes += _report_unseen(store, layers, found, order)
         found = _merge(found, listed.get(at), store)
         named = Counter(classify(mark.name, config.map)[1] for mark in marks)
         slides.append(
@@ -177,20 +177,20 @@ def label_slides(
 
 
 def _count_names(sources: Sources, classes: Sequence[str], config: LabelConfig) -> Counter[str]:
-    """How often each class is named, as it is called after the mapping."""
-    found = Counter[str]()
+    """Count how often each class is named, after the mapping."""
+    counts = Counter[str]()
     for drawn in sources.drawn.values():
         for _, one in drawn:
             for mark in one.marks:
                 kind, name = classify(mark.name, config.map, classes)
-                found[name] += kind == "class"
-    return +found
+                counts[name] += kind == "class"
+    return +counts
 
 
 def _name_listed(sources: Sources) -> Iterator[str]:
-    """The classes that tables of tiles name."""
+    """Yield the classes that tables of tiles name."""
     for path in sources.tables:
-        # What is no table is told when it is read.
+        # Invalid tables are reported when they are read.
         with suppress(DataError):
             yield from name_tile_classes(path)
 
@@ -209,15 +209,15 @@ def _check_names(sources: Sources, classes: Sequence[str], config: LabelConfig) 
     return problems
 
 
-def _tell_starred(
+def _report_starred(
     path: Path, drawn: Drawn, classes: Sequence[str], config: LabelConfig
 ) -> Iterator[str]:
-    """Names with a star that somebody may have meant as a class."""
+    """Report names that end in a star and may have been meant as classes."""
     found = [classify(mark.name, config.map, classes) for mark in drawn.marks]
     starred = {name for kind, name in found if kind == "nothing" and name} - {"Region*"}
     if starred:
         yield (
-            f"{path}: {sorted(starred)} are passed over, as their names end in '*'; only Ignore* "
+            f"{path}: {sorted(starred)} are skipped, as their names end in '*'; only Ignore* "
             f"is cut out"
         )
 
@@ -234,19 +234,19 @@ def _place_marks(
     store: SlideStore, drawn: Sequence[tuple[Path, Drawn]], classes: Sequence[str],
     config: LabelConfig, problems: list[str], notes: list[str],
 ) -> list[Mark]:  # fmt: skip
-    """The marks of all files of a slide, in raster pixels; corrections with our own outlines."""
+    """Return the marks of a slide's files in raster pixels; corrections get our outlines."""
     frame = shapely.box(0, 0, store.grid.width, store.grid.height)
     placed: list[Mark] = []
     for path, one in drawn:
-        notes += [*one.notes, *_tell_starred(path, one, classes, config)]
+        notes += [*one.notes, *_report_starred(path, one, classes, config)]
         mpp = float(store.slide["mpp"][0])
         if one.mpp is not None and abs(one.mpp / mpp - 1) > _SAME_MPP:
             problems.append(
-                f"{path}: was drawn at {one.mpp:g} µm/px, the slide has {mpp:g}: it is of another "
-                f"slide or another magnification"
+                f"{path}: was drawn at {one.mpp:g} µm/px, the slide has {mpp:g}: it belongs to "
+                f"another slide or magnification"
             )
             continue
-        if one.size is not None and (other := _tell_size(one.size, store)):
+        if one.size is not None and (other := _check_size(one.size, store)):
             problems.append(f"{path}: {other}")
             continue
         resolved = resolve_regions(path, one.marks, store, problems, notes)
@@ -257,36 +257,36 @@ def _place_marks(
         inside = [mark for mark in moved if mark.geometry.intersects(frame)]
         if moved and not inside:
             problems.append(
-                f"{path}: all {len(moved)} labels lie outside the slide: they are of another "
-                f"slide, another magnification or another origin (labels.origin)"
+                f"{path}: all {len(moved)} labels lie outside the slide: they belong to "
+                f"another slide, or use another magnification or origin (labels.origin)"
             )
         elif len(inside) < len(moved):
             first = next(mark for mark in moved if mark not in inside)
             others = len(moved) - len(inside) - 1
             notes.append(
-                f"{path}: {first.where} lies outside the slide and was passed over"
+                f"{path}: {first.where} lies outside the slide and was skipped"
                 + (f", as were {others} more" if others else "")
             )
         placed += inside
     return placed
 
 
-def _tell_size(drawn: tuple[float, float], store: SlideStore) -> str:
-    """What is wrong with an image of the slide's form and another size; one cropped is left be."""
+def _check_size(drawn: tuple[float, float], store: SlideStore) -> str:
+    """Report an image of the slide's proportions in another size; cropped images are accepted."""
     width, height = store.slide["bounds"][2:]
     across, down = drawn[0] / width, drawn[1] / height
     if abs(across / down - 1) > _SAME_MPP or abs(across - 1) <= _SAME_MPP:
         return ""
     return (
         f"was drawn on an image of {drawn[0]:g} x {drawn[1]:g} px, the slide has {width:g} x "
-        f"{height:g}: it is of another magnification; open the same file in QuPath"
+        f"{height:g}: it has another magnification; open the same file in QuPath"
     )
 
 
-def _tell_unseen(
+def _report_unseen(
     store: SlideStore, layers: Layers, found: WindowLabels, classes: Sequence[str]
 ) -> Iterator[str]:
-    """Classes that were drawn, and that no window shows for it."""
+    """Report classes that were drawn, but that no window shows."""
     for at, name in enumerate(classes):
         if layers.classes[at].area and len(found.labels) and not (found.labels[:, at] == 1).any():
             yield (
@@ -304,7 +304,7 @@ def _read_tables(
     tissue: Sequence[NDArray[np.bool_]], classes: Sequence[str], config: LabelConfig,
     problems: list[str],
 ) -> dict[int, WindowLabels]:  # fmt: skip
-    """Tiles that tables label, by number of the store."""
+    """Read the tiles that tables label, by number of the store."""
     rows: dict[int, list[tuple[tuple[int, int], tuple[int, ...]]]] = {}
     for path in sources.tables:
         try:
@@ -319,25 +319,25 @@ def _read_tables(
         at: gather_windows(
             [
                 ((box.y, box.x), label, 1, whole, False)
-                for box, label in ((stores[at].grid.tile_box(*t), label) for t, label in some)
+                for box, label in ((stores[at].grid.tile_box(*t), label) for t, label in tiles)
             ],
             len(classes),
         )
-        for at, some in rows.items()
+        for at, tiles in rows.items()
     }
 
 
 def _merge(drawn: WindowLabels, listed: WindowLabels | None, store: SlideStore) -> WindowLabels:
-    """Both; what was drawn counts where a table names the tile too."""
+    """Merge both; drawn labels take precedence over a table's label of the same tile."""
     if listed is None or not len(drawn.labels):
         return drawn if listed is None else listed
     taken = drawn.tiles(store.grid)
     places = (listed.corners // store.grid.stride).tolist()
-    fresh = np.array([tuple(tile) not in taken for tile in places], bool)
+    is_new = np.array([tuple(tile) not in taken for tile in places], bool)
     return WindowLabels(
-        np.concatenate([drawn.corners, listed.corners[fresh]]),
-        np.concatenate([drawn.labels, listed.labels[fresh]]),
-        np.concatenate([drawn.weights, listed.weights[fresh]]),
-        np.concatenate([drawn.known, listed.known[fresh]]),
-        np.concatenate([drawn.corrected, listed.corrected[fresh]]),
+        np.concatenate([drawn.corners, listed.corners[is_new]]),
+        np.concatenate([drawn.labels, listed.labels[is_new]]),
+        np.concatenate([drawn.weights, listed.weights[is_new]]),
+        np.concatenate([drawn.known, listed.known[is_new]]),
+        np.concatenate([drawn.corrected, listed.corrected[is_new]]),
     )

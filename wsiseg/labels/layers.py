@@ -1,4 +1,4 @@
-"""What the marks of one slide say of each place: the later word over the earlier one."""
+"""Combine the marks of one slide; later corrections override earlier labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 _RANK = {"": 0, "checked": 1, "reclassified": 2, "deleted": 2, "drawn": 3}
 _CORRECTION = 2
-"""From this rank on a mark is a person's correction of a map."""
+"""Marks of this rank and above are corrections of a map."""
 
 
 class Layers(NamedTuple):
@@ -36,33 +36,33 @@ class Layers(NamedTuple):
     classes: tuple[Any, ...]
     """Where each class was marked."""
     absent: tuple[Any, ...]
-    """Where each class is said not to be."""
+    """Where each class is known to be absent."""
     checked: Any
-    """Where all there is was marked."""
+    """Where everything present was marked."""
     ignored: Any
-    """Where nothing is to be learned."""
+    """Areas to leave out of learning."""
     corrected: Any
-    """What of all this corrects a map."""
+    """Areas of corrections of a map."""
     points: tuple[tuple[float, float, int, bool], ...]
     """x, y, class, and whether it is a correction."""
 
 
 class WindowLabels(NamedTuple):
-    """The training windows of one slide, each as large as a tile, and what is known of them."""
+    """The training windows of one slide, each of tile size, and their labels."""
 
     corners: NDArray[np.int64]
     """``(N, 2)`` int64: y, x of the first raster pixel."""
     labels: NDArray[np.float32]
-    """``(N, K)`` float32: 1 shows, 0 does not, NaN nobody knows."""
+    """``(N, K)`` float32: 1 present, 0 absent, NaN unknown."""
     weights: NDArray[np.float32]
-    """``(N,)`` float32: the share of the window that is known, times more for corrections."""
+    """``(N,)`` float32: the known share of the window, weighted up for corrections."""
     known: NDArray[np.bool_]
-    """``(N, CELLS, CELLS)`` bool: the cells that the labels are of."""
+    """``(N, CELLS, CELLS)`` bool: the cells that the labels apply to."""
     corrected: NDArray[np.bool_]
-    """``(N,)`` bool: whether a correction says so."""
+    """``(N,)`` bool: whether the labels come from a correction."""
 
     def tiles(self, grid: TileGrid) -> set[tuple[int, int]]:
-        """Row and column of the tiles nearest to windows of which at least half is known."""
+        """Return row and column of the tiles nearest to windows that are at least half known."""
         corners, which = np.unique(self.corners, axis=0, return_inverse=True)
         shares = np.bincount(which.ravel(), self.known.mean((1, 2)), len(corners))
         nearest = np.round(corners[shares >= 0.5] / grid.stride).astype(int)
@@ -71,16 +71,16 @@ class WindowLabels(NamedTuple):
 
 
 class _Statement(NamedTuple):
-    """An area of which the same is known throughout."""
+    """An area within which the same classes are known."""
 
     area: Any
     about: Sequence[int]
-    """The classes that would be marked if they were there."""
+    """The known classes: each is absent where it is not marked."""
     corrected: bool
 
 
 class _Row(NamedTuple):
-    """One training window; the members of `WindowLabels`."""
+    """One training window; the fields are those of `WindowLabels`."""
 
     corner: tuple[int, int]
     label: NDArray[np.float32]
@@ -92,10 +92,10 @@ class _Row(NamedTuple):
 def stack_layers(
     marks: Sequence[Mark], classes: Sequence[str], mapping: Mapping[str, str]
 ) -> Layers:
-    """Lay the marks, in raster pixels, over each other.
+    """Combine marks in raster pixels.
 
-    Where two classes were marked in one round, both are there; a correction of a class takes the
-    place away from what was said before.
+    Classes that were marked in the same round may overlap; a correction replaces earlier marks in
+    its area.
     """
     empty = shapely.Polygon()
     shown, absent = [empty] * len(classes), [empty] * len(classes)
@@ -103,13 +103,15 @@ def stack_layers(
     kinds = [(mark, *classify(mark.name, mapping, classes)) for mark in marks]
     areas = [one for one in kinds if one[0].geometry.geom_type in ("Polygon", "MultiPolygon")]
     for rank in sorted(set(_RANK.values())):
-        here = [o for o in areas if o[1] == "class" and _RANK[o[0].state] == rank]
-        if not here:
+        current = [o for o in areas if o[1] == "class" and _RANK[o[0].state] == rank]
+        if not current:
             continue
-        whole = join([mark.geometry for mark, *_ in here])
+        whole = join([mark.geometry for mark, *_ in current])
         for at, name in enumerate(classes):
             own, gone = (
-                join([m.geometry for m, _, n in here if n == name and (m.state == "deleted") == d])
+                join(
+                    [m.geometry for m, _, n in current if n == name and (m.state == "deleted") == d]
+                )
                 for d in (False, True)
             )
             shown[at] = shapely.union(shapely.difference(shown[at], whole), own)
@@ -136,17 +138,17 @@ def stack_layers(
 def label_windows(
     layers: Layers, grid: TileGrid, tissue: NDArray[np.bool_], config: LabelConfig
 ) -> WindowLabels:
-    """Training windows on all that the layers say, where there is any `tissue` ``(rows, cols)``.
+    """Label training windows on all labelled areas that have `tissue` ``(rows, cols)``.
 
-    A class shows in a window where it covers enough of what is known of it (``class_fraction``),
-    and else does not. Of a deleted region only its own class is known. Points label the tile of the
-    grid that they lie in, and say of the other classes nothing.
+    A class is present in a window if it covers enough of its known area (``class_fraction``), else
+    absent. For a deleted region only its own class is known. Points label the tile of the grid that
+    contains them; other classes stay unknown there.
     """
     rows = [
         row
-        for statement in _state(layers)
+        for statement in _make_statements(layers)
         for boxes in place_windows(statement.area, grid, config.annotated_fraction)
-        for row in _look(boxes, statement, layers, config)
+        for row in _label_row(boxes, statement, layers, config)
         if any(tissue[tile] for tile in grid.touching(Box(*row.corner[::-1], *[grid.tile] * 2)))
     ]
     rows += _label_points(layers, grid, tissue, config)
@@ -155,7 +157,7 @@ def label_windows(
 
 
 def gather_windows(rows: Sequence[Any], classes: int) -> WindowLabels:
-    """The windows ``(corner, label, weight, known, corrected)`` as arrays."""
+    """Convert rows ``(corner, label, weight, known, corrected)`` to arrays."""
     corners, labels, weights, known, corrected = zip(*rows, strict=True) if rows else ([],) * 5
     return WindowLabels(
         np.array(corners, np.int64).reshape(-1, 2),
@@ -166,7 +168,7 @@ def gather_windows(rows: Sequence[Any], classes: int) -> WindowLabels:
     )
 
 
-def _state(layers: Layers) -> list[_Statement]:
+def _make_statements(layers: Layers) -> list[_Statement]:
     every = range(len(layers.classes))
     seen = join([*layers.classes, layers.checked])
     return [
@@ -179,15 +181,15 @@ def _state(layers: Layers) -> list[_Statement]:
     ]
 
 
-def _look(
+def _label_row(
     boxes: Sequence[Box], statement: _Statement, layers: Layers, config: LabelConfig
 ) -> Iterator[_Row]:
-    """What a statement says of windows in a row."""
+    """Label a row of windows from one statement."""
     frame = (
         min(box.x for box in boxes), min(box.y for box in boxes),
         max(box.right for box in boxes), max(box.bottom for box in boxes),
     )  # fmt: skip
-    # First to the row, then to its windows: an outline may have very many points.
+    # Clip to the row, then to its windows: outlines may have very many points.
     near = clip(statement.area, *frame)
     shown = {at: clip(layers.classes[at], *frame) for at in statement.about}
     for box in boxes:
@@ -238,22 +240,22 @@ def _take_apart(
 def _label_points(
     layers: Layers, grid: TileGrid, tissue: NDArray[np.bool_], config: LabelConfig
 ) -> Iterator[_Row]:
-    found: dict[tuple[int, int], tuple[NDArray[np.float32], list[bool]]] = {}
+    by_tile: dict[tuple[int, int], tuple[NDArray[np.float32], list[bool]]] = {}
     for x, y, label, correction in layers.points:
         tile = find_tile(grid, x, y)
         if tile is not None and tissue[tile]:
             unknown = np.full(len(layers.classes), np.nan, np.float32)
-            labels, corrections = found.setdefault(tile, (unknown, []))
+            labels, corrections = by_tile.setdefault(tile, (unknown, []))
             labels[label] = 1
             corrections.append(correction)
-    for (row, col), (labels, corrections) in found.items():
+    for (row, col), (labels, corrections) in by_tile.items():
         box, corrected = grid.tile_box(row, col), any(corrections)
         weight = config.corrected_weight if corrected else 1.0
         yield _Row((box.y, box.x), labels, weight, np.ones((CELLS, CELLS), bool), corrected)
 
 
 def find_tile(grid: TileGrid, x: float, y: float) -> tuple[int, int] | None:
-    """The tile of a point of the raster; of overlapping ones the last that begins before it."""
+    """Return the tile that contains a raster point; of overlapping tiles, the last one."""
     if not (0 <= x < grid.width and 0 <= y < grid.height):
         return None
     # The last tiles may hold points beyond their stride.

@@ -1,4 +1,4 @@
-"""A table of slides: whose labels lie where, and which patient each is of."""
+"""A table of slides with their label files, patients and splits."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ _SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest says of the stores, by their number."""
+    """A manifest's data, by number of the store."""
 
     path: Path
     labels: dict[Path, int]
     """The store of each label file."""
     patients: dict[int, str]
     splits: dict[int, str]
-    """``train`` or ``test``, of the stores that the manifest says it of."""
+    """``train`` or ``test``, for the stores that have a split."""
 
     def find(self, path: Path) -> int | None:
-        """Number of the store that a label file is of."""
+        """Return the number of a label file's store."""
         return self.labels.get(path.resolve())
 
 
 def read_manifest(path: str | Path, names: Names) -> Manifest:
-    """Read the columns ``slide[,labels][,patient][,split]``; paths count from the manifest.
+    """Read the columns ``slide[,labels][,patient][,split]``; paths are relative to the
+    manifest.
 
-    Slides that there is no store of are passed over: one manifest serves many runs.
+    Slides without a store are skipped, so that one manifest can serve many runs.
 
     Raises
     ------
     DataError
-        If it cannot be read, or says two things of one slide.
+        If it cannot be read, or contradicts itself about a slide.
     """
     path = Path(path)
     table = read_table(path, _COLUMNS, ("slide",))
@@ -56,7 +57,7 @@ def read_manifest(path: str | Path, names: Names) -> Manifest:
             if not file.exists():
                 problems.append(f"{row.where}: labels {row['labels']!r} do not exist")
             elif labels.setdefault(file, at) != at:
-                problems.append(f"{row.where}: {row['labels']!r} are another slide's already")
+                problems.append(f"{row.where}: {row['labels']!r} belong to another slide already")
         patient = row["patient"] if "patient" in table.columns else ""
         if patient and patients.setdefault(at, patient) != patient:
             problems.append(f"{row.where}: {row['slide']} was patient {patients[at]!r} before")

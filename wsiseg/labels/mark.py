@@ -1,4 +1,4 @@
-"""One thing that a person said of one place of a slide, whatever program wrote it."""
+"""A label that a person gave to a place on a slide, independent of the program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 __all__ = ["Drawn", "Kind", "Mark", "State", "classify"]
 
 State = Literal["", "drawn", "reclassified", "deleted", "checked"]
-"""What became of a place of a finished map; empty where there was no map."""
+"""How a person changed a finished map there; empty if there was no map."""
 Kind = Literal["class", "checked", "ignored", "nothing"]
 
 
@@ -20,11 +20,11 @@ class Mark:
     """A labelled area or point."""
 
     name: str
-    """Its class, as the file spells it; empty if it has none."""
+    """Class name as in the file; empty if there is none."""
     geometry: BaseGeometry
-    """In the file's pixels: areas, or points."""
+    """Areas or points, in the file's pixels."""
     where: str
-    """The feature's place in its file, for messages."""
+    """Location of the feature in its file, for messages."""
     state: State = ""
     region: str = ""
     """Id of the region of our own map that was reclassified or deleted."""
@@ -32,27 +32,27 @@ class Mark:
 
 @dataclass
 class Drawn:
-    """What one file says of one slide."""
+    """The labels of one slide in one file."""
 
     marks: list[Mark] = field(default_factory=list)
     level0: bool = False
-    """Whether (0, 0) is level 0's corner, whatever the settings say of QuPath's files."""
+    """Whether (0, 0) is the corner of level 0, regardless of the setting for QuPath's files."""
     mpp: float | None = None
-    """Level-0 µm/px that the file believes the slide to have."""
+    """Level-0 µm/px of the slide according to the file."""
     size: tuple[float, float] | None = None
-    """Width and height that the file believes the slide to have, level-0 px as QuPath shows it."""
+    """Width and height of the slide according to the file, in level-0 px as QuPath shows it."""
     notes: list[str] = field(default_factory=list)
-    """What was passed over, and why."""
+    """What was skipped, and why."""
 
 
 def classify(
     name: str, mapping: Mapping[str, str], classes: Collection[str] = ()
 ) -> tuple[Kind, str]:
-    """What a class name means, and the class that it stands for after `mapping`.
+    """Return the kind of a class name, and the class that it stands for after `mapping`.
 
-    A name that ends in ``*`` is no class, unless it is one of `classes`: ``Ignore*`` is left out,
-    ``Checked*`` is an area in which all there is was marked, and any other, as QuPath's frames
-    ``Region*``, says nothing.
+    A name that ends in ``*`` is not a class, unless it is one of `classes`: ``Ignore*`` is left
+    out, ``Checked*`` is an area in which everything present was marked, and any other, such as
+    QuPath's ``Region*``, has no meaning.
     """
     name = mapping.get(name, name)
     mark = name.partition(":")[0].strip()

@@ -1,4 +1,4 @@
-"""Class names: renamed and merged by a mapping, and typing errors found."""
+"""Class names: rename and merge them by a mapping, and find typing errors."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ _ALIKE = 0.85  # share of letters in common: Tumour and Tumor 0.91, Muscle and M
 
 
 def parse_map(text: str) -> dict[str, str]:
-    """``"Tumour=Tumor,Tumor: invasive=Tumor"`` as old name to new.
+    """Parse ``"Tumour=Tumor,Tumor: invasive=Tumor"`` to a dict of old to new names.
 
     ``Artefact=`` leaves a class out.
 
     Raises
     ------
     ConfigError
-        If a part is not ``old=new``, or one name is given two meanings.
+        If a part is not ``old=new``, or a name has two meanings.
     """
-    found: dict[str, str] = {}
+    mapping: dict[str, str] = {}
     for part in filter(str.strip, text.split(",")):
         old, equals, new = part.lstrip().partition("=")
         if not equals or not old.strip():
             raise ConfigError(f"--map {part!r} needs the form old=new")
-        if found.setdefault(old, new.strip()) != new.strip():
-            raise ConfigError(f"--map gives {old!r} two meanings: {found[old]!r} and {new!r}")
-    return found
+        if mapping.setdefault(old, new.strip()) != new.strip():
+            raise ConfigError(f"--map gives {old!r} two meanings: {mapping[old]!r} and {new!r}")
+    return mapping
 
 
 def format_map(names: Iterable[str], into: str) -> str:
-    """The ``--map`` that makes one class of several names."""
+    """Format the ``--map`` that merges several names into one class."""
     return ",".join(f"{name}={into}" for name in names if name != into)
 
 
 def find_lookalikes(counts: Mapping[str, int], known: Iterable[str] = ()) -> list[tuple[str, ...]]:
-    """Groups of names that are likely one class, the name to keep first.
+    """Return groups of names that are probably one class, the name to keep first.
 
     Parameters
     ----------
     counts
         How often each name occurs.
     known
-        Names that are meant as they are: they are kept, and two of them are never one.
+        Names that are intentional: they are kept, and two of them are never grouped.
     """
     known = set(known)
     order = sorted(counts, key=lambda name: (name not in known, -counts[name], name))

@@ -1,4 +1,4 @@
-"""Training windows laid on what was annotated, wherever the tiles of the grid lie."""
+"""Place training windows on annotated areas, independent of the grid of tiles."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from wsiseg.grid import TileGrid
 __all__ = ["CELLS", "clip", "draw_cells", "intersect", "place_windows"]
 
 CELLS = 28
-"""Cells along a window's side: of 4 µm, where a window is 112 µm."""
+"""Cells along a window's side; 4 µm each for a window of 112 µm."""
 
 
 def place_windows(area: Any, grid: TileGrid, least: float) -> Iterator[list[Box]]:
-    """Windows of one tile's size on each connected part of an area, row by row of windows.
+    """Place windows of tile size on each connected part of an area, yielding rows of windows.
 
-    The part's bounding box is divided into cells as near to a tile's size as it goes, and each cell
-    has a window about the centroid of what it holds of the part: a small part has one window
-    about its centroid, a rectangle of whole tiles exactly these. Windows stay within the raster
-    where it is large enough.
+    The part's bounding box is divided into cells close to tile size. Each cell gets a window
+    centred on the centroid of the part within it: a small part has one window around its centroid,
+    a rectangle of whole tiles exactly these tiles. Windows stay within the raster if it is large
+    enough.
 
     Parameters
     ----------
     area
         Polygons in raster pixels.
     least
-        A cell is passed over if the part covers less than this fraction of it, unless all are.
+        Skip cells of which the part covers less than this fraction, unless all are such.
     """
     for part in _polygons(area):
         left, top, right, bottom = part.bounds
         xs, ys = _divide(left, right, grid.tile), _divide(top, bottom, grid.tile)
-        most, fallback = 0.0, None
+        best_share, fallback = 0.0, None
         for low, high in pairwise(ys):
             band = clip(part, left, low, right, high)
             row = []
@@ -46,27 +46,27 @@ def place_windows(area: Any, grid: TileGrid, least: float) -> Iterator[list[Box]
                 share = piece.area / ((far - near) * (high - low))
                 if share >= least:
                     row.append(_window_about(piece, grid))
-                if share > most:
-                    most, fallback = share, piece
+                if share > best_share:
+                    best_share, fallback = share, piece
             if row:
-                most = np.inf
+                best_share = np.inf
                 yield row
-        if fallback is not None and most < np.inf:
+        if fallback is not None and best_share < np.inf:
             yield [_window_about(fallback, grid)]
 
 
 def clip(shape: Any, left: float, top: float, right: float, bottom: float) -> Any:
-    """What of a shape lies in a rectangle, as polygons."""
+    """Clip a shape to a rectangle, keeping polygons only."""
     return intersect(shape, shapely.box(left, top, right, bottom))
 
 
 def intersect(shape: Any, other: Any) -> Any:
-    """What two shapes have in common, as polygons."""
+    """Intersect two shapes, keeping polygons only."""
     return shapely.MultiPolygon(_polygons(shapely.intersection(shape, other)))
 
 
 def draw_cells(area: Any, box: Box) -> NDArray[np.bool_]:
-    """``(CELLS, CELLS)`` bool: the cells of a window whose centres lie in `area`; at least one."""
+    """Return ``(CELLS, CELLS)`` bool: cells of a window with centres in `area`; at least one."""
     step = box.width / CELLS
     x, y = np.meshgrid(*[(np.arange(CELLS) + 0.5) * step] * 2)
     shapely.prepare(area)
@@ -79,7 +79,7 @@ def draw_cells(area: Any, box: Box) -> NDArray[np.bool_]:
 
 
 def _divide(low: float, high: float, tile: int) -> list[float]:
-    """Edges of equal steps of about a tile."""
+    """Divide an interval into equal steps of about one tile; return the edges."""
     count = max(1, round((high - low) / tile))
     return [low + (high - low) * at / count for at in range(count)] + [high]
 
@@ -98,7 +98,7 @@ def _polygons(shape: Any) -> list[Any]:
 
 
 def _parts(shape: Any) -> list[Any]:
-    """All the way down, as a collection may hold multi-parts."""
+    """Split a shape completely, as a collection may contain multi-part shapes."""
     parts = shapely.get_parts(shape)
     nested = any(part.geom_type.startswith(("Multi", "Geometry")) for part in parts)
     return list(shapely.get_parts(parts) if nested else parts)

@@ -1,4 +1,4 @@
-"""Areas drawn on a raster: a pixel is in an area if its centre is."""
+"""Rasterise areas: a pixel is in an area if its centre is."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["draw_area"]
 
 
 def draw_area(shape: Any, box: Box) -> NDArray[np.bool_]:
-    """``(H, W)`` bool of a box of raster pixels: where their centres lie in a valid `shape`.
+    """Return ``(H, W)`` bool for a box of raster pixels: whether centres lie in a valid `shape`.
 
-    Even-odd along each row of pixels. Of areas with a common border, a centre on it is in one.
+    Uses the even-odd rule along each row. A centre on a border of two areas belongs to one.
     """
     begin, end = _edges(shape)
     # An edge crosses the rows of centres from its upper end (included) to its lower one.
@@ -34,8 +34,8 @@ def draw_area(shape: Any, box: Box) -> NDArray[np.bool_]:
 
 
 def _edges(shape: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """``(E, 2)`` twice: where the edges of all rings begin and end."""
-    # Twice, as a collection may hold multi-parts.
+    """Return the start and end points of the edges of all rings, ``(E, 2)`` each."""
+    # Twice, as a collection may contain multi-part shapes.
     rings = shapely.get_rings(shapely.get_parts(shapely.get_parts(shape)))
     points, ring = shapely.get_coordinates(rings, return_index=True)
     same = ring[1:] == ring[:-1]

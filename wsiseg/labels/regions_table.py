@@ -1,4 +1,4 @@
-"""Labels out of a table of points or rectangles: slide,x,y[,width,height],class."""
+"""Read labels from a table of points or rectangles: slide,x,y[,width,height],class."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ _SIZE = ("width", "height")
 
 
 def holds_regions(path: Path) -> bool:
-    """Whether the first line names the column ``class``, which tables of tiles do not have."""
+    """Whether the header has the column ``class``, which tables of tiles lack."""
     with path.open("rb") as file:
         head = file.readline(10_000).replace(b"\0", b"").decode("latin-1").lower()
     return "class" in [cell.strip(' "\r\n') for cell in re.split(r"[,;\t]", head)]
 
 
 def read_regions(path: Path) -> dict[str, Drawn]:
-    """Points, or rectangles where width and height are given, by slide.
+    """Read points, or rectangles where width and height are given, by slide.
 
     Raises
     ------
     DataError
-        If the table cannot be read, or a cell is no number; lists every such line.
+        If the table cannot be read, or a cell is not a number; lists every such line.
     """
     table = read_table(path, (*_NEEDED, *_SIZE), _NEEDED)
     problems = list(table.problems)
-    found: dict[str, Drawn] = {}
+    by_slide: dict[str, Drawn] = {}
     for row in table.rows:
         shape = _shape(row, table, problems)
         if shape is not None:
-            drawn = found.setdefault(row["slide"], Drawn())
+            drawn = by_slide.setdefault(row["slide"], Drawn())
             drawn.marks.append(Mark(row["class"], shape, f"{path}: {row.where}"))
     if problems:
         raise DataError(f"{path}: {len(problems)} problem(s){list_problems(problems)}")
-    return found
+    return by_slide
 
 
 def _shape(
@@ -67,5 +67,5 @@ def _read_numbers(
     numbers = [to_number(row[name], separator) for name in columns]
     wrong = [f"{c} = {row[c]!r}" for c, n in zip(columns, numbers, strict=True) if np.isnan(n)]
     if wrong:
-        problems.append(f"{row.where}: {', '.join(wrong)} is no number")
+        problems.append(f"{row.where}: {', '.join(wrong)} is not a number")
     return None if wrong else numbers

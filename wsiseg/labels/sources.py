@@ -1,4 +1,4 @@
-"""Label files found, read, and given to the slides that they are about."""
+"""Find label files, read them, and assign them to their slides."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ __all__ = ["Sources", "find_files", "read_sources"]
 TABLES = (".csv", ".tsv", ".txt")
 _XML = (".xml",)
 _SUFFIXES = (*GEOJSON, *_XML, *TABLES)
-_EDITED = re.compile(r"\.edited(\d*)$")  # as `wsiseg annotate` names what somebody edited
+_EDITED = re.compile(r"\.edited(\d*)$")  # as `wsiseg annotate` names edited files
 _SERIES = re.compile(r"(\.\w{2,5}) - .*$")  # QuPath's name of one image of several in a file
 
 
 @dataclass
 class Sources:
-    """What the files say, by number of the store."""
+    """The contents of the files, by number of the store."""
 
     drawn: dict[int, list[tuple[Path, Drawn]]] = field(default_factory=dict)
     tables: list[Path] = field(default_factory=list)
-    """Tables of tiles, which are read when the classes are known."""
+    """Tables of tiles, read later when the classes are known."""
     unmatched: list[str] = field(default_factory=list)
-    """Files, and slides in tables, that no store is of."""
+    """Files, and slides in tables, without a store."""
     problems: list[str] = field(default_factory=list)
 
     def add(self, at: int, path: Path, drawn: Drawn) -> None:
-        """Keep what `path` says of a store."""
+        """Add the labels of a store in `path`."""
         self.drawn.setdefault(at, []).append((path, drawn))
 
 
 def find_files(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """Label files and the folder that each was found through, in order of name.
+    """Yield label files, each with the folder that it was found through, sorted by name.
 
     Raises
     ------
     DataError
-        If a path does not exist, or is a file of no kind that can be read.
+        If a path does not exist, or is a file of unknown kind.
     """
     for path in paths:
         if path.is_dir():
@@ -60,11 +60,11 @@ def find_files(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
         elif path.name.lower().endswith(_SUFFIXES):
             yield path, path.parent
         else:
-            raise DataError(f"{path}: is of no known kind; known are {', '.join(_SUFFIXES)}")
+            raise DataError(f"{path}: is of unknown kind; known are {', '.join(_SUFFIXES)}")
 
 
 def _prefer_edited(paths: Sequence[Path]) -> list[Path]:
-    """Without GeoJSON of a run, where somebody edited it since: then the latest of those."""
+    """Leave out GeoJSON files of which there is a later edited version."""
     latest: dict[Path, int] = {}
     for path in paths:
         stem, number = _split_edited(path)
@@ -78,7 +78,7 @@ def _is_latest(path: Path, latest: Mapping[Path, int]) -> bool:
 
 
 def _split_edited(path: Path) -> tuple[str, int]:
-    """Name without suffix and mark, and how often it was edited: ``a.edited2.geojson`` is a, 2."""
+    """Split a name into stem and number of the edit: ``a.edited2.geojson`` is a, 2."""
     suffix = max((s for s in _SUFFIXES if path.name.lower().endswith(s)), key=len, default="")
     stem = path.name[: len(path.name) - len(suffix)]
     mark = _EDITED.search(stem)
@@ -86,7 +86,7 @@ def _split_edited(path: Path) -> tuple[str, int]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """All files below a folder, but for hidden ones, such as the maps that were corrected."""
+    """Yield all files below a folder except hidden ones, such as kept maps."""
     for top, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(top, name) for name in names if not name.startswith("."))
@@ -95,50 +95,50 @@ def _walk(folder: Path) -> Iterator[Path]:
 def read_sources(
     paths: Sequence[Path], stores: Sequence[SlideStore], names: Names, manifest: Manifest | None
 ) -> Sources:
-    """Read every label file; what cannot be read or fits no slide is kept as such."""
-    found = Sources()
-    single = [path for path in paths if path.is_file()]
+    """Read every label file; record those that cannot be read or belong to no slide."""
+    sources = Sources()
+    single_files = [path for path in paths if path.is_file()]
     for path, root in find_files(paths):
         try:
-            _read_file(path, root, stores, names, manifest, found, alone=path in single)
+            _read_file(path, root, stores, names, manifest, sources, alone=path in single_files)
         except DataError as error:
-            found.problems.append(str(error))
-    return found
+            sources.problems.append(str(error))
+    return sources
 
 
 def _read_file(
     path: Path, root: Path, stores: Sequence[SlideStore], names: Names,
-    manifest: Manifest | None, found: Sources, *, alone: bool,
+    manifest: Manifest | None, sources: Sources, *, alone: bool,
 ) -> None:  # fmt: skip
     lower = path.name.lower()
     if manifest is not None and path.resolve() == manifest.path.resolve():
         return
     if lower.endswith(TABLES):
         if not holds_regions(path):
-            found.tables.append(path)
+            sources.tables.append(path)
             return
         for slide, drawn in read_regions(path).items():
             at = names.find(slide)
             if at is None:
-                found.unmatched.append(f"{path}: {names.explain(slide)}")
+                sources.unmatched.append(f"{path}: {names.explain(slide)}")
             else:
-                found.add(at, path, drawn)
+                sources.add(at, path, drawn)
         return
     at = None if manifest is None else manifest.find(path)
     at = _match(path, root, names) if at is None else at
     if at is None and alone and len(stores) == 1:
         at = 0  # one file for one slide needs no name
     if at is None:
-        found.unmatched.append(f"{path}: {names.explain(_stem(path))}")
+        sources.unmatched.append(f"{path}: {names.explain(_stem(path))}")
         return
     if lower.endswith(_XML):
-        found.add(at, path, read_xml_marks(path))
+        sources.add(at, path, read_xml_marks(path))
     else:
-        found.add(at, path, read_geojson_marks(path, own_exports(stores[at])))
+        sources.add(at, path, read_geojson_marks(path, own_exports(stores[at])))
 
 
 def _match(path: Path, root: Path, names: Names) -> int | None:
-    """The store of a file named as the slide, with the slide's extension or without."""
+    """Find the store of a file named after its slide, with or without the slide's extension."""
     return names.find(_stem(path), path.relative_to(root).parent.parts)
 
 

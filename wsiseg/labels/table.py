@@ -1,4 +1,4 @@
-"""Tables of labels: which classes show in what, and all that is wrong with them in one error."""
+"""Read tables of labels, and collect all their errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 Label = tuple[int, ...]
-"""One 0 or 1 a class."""
+"""0 or 1 for each class."""
 
 _FLAGS = {"true": 1, "t": 1, "yes": 1, "y": 1, "false": 0, "f": 0, "no": 0, "n": 0}
 
@@ -31,22 +31,22 @@ class LabelRow(NamedTuple):
     """One line of a table."""
 
     where: str
-    """Its place, for messages."""
+    """Location, for messages."""
     keys: dict[str, str]
-    """What it labels, by column."""
+    """The cells that identify what is labelled, by column."""
     label: Label
     separator: str = ","
-    """Of the table, which tells what a decimal comma is; see `to_number`."""
+    """The table's separator, which decides about decimal commas; see `to_number`."""
 
 
 class SeenLabels:
-    """What a table has labelled so far, so that nothing is labelled twice."""
+    """The labels of a table so far, to detect repetitions."""
 
     def __init__(self) -> None:
         self._seen: dict[Hashable, tuple[str, Label]] = {}
 
     def add(self, thing: Hashable, row: LabelRow, what: str, problems: list[str]) -> bool:
-        """Whether `thing` is new; otherwise that is a problem, which names both lines."""
+        """Return whether `thing` is new; if not, add a problem that names both lines."""
         where, label = self._seen.setdefault(thing, (row.where, row.label))
         if where == row.where:
             return True
@@ -59,25 +59,25 @@ def read_label_table(
     path: Path, keys: Sequence[tuple[str, ...]], classes: Sequence[str], problems: list[str],
     *, flags: bool = False, optional: Sequence[str] = (),
 ) -> Iterator[LabelRow]:  # fmt: skip
-    """Read a table of key columns and either one column a class or ``labels`` (``A;B``).
+    """Read a table of key columns and either one column per class or ``labels`` (``A;B``).
 
-    A class column holds 0 or 1, however it is written: `parse_flag`.
+    A class column holds 0 or 1 in any form that `parse_flag` accepts.
 
     Parameters
     ----------
     keys
-        The sets of columns that may name what is labelled; the first that is there is taken.
+        Alternative sets of columns that identify what is labelled; the first present set is used.
     problems
-        Takes in what is wrong; rows with a bad label are left out.
+        Receives error messages; rows with an invalid label are left out.
     flags
-        Whether columns of 0 and 1 that are no class may stand beside them.
+        Whether to allow columns of 0 and 1 that are not classes.
     optional
-        Columns that are keys too if they are there.
+        Further key columns, if present.
 
     Raises
     ------
     DataError
-        If the file is no table; see `read_table`.
+        If the file is not a table; see `read_table`.
     """
     keyed = (name for key in keys for name in key)
     known = [*dict.fromkeys((*keyed, "labels", *classes, *optional))]
@@ -93,7 +93,7 @@ def read_label_table(
             f"{_list(classes)}"
         )
         return
-    told = [name for name in optional if name in columns and name not in (*chosen, *classes)]
+    extra = [name for name in optional if name in columns and name not in (*chosen, *classes)]
     problems += [] if listed or flags else _strange_classes(table, classes)
     problems += table.problems
     for row in table.rows:
@@ -103,17 +103,17 @@ def read_label_table(
             else _flagged(row, classes, table.separator, problems)
         )
         if label is not None:
-            keys_of = {key: row[key] for key in (*chosen, *told)}
+            keys_of = {key: row[key] for key in (*chosen, *extra)}
             yield LabelRow(row.where, keys_of, label, table.separator)
 
 
 def name_classes(path: Path, keys: Sequence[tuple[str, ...]]) -> list[str]:
-    """The classes that a table of labels names, in its ``labels`` or by columns of 0 and 1.
+    """List the classes of a table of labels: those in ``labels``, or its columns of 0 and 1.
 
     Raises
     ------
     DataError
-        If the file is no table; see `read_table`.
+        If the file is not a table; see `read_table`.
     """
     table = read_table(path, [*(name for key in keys for name in key), "labels"], warn=False)
     if "labels" not in table.columns:
@@ -123,7 +123,10 @@ def name_classes(path: Path, keys: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def parse_flag(text: str, separator: str = ",") -> int | None:
-    """1 of ``1``, ``1.0``, ``true``, ``yes``; 0 of ``0``, ``0.0``, ``false``, ``no``; else None."""
+    """Parse ``1``, ``1.0``, ``true``, ``yes`` as 1, and ``0``, ``0.0``, ``false``, ``no`` as 0.
+
+    Anything else is None.
+    """
     number = to_number(text, separator)
     if number in (0, 1):
         return int(number)
@@ -131,16 +134,16 @@ def parse_flag(text: str, separator: str = ",") -> int | None:
 
 
 def _strange_classes(table: Table, classes: Sequence[str]) -> list[str]:
-    """Columns that hold labels of something that is no class here."""
+    """Report columns of labels that are not among the classes."""
     return [
-        f"column {name!r} holds labels, but the classes are {_list(classes)}; name it among "
-        f"them, or take it out"
+        f"column {name!r} holds labels, but the classes are {_list(classes)}; add it to the "
+        f"classes, or remove it"
         for name in _find_flags(table)
     ]
 
 
 def _find_flags(table: Table) -> list[str]:
-    """Unknown columns that hold 0 and 1 throughout."""
+    """Find unknown columns that contain only 0 and 1."""
     return [
         name for name in table.unknown
         if table.rows and all(parse_flag(row[name]) is not None for row in table.rows)
@@ -148,7 +151,7 @@ def _find_flags(table: Table) -> list[str]:
 
 
 def _list(classes: Sequence[str]) -> str:
-    """The classes, and how to name others."""
+    """Format the classes, and how to set others."""
     return f"{', '.join(classes)} (others by --set 'classes=[A,B,...]')"
 
 
@@ -178,9 +181,9 @@ def gather_labels(
     labels: Sequence[Sequence[float]], classes: Sequence[str], problems: list[str],
     what: str = "patch", *, must_show: bool = True,
 ) -> NDArray[np.float32]:  # fmt: skip
-    """``(N, K)`` float32; a class that nothing shows is a problem, unless there are others."""
-    found = np.array(labels, np.float32).reshape(-1, len(classes))
+    """Return ``(N, K)`` float32; if there are no other problems, report classes never shown."""
+    array = np.array(labels, np.float32).reshape(-1, len(classes))
     if must_show and not problems:
-        unseen = [name for at, name in enumerate(classes) if not (found[:, at] == 1).any()]
+        unseen = [name for index, name in enumerate(classes) if not (array[:, index] == 1).any()]
         problems += [f"no {what} shows {name!r}, so it cannot be learned" for name in unseen]
-    return found
+    return array

@@ -1,4 +1,4 @@
-"""Labels out of a table of tiles: slide,row,col or slide,x,y, and the classes that show."""
+"""Read labels from a table of tiles: slide,row,col or slide,x,y, and the classes present."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_tile_table(
     config: LabelConfig,
     problems: list[str],
 ) -> Iterator[tuple[int, _Tile, Label]]:
-    """Number of the store, row and column of the tile, and its label, of each line."""
+    """Yield number of the store, row and column of the tile, and label of each line."""
     seen, wrong = SeenLabels(), list[str]()
     for row in read_label_table(path, _KEYS, classes, wrong):
         named = row.keys.get("slide", row.keys.get("store", ""))
@@ -57,14 +57,14 @@ def read_tile_table(
 
 
 def name_tile_classes(path: Path) -> list[str]:
-    """The classes that a table of tiles names."""
+    """List the classes that a table of tiles names."""
     return name_classes(path, _KEYS)
 
 
 def _locate(
     row: LabelRow, store: SlideStore, config: LabelConfig, problems: list[str]
 ) -> _Tile | None:
-    """The tile that a line names."""
+    """Return the tile that a line refers to."""
     grid, by_index = store.grid, "row" in row.keys
     names = ("row", "col") if by_index else ("x", "y")
     first, second = (to_number(row.keys[name], row.separator) for name in names)

@@ -1,4 +1,4 @@
-"""Labels out of the XML of Aperio ImageScope and of ASAP."""
+"""Read labels from the XML of Aperio ImageScope and of ASAP."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _CORNERS = 72  # of an ellipse drawn as a polygon
 
 
 def read_xml_marks(path: Path) -> Drawn:
-    """Areas and dots of an ImageScope or ASAP file, in level-0 pixels as both have them.
+    """Read areas and dots of an ImageScope or ASAP file; both use level-0 pixels.
 
-    ImageScope: the layer's name is the class; regions that are negative are cut out of those of
-    their layer. ASAP: the group is the class.
+    ImageScope: the layer's name is the class; negative regions are cut out of the others in their
+    layer. ASAP: the group is the class.
 
     Raises
     ------
     DataError
-        If the file cannot be read, declares entities, or is of neither program.
+        If the file cannot be read, declares entities, or comes from neither program.
     """
     try:
         data = path.read_bytes()
@@ -55,9 +55,9 @@ def read_xml_marks(path: Path) -> Drawn:
 
 
 def _read_imagescope(path: Path, root: Element) -> Drawn:
-    found, passed = Drawn(level0=True), Counter[str]()
+    drawn, skipped = Drawn(level0=True), Counter[str]()
     mpp = root.get("MicronsPerPixel")
-    found.mpp = _number(f"{path}: MicronsPerPixel", mpp) if mpp else None
+    drawn.mpp = _number(f"{path}: MicronsPerPixel", mpp) if mpp else None
     for layer in root.iter("Annotation"):
         name = _layer_name(layer)
         positive: list[tuple[str, str, BaseGeometry]] = []
@@ -67,7 +67,7 @@ def _read_imagescope(path: Path, root: Element) -> Drawn:
             points = _points(where, region.iter("Vertex"))
             shape = _imagescope_shape(region.get("Type", _POLYGON), points)
             if shape is None:
-                passed["lines, arrows or rulers passed over: draw an area"] += 1
+                skipped["lines, arrows or rulers skipped: draw an area"] += 1
             elif region.get("NegativeROA") == "1":
                 negative.append(shape)
             else:
@@ -76,17 +76,17 @@ def _read_imagescope(path: Path, root: Element) -> Drawn:
         for where, own, shape in positive:
             left = shapely.difference(shape, hole)
             if not own:
-                passed["without a class (a named layer) passed over"] += 1
+                skipped["without a class (a named layer) skipped"] += 1
             elif left.is_empty:
-                passed["wholly within negative regions passed over"] += 1
+                skipped["wholly within negative regions skipped"] += 1
             else:
-                found.marks.append(Mark(own, left, where))
-    found.notes = _notes(path, passed)
-    return found
+                drawn.marks.append(Mark(own, left, where))
+    drawn.notes = _notes(path, skipped)
+    return drawn
 
 
 def _layer_name(layer: Element) -> str:
-    """The name of a layer, which ImageScope also keeps as its first attribute."""
+    """Return the name of a layer, which ImageScope may store as its first attribute."""
     named = layer.get("Name") or ""
     if named.strip():
         return named
@@ -108,22 +108,22 @@ def _imagescope_shape(kind: str, points: _Points) -> BaseGeometry | None:
 
 
 def _read_asap(path: Path, root: Element) -> Drawn:
-    found, passed = Drawn(level0=True), Counter[str]()
-    for number, one in enumerate(root.iter("Annotation")):
-        where = f"{path}: annotation {number} ({one.get('Name')!r})"
-        coordinates = sorted(one.iter("Coordinate"), key=lambda c: int(c.get("Order") or 0))
-        points, kind = _points(where, coordinates), one.get("Type", "Polygon")
-        group = one.get("PartOfGroup") or ""
+    drawn, skipped = Drawn(level0=True), Counter[str]()
+    for number, element in enumerate(root.iter("Annotation")):
+        where = f"{path}: annotation {number} ({element.get('Name')!r})"
+        coordinates = sorted(element.iter("Coordinate"), key=lambda c: int(c.get("Order") or 0))
+        points, kind = _points(where, coordinates), element.get("Type", "Polygon")
+        group = element.get("PartOfGroup") or ""
         shape = _asap_shape(kind, points)
         if shape is None:
-            passed[f"of type {kind} passed over: draw an area or a dot"] += 1
+            skipped[f"of type {kind} skipped: draw an area or a dot"] += 1
         elif group in ("", "None"):
-            passed["without a class (a group) passed over"] += 1
+            skipped["without a class (a group) skipped"] += 1
         else:
-            found.marks.append(Mark(group, shape, where))
-            passed["spline(s) taken as straight between their points"] += kind == "Spline"
-    found.notes = _notes(path, +passed)
-    return found
+            drawn.marks.append(Mark(group, shape, where))
+            skipped["spline(s) read as straight lines between their points"] += kind == "Spline"
+    drawn.notes = _notes(path, +skipped)
+    return drawn
 
 
 def _asap_shape(kind: str, points: _Points) -> BaseGeometry | None:
@@ -133,7 +133,7 @@ def _asap_shape(kind: str, points: _Points) -> BaseGeometry | None:
 
 
 def _area(points: _Points) -> BaseGeometry | None:
-    """The polygon of a ring, closed if it is open; even-odd where it crosses itself."""
+    """Return the polygon of a ring, closed if open; even-odd where it crosses itself."""
     if len(points) < 3:
         return None
     shape = shapely.make_valid(shapely.Polygon(points))
@@ -158,5 +158,5 @@ def _number(where: str, text: str | None) -> float:
     return value
 
 
-def _notes(path: Path, passed: Counter[str]) -> list[str]:
-    return [f"{path}: {count} {reason}" for reason, count in sorted(passed.items())]
+def _notes(path: Path, skipped: Counter[str]) -> list[str]:
+    return [f"{path}: {count} {reason}" for reason, count in sorted(skipped.items())]

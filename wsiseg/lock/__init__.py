@@ -1,4 +1,4 @@
-"""One writer at a time for an output: a lock that a crash cannot leave shut."""
+"""Lock an output so that it has one writer at a time; a crash cannot leave it locked."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ __all__ = ["check_held", "explained", "hold"]
 
 _BEAT_S = 10.0
 _STALE_S = 90.0
-_AGAIN_S = 0.2  # a lock that is being given back is away for less
+_RETRY_S = 0.2  # a lock that is being restored is missing for less
 
 
 @contextmanager
 def hold(path: str | Path, wait_s: float = 0.0) -> Iterator[str]:
-    """Be the only one who writes `path` while the block runs.
+    """Hold the lock on `path` while the block runs.
 
     The lock is the file ``<path>.lock``, or the object of that name in a bucket. It names its
-    holder and is touched every ten seconds; one whose process is gone, or that was not touched for
-    90 s of the file server's clock (the holder's machine died), is taken over. Whoever was taken
-    over by mistake (its machine slept) learns it from `check_held`, at the latest when the block
-    ends. An `OSError` in the block (a full disk, a file server that is gone) becomes a
-    `StoreError`. If the block succeeds, what killed writers left half-written below `path` before
-    it began is deleted.
+    holder and is touched every ten seconds. A lock is taken over if its process no longer exists,
+    or if it was not touched for 90 s by the file server's clock (the holder's machine died). A run
+    whose lock was taken over by mistake (its machine slept) learns so from `check_held`, at the
+    latest when the block ends. An `OSError` in the block (a full disk, a lost file server) becomes
+    a `StoreError`. If the block succeeds, temporary files that killed writers left below `path`
+    before it began are deleted.
 
     Parameters
     ----------
     path
-        What is written; it need not exist.
+        The output; it need not exist yet.
     wait_s
-        Seconds to wait for another holder to end.
+        Seconds to wait for another holder to finish.
 
     Yields
     ------
-    The run's token, for `check_held` on whatever machine its work is done. Empty for ``memory://``,
-    which no other process sees.
+    The run's token, for `check_held` on any machine that works for the run. Empty for
+    ``memory://``, which no other process can see.
 
     Raises
     ------
     StoreError
-        If another run holds it or took it over, or `path` cannot be written.
+        If another run holds or took over the lock, or `path` cannot be written.
     MissingDependencyError
         If a URL needs obstore.
     """
@@ -71,8 +71,8 @@ def hold(path: str | Path, wait_s: float = 0.0) -> Iterator[str]:
             yield token
             check_held(path, token)
             if isinstance(lock, FileLock):
-                # Only now is it known to be ours. And a worker of a run that is gone may still
-                # write.
+                # Only now is the lock known to be still ours. Recent files are kept, as a worker
+                # of a dead run may still be writing.
                 remove_parts(path, before=min(began, lock.now() - _STALE_S))
         finally:
             stop.set()
@@ -82,31 +82,31 @@ def hold(path: str | Path, wait_s: float = 0.0) -> Iterator[str]:
 
 
 def check_held(path: str | Path, token: str) -> None:
-    """See that the run of this token still holds `path`; called wherever its work is done.
+    """Check that the run with this token still holds `path`; called by all its workers.
 
     Raises
     ------
     StoreError
-        If it does not: another run took over, or the lock was deleted.
+        If another run took over, or the lock was deleted.
     """
     if not token:
         return
     lock = _open(path)
     if lock.read().get("token") != token:
-        time.sleep(_AGAIN_S)  # another who judged wrongly gives it back
+        time.sleep(_RETRY_S)  # a run that took it over by mistake is restoring it
         holder = lock.read()
         if holder.get("token") != token:
             by = f"{_describe(holder)} took over" if holder else "its lock was deleted"
             raise StoreError(
-                f"{path}: this run no longer holds it: {by} (a run that is not heard of for "
-                f"{_STALE_S:.0f} s, as its machine sleeps or its disk hangs, is taken for dead); "
-                f"it stops here, and what it finished is kept"
+                f"{path}: this run no longer holds it: {by} (a run that does not respond for "
+                f"{_STALE_S:.0f} s, because its machine sleeps or its disk hangs, is considered "
+                f"dead); it stops here, and its finished blocks are kept"
             )
 
 
 @contextmanager
 def explained(path: str | Path) -> Iterator[None]:
-    """Turn an `OSError` that is not ours into a `StoreError` that names `path`."""
+    """Turn an `OSError` other than our own into a `StoreError` that names `path`."""
     try:
         yield
     except WsisegError:
@@ -114,10 +114,11 @@ def explained(path: str | Path) -> Iterator[None]:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         remedy = (
-            "finished blocks are kept: make room or give access, and run the same command again"
+            "finished blocks are kept: free disk space or grant access, then run the same command "
+            "again"
         )
         if error.errno == errno.ENAMETOOLONG:
-            remedy = "choose a shorter name, or a folder whose file system takes longer ones"
+            remedy = "choose a shorter name, or a folder on a file system that allows longer ones"
         raise StoreError(
             f"{path}: cannot be read or written: {error.strerror or error}{where}; {remedy}"
         ) from error
@@ -139,13 +140,13 @@ def _acquire(lock: FileLock | BucketLock, path: str | Path, deadline: float) -> 
     }
     while not lock.create(me):
         holder = lock.read()
-        if _is_gone(lock, holder):  # also one that its maker did not live to write
+        if _is_gone(lock, holder):  # or its maker died before writing it
             if lock.take_over(holder, me):
                 break
         elif holder and time.monotonic() >= deadline:
             raise StoreError(
                 f"{path}: another run writes it ({_describe(holder)}); "
-                f"wait for its end, or choose another output"
+                f"wait until it ends, or choose another output"
             )
         else:
             time.sleep(0.05)
@@ -167,12 +168,12 @@ def _beat(lock: FileLock | BucketLock, token: str, stop: threading.Event) -> Non
     while not stop.wait(_BEAT_S):
         with suppress(OSError):
             if lock.read().get("token", token) != token:
-                return  # another's now: to keep it alive would be to shut it for good
+                return  # no longer ours: touching it would keep a dead lock alive forever
             lock.touch(token)
 
 
 def _host() -> str:
-    """The machine and, in containers, the process ids that are comparable."""
+    """Name the machine and its process namespace, as ids are comparable only within one."""
     try:
         return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
@@ -181,7 +182,7 @@ def _host() -> str:
 
 def _runs(pid: int) -> bool:
     if sys.platform == "win32":
-        return True  # asking would end the process; there the beat alone tells
+        return True  # os.kill would end the process; only the heartbeat tells
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

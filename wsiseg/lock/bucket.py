@@ -1,4 +1,4 @@
-"""A lock that is an object in a bucket, made and replaced by conditional puts."""
+"""A lock that is an object in a bucket, created and replaced by conditional puts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["BucketLock"]
 
 
 class BucketLock:
-    """The object ``<url>.lock``; all ages are by the clock of the service.
+    """The object ``<url>.lock``; ages are measured by the clock of the service.
 
     Raises
     ------
@@ -34,16 +34,16 @@ class BucketLock:
         self._key = f"{name}.lock"
 
     def create(self, holder: Holder) -> bool:
-        """Make the lock unless it is there."""
+        """Create the lock unless it exists; return whether it was created."""
         with self._translated():
             return self._put(holder, "create")
 
     def read(self) -> Holder:
-        """What the lock says; nothing if it is gone."""
+        """Return the holder; empty if there is no lock."""
         return self._read()[0]
 
     def silence(self) -> float:
-        """Seconds since it was touched; 0 if it is gone."""
+        """Return the seconds since the lock was touched; 0 if there is no lock."""
         with self._translated():
             try:
                 touched = self._api.head(self._store, self._key)["last_modified"].timestamp()
@@ -52,7 +52,7 @@ class BucketLock:
         return self.now() - float(touched)
 
     def now(self) -> float:
-        """The time by the service's clock: that of an object made just now."""
+        """Return the time by the service's clock, read from a new object."""
         probe = f"{self._key}.{uuid.uuid4().hex}"
         with self._translated():
             self._api.put(self._store, probe, b"")
@@ -62,38 +62,40 @@ class BucketLock:
                 self._api.delete(self._store, probe)
 
     def touch(self, token: str) -> None:
-        """Be heard; nothing if it is another's by now."""
+        """Renew the lock, unless another run has taken it over."""
         holder, version = self._read()
         if holder.get("token") == token:
             with self._translated():
-                # Counted, so that no two beats are taken for one version.
+                # The count makes every heartbeat a version of its own.
                 self._put({**holder, "beat": int(holder.get("beat", 0)) + 1}, version)
 
     def take_over(self, holder: Holder, me: Holder) -> bool:
-        """Take the lock of a holder who is gone; whether nobody was heard or faster meanwhile."""
-        known, version = self._read()
+        """Take over a dead holder's lock; return False if it was renewed or taken meanwhile."""
+        current, version = self._read()
         with self._translated():
-            return known == holder and self._put(me, version)
+            return current == holder and self._put(me, version)
 
     def release(self, token: str) -> None:
-        """Free it, if it is still ours."""
+        """Delete the lock, if it is still ours."""
         if self.read().get("token") == token:
             with self._translated(), suppress(FileNotFoundError):
                 self._api.delete(self._store, self._key)
 
     def _read(self) -> tuple[Holder, Any]:
-        """What the lock says, and its version as a condition of a put."""
+        """Return the holder, and the version of the lock as the condition of a put."""
         with self._translated(), suppress(FileNotFoundError):
-            found = self._api.get(self._store, self._key)
-            version = {key: found.meta[key] for key in ("e_tag", "version") if found.meta.get(key)}
+            response = self._api.get(self._store, self._key)
+            version = {
+                key: response.meta[key] for key in ("e_tag", "version") if response.meta.get(key)
+            }
             with suppress(ValueError):
-                return dict(json.loads(bytes(found.bytes()))), version
+                return dict(json.loads(bytes(response.bytes()))), version
         return {}, {}
 
     def _put(self, holder: Holder, mode: Any) -> bool:
-        """Write the lock on a condition; whether it held."""
+        """Write the lock on a condition; return whether the condition was met."""
         errors = self._api.exceptions
-        gone = () if mode == "create" else (FileNotFoundError,)  # else it is the bucket
+        gone = () if mode == "create" else (FileNotFoundError,)  # on create, the bucket is missing
         with suppress(errors.AlreadyExistsError, errors.PreconditionError, *gone):
             self._api.put(self._store, self._key, json.dumps(holder).encode(), mode=mode)
             return True

@@ -1,4 +1,4 @@
-"""A lock that is a file beside what it guards."""
+"""A lock that is a file beside the output that it protects."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 __all__ = ["FileLock", "Holder"]
 
 Holder = dict[str, Any]
-"""What a lock says of its holder: token, host, pid, since."""
+"""The holder of a lock: token, host, pid, since."""
 
 
 class FileLock:
-    """The file ``<path>.lock``; all ages are by the clock of the file system that it lies on."""
+    """The file ``<path>.lock``; ages are measured by the clock of its file system."""
 
     def __init__(self, path: str | Path) -> None:
         place = str(path)
@@ -29,9 +29,9 @@ class FileLock:
         self.path = Path(f"{place}.lock")
 
     def create(self, holder: Holder) -> bool:
-        """Make the lock, whole, unless it is there."""
+        """Create the lock unless it exists; return whether it was created."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Windows may refuse to make a file that another process is just deleting.
+        # Windows may refuse to create a file while another process is deleting it.
         with suppress(FileExistsError, *([PermissionError] if sys.platform == "win32" else [])):
             with self.path.open("x", encoding="utf-8") as file:
                 file.write(json.dumps(holder))
@@ -39,11 +39,11 @@ class FileLock:
         return False
 
     def read(self) -> Holder:
-        """What the lock says; nothing if it is gone or not yet written."""
+        """Return the holder; empty if there is no lock, or it is not yet written."""
         return _read(self.path)
 
     def silence(self) -> float:
-        """Seconds since it was touched; 0 if it is gone."""
+        """Return the seconds since the lock was touched; 0 if there is no lock."""
         try:
             touched = self.path.stat().st_mtime
         except FileNotFoundError:
@@ -51,7 +51,7 @@ class FileLock:
         return self.now() - touched
 
     def now(self) -> float:
-        """The time by the file system's clock: that of a file made just now."""
+        """Return the time by the file system's clock, read from a new file."""
         probe = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
         try:
             probe.touch()
@@ -60,22 +60,22 @@ class FileLock:
             probe.unlink(missing_ok=True)
 
     def touch(self, token: str) -> None:
-        """Be heard."""
+        """Renew the lock."""
         os.utime(self.path)
 
     def take_over(self, holder: Holder, me: Holder) -> bool:
-        """Take the lock of a holder who is gone, unless somebody else has just done so."""
+        """Remove a dead holder's lock, unless it has changed; `create` then competes for it."""
         aside = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}")
         with suppress(FileNotFoundError):
             os.replace(self.path, aside)
             if _read(aside).get("token") != holder.get("token"):
-                with suppress(FileExistsError):  # not the one that we judged: give it back
+                with suppress(FileExistsError):  # not the lock that was judged: restore it
                     os.link(aside, self.path)
             aside.unlink()
-        return False  # whoever makes it first has it
+        return False  # the first to create it holds it
 
     def release(self, token: str) -> None:
-        """Free it, if it is still ours."""
+        """Delete the lock, if it is still ours."""
         if self.read().get("token") == token:
             self.path.unlink(missing_ok=True)
 

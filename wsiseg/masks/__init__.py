@@ -1,4 +1,4 @@
-"""Pseudo-masks of patches: what a model makes of patches that have labels at most, as PNG files."""
+"""Pseudo-masks: label every pixel of patches with at most image labels, as PNG files."""
 
 from wsiseg.masks.run import MaskedPatch, write_masks
 

@@ -1,4 +1,4 @@
-"""Masks as PNG files that say what made them, so that a run can go on where it was stopped."""
+"""Masks as PNG files that record what made them, so that an interrupted run can resume."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _KEY = "wsiseg"
 
 
 class Stamp(NamedTuple):
-    """What a mask says of itself."""
+    """The metadata stored in a mask."""
 
     digest: str
     """Of the image, the model and the settings that made it."""
     gates: tuple[bool, ...]
-    """The classes that were let through."""
+    """Whether each class was allowed."""
     confidence: float
     """Mean over the pixels, in [0, 1]."""
 
 
 def write_mask(labels: NDArray[np.uint8], palette: Palette, stamp: Stamp, path: Path) -> None:
-    """Write ``(H, W)`` labels as `to_mask` has them, with their stamp."""
+    """Write ``(H, W)`` labels, numbered as by `to_mask`, with their stamp."""
     picture = to_mask(labels, palette)
     text = PngImagePlugin.PngInfo()
     pixels = zlib.crc32(np.asarray(picture).tobytes())
@@ -48,16 +48,16 @@ def write_confidence(confidence: NDArray[np.floating], path: Path) -> None:
 
 
 def read_mask(path: Path) -> tuple[NDArray[np.uint8], Stamp] | None:
-    """The numbers ``(H, W)`` and the stamp of a mask; None if `write_mask` did not write it so.
+    """Return the numbers ``(H, W)`` and the stamp of a mask; None if it is not one of ours.
 
-    Such as a mask that was edited, or one from elsewhere.
+    That includes masks that were edited since `write_mask` wrote them.
     """
     try:
         with Image.open(path) as picture:
             numbers = np.asarray(picture)
-            said = json.loads(picture.info[_KEY])
-        if zlib.crc32(numbers.tobytes()) != said["pixels"]:
+            stamp = json.loads(picture.info[_KEY])
+        if zlib.crc32(numbers.tobytes()) != stamp["pixels"]:
             return None
-        return numbers, Stamp(said["digest"], tuple(said["gates"]), said["confidence"])
+        return numbers, Stamp(stamp["digest"], tuple(stamp["gates"]), stamp["confidence"])
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, UnidentifiedImageError):
         return None

@@ -1,4 +1,4 @@
-"""Pseudo-masks written patch by patch: the paper's inference, gated by labels or by the model."""
+"""Write pseudo-masks of patches: the paper's inference, gated by labels or by the model."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ from wsiseg.train.patches import Patches, has_labels, load_images, load_patches
 __all__ = ["MaskedPatch", "write_masks"]
 
 _VERSION = 2
-"""Of what is computed: raised when masks of the same settings come out otherwise."""
+"""Version of the computation; raised when the same settings give different masks."""
 
 _APART = {"device", "encoder_options", "gate", "confidence"}
-"""Settings that decide no label, or are told otherwise."""
+"""Settings that affect no label, or enter the digest in another form."""
 
 Gate = Literal["labels", "predicted", "none"]
 
@@ -54,11 +54,11 @@ class MaskedPatch(NamedTuple):
     image: Path
     mask: Path
     classes: tuple[str, ...]
-    """Those that were let through."""
+    """The classes that were allowed."""
     confidence: float
-    """Mean over the pixels, in [0, 1]: the share of the label before the CRF."""
+    """Mean over the pixels, in [0, 1], of the label's probability before the CRF."""
     shares: tuple[float, ...]
-    """Of the pixels: one a class, and background."""
+    """Fraction of the pixels of each class, and of background."""
 
 
 def write_masks(
@@ -71,35 +71,35 @@ def write_masks(
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> tuple[MaskedPatch, ...]:
-    """Label every pixel of patches of which, at most, the classes are known.
+    """Label every pixel of patches that have at most image labels.
 
-    Writes ``mask/<image>.png``, numbered as the masks of BCSS-WSSS (K is background), on request
-    ``confidence/<image>.png``, ``masks.csv`` with a row a patch, and ``masks.json``: what made
-    them. Masks that are there of the same image, model and settings are kept, so that a run goes
-    on where it was stopped, to the same bytes.
+    Writes ``mask/<image>.png``, numbered like the masks of BCSS-WSSS (K is background), on request
+    ``confidence/<image>.png``, ``masks.csv`` with one row per patch, and ``masks.json``, which
+    records what made them. Existing masks of the same image, model and settings are kept, so that
+    an interrupted run resumes and ends with the same bytes.
 
     Parameters
     ----------
     checkpoint
-        A file, or a shipped checkpoint's name.
+        A file, or the name of a shipped checkpoint.
     data
         As in `load_patches`; or a folder of images without labels, in it or in its ``img/``.
     config
         The default if None.
     overwrite
-        Whether masks of other settings are replaced. A file that is no mask of ours, or was
-        edited, never is.
+        Whether to replace masks made with other settings. Files that are not our masks, or were
+        edited, are never replaced.
     executor
         Serial (None) or threads, which share the model.
     progress
-        Called with ("masks", patches done, patches).
+        Called with ("masks", patches done, patches in total).
 
     Raises
     ------
     CheckpointError
         If the checkpoint cannot be used.
     DataError
-        If anything is wrong with the patches; lists every problem.
+        If the patches are invalid; lists every problem.
     ConfigError
         If the device does not exist, or `out` holds masks that would have to be replaced.
     """
@@ -132,7 +132,7 @@ class _Job:
 
     @property
     def settings(self) -> dict[str, object]:
-        """What decides a mask, but for the image."""
+        """Everything but the image that determines a mask."""
         settings = self.config.model_dump(mode="json", exclude=_APART)
         return {**settings, "gate": self.gate, "crf": settings["crf"] if settings["refine"] else {}}
 
@@ -169,11 +169,11 @@ def _check(source: CamSource, patches: Patches, data: str | Path) -> None:
             f"{data}: its patches are {side} x {side} px; {source.name} needs {source.sides}, "
             f"more than {source.stride}"
         )
-    twice = [stem for stem, count in Counter(p.stem for p in patches.paths).items() if count > 1]
-    if twice:
+    repeated = [stem for stem, count in Counter(p.stem for p in patches.paths).items() if count > 1]
+    if repeated:
         raise DataError(
-            f"{data}: {len(twice)} name(s) stand for several images, such as {twice[0]!r}; masks "
-            f"are named after their images, so give each a name of its own"
+            f"{data}: {len(repeated)} name(s) belong to several images, such as {repeated[0]!r}; "
+            f"masks are named after their images, so give each image a unique name"
         )
 
 
@@ -184,42 +184,42 @@ def _batch(count: int, size: int) -> list[tuple[int, ...]]:
 def _find_kept(
     job: _Job, batches: Sequence[tuple[int, ...]], executor: Executor, overwrite: bool
 ) -> dict[int, MaskedPatch]:
-    """The patches whose masks are there already; whatever else stands in the way is an error."""
+    """Return the patches that have a mask already; any other existing file is an error."""
     kept: dict[int, MaskedPatch] = {}
     ours: list[Path] = []
     foreign: list[Path] = []
-    for _, found in run(executor, partial(_look, job), batches):
-        for number, row in found.items():
+    for _, existing in run(executor, partial(_find_existing, job), batches):
+        for number, row in existing.items():
             if isinstance(row, MaskedPatch):
                 kept[number] = row
             else:
                 (ours if row else foreign).append(job.mask(number))
     if foreign:
         raise ConfigError(
-            f"{min(foreign)} and {len(foreign) - 1} more were edited or are from elsewhere, and "
+            f"{min(foreign)} and {len(foreign) - 1} more were edited or come from elsewhere, and "
             f"are never replaced; move them, or write to another folder"
         )
     if ours and not overwrite:
         raise ConfigError(
-            f"{min(ours)} and {len(ours) - 1} more are of another model, image or settings; give "
-            f"--overwrite to replace them, or another folder"
+            f"{min(ours)} and {len(ours) - 1} more were made with another model, image or "
+            f"settings; give --overwrite to replace them, or another folder"
         )
     return kept
 
 
-def _look(job: _Job, numbers: Sequence[int]) -> dict[int, MaskedPatch | bool]:
-    """Of the masks that are there: the row of one to keep, else whether it is one of ours."""
-    found: dict[int, MaskedPatch | bool] = {}
+def _find_existing(job: _Job, numbers: Sequence[int]) -> dict[int, MaskedPatch | bool]:
+    """Return for each existing mask its row if it is kept, else whether it is one of ours."""
+    existing: dict[int, MaskedPatch | bool] = {}
     for number in numbers:
         path = job.mask(number)
         if not path.exists():
             continue
-        read = read_mask(path)
-        if read is None or read[1].digest != job.digest(number):
-            found[number] = read is not None
+        mask = read_mask(path)
+        if mask is None or mask[1].digest != job.digest(number):
+            existing[number] = mask is not None
         elif not job.config.confidence or job.confidence(number).exists():
-            found[number] = job.row(number, *read)
-    return found
+            existing[number] = job.row(number, *mask)
+    return existing
 
 
 def _label_all(
@@ -229,12 +229,12 @@ def _label_all(
     executor: Executor,
     progress: Progress | None,
 ) -> tuple[MaskedPatch, ...]:
-    """A row a patch. A batch is computed whole even if a part of it is there: sums round alike."""
+    """Return one row per patch. Batches are computed whole, so that sums round identically."""
     rows, count = dict(kept), len(job.patches)
     missing = [numbers for numbers in batches if not kept.keys() >= set(numbers)]
     done = count - sum(map(len, missing))
-    for numbers, found in run(executor, partial(_label, job, frozenset(kept)), missing):
-        rows |= found
+    for numbers, new_rows in run(executor, partial(_label, job, frozenset(kept)), missing):
+        rows |= new_rows
         done += len(numbers)
         if progress is not None:
             progress("masks", done, count)
@@ -245,33 +245,35 @@ def _label(job: _Job, kept: frozenset[int], numbers: tuple[int, ...]) -> dict[in
     images = job.patches.read(numbers)
     config, source = job.config, job.source
     with fixed_threads(1) if source.device.type == "cpu" else nullcontext():
-        found = predict_maps(source, images, config)
-        gates = _gates(job, numbers, found)
+        maps = predict_maps(source, images, config)
+        gates = _gates(job, numbers, maps)
         if job.gate == "labels":
             images = restore_images(images, source)
-        predicted = refine_maps(found, gates, images, config.crf if config.refine else None)
+        predicted = refine_maps(maps, gates, images, config.crf if config.refine else None)
     index = torch.from_numpy(predicted.labels.astype(np.int64))
     index = index.clamp(max=len(source.palette))[:, None]  # background is the last
-    sure = predicted.probabilities.cpu().gather(1, index)[:, 0].numpy()
+    confidence = predicted.probabilities.cpu().gather(1, index)[:, 0].numpy()
     rows = {}
-    for at, number in enumerate(numbers):
+    for position, number in enumerate(numbers):
         if number not in kept:
             stamp = Stamp(
-                job.digest(number), tuple(gates[at].tolist()), round(float(sure[at].mean()), 6)
+                job.digest(number),
+                tuple(gates[position].tolist()),
+                round(float(confidence[position].mean()), 6),
             )
-            if config.confidence:  # first, as the mask says that all is there
-                write_confidence(sure[at], job.confidence(number))
-            write_mask(predicted.labels[at], source.palette, stamp, job.mask(number))
-            rows[number] = job.row(number, index[at, 0].numpy().astype(np.uint8), stamp)
+            if config.confidence:  # first: the mask marks the patch as complete
+                write_confidence(confidence[position], job.confidence(number))
+            write_mask(predicted.labels[position], source.palette, stamp, job.mask(number))
+            rows[number] = job.row(number, index[position, 0].numpy().astype(np.uint8), stamp)
     return rows
 
 
-def _gates(job: _Job, numbers: Sequence[int], found: MapsAndLogits) -> Tensor:
+def _gates(job: _Job, numbers: Sequence[int], maps: MapsAndLogits) -> Tensor:
     classes = len(job.source.palette)
     if job.gate == "labels":
         return torch.from_numpy(job.patches.labels[list(numbers)] > 0)
     if job.gate == "predicted":
-        return predicted_gates(found, classes, job.config.gate_threshold)
+        return predicted_gates(maps, classes, job.config.gate_threshold)
     return torch.ones(len(numbers), classes, dtype=torch.bool)
 
 

@@ -1,7 +1,6 @@
-"""The step that writes the coarse levels: each shard from the next finer level, once that is there.
+"""The step that writes the coarse levels, each shard from the finished shards of the finer level.
 
-Nothing is computed anew, and squares are cut where blocks would cut them, so the levels are what
-they would be if blocks had written them.
+The result is identical to what the blocks would have written themselves.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from wsiseg.store.levels import Levels, Part, pyramid_of
 __all__ = ["plan_pyramid", "write_pyramid"]
 
 _VERSION = 1
-"""Of what is here: a digest holds it, so that others redo the work."""
+"""Version of this step; digests include it, so that a change redoes the work."""
 
 _Read = Callable[[SlideStore, Box, int], NDArray[np.uint8]]
 _Shrink = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
 
 
 class _Kind(NamedTuple):
-    """What has levels: its name in the store, and how it is read, shrunk and stored."""
+    """An array with levels: its name in the store, and how to read and shrink it."""
 
     name: str
     read: _Read
@@ -40,7 +39,7 @@ class _Kind(NamedTuple):
 
 
 def _shrink_shares(shares: NDArray[np.uint8], _factor: int) -> NDArray[np.uint8]:
-    """``(K, H, W)`` to ``(h, w, K)``, as it is stored."""
+    """Halve ``(K, H, W)`` to ``(h, w, K)``, the order in which it is stored."""
     return np.stack([halve_confidence(share) for share in shares], axis=-1)
 
 
@@ -58,65 +57,71 @@ _KINDS = {
 }
 
 
-class _Under(NamedTuple):
-    """The shards of the next finer level under a part, row-major."""
+class _Finer(NamedTuple):
+    """The shards of the next finer level that a part is made from, row-major."""
 
     step: str
-    """Who writes them."""
+    """The step that writes them."""
     names: tuple[str, ...]
-    """Of each kind, as that step has it."""
+    """The name that each kind has in that step."""
     blocks: tuple[int, ...]
     boxes: tuple[Box, ...]
-    """In pixels of their level."""
+    """In pixels of the finer level."""
 
 
 def plan_pyramid(
     store_path: str | Path, of: str, digest: str, digests: Sequence[str], run: str = ""
 ) -> list[Step]:
-    """What is to be done of the coarse levels of what `of`, ``tile`` or ``stitch``, makes.
+    """Plan the step that writes the coarse levels of what `of` (``tile`` or ``stitch``) makes.
 
-    Its blocks are shards, each of which begins when those under it are there. The digests are those
-    of the step `of` and of its blocks; `run` is the token of the run that holds the store.
+    Its blocks are shards; each can start when the finer shards that it is made from are done.
+
+    Parameters
+    ----------
+    digest, digests
+        Of the step `of`, and of each of its blocks.
+    run
+        Token of the run that holds the store.
 
     Returns
     -------
-    The step; none where blocks write all levels.
+    The step; an empty list if blocks write all levels.
     """
     store, name = SlideStore(store_path), pyramid_of(of)
     parts = store.coarse_parts(name)
     if not parts:
         return []
-    unders = [_look_under(store, of, block) for block in range(len(parts))]
-    known: dict[str, Sequence[str]] = {of: digests, name: (ours := [])}
-    for block, under in enumerate(unders):
-        made_of = [known[under.step][other] for other in under.blocks]
-        ours.append(digest_of(name, FORMAT, _VERSION, block, made_of))
-    whole, pending = store.plan(name, ours, digest)
-    work, needs = partial(_write_part, store_path, run, of), partial(_needed, unders)
-    return [Step(name, whole, len(parts), pending, work, needs, digests=ours)]
+    sources = [_find_finer(store, of, block) for block in range(len(parts))]
+    known_digests: dict[str, Sequence[str]] = {of: digests, name: (own_digests := [])}
+    for block, source in enumerate(sources):
+        inputs = [known_digests[source.step][other] for other in source.blocks]
+        own_digests.append(digest_of(name, FORMAT, _VERSION, block, inputs))
+    step_digest, pending = store.plan(name, own_digests, digest)
+    work, dependencies = partial(_write_part, store_path, run, of), partial(_dependencies, sources)
+    return [Step(name, step_digest, len(parts), pending, work, dependencies, digests=own_digests)]
 
 
 def write_pyramid(store_path: str | Path, of: str) -> None:
-    """Make all coarse levels of what the step `of` made, here and now.
+    """Write all coarse levels of what the step `of` made, serially.
 
-    For stores that something else than `tile_slide` or `stitch_labels` filled and marked.
+    For stores that were not filled by `tile_slide` or `stitch_labels`.
 
     Raises
     ------
     StoreError
-        If the step did not finish.
+        If the step has not finished.
     """
     steps = plan_pyramid(store_path, of, *SlideStore(store_path).digests(of))
     run_steps(SerialExecutor(), steps)
 
 
-def _needed(unders: Sequence[_Under], block: int) -> Iterator[tuple[str, int]]:
-    step, _, blocks, _ = unders[block]
-    return ((step, other) for other in blocks)
+def _dependencies(sources: Sequence[_Finer], block: int) -> Iterator[tuple[str, int]]:
+    step, _, blocks, _ = sources[block]
+    return ((step, finer) for finer in blocks)
 
 
-def _look_under(store: SlideStore, of: str, block: int) -> _Under:
-    kinds, levels, step = [kind.name for kind in _KINDS[of]], store.levels, pyramid_of(of)
+def _find_finer(store: SlideStore, of: str, block: int) -> _Finer:
+    kind_names, levels, step = [kind.name for kind in _KINDS[of]], store.levels, pyramid_of(of)
     parts, factors = store.coarse_parts(step), _factors(levels, of)
     level, row, col = parts[block]
     finer = factors[level - 1]
@@ -126,24 +131,24 @@ def _look_under(store: SlideStore, of: str, block: int) -> _Under:
     cols = range(box.x // side, -(-box.right // side))
     boxes = tuple(_square(side, y, x) for y in rows for x in cols)
     if levels.by_block(finer):
-        names = tuple(f"{kind}/{level - 1}" for kind in kinds)
+        names = tuple(f"{kind}/{level - 1}" for kind in kind_names)
         across = store.grid.block_cols
-        return _Under(of, names, tuple(y * across + x for y in rows for x in cols), boxes)
+        return _Finer(of, names, tuple(y * across + x for y in rows for x in cols), boxes)
     blocks = tuple(parts.index(Part(level - 1, y, x)) for y in rows for x in cols)
-    return _Under(step, tuple(kinds), blocks, boxes)
+    return _Finer(step, tuple(kind_names), blocks, boxes)
 
 
 def _write_part(store_path: str | Path, run: str, of: str, block: int, digest: str) -> None:
-    """Write one shard of each array, and mark it."""
+    """Write one shard of each array, and mark the block as done."""
     store, step = SlideStore(store_path, run), pyramid_of(of)
-    under = _look_under(store, of, block)
+    source = _find_finer(store, of, block)
     store.begin(step, block)
-    written = store.has_written(under.step, under.blocks, under.names)
-    for kind, there in zip(_KINDS[of], zip(*written, strict=True), strict=True):
+    written = store.has_written(source.step, source.blocks, source.names)
+    for kind, present in zip(_KINDS[of], zip(*written, strict=True), strict=True):
         if kind.name == "probabilities" and not store.has_probabilities:
             continue
-        # Most of a slide is glass, of which nothing is read.
-        filled = [box for box, known in zip(under.boxes, there, strict=True) if known]
+        # Most of a slide is glass: do not read it.
+        filled = [box for box, is_present in zip(source.boxes, present, strict=True) if is_present]
         level = store.coarse_parts(step)[block].level
         pixels = partial(_shrink, store, kind, level, _factors(store.levels, of), filled)
         store.write_coarse(step, kind.name, block, pixels)
@@ -154,7 +159,7 @@ def _shrink(
     store: SlideStore, kind: _Kind, level: int, factors: Sequence[int], filled: Sequence[Box],
     box: Box,
 ) -> NDArray[np.uint8] | None:  # fmt: skip
-    """A box of a level, from the next finer one; None if there is nothing under it."""
+    """Compute a box of a level from the next finer one; None if that is empty there."""
     ratio, finer = factors[level] // factors[level - 1], store.levels.box(factors[level - 1])
     source = _scale(box, ratio).intersect(finer)
     if all(source.intersect(one).empty for one in filled):

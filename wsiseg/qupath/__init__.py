@@ -1,7 +1,7 @@
-"""Annotations to and from QuPath: GeoJSON written, read and linted, and the import script.
+"""Exchange annotations with QuPath: write, read, lint and repair GeoJSON, and write scripts.
 
-QuPath refuses a whole file for one bad feature, so the rules of its importer are here, each with a
-name (`form/`), and what is written is checked against them first.
+QuPath rejects a whole file for one bad feature. So the rules of its importer are implemented here,
+each with a name (`form/`), and all output is checked against them.
 """
 
 from wsiseg.qupath.fix.file import fix_geojson

@@ -1,4 +1,4 @@
-"""Every rule of QuPath's GeoJSON importer, held against a file."""
+"""Check files against every rule of QuPath's GeoJSON importer."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from wsiseg.qupath.form.shapes import build_shapes, ring_array
 
 __all__ = ["lint_features", "lint_geojson"]
 
-_BUDGET = ExportConfig()  # what we would keep to ourselves
+_BUDGET = ExportConfig()  # the limits of our own exports
 _MANY_ANNOTATIONS, _MANY_VERTICES = _BUDGET.max_objects, _BUDGET.max_vertices
 _MANY_MB = 200
-_FEWEST_POINTS = 46  # fewer have too few edges and rows to be cut
+_FEWEST_POINTS = 46  # outlines with fewer are never cut
 _MOST_NAMED = 10
 
 
 def lint_geojson(path: str | Path) -> list[Finding]:
-    """Hold a GeoJSON file, ours or others', against every rule of QuPath's importer.
+    """Check any GeoJSON file against every rule of QuPath's importer.
 
     Returns
     -------
-    What breaks a rule, in file order; empty for a clean file.
+    The broken rules, in file order; empty for a clean file.
 
     Raises
     ------
@@ -66,12 +66,12 @@ class _Run:
         self._cut: list[int] = []
 
     def lint(self, batches: Iterable[list[dict[str, Any]]]) -> list[Finding]:
-        """What breaks a rule, in feature order, then what is wrong with the whole."""
+        """Return broken rules in feature order, then those of the file as a whole."""
         findings: list[Finding] = []
         first = 0
         for batch in batches:
-            found = [*lint_features(batch, first), *self._lint_ids(batch, first)]
-            findings += sorted(found, key=lambda finding: finding.feature or 0)
+            batch_findings = [*lint_features(batch, first), *self._lint_ids(batch, first)]
+            findings += sorted(batch_findings, key=lambda finding: finding.feature or 0)
             self._cut += [n for n, feature in enumerate(batch, first) if _is_cut(feature)]
             self._annotations += sum(_is_annotation(feature) for feature in batch)
             first += len(batch)
@@ -81,7 +81,7 @@ class _Run:
         for index, feature in enumerate(features, first):
             name = _id_of(feature)
             if name is None or not is_uuid(name):
-                continue  # QuPath gives it another
+                continue  # QuPath replaces it
             other = self._ids.setdefault(name, index)
             if other != index:
                 message = f"has the id of feature {other}; QuPath loads both without a warning"
@@ -93,19 +93,19 @@ class _Run:
             named += ", ..." if len(self._cut) > _MOST_NAMED else ""
             yield Finding(
                 "area-loss",
-                f"of {len(self._cut)} jagged outline(s) without holes, {named}, QuPath 0.6 and 0.7 "
-                f"lose part when they export them again or place them in a hierarchy (they draw "
-                f"them whole, and 0.5 is right): simplify them (outline.simplify_um=2), or take "
-                f"what you did not change from this file",
+                f"QuPath 0.6 and 0.7 lose part of {len(self._cut)} jagged outline(s) without holes "
+                f"({named}) when they export them again or place them in a hierarchy; they draw "
+                f"them correctly, and 0.5 is not affected. Simplify them "
+                f"(outline.simplify_um=2), or take unchanged outlines from this file",
             )
 
     def _lint_size(self) -> Iterator[Finding]:
-        # A vertex is one "[x,y]"; counting brackets is exact enough for advice.
+        # A vertex is one "[x,y]"; counting brackets is accurate enough for a warning.
         vertices, megabytes = self._text.count(b"["), len(self._text) / 1e6
         if self._annotations > _MANY_ANNOTATIONS:
             yield Finding(
                 "size",
-                f"{self._annotations:,} annotations; above {_MANY_ANNOTATIONS:,} QuPath grows "
+                f"{self._annotations:,} annotations; above {_MANY_ANNOTATIONS:,} QuPath becomes "
                 f"slow: leave out small regions, or write detections",
             )
         if vertices > _MANY_VERTICES:
@@ -117,7 +117,7 @@ class _Run:
 
 
 def lint_features(features: list[dict[str, Any]], first: int = 0) -> Iterator[Finding]:
-    """What breaks a rule among features; `first` is the index of the first in its file."""
+    """Yield the rules that features break; `first` is the index of the first in its file."""
     geometries, owners = [], []
     for index, feature in enumerate(features):
         for check in MEMBER_RULES:
@@ -133,7 +133,7 @@ def lint_features(features: list[dict[str, Any]], first: int = 0) -> Iterator[Fi
 
 
 def _is_cut(feature: dict[str, Any]) -> bool:
-    """Whether this is a polygon without holes that Java cuts in pieces."""
+    """Whether `feature` is a polygon without holes that Java cuts into pieces."""
     geometry = feature.get("geometry")
     if not isinstance(geometry, dict) or geometry.get("type") != "Polygon":
         return False

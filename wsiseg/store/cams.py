@@ -19,28 +19,28 @@ __all__ = ["CamsPart", "tile_box"]
 
 
 class CamsPart(OpenedStore):
-    """CAMs and class logits of the tiles, and how unlike the training patches they are."""
+    """CAMs and class logits of the tiles, and their distances from the training patches."""
 
     @cached_property
     def _cam_facts(self) -> dict[str, Any]:
-        """What `create_cams` noted; a block asks for it several times."""
+        """The attributes set by `create_cams`; cached, as each block needs them several times."""
         return dict(self._group["cams"].attrs)
 
     def create_cams(
         self, palette: Palette, height: int, width: int, *, channels: int | None = None,
         calibration: Sequence[tuple[float, float]] = (), source: str = "",
     ) -> None:  # fmt: skip
-        """Make the CAM arrays for the palette's K classes and maps of ``height x width``.
+        """Create the CAM arrays for the palette's K classes and maps of ``height x width``.
 
-        Arrays that are there already stay as they are if they have this shape.
+        Existing arrays are kept if they have this shape.
 
         Parameters
         ----------
         channels
-            K, or more: kinds of background that the model tells apart, after the classes.
+            K, or more if the model distinguishes kinds of background, which follow the classes.
         calibration
-            Scale and offset of each channel, which turn its CAM into a logit to believe; empty
-            where the CAMs are that, or where nobody knows.
+            Scale and offset of each channel, which turn its CAM into a calibrated logit; empty if
+            the CAMs are calibrated, or the calibration is unknown.
         source
             Identity of the model: of a checkpoint, its sha256.
         """
@@ -49,7 +49,7 @@ class CamsPart(OpenedStore):
         shape = (self.grid.rows, self.grid.cols, channels, height, width)
         cams = self._group.require_group("cams")
         if cams.attrs.get("palette") != layout.plain_palette(palette):
-            self.clear_marks("predict")  # else what is finished would bear the new names
+            self.clear_marks("predict")  # else finished blocks would get the new names
         cams.attrs["palette"] = layout.plain_palette(palette)
         cams.attrs["calibration"] = [list(pair) for pair in calibration]
         cams.attrs["source"] = source
@@ -57,7 +57,7 @@ class CamsPart(OpenedStore):
         keys = ("cams/logits", "cams/classes", "cams/distance")
         if all(map(self._has_array, keys)) and self._array("cams/logits").shape == shape:
             return
-        self.clear_marks("predict")  # also of other settings: what they marked is no longer there
+        self.clear_marks("predict")  # of any settings: their arrays are replaced
         for key in keys:
             self._arrays.pop(key, None)
         layout.lay_out_cams(cams, self.grid, channels, height, width)
@@ -68,9 +68,9 @@ class CamsPart(OpenedStore):
     ) -> None:  # fmt: skip
         """Write one block's CAMs ``(rows, cols, C, h, w)`` and class logits ``(rows, cols, C)``.
 
-        Rows and columns are the block's own tiles; NaN where a tile holds no tissue. C are the
-        channels: the K classes, then kinds of background, if there are any. `distances`
-        ``(rows, cols)`` say how unlike the training patches a tile is; NaN where nobody looked.
+        Rows and columns are the block's own tiles; NaN where a tile holds no tissue. C counts the
+        channels: the K classes, then kinds of background, if any. `distances` ``(rows, cols)`` are
+        the tiles' distances from the training patches; NaN where they were not measured.
         """
         self._write("predict", "cams/logits", block, cams)
         self._write("predict", "cams/classes", block, logits)
@@ -82,16 +82,16 @@ class CamsPart(OpenedStore):
     def read_cams(
         self, rows: slice, cols: slice
     ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-        """CAMs ``(rows, cols, C, h, w)`` float16 and class logits ``(rows, cols, C)`` float32.
+        """Read CAMs ``(rows, cols, C, h, w)`` float16 and class logits ``(rows, cols, C)`` float32.
 
-        All C channels: of the classes, and of kinds of background after them.
+        The C channels are the classes, then kinds of background.
         """
         self._check_cams()
         cams = self._array("cams/logits").read(tile_box(rows, cols))
         return cams, self.read_class_logits(rows, cols)
 
     def read_class_logits(self, rows: slice, cols: slice) -> NDArray[np.float32]:
-        """Class logits ``(rows, cols, C)`` float32 alone: one value a tile and channel."""
+        """Read only the class logits ``(rows, cols, C)`` float32."""
         self._check_cams()
         return self._array("cams/classes").read(tile_box(rows, cols))
 
@@ -103,20 +103,20 @@ class CamsPart(OpenedStore):
 
     @property
     def cam_calibration(self) -> NDArray[np.float32] | None:
-        """``(channels, 2)`` scale and offset of each channel's CAM; None where they are unknown."""
+        """``(channels, 2)`` scale and offset of each channel's CAM; None if unknown."""
         self._check_cams()
-        known = self._cam_facts.get("calibration")
-        return np.array(known, np.float32) if known else None
+        calibration = self._cam_facts.get("calibration")
+        return np.array(calibration, np.float32) if calibration else None
 
     @property
     def cam_source(self) -> str:
-        """Identity of the model that made the CAMs; empty in stores of an older wsiseg."""
+        """Identity of the model that made the CAMs; empty in stores written by an older wsiseg."""
         self._check_cams()
         return str(self._cam_facts.get("source", ""))
 
     @property
     def cam_channels(self) -> int:
-        """Channels of a CAM: K classes, those of `cam_palette`, then kinds of background."""
+        """Number of channels of a CAM: the K classes of `cam_palette`, then kinds of background."""
         self._check_cams()
         return int(self._array("cams/logits").shape[2])
 
@@ -127,14 +127,14 @@ class CamsPart(OpenedStore):
         return height, width
 
     def read_distances(self) -> NDArray[np.float32]:
-        """``(N,)`` distances from the training patches of those tiles that were looked at."""
+        """Read the ``(N,)`` distances of all measured tiles from the training patches."""
         self._check_cams()
         array = self._array("cams/distance")
-        found = array.read(array.box)
-        return np.asarray(found[np.isfinite(found)])
+        distances = array.read(array.box)
+        return np.asarray(distances[np.isfinite(distances)])
 
     def count_tiles(self) -> int:
-        """Number of tiles that the model saw."""
+        """Count the tiles that the model has predicted."""
         classes = self._array("cams/classes")
         return int(np.isfinite(classes.read(classes.box)[..., 0]).sum())
 
@@ -144,5 +144,5 @@ class CamsPart(OpenedStore):
 
 
 def tile_box(rows: slice, cols: slice) -> Box:
-    """A window of rows and columns of tiles."""
+    """Return the box of these rows and columns of tiles."""
     return Box(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)

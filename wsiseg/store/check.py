@@ -1,4 +1,4 @@
-"""check_store: whether every file of a store is as it was written."""
+"""check_store: verify that every file of a store is still as it was written."""
 
 from __future__ import annotations
 
@@ -25,68 +25,67 @@ class Damage(NamedTuple):
     """A file that is not as it was written."""
 
     step: str
-    """Whose work it is: `tile`, `predict`, `stitch`, or the pyramid of one of them."""
+    """The step that wrote it: `tile`, `predict`, `stitch`, or a pyramid of these."""
     block: int | None
-    """None for the tissue mask and the slide context, which are written in one go."""
+    """None for the tissue mask and the slide context, which are not written by blocks."""
     key: str
-    """The file, below the store."""
+    """The file, relative to the store."""
     why: str
 
 
 @dataclass(frozen=True)
 class StoreCheck:
-    """What a look at every file of a store came to."""
+    """The result of checking every file of a store."""
 
     damage: tuple[Damage, ...]
     files: int
-    """Files that were looked at."""
+    """Number of files checked."""
     unfinished: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Blocks still to do and blocks in all, of steps that have done some; damaged ones count."""
+    """By started step: remaining blocks, including damaged ones, and blocks in total."""
     checked: bool = True
-    """Whether there were checksums to go by; not in a store of format 2."""
+    """Whether the store has checksums; one of format 2 has none."""
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is damaged, and nothing half done."""
+        """Whether nothing is damaged and every started step is finished."""
         return not self.damage and not self.unfinished
 
 
 def check_store(location: str | Path, *, forget: bool = True) -> StoreCheck:
-    """Read every file of a store and hold it against the checksum in its block's mark.
+    """Read every file of a store and compare it with the checksum in its block's mark.
 
-    Of a store of format 2, whose marks hold none, it is looked at whether every file can be
-    decoded.
+    The marks of format 2 hold no checksums: there, check that every file can be decoded.
 
     Parameters
     ----------
     location
         The ``.zarr`` folder, or its URL.
     forget
-        Take the marks of damaged blocks away, so that the next run does them again, and those
-        alone. What hangs on them is kept: it was made when they were whole, as no step reads what
-        does not fit its checksum. Nothing else is written, and nothing at all if all is whole.
+        Whether to remove the marks of damaged blocks, so that the next run redoes exactly those.
+        Results of later steps are kept: they were made before the damage, as no step reads data
+        that does not match its checksum. Nothing else is written.
 
     Raises
     ------
     StoreError
-        If it is no store; if it is damaged while another run writes it, or cannot be written.
+        If it is not a store, or if marks cannot be removed because another run is writing it.
     """
     store, files = SlideStore(location), open_files(location)
-    marks, begun = Marks(files, store.levels), set[str]()
+    marks, started = Marks(files, store.levels), set[str]()
     damage: list[Damage] = []
     count, unfinished = 0, {}
     for array in WHOLE:
         damage += _check_whole(store, files, array, exact=marks.exact)
         count += len(store.whole_shards(array.partition("/")[0]))
     for step in marks.steps:
-        known = marks.read_all(step)
-        found, looked = _check_step(files, marks, step, known)
-        damage, count = damage + found, count + looked
-        lost = {fault.block for fault in found}
-        left = sum(mark is None or block in lost for block, mark in enumerate(known))
-        begun |= {made_by(step)} if any(known) else set()
-        if left and made_by(step) in begun:
-            unfinished[step] = left, len(known)
+        step_marks = marks.read_all(step)
+        faults, checked = _check_step(files, marks, step, step_marks)
+        damage, count = damage + faults, count + checked
+        damaged = {fault.block for fault in faults}
+        remaining = sum(mark is None or block in damaged for block, mark in enumerate(step_marks))
+        started |= {made_by(step)} if any(step_marks) else set()
+        if remaining and made_by(step) in started:
+            unfinished[step] = remaining, len(step_marks)
     if damage and forget:
         with hold(location):
             _forget(store, marks, damage)
@@ -94,7 +93,7 @@ def check_store(location: str | Path, *, forget: bool = True) -> StoreCheck:
 
 
 def _check_whole(store: SlideStore, files: Files, key: str, *, exact: bool) -> list[Damage]:
-    """What is wrong with an array that is written in one go."""
+    """Check an array that is written whole."""
     shards, step = store.whole_shards(key.partition("/")[0]), WHOLE[key]
     if not shards:
         return []
@@ -111,38 +110,39 @@ def _check_whole(store: SlideStore, files: Files, key: str, *, exact: bool) -> l
 
 
 def _check_step(
-    files: Files, marks: Marks, step: str, known: Sequence[Mark | None]
+    files: Files, marks: Marks, step: str, step_marks: Sequence[Mark | None]
 ) -> tuple[list[Damage], int]:
-    """What is wrong with the shards of a step's marked blocks, and how many were looked at."""
+    """Check the shards of a step's marked blocks; return the damage and the number checked."""
     damage, count = [], 0
-    marked = [block for block, mark in enumerate(known) if mark]
+    marked = [block for block, mark in enumerate(step_marks) if mark]
     for name in marks.steps[step].names:
         places = {block: marks.steps[step].place(name, block) for block in marked}
         for key in dict.fromkeys(place.array for place in places.values()):
-            here = [block for block, place in places.items() if place.array == key]
+            owners = [block for block, place in places.items() if place.array == key]
             try:
                 array = ShardedArray(files, key)
             except (KeyError, StoreError) as error:
-                # One that may be taken away again is not missed; of another, all blocks are lost.
-                blocks, why = [] if is_optional(name) else here, _describe(error)
+                # An optional array may be missing; without any other, all its blocks are lost.
+                blocks, why = [] if is_optional(name) else owners, _describe(error)
                 damage += [Damage(step, block, f"{key}/zarr.json", why) for block in blocks]
                 continue
-            look = partial(_check_shard, files, array, name, marks, known, places)
-            for block, (why, looked) in zip(here, files.each(look, here), strict=True):
-                count += looked
-                if why and marks.read(step, block) == known[block]:  # else a run was just at it
+            check = partial(_check_shard, files, array, name, marks, step_marks, places)
+            for block, (why, exists) in zip(owners, files.each(check, owners), strict=True):
+                count += exists
+                # If the mark has changed, a run is just rewriting the block.
+                if why and marks.read(step, block) == step_marks[block]:
                     file = array.shard_key(places[block].row, places[block].col)
                     damage.append(Damage(step, block, file, why))
     return damage, count
 
 
 def _check_shard(
-    files: Files, array: ShardedArray, name: str, marks: Marks, known: Sequence[Mark | None],
+    files: Files, array: ShardedArray, name: str, marks: Marks, step_marks: Sequence[Mark | None],
     places: Mapping[int, Place], block: int,
 ) -> tuple[str, bool]:  # fmt: skip
-    """What is wrong with a block's shard, empty if nothing is; and whether there is one."""
+    """Return what is wrong with a block's shard (empty: nothing), and whether it has one."""
     _, row, col = places[block]
-    data, mark = files.read(array.shard_key(row, col)), known[block]
+    data, mark = files.read(array.shard_key(row, col)), step_marks[block]
     if mark is not None and mark.shards is not None:
         receipt = mark.shards[name]
         return _compare(array, data, receipt, exact=marks.exact), receipt is not None
@@ -155,31 +155,31 @@ def _check_shard(
 
 
 def _describe(error: Exception) -> str:
-    """What is wrong with a description that cannot be read."""
+    """Say why an array's description cannot be read."""
     return "is missing" if isinstance(error, KeyError) else "is damaged"
 
 
 def _compare(
     array: ShardedArray, data: bytes | None, receipt: Receipt | None, *, exact: bool
 ) -> str:
-    """How a file differs from its receipt; empty if it does not.
+    """Describe how a file differs from its receipt; empty if it does not.
 
-    Receipts are not `exact` in format 3: their CRC was that of the whole file, a constant.
+    Receipts of format 3 are not `exact`: they hold the CRC of the whole file, a constant.
     """
     if data is None:
         return "is missing" if receipt else ""
     if receipt is None:
-        return "is there, though the block is empty by its mark"
+        return "exists, although the block's mark says that it is empty"
     if len(data) != receipt.size:
         return f"has {len(data):,} bytes, not {receipt.size:,}"
-    known = array.find_receipt(data)
-    if known is None:
-        return "does not fit its checksum"
-    return "is not the file that was written" if exact and known != receipt else ""
+    actual = array.find_receipt(data)
+    if actual is None:
+        return "does not match its checksum"
+    return "is not the file that was written" if exact and actual != receipt else ""
 
 
 def _forget(store: SlideStore, marks: Marks, damage: Sequence[Damage]) -> None:
-    """Have the next run do again what is damaged."""
+    """Remove marks, so that the next run redoes what is damaged."""
     for step in marks.steps:
         blocks = {fault.block for fault in damage if fault.step == step}
         marks.forget(step, sorted(block for block in blocks if block is not None))

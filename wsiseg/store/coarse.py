@@ -1,4 +1,4 @@
-"""The part of a store that holds the levels which blocks do not write."""
+"""The part of a store that holds the levels too coarse to be written by blocks."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class CoarsePart(OpenedStore):
     """Coarse levels of image and maps, in shards of many blocks each."""
 
     def coarse_parts(self, step: str) -> Sequence[Part]:
-        """The shards that a pyramid's step writes, its blocks; none where blocks write all."""
+        """Return the shards that a pyramid step writes; none if blocks write all levels."""
         shards = self._marks.steps.get(step)
         return shards.parts if isinstance(shards, LevelShards) else ()
 
     def write_coarse(
         self, step: str, name: str, block: int, pixels: Callable[[Box], NDArray[Any] | None]
     ) -> None:
-        """Write one shard of a coarse level, from what `pixels` gives for boxes of that level.
+        """Write one shard of a coarse level.
 
-        `name` is ``image``, ``labels/classes``, ``labels/confidence`` or ``probabilities``; pixels
-        are ``(h, w, ...)`` uint8, None where all is fill.
+        `name` is ``image``, ``labels/classes``, ``labels/confidence`` or ``probabilities``;
+        `pixels` returns ``(h, w, ...)`` uint8 for a box of the level, None if all of it is fill.
         """
         _, row, col = place = self._marks.steps[step].place(name, block)
         self._keep(place, self._array(place.array).write_from(row, col, pixels))

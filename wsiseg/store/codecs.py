@@ -1,4 +1,4 @@
-"""How a chunk's bytes are packed and checked: Zarr v3's own codecs, called directly."""
+"""Compress chunks and check their checksums with Zarr v3's codecs, called directly."""
 
 from __future__ import annotations
 
@@ -18,25 +18,28 @@ CodecName = Literal["zstd", "lz4", "none"]
 
 _CRC = {"name": "crc32c"}
 _RESIDUE = 0x48674BC7
-"""The CRC-32C of any bytes that are followed by their own, little-endian (RFC 3720, B.4)."""
+"""The CRC-32C of any bytes followed by their own little-endian CRC-32C (RFC 3720, B.4)."""
 
 _Bytes = bytes | NDArray[np.uint8]
 
 
 class Codec(NamedTuple):
-    """Pack a chunk, and unpack it into the array given; returns what of that was filled."""
+    """A function that compresses a chunk, and one that decompresses it into an array.
+
+    The second returns the part of the array that it filled.
+    """
 
     encode: Callable[[NDArray[Any]], bytes]
     decode: Callable[[_Bytes, NDArray[Any]], Any]
 
 
 def checksum(data: bytes) -> bytes:
-    """CRC-32C, 4 bytes little-endian, as Zarr has it."""
+    """Return the CRC-32C as 4 little-endian bytes, as Zarr stores it."""
     return int(google_crc32c.value(data)).to_bytes(4, "little")
 
 
 def fits_checksum(data: _Bytes) -> bool:
-    """Whether `data` end in the `checksum` of what precedes it."""
+    """Whether `data` ends in the `checksum` of the bytes before it."""
     return bool(google_crc32c.value(data) == _RESIDUE)
 
 
@@ -49,7 +52,7 @@ def _decode_zstd(data: _Bytes, out: NDArray[Any]) -> Any:
 
 
 def _encode_lz4(chunk: NDArray[Any]) -> bytes:
-    # No shuffle: it buys 8 % at best, and costs two thirds of the speed.
+    # No shuffle: it saves 8 % at best, and costs two thirds of the speed.
     packed = imagecodecs.blosc_encode(
         chunk,  # type: ignore[arg-type]  # takes any buffer
         level=5,
@@ -71,7 +74,7 @@ def _encode_none(chunk: NDArray[Any]) -> bytes:
 
 def _decode_none(data: _Bytes, out: NDArray[Any]) -> Any:
     values = np.frombuffer(data, np.uint8)
-    if values.size == out.nbytes:  # else NumPy would spread a single byte over all of it
+    if values.size == out.nbytes:  # else NumPy would broadcast a single byte
         _flat(out)[:] = values
     return values
 
@@ -88,7 +91,7 @@ _CODECS: dict[CodecName, Codec] = {
 
 
 def describe_codec(name: CodecName) -> list[dict[str, Any]]:
-    """The codecs after `bytes`, as ``zarr.json`` names them; the last is a checksum."""
+    """Describe the codecs after `bytes` as ``zarr.json`` does; the last is a checksum."""
     packed: dict[CodecName, list[dict[str, Any]]] = {
         "zstd": [{"name": "zstd", "configuration": {"level": 1, "checksum": False}}],
         "lz4": [
@@ -106,21 +109,21 @@ def describe_codec(name: CodecName) -> list[dict[str, Any]]:
 
 
 def codec_of(described: Sequence[dict[str, Any]]) -> tuple[Codec, bool]:
-    """The codec that ``zarr.json`` names, and whether a checksum follows each chunk.
+    """Return the codec that ``zarr.json`` names, and whether a checksum follows each chunk.
 
     Raises
     ------
     StoreError
-        If it is none that wsiseg writes, or wrote.
+        If no version of wsiseg writes this codec.
     """
     chain = [{"name": step["name"], **_settings(step)} for step in described]
     checked = chain[-1:] == [_CRC]
     for name, codec in _CODECS.items():
         if [*chain, *([] if checked else [_CRC])] == describe_codec(name):
             return codec, checked
-    raise StoreError(f"codec {list(described)} is none that wsiseg writes; tile the slide again")
+    raise StoreError(f"codec {list(described)} is not one that wsiseg writes; tile the slide again")
 
 
 def _settings(step: dict[str, Any]) -> dict[str, Any]:
-    """The codec's settings; zarr may write none as an empty set."""
+    """Return the codec's settings; zarr may write none as an empty object."""
     return {"configuration": step["configuration"]} if step.get("configuration") else {}

@@ -1,4 +1,4 @@
-"""The part of a store that holds the slide context: how much each class weighs in each tile."""
+"""The part of a store that holds the slide context: the weight of each class in each tile."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _GATES = "context/gates"
 
 
 class ContextPart(CamsPart, WholePart):
-    """Weights of the classes in the tiles, decided by the slide as a whole."""
+    """Weights of the classes in the tiles, derived from the slide as a whole."""
 
     def write_context(
         self, weights: NDArray[np.uint8], digest: str, shares: Sequence[float]
     ) -> None:
-        """Keep how much each class weighs in each tile, ``(rows, cols, K)`` in 255ths.
+        """Store the weight of each class in each tile, ``(rows, cols, K)`` in 255ths.
 
-        `digest` is of what made them; `shares` are the classes' shares of the slide's tiles, for
-        who wants to know.
+        `digest` is that of their inputs; `shares` are the classes' shares of the slide's tiles,
+        for information.
 
         Raises
         ------
@@ -37,13 +37,13 @@ class ContextPart(CamsPart, WholePart):
         self._check_current()
         check_held(self.location, self._run)
         group = self._group.require_group("context")
-        group.attrs["digest"] = ""  # so that half-written gates are not taken for whole ones
+        group.attrs["digest"] = ""  # so that half-written gates do not count as complete
         self._forget(_GATES)
         layout.lay_out_context(group, *weights.shape)
         self._write_whole(_GATES, weights, digest, shares=list(shares))
 
     def has_context(self, digest: str) -> bool:
-        """Whether weights of exactly this digest are there, none of their files lost or cut."""
+        """Whether weights with this digest are stored, with all their files complete."""
         if self._whole_facts("context").get("digest") != digest:
             return False
         array = self._array_or_none(_GATES)
@@ -54,12 +54,12 @@ class ContextPart(CamsPart, WholePart):
         )
 
     def read_context(self, rows: slice, cols: slice) -> NDArray[np.uint8]:
-        """Weights ``(rows, cols, K)`` uint8, in 255ths: 0 where a tile may not show a class.
+        """Read weights ``(rows, cols, K)`` uint8 in 255ths: 0 where a tile may not show a class.
 
         Raises
         ------
         StoreError
-            If there are none yet.
+            If none are stored yet.
         """
         if not self._has_array(_GATES):
             raise StoreError(
@@ -69,6 +69,6 @@ class ContextPart(CamsPart, WholePart):
 
     @property
     def class_shares(self) -> dict[str, float]:
-        """Share of the slide's tiles that show each class, as the slide context has it."""
+        """Share of the slide's tiles that show each class, from the slide context."""
         shares = self._whole_facts("context").get("shares", ())
         return dict(zip(self.cam_palette.names, shares, strict=False))

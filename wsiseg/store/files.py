@@ -1,6 +1,6 @@
-"""Where a store's bytes lie: in a folder, or in a bucket behind a URL.
+"""The files of a store, in a folder or in a bucket behind a URL.
 
-Whole files appear or do not: a folder's are renamed into place, a bucket's are put in one request.
+Files appear complete or not at all: in a folder by renaming, in a bucket by a single put.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ from wsiseg.errors import StoreError
 
 __all__ = ["Bucket", "Files", "Folder", "OpenFile", "Part", "Reused", "is_url", "open_files"]
 
-_REQUESTS = 16  # at a time: a bucket answers late, but many at once
-
-_SYNCS = 8
+_REQUESTS = 16  # parallel requests: a bucket has high latency, but serves many at once
+_SYNCS = 8  # parallel calls of fsync
 
 Part = NDArray[np.uint8]
 """Bytes of a file, ``(n,)``."""
@@ -38,29 +37,29 @@ _R = TypeVar("_R")
 
 
 class OpenFile(Protocol):
-    """One file of a store, of which parts are read."""
+    """One file of a store, opened to read parts of it."""
 
     def end(self, length: int) -> bytes | None:
-        """The last `length` bytes, fewer if there are no more; None if there is no file."""
+        """Return the last `length` bytes, fewer if the file is shorter; None if it is missing."""
 
     def parts(self, ranges: Sequence[tuple[int, int]]) -> Iterable[Part]:
-        """The bytes of each range, from its first position to before its second.
+        """Return the bytes of each half-open range.
 
-        Each is valid until the next one, or another file's in this thread.
+        Each result is valid until the next one is read in this thread, also from another file.
         """
 
 
 class Reused(threading.local):
-    """One buffer a thread.
+    """One reusable buffer per thread.
 
-    It stays in the processor's cache, and fresh pages cost more than a checksum does.
+    It stays in the CPU cache; touching fresh pages costs more than computing a checksum.
     """
 
     def __init__(self) -> None:
         self._buffer = np.empty(0, np.uint8)
 
     def array(self, size: int) -> NDArray[np.uint8]:
-        """`size` bytes, their content undefined; the same memory as the last time."""
+        """Return `size` undefined bytes, in the same memory each time."""
         if self._buffer.size < size:
             self._buffer = np.empty(size, np.uint8)
         return self._buffer[:size]
@@ -70,60 +69,62 @@ _packed = Reused()
 
 
 class Files(Protocol):
-    """The files below one place, by keys such as ``image/0/zarr.json``."""
+    """The files below one location, by keys such as ``image/0/zarr.json``."""
 
     place: str
     """The path or URL, for messages."""
 
     def read(self, key: str) -> bytes | None:
-        """A whole file, or None if there is none."""
+        """Return a whole file; None if it is missing."""
 
     def open(self, key: str) -> AbstractContextManager[OpenFile | None]:
-        """A context that gives an `OpenFile`, or None if there is none."""
+        """Return a context manager that yields an `OpenFile`; None if the file is missing."""
 
     def write(self, key: str, parts: Iterable[bytes]) -> None:
-        """Put a file of these parts in place, whole or not at all."""
+        """Write a file of these parts atomically."""
 
     def delete(self, key: str) -> None:
-        """Take a file away, if it is there."""
+        """Delete a file, if it exists."""
 
     def delete_all(self, prefix: str) -> None:
-        """Take away what lies in the folder `prefix`, and that."""
+        """Delete the folder `prefix` with everything in it."""
 
     def empty(self) -> bool:
-        """Whether nothing lies here."""
+        """Whether there are no files here."""
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Size in bytes of every file below the folder `prefix`, by key."""
+        """Return the size in bytes of every file below the folder `prefix`, by key."""
 
     def begin_sync(self, key: str) -> None:
-        """Begin with what `sync` does for this file, without waiting for it."""
+        """Start `sync` of this file without waiting for it."""
 
     def sync(self, keys: Iterable[str]) -> None:
-        """Have these files on the disk, where a power cut leaves them; each must be there."""
+        """Flush these files to disk, so that they survive a power cut; each must exist."""
 
     def each(self, function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-        """The results of `function` on every item, in order, as many at once as pays here."""
+        """Apply `function` to every item, in parallel where that helps; results are in order."""
 
 
 def is_url(location: str | Path) -> bool:
-    """Whether a store's location is a URL, not a path."""
+    """Whether a store's location is a URL rather than a path."""
     return isinstance(location, str) and "://" in location
 
 
 def open_files(location: str | Path) -> Files:
-    """The files at a path, or at a URL: ``file://``, ``s3://``, ``gs://``, ``az://``, ``memory://``.
+    """Open a path, or a URL: ``file://``, ``s3://``, ``gs://``, ``az://`` or ``memory://``.
 
     Raises
     ------
     StoreError
-        If the URL cannot be used, or was made a `Path`, which breaks it.
+        If the URL cannot be used, or was converted to a `Path`, which breaks it.
     MissingDependencyError
-        If it needs obstore, which is not installed.
+        If the URL needs obstore, which is not installed.
     """
     if not is_url(location):
         if re.match(r"[a-z0-9]{2,}:[/\\]", str(location)):
-            raise StoreError(f"{location}: is a URL that was made a Path; pass it as text")
+            raise StoreError(
+                f"{location}: is a URL that was converted to a Path; pass it as a string"
+            )
         return Folder(Path(location))
     url = str(location)
     if url.startswith("file://"):
@@ -134,7 +135,7 @@ def open_files(location: str | Path) -> Files:
 
 
 class Folder:
-    """A folder of a file system."""
+    """A folder in a file system."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -149,7 +150,7 @@ class Folder:
             return None
 
     def open(self, key: str) -> AbstractContextManager[OpenFile | None]:
-        """See `Files.open`; a file that is replaced meanwhile is read to its end as it was."""
+        """See `Files.open`; an open file stays readable when it is replaced."""
         try:
             return _LocalFile(f"{self.place}/{key}")
         except FileNotFoundError:
@@ -157,7 +158,7 @@ class Folder:
 
     def write(self, key: str, parts: Iterable[bytes]) -> None:
         """See `Files.write`."""
-        self._syncs.pop(key, None)  # of another file of that name
+        self._syncs.pop(key, None)  # of the previous file of this name
         with open_atomic(self.path / key) as file:
             file.writelines(parts)
 
@@ -171,7 +172,7 @@ class Folder:
             shutil.rmtree(self.path / prefix)
 
     def empty(self) -> bool:
-        """See `Files.empty`; an empty folder is nothing, a file is not."""
+        """See `Files.empty`; an empty folder counts as empty, a file does not."""
         return not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
 
     def sizes(self, prefix: str) -> dict[str, int]:
@@ -195,9 +196,9 @@ class Folder:
         self._syncs[key] = _syncing(os.getpid()).submit(_sync, f"{self.place}/{key}")
 
     def sync(self, keys: Iterable[str]) -> None:
-        """See `Files.sync`; their names too, which are the folders' content."""
+        """See `Files.sync`; flushes the folders as well, which hold the names."""
         keys = list(keys)
-        # At once: a journal is then written once for all of them, in half the time.
+        # In parallel: the journal is then written once for all, in half the time.
         for key in keys:
             if key not in self._syncs:
                 self.begin_sync(key)
@@ -213,14 +214,14 @@ class Folder:
 
 @cache
 def _syncing(_process: int) -> ThreadPoolExecutor:
-    """What waits for disks; one a process, as a fork's child has none of its parent's threads."""
+    """Return the threads that wait for disks; per process, as a fork has none of its parent's."""
     return ThreadPoolExecutor(_SYNCS, "sync")
 
 
 def _sync(path: str) -> None:
     try:
         opened = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    except PermissionError:  # Windows opens no folder
+    except PermissionError:  # Windows cannot open folders
         return
     try:
         os.fsync(opened)
@@ -252,7 +253,7 @@ class _LocalFile:
 if hasattr(os, "preadv"):
 
     def _read_at(file: int, buffer: bytearray | memoryview, start: int) -> int:
-        """Fill `buffer` from a position on; the number of bytes that there were."""
+        """Fill `buffer` from a position on; return the number of bytes read."""
         return os.preadv(file, [buffer], start)
 
 else:  # Windows
@@ -265,9 +266,9 @@ else:  # Windows
 
 
 class Bucket:
-    """A place in an object store, through obstore; credentials as it finds them.
+    """A location in an object store, accessed through obstore with its own credentials.
 
-    Raises `StoreError` for every failure of the service.
+    Every failure of the service raises a `StoreError`.
     """
 
     def __init__(self, url: str) -> None:
@@ -285,11 +286,11 @@ class Bucket:
 
     @contextmanager
     def open(self, key: str) -> Iterator[OpenFile | None]:
-        """See `Files.open`; looks for the file when its end is read."""
+        """See `Files.open`; a missing file is noticed when its end is read."""
         yield _RemoteFile(self, key)
 
     def end(self, key: str, length: int) -> bytes | None:
-        """The last `length` bytes of a file, None if there is none."""
+        """Return the last `length` bytes of a file; None if it is missing."""
         errors = self._api.exceptions
         with self._translated(), suppress(FileNotFoundError):
             if self._has_suffixes:
@@ -298,7 +299,7 @@ class Bucket:
                     return bytes(self._api.get(self._store, key, options=options).bytes())
                 except errors.NotSupportedError:  # Azure
                     self._has_suffixes = False
-                except errors.GenericError:  # servers refuse the end of nothing, each in its way
+                except errors.GenericError:  # how servers refuse the end of an empty file varies
                     if self._api.head(self._store, key)["size"]:
                         raise
             size = int(self._api.head(self._store, key)["size"])
@@ -308,7 +309,7 @@ class Bucket:
         return None
 
     def parts(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[Part]:
-        """Parts of one file, neighbours in one request."""
+        """Return parts of one file; adjacent ones share a request."""
         starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
         with self._translated():
             return [
@@ -343,7 +344,7 @@ class Bucket:
             return {str(item["path"]): int(item["size"]) for page in pages for item in page}
 
     def sync(self, keys: Iterable[str]) -> None:
-        """See `Files.sync`; what was put is kept."""
+        """See `Files.sync`; a put is durable."""
 
     def begin_sync(self, key: str) -> None:
         """See `Files.begin_sync`."""

@@ -1,4 +1,4 @@
-"""The groups and arrays of a store, and what they tell other programs (OME-NGFF 0.5)."""
+"""Create the groups and arrays of a store, with OME-NGFF 0.5 metadata for other programs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ __all__ = [
 ]
 
 FORMAT = 4
-"""Version of the layout; a digest holds it, so a change of layout redoes the work."""
+"""Version of the layout; digests include it, so a change of layout redoes the work."""
 READABLE = (2, 3, FORMAT)
-"""Those that are read. In format 2 nothing has a checksum but the shards' indexes; up to 3, blocks
-wrote all levels, each its part."""
+"""Versions that can be read. In format 2 only the shards' indexes have checksums; up to format 3,
+blocks wrote their part of all levels."""
 
 _LEVELS = re.compile(r"\d+")
 _GROUPS = {
@@ -45,7 +45,7 @@ _GROUPS = {
     "probabilities": _LEVELS,
     "done": re.compile(".*"),
 }
-"""Our groups, and what we lay out in each; anything else there is somebody else's."""
+"""Our groups, and the names that we create in each; other names are not ours."""
 _ATTRIBUTES = ("digest", "mpp", "note", "palette", "calibration", "shares", "shards", "ome")
 _SPACE: list[dict[str, str]] = [
     {"name": "y", "type": "space", "unit": "micrometer"},
@@ -53,17 +53,17 @@ _SPACE: list[dict[str, str]] = [
 ]
 _BYTES = {"name": "bytes"}
 _LABEL_CHUNK = 512
-_MASK_CHUNK, _MASK_SHARD = 256, 4096  # most masks are one file; a block needs a corner of it
-_GATE_CHUNK, _GATE_SHARD = 32, 1024  # tiles; the same holds of them
+_MASK_CHUNK, _MASK_SHARD = 256, 4096  # most masks are one file, of which a block needs a corner
+_GATE_CHUNK, _GATE_SHARD = 32, 1024  # in tiles; likewise
 
 
 def lay_out_store(files: Files, grid: TileGrid, meta: dict[str, Any], codec: CodecName) -> None:
-    """Make the group and its image; what an earlier layout left of ours goes, and nothing else.
+    """Create the group and its image, and delete what an earlier layout created, nothing else.
 
-    `meta` is the attribute `wsiseg`.
+    `meta` becomes the attribute `wsiseg`.
     """
     levels = Levels(grid, FORMAT)
-    # Ours, but no store yet: killed from here on, it is laid out again, never half believed.
+    # Recognisable as ours but not yet as a store: if killed from here on, it is laid out again.
     unfinished: dict[str, Any] = {"wsiseg": {"format": FORMAT}}
     group = Node(files).require_group()
     group.attrs.update(unfinished)
@@ -81,15 +81,15 @@ def lay_out_store(files: Files, grid: TileGrid, meta: dict[str, Any], codec: Cod
         scales[f"image/{level}"] = [1.0, meta["mpp"] * factor, meta["mpp"] * factor]
     axes = [{"name": "c", "type": "channel"}, *_SPACE]
     name = str(meta["slide"].get("name", "image"))
-    # At the root, where viewers look; they find the labels beside it.
+    # At the root, where viewers look for it, and find the labels beside it.
     group.attrs["ome"] = _multiscales(name, axes, scales)
     group.attrs["wsiseg"] = meta
 
 
 def _remove_ours(files: Files, root: Node, name: str) -> None:
-    """Delete what we laid out in one of our groups, and the group if it holds nothing else.
+    """Delete what we created in one of our groups, and the group if nothing else is in it.
 
-    Goes by the names of the files: a description that is lost or damaged does not matter.
+    Goes by file names, so that lost or damaged descriptions do not matter.
     """
     members = {key.split("/")[1] for key in files.sizes(name)}
     if not members:
@@ -115,36 +115,36 @@ def _is_description(data: bytes | None) -> bool:
 
 
 def _label_list(group: Node) -> dict[str, Any]:
-    """What NGFF wants of the group `labels`: the names of all images of labels in it."""
+    """Return NGFF's metadata of the group `labels`: the names of all label images in it."""
     return {"version": "0.5", "labels": group.groups()}
 
 
 def lay_out_tissue(group: Node, height: int, width: int) -> None:
-    """Make the mask's array anew in the group `tissue`."""
+    """Create the mask's array in the group `tissue`, replacing an earlier one."""
     _create(
         group, "mask", (height, width), (_MASK_CHUNK,) * 2, (_MASK_SHARD,) * 2, "uint8", 0, "zstd"
     )
 
 
 def lay_out_cams(group: Node, grid: TileGrid, channels: int, height: int, width: int) -> None:
-    """Make the CAM arrays anew in the group `cams`."""
+    """Create the CAM arrays in the group `cams`, replacing earlier ones."""
     n, nan = grid.tiles_per_block, float("nan")
     item = (channels, height, width)
     tiles = (grid.rows, grid.cols)
     _create(group, "logits", (*tiles, *item), (1, n, *item), (n, n, *item), "float16", nan, "zstd")
-    few = (channels,)
-    _create(group, "classes", (*tiles, *few), (n, n, *few), (n, n, *few), "float32", nan, "zstd")
+    shape, chunk = (*tiles, channels), (n, n, channels)
+    _create(group, "classes", shape, chunk, chunk, "float32", nan, "zstd")
     _create(group, "distance", tiles, (n, n), (n, n), "float32", nan, "zstd")
 
 
 def lay_out_context(group: Node, rows: int, cols: int, classes: int) -> None:
-    """Make the array of the tiles' gates anew in the group `context`."""
+    """Create the array of the tiles' gates in the group `context`, replacing an earlier one."""
     chunk, shard = ((side, side, classes) for side in (_GATE_CHUNK, _GATE_SHARD))
     _create(group, "gates", (rows, cols, classes), chunk, shard, "uint8", 0, "zstd")
 
 
 def lay_out_labels(labels: Node, levels: Levels, palette: Palette, mpp: float) -> None:
-    """Make both pyramids anew in the group `labels`."""
+    """Create both pyramids in the group `labels`, replacing earlier ones."""
     for name, fill in (("classes", BACKGROUND), ("confidence", 0)):
         group, scales = labels.replace_group(name), {}
         for level, factor in enumerate(levels.maps):
@@ -154,7 +154,7 @@ def lay_out_labels(labels: Node, levels: Levels, palette: Palette, mpp: float) -
                 group, str(level), (box.height, box.width), (chunk, chunk), (side, side), "uint8",
                 fill, "zstd", names=("y", "x"),
             )  # fmt: skip
-            # NGFF wants the image's levels of its labels, no more; those between are ours.
+            # NGFF expects labels at the image's levels only; it is not told of the levels between.
             if factor in levels.image:
                 scales[str(level)] = [mpp * factor, mpp * factor]
         ome = _multiscales(name, _SPACE, scales)
@@ -164,7 +164,7 @@ def lay_out_labels(labels: Node, levels: Levels, palette: Palette, mpp: float) -
 
 
 def lay_out_probabilities(root: Node, levels: Levels, palette: Palette, mpp: float) -> None:
-    """Make the pyramid of all classes' probabilities anew: an image with a channel a class."""
+    """Create the pyramid of the classes' probabilities, an image with one channel per class."""
     group, scales = root.replace_group("probabilities"), {}
     count = len(palette)
     for level, factor in enumerate(levels.maps):
@@ -184,34 +184,34 @@ def lay_out_probabilities(root: Node, levels: Levels, palette: Palette, mpp: flo
         ]
     }
     group.attrs["ome"] = ome
-    group.attrs["palette"] = plain_palette(palette)  # last: says that all of it is there
+    group.attrs["palette"] = plain_palette(palette)  # last: marks it as complete
 
 
 def lay_out_marks(group: Node, key: str, n_blocks: int, arrays: Sequence[str]) -> None:
-    """Make a step's marks: a chunk, so a file, each, for each has a writer of its own.
+    """Create the array of a step's marks, one chunk and so one file each, as writers differ.
 
-    A mark is a digest, then for each of `arrays` what the block's shard is known by.
+    A mark is a digest, then for each of `arrays` the receipt of the block's shard.
     """
     length = mark_length(len(arrays))
     group.add_array(
         key, (n_blocks, length), "uint8", (1, length), 0, [_BYTES],
-        separator=".",  # else a folder each
+        separator=".",  # else each has a folder
         attributes={"arrays": list(arrays)},
     )  # fmt: skip
 
 
 def mark_length(arrays: int) -> int:
-    """Bytes of a mark: a sha256, and size (8) and CRC-32C (4) of each array's shard."""
+    """Return the bytes of a mark: a sha256, and size (8) and CRC-32C (4) of each array's shard."""
     return 32 + 12 * arrays
 
 
 def plain_palette(palette: Palette) -> dict[str, Any]:
-    """A palette as JSON."""
+    """Convert a palette to plain JSON."""
     return {"names": list(palette.names), "colors": [list(color) for color in palette.colors]}
 
 
 def palette_of(plain: Any) -> Palette:
-    """The palette that `plain_palette` wrote."""
+    """Convert plain JSON from `plain_palette` back to a palette."""
     return Palette(tuple(plain["names"]), tuple(tuple(color) for color in plain["colors"]))
 
 
@@ -228,14 +228,14 @@ def _create(
     names: Sequence[str] | None = None,
     order: Sequence[int] | None = None,
 ) -> None:
-    """Make one sharded array; `order` is the order in which a chunk's axes are stored."""
+    """Create one sharded array; `order` is the order in which a chunk's axes are stored."""
     order_codec = [{"name": "transpose", "configuration": {"order": list(order)}}] if order else []
-    many = {"name": "bytes", "configuration": {"endian": "little"}}
-    inner = [*order_codec, _BYTES if dtype == "uint8" else many, *describe_codec(codec)]
+    little_endian = {"name": "bytes", "configuration": {"endian": "little"}}
+    inner = [*order_codec, _BYTES if dtype == "uint8" else little_endian, *describe_codec(codec)]
     sharding = {
         "chunk_shape": list(chunk),
         "codecs": inner,
-        "index_codecs": [many, {"name": "crc32c"}],
+        "index_codecs": [little_endian, {"name": "crc32c"}],
         "index_location": "end",
     }
     codecs = [{"name": "sharding_indexed", "configuration": sharding}]
@@ -245,11 +245,11 @@ def _create(
 def _multiscales(
     name: str, axes: list[dict[str, str]], scales: dict[str, list[float]]
 ) -> dict[str, Any]:
-    """NGFF 0.5 multiscales metadata; `scales` in axis order, one list for each array's path."""
+    """Return NGFF 0.5 multiscales metadata; `scales` holds, by array path, one scale per axis."""
     finest = next(iter(scales.values()))
     datasets = []
     for path, scale in scales.items():
-        # Pixel centres shift as pixels grow: half the difference, so that levels lie on each other.
+        # Pixel centres shift by half the difference in pixel size; this keeps levels aligned.
         shift = [(s - f) / 2 for s, f in zip(scale, finest, strict=True)]
         transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
         if any(shift):
@@ -259,7 +259,7 @@ def _multiscales(
 
 
 def _image_label(palette: Palette | None) -> dict[str, Any]:
-    """NGFF's colours and names of labels; confidence has none of its own."""
+    """Return NGFF's colours and names of labels; confidence has neither."""
     label: dict[str, Any] = {"source": {"image": "../../"}}
     if palette:
         colors, names = enumerate(palette.colors), enumerate(palette.names)

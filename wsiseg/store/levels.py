@@ -1,7 +1,7 @@
-"""Which levels a store has, and which shard of which array each block of each step writes.
+"""The levels of a store, and the shards that each block of each step writes.
 
-A block writes coarser levels as long as its part of them is worth a file. The rest has shards of
-its own, of many blocks each: small parts of a coarse level would be hundreds of files for a screen.
+A block writes its part of a coarser level as long as that is worth a file. The coarsest levels have
+shards that cover many blocks; otherwise showing one would take hundreds of tiny files.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ __all__ = [
 ]
 
 _PYRAMIDS = 4
-"""The format since which coarse levels have shards of their own."""
+"""First format in which coarse levels have their own shards."""
 _COARSEST = 512
-"""The coarsest level is at most this many pixels a side."""
+"""Longest side of the coarsest level in pixels, at most."""
 _PART = 448
-"""Pixels a side from which a block writes its part of a coarser level."""
+"""Side in pixels from which a block writes its part of a coarser level."""
 _SHARD = 4096
-"""Pixels a side of the shards of the levels that blocks do not write."""
+"""Side in pixels of the shards of levels that blocks do not write."""
 _CHUNK = 512
 _LEAST = 16
-"""Before `_PYRAMIDS`, the image had no level at which a block is smaller than this."""
+"""Before `_PYRAMIDS`, a block had at least this side in pixels at every image level."""
 
 
 @dataclass(frozen=True)
 class Levels:
-    """The levels of one store's image and maps, each named by its down-sampling, its factor."""
+    """The levels of one store's image and maps, each identified by its down-sampling factor."""
 
     grid: TileGrid
     format: int
@@ -50,7 +50,7 @@ class Levels:
     def maps(self) -> tuple[int, ...]:
         """Factors of labels, confidence and probabilities: powers of two.
 
-        Before format 4, those that divide a block.
+        Before format 4, only those that divide a block.
         """
         factors, factor = [1], 2
         longest = max(self.grid.height, self.grid.width)
@@ -61,9 +61,9 @@ class Levels:
 
     @cached_property
     def image(self) -> tuple[int, ...]:
-        """Factors of the image: the powers of four among the maps', as scanners do.
+        """Factors of the image: the powers of four among the maps', as scanners write them.
 
-        Half of the files and a quarter of the bytes that powers of two would take.
+        These take half the files and a quarter of the bytes that powers of two would.
         """
         return tuple(
             factor
@@ -72,28 +72,28 @@ class Levels:
         )
 
     def by_block(self, factor: int) -> bool:
-        """Whether blocks write this level, each its part."""
+        """Whether each block writes its part of this level."""
         if factor == 1 or not self._has_pyramids:
             return True
         return self._divides(factor) and self.grid.block // factor >= _PART
 
     def box(self, factor: int) -> Box:
-        """The whole raster in pixels of a level."""
+        """Return the whole raster in pixels of a level."""
         return Box(0, 0, -(-self.grid.width // factor), -(-self.grid.height // factor))
 
     def shard(self, factor: int) -> int:
-        """Pixels a side of a level's shards."""
+        """Return the side in pixels of a level's shards."""
         return self.grid.block // factor if self.by_block(factor) else _SHARD
 
-    def chunk(self, factor: int, most: int) -> int:
-        """Pixels a side of the chunks in them; of blocks at most `most`, and a divisor."""
+    def chunk(self, factor: int, limit: int) -> int:
+        """Return the side in pixels of a level's chunks; in blocks, a divisor up to `limit`."""
         if not self.by_block(factor):
             return _CHUNK
         side = self.shard(factor)
-        return next(length for length in range(min(side, most), 0, -1) if side % length == 0)
+        return next(length for length in range(min(side, limit), 0, -1) if side % length == 0)
 
     def places(self, factor: int) -> list[tuple[int, int]]:
-        """``(row, col)`` of every shard of a level, row-major."""
+        """List ``(row, col)`` of every shard of a level, row-major."""
         side, box = self.shard(factor), self.box(factor)
         rows, cols = -(-box.height // side), -(-box.width // side)
         return [(row, col) for row in range(rows) for col in range(cols)]
@@ -115,25 +115,25 @@ class Place(NamedTuple):
 
 
 class Shards(Protocol):
-    """The shards that a step writes: of each block at most one by each of its names."""
+    """The shards that a step writes: per block, at most one for each of its names."""
 
     names: tuple[str, ...]
-    """What a block writes, in the order of its mark."""
+    """Names of what a block writes, in the order of its mark."""
 
     @property
     def count(self) -> int:
         """Number of blocks."""
 
     def place(self, name: str, block: int) -> Place:
-        """Where a block writes what is called `name`."""
+        """Return the shard that a block writes under `name`."""
 
     def find(self, place: Place) -> tuple[str, int] | None:
-        """The name and the block of a shard; None if this step writes no such one."""
+        """Return the name and the block of a shard; None if this step does not write it."""
 
 
 @dataclass(frozen=True)
 class BlockShards:
-    """Of a step that writes arrays by the grid's blocks; its names are the arrays."""
+    """Shards of a step that writes arrays by the grid's blocks; its names are the arrays."""
 
     names: tuple[str, ...]
     grid: TileGrid
@@ -164,7 +164,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class LevelShards:
-    """Of a step whose blocks are shards of coarse levels; its names are what has the levels."""
+    """Shards of a step whose blocks are the shards of coarse levels; its names are pyramids."""
 
     names: tuple[str, ...]
     parts: Sequence[Part]
@@ -189,17 +189,17 @@ class LevelShards:
 
 
 def pyramid_of(step: str) -> str:
-    """The step that writes the coarse levels of what `step` makes."""
+    """Return the step that writes the coarse levels of what `step` makes."""
     return f"{step}-pyramid"
 
 
 def made_by(step: str) -> str:
-    """The command that does a step: of a pyramid, that of what it is made of."""
+    """Return the command that runs a step; a pyramid belongs to the step before it."""
     return step.removesuffix("-pyramid")
 
 
 def step_shards(levels: Levels) -> dict[str, BlockShards | LevelShards]:
-    """The shards of each step, in the order in which steps are done."""
+    """Return the shards of each step, in the order of the steps."""
     maps = ("labels/classes", "labels/confidence", "probabilities")
     cams = ("cams/logits", "cams/classes", "cams/distance")
     return {
@@ -212,7 +212,7 @@ def step_shards(levels: Levels) -> dict[str, BlockShards | LevelShards]:
 def _pyramid(
     levels: Levels, step: str, names: tuple[str, ...], factors: tuple[int, ...]
 ) -> dict[str, BlockShards | LevelShards]:
-    """The shards of a step that makes levels, and of its pyramid where blocks do not write all."""
+    """Return the shards of a step that writes levels, and of its pyramid step if it has one."""
     own = [level for level, factor in enumerate(factors) if levels.by_block(factor)]
     parts = [
         Part(level, *place)

@@ -1,7 +1,7 @@
-"""Marks: which blocks a step has done, from what, and what the shards are known by that it wrote.
+"""Marks: the blocks that a step has done, with a digest of their inputs and receipts of shards.
 
-A block's mark is written last, when its shards are on the disk. It names each of them with size and
-checksum, so that one that is lost or changed is told from one that never was.
+A block's mark is written last, when its shards are on the disk. It holds their sizes and checksums,
+so that a lost or changed shard can be told from one that was never written.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ __all__ = ["Mark", "Marks", "is_optional"]
 
 _DIGEST = 32
 _INEXACT = 3
-"""The last format in which receipts said only how large shards are, and a mark had a folder."""
+"""Last format in which receipts only held the size, and each mark had its own folder."""
 _RECEIPT = struct.Struct("<QI")
 _NO_SHARD = Receipt(2**64 - 1, 2**32 - 1)
 
 Shards = Mapping[str, Receipt | None]
-"""By name, as the step's `Shards` have it; None where the shard is all fill and so has no file."""
+"""By name, as in the step's `Shards`; None if the shard is all fill and so has no file."""
 
 
 class Mark(NamedTuple):
-    """What is known of a block that is done."""
+    """The record of a block that is done."""
 
     digest: str
-    """Hex sha256 of what made it."""
+    """Hex sha256 of its inputs."""
     shards: Shards | None
-    """None if the mark is of format 2, which noted none."""
+    """None if the mark is of format 2, which recorded none."""
 
     def promises(self, name: str) -> bool:
         """Whether the shard of this name was written."""
@@ -50,25 +50,25 @@ class Marks:
         self.steps = step_shards(levels)
         """The shards that each step writes."""
         self.exact = self._format > _INEXACT
-        """Whether another shard that has the size and fits its own checksums is told apart."""
+        """Whether receipts detect a swapped shard of the same size with valid checksums."""
 
     def read(self, step: str, block: int) -> Mark | None:
-        """The mark of a block; None if it has none, or a half-written one."""
+        """Return the mark of a block; None if it has none, or a half-written one."""
         return self._parse(step, self._files.read(self._key(step, block)))
 
     def read_all(self, step: str) -> list[Mark | None]:
-        """The marks of all blocks, in order."""
-        there = self._files.sizes(f"done/{step}")
+        """Return the marks of all blocks, in order."""
+        existing = self._files.sizes(f"done/{step}")
         keys = [self._key(step, block) for block in range(self.steps[step].count)]
-        known = [key for key in keys if key in there]
-        data = dict(zip(known, self._files.each(self._files.read, known), strict=True))
+        present = [key for key in keys if key in existing]
+        data = dict(zip(present, self._files.each(self._files.read, present), strict=True))
         return [self._parse(step, data.get(key)) for key in keys]
 
     def plan(self, step: str) -> Mapping[str, str] | None:
-        """What was noted of the step's plan with its marks; None if nothing ever was."""
+        """Return the step's plan, stored with its marks; None if there is none."""
         data = self._files.read(f"done/{step}/zarr.json")
-        noted = json.loads(data)["attributes"].get("plan") if data else None
-        return None if noted is None else dict(noted)
+        plan = json.loads(data)["attributes"].get("plan") if data else None
+        return None if plan is None else dict(plan)
 
     def write(self, step: str, block: int, mark: Mark) -> None:
         """Mark a block."""
@@ -78,11 +78,11 @@ class Marks:
         self._files.write(self._key(step, block), [bytes.fromhex(mark.digest), *packed])
 
     def forget(self, step: str, blocks: Iterable[int]) -> None:
-        """Take marks away, where there are any."""
+        """Delete the marks of these blocks, where they exist."""
         keys = [self._key(step, block) for block in blocks]
-        if len(keys) > 1:  # one question instead of one each
-            there = self._files.sizes(f"done/{step}")
-            keys = [key for key in keys if key in there]
+        if len(keys) > 1:  # one listing instead of a request each
+            existing = self._files.sizes(f"done/{step}")
+            keys = [key for key in keys if key in existing]
         self._files.each(self._files.delete, keys)
 
     def promises(self, place: Place) -> bool:
@@ -94,23 +94,26 @@ class Marks:
         return False
 
     def lost(
-        self, step: str, marks: Sequence[Mark | None], opened: Callable[[str], ShardedArray | None]
+        self,
+        step: str,
+        marks: Sequence[Mark | None],
+        open_array: Callable[[str], ShardedArray | None],
     ) -> set[int]:
-        """Marked blocks of which a shard is missing, has another size, or should not be there.
+        """Return marked blocks with a shard that is missing, of another size, or unexpected.
 
-        `opened` gives an array, or None if there is none. What has its size may still be changed:
-        `check_store` reads all.
+        `open_array` returns an array, or None if there is none. A shard of the right size may
+        still be damaged: only `check_store` reads the contents.
         """
-        lost, looked = set[int](), dict[str, tuple[ShardedArray | None, dict[str, int]]]()
+        lost, arrays = set[int](), dict[str, tuple[ShardedArray | None, dict[str, int]]]()
         for name, block in product(self.steps[step].names, range(len(marks))):
             mark = marks[block]
             if mark is None or mark.shards is None:
                 continue
             key, row, col = self.steps[step].place(name, block)
-            if key not in looked:
-                array = opened(key)
-                looked[key] = array, self._files.sizes(f"{key}/c") if array else {}
-            array, sizes = looked[key]
+            if key not in arrays:
+                array = open_array(key)
+                arrays[key] = array, self._files.sizes(f"{key}/c") if array else {}
+            array, sizes = arrays[key]
             if array is None and is_optional(name):
                 continue
             receipt = mark.shards[name]
@@ -138,5 +141,5 @@ class Marks:
 
 
 def is_optional(name: str) -> bool:
-    """Whether arrays may be taken away again: what a mark says of their shards then counts not."""
+    """Whether an array may be deleted later; marks are then ignored for its shards."""
     return name.partition("/")[0] == "probabilities"

@@ -1,6 +1,6 @@
-"""The groups and arrays of a store: Zarr v3's descriptions (``zarr.json``), as zarr writes them.
+"""Groups and arrays of a store: read and write Zarr v3 metadata (``zarr.json``) as zarr does.
 
-Of zarr itself a store needs no more, and loading it takes longer than tiling a small slide.
+A store needs nothing else of zarr, and importing it takes longer than tiling a small slide.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ __all__ = ["Attributes", "Node"]
 
 
 class Node:
-    """A group or an array at a path below the files' place; ``""`` is the place itself."""
+    """A group or an array at a path below the root of the files; ``""`` is the root."""
 
     def __init__(self, files: Files, path: str = "") -> None:
         self._files, self._path = files, path
 
     @property
     def attrs(self) -> Attributes:
-        """Its attributes; a change is written at once."""
+        """Its attributes; changes are written immediately."""
         return Attributes(self._files, self._key())
 
     def __contains__(self, name: object) -> bool:
@@ -38,7 +38,7 @@ class Node:
         self._files.delete_all(self._below(name))
 
     def groups(self) -> list[str]:
-        """Names of the groups in it, in order."""
+        """List the names of its groups, sorted."""
         start = f"{self._path}/" if self._path else ""
         members = {
             key.removeprefix(start).partition("/")[0] for key in self._files.sizes(self._path)
@@ -46,7 +46,7 @@ class Node:
         return sorted(name for name in members if name in self and _kind(self[name]) == "group")
 
     def require_group(self, name: str = "") -> Node:
-        """The group of that name, made if it is not there, with those above it."""
+        """Return the group of that name; create it and its parents if they are missing."""
         parts = name.split("/") if name else []
         node = self
         for path in ["", *("/".join(parts[: n + 1]) for n in range(len(parts)))]:
@@ -56,12 +56,12 @@ class Node:
         return node
 
     def replace_group(self, name: str) -> Node:
-        """An empty group in place of what is there."""
+        """Create an empty group, replacing anything of that name."""
         del self[name]
         return self.require_group(name)
 
     def replace_array(self, name: str, *args: Any, **settings: Any) -> None:
-        """As `add_array`, in place of what is there."""
+        """Like `add_array`, but replace anything of that name."""
         del self[name]
         self.add_array(name, *args, **settings)
 
@@ -78,9 +78,9 @@ class Node:
         names: Sequence[str] | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        """Describe an array, of which no chunk is there yet.
+        """Create an array without chunks.
 
-        `chunk` is what a file holds, `codecs` say how, `names` are those of the axes.
+        `chunk` is the shape stored in one file, `codecs` encode it, `names` are those of the axes.
         """
         self.require_group(name.rpartition("/")[0])
         Node(self._files, self._below(name))._write(
@@ -105,8 +105,8 @@ class Node:
     def _key(self, name: str = "") -> str:
         return "/".join(filter(None, (self._below(name), "zarr.json")))
 
-    def _write(self, described: dict[str, Any]) -> None:
-        self._files.write(self._key(), [_dump(described)])
+    def _write(self, metadata: dict[str, Any]) -> None:
+        self._files.write(self._key(), [_dump(metadata)])
 
 
 class Attributes(MutableMapping[str, Any]):
@@ -116,12 +116,12 @@ class Attributes(MutableMapping[str, Any]):
         self._files, self._key = files, key
 
     def put(self, values: Mapping[str, Any]) -> None:
-        """Have these and no others."""
-        described = _describe(self._files, self._key) | {"attributes": dict(values)}
-        self._files.write(self._key, [_dump(described)])
+        """Replace all attributes."""
+        metadata = _read_metadata(self._files, self._key) | {"attributes": dict(values)}
+        self._files.write(self._key, [_dump(metadata)])
 
     def update(self, *args: Any, **values: Any) -> None:
-        """Set several at once."""
+        """Set several attributes in one write."""
         self.put(dict(self) | dict(*args, **values))
 
     def __getitem__(self, name: str) -> Any:
@@ -140,10 +140,10 @@ class Attributes(MutableMapping[str, Any]):
         return len(self._read())
 
     def _read(self) -> dict[str, Any]:
-        return dict(_describe(self._files, self._key).get("attributes", {}))
+        return dict(_read_metadata(self._files, self._key).get("attributes", {}))
 
 
-def _describe(files: Files, key: str) -> dict[str, Any]:
+def _read_metadata(files: Files, key: str) -> dict[str, Any]:
     data = files.read(key)
     if data is None:
         raise KeyError(key)
@@ -151,12 +151,12 @@ def _describe(files: Files, key: str) -> dict[str, Any]:
 
 
 def _kind(node: Node) -> object:
-    return _describe(node._files, node._key()).get("node_type")
+    return _read_metadata(node._files, node._key()).get("node_type")
 
 
 def _settings(name: str, **configuration: Any) -> dict[str, Any]:
     return {"name": name, "configuration": configuration}
 
 
-def _dump(described: Mapping[str, Any]) -> bytes:
-    return json.dumps(described, indent=2).encode()
+def _dump(metadata: Mapping[str, Any]) -> bytes:
+    return json.dumps(metadata, indent=2).encode()

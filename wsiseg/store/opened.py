@@ -1,4 +1,4 @@
-"""OpenedStore: what every part of a store stands on: its facts, its arrays, its marks."""
+"""OpenedStore: the base of all parts of a store: its facts, arrays and marks."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ __all__ = ["OpenedStore", "read_meta"]
 
 
 class OpenedStore:
-    """A store's location, facts, grid and levels, and what each step has done of it."""
+    """A store's location, facts, grid and levels, and the progress of each step."""
 
     location: str | Path
-    """Where it lies, and how it is opened again: a `Path`, or a URL as text."""
+    """The argument with which it can be opened again: a `Path`, or a URL as a string."""
     path: Path
-    """The same for a folder; of a URL, what follows the scheme, for its name and messages."""
+    """The folder; for a URL, the part after the scheme, for names and messages."""
     levels: Levels
-    """Of the image and of the maps."""
+    """Levels of the image and of the maps."""
 
     def __init__(self, path: str | Path, run: str = "") -> None:
         self._run = run
@@ -43,27 +43,27 @@ class OpenedStore:
         self._files = open_files(path)
         try:
             self.meta = read_meta(self._files)
-            known = int(self.meta["format"])
+            version = int(self.meta["format"])
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"{path}: is not a wsiseg store; run `wsiseg tile` first") from error
-        if known not in READABLE:
-            advice = "choose another output" if known > FORMAT else "tile the slide again"
+        if version not in READABLE:
+            advice = "choose another output" if version > FORMAT else "tile the slide again"
             raise StoreError(
-                f"{path}: has format {known}, this wsiseg reads {READABLE[0]} to {READABLE[-1]}; "
+                f"{path}: has format {version}, this wsiseg reads {READABLE[0]} to {READABLE[-1]}; "
                 f"{advice}, or use the wsiseg that wrote it"
             )
         try:
             self.grid = TileGrid(**self.meta["grid"])
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"{path}: is not a wsiseg store; run `wsiseg tile` first") from error
-        self.levels = Levels(self.grid, known)
+        self.levels = Levels(self.grid, version)
         self._arrays: dict[str, ShardedArray] = {}
         self._marks = Marks(self._files, self.levels)
         self._receipts: dict[Place, Receipt | None] = {}
 
     @property
     def _group(self) -> Node:
-        """The store's root. What a user consolidated is as old as that, and not looked at."""
+        """The store's root; consolidated metadata is ignored, as it may be outdated."""
         return Node(self._files)
 
     @property
@@ -73,7 +73,7 @@ class OpenedStore:
 
     @property
     def slide(self) -> dict[str, Any]:
-        """Facts about the slide, as given to `create`."""
+        """Facts about the slide, as passed to `create`."""
         return dict(self.meta["slide"])
 
     def is_done(self, step: str, block: int, digest: str) -> bool:
@@ -82,9 +82,10 @@ class OpenedStore:
         return mark is not None and mark.digest == digest
 
     def pending(self, step: str, digest: str | Sequence[str]) -> list[int]:
-        """Blocks that `step` has still to do, in order; `digest` is each block's own, or all's.
+        """Return the blocks that `step` still has to do, in order.
 
-        Those too that it did, where a file of theirs is lost or was cut since.
+        That includes finished ones that lost a file, or part of one, since. `digest` is one for
+        all blocks, or one for each.
         """
         marks = self._marks.read_all(step)
         wanted = [digest] * len(marks) if isinstance(digest, str) else digest
@@ -96,32 +97,32 @@ class OpenedStore:
         ]
 
     def plan(self, step: str, digests: Sequence[str], after: str = "") -> tuple[str, list[int]]:
-        """Note what `step` is to make of the blocks, so that `finished` knows when it has.
+        """Record what `step` is about to make, so that `finished` can tell when it is complete.
 
         Parameters
         ----------
         digests
-            Of all that makes each block.
+            One per block, of all its inputs.
         after
-            Digest of the whole step before, if there is one.
+            Digest of the whole preceding step, if there is one.
 
         Returns
         -------
-        Digest of the whole step, and the blocks that are still to be done.
+        Digest of the whole step, and the blocks still to do.
         """
         self._check_current()
         self._lay_out_marks(step)
         whole = digest_of(digests)
-        noted = {"blocks": whole, "after": after}
-        if self._marks.plan(step) != noted:
-            self._group[f"done/{step}"].attrs["plan"] = noted
+        plan = {"blocks": whole, "after": after}
+        if self._marks.plan(step) != plan:
+            self._group[f"done/{step}"].attrs["plan"] = plan
         return whole, self.pending(step, digests)
 
     def begin(self, step: str, block: int) -> None:
-        """Forget the mark of a block that is about to be written.
+        """Delete the mark of a block that is about to be written.
 
-        Else a run with other settings that is killed between the writing and the marking would
-        leave its pixels under the old mark.
+        Otherwise a run with other settings that is killed between writing and marking would leave
+        its pixels under the old mark.
 
         Raises
         ------
@@ -135,15 +136,15 @@ class OpenedStore:
             self._receipts.pop(place, None)
 
     def mark_done(self, step: str, block: int, digest: str) -> None:
-        """Record, last of all, that `step` finished `block`, with what this object wrote of it.
+        """Mark a block as done, with receipts of the shards that this object wrote.
 
-        What was written is on the disk before its mark is.
+        The shards are flushed to disk before the mark is written.
 
         Raises
         ------
         StoreError
-            If another run took over: what was written may lie over its work, which then is not
-            done any more.
+            If another run took over. The block's mark is then deleted, as its shards may have been
+            overwritten.
         """
         places = self._places(step, block)
         self._lay_out_marks(step)
@@ -157,9 +158,9 @@ class OpenedStore:
         self._marks.write(step, block, Mark(digest, shards))
 
     def finished(self, step: str) -> str:
-        """The digest of the whole step, if every block was made as it was last planned.
+        """Return the digest of the whole step, if every block was made as last planned.
 
-        So must be its coarser levels; a step that reads blocks only asks for `digests`.
+        This includes its coarser levels; steps that read blocks only call `digests`.
 
         Raises
         ------
@@ -172,12 +173,12 @@ class OpenedStore:
         return whole
 
     def digests(self, step: str, before: str = "") -> tuple[str, list[str]]:
-        """Digests of a finished step and of its blocks; `before` is the step that it hangs on.
+        """Return the digests of a finished step and of its blocks; `before` is the step it needs.
 
         Raises
         ------
         StoreError
-            As `finished` does, and if `before` was planned anew since.
+            As for `finished`, and if `before` was planned again since.
         """
         (whole, marks, plan), command = self._marked(step), made_by(step)
         if not whole:
@@ -186,7 +187,7 @@ class OpenedStore:
         if lost:
             raise StoreError(
                 f"{self.path}: {len(lost)} of {len(marks)} blocks that `wsiseg {command}` finished "
-                f"lost files since (block {min(lost)} is the first); run it again: it does those"
+                f"have lost files (block {min(lost)} is the first); run it again to redo those"
             )
         earlier = self._marks.plan(before) if before else None
         if plan and earlier and plan["after"] != earlier["blocks"]:
@@ -197,9 +198,9 @@ class OpenedStore:
         return whole, [mark.digest if mark else "" for mark in marks]
 
     def marked(self, step: str) -> str:
-        """As `finished`, but empty if it is not, and files are not looked for: that takes longest.
+        """Like `finished`, but return an empty string if it is not, and do not look for files.
 
-        One that is lost is told when it is read.
+        Looking takes longest; a lost file raises an error when it is read.
         """
         whole, pyramid = self._marked(step)[0], pyramid_of(step)
         if whole and pyramid in self._marks.steps and self._marks.plan(step):
@@ -209,15 +210,15 @@ class OpenedStore:
         return whole
 
     def planned(self, step: str) -> str | None:
-        """What `finished` gives when the step is done as it was last planned; None if unknown."""
+        """Return the digest of the step as last planned; None if there is no plan."""
         plan = self._marks.plan(step)
         return plan["blocks"] if plan else None
 
     def _marked(self, step: str) -> tuple[str, list[Mark | None], Mapping[str, str] | None]:
-        """Digest of the whole step, empty if it is not finished; its marks and its plan."""
+        """Return the digest of the whole step (empty if unfinished), its marks and its plan."""
         marks, plan = self._marks.read_all(step), self._marks.plan(step)
         digests = [mark.digest if mark else "" for mark in marks]
-        if plan is None:  # of format 2: one digest was all blocks' and the step's
+        if plan is None:  # format 2: one digest for the step and all its blocks
             return digests[0] if len(set(digests)) == 1 else "", marks, plan
         whole = digest_of(digests)
         return whole if whole == plan["blocks"] else "", marks, plan
@@ -228,16 +229,16 @@ class OpenedStore:
             layout.lay_out_marks(self._group, f"done/{step}", shards.count, shards.names)
 
     def clear_marks(self, step: str = "") -> None:
-        """Forget what was done, by one step and its pyramid or by all, so that it is done again.
+        """Delete the marks of one step and its pyramid, or of all steps, so that they run again.
 
-        No pixel is deleted.
+        No pixels are deleted.
         """
-        for gone in (f"done/{step}", f"done/{pyramid_of(step)}") if step else ("done",):
-            if gone in self._group:
-                del self._group[gone]
+        for group in (f"done/{step}", f"done/{pyramid_of(step)}") if step else ("done",):
+            if group in self._group:
+                del self._group[group]
 
     def _check_current(self) -> None:
-        """Refuse to write into a store of an older format."""
+        """Raise `StoreError` if the store has an older format, which is never written."""
         if self.meta["format"] != FORMAT:
             raise StoreError(
                 f"{self.path}: has format {self.meta['format']}, of an older wsiseg: it can be "
@@ -247,7 +248,7 @@ class OpenedStore:
     def has_written(
         self, step: str, blocks: Sequence[int], names: Sequence[str]
     ) -> list[list[bool]]:
-        """Of each block that is marked as done, whether it has a shard of each of `names`."""
+        """Return for each block and each of `names` whether the block's mark lists a shard."""
 
         def look(block: int) -> list[bool]:
             mark = self._marks.read(step, block)
@@ -256,7 +257,7 @@ class OpenedStore:
         return self._files.each(look, blocks)
 
     def _places(self, step: str, block: int) -> dict[str, Place]:
-        """The shards that a block of a step writes, by name."""
+        """Return the shards that a block of a step writes, by name."""
         shards = self._marks.steps[step]
         return {name: shards.place(name, block) for name in shards.names}
 
@@ -283,14 +284,14 @@ class OpenedStore:
         return lambda row, col: self._is_promised(Place(key, row, col))
 
     def _key(self, place: Place) -> str:
-        """The file of a shard."""
+        """Return the file of a shard."""
         return self._array(place.array).shard_key(place.row, place.col)
 
     def _write(
         self, step: str, name: str, block: int, data: NDArray[Any],
         present: NDArray[np.bool_] | None = None,
     ) -> None:  # fmt: skip
-        """Write a block's shard by the name that it has in its step, and keep its receipt."""
+        """Write a block's shard under its name in the step, and keep its receipt."""
         _, row, col = place = self._marks.steps[step].place(name, block)
         receipt = self._array(place.array).write(row, col, data, present)
         self._keep(place, receipt)
@@ -298,23 +299,23 @@ class OpenedStore:
     def _keep(self, place: Place, receipt: Receipt | None) -> None:
         """Keep the receipt of a shard that was just written, for the mark."""
         self._receipts[place] = receipt
-        if receipt:  # the disk works while the next array is packed
+        if receipt:  # flush while the next array is compressed
             self._files.begin_sync(self._key(place))
 
     def _erase(self, step: str, block: int, names: Iterable[str]) -> None:
-        """Take a block's shards away."""
+        """Delete a block's shards."""
         places = [self._marks.steps[step].place(name, block) for name in names]
         self._files.each(lambda place: self._array(place.array).erase(*place[1:]), places)
         for place in places:
             self._receipts.pop(place, None)
 
     def _forget(self, prefix: str) -> None:
-        """Look at these arrays anew when they are next asked for."""
+        """Drop cached arrays, so that they are opened again when next needed."""
         for key in [key for key in self._arrays if key.startswith(prefix)]:
             del self._arrays[key]
 
     def _has_array(self, key: str) -> bool:
-        """Whether an array is there and whole, as far as its description goes."""
+        """Whether an array exists and has a valid description."""
         with suppress(StoreError):
             return bool(self._array(key))
         return False
@@ -324,7 +325,7 @@ class OpenedStore:
 
 
 def read_meta(files: Files) -> dict[str, Any]:
-    """What `SlideStore.create` noted; raises `KeyError` or `ValueError` if it noted nothing."""
+    """Read the facts that `SlideStore.create` stored; raise `KeyError` or `ValueError` if none."""
     data = files.read("zarr.json")
     if data is None:
         raise KeyError("zarr.json")

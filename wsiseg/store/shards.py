@@ -1,8 +1,8 @@
-"""Arrays of whole shards, read and written without the detour through zarr's event loop.
+"""Read and write sharded arrays without the detour through zarr's event loop.
 
-A shard is Zarr v3's `sharding_indexed`: packed chunks, then for each its place and length, then a
-checksum of that index; each chunk ends in a checksum of its own. zarr, zarrs and tensorstore read
-the same values; reading and writing here costs little more than the codec does.
+A shard is Zarr v3's `sharding_indexed`: compressed chunks, then the offset and length of each, then
+a checksum of that index; each chunk ends in its own checksum. zarr, zarrs and tensorstore read the
+same values; reading and writing here costs little more than the codec.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _decoded = Reused()
 
 
 class Receipt(NamedTuple):
-    """What a shard's file is known by."""
+    """Size and checksum that identify a shard's file."""
 
     size: int
     crc: int
     """CRC-32C of its chunks' checksums and its index.
 
-    The CRC of the whole file would say nothing: that of bytes which end in their own is a constant,
-    whatever they are, and a file of such pieces has the CRC of any other of the same lengths.
+    The CRC of the whole file would be useless: the CRC of bytes that end in their own CRC is a
+    constant, so files made of such pieces have equal CRCs if their pieces have equal lengths.
     """
 
 
@@ -46,35 +46,35 @@ def _give_receipt(size: int, checksums: Iterable[bytes], index: bytes) -> Receip
 
 
 class _Piece(NamedTuple):
-    """What one chunk gives to one window."""
+    """The part of one chunk that fills part of one window."""
 
     chunk: int
     """Index of the chunk in its shard."""
     source: tuple[slice, slice]
     target: NDArray[Any]
-    """View of the window."""
+    """View of the part of the window to fill."""
 
 
 class ShardedArray:
     """One array, seen as rows and columns of pixels or tiles, ``(H, W, ...)``.
 
-    Only rows and columns are cut into chunks; further axes (colours, classes) lie within a chunk.
-    Stored axes may have another order: the image is ``(3, H, W)`` to Zarr.
+    Only rows and columns are divided into chunks; other axes (colours, classes) lie within a chunk.
+    Axes may be stored in another order: for Zarr, the image is ``(3, H, W)``.
 
     Parameters
     ----------
     files, key
-        Where the array lies.
+        Location of the array.
     promised
-        Whether the shard at ``(row, col)`` is known to have been written: one that is missing then
-        is damage, else it is fill. Asked of shards that are missing only.
+        Whether the shard at ``(row, col)`` is known to have been written: if so, a missing one is
+        damage, else it is fill. Called for missing shards only.
 
     Raises
     ------
     KeyError
         If there is no such array.
     StoreError
-        If it is packed as wsiseg does not, or its description is damaged.
+        If its codec is not one of wsiseg's, or its description is damaged.
     """
 
     _codec: Codec
@@ -85,7 +85,7 @@ class ShardedArray:
     """``(H, W, ...)``."""
     dtype: np.dtype[Any]
     fill: float
-    """What is not stored."""
+    """Value of what is not stored."""
 
     def __init__(
         self, files: Files, key: str, promised: Callable[[int, int], bool] | None = None
@@ -116,17 +116,17 @@ class ShardedArray:
 
     @property
     def box(self) -> Box:
-        """The whole array."""
+        """The box of the whole array."""
         return Box(0, 0, self.shape[1], self.shape[0])
 
     def read(self, box: Box) -> NDArray[Any]:
-        """A window ``(box.height, box.width, ...)``; `fill` outside the array."""
+        """Read a window ``(box.height, box.width, ...)``; `fill` outside the array."""
         out = np.empty((box.height, box.width, *self.shape[2:]), self.dtype)
         self.read_into([(box, out)])
         return out
 
     def read_into(self, windows: Iterable[tuple[Box, NDArray[Any]]]) -> None:
-        """Fill each window; each shard that they share is opened once.
+        """Fill each window; shards that windows share are opened once.
 
         Raises
         ------
@@ -144,12 +144,12 @@ class ShardedArray:
     ) -> Receipt | None:
         """Write one shard, ``(h, w, ...)`` from its corner, whole; no file if all of it is fill.
 
-        Of the chunks, ``(n, m)`` from that corner, those that are not `present` are taken for fill
-        unseen; looking costs as much as copying.
+        Chunks, ``(n, m)`` from that corner, that are not `present` count as fill without being
+        looked at, which would cost as much as copying.
 
         Returns
         -------
-        What the file is known by; None if there is none.
+        The file's receipt; None if there is no file.
         """
         height, width = self._chunk[:2]
 
@@ -163,9 +163,9 @@ class ShardedArray:
     def write_from(
         self, row: int, col: int, pixels: Callable[[Box], NDArray[Any] | None]
     ) -> Receipt | None:
-        """Write one shard as `write` does, from what `pixels` gives of each chunk's box.
+        """Write one shard like `write`, calling `pixels` for each chunk's box; None is fill.
 
-        None is fill. So a shard need not be in memory but for what it packs to.
+        Only compressed chunks are kept in memory, never the whole shard.
         """
         down, right = self._per_shard
         height, width = self._chunk[:2]
@@ -202,7 +202,7 @@ class ShardedArray:
         return _give_receipt(end + len(table) + _CRC_SIZE, sums, table)
 
     def find_receipt(self, data: bytes) -> Receipt | None:
-        """The receipt of a shard's file; None if some of it does not fit its checksum."""
+        """Return the receipt of a shard's file; None if any part does not match its checksum."""
         length = 16 * self._per_shard[0] * self._per_shard[1]
         table = data[-length - _CRC_SIZE : -_CRC_SIZE]
         if len(table) != length or not fits_checksum(data[-length - _CRC_SIZE :]):
@@ -220,7 +220,7 @@ class ShardedArray:
         )
 
     def write_all(self, data: NDArray[Any]) -> dict[tuple[int, int], Receipt]:
-        """Write every shard; `data` is the whole array. Receipts of those that have a file."""
+        """Write the whole array; return the receipts of the shards that have a file."""
         height, width = self.shard
         written = {}
         for row in range(-(-self.shape[0] // height)):
@@ -230,7 +230,7 @@ class ShardedArray:
         return {place: receipt for place, receipt in written.items() if receipt}
 
     def erase(self, row: int, col: int) -> None:
-        """Make one shard `fill` again, by taking its file away if it has one."""
+        """Make one shard `fill`, by deleting its file."""
         self._files.delete(self.shard_key(row, col))
 
     @property
@@ -239,7 +239,7 @@ class ShardedArray:
         return self._per_shard[0] * self._chunk[0], self._per_shard[1] * self._chunk[1]
 
     def shard_key(self, row: int, col: int) -> str:
-        """The file of one shard."""
+        """Return the file of one shard."""
         place = [0] * len(self._axes)
         place[self._axes[0]], place[self._axes[1]] = row, col
         return f"{self._key}/c/{'/'.join(map(str, place))}"
@@ -247,11 +247,11 @@ class ShardedArray:
     def _is_fill(self, chunk: NDArray[Any]) -> bool:
         if np.isnan(self.fill):
             return bool(np.isnan(chunk).all())
-        # Most chunks differ in their first value already.
+        # The first value already differs in most chunks.
         return not chunk.size or (chunk.flat[0] == self.fill and bool((chunk == self.fill).all()))
 
     def _whole(self, chunk: NDArray[Any]) -> NDArray[Any]:
-        """`chunk` in one piece of memory, made full where the array's edge cut it."""
+        """Return `chunk` contiguous, and padded with `fill` if the array's edge cut it."""
         if chunk.shape == self._chunk:
             return np.ascontiguousarray(chunk, self.dtype)
         full = np.full(self._chunk, self.fill, self.dtype)
@@ -259,7 +259,7 @@ class ShardedArray:
         return full
 
     def _cut(self, box: Box, out: NDArray[Any]) -> Iterator[tuple[tuple[int, int], _Piece]]:
-        """The chunks under a window, each with its shard; what lies outside is filled."""
+        """Yield the chunks under a window with their shards; fill what lies outside the array."""
         inside = box.intersect(self.box)
         if inside != box:
             out[...] = self.fill
@@ -278,7 +278,7 @@ class ShardedArray:
         place, pieces = wanted
         if self._read_file(place, pieces) or not self._is_promised(place):
             return
-        # Between the look and the asking a writer may have put it there.
+        # A writer may have created it since the first look.
         if not self._read_file(place, pieces):
             raise self._damage(self.shard_key(*place), "it was written and is missing")
 
@@ -286,7 +286,7 @@ class ShardedArray:
         return self._promised is not None and self._promised(*place)
 
     def _read_file(self, place: tuple[int, int], pieces: list[_Piece]) -> bool:
-        """Fill the pieces from a shard's file, with `fill` if it has none; whether it has."""
+        """Fill the pieces from a shard's file, or with `fill`; return whether there is a file."""
         key = self.shard_key(*place)
         with self._files.open(key) as file:
             index = self._read_index(file, key)
@@ -309,21 +309,21 @@ class ShardedArray:
         return True
 
     def _read_index(self, file: OpenFile | None, key: str) -> NDArray[np.uint64] | None:
-        """Place and length of each chunk, ``(n, 2)``; None if there is no file."""
+        """Read offset and length of each chunk, ``(n, 2)``; None if there is no file."""
         count = self._per_shard[0] * self._per_shard[1]
         data = file.end(16 * count + _CRC_SIZE) if file else None
         if data is None:
             return None
         if len(data) != 16 * count + _CRC_SIZE or not fits_checksum(data):
-            raise self._damage(key, "its index does not fit its checksum")
+            raise self._damage(key, "its index does not match its checksum")
         return np.frombuffer(data, "<u8", 2 * count).reshape(-1, 2)
 
     def _unpack(self, piece: _Piece, data: Part, scratch: NDArray[Any], key: str) -> None:
         target = piece.target
-        straight = target.shape == self._chunk and target.flags.c_contiguous
-        out = target if straight else scratch
+        is_direct = target.shape == self._chunk and target.flags.c_contiguous
+        out = target if is_direct else scratch
         if self._checked and not fits_checksum(data):
-            raise self._damage(key, "a chunk does not fit its checksum")
+            raise self._damage(key, "a chunk does not match its checksum")
         packed = data[:-_CRC_SIZE] if self._checked else data
         try:
             filled = self._codec.decode(packed, out).nbytes
@@ -331,27 +331,27 @@ class ShardedArray:
             raise self._damage(key, str(error)) from error
         if filled != out.nbytes:
             raise self._damage(key, f"a chunk holds {filled} bytes, not {out.nbytes}")
-        if not straight:
+        if not is_direct:
             target[...] = scratch[piece.source]
 
     def _damage(self, key: str, why: str) -> StoreError:
         place = self._files.place
         return StoreError(
-            f"{place}/{key}: is damaged ({why}); run `wsiseg check {place}`, to find all of it, "
-            f"then the command that made it: that does what was lost again"
+            f"{place}/{key}: is damaged ({why}); run `wsiseg check {place}` to find all damage, "
+            f"then the command that made it, to redo what was lost"
         )
 
 
 def _overlaps(start: int, stop: int, side: int, origin: int) -> list[tuple[int, slice, slice]]:
-    """The chunks between two positions on one axis.
+    """List the chunks between two positions on one axis.
 
-    Each with what of it lies there, and where that is from `origin` on.
+    Each with the slice of it that lies there, and that slice relative to `origin`.
     """
-    found = []
+    overlaps = []
     for index in range(start // side, -(-stop // side)):
         corner = index * side
         first, last = max(start, corner), min(stop, corner + side)
-        found.append(
+        overlaps.append(
             (index, slice(first - corner, last - corner), slice(first - origin, last - origin))
         )
-    return found
+    return overlaps

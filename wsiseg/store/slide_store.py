@@ -23,7 +23,7 @@ __all__ = ["SlideStore"]
 class SlideStore(ImagePart, ContextPart, MapsPart, CoarsePart):
     """One slide's Zarr group, opened for reading and writing.
 
-    It lies in a folder, or in a bucket: ``s3://``, ``gs://``, ``az://`` or ``memory://`` with the
+    It may be in a folder or in a bucket: ``s3://``, ``gs://``, ``az://`` or ``memory://`` with the
     extra `cloud`. Cheap to open and picklable by its location: workers open their own.
 
     Parameters
@@ -31,8 +31,8 @@ class SlideStore(ImagePart, ContextPart, MapsPart, CoarsePart):
     path
         The folder or URL.
     run
-        Token of the run that holds the store's lock, if one does: no block is begun or marked once
-        another has taken over.
+        Token of the run that holds the store's lock, if any: no block is begun or marked after
+        another run has taken over.
 
     Raises
     ------
@@ -54,13 +54,12 @@ class SlideStore(ImagePart, ContextPart, MapsPart, CoarsePart):
         slide: dict[str, Any],
         codec: CodecName = "lz4",
     ) -> SlideStore:
-        """Make the store, or open it if it was made from the same slide and grid.
+        """Create the store, or open it if it was made from the same slide and grid.
 
-        `slide` is plain JSON: name, path, identity, size, mpp, bounds. The slide may have moved;
-        its new path is noted. `codec` packs the image of a new store: its pixels, and so what is
-        made of them, are the same with each, so a store that is there keeps its own. A store of
-        another grid, mpp or slide keeps its place, but its arrays are laid out anew and every mark
-        is cleared.
+        `slide` is plain JSON: name, path, identity, size, mpp, bounds. If the slide has moved, its
+        new path is recorded. `codec` compresses the image of a new store; as all codecs are
+        lossless, an existing store keeps its own. A store of another grid, mpp or slide is laid
+        out again in the same place, and all its marks are cleared.
 
         Raises
         ------
@@ -78,7 +77,7 @@ class SlideStore(ImagePart, ContextPart, MapsPart, CoarsePart):
             existing = cls(path)
         except StoreError:
             if _is_newer(open_files(path)):
-                raise  # it says which format it has, and which we read
+                raise  # the error names its format and those that can be read
             if not _is_free(open_files(path)):
                 raise StoreError(
                     f"{path}: holds something that wsiseg did not write; choose another path"
@@ -94,7 +93,7 @@ class SlideStore(ImagePart, ContextPart, MapsPart, CoarsePart):
 
 
 def _is_newer(files: Files) -> bool:
-    """Whether a newer wsiseg wrote a store here, of which we cannot tell what it is worth."""
+    """Whether a newer wsiseg wrote a store here, which must not be replaced."""
     try:
         return int(read_meta(files)["format"]) > FORMAT
     except (KeyError, TypeError, ValueError):
@@ -102,7 +101,7 @@ def _is_newer(files: Files) -> bool:
 
 
 def _is_free(files: Files) -> bool:
-    """Whether a store may be laid out here: nothing, an empty folder, or what we began."""
+    """Whether a store may be created here: nothing exists, an empty folder, or one we began."""
     if files.read("zarr.json") is None:
         return files.empty()
     try:
@@ -111,11 +110,11 @@ def _is_free(files: Files) -> bool:
         return False
 
 
-def _same_pixels(known: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether two stores' facts describe the same raster of the same slide, wherever it lies."""
-    whole = [{key: meta[key] for key in ("format", "mpp", "grid")} for meta in (known, wanted)]
-    slide = [
+def _same_pixels(existing: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether two stores' facts describe the same raster of the same slide, wherever it is."""
+    rasters = [{key: meta[key] for key in ("format", "mpp", "grid")} for meta in (existing, wanted)]
+    slides = [
         {key: value for key, value in meta["slide"].items() if key not in ("path", "mpp_source")}
-        for meta in (known, wanted)
+        for meta in (existing, wanted)
     ]
-    return whole[0] == whole[1] and slide[0] == slide[1]
+    return rasters[0] == rasters[1] and slides[0] == slides[1]

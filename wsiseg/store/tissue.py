@@ -23,49 +23,49 @@ class TissuePart(WholePart):
     def write_tissue(
         self, mask: NDArray[np.bool_], mpp: float, digest: str, note: str = ""
     ) -> None:
-        """Keep the tissue mask ``(h, w)`` bool at `mpp`, and the digest of what made it.
+        """Store the tissue mask ``(h, w)`` bool at `mpp`, and the digest of its inputs.
 
-        `note` is what a user should know about it.
+        `note` is a remark for the user.
         """
         self._check_current()
-        if self._marks.plan("tile"):  # the blocks of another mask are no finished step of this one
+        if self._marks.plan("tile"):  # finished blocks belong to the previous mask
             self._group["done/tile"].attrs["plan"] = {"blocks": "", "after": ""}
         group = self._group.require_group("tissue")
-        group.attrs["digest"] = ""  # so that a half-written mask is not taken for a whole one
+        group.attrs["digest"] = ""  # so that a half-written mask does not count as complete
         self._forget(_MASK)
         layout.lay_out_tissue(group, *mask.shape)
         self._write_whole(_MASK, mask.astype(np.uint8), digest, mpp=mpp, note=note)
 
     @property
     def tissue_digest(self) -> str:
-        """The digest that `write_tissue` was given; empty if there is no whole mask."""
+        """The digest passed to `write_tissue`; empty if there is no complete mask."""
         return str(self._whole_facts("tissue").get("digest", ""))
 
     @property
     def tissue_note(self) -> str:
-        """What a user should know about the mask; empty if nothing."""
+        """Remark for the user about the mask; may be empty."""
         return str(self._whole_facts("tissue").get("note", ""))
 
     @property
     def tissue_mpp(self) -> float:
-        """µm/px of the tissue mask; raises `StoreError` if none was stored yet."""
-        return float(self._known_facts()["mpp"])
+        """µm/px of the tissue mask; raises `StoreError` if none is stored yet."""
+        return float(self._mask_facts()["mpp"])
 
     def read_tissue(self, box: Box | None = None) -> tuple[NDArray[np.bool_], float, str]:
-        """The tissue mask ``(h, w)`` bool, its µm/px and its digest.
+        """Read the tissue mask ``(h, w)`` bool, its µm/px and its digest.
 
-        With a `box` in mask pixels only that window is read; False outside the mask.
+        With a `box` in mask pixels, read only that window; False outside the mask.
 
         Raises
         ------
         StoreError
-            If no mask was stored yet.
+            If no mask is stored yet.
         """
-        facts, array = self._known_facts(), self._array(_MASK)
+        facts, array = self._mask_facts(), self._array(_MASK)
         mask = array.read(array.box if box is None else box).astype(bool)
         return mask, float(facts["mpp"]), str(facts["digest"])
 
-    def _known_facts(self) -> dict[str, Any]:
+    def _mask_facts(self) -> dict[str, Any]:
         facts = self._whole_facts("tissue")
         if not facts.get("digest"):
             raise StoreError(f"{self.path}: holds no tissue mask; run `wsiseg tile` first")

@@ -1,4 +1,4 @@
-"""The part of a store whose arrays are written in one go: the tissue mask, the slide context."""
+"""The part of a store whose arrays are not written by blocks: tissue mask and slide context."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from wsiseg.store.opened import OpenedStore
 __all__ = ["WHOLE", "WholePart"]
 
 WHOLE = {"tissue/mask": "tile", "context/gates": "stitch"}
-"""Arrays that are written in one go, not block by block, and whose step writes them."""
+"""Arrays that are written whole, not block by block, and the step that writes each."""
 
 
 class WholePart(OpenedStore):
-    """Arrays each in a group of its own, whose attributes say what made it and its shards."""
+    """Arrays in groups of their own, whose attributes hold the digest and receipts of shards."""
 
     def whole_shards(self, group: str) -> list[tuple[int, int, int, int]]:
-        """Row, column, size and CRC-32C of each shard of `tissue` or `context`."""
+        """Return row, column, size and CRC-32C of each shard of `tissue` or `context`."""
         return [tuple(shard) for shard in self._whole_facts(group).get("shards", ())]
 
     def forget_whole(self, group: str) -> None:
-        """Have `tissue` or `context` made again by the next run; it stays until then."""
+        """Let the next run make `tissue` or `context` again; the data stays until then."""
         if group in self._group:
             self._group[group].attrs["digest"] = ""
 
     def _write_whole(self, key: str, data: NDArray[np.uint8], digest: str, **facts: Any) -> None:
-        """Write all of an array, then in its group what its shards are known by."""
+        """Write a whole array, then the receipts of its shards to its group."""
         array = self._array(key)
-        written = array.write_all(data)
-        self._files.sync(array.shard_key(*place) for place in written)
-        shards = [[*place, *receipt] for place, receipt in written.items()]
-        noted = {**facts, "digest": digest, "shards": shards}
-        self._group[key.partition("/")[0]].attrs.update(noted)
+        receipts = array.write_all(data)
+        self._files.sync(array.shard_key(*place) for place in receipts)
+        shards = [[*place, *receipt] for place, receipt in receipts.items()]
+        attributes = {**facts, "digest": digest, "shards": shards}
+        self._group[key.partition("/")[0]].attrs.update(attributes)
 
     def _whole_facts(self, group: str) -> dict[str, Any]:
-        """What was noted of a group; empty if nothing was."""
+        """Read a group's attributes; empty if there are none."""
         try:
             return dict(json.loads(self._files.read(f"{group}/zarr.json") or b"")["attributes"])
         except (KeyError, TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""The viewer in the browser: finished maps looked at beside their slides, and corrected.
+"""The viewer in the browser: look at finished maps over their slides, and correct them.
 
-It reads what runs wrote and writes `corrections/` only. `corrections.py` says in which form. The
-server needs the extra `view`; nothing here is imported before it is asked for.
+It reads the outputs of runs and writes only `corrections/`; see `corrections.py` for the format.
+The server needs the extra `view`; its modules are imported on demand.
 """
 
 from wsiseg.view.collection import Entry, Run, open_run

@@ -1,4 +1,4 @@
-"""What the server says of slides, regions and corrections, as plain JSON."""
+"""The server's answers about slides, regions and corrections, as plain JSON."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ __all__ = [
 ]
 
 _BUDGET = 60_000
-"""Points of the outlines of a view; beyond, the page shows the raster alone."""
-_MOST_POINTS = 20_000  # of one region that is picked
+"""Most points of outlines in a view; beyond this, the page shows only the raster."""
+_MAX_POINTS = 20_000  # of one selected region
 
 
 def list_slides(library: Library) -> dict[str, Any]:
-    """Every run and its slides."""
+    """List every run and its slides."""
     runs = [
         {"title": run.title, "slides": [_list_entry(entry) for entry in entries]}
         for run, entries in library.list_entries()
@@ -60,7 +60,7 @@ def _list_entry(entry: Entry) -> dict[str, Any]:
 
 
 def describe_scene(shown: Shown) -> dict[str, Any]:
-    """Frame, layers and classes of a slide."""
+    """Describe the frame, layers and classes of a slide."""
     scene, entry = shown.scene, shown.entry
     areas = entry.class_mm2 or scene.areas()
     classes = [
@@ -77,59 +77,59 @@ def describe_scene(shown: Shown) -> dict[str, Any]:
 
 
 def describe_regions(shown: Shown) -> dict[str, Any]:
-    """How many regions there are."""
+    """Count the regions and their vertices."""
     regions = shown.regions
     return {"count": len(regions), "vertices": regions.vertices}
 
 
 def describe_region(shown: Shown, region: Region, tolerance: float | None = None) -> dict[str, Any]:
-    """One region: what is known of it and, with a `tolerance` in frame pixels, its rings."""
+    """Describe one region; with a `tolerance` in frame pixels, include its rings."""
     left, top, right, bottom = region.box
-    said: dict[str, Any] = {
+    described: dict[str, Any] = {
         "index": region.index, "id": region.id, "class": region.class_name,
         "mm2": region.area_mm2, "confidence": region.confidence,
         "box": [*shown.to_frame(left, top), *shown.to_frame(right, bottom)],
     }  # fmt: skip
     if tolerance is not None:
-        said["rings"] = _rings(shown, shown.regions.geometry(region.index), tolerance)
-    return said
+        described["rings"] = _rings(shown, shown.regions.geometry(region.index), tolerance)
+    return described
 
 
 def describe_outlines(
     shown: Shown, box: tuple[float, float, float, float], tolerance: float
 ) -> dict[str, Any]:
-    """Lines of a view as flat lists of x and y in frame pixels, or that there are too many."""
+    """Return lines in a view as flat lists of x and y in frame pixels, unless too many."""
     corners = (*shown.to_file(*box[:2]), *shown.to_file(*box[2:]))
-    found = shown.regions.outlines(corners, tolerance * shown.scene.to_px0[0], _BUDGET)
-    if found is None:
+    outlines = shown.regions.outlines(corners, tolerance * shown.scene.to_px0[0], _BUDGET)
+    if outlines is None:
         return {"over": True, "lines": [], "regions": 0}
     labels = {name: label for label, name in enumerate(shown.scene.palette.names)}
-    owners = found.owners.tolist()
-    lines = np.split(_flat(shown, found.points), 2 * np.cumsum(found.lengths))[:-1]
-    said = [
+    owners = outlines.owners.tolist()
+    lines = np.split(_flat(shown, outlines.points), 2 * np.cumsum(outlines.lengths))[:-1]
+    described = [
         [owner, labels.get(shown.regions.class_of(owner), 255), line]
         for owner, line in zip(owners, lines, strict=True)
     ]
-    return {"over": False, "lines": said, "regions": len(set(owners))}
+    return {"over": False, "lines": described, "regions": len(set(owners))}
 
 
 def describe_hover(shown: Shown, x: float, y: float) -> dict[str, Any] | None:
-    """What is at a point of the frame: the label raster's class, and the region that is there."""
-    seen = shown.scene.label_at(x, y)
-    if seen is None or seen[0] >= len(shown.scene.palette):
+    """Describe a point of the frame: the class in the label raster, and the region."""
+    label = shown.scene.label_at(x, y)
+    if label is None or label[0] >= len(shown.scene.palette):
         return None
-    name = shown.scene.palette.names[seen[0]]
+    name = shown.scene.palette.names[label[0]]
     place = shown.to_file(x, y)
-    # Outlines that were simplified or absorbed may give a point to another class.
+    # Simplified or absorbed outlines may assign a point to another class.
     region = shown.regions.at(*place, name) or shown.regions.at(*place)
     return {
-        "class": name, "confidence": seen[1] / 255,
+        "class": name, "confidence": label[1] / 255,
         "region": None if region is None else describe_region(shown, region),
     }  # fmt: skip
 
 
 def describe_ranked(shown: Shown, order: str, rank: int, names: list[str]) -> dict[str, Any]:
-    """The region of that rank among those of some classes; ranks begin anew at the end."""
+    """Describe the region of a rank among those of some classes; ranks wrap around."""
     indices = shown.regions.ranked(order, names)
     if not len(indices):
         return {"count": 0, "region": None}
@@ -139,22 +139,22 @@ def describe_ranked(shown: Shown, order: str, rank: int, names: list[str]) -> di
 
 
 def describe_corrections(shown: Shown) -> dict[str, Any]:
-    """All corrections of a slide, in frame pixels."""
-    features = [_describe_feature(shown, one) for one in shown.corrections.features()]
+    """Describe all corrections of a slide, in frame pixels."""
+    features = [_describe_feature(shown, feature) for feature in shown.corrections.features()]
     return {
-        "features": [one for one in features if one is not None],
-        "others": sum(one is None for one in features),
+        "features": [feature for feature in features if feature is not None],
+        "others": sum(feature is None for feature in features),
         "undoable": shown.corrections.undoable,
     }
 
 
 def correct(shown: Shown, order: Any) -> dict[str, Any]:
-    """Do what the page asks for, save it, and say which feature changed.
+    """Apply and save a correction from the page, and return the changed feature.
 
     Raises
     ------
     DataError
-        If the order is malformed, or names a class or region that is not there.
+        If the order is malformed, or names a class or region that does not exist.
     """
     action = order.get("action") if isinstance(order, dict) else None
     if action == "undo":
@@ -177,8 +177,8 @@ def correct(shown: Shown, order: Any) -> dict[str, Any]:
 
 
 def _changed(shown: Shown, identity: str, feature: Feature | None) -> dict[str, Any]:
-    said = None if feature is None else _describe_feature(shown, feature)
-    return {"id": identity, "feature": said, "undoable": shown.corrections.undoable}
+    described = None if feature is None else _describe_feature(shown, feature)
+    return {"id": identity, "feature": described, "undoable": shown.corrections.undoable}
 
 
 def _reclassify(shown: Shown, order: dict[str, Any]) -> Feature:
@@ -229,7 +229,7 @@ def _area_of(shown: Shown, order: dict[str, Any]) -> shapely.Geometry:
 
 
 def _describe_feature(shown: Shown, feature: Feature) -> dict[str, Any] | None:
-    """A correction as the page draws it; None for what is none of ours."""
+    """Describe a correction for the page; None for other features."""
     kind = kind_of(feature)
     if not kind:
         return None
@@ -252,8 +252,8 @@ def _mm2(shown: Shown, shape: shapely.Geometry) -> float:
 
 
 def _rings(shown: Shown, shape: shapely.Geometry, tolerance: float) -> list[NDArray[np.float32]]:
-    """All rings of a shape, to be filled by the even-odd rule; coarser if they are too long."""
-    while shapely.get_num_coordinates(shape) > _MOST_POINTS and tolerance < 1e6:
+    """List all rings of a shape for even-odd filling, simplified if they are too long."""
+    while shapely.get_num_coordinates(shape) > _MAX_POINTS and tolerance < 1e6:
         tolerance = max(1.0, tolerance * 2)
         shape = shapely.simplify(shape, tolerance)
     parts = [one for one in shapely.get_parts(shape) if one.geom_type == "Polygon"]
@@ -262,6 +262,6 @@ def _rings(shown: Shown, shape: shapely.Geometry, tolerance: float) -> list[NDAr
 
 
 def _flat(shown: Shown, points: NDArray[np.float64]) -> NDArray[np.float32]:
-    """``[x, y, x, y, ...]`` in frame pixels, to a tenth."""
+    """Flatten points to ``[x, y, x, y, ...]`` in frame pixels, rounded to a tenth."""
     x, y = shown.to_frame(points[:, 0], points[:, 1])
     return np.round(np.column_stack([x, y]), 1).astype(np.float32).ravel()

@@ -1,4 +1,4 @@
-"""The server: addresses to answers. It knows slides by ids, and its own files by name."""
+"""The web application: routes and handlers. Slides have ids; static files are fixed."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from wsiseg.export.png import pack_grey
 from wsiseg.view import answers
 from wsiseg.view.guard import Guard, TooLarge
 from wsiseg.view.library import Library, Shown, UnknownSlideError
-from wsiseg.view.pictures import Kept, pack_jpeg
+from wsiseg.view.pictures import Cache, pack_jpeg
 
 __all__ = ["build_app"]
 
 _T = TypeVar("_T")  # PEP 695 syntax needs Python 3.12
 
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
-_ASK = {"cache-control": "private, no-cache"}
-_TILES_KEPT = 64 * 2**20
-_MOST_LIST = 200
-_WHOLE = re.compile(r"-?[0-9]{1,9}", re.ASCII)
+_REVALIDATE = {"cache-control": "private, no-cache"}
+_CACHE_BYTES = 64 * 2**20
+_MAX_CLASSES = 200
+_INTEGER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -50,7 +50,7 @@ _TYPES = {
 
 
 def build_app(library: Library, token: str | None = None) -> ASGIApp:
-    """The application that answers for `library`; with a `token`, only to those who bear it."""
+    """Build the application that serves `library`; if `token` is given, requests need it."""
     server = _Server(library)
     slide = "/api/slides/{slide}"
     routes = [
@@ -68,17 +68,17 @@ def build_app(library: Library, token: str | None = None) -> ASGIApp:
         Route(f"{slide}/corrections", server.correct, methods=["POST"]),
         Route("/tiles/{slide}/{kind}/{version}/{zoom}/{col}/{row}", server.tile),
     ]
-    handlers: dict[Any, Any] = {WsisegError: _refuse, HTTPException: _refuse_plainly}
+    handlers: dict[Any, Any] = {WsisegError: _answer_error, HTTPException: _answer_http_error}
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=server.lifespan)
     return Guard(app, token)
 
 
 class _Server:
-    """What the routes call; work on slides is done in threads, a few at a time."""
+    """The handlers of the routes; slides are processed in a few threads."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._tiles = Kept(_TILES_KEPT)
+        self._tiles = Cache(_CACHE_BYTES)
         self._files = dict(_list_static(files("wsiseg.view") / "static"))
         self._limiter: anyio.CapacityLimiter | None = None
 
@@ -110,7 +110,7 @@ class _Server:
         return self._send_file(request, request.path_params["name"])
 
     def _send_file(self, request: Request, name: str) -> Response:
-        if name not in self._files:  # the files of the package are all that there is
+        if name not in self._files:  # only files of the package are served
             raise HTTPException(404, "no such file")
         content, tag = self._files[name]
         kind = _TYPES.get(os.path.splitext(name)[1], "application/octet-stream")
@@ -126,8 +126,8 @@ class _Server:
 
     async def thumbnail(self, request: Request) -> Response:
         content = await self._with_slide(request, self._thumbnail)
-        if not content:  # no fault: the list is looked at while slides are tiled, or one failed
-            return Response(status_code=204, headers=_ASK)
+        if not content:  # not an error: the slide may not be tiled yet, or have failed
+            return Response(status_code=204, headers=_REVALIDATE)
         return _send_tagged(request, content, "image/jpeg", hashlib.sha256(content).hexdigest())
 
     def _thumbnail(self, shown: Shown) -> bytes:
@@ -140,7 +140,7 @@ class _Server:
     async def tile(self, request: Request) -> Response:
         place = request.path_params
         kind, version = place["kind"], place["version"]
-        zoom, col, row = (_whole(place[name]) for name in ("zoom", "col", "row"))
+        zoom, col, row = (_parse_integer(place[name]) for name in ("zoom", "col", "row"))
 
         def make(shown: Shown) -> bytes:
             layer = kind.partition("-")[0]
@@ -150,10 +150,10 @@ class _Server:
             return self._tiles.get(key, lambda: _make_tile(shown, kind, zoom, col, row))
 
         content = await self._with_slide(request, make)
-        if not content:  # most of a slide: no error, which a browser would show
+        if not content:  # most of a slide is empty: not an error, which browsers would log
             return Response(status_code=204, headers=_FOREVER)
-        kind_of_file = "image/jpeg" if kind == "photo" else "image/png"
-        return Response(content, media_type=kind_of_file, headers=_FOREVER)
+        media_type = "image/jpeg" if kind == "photo" else "image/png"
+        return Response(content, media_type=media_type, headers=_FOREVER)
 
     # -- regions -----------------------------------------------------------------------------
 
@@ -161,8 +161,8 @@ class _Server:
         return _json(await self._with_slide(request, answers.describe_regions))
 
     async def region(self, request: Request) -> Response:
-        (tolerance,) = _numbers(request, "tolerance")
-        index = _whole(request.path_params["index"])
+        (tolerance,) = _parse_numbers(request, "tolerance")
+        index = _parse_integer(request.path_params["index"])
 
         def describe(shown: Shown) -> dict[str, Any]:
             if not 0 <= index < len(shown.regions):
@@ -172,10 +172,10 @@ class _Server:
         return _json(await self._with_slide(request, describe))
 
     async def ranked(self, request: Request) -> Response:
-        (rank,) = _numbers(request, "rank")
+        (rank,) = _parse_numbers(request, "rank")
         order = request.query_params.get("order", "size")
         names = request.query_params.getlist("class")
-        if order not in ("size", "confidence") or len(names) > _MOST_LIST or abs(rank) > 1e9:
+        if order not in ("size", "confidence") or len(names) > _MAX_CLASSES or abs(rank) > 1e9:
             raise HTTPException(400, "order is size or confidence, rank a number")
         return _json(
             await self._with_slide(
@@ -184,7 +184,7 @@ class _Server:
         )
 
     async def outlines(self, request: Request) -> Response:
-        x0, y0, x1, y1, tolerance = _numbers(request, "x0", "y0", "x1", "y1", "tolerance")
+        x0, y0, x1, y1, tolerance = _parse_numbers(request, "x0", "y0", "x1", "y1", "tolerance")
         box = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
         return _json(
             await self._with_slide(
@@ -194,7 +194,7 @@ class _Server:
         )
 
     async def hover(self, request: Request) -> Response:
-        x, y = _numbers(request, "x", "y")
+        x, y = _parse_numbers(request, "x", "y")
         return _json(
             await self._with_slide(request, lambda shown: answers.describe_hover(shown, x, y))
         )
@@ -215,7 +215,7 @@ class _Server:
 
 
 def _make_tile(shown: Shown, kind: str, zoom: int, col: int, row: int) -> bytes:
-    """A tile's file; empty where there is nothing."""
+    """Encode a tile; empty bytes if nothing is in it."""
     scene = shown.scene
     pixels: NDArray[np.uint8] | None
     scores = {f"score-{k}" for k in range(len(scene.palette.classes))} if scene.scores else set()
@@ -232,15 +232,15 @@ def _make_tile(shown: Shown, kind: str, zoom: int, col: int, row: int) -> bytes:
     return pack_grey(pixels) if pixels.any() else b""
 
 
-def _whole(text: str) -> int:
-    """A whole number of an address, of a size that a slide may need."""
-    if not _WHOLE.fullmatch(text):
+def _parse_integer(text: str) -> int:
+    """Parse an integer of up to nine digits in an address."""
+    if not _INTEGER.fullmatch(text):
         raise HTTPException(404, "no such place")
     return int(text)
 
 
-def _numbers(request: Request, *names: str) -> list[float]:
-    """Finite numbers of the query; anything else is refused."""
+def _parse_numbers(request: Request, *names: str) -> list[float]:
+    """Parse finite numbers in the query; anything else is an error."""
     values = []
     for name in names:
         try:
@@ -255,43 +255,43 @@ def _numbers(request: Request, *names: str) -> list[float]:
 
 def _json(content: Any) -> Response:
     data = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(data, media_type="application/json", headers=_ASK)
+    return Response(data, media_type="application/json", headers=_REVALIDATE)
 
 
 def _send_tagged(request: Request, content: bytes, kind: str, tag: str) -> Response:
-    """A file that is asked for anew each time, and sent only when it has changed."""
-    headers = {**_ASK, "etag": f'"{tag[:32]}"'}
+    """Send a file with an ETag, so that it is only transferred when it has changed."""
+    headers = {**_REVALIDATE, "etag": f'"{tag[:32]}"'}
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=kind, headers=headers)
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
+async def _answer_error(request: Request, error: Exception) -> Response:
     status = 404 if isinstance(error, UnknownSlideError) else 500
     if status == 500 and isinstance(error, DataError):
         status = 400
     elif status == 500 and isinstance(error, StoreError | GeoJsonError):
         status = 409
-    return _tell(status, str(error))
+    return _error_response(status, str(error))
 
 
-async def _refuse_plainly(request: Request, error: Exception) -> Response:
+async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _tell(error.status_code, error.detail)
+    return _error_response(error.status_code, error.detail)
 
 
-def _tell(status: int, text: str) -> Response:
+def _error_response(status: int, text: str) -> Response:
     plain = text.encode("utf-8", "backslashreplace").decode()
     return Response(orjson.dumps({"error": plain}), status, media_type="application/json")
 
 
 def _list_static(folder: Traversable, prefix: str = "") -> list[tuple[str, tuple[bytes, str]]]:
-    """Name, content and hash of each file of the page."""
-    found = []
+    """List name, content and hash of each static file."""
+    static = []
     for child in folder.iterdir():
         if child.is_dir():
-            found += _list_static(child, f"{prefix}{child.name}/")
+            static += _list_static(child, f"{prefix}{child.name}/")
         else:
             content = child.read_bytes()
-            found.append((prefix + child.name, (content, hashlib.sha256(content).hexdigest())))
-    return found
+            static.append((prefix + child.name, (content, hashlib.sha256(content).hexdigest())))
+    return static

@@ -1,4 +1,4 @@
-"""What there is to see: the slides of a run's folder, of a folder of stores, or of one store."""
+"""Find the slides to show: those of a run, of a folder of stores, or of one store."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Entry:
     """One slide of one run."""
 
     id: str
-    """What addresses name it by; no path can be made of it."""
+    """Identifies it in addresses; a hash, so that it cannot name a path."""
     name: str
-    """Its name in the run: the path of its outputs without extension."""
+    """Name in the run: the path of its outputs without extension."""
     root: Path
-    """Folder of the run's outputs, where its corrections go."""
+    """Output folder of the run, in which corrections are saved."""
     store: Path | None
-    """None for a slide that failed before it had one."""
+    """None for a slide that failed before it had a store."""
     status: str
-    """`done`, `no tissue`, `failed`, as the run says, or `not in a table`."""
+    """`done`, `no tissue` or `failed` from the run's table, or `not in a table`."""
     note: str = ""
     error: str = ""
     tissue_mm2: float | None = None
@@ -38,7 +38,7 @@ class Entry:
 
     @property
     def geojson(self) -> tuple[Path, ...]:
-        """The files that hold its regions; none if the run wrote none."""
+        """Files with its regions; empty if the run wrote none."""
         base = self.root / "geojson"
         for suffix in (".geojson", ".geojson.gz"):
             if (path := base / f"{self.name}{suffix}").is_file():
@@ -48,17 +48,17 @@ class Entry:
 
     @property
     def corrections(self) -> Path:
-        """The file of its corrections, whether it is there or not."""
+        """File of its corrections, whether it exists or not."""
         return self.root / "corrections" / f"{self.name}.geojson"
 
 
 class Run:
-    """The slides below one path; read anew when the tables change.
+    """The slides below one path.
 
     Raises
     ------
     StoreError
-        If there is nothing of ours at `path`.
+        If there is no output of wsiseg at `path`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -67,12 +67,12 @@ class Run:
         self._store = _is_store(self.path)
         if not self._store and not self.entries():
             raise StoreError(
-                f"{path}: holds no map; give the output folder of `wsiseg annotate`, a .zarr store "
-                f"or a folder of stores"
+                f"{path}: contains no map; give the output folder of `wsiseg annotate`, a .zarr "
+                f"store or a folder of stores"
             )
 
     def entries(self) -> list[Entry]:
-        """Every slide, by name: those with a store, and those that failed without."""
+        """List every slide by name: those with a store, and those that failed without one."""
         if self._store:
             above = self.path.parent
             root = above.parent if above.name == "slides" else above
@@ -103,7 +103,7 @@ class Run:
 
 
 def open_run(path: str | Path) -> Run:
-    """The run, or the stores, at `path`; see `Run`."""
+    """Open the run or the stores at `path`; see `Run`."""
     return Run(path)
 
 
@@ -112,7 +112,7 @@ def _is_store(path: Path) -> bool:
 
 
 def _find_stores(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Name and path of each store below `folder`; stores are not looked into."""
+    """Yield name and path of each store below `folder`, without descending into stores."""
     for place, folders, _ in os.walk(folder):
         for child in [name for name in folders if name.endswith(".zarr")]:
             folders.remove(child)
@@ -122,7 +122,7 @@ def _find_stores(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _read_rows(path: Path) -> dict[str, dict[str, str]]:
-    """Rows of `summary.csv` by slide; none if there is no such table."""
+    """Read the rows of `summary.csv` by slide; empty if there is no such table."""
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             rows = [
@@ -136,7 +136,7 @@ def _read_rows(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _plain(text: str) -> str:
-    """A cell as it was before the table's writer kept spreadsheets from taking it for a formula."""
+    """Remove the apostrophe that keeps spreadsheets from reading a cell as a formula."""
     return text[1:] if text[:1] == "'" and text[1:2] in ("=", "+", "-", "@", "\t", "\r") else text
 
 

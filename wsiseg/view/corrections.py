@@ -1,25 +1,25 @@
-"""What a person corrects in the viewer: `corrections/<slide>.geojson`, read and written whole.
+"""Read and write `corrections/<slide>.geojson`, the corrections made in the viewer.
 
 The file is a FeatureCollection in the coordinates of the run's own GeoJSON (level-0 pixels as
-QuPath shows them), which QuPath imports as it stands. It holds what a person said, and no more: a
-region that nobody touched is not in it. Every Feature has a geometry, an id, QuPath's
+QuPath shows them), which QuPath can import directly. It contains only corrections: regions that
+nobody touched are not in it. Every Feature has a geometry, an id, QuPath's
 ``objectType`` and ``classification``, and ``properties.metadata.wsiseg``, which is one of
 
 ``reclassified``
-    A region of the run: its id and its whole outline, with the class that it should have.
+    A region of the run: its id and complete outline, with the corrected class.
 ``deleted``
-    A region of the run that should not be: its id and outline. Its class is ``Ignore*``, which
-    QuPath does not measure. For both, ``metadata.from`` is the class that the run gave.
+    A region of the run that is wrong: its id and outline. Its class is ``Ignore*``, which QuPath
+    does not measure. For both kinds, ``metadata.from`` is the class from the run.
 ``drawn``
-    A new area of a class; its id is its own.
+    A new area of a class, with a new id.
 ``checked``
-    An area that was looked at whole, so that what the map says there, with the corrections, is
-    right; its class is ``Checked*``. What no area covers is unknown.
+    An area that was checked completely, so that the map with the corrections is right there; its
+    class is ``Checked*``. Outside such areas, correctness is unknown.
 
 The member ``wsiseg`` of the collection names the slide, the digest of the labels that were
-corrected, where (0, 0) lies, and a digest of the features. A file that does not bear its own
-digest was changed elsewhere: before it is written again it is kept beside, as ``.old``, and its
-features, also those that are none of the above, stay. The map itself is never written.
+corrected, the origin, and a digest of the features. A file whose digest does not match was changed
+by another program: it is copied to ``.old`` before it is written again, and all its features, even
+of other kinds, are kept. The map itself is never written.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ CHECKED, IGNORED = "Checked*", "Ignore*"
 """QuPath measures no class whose name ends in an asterisk."""
 _COLORS = {CHECKED: (40, 120, 200), IGNORED: (180, 180, 180)}
 _WAIT_S = 10.0
-_MOST_UNDONE = 200
-_MOST_POINTS = 50_000
+_MAX_UNDO = 200
+_MAX_POINTS = 50_000
 
 Feature = dict[str, Any]
 
@@ -61,39 +61,39 @@ class Corrections:
 
     path: Path
     facts: dict[str, Any] = field(default_factory=dict)
-    """What the file says of itself: slide, labels, origin."""
+    """Metadata for the file: slide, labels, origin."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._undo: list[tuple[str, Feature | None]] = []
 
     def features(self) -> list[Feature]:
-        """All features of the file, in its order; none if it is not there.
+        """Read all features of the file, in its order; none if it does not exist.
 
         Raises
         ------
         GeoJsonError
-            If the file is no FeatureCollection.
+            If the file is not a FeatureCollection.
         """
         return _read(self.path)[0]
 
     @property
     def undoable(self) -> int:
-        """How many changes can be taken back."""
+        """Number of changes that can be undone."""
         return len(self._undo)
 
     def put(self, feature: Feature) -> None:
-        """Add a feature, in the place of one with the same id if there is one, and save."""
+        """Add a feature, or replace the one with the same id, and save."""
         self._change(str(feature["id"]), feature)
 
     def remove(self, identity: str) -> None:
-        """Take a feature away, and save; raises `DataError` if there is none of that id."""
+        """Remove a feature, and save; raises `DataError` if no feature has that id."""
         if all(str(one.get("id")) != identity for one in self.features()):
             raise DataError(f"no correction has the id {identity}")
         self._change(identity, None)
 
     def undo(self) -> tuple[str, Feature | None] | None:
-        """Take the last change back: the id and what is there again; None if there is no change."""
+        """Undo the last change; return the id and the restored feature, None if there is none."""
         with self._lock:
             if not self._undo:
                 return None
@@ -105,14 +105,14 @@ class Corrections:
     def _change(self, identity: str, feature: Feature | None) -> None:
         with self._lock:
             before = self._save(identity, feature)
-            self._undo = [*self._undo[1 - _MOST_UNDONE :], (identity, before)]
+            self._undo = [*self._undo[1 - _MAX_UNDO :], (identity, before)]
 
     def _save(self, identity: str, feature: Feature | None) -> Feature | None:
-        """Put one feature into the file, as it is now; the feature that was there."""
+        """Put one feature into the current file; return the feature that it replaced."""
         with hold(self.path, wait_s=_WAIT_S):
             features, ours = _read(self.path)
             if not ours:
-                _keep_beside(self.path)
+                _back_up(self.path)
             ids = [str(one.get("id")) for one in features]
             place = ids.index(identity) if identity in ids else None
             before = None if place is None else features[place]
@@ -138,7 +138,7 @@ def make_feature(
     kind: str, geometry: BaseGeometry, class_name: str, palette: Palette,
     identity: str | None = None, was: str | None = None,
 ) -> Feature:  # fmt: skip
-    """A feature of the file; see the module for what `kind` is."""
+    """Make a feature of the file; see the module for the values of `kind`."""
     colors = dict(zip(palette.names, palette.colors, strict=True)) | _COLORS
     metadata = {"wsiseg": kind} | ({"from": was} if was is not None else {})
     return {
@@ -154,17 +154,17 @@ def make_feature(
 
 
 def make_area(points: Any, size: tuple[float, float]) -> BaseGeometry:
-    """The area within a drawn line of points ``[[x, y], ...]``, as far as it lies on the slide.
+    """Make an area on the slide from a drawn line of points ``[[x, y], ...]``.
 
-    A line that crosses itself is made valid. Coordinates come in hundredths of a pixel.
+    A line that crosses itself is made valid. Coordinates are rounded to 0.01 px.
 
     Raises
     ------
     DataError
-        If it is no area, or none on the slide of `size` pixels.
+        If it is not an area, or is outside the slide of `size` pixels.
     """
-    if not isinstance(points, list) or not 3 <= len(points) <= _MOST_POINTS:
-        raise DataError(f"an area needs a list of 3 to {_MOST_POINTS:,} points")
+    if not isinstance(points, list) or not 3 <= len(points) <= _MAX_POINTS:
+        raise DataError(f"an area needs a list of 3 to {_MAX_POINTS:,} points")
     if not all(
         isinstance(point, list)
         and len(point) == 2
@@ -181,7 +181,7 @@ def make_area(points: Any, size: tuple[float, float]) -> BaseGeometry:
 
 
 def kind_of(feature: Feature) -> str:
-    """`reclassified`, `deleted`, `drawn` or `checked`; empty for what is none of ours."""
+    """Return `reclassified`, `deleted`, `drawn` or `checked`; empty for other features."""
     properties = feature.get("properties")
     metadata = properties.get("metadata") if isinstance(properties, dict) else None
     kind = metadata.get("wsiseg") if isinstance(metadata, dict) else None
@@ -189,7 +189,7 @@ def kind_of(feature: Feature) -> str:
 
 
 def _plain(geometry: BaseGeometry) -> dict[str, Any]:
-    """GeoJSON with coordinates as numbers of at most two decimals, whole ones as integers."""
+    """Convert to GeoJSON with at most two decimals, and whole coordinates as integers."""
 
     def tidy(value: Any) -> Any:
         if isinstance(value, list | tuple):
@@ -202,7 +202,7 @@ def _plain(geometry: BaseGeometry) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[list[Feature], bool]:
-    """The features of a file, and whether it is as the viewer wrote it (or is not there)."""
+    """Read the features of a file, and whether it is as the viewer wrote it (or missing)."""
     if not path.exists():
         return [], True
     (text, *_), _ = read_documents(path)
@@ -211,7 +211,7 @@ def _read(path: Path) -> tuple[list[Feature], bool]:
     if not isinstance(features, list) or not all(isinstance(one, dict) for one in features):
         reason = f" ({findings[0]})" if findings else ""
         raise GeoJsonError(
-            f"{path}: is no FeatureCollection{reason}; it was not written by the viewer: mend it, "
+            f"{path}: is not a FeatureCollection{reason}; the viewer did not write it: repair it, "
             f"or move it away"
         )
     facts = tree.get("wsiseg") if isinstance(tree, dict) else None
@@ -223,12 +223,12 @@ def _digest(features: Sequence[Feature]) -> str:
     return hashlib.sha256(orjson.dumps(list(features), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _keep_beside(path: Path) -> None:
-    """A copy of a file that somebody else wrote, under a name that is free."""
+def _back_up(path: Path) -> None:
+    """Copy a file that another program wrote to an unused name."""
     number = 1
-    while (aside := path.with_name(f"{path.name}.old{number if number > 1 else ''}")).exists():
+    while (backup := path.with_name(f"{path.name}.old{number if number > 1 else ''}")).exists():
         number += 1
-    with open_atomic(aside) as file:
+    with open_atomic(backup) as file:
         file.write(path.read_bytes())
         file.flush()
         os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Who may ask the server: its own page, from its own address, with the token if there is one."""
+"""Restrict requests to the server's own page and address, and to the token if there is one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["MOST_BODY", "Guard", "TooLarge", "is_loopback", "make_token"]
 
 MOST_BODY = 4_000_000
-"""Bytes of a request."""
+"""Largest body of a request in bytes."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# The one style that OpenSeadragon 6.1.1 adds to the page, and no other.
+# Only the style that OpenSeadragon 6.1.1 adds to the page.
 _OWN_STYLE = "'sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqFqpEE='"
 _HEADERS = {
     "content-security-policy": (
@@ -35,21 +35,21 @@ _SAFE = ("GET", "HEAD")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reached from this machine only."""
+    """Whether a host to listen on can only be reached from this machine."""
     return host in _LOOPBACK
 
 
 def make_token() -> str:
-    """A token that cannot be guessed."""
+    """Generate a random token."""
     return secrets.token_urlsafe(24)
 
 
 class Guard:
-    """ASGI middleware before everything else.
+    """The outermost ASGI middleware.
 
-    Without a token, only the loopback names are answered as ``Host``, so that a foreign page
-    cannot reach the server by a name of its own. Requests of other origins are refused, and with a
-    `token` those that do not bear it: in the address of the page once, then in a cookie, or as
+    Without a token, only loopback names are accepted as ``Host``, so that a foreign page cannot
+    reach the server by DNS rebinding. Requests from other origins are refused, and with a `token`
+    those without it; it is passed once in the address of the page, then in a cookie, or as
     ``Authorization: Bearer``.
     """
 
@@ -57,7 +57,7 @@ class Guard:
         self.app, self.token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, refuse or pass on."""
+        """Refuse a request, or pass it on."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -65,13 +65,13 @@ class Guard:
             return
         refusal = self._refuse(scope)
         if refusal is not None:
-            await refusal(scope, receive, _dress(send))
+            await refusal(scope, receive, _add_headers(send))
             return
         try:
-            await self.app(scope, _limit(receive), _dress(send))
+            await self.app(scope, _limit(receive), _add_headers(send))
         except asyncio.CancelledError:  # the server is closed while a thread still reads
-            with suppress(RuntimeError):  # half of an answer may have been sent
-                await _error(503, "the viewer is closing")(scope, receive, _dress(send))
+            with suppress(RuntimeError):  # part of a response may have been sent
+                await _error(503, "the viewer is closing")(scope, receive, _add_headers(send))
 
     def _refuse(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -80,18 +80,18 @@ class Guard:
             return _error(421, f"this server does not answer to the name {host[:80]!r}")
         if _is_foreign(scope, headers, host):
             return _error(403, "requests from other pages are refused")
-        if self.token is not None and not self._knows(headers, host):
+        if self.token is not None and not self._has_token(headers, host):
             return self._welcome(scope, host)
         if scope["method"] not in (*_SAFE, "POST"):
-            return _error(405, "GET and POST are what there is")
+            return _error(405, "only GET and POST are supported")
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > MOST_BODY:
-            return _error(413, f"a request may hold {MOST_BODY:,} bytes")
+            return _error(413, f"a request may have at most {MOST_BODY:,} bytes")
         if scope["method"] == "POST" and headers.get("content-type") != "application/json":
             return _error(415, "send application/json")
         return None
 
-    def _knows(self, headers: Headers, host: str) -> bool:
+    def _has_token(self, headers: Headers, host: str) -> bool:
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
         try:
             cookie = SimpleCookie(headers.get("cookie", "")).get(_cookie_name(host))
@@ -104,11 +104,11 @@ class Guard:
         return hmac.compare_digest(text.encode(), self.token.encode())
 
     def _welcome(self, scope: Scope, host: str) -> Response:
-        """To whom the page's address with the token is known, the cookie; to others, nothing."""
+        """Set the cookie if the page's address contains the token, else refuse."""
         query = parse_qs(scope["query_string"].decode("latin-1"))
         given = query.pop("token", [""])[0]
         if scope["method"] != "GET" or scope["path"] != "/" or not self._is_token(given):
-            return _error(401, "open the address that `wsiseg view` printed: it holds the token")
+            return _error(401, "open the address that `wsiseg view` printed: it contains the token")
         rest = urlencode(query, doseq=True)
         response = RedirectResponse(f"/?{rest}" if rest else "/", 303)
         response.set_cookie(_cookie_name(host), given, httponly=True, samesite="lax")
@@ -116,7 +116,7 @@ class Guard:
 
 
 def _is_foreign(scope: Scope, headers: Headers, host: str) -> bool:
-    """Whether another page than ours asks; following a link to our page is no harm."""
+    """Whether another page sent the request; following a link to our page is allowed."""
     origin = headers.get("origin")
     if origin is not None and origin != f"{scope['scheme']}://{host}":
         return True
@@ -126,7 +126,7 @@ def _is_foreign(scope: Scope, headers: Headers, host: str) -> bool:
 
 
 def _name_of(host: str) -> str:
-    """The name in a ``Host`` header, without the port."""
+    """Return the name in a ``Host`` header, without the port."""
     name, colon, port = host.rpartition(":")
     if colon and port.isdigit():
         host = name
@@ -134,7 +134,7 @@ def _name_of(host: str) -> str:
 
 
 def _cookie_name(host: str) -> str:
-    """Cookies know no ports: two servers of one machine would overwrite each other's."""
+    """Name the cookie by port: cookies are shared by all servers on a machine."""
     port = host.rpartition(":")[2]
     return f"wsiseg_{port if port.isdigit() else ''}"
 
@@ -143,8 +143,8 @@ def _error(status: int, text: str) -> Response:
     return JSONResponse({"error": text}, status)
 
 
-def _dress(send: Send) -> Send:
-    """The headers that every answer has."""
+def _add_headers(send: Send) -> Send:
+    """Add the headers that every response has."""
 
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -158,11 +158,11 @@ def _dress(send: Send) -> Send:
 
 
 class TooLarge(Exception):
-    """A body that grew beyond what its header had promised."""
+    """Raised if a body exceeds the limit while it is received."""
 
 
 def _limit(receive: Receive) -> Receive:
-    """Count what comes: a chunked body names no length."""
+    """Limit the size of the received body, as chunked bodies have no declared length."""
     total = 0
 
     async def wrapped() -> Message:

@@ -1,4 +1,4 @@
-"""The slides that are open: few at a time, opened when they are looked at."""
+"""Keep a few slides open, and open them on demand."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from wsiseg.view.scene import Scene
 
 __all__ = ["Library", "Shown", "UnknownSlideError"]
 
-_MOST_OPEN = 3
+_MAX_OPEN = 3
 
 
 class UnknownSlideError(DataError):
-    """No slide has that id."""
+    """There is no slide with that id."""
 
 
 class Shown:
-    """A slide that is open, its regions and its corrections."""
+    """An open slide with its regions and corrections."""
 
     def __init__(self, entry: Entry, slides: Path | None) -> None:
         if entry.store is None:
@@ -42,7 +42,7 @@ class Shown:
 
     @property
     def regions(self) -> Regions:
-        """Its regions, read when first asked for: the run's, or outlined anew if it wrote none.
+        """Its regions, loaded on first use: the run's, or outlined again if it wrote none.
 
         Raises
         ------
@@ -56,22 +56,22 @@ class Shown:
 
     def _load(self) -> Regions:
         if self.entry.geojson:
-            found = read_regions(self.entry.geojson)
-            # Those of an earlier map are not what the labels show.
-            if found.facts.get("labels") in (None, self.scene.labelled):
-                return found
+            regions = read_regions(self.entry.geojson)
+            # Regions of an earlier map do not match the labels.
+            if regions.facts.get("labels") in (None, self.scene.labelled):
+                return regions
         return outlined_regions(outline_regions(self.scene.store.path, Config(), SerialExecutor()))
 
     @cached_property
     def origin(self) -> tuple[float, float]:
-        """Level-0 point that is (0, 0) in the files of regions and corrections."""
-        noted = self.regions.facts.get("origin")
-        x, y = noted if noted else self.scene.store.slide["bounds"][:2]
+        """Level-0 position of (0, 0) in the files of regions and corrections."""
+        stored = self.regions.facts.get("origin")
+        x, y = stored if stored else self.scene.store.slide["bounds"][:2]
         return float(x), float(y)
 
     @cached_property
     def corrections(self) -> Corrections:
-        """What was corrected."""
+        """Its corrections."""
         facts = {
             "slide": self.scene.store.slide.get("name", self.entry.name),
             "labels": self.scene.labelled,
@@ -80,18 +80,18 @@ class Shown:
         return Corrections(self.entry.corrections, facts)
 
     def to_file(self, x: float, y: float) -> tuple[float, float]:
-        """A point of the frame in the pixels of those files."""
+        """Convert a point of the frame to the pixels of these files."""
         (fx, fy), (ox, oy) = self.scene.to_px0, self.origin
         return x * fx - ox, y * fy - oy
 
     def to_frame(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """The way back, for numbers or arrays."""
+        """Convert numbers or arrays from these files' pixels to the frame."""
         (fx, fy), (ox, oy) = self.scene.to_px0, self.origin
         return (x + ox) / fx, (y + oy) / fy
 
 
 class Library:
-    """All runs that are shown, and the few slides of them that are open."""
+    """All runs that are shown, and the few slides that are open."""
 
     def __init__(self, runs: Sequence[Run], slides: Path | None = None) -> None:
         self.runs, self._slides = list(runs), slides
@@ -102,13 +102,13 @@ class Library:
         self.list_entries()
 
     def list_entries(self) -> list[tuple[Run, list[Entry]]]:
-        """The slides of each run, as they are now."""
-        found = [(run, run.entries()) for run in self.runs]
-        self._entries = {entry.id: entry for _, entries in found for entry in entries}
-        return found
+        """List the current slides of each run."""
+        entries_by_run = [(run, run.entries()) for run in self.runs]
+        self._entries = {entry.id: entry for _, entries in entries_by_run for entry in entries}
+        return entries_by_run
 
     def entry(self, identity: str) -> Entry:
-        """The slide of that id; raises `UnknownSlideError`."""
+        """Return the slide with that id; raises `UnknownSlideError`."""
         try:
             return self._entries[identity]
         except KeyError:
@@ -116,9 +116,9 @@ class Library:
 
     @contextmanager
     def borrow(self, identity: str, *, afresh: bool = False) -> Iterator[Shown]:
-        """The slide of that id, open while the block runs.
+        """Keep the slide with that id open while the block runs.
 
-        With `afresh` it is opened again if its store has changed.
+        With `afresh`, open it again if its store has changed.
 
         Raises
         ------
@@ -143,7 +143,7 @@ class Library:
         entry = self.entry(identity)
         if not afresh and (shown := self._lend(identity)):
             return shown
-        # Once, while other slides are shown.
+        # Open it once, without blocking other slides.
         with self._opening.setdefault(identity, threading.Lock()):
             shown = self._lend(identity)
             if shown is not None and (not afresh or shown.scene.is_current()):
@@ -156,7 +156,7 @@ class Library:
                     self._drop(self._open.pop(identity))
                 self._open[identity] = fresh
                 fresh.users += 1
-                while len(self._open) > _MOST_OPEN:
+                while len(self._open) > _MAX_OPEN:
                     self._drop(self._open.popitem(last=False)[1])
             return fresh
 
@@ -175,7 +175,7 @@ class Library:
                 shown.scene.close()
 
     def _drop(self, shown: Shown) -> None:
-        """Close it now, or when its last user gives it back."""
+        """Close it now, or when its last user returns it."""
         shown.dropped = True
         if not shown.users:
             shown.scene.close()

@@ -1,4 +1,4 @@
-"""Tiles as files: packed, and the last of them kept."""
+"""Encode tiles, and cache the most recently used ones."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-__all__ = ["Kept", "pack_jpeg"]
+__all__ = ["Cache", "pack_jpeg"]
 
 _QUALITY = 85
 
 
 def pack_jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """``(H, W, 3)`` uint8 RGB as JPEG."""
+    """Encode ``(H, W, 3)`` uint8 RGB as JPEG."""
     packed: bytes = simplejpeg.encode_jpeg(
         np.ascontiguousarray(pixels), _QUALITY, colorspace="RGB", colorsubsampling="420"
     )
     return packed
 
 
-class Kept:
-    """What was made last, by key, up to so many bytes."""
+class Cache:
+    """A cache of the most recently used bytes by key, limited in size."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._size = limit, 0
@@ -32,7 +32,7 @@ class Kept:
         self._values: OrderedDict[Hashable, bytes] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
-        """What is kept under `key`; else what `make` gives, which is kept."""
+        """Return the cached value of `key`, or call `make` and cache its result."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)

@@ -1,8 +1,8 @@
-"""The regions of one slide, as its run wrote them, found by place, by id and by rank.
+"""The regions of one slide, with look-up by position, id and rank.
 
-Outlines are kept as *runs*: polylines of some hundred points with a box each, in a spatial index.
-A view is answered with the runs that it touches, so a region that reaches across the slide costs
-what is seen of it.
+Outlines are stored as *runs*: polylines of about a hundred points with a box each, in a spatial
+index. A view returns the runs that it touches, so that a region that spans the slide only costs its
+visible part.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from wsiseg.view.scan import scan_coordinates
 
 __all__ = ["Region", "Regions", "outlined_regions", "read_regions"]
 
-_HUNDRED = 100  # regions are written in hundredths of a pixel at most
+_HUNDRED = 100  # coordinates have at most two decimals
 _RUN = 128  # points of a run
 _RING = 4  # points of a ring, at least: the first is the last
-_SPECK_MM2 = 0.001  # of regions by confidence, smaller ones come last
+_SPECK_MM2 = 0.001  # when sorted by confidence, smaller regions come last
 
 _Facts = list[tuple[str, str, float, float]]
 """Id, class, mm² and confidence of each feature."""
@@ -40,10 +40,10 @@ _PROPERTIES = b'},"properties":'
 
 @dataclass(frozen=True)
 class Region:
-    """What is said of one region."""
+    """The properties of one region."""
 
     index: int
-    """Its place in the file."""
+    """Its position in the file."""
     id: str
     class_name: str
     area_mm2: float
@@ -53,7 +53,7 @@ class Region:
 
 
 class Outlines(NamedTuple):
-    """Lines, one after the other."""
+    """Concatenated lines."""
 
     owners: NDArray[np.int32]
     """``(n,)``, the region of each line."""
@@ -118,18 +118,18 @@ class Regions:
         )  # fmt: skip
 
     def find(self, identity: str) -> Region | None:
-        """The region of that id."""
+        """Return the region with that id."""
         index = self._by_id.get(identity)
         return None if index is None else self[index]
 
     def ranked(self, order: str, names: Iterable[str]) -> NDArray[np.intp]:
-        """Indices of the regions of these classes: `size`, largest first, or least `confidence`."""
+        """Return indices of regions of these classes by `size` (largest first) or `confidence`."""
         wanted = [code for code, name in enumerate(self.class_names) if name in set(names)]
         indices = self._orders[order]
         return indices[np.isin(self._codes[indices], wanted)]
 
     def at(self, x: float, y: float, name: str | None = None) -> Region | None:
-        """The region that holds a point, of the class `name` if that is given."""
+        """Return the region that contains a point, of class `name` if given."""
         near = self._tree.query(shapely.Point(x, y))
         for index in sorted(near.tolist(), key=self._areas.__getitem__):
             if name is not None and self.class_names[self._codes[index]] != name:
@@ -154,12 +154,12 @@ class Regions:
             yield self._points[self._rings[ring] : self._rings[ring + 1]]
 
     def geometry(self, index: int) -> shapely.Polygon | shapely.MultiPolygon:
-        """A region's polygon, with its holes, as in the file."""
+        """Return a region's polygon, with its holes, as in the file."""
         rings = [ring / _HUNDRED for ring in self._ring_points(index)]
         whole = shapely.Polygon(rings[0], rings[1:])
         if whole.is_valid:
             return whole
-        # Of several parts, or mended by the writer: rings of the even-odd rule.
+        # Several parts, or repaired by the writer: combine rings by the even-odd rule.
         shape = shapely.Polygon(rings[0])
         for ring in rings[1:]:
             shape = shape.symmetric_difference(shapely.Polygon(ring))
@@ -168,10 +168,10 @@ class Regions:
     def outlines(
         self, box: tuple[float, float, float, float], tolerance: float, budget: int
     ) -> Outlines | None:
-        """What is seen of the outlines in a box, in lines.
+        """Return the visible outlines in a box as lines.
 
-        Lines are simplified to `tolerance` pixels, nothing is left out; None if that would be more
-        than `budget` points.
+        Lines are simplified to `tolerance` pixels, and none are left out; returns None if there
+        would be more than `budget` points.
         """
         hits = np.sort(self._run_tree.query(shapely.box(*box)))
         starts, stops = self._starts[hits], self._stops[hits]
@@ -181,7 +181,7 @@ class Regions:
         points = self._points[_ranges(starts, stops)] / _HUNDRED
         if tolerance > 0 and len(hits):
             lines = shapely.linestrings(points, indices=line)
-            # Lines cannot lose their topology, and to look for it takes twice as long.
+            # Lines have no topology to preserve; checking it takes twice as long.
             lines = shapely.simplify(lines, tolerance, preserve_topology=False)
             points, line = shapely.get_coordinates(lines, return_index=True)
         if len(points) > budget:
@@ -189,18 +189,18 @@ class Regions:
         return Outlines(self._run_owner[hits], points, np.bincount(line, minlength=len(hits)))
 
     def class_of(self, index: int) -> str:
-        """Its class."""
+        """Return a region's class."""
         name: str = self.class_names[self._codes[index]]
         return name
 
 
 def read_regions(paths: Sequence[Path]) -> Regions:
-    """The regions of the files of one slide.
+    """Read the regions of one slide from its files.
 
     Raises
     ------
     GeoJsonError
-        If a file cannot be read or is no GeoJSON of polygons.
+        If a file cannot be read, or is not GeoJSON with polygons.
     """
     builder = _Builder()
     for path in paths:
@@ -209,14 +209,14 @@ def read_regions(paths: Sequence[Path]) -> Regions:
             builder.take_facts(text)
             try:
                 builder.scan(text)
-            except (ValueError, KeyError, TypeError, AttributeError):  # not written as ours are
+            except (ValueError, KeyError, TypeError, AttributeError):  # another form
                 builder.add(_plain_features(path), path)
                 break
     return builder.build()
 
 
 def _plain_features(path: Path) -> list[dict[str, Any]]:
-    """Features of a file that is not written as ours are."""
+    """Read the features of a file that is not in our form."""
     return [
         {
             "id": f"{path.stem}-{number}",
@@ -228,7 +228,7 @@ def _plain_features(path: Path) -> list[dict[str, Any]]:
 
 
 class _Builder:
-    """Regions gathered from files, one after the other."""
+    """Collects regions from several files."""
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {}
@@ -238,19 +238,19 @@ class _Builder:
         self._rings: list[NDArray[np.int32]] = []
 
     def take_facts(self, text: bytes) -> None:
-        """What the writer noted about the whole, without reading the whole."""
+        """Read the facts in the head of a file, without parsing the rest."""
         head = text[: text.find(_FEATURES) + len(_FEATURES)] + b"]}"
         tree, _ = parse_document(head)
-        noted = tree.get("wsiseg") if isinstance(tree, dict) else None
-        self.facts |= noted if isinstance(noted, dict) else {}
+        facts = tree.get("wsiseg") if isinstance(tree, dict) else None
+        self.facts |= facts if isinstance(facts, dict) else {}
 
     def scan(self, text: bytes) -> None:
-        """Add the features of a file with one a line, as ours are.
+        """Add the features of a file with one feature per line, the form of our files.
 
         Raises
         ------
         ValueError, KeyError, TypeError, AttributeError
-            If it is written otherwise; nothing is added then.
+            If the file has another form; nothing is added then.
         """
         at, end = text.find(b"\n") + 1, text.rfind(b"\n]")
         whole = end >= at - 1 and STAMPED_END.fullmatch(text, max(end, 0))
@@ -284,7 +284,7 @@ class _Builder:
         self._rings.append(rings)
 
     def add(self, batch: list[dict[str, Any]], path: Path) -> None:
-        """Add features as plain objects; those that are no polygons are left out."""
+        """Add features as plain objects, except those that are not polygons."""
         for number, member in enumerate(batch):
             try:
                 shape = member["geometry"]
@@ -300,7 +300,7 @@ class _Builder:
                 self.put(_read_facts(str(member["id"]), member["properties"]), rings)
             except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
                 raise GeoJsonError(
-                    f"{path}: feature {number} is no region that the viewer can show "
+                    f"{path}: feature {number} is not a region that the viewer can show "
                     f"({error!r}); see `wsiseg lint`"
                 ) from error
 
@@ -312,7 +312,7 @@ class _Builder:
         self._rings.append(np.array([len(rings)], np.int32))
 
     def build(self) -> Regions:
-        """All of them."""
+        """Build the collected regions."""
         points = np.concatenate(self._points) if self._points else np.zeros((0, 2), np.int32)
         self._points.clear()
         lengths = np.concatenate([*self._lengths, np.zeros(0, np.int32)])
@@ -325,7 +325,7 @@ class _Builder:
 
 
 def _read_facts(identity: str, properties: dict[str, Any]) -> tuple[str, str, float, float]:
-    """Id, class, mm² and mean confidence; NaN for what is not said."""
+    """Return id, class, mm² and mean confidence; NaN for what is missing."""
     measured = properties.get("measurements") or {}
     name = (properties.get("classification") or {}).get("name", "Unclassified")
     area, trust = (measured.get(key) for key in ("Area mm^2", "Mean confidence"))
@@ -343,10 +343,10 @@ def _boxes(points: NDArray[np.int32], starts: NDArray[np.intp]) -> NDArray[np.fl
 def _boxes_of(
     points: NDArray[np.int32], starts: NDArray[np.intp], stops: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """``(n, 4)`` left, top, right, bottom of stretches of points; ends may be shared."""
+    """Return ``(n, 4)`` left, top, right, bottom of ranges of points; ends may be shared."""
     if not len(starts):
         return np.zeros((0, 4))
-    # reduceat takes the last stretch to the end of all points, so pairs are interleaved.
+    # reduceat extends the last range to the end of all points, so interleave starts and stops.
     pairs = np.minimum(np.stack([starts, stops], 1).ravel(), len(points) - 1)
     low = np.minimum.reduceat(points, pairs)[::2]
     high = np.maximum.reduceat(points, pairs)[::2]
@@ -355,7 +355,7 @@ def _boxes_of(
 
 
 def _cut_runs(rings: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Start and stop of runs; each begins at the point where the one before it in its ring ends."""
+    """Return start and stop of runs; each begins at the last point of the one before it."""
     lengths = np.diff(rings)
     counts = np.maximum(1, -(-(lengths - 1) // _RUN))
     ring = np.repeat(np.arange(len(lengths)), counts)
@@ -365,14 +365,14 @@ def _cut_runs(rings: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.int
 
 
 def _ranges(starts: NDArray[np.intp], stops: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Every number from each start to before its stop, one after the other."""
+    """Concatenate the ranges from each start to before its stop."""
     lengths = stops - starts
     before = np.cumsum(lengths) - lengths
     return np.asarray(np.arange(lengths.sum()) + np.repeat(starts - before, lengths), np.intp)
 
 
 def outlined_regions(annotations: Annotations) -> Regions:
-    """The regions that a step outlined, with the ids that their GeoJSON would have."""
+    """Convert outlined annotations to regions, with the ids of their GeoJSON."""
     scale, origin = np.array(annotations.scale), np.array(annotations.origin)
     builder = _Builder()
     builder.facts = {"slide": annotations.slide, "origin": list(annotations.origin)}

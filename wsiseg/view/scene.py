@@ -1,9 +1,10 @@
-"""One slide, open to be looked at: its frame, and the pixels of any tile of any layer.
+"""An open slide: its frame, and the pixels of any tile of any layer.
 
-The *frame* of a scene is what the page calls image coordinates: square pixels of `mpp` µm with
-their origin at the slide's level-0 corner, the slide's own finest ones where the slide is there. A
-*tile* is `TILE` pixels a side; at *zoom* z each covers ``2**z`` frame pixels a side. Rasters have
-tiles at negative zooms too: nearest neighbour is done here, so that no browser blurs a label.
+The *frame* of a scene defines the page's image coordinates: square pixels of `mpp` µm with their
+origin at the corner of level 0; level-0 pixels if the slide's file is available. A *tile* has
+`TILE` pixels a side; at *zoom* z each pixel covers ``2**z`` frame pixels a side. Rasters also have
+tiles at negative zooms: they are enlarged here by nearest neighbour, so that browsers do not blur
+labels.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ TILE = 512
 """Side of a tile in pixels."""
 FINEST = -4
 """Zoom of the most enlarged raster tiles."""
-_VERSION = 1  # of what tiles look like; part of their addresses
-_MOST_TILES = 24  # CAMs of so many tiles a side are read for a tile; beyond, their mean serves
+_VERSION = 1  # of the appearance of tiles; part of their addresses
+_MOST_TILES = 24  # above this many tiles a side, class logits replace the CAMs
 _THUMBNAIL = 360
 _STEPS = ("tile", "stitch", "predict")
 
 
 class Scene:
-    """One slide's store, and the slide itself if it is found and is the same.
+    """One slide's store, and the slide's file if it is found and unchanged.
 
     Raises
     ------
@@ -53,7 +54,7 @@ class Scene:
         facts = self.store.slide
         own = float(facts["mpp"][0]), float(facts["mpp"][1])
         self.mpp = min(own) if self.slide else self.store.mpp
-        """µm of the frame's pixels."""
+        """Frame pixel size in µm."""
         grid = self.store.grid
         self.size = (
             self.slide.raster_size(self.mpp) if self.slide else Size(grid.width, grid.height)
@@ -72,46 +73,46 @@ class Scene:
 
     @cached_property
     def palette(self) -> Palette:
-        """Classes and colours of the labels; none if there are none yet."""
+        """Classes and colours of the labels; empty if there are no labels yet."""
         return self.store.palette if self.labelled else Palette((), ())
 
     @cached_property
     def scores(self) -> str:
-        """What each class's score is: `probability`, `CAM`, or nothing."""
+        """The kind of class scores: `probability`, `CAM`, or empty."""
         if self.labelled and self.store.has_probabilities:
             return "probability"
         return "CAM" if self.labelled and self.modelled else ""
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        """A hash of what each layer shows, by layer; a layer that is not there is not named."""
-        found: dict[str, str] = {}
+        """A hash of the content of each available layer."""
+        hashes: dict[str, str] = {}
         if self.slide:
-            found["photo"] = _hash("slide", self.slide.identity, self.mpp)
+            hashes["photo"] = _hash("slide", self.slide.identity, self.mpp)
         elif self.tiled:
-            found["photo"] = _hash("store", self.tiled)
+            hashes["photo"] = _hash("store", self.tiled)
         if self.labelled:
-            found["labels"] = found["confidence"] = _hash(self.labelled, self.mpp)
+            hashes["labels"] = hashes["confidence"] = _hash(self.labelled, self.mpp)
         if self.scores:
-            found["score"] = _hash(self.scores, self.labelled, self.modelled, self.mpp)
-        return found
+            hashes["score"] = _hash(self.scores, self.labelled, self.modelled, self.mpp)
+        return hashes
 
     def is_current(self) -> bool:
-        """Whether the store still holds what this scene was opened on."""
+        """Whether the store is unchanged since this scene was opened."""
         try:
             store = SlideStore(self.store.path)
         except StoreError:
             return False
-        # The plan is one small file: the marks of a large slide are thousands.
-        noted = (store.planned(step) for step in _STEPS)
-        now = [store.marked(step) if plan is None else plan
-               for step, plan in zip(_STEPS, noted, strict=True)]  # fmt: skip
-        return now == [self.tiled, self.labelled, self.modelled]
+        # The plan is one small file; large slides have thousands of marks.
+        plans = (store.planned(step) for step in _STEPS)
+        current = [store.marked(step) if plan is None else plan
+               for step, plan in zip(_STEPS, plans, strict=True)]  # fmt: skip
+        return current == [self.tiled, self.labelled, self.modelled]
 
     # -- photo -------------------------------------------------------------------------------
 
     def photo(self, zoom: int, col: int, row: int) -> NDArray[np.uint8] | None:
-        """Pixels ``(h, w, 3)`` of a tile, cut at the frame's edge; None outside the frame."""
+        """Return pixels ``(h, w, 3)`` of a tile, clipped to the frame; None outside of it."""
         if not 0 <= zoom <= self.coarsest:
             return None
         factor = 2**zoom
@@ -124,7 +125,7 @@ class Scene:
         return self._stored_photo(box, factor)
 
     def _stored_photo(self, box: Box, factor: int) -> NDArray[np.uint8]:
-        """A box of the raster made `factor` times smaller, from the level next above."""
+        """Read a box of the raster down-sampled by `factor`, from the next finer level."""
         factors = self.store.image_factors
         level = max(i for i, known in enumerate(factors) if known <= factor)
         left = factor // factors[level]
@@ -136,7 +137,7 @@ class Scene:
         return pixels
 
     def thumbnail(self) -> NDArray[np.uint8] | None:
-        """The whole slide ``(h, w, 3)``, a few hundred pixels a side, white off the tissue.
+        """Return the whole slide ``(h, w, 3)``, a few hundred pixels a side, white outside tissue.
 
         None while tiling has not finished.
         """
@@ -153,7 +154,7 @@ class Scene:
     # -- rasters -----------------------------------------------------------------------------
 
     def raster(self, kind: str, zoom: int, col: int, row: int) -> NDArray[np.uint8] | None:
-        """Values ``(TILE, TILE)`` of a raster layer; 0 is nothing, None off the raster.
+        """Return values ``(TILE, TILE)`` of a raster layer; 0 is empty, None outside the raster.
 
         `labels` holds 1 + the label; `confidence` and `score-K` are in 255ths.
         """
@@ -176,45 +177,45 @@ class Scene:
             return self._read("labels", xs, ys, step) + np.uint8(1)  # background, 255, becomes 0
         if kind == "confidence":
             return self._read("confidence", xs, ys, step)
-        which = int(kind.removeprefix("score-"))
+        channel = int(kind.removeprefix("score-"))
         if self.scores == "CAM":
-            return self._cam(which, xs, ys, step)
-        probabilities: NDArray[np.uint8] = self._read("probabilities", xs, ys, step)[which]
+            return self._cam(channel, xs, ys, step)
+        probabilities: NDArray[np.uint8] = self._read("probabilities", xs, ys, step)[channel]
         return probabilities
 
     def _read(
         self, kind: str, xs: NDArray[np.float64], ys: NDArray[np.float64], step: float
     ) -> NDArray[np.uint8]:
-        """The nearest pixels of the level that is not coarser than `step`."""
+        """Read the nearest pixels of the coarsest level that is not coarser than `step`."""
         factors = self.store.pyramid_factors
         level = max(i for i, known in enumerate(factors) if known <= max(1.0, step))
         cols, rows = (np.floor(at / factors[level]).astype(np.intp) for at in (xs, ys))
         x, y = int(cols[0]), int(rows[0])
         box = Box(x, y, int(cols[-1]) + 1 - x, int(rows[-1]) + 1 - y)
         pixels: NDArray[np.uint8] = getattr(self.store, f"read_{kind}")(box, level)
-        if pixels.shape[-2:] == (len(rows), len(cols)):  # one for one
+        if pixels.shape[-2:] == (len(rows), len(cols)):  # no resampling
             return pixels
-        # One axis after the other: whole rows are moved, at a fraction of what a pick costs.
+        # One axis after the other: copying whole rows is much faster than fancy indexing.
         return pixels.take(rows - y, axis=-2).take(cols - x, axis=-1)
 
     def _cam(
-        self, which: int, xs: NDArray[np.float64], ys: NDArray[np.float64], step: float
+        self, channel: int, xs: NDArray[np.float64], ys: NDArray[np.float64], step: float
     ) -> NDArray[np.uint8]:
-        """A class's share of the softmax over the channels of the CAM, tile by tile, not blended.
+        """Return a class's softmax over the channels of the CAM, tile by tile, not blended.
 
-        Where tiles overlap, the one in whose middle a pixel lies. 0 where there is no tile.
+        Where tiles overlap, the tile with the nearest centre counts. 0 where there is no tile.
         """
         grid = self.store.grid
         across, down = _own_tiles(xs, grid.cols, grid), _own_tiles(ys, grid.rows, grid)
         rows = slice(int(down[0]), int(down[-1]) + 1)
         cols = slice(int(across[0]), int(across[-1]) + 1)
-        wide = max(rows.stop - rows.start, cols.stop - cols.start)
-        if wide > _MOST_TILES:
+        tiles_across = max(rows.stop - rows.start, cols.stop - cols.start)
+        if tiles_across > _MOST_TILES:
             fields = self.store.read_class_logits(rows, cols)[..., None, None]
         else:
             fields = self.store.read_cams(rows, cols)[0].astype(np.float32)
         height, width = fields.shape[3:]
-        shares = share_of(fields, which, self.store.cam_calibration)
+        shares = share_of(fields, channel, self.store.cam_calibration)
         inner_y = np.clip((ys - down * grid.stride) * height / grid.tile, 0, height - 1)
         inner_x = np.clip((xs - across * grid.stride) * width / grid.tile, 0, width - 1)
         picked: NDArray[np.uint8] = shares[
@@ -224,7 +225,7 @@ class Scene:
         return picked
 
     def label_at(self, x: float, y: float) -> tuple[int, int] | None:
-        """Label and confidence (255ths) at a point of the frame; None off the raster."""
+        """Return label and confidence (255ths) at a point of the frame; None off the raster."""
         col, row = int(x * self.to_raster // 1), int(y * self.to_raster // 1)
         grid = self.store.grid
         if not self.labelled or not (0 <= col < grid.width and 0 <= row < grid.height):
@@ -233,7 +234,7 @@ class Scene:
         return int(self.store.read_labels(box)[0, 0]), int(self.store.read_confidence(box)[0, 0])
 
     def areas(self) -> dict[str, float]:
-        """mm² of each class, from the coarsest level: near enough where no table says."""
+        """Estimate mm² of each class from the coarsest level, for stores without a table."""
         if not self.labelled:
             return {}
         level = len(self.store.pyramid_factors) - 1
@@ -244,18 +245,18 @@ class Scene:
 
 
 def _sample(first: int, step: float) -> NDArray[np.float64]:
-    """Raster coordinates of the centres of a tile's pixels."""
+    """Return raster coordinates of the centres of a tile's pixels."""
     return np.asarray((first + np.arange(TILE) + 0.5) * step, np.float64)
 
 
 def _inside(at: NDArray[np.float64], length: int) -> slice:
-    """Which of rising coordinates lie on an axis of that length."""
+    """Return the slice of ascending coordinates that lie on an axis of that length."""
     first, stop = np.searchsorted(at, (0, length))
     return slice(int(first), int(stop))
 
 
 def _own_tiles(at: NDArray[np.float64], count: int, grid: TileGrid) -> NDArray[np.intp]:
-    """The tile along one axis in whose middle each raster coordinate lies."""
+    """Return the tile with the nearest centre to each raster coordinate, along one axis."""
     nearest = np.floor((at - (grid.tile - grid.stride) / 2) / grid.stride)
     return np.asarray(np.clip(nearest, 0, count - 1), np.intp)
 
@@ -266,23 +267,28 @@ def _hash(*parts: object) -> str:
 
 
 def _find_slide(store: SlideStore, folder: Path | None) -> tuple[Slide | None, str]:
-    """The slide that the store was made of, wherever it lies now; else why there is none."""
+    """Open the slide that the store was made from, or say why that is impossible."""
     facts = store.slide
-    known = Path(str(facts.get("path") or facts.get("name", "")))
-    known_as = str(facts.get("identity", ""))
-    places = [known] if folder is None else [folder / known.name, known]
+    recorded_path = Path(str(facts.get("path") or facts.get("name", "")))
+    recorded_identity = str(facts.get("identity", ""))
+    places = [recorded_path] if folder is None else [folder / recorded_path.name, recorded_path]
     for place in places:
-        if not known.name or not place.exists():  # a DICOM series is a folder
+        if not recorded_path.name or not place.exists():  # a DICOM series is a folder
             continue
         mpp = facts["mpp"]
         override = float(mpp[0]) if mpp[0] == mpp[1] else None
         try:
             slide = open_slide(place, SlideConfig(mpp_override=override))
-            same = slide.identity == known_as or was_identified_as(place, known_as)
+            same = slide.identity == recorded_identity or was_identified_as(
+                place, recorded_identity
+            )
         except SlideError as error:
             return None, f"the slide cannot be opened: {error}"
         if same and list(slide.size) == list(facts["size"]):
             return slide, ""
         slide.close()
         return None, f"{place.name} is no longer the file that was annotated"
-    return None, f"{known.name} is not where it was; `--slides FOLDER` says where slides are now"
+    return (
+        None,
+        f"{recorded_path.name} was moved; give the folder of the slides with `--slides FOLDER`",
+    )

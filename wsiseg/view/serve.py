@@ -1,4 +1,4 @@
-"""The server, started: where it listens, and the page opened in the browser."""
+"""Start the server, and open the page in the browser."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["serve"]
 
 PORT = 8675
 _BACKLOG = 1024
-_TRIED = 20  # ports after the usual one, before any free one is taken
+_TRIED = 20  # ports to try from the default on, before using any free one
 
 
 def serve(
@@ -37,23 +37,23 @@ def serve(
     browser: bool = True,
     tell: Callable[[str], None] = print,
 ) -> None:
-    """Serve the viewer of what lies at `paths` until it is interrupted.
+    """Serve the viewer of the runs or stores at `paths` until interrupted.
 
     Parameters
     ----------
     paths
-        Output folders of runs, folders of stores, or stores; two or more are shown side by side.
+        Output folders of runs, folders of stores, or stores; several can be compared.
     host
-        Where to listen. Anything but this machine's loopback needs a token; one is made if none is
-        given.
+        Host to listen on. Anything but the loopback needs a token; if none is given, one is
+        generated.
     port
-        Refused if it is taken; if None, one that is free.
+        An error if it is in use; None for a free one.
     token
-        What the address must bear; on the loopback there is none unless it is given.
+        Token that the address must contain; on the loopback, none by default.
     slides
-        Folder in which slides lie that are no longer where they were.
+        Folder of slides that were moved.
     browser
-        Whether the page is opened.
+        Whether to open the page.
     tell
         Called with the address of the page.
 
@@ -67,7 +67,7 @@ def serve(
         If the extra `view` is not installed.
     """
     try:
-        import uvicorn  # noqa: F401  # told apart here, used below
+        import uvicorn  # noqa: F401  # check that it is installed
 
         from wsiseg.view.app import build_app
         from wsiseg.view.guard import is_loopback, make_token
@@ -79,7 +79,7 @@ def serve(
             f"the viewer needs {error.name}; install it with: pip install 'wsiseg[view]'"
         ) from error
     if slides is not None and not slides.is_dir():
-        raise ConfigError(f"{slides}: is no folder of slides")
+        raise ConfigError(f"{slides}: is not a folder; give the folder of the slides")
     library = Library([open_run(path) for path in paths], slides)
     if token is None and not is_loopback(host):
         token = make_token()
@@ -96,37 +96,37 @@ def serve(
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
-    """A server of `app`, not started; beyond 512 requests at once it says 503."""
+    """Make a server of `app`, not started; beyond 512 concurrent requests it answers 503."""
     import uvicorn
 
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, limit_concurrency=512,
         timeout_graceful_shutdown=2, proxy_headers=False, ws="none",
     )  # fmt: skip
-    logging.getLogger("uvicorn.error").addFilter(_News())
+    logging.getLogger("uvicorn.error").addFilter(_OnceFilter())
     return uvicorn.Server(config)
 
 
-class _News(logging.Filter):
-    """What whoever runs the viewer wants to know: each message once, however many ask at once.
+class _OnceFilter(logging.Filter):
+    """Log every message only once.
 
-    Requests that closing leaves unanswered are not told.
+    Requests that are cancelled on shutdown are not logged.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        if message in self._told or "timeout graceful shutdown exceeded" in message:
+        if message in self._logged or "timeout graceful shutdown exceeded" in message:
             return False
-        self._told.add(message)
+        self._logged.add(message)
         return True
 
 
 def _warm_up(library: Library) -> None:
-    """Look at the first slide once: what its reader compiles takes seconds the first time."""
+    """Read the first slide once, as its reader needs seconds for compilation."""
     for _, entries in library.list_entries():
         for entry in entries:
             if entry.store is not None:
@@ -137,17 +137,17 @@ def _warm_up(library: Library) -> None:
 
 
 def _listen(host: str, port: int | None) -> socket.socket:
-    """A socket that listens; raises `ConfigError` if it may not."""
+    """Return a listening socket; raises `ConfigError` if that is impossible."""
     wanted = [port] if port is not None else [*range(PORT, PORT + _TRIED), 0]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in wanted:
-        # asyncio sends at once only on what says that it is TCP; else each answer waits 40 ms for
-        # the browser to acknowledge its head.
+        # asyncio sets TCP_NODELAY only if the protocol is TCP; otherwise each response waits
+        # 40 ms for the browser to acknowledge the header.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, number))
-            listener.listen(_BACKLOG)  # now, or two servers could have bound the same port
+            listener.listen(_BACKLOG)  # now, as two servers could bind the same port
         except OSError as error:
             listener.close()
             reason = error.strerror or str(error)

@@ -1,4 +1,4 @@
-"""A repaired copy of a GeoJSON file, and what was changed and dropped in it."""
+"""Write a repaired copy of a GeoJSON file, and report what was changed and dropped."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from wsiseg.qupath.lint import lint_features
 
 __all__ = ["fix_geojson"]
 
-_NAMESPACE = uuid.UUID("7b1c3c52-0b0e-5d0a-9a53-3a1f6f0a2c11")  # any constant: ids hang on it
+_NAMESPACE = uuid.UUID("7b1c3c52-0b0e-5d0a-9a53-3a1f6f0a2c11")  # arbitrary; ids depend on it
 
 
 def fix_geojson(path: str | Path, out: str | Path | None = None) -> tuple[Path, list[Repair]]:
-    """Write a copy of a GeoJSON file, ours or others', that breaks no rule of QuPath's importer.
+    """Write a copy of any GeoJSON file that breaks no rule of QuPath's importer.
 
-    What is right stays as it is, in its order. The copy is one FeatureCollection, a feature a line.
-    Only advice about ``size`` is left standing: leaving out regions is not a repair.
+    Valid features are not changed, and the order is kept. The copy is one FeatureCollection with
+    one feature per line. Findings about ``size`` remain, as leaving out regions is not a repair.
 
     Parameters
     ----------
-    path : the file; it is only read.
-    out : the copy, ``.geojson`` or ``.json``; ``NAME.fixed.geojson`` beside `path` if not given,
+    path : the file; it is not changed.
+    out : the copy, ``.geojson`` or ``.json``; if not given, ``NAME.fixed.geojson`` beside `path`,
         which must not exist.
 
     Returns
@@ -44,8 +44,8 @@ def fix_geojson(path: str | Path, out: str | Path | None = None) -> tuple[Path, 
     Raises
     ------
     GeoJsonError
-        If the file cannot be read at all, or the copy would be written over it or over a file
-        that was not named.
+        If the file cannot be read at all, or the copy would replace it, or would replace a file
+        that was not given as `out`.
     """
     path = Path(path)
     target = _choose_target(path, out)
@@ -64,60 +64,60 @@ def _choose_target(path: Path, out: str | Path | None) -> Path:
         base = re.sub(r"(?i)(\.(geojson|json))?(\.(gz|zip))?$", "", path.name)
         target = path.with_name(f"{base}.fixed.geojson")
         if target.exists():
-            raise GeoJsonError(f"{target}: exists already; name the copy with --out")
+            raise GeoJsonError(f"{target}: already exists; name the copy with --out")
         return target
     target = Path(out)
     if not target.name.lower().endswith(EXTENSIONS[:2]):
         raise GeoJsonError(f"{target}: name the copy {' or '.join(EXTENSIONS[:2])}")
     if target.exists() and path.exists() and target.samefile(path):
-        raise GeoJsonError(f"{target}: is the file itself; name another for the copy")
+        raise GeoJsonError(f"{target}: is the input file; choose another name for the copy")
     return target
 
 
 class _Fixer:
-    """One pass over the features of a file; adds to `repairs` what it does."""
+    """Fixes the features of one file; adds what it does to `repairs`."""
 
     def __init__(self, features: list[dict[str, Any]], repairs: list[Repair]) -> None:
         self._features = features
         self._repairs = repairs
-        everyone = [list(walk_children(feature)) for feature in features]
-        flat = [one for family in everyone for one in family]
-        self._numbers = {id(one): number for number, one in enumerate(flat)}
-        self._broken = _find_broken(everyone)
+        families = [list(walk_children(feature)) for feature in features]
+        flat = [member for family in families for member in family]
+        self._numbers = {id(member): number for number, member in enumerate(flat)}
+        self._broken = _find_broken(families)
         self._ids: set[str] = set()
 
     def fix(self) -> list[dict[str, Any]]:
-        """Features that break no rule, with their children; what is right is not touched."""
+        """Return features that break no rule, with their children; valid ones are not changed."""
         fixed: list[dict[str, Any]] = []
-        for which, feature in enumerate(self._features):
-            if which in self._broken:
+        for index, feature in enumerate(self._features):
+            if index in self._broken:
                 fixed += self._fix_feature(feature)
             else:
                 fixed.append(self._fix_ids(feature))
-        left = _find_broken([list(walk_children(feature)) for feature in fixed])
-        for finding in left.values():
+        unfixable = _find_broken([list(walk_children(feature)) for feature in fixed])
+        for finding in unfixable.values():
             message = f"it cannot be repaired: {finding.message}"
             self._repairs.append(Repair(finding.rule, message, dropped=True))
-        return [feature for which, feature in enumerate(fixed) if which not in left]
+        return [feature for index, feature in enumerate(fixed) if index not in unfixable]
 
     def _fix_feature(self, feature: dict[str, Any]) -> list[dict[str, Any]]:
-        """One feature; several out of a GeometryCollection; its children if it is lost itself."""
+        """Fix one feature; return several for a GeometryCollection, its children if it is lost."""
         number = self._numbers.get(id(feature))
-        settled, changes = fix_members({**feature, "type": "Feature"})
-        geometries, more = fix_geometry(settled.get("geometry"))
-        for rule, message, dropped in changes + more:
+        repaired, changes = fix_members({**feature, "type": "Feature"})
+        geometries, geometry_changes = fix_geometry(repaired.get("geometry"))
+        for rule, message, dropped in changes + geometry_changes:
             self._repairs.append(Repair(rule, message, number, dropped))
         fixed: list[dict[str, Any]] = []
         for geometry in geometries:
             # The first of several keeps the id and the children.
-            one = {**settled, "geometry": geometry, "properties": dict(settled["properties"])}
+            one = {**repaired, "geometry": geometry, "properties": dict(repaired["properties"])}
             if fixed:
                 one.pop("id", None)
             else:
                 one = self._fix_id(one, number)
             fixed.append(one)
-        children = settled["properties"].pop("childObjects", [])
-        found = [
+        children = repaired["properties"].pop("childObjects", [])
+        fixed_children = [
             grandchild
             for child in (children if isinstance(children, list) else [])
             if isinstance(child, dict)
@@ -125,41 +125,41 @@ class _Fixer:
         ]
         for one in fixed:
             one["properties"].pop("childObjects", None)
-        if fixed and found:
-            fixed[0]["properties"]["childObjects"] = found
-        return fixed or found
+        if fixed and fixed_children:
+            fixed[0]["properties"]["childObjects"] = fixed_children
+        return fixed or fixed_children
 
     def _fix_ids(self, feature: dict[str, Any]) -> dict[str, Any]:
-        """A feature, and its children, of which nothing but an id may be wrong."""
-        settled = self._fix_id(feature, self._numbers[id(feature)])
+        """Fix the ids of an otherwise valid feature and its children."""
+        repaired = self._fix_id(feature, self._numbers[id(feature)])
         children = feature.get("properties", {}).get("childObjects")
         if not isinstance(children, list):
-            return settled
+            return repaired
         fixed = [self._fix_ids(child) for child in children if isinstance(child, dict)]
-        return {**settled, "properties": {**settled["properties"], "childObjects": fixed}}
+        return {**repaired, "properties": {**repaired["properties"], "childObjects": fixed}}
 
     def _fix_id(self, feature: dict[str, Any], number: int | None) -> dict[str, Any]:
         if "id" not in feature:
             return feature
         value = feature["id"]
-        known = isinstance(value, str) and value in self._ids
-        if isinstance(value, str) and is_uuid(value) and not known:
+        is_duplicate = isinstance(value, str) and value in self._ids
+        if isinstance(value, str) and is_uuid(value) and not is_duplicate:
             self._ids.add(value)
             return feature
         is_text = isinstance(value, str | int | float)
-        rule = "id-duplicate" if known else "id-uuid" if is_text else "id-null"
-        fresh = str(uuid.uuid5(_NAMESPACE, repr((number, feature["geometry"]))))
-        self._ids.add(fresh)
-        self._repairs.append(Repair(rule, f"the id {value!r:.60} is {fresh} now", number))
-        return {**feature, "id": fresh}
+        rule = "id-duplicate" if is_duplicate else "id-uuid" if is_text else "id-null"
+        new_id = str(uuid.uuid5(_NAMESPACE, repr((number, feature["geometry"]))))
+        self._ids.add(new_id)
+        self._repairs.append(Repair(rule, f"the id {value!r:.60} is {new_id} now", number))
+        return {**feature, "id": new_id}
 
 
 def _find_broken(families: list[list[dict[str, Any]]]) -> dict[int, Finding]:
-    """A finding of each family, of a feature and its children, in which a rule is broken."""
+    """Return one finding per family (a feature and its children) that breaks a rule."""
     members = [member for family in families for member in family]
     owners = [which for which, family in enumerate(families) for _ in family]
     findings = list(lint_features(members))
     for index, member in enumerate(members):
         if member.get("type") != "Feature":
-            findings.append(Finding("feature-type", "is no Feature", index))
+            findings.append(Finding("feature-type", "is not a Feature", index))
     return {owners[finding.feature or 0]: finding for finding in findings}

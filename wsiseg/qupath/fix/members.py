@@ -1,4 +1,4 @@
-"""Repairs of a feature's members: one function for each of the rules in `rules`."""
+"""Repair a feature's members: one function for each rule in `rules`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wsiseg.qupath.form.members import MISPLACED, OBJECT_TYPES, is_java_number
 __all__ = ["Change", "fix_members", "spell_number"]
 
 Change = tuple[str, str, bool]
-"""Rule, what was done, and whether something was lost."""
+"""Rule, description of the repair, and whether something was lost."""
 
 _COLORS = {
     name: list(color)
@@ -25,7 +25,7 @@ _COLORS = {
 
 
 def fix_members(feature: dict[str, Any]) -> tuple[dict[str, Any], list[Change]]:
-    """A copy of `feature` that breaks no rule about members but those of id and geometry."""
+    """Return a copy of `feature` that breaks no rule about members other than id and geometry."""
     feature = dict(feature)
     changes = []
     properties = feature.get("properties", {})
@@ -57,8 +57,8 @@ def _fix_object_type(properties: dict[str, Any]) -> Iterator[Change]:
     if not isinstance(value, str):
         yield "object-type", f"left out the objectType {value!r:.40}", False
         return
-    known = {name.lower(): name for name in OBJECT_TYPES}
-    properties["objectType"] = known.get(value.lower(), "annotation")
+    by_lower_name = {name.lower(): name for name in OBJECT_TYPES}
+    properties["objectType"] = by_lower_name.get(value.lower(), "annotation")
     yield "object-type-unknown", f"objectType {value!r} is {properties['objectType']!r} now", False
 
 
@@ -93,10 +93,10 @@ def _fix_color(properties: dict[str, Any]) -> Iterator[Change]:
 def _fix_measurements(properties: dict[str, Any]) -> Iterator[Change]:
     value = properties.get("measurements")
     if isinstance(value, list):
-        known = [item for item in value if isinstance(item, dict) and "name" in item]
-        if len(known) < len(value):
-            yield "measurements", f"{len(value) - len(known)} measurements without a name", True
-        pairs = [(str(item["name"]), item.get("value")) for item in known]
+        named = [item for item in value if isinstance(item, dict) and "name" in item]
+        if len(named) < len(value):
+            yield "measurements", f"{len(value) - len(named)} measurements without a name", True
+        pairs = [(str(item["name"]), item.get("value")) for item in named]
     elif isinstance(value, dict):
         pairs = list(value.items())
     else:
@@ -105,13 +105,13 @@ def _fix_measurements(properties: dict[str, Any]) -> Iterator[Change]:
         return
     kept = {}
     for name, number in pairs:
-        settled = _as_measurement(number)
-        if settled is None:
+        repaired = _as_measurement(number)
+        if repaired is None:
             yield "measurements", f"the measurement {name!r}, which is {number!r:.40}", True
         else:
-            kept[name] = settled
-            if settled is not number:
-                yield "measurements", f"the measurement {name!r} is {settled} now", False
+            kept[name] = repaired
+            if repaired is not number:
+                yield "measurements", f"the measurement {name!r} is {repaired} now", False
     as_list = [{"name": name, "value": number} for name, number in kept.items()]
     properties["measurements"] = as_list if isinstance(value, list) else kept
 
@@ -141,7 +141,7 @@ def _fix_classification(properties: dict[str, Any]) -> Iterator[Change]:
         del properties["classification"]
         yield "class", f"the classification {value!r:.40}", True
         return
-    names, changes = _settle_names(value)
+    names, changes = _split_names(value)
     yield from changes
     if not names:
         del properties["classification"]
@@ -151,12 +151,12 @@ def _fix_classification(properties: dict[str, Any]) -> Iterator[Change]:
         return
     fixed = {k: v for k, v in value.items() if k not in ("name", "names")}
     fixed |= {"name": names[0]} if len(names) == 1 else {"names": names}
-    yield from _settle_color(fixed, names)
+    yield from _repair_color(fixed, names)
     properties["classification"] = fixed
 
 
-def _settle_names(value: dict[str, Any]) -> tuple[list[str], list[Change]]:
-    """Names of a class and of those derived from it, each without a colon or a line break."""
+def _split_names(value: dict[str, Any]) -> tuple[list[str], list[Change]]:
+    """Split a class into its names, each without a colon or a line break."""
     given = value["name"] if "name" in value else value.get("names", [])
     given = given if isinstance(given, list) else [given]
     changes: list[Change] = []
@@ -178,8 +178,8 @@ def _settle_names(value: dict[str, Any]) -> tuple[list[str], list[Change]]:
     return names, changes
 
 
-def _settle_color(classification: dict[str, Any], names: list[str]) -> Iterator[Change]:
-    """A colour as [r, g, b]; null, which QuPath takes, where none can be made out."""
+def _repair_color(classification: dict[str, Any], names: list[str]) -> Iterator[Change]:
+    """Make the colour [r, g, b], or null, which QuPath accepts, if it cannot be parsed."""
     if "colorRGB" in classification:
         return
     if "color" not in classification:
@@ -201,7 +201,7 @@ def _settle_color(classification: dict[str, Any], names: list[str]) -> Iterator[
 
 
 def _as_rgb(value: Any) -> list[int] | None:
-    """``[r, g, b]`` of 0..255 out of a list, a packed integer, ``#RRGGBB`` or shares of one."""
+    """Parse a list, a packed integer, ``#RRGGBB`` or fractions of 1 to ``[r, g, b]`` of 0..255."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -219,7 +219,7 @@ def _as_rgb(value: Any) -> list[int] | None:
 
 
 def _as_measurement(value: Any) -> Any:
-    """What QuPath reads as a number; NaN and infinities as it spells them; else ``None``."""
+    """Convert to what QuPath reads as a number, NaN and infinities as text; else ``None``."""
     if isinstance(value, str) and is_java_number(value):
         return value
     try:
@@ -230,12 +230,12 @@ def _as_measurement(value: Any) -> Any:
 
 
 def spell_number(value: float) -> str:
-    """NaN or an infinity as QuPath writes it."""
+    """Format NaN or an infinity as QuPath writes it."""
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _as_number(value: Any) -> Any:
-    """A finite number as it is, one that is spelt out or true or false as one; else ``None``."""
+    """Return a finite number, also from text or a boolean; else ``None``."""
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""Features out of a file that is not quite GeoJSON, or not whole."""
+"""Recover features from a file that is invalid or truncated."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from wsiseg.qupath.form.finding import Repair
 
 __all__ = ["salvage_features"]
 
-_OWN = ("type", "features", "wsiseg_sha256")  # written anew; the hash is of other features
+_OWN = ("type", "features", "wsiseg_sha256")  # written again; the hash no longer applies
 _DEEPEST = 60  # levels of nesting; orjson takes 254
 _GEOMETRIES = {name.lower(): name for name in (*GEOMETRY_TYPES, "GeometryCollection")}
 
 
 def salvage_features(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any], list[Repair]]:
-    """Whatever in the file is a feature or can be read as one.
+    """Recover everything in the file that is a feature or can be read as one.
 
     Returns
     -------
-    Features, the collection's further members, and what was done to get them.
+    Features, the collection's other members, and the repairs that were needed.
 
     Raises
     ------
@@ -52,12 +52,12 @@ def salvage_features(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any], 
 
 
 def _inflate(path: Path) -> bytes:
-    """What is whole of a gzip file that was cut off."""
+    """Decompress as much as possible of a truncated gzip file."""
     data = b""
     with suppress(zlib.error):
         data = zlib.decompressobj(wbits=31).decompress(path.read_bytes())
     if not data:
-        raise GeoJsonError(f"{path}: nothing in it can be decompressed; get the file again")
+        raise GeoJsonError(f"{path}: cannot be decompressed at all; get the file again")
     return data
 
 
@@ -79,7 +79,7 @@ def _parse(text: str, repairs: list[Repair]) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        repairs.append(Repair("json", "is nested too deep to be read", dropped=True))
+        repairs.append(Repair("json", "is nested too deeply to be read", dropped=True))
         return []
     except ValueError:
         pass
@@ -109,7 +109,7 @@ def _parse_lines(lines: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _parse_whole_elements(text: str) -> tuple[list[Any], int]:
-    """Elements of the first list of features as far as they are JSON, and where that ends."""
+    """Parse the first list of features as far as it is valid JSON; return where that ends."""
     decoder = json.JSONDecoder()
     key = text.find('"features"')
     at = text.find("[", max(key, 0)) + 1
@@ -127,8 +127,10 @@ def _parse_whole_elements(text: str) -> tuple[list[Any], int]:
 
 
 def _scrub(tree: Any, repairs: list[Repair]) -> Any:
-    """`tree` without what JSON cannot hold: NaN and Infinity are spelt as QuPath spells them among
-    measurements, and left out elsewhere."""
+    """Remove what JSON cannot represent.
+
+    NaN and Infinity become text in measurements, as QuPath writes them, and are left out elsewhere.
+    """
     counts = _Counts()
     scrubbed = _scrub_value(tree, counts, 0)
     if counts.spelt:
@@ -144,7 +146,7 @@ def _scrub(tree: Any, repairs: list[Repair]) -> Any:
 
 @dataclass
 class _Counts:
-    """What `_scrub_value` changed."""
+    """Numbers of changes by `_scrub_value`."""
 
     spelt: int = 0
     lost: int = 0
@@ -152,7 +154,7 @@ class _Counts:
 
 
 def _scrub_value(value: Any, counts: _Counts, depth: int, measured: bool = False) -> Any:
-    """`value` as JSON holds it; `measured` within the measurements of an object."""
+    """Make `value` valid JSON; `measured` within the measurements of an object."""
     if isinstance(value, float) and not math.isfinite(value):
         if measured:
             counts.spelt += 1
@@ -171,7 +173,7 @@ def _scrub_value(value: Any, counts: _Counts, depth: int, measured: bool = False
             (k, v, _scrub_value(v, counts, depth + 1, measured or k == "measurements"))
             for k, v in value.items()
         )
-        # A number that is none is left out; null would be another mistake.
+        # Leave out NaN; null would break another rule.
         return {
             _scrub_value(key, counts, depth): new
             for key, old, new in items
@@ -190,14 +192,14 @@ def _as_float(value: int) -> float:
 
 
 def _collect(element: Any, repairs: list[Repair]) -> Iterator[dict[str, Any]]:
-    """Features of collections, lists, bare geometries and what lacks its type."""
+    """Yield features from collections, lists, bare geometries and objects without a type."""
     if isinstance(element, list):
         for member in element:
             yield from _collect(member, repairs)
         return
     kind = element.get("type") if isinstance(element, dict) else None
     if not isinstance(element, dict):
-        repairs.append(Repair("top-level", f"{element!r:.40} is no feature", dropped=True))
+        repairs.append(Repair("top-level", f"{element!r:.40} is not a feature", dropped=True))
     elif isinstance(element.get("features"), list):
         if kind != "FeatureCollection":
             repairs.append(Repair("collection-type", 'wrote "type": "FeatureCollection"'))

@@ -1,4 +1,4 @@
-"""Repairs of a geometry: rings closed, invalid outlines mended, collections taken apart."""
+"""Repair geometries: close rings, make outlines valid, split collections."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["fix_geometry"]
 _TYPES = {name.lower(): name for name in (*GEOMETRY_TYPES, "GeometryCollection")}
 _PLANE = ("c", "z", "t")
 _DEPTH = {"Point": 0, "MultiPoint": 1, "LineString": 1, "MultiLineString": 2}
-"""How deep positions lie in the coordinates."""
+"""Nesting depth of positions in the coordinates."""
 
 
 def fix_geometry(geometry: Any) -> tuple[list[dict[str, Any]], list[Change]]:
-    """Geometries that break no rule: one, several out of a collection, or none to be saved.
+    """Return geometries that break no rule: one, several for a collection, none if unusable.
 
-    What is right already stays as it is, digit for digit.
+    Valid geometries are returned unchanged, digit for digit.
     """
     if not isinstance(geometry, dict):
         return [], [("geometry", "it has no geometry", True)]
@@ -39,7 +39,7 @@ def fix_geometry(geometry: Any) -> tuple[list[dict[str, Any]], list[Change]]:
     geometry, more = _fix_plane(geometry)
     changes += more
     if kind == "GeometryCollection":
-        fixed, more = _take_apart(geometry)
+        fixed, more = _split_collection(geometry)
     elif kind in ("Polygon", "MultiPolygon"):
         fixed, more = _fix_polygons(geometry)
     else:
@@ -58,22 +58,24 @@ def _fix_plane(geometry: dict[str, Any]) -> tuple[dict[str, Any], list[Change]]:
     ]
 
 
-def _take_apart(geometry: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Change]]:
+def _split_collection(geometry: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Change]]:
     members = geometry.get("geometries")
     members = members if isinstance(members, list) else []
     plane = {"plane": geometry["plane"]} if "plane" in geometry else {}
     fixed: list[dict[str, Any]] = []
     changes: list[Change] = []
     for member in members:
-        more, told = fix_geometry(plane | member if isinstance(member, dict) else member)
-        fixed += more
-        changes += told
+        member_geometries, member_changes = fix_geometry(
+            plane | member if isinstance(member, dict) else member
+        )
+        fixed += member_geometries
+        changes += member_changes
     message = f"a GeometryCollection is {len(fixed)} features now"
     return fixed, [("geometry-type", message, not fixed), *changes]
 
 
 def _fix_positions(geometry: dict[str, Any]) -> tuple[list[dict[str, Any]], list[Change]]:
-    """Points and lines, without what is no position."""
+    """Remove invalid positions from points and lines."""
     if not _problems(geometry):
         return [geometry], []
     kind = geometry["type"]
@@ -81,7 +83,7 @@ def _fix_positions(geometry: dict[str, Any]) -> tuple[list[dict[str, Any]], list
     fixed = {**geometry, "coordinates": kept}
     if kept is None or _problems(fixed):
         return [], [("coordinates", f"a {kind} whose coordinates are malformed", True)]
-    return [fixed], [("coordinates", f"a {kind} lost what is no [x, y]", True)]
+    return [fixed], [("coordinates", f"removed positions that are not [x, y] from a {kind}", True)]
 
 
 def _problems(geometry: dict[str, Any]) -> list[str]:
@@ -89,7 +91,7 @@ def _problems(geometry: dict[str, Any]) -> list[str]:
 
 
 def _keep_positions(value: Any, depth: int, lines: bool) -> Any:
-    """Numbers at `depth`; ``None`` for nothing."""
+    """Keep valid positions at `depth`; ``None`` if too few are left."""
     if not isinstance(value, list):
         return None
     if depth == 0:
@@ -127,21 +129,23 @@ def _fix_polygons(geometry: dict[str, Any]) -> tuple[list[dict[str, Any]], list[
         return [], [*changes, (broken[0], "nothing with an area is left of it", True)]
     if "one-part" in broken and len(mended) == 1:
         changes.append(("one-part", "a MultiPolygon of one part is a Polygon now", False))
-    shapes = [[_spell(ring) for ring in (p.exterior, *p.interiors)] for p in mended]
+    shapes = [[_list_positions(ring) for ring in (p.exterior, *p.interiors)] for p in mended]
     fixed = {"type": "Polygon", "coordinates": shapes[0]} if len(shapes) == 1 else {
         "type": "MultiPolygon", "coordinates": shapes}  # fmt: skip
     return [{**geometry, **fixed}], changes
 
 
 def _clean_rings(part: Any, changes: list[Change]) -> list[NDArray[np.float64]]:
-    """Closed rings of the written precision; none if the shell cannot be used."""
+    """Return closed rings at the written precision; none if the shell is unusable."""
     rings = []
     for index, ring in enumerate(part if isinstance(part, list) else []):
         positions = _keep_positions(ring, 1, False) or []
         if len(positions) < (len(ring) if isinstance(ring, list) else 1):
-            changes.append(("coordinates", "a ring lost what is no [x, y]", True))
+            changes.append(
+                ("coordinates", "removed positions that are not [x, y] from a ring", True)
+            )
         points = np.round(np.array(positions, np.float64).reshape(-1, 2), DECIMALS) + 0.0
-        # Judged as it stands, as QuPath asks for the very same number.
+        # Compared without rounding, as QuPath requires identical numbers.
         if positions and positions[0][:2] != positions[-1][:2]:
             points = np.concatenate([points, points[:1]])
             changes.append(("ring-open", "closed a ring", False))
@@ -156,7 +160,7 @@ def _clean_rings(part: Any, changes: list[Change]) -> list[NDArray[np.float64]]:
 
 
 def _mend(polygons: list[Any]) -> tuple[list[Any], list[Change]]:
-    """Valid polygons apart from each other."""
+    """Return valid polygons that do not overlap."""
     flat = are_flat(np.array(polygons, object))
     kept = [polygon for polygon, is_flat in zip(polygons, flat, strict=True) if not is_flat]
     changes: list[Change] = []
@@ -165,13 +169,13 @@ def _mend(polygons: list[Any]) -> tuple[list[Any], list[Change]]:
     whole = shapely.MultiPolygon(kept) if len(kept) != 1 else kept[0]
     if not kept or shapely.is_valid(whole):
         return kept, changes
-    mended = mend_shape(shapely.union_all([_take_off_holes(polygon) for polygon in kept]))
+    mended = mend_shape(shapely.union_all([_subtract_holes(polygon) for polygon in kept]))
     message = f"mended its outline ({shapely.is_valid_reason(whole)})"
     return mended, [*changes, ("invalid", message, False)]
 
 
-def _take_off_holes(polygon: Any) -> Any:
-    """The valid area within the shell and in none of the holes, wherever these lie."""
+def _subtract_holes(polygon: Any) -> Any:
+    """Return the valid area within the shell and outside all holes."""
     shell, *holes = (
         shapely.make_valid(shapely.Polygon(ring), method="structure", keep_collapsed=False)
         for ring in (polygon.exterior, *polygon.interiors)
@@ -179,7 +183,7 @@ def _take_off_holes(polygon: Any) -> Any:
     return shapely.difference(shell, shapely.union_all(holes))
 
 
-def _spell(ring: Any) -> list[list[float]]:
-    """Positions, integers where they are whole."""
+def _list_positions(ring: Any) -> list[list[float]]:
+    """List the positions of a ring, whole numbers as integers."""
     points = shapely.get_coordinates(ring).tolist()
     return [[int(v) if v.is_integer() else v for v in point] for point in points]

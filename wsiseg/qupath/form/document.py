@@ -1,4 +1,4 @@
-"""From a file's bytes to its GeoJSON features, in every form that QuPath accepts."""
+"""Extract GeoJSON features from the bytes of a file, in every form that QuPath accepts."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = [
 ]
 
 EXTENSIONS = (".geojson", ".json", ".zip", ".geojson.gz", ".json.gz")
-"""File names that QuPath imports from."""
+"""File extensions that QuPath imports."""
 
-_BATCH = 2_000_000  # bytes of JSON that become a tree at once
+_BATCH = 2_000_000  # bytes of JSON parsed at a time
 
 GEOMETRY_TYPES = (
     "Point",
@@ -44,7 +44,7 @@ GEOMETRY_TYPES = (
 
 
 def read_documents(path: Path) -> tuple[list[bytes], list[Finding]]:
-    """The JSON texts of a file (several only in a zip), decompressed.
+    """Read and decompress the JSON texts of a file (several only in a zip).
 
     Raises
     ------
@@ -69,7 +69,7 @@ def _has_extension(path: Path) -> bool:
 
 def _extension_advice(path: Path) -> str:
     return (
-        f"QuPath imports nothing from a file named {path.name!r}; name it "
+        f"QuPath does not import files named like {path.name!r}; end the name in "
         f"{', '.join(EXTENSIONS[:-1])} or {EXTENSIONS[-1]}"
     )
 
@@ -87,7 +87,7 @@ def _decompress(raw: bytes, path: Path) -> list[bytes]:
 
 
 def parse_document(text: bytes) -> tuple[Any, list[Finding]]:
-    """The JSON tree of `text` and what is wrong with the text; the tree is ``None`` if all is."""
+    """Parse `text`; return the JSON tree, or ``None``, and what is wrong with the text."""
     findings = []
     if text.startswith(b"\xef\xbb\xbf"):
         findings.append(Finding("byte-order-mark", "begins with a byte-order mark; leave it out"))
@@ -100,21 +100,21 @@ def parse_document(text: bytes) -> tuple[Any, list[Finding]]:
 
 
 def parse_lines(text: bytes) -> Iterator[list[dict[str, Any]]]:
-    """Batches of the features of a collection written one feature a line, as ours are.
+    """Yield batches of features from a collection with one feature per line, such as ours.
 
-    Takes the memory of a batch; a file of 100,000 regions takes 1.5 GB as one tree.
+    Only one batch is in memory; a file of 100,000 regions takes 1.5 GB as one tree.
 
     Raises
     ------
     ValueError
-        As soon as `text` turns out not to be one; `parse_document` then says what it is.
+        If `text` turns out to have another form; use `parse_document` instead.
     """
     start, end = text.find(b"\n") + 1, text.rfind(b"\n]")
     head = text[:start]
     whole = end >= start - 1 and STAMPED_END.fullmatch(text, max(end, 0))
     if not head.endswith(b'"features":[\n') or not whole:
         raise ValueError("not one feature a line")
-    # A line break inside a JSON text must be escaped, so a bare one always parts two tokens.
+    # JSON strings escape line breaks, so a bare one always separates two tokens.
     if orjson.loads(head + b"]}").get("type") != "FeatureCollection":
         raise ValueError("not a collection")
     while start < end:
@@ -128,21 +128,21 @@ def parse_lines(text: bytes) -> Iterator[list[dict[str, Any]]]:
 
 
 def _is_plain(member: dict[str, Any]) -> bool:
-    """Whether this is a feature without children."""
+    """Whether `member` is a feature without children."""
     properties = member.get("properties")
     nested = isinstance(properties, dict) and "childObjects" in properties
     return member.get("type") == "Feature" and not nested
 
 
 def _diagnose(text: bytes, error: Exception) -> tuple[Any, list[Finding]]:
-    """Why `text` is not strict JSON; the tree, if only bare NaN or Infinity stand in the way."""
+    """Find why `text` is not strict JSON; also return the tree if bare NaN is the only reason."""
     try:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError as problem:
         message = f"is not UTF-8 (byte {problem.start}); save it as UTF-8"
         return None, [Finding("encoding", message)]
     if _is_newline_delimited(text):
-        message = "is one JSON object a line; make it one FeatureCollection"
+        message = "has one JSON object per line; make it one FeatureCollection"
         return None, [Finding("newline-delimited", message)]
     try:
         tree = json.loads(decoded)
@@ -161,10 +161,10 @@ def _is_newline_delimited(text: bytes) -> bool:
 
 
 def flatten_document(tree: Any) -> tuple[list[dict[str, Any]], list[Finding]]:
-    """Features of a collection, a feature, a bare geometry or an array of these, in file order.
+    """List the features of a collection, a feature, a bare geometry or an array of these.
 
-    Objects below ``properties.childObjects`` follow their parent. A bare geometry becomes a
-    feature of its own.
+    File order; objects in ``properties.childObjects`` follow their parent. A bare geometry becomes
+    a feature.
     """
     features: list[dict[str, Any]] = []
     findings: list[Finding] = []
@@ -212,7 +212,7 @@ def _flatten_collection(element: dict[str, Any]) -> tuple[list[dict[str, Any]], 
 
 
 def walk_children(feature: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A feature, then all below its ``properties.childObjects``."""
+    """Yield a feature, then its descendants in ``properties.childObjects``."""
     pending = [feature]
     while pending:
         current = pending.pop(0)

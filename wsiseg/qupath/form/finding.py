@@ -1,4 +1,4 @@
-"""Finding: one broken rule; Repair: what was done about one; and the table of all rules."""
+"""Finding: one broken rule; Repair: how one was fixed; and the table of all rules."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ class Finding:
     rule: str
     """Key of `RULES`."""
     message: str
-    """What is wrong and what to do."""
+    """What is wrong, and what to do."""
     feature: int | None = None
     """Index of the feature in the file, from 0; ``None`` for the file itself."""
     id: str | None = None
-    """The feature's id, where it has one."""
+    """The feature's id, if it has one."""
 
     @property
     def severity(self) -> Severity:
@@ -92,7 +92,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Repair:
-    """What was done about a broken rule."""
+    """How a broken rule was fixed."""
 
     rule: str
     """Key of `RULES`."""
@@ -100,7 +100,7 @@ class Repair:
     feature: int | None = None
     """Index of the feature in the file, from 0; ``None`` for the file itself."""
     dropped: bool = False
-    """Whether something was lost by it."""
+    """Whether something was lost."""
 
     def __str__(self) -> str:
         where = "" if self.feature is None else f"feature {self.feature}: "

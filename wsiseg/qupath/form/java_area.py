@@ -1,13 +1,13 @@
-"""Which outlines QuPath 0.6 and 0.7 lose part of, and where.
+"""Predict which outlines QuPath 0.6 and 0.7 lose part of, and where.
 
-For its geometry, they make a `java.awt.geom.Area` of a polygon without holes. In the Java that they
-bring along (not yet in Java 17, which QuPath 0.5 has), that sums up, row by row of the outline's
-vertices, the edges that cross the row; each time the sum reaches 1,024, it closes the shape there
-and begins another (`sun.awt.geom.AreaOp.pruneEdges`). Two such pieces have an edge in common, and
-JTS's `Polygonizer`, which QuPath asks for polygons only, keeps one of them. Where the ring starts
-and which way it runs does not matter, and a further vertex only makes more rows, so no way to write
-the ring avoids it. The polygon is drawn whole, and `getArea` is right; what is exported again, or
-placed in a hierarchy, is not.
+These versions convert a polygon without holes to a `java.awt.geom.Area`. Their bundled Java (unlike
+Java 17, used by QuPath 0.5) sums up, over the rows of the outline's vertices, the edges that cross
+each row; whenever the sum reaches 1,024, it closes the shape there and begins another
+(`sun.awt.geom.AreaOp.pruneEdges`). Two such pieces share an edge, and JTS's `Polygonizer`, which
+QuPath asks for polygons only, keeps one of them. The start and direction of the ring do not matter,
+and additional vertices only add rows, so the problem cannot be avoided by writing the ring
+differently. The polygon is drawn completely, and `getArea` is correct, but re-exporting it or
+placing it in a hierarchy loses the other pieces.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST_LINKS = 1024
 
 
 def cut_rows(ring: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where Java cuts an outline without holes: the y of each cut, from the top; mostly none.
+    """Return the y of each cut that Java makes in an outline without holes, top first.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The rules about a feature's members, one function each; geometry has its own in `shapes`."""
+"""The rules about a feature's members, one function each; those of shapes are in `shapes`."""
 
 from __future__ import annotations
 
@@ -36,33 +36,33 @@ def check_id(feature: dict[str, Any]) -> Broken:
         return
     value = feature["id"]
     if value is None or isinstance(value, dict | list):
-        yield "id-null", '"id" is null or no text, which loses the file; leave it out'
+        yield "id-null", '"id" is null or not text, which loses the file; leave it out'
         return
     if not is_uuid(str(value)):
-        yield "id-uuid", f'"id" {value!r} is no UUID; QuPath replaces it by a random one'
+        yield "id-uuid", f'"id" {value!r} is not a UUID; QuPath replaces it with a random one'
 
 
 def check_geometry(feature: dict[str, Any]) -> Broken:
-    """A geometry is needed, and its plane holds nothing but c, z and t."""
+    """A geometry is required, and its plane may only contain c, z and t."""
     geometry = feature.get("geometry")
     if geometry == {} and is_root(feature):
-        return  # as QuPath exports it, and reads it again
+        return  # as QuPath exports and imports it
     if not isinstance(geometry, dict):
-        what = "missing" if "geometry" not in feature else "null or no object"
+        what = "missing" if "geometry" not in feature else "null or not an object"
         yield "geometry", f'"geometry" is {what}, which loses the file'
         return
     plane = geometry.get("plane", {})
     if not isinstance(plane, dict):
-        yield "plane", '"plane" is no object; leave it out'
+        yield "plane", '"plane" is not an object; leave it out'
     elif not plane.keys() <= _PLANE_KEYS:
         unknown = sorted(plane.keys() - _PLANE_KEYS)
-        yield "plane", f'"plane" holds {unknown}; only c, z and t are allowed'
+        yield "plane", f'"plane" contains {unknown}; only c, z and t are allowed'
 
 
 def check_properties(feature: dict[str, Any]) -> Broken:
     """Properties may be absent, but not null."""
     if "properties" in feature and not isinstance(feature["properties"], dict):
-        yield "properties", '"properties" is null or no object; leave it out, or write {}'
+        yield "properties", '"properties" is null or not an object; leave it out, or write {}'
 
 
 def check_misplaced(feature: dict[str, Any]) -> Broken:
@@ -79,7 +79,7 @@ def check_object_type(feature: dict[str, Any]) -> Broken:
         return
     value = properties["objectType"]
     if not isinstance(value, str):
-        yield "object-type", '"objectType" is null or no text; leave it out, or write "annotation"'
+        yield "object-type", '"objectType" is null or not text; leave it out, or write "annotation"'
     elif value not in OBJECT_TYPES:
         yield "object-type-unknown", f'"objectType" {value!r} is unknown; it becomes an annotation'
 
@@ -90,23 +90,23 @@ def check_name(feature: dict[str, Any]) -> Broken:
     if "name" in properties and (
         properties["name"] is None or isinstance(properties["name"], dict | list)
     ):
-        yield "name", '"name" is null or no text, which loses the file; leave it out'
+        yield "name", '"name" is null or not text, which loses the file; leave it out'
 
 
 def check_color(feature: dict[str, Any]) -> Broken:
     """An object's colour is ``[r, g, b]`` or a packed integer."""
     value = _properties(feature).get("color")
     if isinstance(value, str) or (isinstance(value, list) and not _is_triple(value)):
-        yield "color", f'"color" {value!r} is no [r, g, b] of numbers'
+        yield "color", f'"color" {value!r} is not [r, g, b] with numbers'
 
 
 def check_measurements(feature: dict[str, Any]) -> Broken:
-    """Numbers by name, or the older list of name and value."""
+    """Measurements are numbers by name, or the older list of names and values."""
     value = _properties(feature).get("measurements")
     if isinstance(value, list):
         known = [item for item in value if isinstance(item, dict) and "name" in item]
         if len(known) != len(value):
-            yield "measurements", '"measurements" is a list of something else than name and value'
+            yield "measurements", '"measurements" is a list with elements other than name and value'
         pairs = [(item["name"], item.get("value")) for item in known]
     else:
         pairs = list(value.items()) if isinstance(value, dict) else []
@@ -118,14 +118,14 @@ def check_measurements(feature: dict[str, Any]) -> Broken:
 
 
 def check_metadata(feature: dict[str, Any]) -> Broken:
-    """Metadata are flat."""
+    """Metadata must be flat."""
     value = _properties(feature).get("metadata")
     if isinstance(value, dict) and any(isinstance(item, dict | list) for item in value.values()):
         yield "metadata", '"metadata" holds nested values, which QuPath drops'
 
 
 def check_classification(feature: dict[str, Any]) -> Broken:
-    """Text, null, or an object of a name and a colour."""
+    """A classification is text, null, or an object with a name and a colour."""
     properties = _properties(feature)
     value = properties.get("classification")
     if value is None or value == {}:
@@ -144,14 +144,14 @@ def check_classification(feature: dict[str, Any]) -> Broken:
 
 
 def is_root(feature: dict[str, Any]) -> bool:
-    """Whether this is the root of QuPath's hierarchy, which has no shape of its own."""
+    """Whether `feature` is the root of QuPath's hierarchy, which has no shape."""
     properties = feature.get("properties")
     of_root = isinstance(properties, dict) and properties.get("objectType") == "root"
     return of_root and feature.get("geometry") in (None, {})
 
 
 def is_java_number(text: str) -> bool:
-    """Whether ``Double.parseDouble`` takes this, as QuPath then takes it for a measurement.
+    """Whether ``Double.parseDouble`` accepts `text`, so that QuPath accepts it as a number.
 
     QuPath itself writes ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``.
     """
@@ -159,21 +159,21 @@ def is_java_number(text: str) -> bool:
 
 
 def is_uuid(text: str) -> bool:
-    """Whether QuPath keeps this as an id."""
+    """Whether QuPath keeps `text` as an id."""
     return _UUID.fullmatch(text) is not None
 
 
 def _check_class_name(name: Any) -> Broken:
     if not isinstance(name, str) or not name.strip():
-        yield "class-name", f"the class name {name!r} is blank or no text"
+        yield "class-name", f"the class name {name!r} is blank or not text"
     elif "\n" in name or "\r" in name:
-        yield "class-name", f"the class name {name!r} holds a line break"
+        yield "class-name", f"the class name {name!r} contains a line break"
     elif ":" in name:
-        yield "class-derived", f"the class name {name!r} holds ':', which makes a derived class"
+        yield "class-derived", f"the class name {name!r} contains ':', which makes a derived class"
 
 
 def _check_class_color(value: dict[str, Any]) -> Broken:
-    if "colorRGB" in value:  # as QuPath wrote it before 0.4: still read
+    if "colorRGB" in value:  # written by QuPath before 0.4, and still read
         return
     if "color" not in value:
         yield "class-color", f"the class {value.get('name')!r} has no color, which loses the file"
@@ -182,9 +182,12 @@ def _check_class_color(value: dict[str, Any]) -> Broken:
     if color is None:
         return
     if not isinstance(color, list) or not _is_triple(color[:3]) or len(color) > 4:
-        yield "class-color", f"the class colour {color!r} is no [r, g, b] of 3 integers"
+        yield "class-color", f"the class colour {color!r} is not [r, g, b] with integers"
     elif not all(isinstance(part, int) and 0 <= part <= 255 for part in color):
-        yield "class-color-range", f"the class colour {color!r} is not made of integers 0 to 255"
+        yield (
+            "class-color-range",
+            f"the class colour {color!r} has parts that are not integers from 0 to 255",
+        )
 
 
 def _is_triple(value: list[Any]) -> bool:

@@ -1,6 +1,6 @@
-"""GeoJSON geometries to shapely, all of a batch at once, and what is wrong with each.
+"""Convert batches of GeoJSON geometries to shapely, and report what is wrong with each.
 
-Coordinates are rounded to `DECIMALS`, as QuPath snaps them, before anything is judged.
+Coordinates are rounded to `DECIMALS`, as QuPath does, before anything is checked.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DECIMALS = 2
 
 
 LARGEST = 1e9
-"""Largest coordinate (px): far beyond any slide, and products of coordinates stay finite."""
+"""Largest coordinate in px: far beyond any slide, yet products of coordinates stay finite."""
 _SIZE_ADVICE = f"a coordinate is not a number, or beyond {LARGEST:.0e} px"
 _EMPTY = "is empty, as QuPath 0.5 writes a rectangle without area; it loads as an empty object"
 
@@ -51,7 +51,7 @@ class Problem(NamedTuple):
 def build_polygons(
     points: NDArray[Any], ring_starts: NDArray[np.intp], ring_polygon: NDArray[np.intp]
 ) -> NDArray[np.object_]:
-    """Polygons from their rings in one call.
+    """Build polygons from their rings in one call.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def build_polygons(
         return np.empty(0, object)
     rings = np.append(ring_starts, len(points))
     shells = np.flatnonzero(np.diff(ring_polygon, prepend=-1))
-    # Ragged arrays, as one call for all is more than twice as fast as rings, then polygons.
+    # One call with ragged arrays is more than twice as fast as rings, then polygons.
     polygons: NDArray[np.object_] = shapely.from_ragged_array(
         shapely.GeometryType.POLYGON,
         np.ascontiguousarray(points, np.float64),
@@ -73,7 +73,7 @@ def build_polygons(
 
 
 def judge_polygons(polygons: NDArray[np.object_]) -> Iterator[Problem]:
-    """What QuPath would refuse or drop among polygons whose coordinates are rounded already."""
+    """Yield what QuPath would reject or drop among polygons with rounded coordinates."""
     flat = are_flat(polygons)
     for index in np.flatnonzero(flat):
         yield Problem(int(index), "zero-area", "has no area; QuPath makes an empty object of it")
@@ -84,7 +84,7 @@ def judge_polygons(polygons: NDArray[np.object_]) -> Iterator[Problem]:
 
 
 def are_flat(polygons: NDArray[np.object_]) -> NDArray[np.bool_]:
-    """Which shells enclose nothing; lobes of a crossing one are something, if they cancel too."""
+    """Return which shells enclose no area; lobes count, even if their signed areas cancel."""
     shells = shapely.polygons(shapely.get_exterior_ring(polygons))
     flat: NDArray[np.bool_] = shapely.area(shells) == 0
     lobes = shapely.make_valid(shells[flat], method="structure", keep_collapsed=False)
@@ -103,7 +103,7 @@ def _explain(reason: str) -> tuple[str, str]:
 
 
 def mend_shape(shape: Any, grid: float = 10.0**-DECIMALS) -> list[Any]:
-    """Polygons of the valid shape nearest to an invalid one, apart from each other, on a grid.
+    """Make an invalid shape valid: return non-overlapping polygons on a grid.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def mend_shape(shape: Any, grid: float = 10.0**-DECIMALS) -> list[Any]:
 def build_shapes(
     geometries: Sequence[dict[str, Any]],
 ) -> tuple[NDArray[np.object_], list[Problem]]:
-    """Shapely geometries, ``None`` where one cannot be built, and every broken rule.
+    """Build shapely geometries, ``None`` where that fails, and list every broken rule.
 
     `geometries` are GeoJSON objects of any type; polygons of all of them are built together.
     """
@@ -148,7 +148,7 @@ def build_shapes(
 
 def _type_advice(kind: Any) -> str:
     if kind == "GeometryCollection":
-        return "is a GeometryCollection, which QuPath refuses since 0.6; write its parts apart"
+        return "is a GeometryCollection, which QuPath refuses since 0.6; write its parts separately"
     return f"has the geometry type {kind!r}; QuPath takes {', '.join(GEOMETRY_TYPES)}"
 
 
@@ -166,7 +166,7 @@ def _build_simple(index: int, geometry: dict[str, Any], problems: list[Problem])
 
 
 class _Batch:
-    """Polygon parts of many geometries, gathered to be built at once."""
+    """Polygon parts of many geometries, collected to build them in one call."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self._problems = problems
@@ -175,7 +175,7 @@ class _Batch:
         self._part_owner: list[int] = []
 
     def add_parts(self, index: int, parts: Any) -> None:
-        """Take the parts of one MultiPolygon."""
+        """Add the parts of one MultiPolygon."""
         if not isinstance(parts, list) or not parts:
             self._refuse(index, "coordinates", "a MultiPolygon needs a list of polygons")
             return
@@ -185,7 +185,7 @@ class _Batch:
         self.add(index, parts)
 
     def add(self, index: int, parts: list[Any]) -> None:
-        """Take the polygons of one geometry, unless one is malformed."""
+        """Add the polygons of one geometry, unless one is malformed."""
         arrays: list[list[NDArray[np.float64]]] = []
         if all(part == [[]] for part in parts):
             self._refuse(index, "zero-area", _EMPTY)
@@ -196,7 +196,7 @@ class _Batch:
                 return
             rings = [points for ring in part if (points := ring_array(ring)) is not None]
             if len(rings) < len(part):
-                self._refuse(index, "coordinates", "a ring is no list of [x, y] numbers")
+                self._refuse(index, "coordinates", "a ring is not a list of [x, y] numbers")
                 return
             arrays.append(rings)
         for rings in arrays:
@@ -205,16 +205,16 @@ class _Batch:
             self._part_owner.append(index)
 
     def build(self, shapes: NDArray[np.object_], multiple: set[int]) -> None:
-        """Fill `shapes` with the polygons, and note what is wrong with them."""
-        bad = self._judge_rings()
+        """Fill `shapes` with the polygons, and record what is wrong with them."""
+        bad_owners = self._judge_rings()
         if not self._rings:
             return
         owners, parts = np.array(self._part_owner), np.array(self._ring_part)
-        good = ~np.isin(owners[parts], list(bad))
-        rings = [ring for ring, keep in zip(self._rings, good, strict=True) if keep]
+        is_good = ~np.isin(owners[parts], list(bad_owners))
+        rings = [ring for ring, keep in zip(self._rings, is_good, strict=True) if keep]
         if not rings:
             return
-        used, renumbered = np.unique(parts[good], return_inverse=True)
+        used, renumbered = np.unique(parts[is_good], return_inverse=True)
         points = np.round(np.concatenate(rings), DECIMALS)
         lengths = np.array([len(ring) for ring in rings])
         polygons = build_polygons(points, np.cumsum(lengths) - lengths, renumbered)
@@ -234,7 +234,7 @@ class _Batch:
         joined = shapely.multipolygons(parts, indices=numbers)
         shapes[owners] = joined
         broken = np.zeros(len(owners), bool)
-        broken[numbers[~shapely.is_valid(parts)]] = True  # said already, part by part
+        broken[numbers[~shapely.is_valid(parts)]] = True  # already reported for each part
         for index in np.flatnonzero(~broken & ~shapely.is_valid(joined)):
             reason = shapely.is_valid_reason(joined[index])
             self._refuse(int(owners[index]), "parts-overlap", f"its parts overlap ({reason})")
@@ -253,7 +253,7 @@ class _Batch:
 
 
 def ring_array(ring: Any) -> NDArray[np.float64] | None:
-    """``(N, 2)`` x, y of a ring as JSON has it; None if it is no list of positions."""
+    """Convert a JSON ring to ``(N, 2)`` x, y; None if it is not a list of positions."""
     try:
         points = np.array(ring, np.float64)
     except (ValueError, TypeError, OverflowError):
@@ -264,7 +264,7 @@ def ring_array(ring: Any) -> NDArray[np.float64] | None:
 
 
 def _ragged_array(ring: Any) -> NDArray[np.float64]:
-    """Positions of mixed length, some with a z."""
+    """Convert positions of mixed length, some with z."""
     try:
         return np.array([position[:2] for position in ring], np.float64)
     except (ValueError, TypeError, OverflowError):
@@ -276,6 +276,6 @@ def _judge_ring(ring: NDArray[np.float64]) -> tuple[str, str] | None:
         return "ring-short", f"a ring has {len(ring)} points; 4 are needed, the last as the first"
     if ring[0, 0] != ring[-1, 0] or ring[0, 1] != ring[-1, 1]:
         return "ring-open", "a ring's last point is not exactly its first"
-    if not (np.abs(ring) <= LARGEST).all():  # neither is NaN
+    if not (np.abs(ring) <= LARGEST).all():  # NaN fails this, too
         return "coordinates", _SIZE_ADVICE
     return None

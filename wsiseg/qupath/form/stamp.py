@@ -1,4 +1,4 @@
-"""How a GeoJSON file of ours shows that nobody changed it: by a hash of its features at its end."""
+"""Detect edits of our GeoJSON files by a hash of their features at the end of the file."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from wsiseg.atomic import free_name
 __all__ = ["END", "STAMPED_END", "end_of", "keep_edited", "read_stamp"]
 
 END = b"\n]}\n"
-"""How the features of a collection end that is written one feature a line."""
+"""End of a collection that is written with one feature per line."""
 
 STAMPED_END = re.compile(rb'\n\](?:,"wsiseg_sha256":"([0-9a-f]{64})")?\}\s*')
-"""The same, with the hash or without."""
+"""The same end, with or without the hash."""
 
 _LONGEST_END = 200
 
 
 def end_of(features: bytes) -> bytes:
-    """The end of a file whose features, from the second line on, have this sha256 (32 bytes)."""
+    """Return the end of a file; `features` is the sha256 (32 bytes) from the second line on."""
     return b'\n],"wsiseg_sha256":"%b"}\n' % features.hex().encode()
 
 
 def read_stamp(path: Path) -> dict[str, Any] | None:
-    """What `write_geojson` noted in a file; None if its features are not as it wrote them.
+    """Read the facts that `write_geojson` stored; None if the features have changed since.
 
-    So None for a file that somebody edited, for one that QuPath wrote, and if there is none.
+    Also None for files that QuPath wrote, and if there is no file.
     """
     try:
         data = path.read_bytes()
@@ -51,11 +51,11 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
 
 
 def keep_edited(path: Path) -> Path | None:
-    """Move a file that is not as we wrote it to ``NAME.edited.geojson`` beside it.
+    """Rename a file that is not as we wrote it to ``NAME.edited.geojson``.
 
     Returns
     -------
-    Where it is now; None if there is no file at `path`, or nobody changed it.
+    The new path; None if there is no file at `path`, or it was not edited.
     """
     if not path.is_file() or read_stamp(path) is not None:
         return None

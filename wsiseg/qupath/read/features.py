@@ -1,4 +1,4 @@
-"""GeoJSON files, ours, QuPath's or others', read back as features."""
+"""Read GeoJSON files, ours, QuPath's or others', as features."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from wsiseg.qupath.form.shapes import build_shapes
 
 __all__ = ["Feature", "build_features", "describe_left_out", "read_facts", "read_geojson"]
 
-# What read_geojson can live with: QuPath itself reads these, or nothing is lost for us.
+# Rules that read_geojson tolerates: QuPath reads such files, or nothing is lost for us.
 _HARMLESS = ("extension", "byte-order-mark", "not-a-number", "collection-type")
 _HARMLESS_SHAPES = ("zero-area", "one-part", "ring-touching")
-_OF_ONE = ("top-level", "feature-type")  # an element that is no feature; the others may be
+_OF_ONE = ("top-level", "feature-type")  # concern one element; the others may be valid
 _ADVICE = "`wsiseg lint --fix` repairs what it can"
 _MOST_NAMED = 10
 
 _IGNORED = "Ignore*"
-"""QuPath's class for what is to be cut out; its `Region*` only marks where to look."""
+"""QuPath's class for areas to cut out; `Region*` only marks an area of interest."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Feature:
     properties: dict[str, Any] = field(default_factory=dict)
     """Its properties, as in the file."""
     id: str | None = None
-    """Its id, which QuPath keeps while the object is edited."""
+    """Its id, which QuPath keeps when the object is edited."""
 
     @property
     def class_name(self) -> str | None:
         """The name of its classification; parts of a derived class are joined by ``: ``.
 
-        None where it has none, or others wrote null or blanks; a number is its digits.
+        None if there is none, or it is null or blank; a number becomes text.
         """
         value = self.properties.get("classification")
         if isinstance(value, dict):
@@ -58,31 +58,32 @@ class Feature:
 
     @property
     def is_ignored(self) -> bool:
-        """Whether it is to be cut out of the others: of the class ``Ignore*`` or one below it."""
+        """Whether to cut it out of the others: its class is ``Ignore*`` or derived from it."""
         return (self.class_name or "").partition(":")[0].strip() == _IGNORED
 
     @property
     def object_type(self) -> str:
-        """What it is to QuPath: ``annotation``, ``detection``, ``cell``, ``tile`` ..."""
+        """QuPath's type of the object: ``annotation``, ``detection``, ``cell``, ``tile`` ..."""
         return str(self.properties.get("objectType") or "annotation")
 
 
 def read_geojson(path: str | Path, left_out: list[Finding] | None = None) -> list[Feature]:
     """Read a FeatureCollection, a Feature, a bare geometry or an array of these.
 
-    ``.geojson``, ``.json``, either with ``.gz``, and ``.zip`` are read. What QuPath writes without
-    a shape is passed over: the root object, and an object that is empty.
+    ``.geojson``, ``.json``, either with ``.gz``, and ``.zip`` are read. Objects that QuPath writes
+    without a shape are skipped: the root object and empty ones.
 
     Parameters
     ----------
     path : the file.
-    left_out : takes in, for each feature that cannot be used, what is wrong with it; the others
-        are read. Without it, the first such feature raises.
+    left_out : receives what is wrong with each unusable feature; the others are read. If not
+        given, the first unusable feature raises an error.
 
     Raises
     ------
     GeoJsonError
-        If the file cannot be read, is no GeoJSON, or a shape is not one; names feature and rule.
+        If the file cannot be read, is not GeoJSON, or has an unusable feature; names feature and
+        rule.
     """
     return read_facts(path, left_out)[0]
 
@@ -90,7 +91,7 @@ def read_geojson(path: str | Path, left_out: list[Finding] | None = None) -> lis
 def read_facts(
     path: str | Path, left_out: list[Finding] | None = None
 ) -> tuple[list[Feature], dict[str, Any]]:
-    """What `read_geojson` reads, and what `write_geojson` noted about the whole."""
+    """Read features like `read_geojson`, and the facts that `write_geojson` stored."""
     path = Path(path)
     documents, findings = read_documents(path)
     _refuse(path, findings)
@@ -126,7 +127,7 @@ def _parse(path: Path, text: bytes) -> Any:
 
 
 def describe_left_out(left_out: Sequence[Finding]) -> str:
-    """A line that names the features that could not be used; empty if there are none."""
+    """Describe the unusable features in one line; empty if there are none."""
     if not left_out:
         return ""
     named = "; ".join(f"{finding.place}: {finding.message}" for finding in left_out[:_MOST_NAMED])
@@ -135,7 +136,7 @@ def describe_left_out(left_out: Sequence[Finding]) -> str:
 
 
 def _build(members: list[dict[str, Any]], unusable: list[Finding]) -> list[Feature]:
-    """Features of what has a usable shape; what is wrong with the others goes to `unusable`."""
+    """Build features from usable shapes; add what is wrong with the others to `unusable`."""
     places, geometries = [], []
     for index, member in enumerate(members):
         if is_root(member):
@@ -155,7 +156,7 @@ def _build(members: list[dict[str, Any]], unusable: list[Finding]) -> list[Featu
     built = []
     for which, (index, shape) in enumerate(zip(places, shapes, strict=True)):
         if which in broken or shape is None:
-            continue  # with no shape and nothing broken it is an empty object
+            continue  # neither shape nor broken rule: an empty object
         properties = members[index].get("properties")
         properties = properties if isinstance(properties, dict) else {}
         name = properties.get("name")

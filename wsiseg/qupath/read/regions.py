@@ -1,4 +1,4 @@
-"""Annotations out of a GeoJSON file: ours, as they were; QuPath's and others', to 0.01 px."""
+"""Read annotations from GeoJSON: our files exactly, QuPath's and others' to 0.01 px."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["from_feature_collection", "read_annotations"]
 _LOG = logging.getLogger(__name__)
 
 _HUNDRED = 10**DECIMALS
-_PLAIN = ((64, 64, 64), "Unclassified")  # as QuPath shows what has no class
+_PLAIN = ((64, 64, 64), "Unclassified")  # as QuPath shows objects without a class
 _OWN = ("slide", "mpp", "scale", "origin", "regions")
 
 
@@ -37,24 +37,24 @@ def read_annotations(
     mpp: float | None = None,
     slide: str | None = None,
 ) -> Annotations:
-    """Read a GeoJSON file back as regions, in every form that QuPath writes or accepts.
+    """Read a GeoJSON file as regions, in every form that QuPath writes or accepts.
 
-    A file of ours gives the regions that were written: written again, it is the same to the byte.
-    From another file, rings come at 0.01 px, each part of a MultiPolygon is a region. What is left
-    out, points and lines, which are none, and features that are broken, is in the provenance;
-    broken ones are told in the log, too. Names of single objects are not kept.
+    Our own files round-trip: written again, they are identical to the byte. Other files are read to
+    0.01 px, and each part of a MultiPolygon becomes a region. Points, lines and broken features are
+    left out and recorded in the provenance; broken ones are also logged. Names of objects are not
+    kept.
 
     Parameters
     ----------
     path : any file that `read_geojson` takes.
     palette : the classes, in label order; the file's own, in their order, if not given.
-    mpp : level-0 µm/px, for a file that is not ours; one of ours knows it.
-    slide : name of the slide file; what the file says, else its own name, if not given.
+    mpp : level-0 µm/px, for a file that is not ours; our files contain it.
+    slide : name of the slide file; if not given, taken from the file, else its name.
 
     Raises
     ------
     GeoJsonError
-        If the file cannot be read, names a class that `palette` lacks, or says no pixel size and
+        If the file cannot be read, names a class that `palette` lacks, or has no pixel size and
         `mpp` is not given.
     """
     path = Path(path)
@@ -129,16 +129,16 @@ def _assemble(
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where the raster lies in the file's pixels."""
+    """The raster's position in the file's pixels."""
 
     scale: tuple[float, float]
     origin: tuple[int, int]
     mpp: float
     known: bool
-    """Whether the file says so: then its areas are the raster's."""
+    """Whether the file states it; its areas are then those of the raster."""
 
     def to_raster(self, points: NDArray[np.float64]) -> NDArray[np.int32]:
-        """``(N, 2)`` raster corners of points in the file's pixels."""
+        """Convert points in the file's pixels to ``(N, 2)`` raster corners."""
         return np.rint((points + self.origin) / self.scale).astype(np.int32)
 
     def fits(self, points: NDArray[np.float64]) -> bool:
@@ -150,31 +150,31 @@ class _Frame:
 def _find_frame(
     path: Path, areas: Sequence[Feature], facts: dict[str, Any], mpp: float | None
 ) -> _Frame:
-    """The raster of a file of ours; else a grid of whole pixels or of hundredths."""
+    """Return the raster of our own file, else a grid of whole or hundredth pixels."""
     points = shapely.get_coordinates([one.geometry for one in areas])
     try:
-        noted = _Frame(
+        stored = _Frame(
             (float(facts["scale"][0]), float(facts["scale"][1])),
             (int(facts["origin"][0]), int(facts["origin"][1])),
             float(facts["mpp"]),
             known=True,
         )
     except (KeyError, IndexError, TypeError, ValueError):
-        noted = None
-    if noted is not None:
-        if noted.fits(points):
-            return noted
-        mpp = mpp or noted.mpp / noted.scale[0]  # somebody moved a vertex
+        stored = None
+    if stored is not None:
+        if stored.fits(points):
+            return stored
+        mpp = mpp or stored.mpp / stored.scale[0]  # somebody moved a vertex
     if mpp is None:
-        raise GeoJsonError(f"{path}: says no pixel size; give mpp, the slide's level-0 µm/px")
+        raise GeoJsonError(f"{path}: has no pixel size; give mpp, the slide's level-0 µm/px")
     if points.size and np.abs(points).max() * _HUNDRED >= 2**31:
         raise GeoJsonError(f"{path}: holds a coordinate beyond {2**31 // _HUNDRED:,} px")
     step = 1.0 if np.array_equal(points, np.rint(points)) else 1.0 / _HUNDRED
-    return _Frame((step, step), noted.origin if noted else (0, 0), mpp * step, known=False)
+    return _Frame((step, step), stored.origin if stored else (0, 0), mpp * step, known=False)
 
 
 def _find_palette(areas: Sequence[Feature]) -> Palette:
-    """The classes of the file, as they come."""
+    """List the classes of the file in order of appearance."""
     colors: dict[str, tuple[int, int, int]] = {}
     for one in areas:
         name = one.class_name or _PLAIN[1]
@@ -215,7 +215,7 @@ def _make_regions(
         name = one.class_name or _PLAIN[1]
         if name not in labels:
             raise GeoJsonError(
-                f"{path}: holds the class {name!r}, which is none of {list(palette.names)}"
+                f"{path}: holds the class {name!r}, which is not one of {list(palette.names)}"
             )
         measured = _measurements(one)
         parts = shapely.get_parts(one.geometry)
@@ -231,7 +231,7 @@ def _make_regions(
 
 
 def _measurements(one: Feature) -> dict[str, float]:
-    """Finite numbers by name, from either form."""
+    """Return finite measurements by name, from either form."""
     value = one.properties.get("measurements")
     if isinstance(value, list):
         value = {
@@ -244,6 +244,6 @@ def _measurements(one: Feature) -> dict[str, float]:
 
 
 def _area(rings: Sequence[NDArray[np.int32]]) -> float:
-    """Area within the first ring and in none of the others, in raster pixels."""
+    """Return the area within the first ring and outside the others, in raster pixels."""
     sizes = shapely.area(shapely.polygons([shapely.linearrings(ring) for ring in rings]))
     return float(sizes[0] - sizes[1:].sum())

@@ -1,4 +1,4 @@
-"""Outlines that QuPath 0.6 and 0.7 lost part of in an export, taken from our own file."""
+"""Restore outlines that QuPath 0.6 and 0.7 exported incompletely from our own file."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from wsiseg.qupath.read.features import Feature
 
 __all__ = ["restore_outlines"]
 
-_SNAP = 0.02  # px by which a border may lie elsewhere: both files are rounded to 0.01
+_SNAP = 0.02  # tolerance in px: both files are rounded to 0.01
 
 
 def restore_outlines(
     features: Sequence[Feature], own: Sequence[Feature]
 ) -> tuple[list[Feature], int]:
-    """The features of an export, whole again where QuPath lost part of what nobody touched.
+    """Complete the features of an export that QuPath truncated and nobody edited.
 
-    A feature takes the outline of the one of `own` with its id, if that is an outline that Java
-    cuts (`java_area`), and if the feature's is that without some of the pieces: nobody draws that.
-    Whatever was edited stays as it is, and so do the classes.
+    A feature gets the outline with the same id in `own`, if Java cuts that outline (`java_area`)
+    and the feature equals it without some of the pieces, which nobody would draw. Edited outlines
+    and all classes are kept.
 
     Returns
     -------
     All features, in their order, and how many were restored.
     """
-    known = {feature.id: feature.geometry for feature in own if feature.id is not None}
+    own_outlines = {feature.id: feature.geometry for feature in own if feature.id is not None}
     restored, count = [], 0
     for feature in features:
-        outline = known.get(feature.id) if feature.id is not None else None
+        outline = own_outlines.get(feature.id) if feature.id is not None else None
         if outline is not None and _lost_pieces(feature.geometry, outline):
             feature = replace(feature, geometry=outline)
             count += 1
@@ -42,7 +42,7 @@ def restore_outlines(
 
 
 def _lost_pieces(shape: Any, outline: Any) -> bool:
-    """Whether `shape` is `outline` without some of the pieces that Java makes of it."""
+    """Whether `shape` is `outline` without some of the pieces into which Java cuts it."""
     if outline.geom_type != "Polygon" or len(outline.interiors):
         return False
     if shape.geom_type not in ("Polygon", "MultiPolygon") or shape.area >= outline.area:
@@ -54,6 +54,6 @@ def _lost_pieces(shape: Any, outline: Any) -> bool:
     strips = [shapely.box(west, y, east, end) for y, end in pairwise([top, *rows, bottom])]
     pieces = shapely.get_parts(shapely.intersection(outline, strips))
     kept = shapely.area(shapely.intersection(pieces, shape)) > shapely.area(pieces) / 2
-    left = shapely.union_all(pieces[kept & (shapely.area(pieces) > 0)])  # a line has none
-    # What differs by rounding alone is too thin to be left when its border is taken off.
-    return bool(shapely.buffer(shapely.symmetric_difference(left, shape), -_SNAP).is_empty)
+    remaining = shapely.union_all(pieces[kept & (shapely.area(pieces) > 0)])  # a line has none
+    # Differences by rounding alone are so thin that the negative buffer removes them.
+    return bool(shapely.buffer(shapely.symmetric_difference(remaining, shape), -_SNAP).is_empty)

@@ -1,4 +1,4 @@
-"""The Groovy scripts that import an output folder into QuPath, and export what was corrected."""
+"""Write the Groovy scripts that import an output folder into QuPath, and export corrections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wsiseg.atomic import open_atomic
 __all__ = ["write_scripts"]
 
 _SHARED = "find.groovy"
-"""How both find the files of an image; no script of its own."""
+"""Shared code that finds the files of an image; not a script of its own."""
 
 
 def write_scripts(
@@ -20,9 +20,9 @@ def write_scripts(
 ) -> list[Path]:
     """Write ``root/qupath/import.groovy`` and ``export.groovy``.
 
-    Run in QuPath for one image or for a project, the first imports what lies in ``root/geojson``:
-    it finds each image's file by name, sets the class colours, and leaves alone the regions that
-    are there already. The second writes what was corrected or drawn to ``root/corrections``.
+    Run in QuPath for one image or for a project, the first imports ``root/geojson``: it finds each
+    image's file by name, sets the class colours, and does not change existing regions. The second
+    exports what was corrected or drawn to ``root/corrections``.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def _read(name: str) -> str:
 
 
 def _quote(text: str) -> str:
-    """A Groovy string without interpolation."""
+    """Quote text as a Groovy string without interpolation."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 

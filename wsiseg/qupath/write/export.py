@@ -1,4 +1,4 @@
-"""Annotations within a budget: as annotations, else detections, else packed, else in parts."""
+"""Export annotations within a budget: as annotations, detections, compressed, or in parts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from wsiseg.qupath.write.parts import PARTS_SUFFIX, count_vertices, is_part, wri
 
 __all__ = ["Export", "export_geojson"]
 
-_VERTEX, _FEATURE = 30, 1_000  # bytes that one never exceeds, so that most need no measuring
-_PARTS = 8  # a part holds an eighth of the vertices that a file may hold
+_VERTEX, _FEATURE = 30, 1_000  # upper bounds in bytes, so that most files need no measuring
+_PARTS = 8  # a part holds an eighth of a file's limit of vertices
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written of one slide."""
+    """The output for one slide."""
 
     path: Path
     """The file, or the folder of the parts."""
@@ -33,28 +33,28 @@ class Export:
     regions: int
     vertices: int
     notes: tuple[str, ...] = ()
-    """What was stepped down and why, and which older output was put aside; a sentence each."""
+    """What was reduced and why, and which older outputs were renamed; one sentence each."""
 
 
 def export_geojson(annotations: Annotations, path: str | Path, settings: ExportConfig) -> Export:
-    """Write the regions at `path`, or as near to it as `settings`' budget allows.
+    """Write the regions to `path`, in the best form within the budget in `settings`.
 
     1. More regions than ``max_objects``: detections instead of annotations.
     2. More than ``max_mb`` of text: `path` with ``.gz``.
     3. More vertices than ``max_vertices``, or still more than ``max_mb``: a folder ``.parts`` of
-       files that each hold one place of the slide, of which ``import.groovy`` loads those that the
-       view or the selected annotations touch.
+       files that each cover one part of the slide; ``import.groovy`` loads those that intersect the
+       view or the selected annotations.
 
-    The outlines themselves never change. What was stepped down is in the notes and, as ``budget``,
-    in the file. An older output of the same slide in another form is renamed to ``.old``, so that
-    it is not imported too. An output that somebody edited since, in this or another form, is kept
-    as ``NAME.edited.geojson``; nothing is deleted.
+    Outlines are never changed. Reductions are recorded in the notes and, as ``budget``, in the
+    file. An older output of the same slide in another form is renamed to ``.old``, so that it is
+    not imported as well. An output in any form that was edited since is kept as
+    ``NAME.edited.geojson``; nothing is deleted.
 
     Raises
     ------
     GeoJsonError
-        If a region breaks a rule of QuPath's, or what would be written replaces a file that was
-        not named and that wsiseg did not write.
+        If a region breaks one of QuPath's rules, or the output would replace a file other than
+        `path` that wsiseg did not write.
     """
     path = Path(path)
     vertices = int(count_vertices(annotations).sum())
@@ -93,11 +93,11 @@ def _choose_form(
     object_type: ObjectType,
     vertices: int,
 ) -> tuple[Path, list[str]]:
-    """Where to write, and why there."""
+    """Return where to write, and notes that say why."""
     parts = path.with_name(_base(path) + PARTS_SUFFIX)
     advice = (
         f"written in parts to {parts.name}; qupath/import.groovy loads those in view "
-        f"(outline.simplify_um=2 would take fewer vertices)"
+        f"(outline.simplify_um=2 would reduce the vertices)"
     )
     if vertices > settings.max_vertices:
         limit = f"export.max_vertices = {settings.max_vertices:,}"
@@ -110,18 +110,18 @@ def _choose_form(
     if megabytes <= settings.max_mb:
         return path, []
     if packed:
-        return parts, [f"{megabytes:.3g} MB, packed, are more than {limit}: {advice}"]
+        return parts, [f"{megabytes:.3g} MB, compressed, are more than {limit}: {advice}"]
     smaller = path.with_name(path.name + ".gz")
     small = measure_geojson(annotations, smaller, object_type) / 1e6
     if small <= settings.max_mb:
-        return smaller, [f"{megabytes:.3g} MB are more than {limit}: packed as {smaller.name}"]
-    return parts, [f"{small:.3g} MB, packed, are more than {limit}: {advice}"]
+        return smaller, [f"{megabytes:.3g} MB are more than {limit}: compressed to {smaller.name}"]
+    return parts, [f"{small:.3g} MB, compressed, are more than {limit}: {advice}"]
 
 
 def _keep_edited(path: Path) -> list[str]:
-    """Move what somebody edited of an earlier output out of the way; a note each.
+    """Rename files of an earlier output that were edited; return one note each.
 
-    Of the other forms than `path`, what was never ours stays where it is.
+    Files in other forms than `path` that were never ours are left alone.
     """
     base, kept = _base(path), []
     for other in dict.fromkeys(
@@ -139,14 +139,14 @@ def _keep_edited(path: Path) -> list[str]:
 
 
 def _base(path: Path) -> str:
-    """a.geojson.gz, a.geojson, a.parts -> a."""
+    """Return the name without suffixes: a.geojson.gz, a.geojson, a.parts -> a."""
     return re.sub(r"(?i)\.(geojson|json)(\.gz)?$|\.parts$", "", path.name)
 
 
 def _replace_parts(
     annotations: Annotations, folder: Path, object_type: ObjectType, limit: int
 ) -> None:
-    """Write the parts beside `folder`, then put them in its place."""
+    """Write the parts beside `folder`, then replace it."""
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     former = folder.with_name(f".{folder.name}.{os.getpid()}.former")
     try:
@@ -160,11 +160,11 @@ def _replace_parts(
     if former.exists():
         for part in filter(is_part, former.iterdir()):
             part.unlink()
-        former.rmdir()  # `_is_ours` saw nothing but parts in it
+        former.rmdir()  # empty now, as `_is_ours` saw only parts in it
 
 
 def _put_others_aside(written: Path) -> list[str]:
-    """Rename what is left of the same slide in another form; a note each."""
+    """Rename older outputs of the slide in other forms; return one note each."""
     base, notes = _base(written), []
     for suffix in (".geojson", ".geojson.gz", PARTS_SUFFIX):
         other = written.with_name(base + suffix)
@@ -174,12 +174,14 @@ def _put_others_aside(written: Path) -> list[str]:
             aside = put_aside(other)
             notes.append(f"{other.name} of an earlier run is now {aside.name}")
         else:
-            notes.append(f"{other.name} is beside it and not wsiseg's: import one of them only")
+            notes.append(
+                f"{other.name} is in the same folder and not wsiseg's: import only one of them"
+            )
     return notes
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether `path` is a file as `write_geojson` writes it, or a folder of nothing but parts."""
+    """Whether `path` is a file from `write_geojson`, or a folder that contains only parts."""
     if path.is_dir():
         return all(is_part(child) for child in path.iterdir())
     start = b'{"type":"FeatureCollection","wsiseg":{'

@@ -1,4 +1,4 @@
-"""Annotations to a GeoJSON file that QuPath opens, streamed, checked, and put in place at once."""
+"""Write annotations to a GeoJSON file for QuPath: streamed, checked, and atomic."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ __all__ = [
 ]
 
 ObjectType = Literal["annotation", "detection"]
-"""What QuPath makes of a region: annotations can be edited, detections are cheap."""
+"""QuPath's type for regions: annotations can be edited, detections are cheap."""
 
 _HEAD = b'{"type":"Feature","id":"%b","geometry":{"type":"%b","coordinates":%b},"properties":'
 _SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
 _TRIANGLE = b"[[[0,0],[1,0],[1,1],[0,0]]]"
-_CHUNK_POINTS = 200_000  # bounds the memory of a chunk to some 20 MB
-# Any constant: ids hang on it.
+_CHUNK_POINTS = 200_000  # bounds the memory of a chunk to about 20 MB
+# Arbitrary, but ids depend on it.
 _NAMESPACE = uuid.UUID("5bd5a1a1-9d2c-5b0e-8f0c-3f1f4c0d7a52").bytes
 
 
@@ -58,19 +58,19 @@ def write_geojson(
     object_type: ObjectType = "annotation",
     numbers: NDArray[np.intp] | None = None,
 ) -> Path:
-    """Write one object a region, in level-0 pixels from the annotations' origin.
+    """Write one object per region, in level-0 pixels relative to the annotations' origin.
 
-    One feature is one line. Coordinates are integers where they are whole, else they have at most
-    2 decimals. Ids depend on slide, class and outline only. ``.gz`` compresses. The file is written
-    beside `path` and takes its place when it is whole and every feature has passed QuPath's rules.
-    It ends with a hash of its features, by which `read_stamp` sees whether somebody changed them.
+    Each feature is one line. Whole coordinates are integers, others have at most 2 decimals. Ids
+    depend only on slide, class and outline. ``.gz`` compresses. The file is written beside `path`
+    and replaces it when it is complete and every feature has passed QuPath's rules. It ends with a
+    hash of its features, by which `read_stamp` detects edits.
 
     Parameters
     ----------
-    annotations : what to write.
-    path : ends in ``.geojson`` or ``.json``, either with ``.gz`` or without.
-    object_type : what QuPath makes of each region.
-    numbers : ``(R,)`` each region's number in its name; if not given, counted within its class.
+    annotations : the regions to write.
+    path : ends in ``.geojson`` or ``.json``, optionally followed by ``.gz``.
+    object_type : QuPath's type for the regions.
+    numbers : ``(R,)`` number in each region's name; if not given, counted within its class.
 
     Returns
     -------
@@ -79,12 +79,12 @@ def write_geojson(
     Raises
     ------
     GeoJsonError
-        If the name does not end as QuPath needs, or a region breaks one of its rules.
+        If QuPath does not import such file names, or a region breaks one of its rules.
     """
     path = Path(path)
     if not path.name.lower().endswith(_SUFFIXES):
         raise GeoJsonError(
-            f"{path}: QuPath imports nothing from this name; end it in {', '.join(_SUFFIXES)}"
+            f"{path}: QuPath does not import this file name; end it in {', '.join(_SUFFIXES)}"
         )
     with open_atomic(path) as file:
         _stream(annotations, path, object_type, numbers, file)
@@ -114,14 +114,14 @@ def to_feature_collection(
 
 
 def measure_geojson(annotations: Annotations, path: Path, object_type: ObjectType) -> int:
-    """How many bytes `write_geojson` would write at `path`."""
+    """Count the bytes that `write_geojson` would write to `path`."""
     counter = _Counter()
     _stream(annotations, path, object_type, None, cast(BinaryIO, counter))
     return counter.count
 
 
 class _Counter(io.RawIOBase):
-    """A file that keeps nothing but its size."""
+    """A file that discards its data and counts the bytes."""
 
     count = 0
 
@@ -151,7 +151,7 @@ def _stream(
 
 
 def number_regions(annotations: Annotations) -> NDArray[np.intp]:
-    """``(R,)`` the number of each region within its class, from 1."""
+    """Return ``(R,)`` the number of each region within its class, from 1."""
     labels = np.array([region.label for region in annotations.regions], np.intp)
     numbers = np.empty(len(labels), np.intp)
     for label in np.unique(labels):
@@ -161,7 +161,7 @@ def number_regions(annotations: Annotations) -> NDArray[np.intp]:
 
 
 def identify_regions(annotations: Annotations) -> Iterator[tuple[Region, str]]:
-    """Each region that has an outline, with the id that it has in the annotations' GeoJSON."""
+    """Yield each region that has an outline with its id in the annotations' GeoJSON."""
     styles = _styles(annotations, "annotation")
     seen: dict[bytes, int] = {}
     for _, regions in _chunks(annotations.regions):
@@ -178,13 +178,13 @@ def identify_regions(annotations: Annotations) -> Iterator[tuple[Region, str]]:
 def _compress(raw: BinaryIO, path: Path) -> AbstractContextManager[BinaryIO]:
     if path.suffix.lower() != ".gz":
         return nullcontext(raw)
-    # No name and no time in the header: the same annotations give the same bytes.
+    # No name or time in the header, so that the same annotations give the same bytes.
     packed = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6)
     return cast("AbstractContextManager[BinaryIO]", packed)
 
 
 def _head(annotations: Annotations) -> bytes:
-    """Everything before the features; QuPath ignores the member ``wsiseg``."""
+    """Format everything before the features; QuPath ignores the member ``wsiseg``."""
     facts = {
         **{name: _as_text(value) for name, value in annotations.provenance.items()},
         "slide": _as_text(annotations.slide),
@@ -198,14 +198,14 @@ def _head(annotations: Annotations) -> bytes:
 
 
 def _as_text(value: str) -> str:
-    """A file name that is not UTF-8 comes as lone surrogates, which JSON cannot hold."""
+    """Escape lone surrogates (file names that are not UTF-8), which JSON cannot represent."""
     return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _serialize(
     annotations: Annotations, path: Path, object_type: ObjectType, numbers: NDArray[np.intp]
 ) -> Iterator[bytes]:
-    """Features as JSON, one a line, in region order, in pieces of bounded size."""
+    """Yield features as JSON, one per line, in region order, in pieces of bounded size."""
     styles = _styles(annotations, object_type)
     seen: dict[bytes, int] = {}
     checked: set[int] = set()
@@ -226,12 +226,12 @@ def _serialize(
             strict=True,
         )
         lines = []
-        for region, filling in zip(regions, values, strict=True):
-            if not filling[1]:
-                continue  # it rounds to nothing
-            lines.append(styles[region.label].template % filling)
+        for region, fields in zip(regions, values, strict=True):
+            if not fields[1]:
+                continue  # vanished by rounding
+            lines.append(styles[region.label].template % fields)
             if region.label not in checked:
-                # What differs within a class is made here: id, number, outline, finite numbers.
+                # One check per class suffices: the rest (id, number, outline) is valid by design.
                 _check(lines[-1], path)
                 checked.add(region.label)
         if lines:
@@ -241,7 +241,7 @@ def _serialize(
 
 
 def _chunks(regions: tuple[Region, ...]) -> Iterator[tuple[int, Sequence[Region]]]:
-    """Runs of regions, each with the index of its first."""
+    """Yield runs of regions, each with the index of its first."""
     first = points = 0
     for index, region in enumerate(regions):
         own = _count_points(region)
@@ -258,7 +258,7 @@ def _count_points(region: Region) -> int:
 
 
 def _is_large(annotations: Annotations, regions: Sequence[Region]) -> bool:
-    """Whether a chunk is one region whose text is better made in pieces, and may be."""
+    """Whether a chunk is one exact region that is large enough to be written in pieces."""
     alone = len(regions) == 1 and _count_points(regions[0]) > _CHUNK_POINTS
     return alone and are_valid(annotations)
 
@@ -272,7 +272,7 @@ def _serialize_large(
     except GeoJsonError as error:
         raise GeoJsonError(f"{path}: {error}") from error
     (measured,) = _measure([region], annotations.mpp)
-    # A triangle stands in for the outline: it is that which is too large to be read back.
+    # Checked with a triangle in place of the outline, which is too large to be parsed again.
     values = (identity, b"Polygon", _TRIANGLE, number, measured)
     line = styles[region.label].template % values
     _check(line, path)
@@ -296,12 +296,12 @@ def _place(annotations: Annotations, regions: Sequence[Region], path: Path) -> O
 
 
 class _Style:
-    """What all features of a class share."""
+    """The parts that all features of a class share."""
 
     def __init__(self, annotations: Annotations, label: int, object_type: ObjectType) -> None:
         name = annotations.palette.names[label]
         color = list(annotations.palette.colors[label])
-        # %d and %b come apart from the names, which may hold a % of their own.
+        # Escape any % in names, as the template is filled with %.
         shared = [
             part.replace(b"%", b"%%")
             for part in (orjson.dumps(name)[1:-1], orjson.dumps({"name": name, "color": color}))
@@ -311,9 +311,9 @@ class _Style:
             b'"measurements":%%b}}'
             % (object_type.encode(), *shared, orjson.dumps(annotations.locked))
         )
-        """Takes id, geometry type, coordinates, number and measurements."""
+        """Template for id, geometry type, coordinates, number and measurements."""
         self.owner = _as_text(f"{annotations.slide}|{name}").encode()
-        """What ids hang on, beside the outline."""
+        """What ids depend on besides the outline."""
 
 
 def _styles(annotations: Annotations, object_type: ObjectType) -> list[_Style]:
@@ -323,13 +323,13 @@ def _styles(annotations: Annotations, object_type: ObjectType) -> list[_Style]:
 def _identify(
     styles: Sequence[_Style], regions: Sequence[Region], outlines: Outlines, seen: dict[bytes, int]
 ) -> list[bytes]:
-    """The id of each region: slide, class and outline, and how often these were `seen` before."""
+    """Return the id of each region, from slide, class, outline, and how often `seen` before."""
     owners = (styles[region.label].owner for region in regions)
     return _stable_ids(map(bytes.__add__, owners, outlines.marks), seen)
 
 
 def _stable_ids(keys: Iterator[bytes], seen: dict[bytes, int]) -> list[bytes]:
-    """The uuid5 of each key, and of ``key|2`` where it was `seen` before."""
+    """Return the uuid5 of each key, or of ``key|2`` and so on if it was `seen` before."""
     digests = []
     for key in keys:
         count = seen.get(key, 0) + 1
@@ -340,7 +340,7 @@ def _stable_ids(keys: Iterator[bytes], seen: dict[bytes, int]) -> list[bytes]:
 
 
 def _measure(regions: Sequence[Region], mpp: float) -> list[bytes]:
-    """Each region's measurements as JSON; a confidence that is no number is left out."""
+    """Format each region's measurements as JSON; NaN confidence is left out."""
     area = np.array([region.area_px for region in regions]) * (mpp * mpp) / 1e6
     confidence = np.round([float(region.confidence) for region in regions], 4)
     return [
@@ -352,7 +352,7 @@ def _measure(regions: Sequence[Region], mpp: float) -> list[bytes]:
 
 
 def _dump_floats(values: NDArray[np.float64]) -> list[bytes]:
-    """Each as JSON, ``null`` for what is no number."""
+    """Format numbers as JSON; NaN becomes ``null``."""
     return orjson.dumps(values.tolist())[1:-1].split(b",")
 
 

@@ -1,4 +1,4 @@
-"""Regions' rings in the file's coordinates: rounded first, then judged, then mended."""
+"""Convert regions' rings to the file's coordinates: round, then check, then repair."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Outlines", "are_valid", "mark_region", "place_outlines", "stream_out
 
 _HUNDRED = 10**DECIMALS
 _PIECE = 200_000
-"""Points whose text is made at a time."""
+"""Number of points formatted at a time."""
 
 
 class Outlines(NamedTuple):
@@ -27,9 +27,9 @@ class Outlines(NamedTuple):
     kinds: list[bytes]
     """``Polygon`` or ``MultiPolygon``; empty for a region that rounds to nothing."""
     coordinates: list[bytes]
-    """As JSON."""
+    """Coordinates as JSON."""
     marks: list[bytes]
-    """What tells each from the others, whatever point its rings start at."""
+    """Bytes that identify each outline, independent of where its rings start."""
 
 
 def place_outlines(
@@ -38,9 +38,9 @@ def place_outlines(
     origin: tuple[int, int],
     valid: bool = False,
 ) -> Outlines:
-    """Each region's outline at ``raster * scale - origin``, in whole hundredths of a pixel.
+    """Place each region's outline at ``raster * scale - origin``, in hundredths of a pixel.
 
-    They are judged one by one unless it is known that they are `valid`, as `are_valid` says.
+    Outlines are checked one by one unless they are known to be `valid`; see `are_valid`.
 
     Raises
     ------
@@ -65,17 +65,17 @@ def place_outlines(
     if valid:
         return Outlines(kinds, coordinates, _mark(raster, starts, owners))
     polygons = build_polygons(placed / _HUNDRED, starts, owners)
-    # A valid polygon has area; the others are looked at one by one.
+    # A valid polygon has an area; repair the others one by one.
     for which in np.flatnonzero(~shapely.is_valid(polygons)).tolist():
         kinds[which], coordinates[which] = _mend(polygons[which], scale)
     return Outlines(kinds, coordinates, _mark(raster, starts, owners))
 
 
 def are_valid(annotations: Annotations) -> bool:
-    """Whether all outlines are valid polygons in the file's coordinates too, as they are.
+    """Whether all outlines stay valid polygons in the file's coordinates.
 
-    Pixel edges are if rounding leaves every column and row of the raster a place of its own, others
-    if it moves nothing. GEOS takes more than proportionally long over regions of many vertices.
+    Pixel edges do if rounding keeps all columns and rows of the raster distinct, other outlines if
+    it moves nothing. Checking with GEOS takes disproportionately long for many vertices.
     """
     hundredths = [length * _HUNDRED for length in annotations.scale]
     if annotations.exact:
@@ -86,7 +86,7 @@ def are_valid(annotations: Annotations) -> bool:
 def stream_outline(
     region: Region, scale: tuple[float, float], origin: tuple[int, int]
 ) -> Iterator[bytes]:
-    """The JSON coordinates of one valid region in pieces, however many vertices it has."""
+    """Yield the JSON coordinates of one valid region in pieces of bounded size."""
     yield b"["
     separator = b""
     for rings in _batches(region):
@@ -100,7 +100,7 @@ def stream_outline(
 def _format_batch(
     rings: Sequence[NDArray[np.int32]], scale: tuple[float, float], origin: tuple[int, int]
 ) -> Iterator[bytes]:
-    """The rings' text; that of one long ring in pieces."""
+    """Format rings; one long ring comes in pieces."""
     if len(rings) > 1 or len(rings[0]) <= _PIECE:
         lengths = np.array([len(ring) for ring in rings])
         placed = _place(np.concatenate(rings), scale, origin)
@@ -116,7 +116,7 @@ def _format_batch(
 
 
 def _batches(region: Region) -> Iterator[list[NDArray[np.int32]]]:
-    """Runs of the region's rings, some of `_PIECE` points; a longer ring is one of its own."""
+    """Yield batches of the region's rings of up to `_PIECE` points; a longer ring is alone."""
     batch: list[NDArray[np.int32]] = []
     points = 0
     for ring in (region.exterior, *region.holes):
@@ -129,7 +129,7 @@ def _batches(region: Region) -> Iterator[list[NDArray[np.int32]]]:
 
 
 def mark_region(region: Region) -> bytes:
-    """The mark of one region, as `Outlines.marks` has it.
+    """Compute the mark of one region, the same as in `Outlines.marks`.
 
     Raises
     ------
@@ -163,8 +163,8 @@ def _mark(
 ) -> list[bytes]:
     marks = np.empty((owners[-1] + 1, 3), "<i8")
     mark_rings(raster, np.append(starts, len(raster)), owners, marks)
-    whole, size = marks.tobytes(), marks.itemsize * 3
-    return [whole[at : at + size] for at in range(0, len(whole), size)]
+    data, size = marks.tobytes(), marks.itemsize * 3
+    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def _check_rings(
@@ -177,7 +177,7 @@ def _check_rings(
 
 
 def _mend(polygon: Any, scale: tuple[float, float]) -> tuple[bytes, bytes]:
-    """Kind and coordinates of the valid shape nearest to an invalid one, on the file's grid."""
+    """Make a shape valid on the file's grid; return its kind and coordinates."""
     whole = all(float(factor).is_integer() for factor in scale)
     parts = [_format_polygon(part) for part in mend_shape(polygon, 1.0 if whole else 0.01)]
     if len(parts) > 1:

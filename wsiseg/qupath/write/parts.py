@@ -1,4 +1,4 @@
-"""A slide's regions in several files, each a place of the slide, for what is too much at once."""
+"""Split the regions of a slide into files by location, for slides with very many."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from wsiseg.qupath.write.geojson import ObjectType, number_regions, write_geojso
 __all__ = ["PARTS_SUFFIX", "count_vertices", "is_part", "split_regions", "write_parts"]
 
 PARTS_SUFFIX = ".parts"
-"""End of the name of a folder of parts; the import script looks for it."""
+"""Suffix of a folder of parts; the import script looks for it."""
 
 _NAME = re.compile(r".* \d+ \[x=-?\d+,y=-?\d+,w=\d+,h=\d+\]\.geojson\.gz")
-_FINE = 8  # a region longer than this share of the slide would make its part's box as long
+_FINE = 8  # regions longer than this fraction of the slide are grouped apart
 
 
 def write_parts(
     annotations: Annotations, folder: Path, base: str, object_type: ObjectType, limit: int
 ) -> list[Path]:
-    """Write parts of at most `limit` vertices (but no region is cut) into `folder`.
+    """Write parts of at most `limit` vertices (regions are not cut) into `folder`.
 
     Each is named by its box in the file's pixels, as QuPath names exported tiles: ``base 007
-    [x=0,y=4096,w=8192,h=8192].geojson.gz``. Every region is in one part, with the name and the id
-    that it has in a file of all.
+    [x=0,y=4096,w=8192,h=8192].geojson.gz``. Every region is in exactly one part, with the same name
+    and id as in a single file.
     """
     boxes, vertices = _measure(annotations)
     groups = split_regions(boxes, vertices, limit)
@@ -47,22 +47,22 @@ def write_parts(
 
 
 def is_part(path: Path) -> bool:
-    """Whether a file is named as a part is."""
+    """Whether a file has the name of a part."""
     return _NAME.fullmatch(path.name) is not None
 
 
 def split_regions(
     boxes: NDArray[np.float64], weights: NDArray[np.intp], limit: int
 ) -> list[NDArray[np.intp]]:
-    """Groups of neighbours whose weights sum up to `limit` at most, or of one heavier region.
+    """Group neighbours so that the sum of weights is at most `limit`; a heavier region is alone.
 
-    Long regions, which reach everywhere, come first and keep to themselves.
+    Long regions are grouped separately, first: they would enlarge the boxes of others.
 
     Parameters
     ----------
     boxes : ``(R, 4)`` x0, y0, x1, y1 of each region.
-    weights : ``(R,)`` what counts against `limit`.
-    limit : largest sum of a group's weights.
+    weights : ``(R,)`` weight of each region.
+    limit : largest sum of weights in a group.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def split_regions(
 def _halve(
     members: NDArray[np.intp], centers: NDArray[np.float64], weights: NDArray[np.intp], limit: int
 ) -> Iterator[NDArray[np.intp]]:
-    """Cut across the longer side, at half the weight, until each group is light enough."""
+    """Split across the longer side at half the weight, until each group is within `limit`."""
     if len(members) <= 1 or weights[members].sum() <= limit:
         if len(members):
             yield np.sort(members)
@@ -99,7 +99,7 @@ def _halve(
 
 
 def _measure(annotations: Annotations) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Each region's box in the file's pixels, and how many vertices it has."""
+    """Return each region's box in the file's pixels, and its number of vertices."""
     scale, origin = np.array(annotations.scale * 2), np.array(annotations.origin * 2)
     boxes = np.array(
         [
@@ -112,7 +112,7 @@ def _measure(annotations: Annotations) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def count_vertices(annotations: Annotations) -> NDArray[np.intp]:
-    """``(R,)`` vertices of each region, those of its holes too."""
+    """Return ``(R,)`` the number of vertices of each region, holes included."""
     counts = (len(region.exterior) + sum(map(len, region.holes)) for region in annotations.regions)
     return np.fromiter(counts, np.intp, len(annotations.regions))
 

@@ -1,5 +1,5 @@
 // @ts-check
-/** The server, asked. */
+/** Requests to the server. */
 
 /** @typedef {import("./types.js").Scene} Scene */
 
@@ -10,9 +10,9 @@
  */
 async function ask(path, options) {
   const answer = await fetch(path, options);
-  const said = await answer.json();
-  if (!answer.ok) throw new Error(said.error || `the server answered ${answer.status}`);
-  return said;
+  const content = await answer.json();
+  if (!answer.ok) throw new Error(content.error || `the server answered ${answer.status}`);
+  return content;
 }
 
 /** @param {Record<string, string|number>} values */
@@ -39,9 +39,9 @@ export const readRegion = (id, index, tolerance) =>
  * @returns {Promise<{count: number, rank: number, region: import("./types.js").Region|null}>}
  */
 export function rankedRegion(id, order, rank, names) {
-  const asked = query({ order, rank });
-  for (const name of names) asked.append("class", name);
-  return ask(`api/slides/${id}/ranked?${asked}`);
+  const parameters = query({ order, rank });
+  for (const name of names) parameters.append("class", name);
+  return ask(`api/slides/${id}/ranked?${parameters}`);
 }
 
 /**
@@ -82,7 +82,7 @@ export function tileAddress(scene, kind, zoom, col, row) {
 }
 
 /**
- * The values of a raster tile, or null where there is nothing.
+ * Read the values of a raster tile; null if it is empty.
  * @param {Scene} scene @param {string} kind @param {number} zoom @param {number} col
  * @param {number} row @param {AbortSignal} signal
  * @returns {Promise<Uint8Array|null>}
@@ -91,12 +91,12 @@ export async function readTile(scene, kind, zoom, col, row, signal) {
   const answer = await fetch(tileAddress(scene, kind, zoom, col, row), { signal });
   if (answer.status === 204) return null;
   if (!answer.ok) throw new Error((await answer.json()).error);
-  // Without colour management, or values would be shifted by the screen's profile.
+  // Without colour management, as the screen's profile would change the values.
   const options = /** @type {ImageBitmapOptions} */ ({ colorSpaceConversion: "none" });
   const picture = await createImageBitmap(await answer.blob(), options);
   const canvas = new OffscreenCanvas(picture.width, picture.height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  if (!context) throw new Error("the browser gives no canvas");
+  if (!context) throw new Error("the browser does not provide a canvas");
   context.drawImage(picture, 0, 0);
   picture.close();
   const { data } = context.getImageData(0, 0, canvas.width, canvas.height);

@@ -1,10 +1,10 @@
 // @ts-check
-/** From values of tiles to colours on the screen, by tables of 256. */
+/** Map values of tiles to colours on the screen, with tables of 256 entries. */
 
 const STOPS = [
   [68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141],
   [39, 173, 129], [92, 200, 99], [170, 220, 50], [253, 231, 37],
-]; // viridis: even to the eye, and for the colour-blind
+]; // viridis: perceptually uniform, and suitable for colour-blind people
 
 /** @param {number} share 0..1 @returns {number[]} */
 export function ramp(share) {
@@ -13,11 +13,11 @@ export function ramp(share) {
   return STOPS[low].map((value, i) => Math.round(value + (STOPS[low + 1][i] - value) * (at - low)));
 }
 
-/** Red, green, blue and alpha as the memory of a canvas has them. @param {number[]} c @param {number} alpha */
+/** Pack red, green, blue and alpha as in the memory of a canvas. @param {number[]} c @param {number} alpha */
 const pack = ([r, g, b], alpha) => ((Math.round(alpha * 255) << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
 /**
- * Fill and border of each label tile value: 0 is nothing, then 1 + the label.
+ * Tables of fill and border colours by tile value: 0 is empty, else 1 + label.
  * @param {import("./types.js").ClassInfo[]} classes
  * @param {Set<string>} hidden
  * @param {number} opacity

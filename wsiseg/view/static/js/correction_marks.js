@@ -1,5 +1,5 @@
 // @ts-check
-/** How corrections look: in the colour of their class, over the map. */
+/** Draw corrections in the colour of their class, over the map. */
 import { pathOf, strokeSeen } from "./shapes.js";
 
 const CHECKED = "#1f5fae";

@@ -1,5 +1,5 @@
 // @ts-check
-/** The corrections of the slide: picked region, list, and what the server is asked to save. */
+/** Corrections of the slide: the selected region, the list, and saving on the server. */
 import { correct, readCorrections } from "./api.js";
 import { colorOf } from "./correction_marks.js";
 import { byId, make, sayArea, sayShare, swatch } from "./dom.js";
@@ -28,12 +28,12 @@ export class Corrections {
     if (pane.scene !== scene) return;
     pane.corrections = features;
     this.undoButton.disabled = undoable === 0;
-    if (others) this.tell(`${others} more features of the corrections file are not the viewer's: they are kept, not shown`);
+    if (others) this.tell(`${others} more features in the corrections file are not from the viewer: they are kept, but not shown`);
     this.show();
     pane.redraw();
   }
 
-  /** Have one change saved; say why if it is not. @param {object} order */
+  /** Save one change, or say why it was not saved. @param {object} order */
   async order(order) {
     const { pane } = this;
     const scene = pane?.scene;
@@ -89,19 +89,19 @@ export class Corrections {
     const go = make("button", { className: "go", title: "Go there" },
       scene ? swatch(colorOf(scene, one)) : "", text, make("span", { className: "mm2" }, sayArea(one.mm2)));
     go.addEventListener("click", () => this.pane?.showBox(boxOf(one.rings)));
-    const take = make("button", { className: "take", title: "Take this correction back", ariaLabel: `Take back: ${text}` }, "×");
+    const take = make("button", { className: "take", title: "Remove this correction", ariaLabel: `Remove: ${text}` }, "×");
     take.addEventListener("click", () => this.order({ action: "remove", id: one.id }));
     return make("li", {}, go, take);
   }
 
-  /** The card of the region that was clicked. */
+  /** Show the properties of the selected region. */
   showPicked() {
     const region = this.pane?.picked;
     const scene = this.pane?.scene;
     if (!region || !scene) return byId("picked").replaceChildren();
     const facts = make("dl");
-    const known = this.pane?.corrections.find((one) => one.id === region.id);
-    const now = known ? (known.kind === "deleted" ? "deleted" : known.class) : "";
+    const correction = this.pane?.corrections.find((one) => one.id === region.id);
+    const now = correction ? (correction.kind === "deleted" ? "deleted" : correction.class) : "";
     const lines = [
       ["Class", now ? `${region.class} → ${now}` : region.class], ["Area", sayArea(region.mm2)],
       ["Mean confidence", sayShare(region.confidence)], ["Id", region.id],
@@ -111,14 +111,14 @@ export class Corrections {
     }
     const chips = make("div", { className: "chips" });
     for (const { name, color } of scene.classes.filter((one) => one.name !== "Unsure")) {
-      const chip = make("button", { title: `This region is ${name}` }, swatch(color), name);
-      chip.setAttribute("aria-pressed", String(name === (known ? known.class : region.class)));
+      const chip = make("button", { title: `Change this region to ${name}` }, swatch(color), name);
+      chip.setAttribute("aria-pressed", String(name === (correction ? correction.class : region.class)));
       chip.addEventListener("click", () => this.reclassify(name));
       chips.append(chip);
     }
-    const gone = make("button", { className: "danger", title: "This region should not be (Del)" }, "Delete region");
-    gone.addEventListener("click", () => this.delete());
-    byId("picked").replaceChildren(make("h3", {}, "Region"), facts, chips, gone);
+    const remove = make("button", { className: "danger", title: "This region is wrong (Del)" }, "Delete region");
+    remove.addEventListener("click", () => this.delete());
+    byId("picked").replaceChildren(make("h3", {}, "Region"), facts, chips, remove);
     byId("picked").scrollIntoView({ block: "nearest" });
   }
 }

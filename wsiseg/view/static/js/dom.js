@@ -1,5 +1,5 @@
 // @ts-check
-/** Elements made and found; text only ever goes in as text. */
+/** Find and create elements; text is always inserted as text, never as HTML. */
 
 /**
  * @template {HTMLElement} T
@@ -7,9 +7,9 @@
  * @returns {T}
  */
 export function byId(id) {
-  const found = document.getElementById(id);
-  if (!found) throw new Error(`the page has no element ${id}`);
-  return /** @type {T} */ (found);
+  const element = document.getElementById(id);
+  if (!element) throw new Error(`the page has no element ${id}`);
+  return /** @type {T} */ (element);
 }
 
 /**
@@ -20,19 +20,19 @@ export function byId(id) {
  * @returns {HTMLElementTagNameMap[K]}
  */
 export function make(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
 }
 
 /** @param {number[]} color @returns {HTMLElement} */
 export function swatch(color) {
-  const made = make("span", { className: "swatch" });
-  made.style.background = `rgb(${color.join(" ")})`;
-  return made;
+  const element = make("span", { className: "swatch" });
+  element.style.background = `rgb(${color.join(" ")})`;
+  return element;
 }
 
-/** Areas as a person reads them. @param {number|null|undefined} mm2 */
+/** Format an area for people. @param {number|null|undefined} mm2 */
 export function sayArea(mm2) {
   if (mm2 === null || mm2 === undefined || Number.isNaN(mm2)) return "–";
   if (mm2 === 0) return "0";

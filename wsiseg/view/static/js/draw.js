@@ -1,10 +1,10 @@
 // @ts-check
-/** Drawing an area on a pane: a rectangle by dragging, a polygon by corners, or freehand. */
+/** Draw an area on a pane: a rectangle by dragging, a polygon by its corners, or freehand. */
 
 /** @typedef {import("./pane.js").Pane} Pane */
 /** @typedef {"pan"|"polygon"|"rectangle"} Tool */
 
-const NEAR = 9; // screen pixels from the first corner at which a click closes
+const NEAR = 9; // a click within this many screen pixels of the first corner closes the polygon
 const STEP = 4; // screen pixels between points drawn freehand
 
 export class Drawing {
@@ -43,7 +43,7 @@ export class Drawing {
     Object.assign(this, { pane: null, points: [], down: false, free: false });
   }
 
-  /** Give the area to whom it concerns. */
+  /** Complete the area, and pass it on. */
   finish() {
     const { pane, points } = this;
     if (!pane || points.length < 3) return this.cancel();
@@ -63,7 +63,7 @@ export class Drawing {
     const point = this.at(pane, event);
     if (event.button !== 0 || !point) return;
     event.preventDefault();
-    pane.osd.canvas.focus({ preventScroll: true }); // keys are no longer a menu's
+    pane.osd.canvas.focus({ preventScroll: true }); // take the keyboard from menus
     pane.vectors.setPointerCapture(event.pointerId);
     if (this.pane !== pane) this.cancel();
     this.pane = pane;
@@ -74,7 +74,7 @@ export class Drawing {
     this.show(point);
   }
 
-  /** Whether a click is on the first corner, or the second of two. @param {Pane} pane @param {number[]} point @param {number} clicks */
+  /** Whether a click closes the polygon: on the first corner, or a double click. @param {Pane} pane @param {number[]} point @param {number} clicks */
   closes(pane, [x, y], clicks) {
     if (this.points.length < 3) return false;
     const scale = pane.view()?.scale ?? 1;

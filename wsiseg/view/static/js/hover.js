@@ -1,5 +1,5 @@
 // @ts-check
-/** What is under the pointer: at once from the tiles that are here, the region from the server. */
+/** Show what is under the pointer: the class from loaded tiles at once, then the region from the server. */
 import { hoverAt } from "./api.js";
 import { byId, make, sayArea, sayShare, swatch } from "./dom.js";
 
@@ -41,8 +41,8 @@ export class Hover {
     byId("place").textContent = `x ${Math.round(at.x * scene.mpp)} µm, y ${Math.round(at.y * scene.mpp)} µm`;
     const value = pane.map?.valueAt("labels", view, at.x, at.y);
     if (value === 0) return this.hide();
-    const known = value ? scene.classes[value - 1] : undefined;
-    if (known) this.show(event, known.name, known.color, []);
+    const shown = value ? scene.classes[value - 1] : undefined;
+    if (shown) this.show(event, shown.name, shown.color, []);
     this.timer = window.setTimeout(() => this.ask(scene, at, event), WAIT_MS);
   }
 
@@ -50,15 +50,15 @@ export class Hover {
   async ask(scene, at, event) {
     const controller = (this.controller = new AbortController());
     try {
-      const said = await hoverAt(scene.id, at.x, at.y, controller.signal);
+      const answer = await hoverAt(scene.id, at.x, at.y, controller.signal);
       if (controller.signal.aborted) return;
-      if (!said) return this.hide();
-      const color = scene.classes.find(({ name }) => name === said.class)?.color ?? [128, 128, 128];
-      const lines = [`Confidence here ${sayShare(said.confidence)}`];
-      if (said.region) {
-        lines.push(`Region ${sayArea(said.region.mm2)}, mean confidence ${sayShare(said.region.confidence)}`, said.region.id);
+      if (!answer) return this.hide();
+      const color = scene.classes.find(({ name }) => name === answer.class)?.color ?? [128, 128, 128];
+      const lines = [`Confidence here ${sayShare(answer.confidence)}`];
+      if (answer.region) {
+        lines.push(`Region ${sayArea(answer.region.mm2)}, mean confidence ${sayShare(answer.region.confidence)}`, answer.region.id);
       }
-      this.show(event, said.class, color, lines);
+      this.show(event, answer.class, color, lines);
     } catch (error) {
       if (!controller.signal.aborted) byId("state").textContent = String(/** @type {Error} */ (error).message);
     }

@@ -1,5 +1,5 @@
 // @ts-check
-/** The keyboard, and the page that explains it. */
+/** Keyboard shortcuts, and the dialog that lists them. */
 import { byId, make } from "./dom.js";
 
 /** @typedef {{keys: string[], text: string, act: () => void, shown?: string}} Key */

@@ -1,5 +1,5 @@
 // @ts-check
-/** Controls of the layers, and the legend with its switches. */
+/** Controls of the layers, and the legend with its check boxes. */
 import { ramp } from "./colors.js";
 import { byId, make, sayArea, sayShare, swatch } from "./dom.js";
 import { settings } from "./settings.js";

@@ -1,5 +1,5 @@
 // @ts-check
-/** The page put together: which slide in which pane, and who hears of what. */
+/** Set up the page: open slides in panes, and connect the modules. */
 import { countRegions, hoverAt, listSlides, openSlide, rankedRegion, readRegion } from "./api.js";
 import { Corrections } from "./corrections.js";
 import { byId, make } from "./dom.js";
@@ -16,9 +16,9 @@ import { saveSnapshot } from "./snapshot.js";
 
 /** @type {import("./types.js").Run[]} */
 let runs = [];
-/** @type {Pane[]} the first is the one that is corrected */
+/** @type {Pane[]} corrections apply to the first */
 const panes = [];
-/** @type {Pane|null} the pane that leads where two move as one */
+/** @type {Pane|null} the pane that the others follow */
 let leader = null;
 let rank = { order: "", at: 0 };
 
@@ -27,11 +27,11 @@ const layers = new Layers(() => redraw());
 const list = new SlideList((slide) => show(slide));
 const corrections = new Corrections(tell, () => refreshList());
 const drawing = new Drawing((pane, points) => {
-  if (pane !== panes[0]) return tell("Corrections go to the left map: draw there.");
+  if (pane !== panes[0]) return tell("Only the map on the left can be corrected: draw there.");
   corrections.draw(/** @type {HTMLSelectElement} */ (byId("draw-class")).value, points);
 });
 
-/** A line under the bar; nothing takes it away. @param {string} text @param {boolean} [bad] */
+/** Show a message under the toolbar until the next one. @param {string} text @param {boolean} [bad] */
 function tell(text, bad = false) {
   const notice = byId("notice");
   notice.textContent = text;
@@ -55,7 +55,7 @@ function addPane() {
   return pane;
 }
 
-/** A slide that is opened beside another takes its place: that may have been opened later. */
+/** Move all panes to the leader's position once a slide is open. */
 function follow() {
   const pane = leader ?? panes[0];
   if (pane) moved(pane);
@@ -81,18 +81,18 @@ function drawn(pane) {
   if (settings.outlines && settings.map && scene.layers.labels && outlines.isNear(view)) {
     if (outlines.error) text = outlines.error;
     else if (outlines.busy) text = "Reading outlines …";
-    else if (outlines.over) text = "More outlines than can be drawn: borders are the raster's";
+    else if (outlines.over) text = "Too many outlines to draw: showing the borders of the raster";
     else text = `${outlines.count.toLocaleString("en")} regions in view`;
   }
   const error = (settings.map && pane.map?.error) || (settings.heat && pane.heat?.error);
-  if (error) text = `Not all is shown: ${error}`;
+  if (error) text = `Something could not be shown: ${error}`;
   const state = byId("state");
   if (state.textContent !== text) state.textContent = text;
   document.body.dataset.settled = String(Boolean(
     !outlines.busy && (!settings.map || pane.map?.idle) && (!settings.heat || pane.heat?.idle)));
 }
 
-/** @param {Slide} slide @param {boolean} [stay] at the place of the address */
+/** @param {Slide} slide @param {boolean} [stay] at the position in the address */
 async function show(slide, stay = false) {
   const place = stay ? settings.place : null;
   settings.slide = slide.name;
@@ -129,13 +129,13 @@ async function count(scene) {
   if (panes[0]?.scene === scene) title(`${regions.toLocaleString("en")} regions`);
 }
 
-/** The same slide of the run that is chosen beside. @param {Slide} slide */
+/** Show the same slide of the run to compare with. @param {Slide} slide */
 async function showBeside(slide) {
   const other = settings.beside === null ? undefined : runs[settings.beside];
   const match = other?.slides.find(({ name, viewable }) => name === slide.name && viewable);
   if (!match) {
     panes.splice(1).forEach((pane) => pane.destroy());
-    if (other) tell(`${other.title} holds no map of ${slide.name}`);
+    if (other) tell(`${other.title} contains no map of ${slide.name}`);
   } else {
     const scene = await openSlide(match.id);
     const pane = panes[1] ?? addPane();
@@ -164,8 +164,8 @@ function showClasses({ classes }) {
 async function pick(pane, x, y) {
   if (!pane.scene?.layers.labels) return;
   try {
-    const said = await hoverAt(pane.scene.id, x, y);
-    await choose(pane, said?.region ?? null);
+    const answer = await hoverAt(pane.scene.id, x, y);
+    await choose(pane, answer?.region ?? null);
   } catch (error) {
     tell(/** @type {Error} */ (error).message, true);
   }
@@ -188,12 +188,12 @@ async function nextRegion(order, step) {
   rank = { order, at: rank.order === order ? rank.at + step : step > 0 ? 0 : -1 };
   const names = pane.scene.classes.map(({ name }) => name).filter((name) => !settings.hidden.has(name));
   try {
-    const said = await rankedRegion(pane.scene.id, order, rank.at, names);
-    if (!said.region) return tell("No region of the classes that are switched on.");
-    rank.at = said.rank;
+    const answer = await rankedRegion(pane.scene.id, order, rank.at, names);
+    if (!answer.region) return tell("The visible classes have no regions.");
+    rank.at = answer.rank;
     leader = pane;
-    pane.showBox(said.region.box);
-    await choose(pane, said.region);
+    pane.showBox(answer.region.box);
+    await choose(pane, answer.region);
   } catch (error) {
     tell(/** @type {Error} */ (error).message, true);
   }
@@ -258,7 +258,7 @@ function bind() {
   byId("help").addEventListener("click", help);
   window.addEventListener("hashchange", () => location.reload());
   const digits = Array.from({ length: 9 }, (_, i) => ({
-    keys: [String(i + 1)], text: i ? "" : "Switch a class on or off", shown: "1 – 9",
+    keys: [String(i + 1)], text: i ? "" : "Show or hide a class", shown: "1 – 9",
     act: () => panes[0]?.scene?.classes[i] && layers.toggleClass(panes[0].scene.classes[i].name),
   }));
   bindKeys([
@@ -270,23 +270,23 @@ function bind() {
     { keys: ["ArrowUp"], text: "", act: () => pan(0, -0.2) },
     { keys: ["ArrowDown"], text: "", act: () => pan(0, 0.2) },
     { keys: ["]", "PageDown"], text: "Next slide", act: () => nextSlide(1) },
-    { keys: ["[", "PageUp"], text: "Slide before", act: () => nextSlide(-1) },
+    { keys: ["[", "PageUp"], text: "Previous slide", act: () => nextSlide(-1) },
     { keys: ["n"], shown: "N", text: "Next region by size", act: () => nextRegion("size", 1) },
-    { keys: ["b"], shown: "B", text: "Region before, by size", act: () => nextRegion("size", -1) },
+    { keys: ["b"], shown: "B", text: "Previous region by size", act: () => nextRegion("size", -1) },
     { keys: ["l"], shown: "L", text: "Next region by lowest confidence (specks last)", act: () => nextRegion("confidence", 1) },
-    { keys: ["k"], shown: "K", text: "Region before, by lowest confidence", act: () => nextRegion("confidence", -1) },
-    { keys: [" "], shown: "Space", text: "Map on or off", act: () => layers.toggle("map") },
-    { keys: ["h"], shown: "H", text: "Scores on or off", act: () => layers.toggle("heat") },
-    { keys: ["o"], shown: "O", text: "Outlines on or off", act: () => layers.toggle("outlines") },
+    { keys: ["k"], shown: "K", text: "Previous region by lowest confidence", act: () => nextRegion("confidence", -1) },
+    { keys: [" "], shown: "Space", text: "Show or hide the map", act: () => layers.toggle("map") },
+    { keys: ["h"], shown: "H", text: "Show or hide scores", act: () => layers.toggle("heat") },
+    { keys: ["o"], shown: "O", text: "Show or hide outlines", act: () => layers.toggle("outlines") },
     ...digits,
     { keys: ["p"], shown: "P", text: "Draw a polygon", act: () => useTool("polygon") },
     { keys: ["r"], shown: "R", text: "Draw a rectangle", act: () => useTool("rectangle") },
     { keys: ["Enter"], text: "Close the polygon", act: () => drawing.finish() },
-    { keys: ["Escape"], shown: "Esc", text: "Stop drawing, pick nothing", act: () => {
+    { keys: ["Escape"], shown: "Esc", text: "Stop drawing, clear the selection", act: () => {
       useTool("pan");
       if (panes[0]) choose(panes[0], null);
     } },
-    { keys: ["Delete", "Backspace"], shown: "Del", text: "Delete the picked region", act: () => corrections.delete() },
+    { keys: ["Delete", "Backspace"], shown: "Del", text: "Delete the selected region", act: () => corrections.delete() },
     { keys: ["Ctrl+z"], shown: "Ctrl+Z", text: "Undo the last correction", act: () => corrections.undoButton.click() },
     { keys: ["s"], shown: "S", text: "Snapshot", act: snapshot },
     { keys: ["?"], text: "", act: help },
@@ -304,10 +304,10 @@ async function start() {
   list.setRun(runs[settings.run]);
   offerRuns();
   const wanted = list.slides.find(({ name, viewable }) => name === settings.slide && viewable);
-  const missed = wanted ? "" : settings.slide;
+  const missing = wanted ? "" : settings.slide;
   const slide = wanted ?? list.listed().find(({ viewable }) => viewable);
   if (slide) await show(slide, Boolean(wanted));
-  if (missed) tell(`There is no map of ${missed} here.`, true);
+  if (missing) tell(`There is no map of ${missing} here.`, true);
 }
 
 start().catch((error) => tell(error.message, true));

@@ -1,12 +1,12 @@
 // @ts-check
-/** Outlines of the regions in view, as lines, where one is near enough; else the raster has them. */
+/** Outlines of the regions in view as lines; when zoomed out, the raster draws borders instead. */
 import { readOutlines } from "./api.js";
 import { pathOf } from "./shapes.js";
 
 /** @typedef {import("./types.js").View} View */
 
-const NEAREST = 0.5; // screen pixels per µm from which lines are asked for
-const MARGIN = 0.25; // of the view, that is asked for around it
+const NEAREST = 0.5; // screen pixels per µm from which lines are requested
+const MARGIN = 0.25; // fraction of the view to request around it
 const WAIT_MS = 120;
 
 export class Outlines {
@@ -39,20 +39,20 @@ export class Outlines {
     return view.scale / this.scene.mpp >= NEAREST;
   }
 
-  /** Whether lines are here for all of the view. @param {View} view */
+  /** Whether lines are loaded for the whole view. @param {View} view */
   covers(view) {
     return this.isNear(view) && !this.over && !this.error && this.asked(view);
   }
 
-  /** Whether the server has answered for all of the view. @param {View} view */
+  /** Whether the server has answered for the whole view. @param {View} view */
   asked(view) {
     if (!this.box) return false;
-    const [x0, y0, x1, y1] = seen(view, this.scene, 0);
+    const [x0, y0, x1, y1] = visibleBox(view, this.scene, 0);
     return x0 >= this.box[0] && y0 >= this.box[1] && x1 <= this.box[2] && y1 <= this.box[3]
       && view.scale < 2.1 * this.scale;
   }
 
-  /** Ask for the lines of a view when it rests. @param {View} view */
+  /** Request the lines of a view once it stops moving. @param {View} view */
   follow(view) {
     window.clearTimeout(this.timer);
     this.busy = this.isNear(view) && !this.asked(view);
@@ -64,13 +64,13 @@ export class Outlines {
   async read(view) {
     this.controller?.abort();
     const controller = (this.controller = new AbortController());
-    const box = seen(view, this.scene, MARGIN);
+    const box = visibleBox(view, this.scene, MARGIN);
     try {
-      const said = await readOutlines(this.scene.id, box, 0.5 / view.scale, controller.signal);
-      Object.assign(this, { box, scale: view.scale, lines: said.lines, over: said.over, count: said.regions, error: "" });
+      const answer = await readOutlines(this.scene.id, box, 0.5 / view.scale, controller.signal);
+      Object.assign(this, { box, scale: view.scale, lines: answer.lines, over: answer.over, count: answer.regions, error: "" });
     } catch (error) {
       if (controller.signal.aborted) return;
-      // Asked again when the view leaves the box, not at every frame.
+      // Requested again when the view leaves the box, not at every frame.
       Object.assign(this, { box, scale: view.scale, error: String(/** @type {Error} */ (error).message) });
     }
     this.busy = false;
@@ -82,8 +82,8 @@ export class Outlines {
     /** @type {Map<number, number[][]>} */
     const byLabel = new Map();
     for (const [, label, points] of this.lines) {
-      const known = byLabel.get(label);
-      if (known) known.push(points);
+      const group = byLabel.get(label);
+      if (group) group.push(points);
       else byLabel.set(label, [points]);
     }
     context.lineWidth = 1.5;
@@ -98,8 +98,8 @@ export class Outlines {
   }
 }
 
-/** The part of the frame that is seen, and so much of it around. @param {View} view @param {import("./types.js").Scene} scene @param {number} margin */
-export function seen(view, scene, margin) {
+/** Return the visible part of the frame plus a margin. @param {View} view @param {import("./types.js").Scene} scene @param {number} margin */
+export function visibleBox(view, scene, margin) {
   const [w, h] = [view.width / view.scale, view.height / view.scale];
   const [x, y] = [-view.x / view.scale, -view.y / view.scale];
   return [

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * One slide on the screen: OpenSeadragon shows the photo and moves it; two canvases above it show
- * the rasters and what is drawn in lines.
+ * One slide on the screen: OpenSeadragon shows the photo and handles navigation; two canvases above
+ * it show the rasters and the vector graphics.
  */
 import { tileAddress } from "./api.js";
 import { heatTable, labelTables } from "./colors.js";
@@ -39,7 +39,7 @@ export class Pane {
     this.scale = make("div", { className: "scale", hidden: true }, this.scaleText, this.scaleLine);
     this.holder = make("div", { className: "osd" });
     this.element = make("section", { className: "pane" }, this.holder, this.title, this.scale);
-    Object.assign(this.element, { wsiseg: this }); // for whoever scripts the page
+    Object.assign(this.element, { wsiseg: this }); // for scripts
     parent.append(this.element);
     this.osd = OpenSeadragon({
       element: this.holder, drawer: "canvas", showNavigationControl: false, animationTime: 0.35,
@@ -65,7 +65,7 @@ export class Pane {
     this.draft = null;
     this.waiting = 0;
     this.osd.addHandler("canvas-key", (/** @type {any} */ event) => {
-      event.preventDefaultAction = true; // its keys turn and mirror the slide; ours are in keys.js
+      event.preventDefaultAction = true; // OpenSeadragon's keys rotate and flip the slide; ours are in keys.js
       event.preventDefault = false;
     });
     this.osd.addHandler("canvas-click", (/** @type {any} */ event) => this.click(event));
@@ -84,7 +84,7 @@ export class Pane {
     this.outlines = new Outlines(scene, () => this.redraw());
     this.scale.hidden = false;
     this.osd.addOnceHandler("open", () => {
-      // The bars around may just have changed their size, which it finds out later.
+      // OpenSeadragon notices a change in size of the bars around it only later.
       const { clientWidth, clientHeight } = this.holder;
       this.osd.viewport.resize(new OpenSeadragon.Point(clientWidth, clientHeight));
       if (place) this.goTo(place, true);
@@ -149,7 +149,7 @@ export class Pane {
     this.osd.viewport.panTo(new OpenSeadragon.Point(place.x / whole, place.y / whole), atOnce);
   }
 
-  /** Show a box of the frame, with something around it. @param {number[]} box */
+  /** Show a box of the frame with a margin. @param {number[]} box */
   showBox([x0, y0, x1, y1]) {
     if (!this.scene) return;
     const { x: width, y: height } = this.osd.viewport.getContainerSize();
@@ -170,7 +170,7 @@ export class Pane {
     if (at) this.listeners.picked(this, at.x, at.y);
   }
 
-  /** A point of the pane in frame pixels. @param {number} x @param {number} y */
+  /** Convert a point of the pane to frame pixels. @param {number} x @param {number} y */
   toFrame(x, y) {
     const view = this.view();
     return view && { x: (x - view.x) / view.scale, y: (y - view.y) / view.scale };
@@ -230,12 +230,12 @@ export class Pane {
   }
 }
 
-/** A cleared canvas of the pane's size in the device's pixels. @param {HTMLCanvasElement} canvas @param {View} view */
+/** Resize a canvas to the pane in device pixels, and clear it. @param {HTMLCanvasElement} canvas @param {View} view */
 function sized(canvas, view) {
   const [width, height] = [view.width, view.height].map((side) => Math.round(side * devicePixelRatio));
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
-  if (!context) throw new Error("the browser gives no canvas");
+  if (!context) throw new Error("the browser does not provide a canvas");
   context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
   context.clearRect(0, 0, view.width, view.height);
   return context;

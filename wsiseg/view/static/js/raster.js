@@ -1,9 +1,9 @@
 // @ts-check
 /**
- * A raster layer: tiles of values, coloured here, drawn with hard pixels.
+ * A raster layer: tiles of values, coloured in the browser and drawn without interpolation.
  *
- * Colours, switches, opacity and thresholds need no new tile. Where a tile is still on its way, the
- * part of a coarser one stands in.
+ * Changes of colours, visibility, opacity and thresholds need no new tiles. While a tile is loading,
+ * part of a coarser one is shown instead.
  */
 import { readTile } from "./api.js";
 
@@ -12,14 +12,14 @@ import { readTile } from "./api.js";
 /** @typedef {{zoom: number, col: number, row: number, key: string}} Spot */
 /**
  * @typedef {object} Style
- * @property {string} key  Changes when anything below does.
+ * @property {string} key  Changes whenever the style changes.
  * @property {string[]} kinds  Layers whose tiles are needed.
  * @property {(values: (Uint8Array|null)[], out: Uint32Array, side: number) => void} paint
  */
 
-const AT_ONCE = 6;
-const MOST_VALUES = 300;
-const MOST_PAINTED = 90;
+const MAX_REQUESTS = 6;
+const MAX_VALUES = 300;
+const MAX_PAINTED = 90;
 
 export class RasterLayer {
   /** @param {Scene} scene @param {() => void} changed  called when more can be drawn */
@@ -63,7 +63,7 @@ export class RasterLayer {
     this.fetch(spots, style.kinds);
   }
 
-  /** Value at a point of the frame, if its tile is here. @param {string} kind @param {View} view @param {number} x @param {number} y */
+  /** Return the value at a point of the frame, if its tile is loaded. @param {string} kind @param {View} view @param {number} x @param {number} y */
   valueAt(kind, view, x, y) {
     const { tile } = this.scene;
     for (let zoom = this.zoomFor(view); zoom <= this.scene.coarsest; zoom++) {
@@ -76,7 +76,7 @@ export class RasterLayer {
     return undefined;
   }
 
-  /** @param {View} view @param {number} zoom @returns {Spot[]} nearest to the middle first */
+  /** @param {View} view @param {number} zoom @returns {Spot[]} nearest to the centre first */
   spots(view, zoom) {
     const side = this.scene.tile * 2 ** zoom * view.scale;
     const across = Math.ceil(this.scene.width / (this.scene.tile * 2 ** zoom));
@@ -114,7 +114,7 @@ export class RasterLayer {
     }
   }
 
-  /** Where a tile lies, in whole pixels of the device, so that no seam shows. @param {View} view @param {Spot} spot @returns {[number, number, number, number]} */
+  /** Return the position of a tile, rounded to device pixels to avoid seams. @param {View} view @param {Spot} spot @returns {[number, number, number, number]} */
   square(view, spot) {
     const side = this.scene.tile * 2 ** spot.zoom * view.scale;
     const snap = (/** @type {number} */ at) => Math.round(at * devicePixelRatio) / devicePixelRatio;
@@ -122,16 +122,16 @@ export class RasterLayer {
     return [left, top, snap(view.x + (spot.col + 1) * side) - left, snap(view.y + (spot.row + 1) * side) - top];
   }
 
-  /** The coloured tile, null where there is nothing, undefined if it is not here. @param {Style} style @param {Spot} spot */
+  /** Return the coloured tile, null if it is empty, undefined if it is not loaded. @param {Style} style @param {Spot} spot */
   paint(style, spot) {
-    const known = this.painted.get(spot.key);
-    if (known && known.style === style.key) return known.canvas;
+    const cached = this.painted.get(spot.key);
+    if (cached && cached.style === style.key) return cached.canvas;
     const values = style.kinds.map((kind) => this.values.get(`${kind} ${spot.key}`));
     if (values.includes(undefined)) return undefined;
     const canvas = values[0] ? this.colour(style, /** @type {(Uint8Array|null)[]} */ (values)) : null;
     this.painted.delete(spot.key);
     this.painted.set(spot.key, { style: style.key, canvas });
-    trim(this.painted, MOST_PAINTED);
+    trim(this.painted, MAX_PAINTED);
     return canvas;
   }
 
@@ -140,14 +140,14 @@ export class RasterLayer {
     const side = this.scene.tile;
     const canvas = new OffscreenCanvas(side, side);
     const context = canvas.getContext("2d");
-    if (!context) throw new Error("the browser gives no canvas");
+    if (!context) throw new Error("the browser does not provide a canvas");
     const picture = context.createImageData(side, side);
     style.paint(values, new Uint32Array(picture.data.buffer), side);
     context.putImageData(picture, 0, 0);
     return canvas;
   }
 
-  /** Ask for what is missing, and no longer for what is out of sight. @param {Spot[]} spots @param {string[]} kinds */
+  /** Request missing tiles, and abort requests for tiles out of view. @param {Spot[]} spots @param {string[]} kinds */
   fetch(spots, kinds) {
     const wanted = new Map();
     for (const spot of spots) for (const kind of kinds) wanted.set(`${kind} ${spot.key}`, { kind, spot });
@@ -157,7 +157,7 @@ export class RasterLayer {
       this.waiting.delete(key);
     }
     for (const [key, { kind, spot }] of wanted) {
-      if (this.waiting.size >= AT_ONCE) break;
+      if (this.waiting.size >= MAX_REQUESTS) break;
       if (!this.values.has(key) && !this.waiting.has(key) && !this.failed.includes(key)) this.read(key, kind, spot);
     }
   }
@@ -169,7 +169,7 @@ export class RasterLayer {
     try {
       const values = await readTile(this.scene, kind, spot.zoom, spot.col, spot.row, controller.signal);
       this.values.set(key, values);
-      trim(this.values, MOST_VALUES);
+      trim(this.values, MAX_VALUES);
     } catch (error) {
       if (controller.signal.aborted) return;
       this.failed.push(key);
@@ -180,24 +180,24 @@ export class RasterLayer {
   }
 }
 
-/** Forget the oldest. @param {Map<string, any>} map @param {number} most */
-function trim(map, most) {
+/** Drop the oldest entries. @param {Map<string, any>} map @param {number} limit */
+function trim(map, limit) {
   for (const key of map.keys()) {
-    if (map.size <= most) return;
+    if (map.size <= limit) return;
     map.delete(key);
   }
 }
 
 /**
- * Fill `out` with the colours of labels; borders of the class where a neighbour differs.
- * @param {Uint8Array} labels @param {Uint8Array|null} trust @param {number} least
+ * Fill `out` with the colours of labels; pixels with a different neighbour get the border colour.
+ * @param {Uint8Array} labels @param {Uint8Array|null} confidence @param {number} least
  * @param {Uint32Array} fill @param {Uint32Array} border @param {boolean} edges
  * @param {Uint32Array} out @param {number} side
  */
-export function paintLabels(labels, trust, least, fill, border, edges, out, side) {
+export function paintLabels(labels, confidence, least, fill, border, edges, out, side) {
   for (let i = 0; i < out.length; i++) {
     const value = labels[i];
-    if (value === 0 || (least > 0 && (trust ? trust[i] : 0) < least)) continue;
+    if (value === 0 || (least > 0 && (confidence ? confidence[i] : 0) < least)) continue;
     const x = i % side;
     const edge = edges && (
       (x > 0 && labels[i - 1] !== value) || (x < side - 1 && labels[i + 1] !== value) ||

@@ -1,9 +1,9 @@
 // @ts-check
-/** A bar of a round number of micrometres. */
+/** A scale bar with a round number of micrometres. */
 
-/** @param {number} umPerPixel @param {number} [most] pixels */
-export function scaleBar(umPerPixel, most = 140) {
-  const limit = umPerPixel * most;
+/** @param {number} umPerPixel @param {number} [maxPixels] */
+export function scaleBar(umPerPixel, maxPixels = 140) {
+  const limit = umPerPixel * maxPixels;
   const power = 10 ** Math.floor(Math.log10(limit));
   const um = [5, 2, 1].map((times) => times * power).find((length) => length <= limit) ?? power;
   const text = um >= 1000 ? `${um / 1000} mm` : um >= 1 ? `${um} µm` : `${Math.round(um * 1000)} nm`;

@@ -1,5 +1,5 @@
 // @ts-check
-/** What is shown and where, kept in the address so that it can be sent to somebody. */
+/** The state of the view, stored in the address so that it can be shared. */
 
 /** @typedef {import("./types.js").Place} Place */
 
@@ -26,47 +26,47 @@ export const settings = {
 const FLAGS = /** @type {const} */ (["map", "outlines", "heat"]);
 const SHARES = /** @type {const} */ (["mapOpacity", "mapLeast", "heatOpacity", "heatLeast"]);
 
-/** Take what the address says; what it does not say stays. */
+/** Read settings from the address; keep those that it does not contain. */
 export function readAddress() {
-  const said = new URLSearchParams(location.hash.slice(1));
+  const parameters = new URLSearchParams(location.hash.slice(1));
   const number = (/** @type {string} */ name) => {
-    const value = Number.parseFloat(said.get(name) ?? "");
+    const value = Number.parseFloat(parameters.get(name) ?? "");
     return Number.isFinite(value) ? value : null;
   };
   settings.run = Math.max(0, Math.round(number("run") ?? settings.run));
-  settings.slide = said.get("slide") ?? settings.slide;
+  settings.slide = parameters.get("slide") ?? settings.slide;
   const beside = number("beside");
   settings.beside = beside === null ? null : Math.round(beside);
   const [x, y, um] = ["x", "y", "um"].map(number);
   settings.place = x !== null && y !== null && um !== null && um > 0 ? { x, y, um } : null;
-  for (const name of FLAGS) if (said.has(name)) settings[name] = said.get(name) === "1";
+  for (const name of FLAGS) if (parameters.has(name)) settings[name] = parameters.get(name) === "1";
   for (const name of SHARES) settings[name] = Math.min(1, Math.max(0, number(name) ?? settings[name]));
-  settings.heatKind = said.get("score") ?? settings.heatKind;
-  if (said.has("hidden")) settings.hidden = new Set(said.getAll("hidden").filter(Boolean));
+  settings.heatKind = parameters.get("score") ?? settings.heatKind;
+  if (parameters.has("hidden")) settings.hidden = new Set(parameters.getAll("hidden").filter(Boolean));
 }
 
 /** @type {number|undefined} */
 let timer;
 
-/** Put the settings into the address, soon: a moving view changes them at every frame. */
+/** Write the settings to the address after a delay, as a moving view changes them at every frame. */
 export function writeAddress() {
   window.clearTimeout(timer);
   timer = window.setTimeout(() => history.replaceState(null, "", address()), 200);
 }
 
-/** The address that leads to what is shown. */
+/** Return the address of the current view. */
 export function address() {
-  const said = new URLSearchParams({ slide: settings.slide });
-  if (settings.run) said.set("run", String(settings.run));
-  if (settings.beside !== null) said.set("beside", String(settings.beside));
+  const parameters = new URLSearchParams({ slide: settings.slide });
+  if (settings.run) parameters.set("run", String(settings.run));
+  if (settings.beside !== null) parameters.set("beside", String(settings.beside));
   if (settings.place) {
-    said.set("x", settings.place.x.toFixed(1));
-    said.set("y", settings.place.y.toFixed(1));
-    said.set("um", settings.place.um.toPrecision(4));
+    parameters.set("x", settings.place.x.toFixed(1));
+    parameters.set("y", settings.place.y.toFixed(1));
+    parameters.set("um", settings.place.um.toPrecision(4));
   }
-  for (const name of FLAGS) said.set(name, settings[name] ? "1" : "0");
-  for (const name of SHARES) said.set(name, settings[name].toFixed(2));
-  said.set("score", settings.heatKind);
-  for (const name of settings.hidden) said.append("hidden", name);
-  return `#${said}`;
+  for (const name of FLAGS) parameters.set(name, settings[name] ? "1" : "0");
+  for (const name of SHARES) parameters.set(name, settings[name].toFixed(2));
+  parameters.set("score", settings.heatKind);
+  for (const name of settings.hidden) parameters.append("hidden", name);
+  return `#${parameters}`;
 }

@@ -1,5 +1,5 @@
 // @ts-check
-/** Rings and lines of the frame, drawn on a pane's canvas. */
+/** Draw rings and lines in frame coordinates on a pane's canvas. */
 
 /** @typedef {import("./types.js").View} View */
 
@@ -20,7 +20,7 @@ export function pathOf(view, rings, closed = true) {
   return path;
 }
 
-/** A line that is seen on dark and on light. @param {CanvasRenderingContext2D} context @param {Path2D} path @param {string} color @param {number} width @param {number[]} [dash] */
+/** Stroke a line that is visible on dark and on light backgrounds. @param {CanvasRenderingContext2D} context @param {Path2D} path @param {string} color @param {number} width @param {number[]} [dash] */
 export function strokeSeen(context, path, color, width, dash = []) {
   context.lineJoin = "round";
   context.setLineDash([]);

@@ -1,5 +1,5 @@
 // @ts-check
-/** The list of slides: thumbnail, status, areas of classes; searched and sorted here. */
+/** The list of slides with thumbnail, status and areas of classes, with search and sorting. */
 import { byId, make, sayArea } from "./dom.js";
 
 /** @typedef {import("./types.js").Slide} Slide */
@@ -37,14 +37,14 @@ export class SlideList {
     this.show();
   }
 
-  /** Colours of classes are known once a slide is open. @param {import("./types.js").ClassInfo[]} classes */
+  /** Set the colours of classes, which are known once a slide is open. @param {import("./types.js").ClassInfo[]} classes */
   setColors(classes) {
     const before = this.colors.size;
     for (const { name, color } of classes) this.colors.set(name, color);
     if (this.colors.size !== before) this.show();
   }
 
-  /** What is listed now, in order. @returns {Slide[]} */
+  /** Return the listed slides in order. @returns {Slide[]} */
   listed() {
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const found = this.slides.filter(({ name, status, note, error }) => {
@@ -80,7 +80,7 @@ export class SlideList {
     }
   }
 
-  /** The viewable slide before or after the current one. @param {number} step */
+  /** Return the viewable slide before or after the current one. @param {number} step */
   neighbour(step) {
     const listed = this.listed().filter((slide) => slide.viewable);
     const at = listed.findIndex((slide) => slide.id === this.current);

@@ -1,5 +1,5 @@
 // @ts-check
-/** What is seen, as a PNG with its scale bar and legend. */
+/** Save the current view as a PNG with scale bar and legend. */
 import { make } from "./dom.js";
 import { scaleBar } from "./scalebar.js";
 import { settings } from "./settings.js";
@@ -21,7 +21,7 @@ export function paintSnapshot(panes) {
   const foot = 14 + LINE * (1 + Math.ceil(classes.length / columns));
   const canvas = make("canvas", { width: width * ratio, height: (height + foot) * ratio });
   const context = canvas.getContext("2d");
-  if (!context) throw new Error("the browser gives no canvas");
+  if (!context) throw new Error("the browser does not provide a canvas");
   context.fillStyle = "#fff";
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.scale(ratio, ratio);
@@ -46,7 +46,7 @@ export function paintSnapshot(panes) {
     canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("the picture is too large"))), "image/png"));
 }
 
-/** Classes that are shown. @param {Pane[]} panes */
+/** Return the visible classes. @param {Pane[]} panes */
 function legend(panes) {
   /** @type {Map<string, import("./types.js").ClassInfo>} */
   const found = new Map();

@@ -1,9 +1,9 @@
 // @ts-check
 /**
- * What modules pass to each other. The *frame* is the slide in square pixels of `mpp` µm; all
- * coordinates of the server are in it. The address and two panes speak in µm, as runs may differ.
+ * Types shared by the modules. The *frame* is the slide in square pixels of `mpp` µm; all
+ * coordinates of the server are in it. The address and panes use µm, as runs may differ in mpp.
  *
- * @typedef {object} Slide  A row of the list.
+ * @typedef {object} Slide  An entry of the list.
  * @property {string} id
  * @property {string} name
  * @property {string} status
@@ -17,7 +17,7 @@
  * @typedef {{title: string, slides: Slide[]}} Run
  * @typedef {{name: string, color: number[], mm2: number|null}} ClassInfo
  *
- * @typedef {object} Scene  A slide that is open.
+ * @typedef {object} Scene  An open slide.
  * @property {string} id
  * @property {string} name
  * @property {string} note
@@ -51,8 +51,8 @@
  * @property {number[][]} rings
  * @property {number} mm2
  *
- * @typedef {{x: number, y: number, um: number}} Place  Centre in µm, and µm a screen pixel.
+ * @typedef {{x: number, y: number, um: number}} Place  Centre in µm, and µm per screen pixel.
  * @typedef {{scale: number, x: number, y: number, width: number, height: number}} View
- *   Screen pixels per frame pixel, where frame (0, 0) is on the screen, and the pane's size.
+ *   Screen pixels per frame pixel, screen position of frame (0, 0), and size of the pane.
  */
 export {};
