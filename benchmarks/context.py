@@ -255,7 +255,7 @@ def measure_tiles(folder: Path, atlas: Path) -> None:
         "context": config,
         "context, slide_prior 1": config.model_copy(update={"slide_prior": 1.0}),
         "context, slide_prior 0.5": config.model_copy(update={"slide_prior": 0.5}),
-        "context, no neighbours": config.model_copy(update={"neighbours": 0.0}),
+        "context, neighbours 0.5": config.model_copy(update={"neighbours": 0.5}),
     }
     for name, chosen in settings.items():
         weights = np.zeros(predicted.shape)

@@ -291,7 +291,7 @@ def test_blocks_share_several_devices(monkeypatch):
             assert third.index == 0
         with lend_device(names, 1) as fourth:
             assert fourth.index == 1
-    with pytest.raises(ConfigError, match="'cuda:0,cuda:0': names one twice"):
+    with pytest.raises(ConfigError, match="'cuda:0,cuda:0': names the same device twice"):
         check_devices("cuda:0,cuda:0")
     with pytest.raises(ConfigError, match="device 'gpu' is unknown"):
         check_devices("cuda:0,gpu")

@@ -87,7 +87,7 @@ def outline_regions(
     if reshapes:
         provenance["area_error"] = _area_errors(regions, palette)
     found = _annotate(store, config, regions, SMOOTH_UNITS**settings.smooth, provenance)
-    return replace(found, exact=not reshapes)
+    return replace(found, exact=not reshapes, valid=True)
 
 
 def _give_up(regions: list[Region]) -> Iterator[Region]:

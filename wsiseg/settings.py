@@ -28,12 +28,12 @@ _EXTENDS = "extends"
 
 
 def describe_fields(model: type[BaseModel]) -> dict[str, str]:
-    """The docstring under each field of a model, by its name; one without has no entry.
+    """Return the docstring under each field of a model, by name; a field without one is left out.
 
     pydantic can read them too, but for every model and whenever it is imported, which takes half as
     long as `wsiseg --help`.
     """
-    told: dict[str, str] = {}
+    described: dict[str, str] = {}
     bases = [base for base in model.__mro__ if issubclass(base, BaseModel)]
     for part in reversed(bases[:-1]):  # not pydantic's own
         (parsed,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
@@ -42,8 +42,8 @@ def describe_fields(model: type[BaseModel]) -> dict[str, str]:
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
                 match text:
                     case ast.Expr(value=ast.Constant(value=str(words))):
-                        told[field.target.id] = inspect.cleandoc(words)
-    return told
+                        described[field.target.id] = inspect.cleandoc(words)
+    return described
 
 
 class Settings(NamedTuple):

@@ -138,12 +138,12 @@ def refine_maps(
 
 
 def _most_probable(probabilities: Tensor) -> Tensor:
-    """``(B, H, W)`` uint8: of equals the first, as argmax has it, which takes ten times as long."""
-    most = probabilities[:, 0].clone()
-    labels = torch.zeros(most.shape, dtype=torch.uint8, device=most.device)
+    """``(B, H, W)`` uint8, the first of equals: as argmax, which takes ten times as long."""
+    best = probabilities[:, 0].clone()
+    labels = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
     for k in range(1, probabilities.shape[1]):
-        labels.masked_fill_(probabilities[:, k] > most, k)
-        torch.maximum(most, probabilities[:, k], out=most)
+        labels.masked_fill_(probabilities[:, k] > best, k)
+        torch.maximum(best, probabilities[:, k], out=best)
     return labels
 
 

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _BLOCKS_A_DEVICE = 2
-"""While one block computes, the next one's pixels are read and the last one's CAMs written."""
+"""While one block computes, the next one's pixels are read and the previous one's CAMs written."""
 
 
 def open_device(name: str) -> torch.device:
@@ -47,7 +47,7 @@ def open_device(name: str) -> torch.device:
 
 
 def planning_device(names: str) -> torch.device:
-    """The first of the devices of `names`, or the CPU where this machine lacks it.
+    """Return the first of the devices `names`, or the CPU where this machine lacks it.
 
     The workers may have it.
 
@@ -61,7 +61,7 @@ def planning_device(names: str) -> torch.device:
 
 
 def check_devices(names: str) -> list[torch.device]:
-    """The devices called `names`, with commas between them, wherever they are.
+    """Parse the comma-separated devices `names`, whether or not this machine has them.
 
     Raises
     ------
@@ -70,12 +70,12 @@ def check_devices(names: str) -> list[torch.device]:
     """
     devices = [_parse(name.strip()) for name in names.split(",")]
     if len(set(devices)) < len(devices):
-        raise ConfigError(f"device {names!r}: names one twice")
+        raise ConfigError(f"device {names!r}: names the same device twice")
     return devices
 
 
 def blocks_at_once(names: str) -> int:
-    """Blocks that keep the accelerators called `names` busy together; 0 for a CPU."""
+    """Return how many blocks at once keep the accelerators `names` busy; 0 for a CPU."""
     here = [
         device for device in check_devices(names) if device.type != "cpu" and _is_available(device)
     ]
@@ -83,20 +83,20 @@ def blocks_at_once(names: str) -> int:
 
 
 _LENT: Counter[str] = Counter()
-"""How many blocks of this process use each device."""
+"""Number of this process's blocks that use each device."""
 _LENDING = threading.Lock()
 
 
 @contextmanager
 def lend_device(names: str, block: int) -> Iterator[torch.device]:
-    """One of the devices called `names`, with commas between them: that of the fewest blocks here.
+    """Lend the one of the comma-separated devices `names` that runs the fewest blocks here.
 
-    Of equals the number of the block decides, so that several processes spread over them.
+    The block's number breaks ties, so that several processes spread over the devices.
 
     Raises
     ------
     ConfigError
-        If torch knows no such device, or it is not there.
+        If torch knows no such device, or it is not available.
     """
     choice = [name.strip() for name in names.split(",")]
     choice = choice[block % len(choice) :] + choice[: block % len(choice)]
@@ -141,5 +141,5 @@ def to_images(pixels: NDArray[np.uint8], device: torch.device | str = "cpu") -> 
 
 
 def scale_pixels(pixels: Tensor) -> Tensor:
-    """``(B, H, W, 3)`` uint8 to ``(B, 3, H, W)`` float32 in [0, 1], where they are."""
+    """``(B, H, W, 3)`` uint8 to ``(B, 3, H, W)`` float32 in [0, 1], on the same device."""
     return pixels.permute(0, 3, 1, 2).float() / 255

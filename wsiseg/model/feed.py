@@ -1,4 +1,4 @@
-"""Batches on their way to a device: each is copied while the one before it is computed."""
+"""Feed batches to a device: each is copied while the model computes the one before it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["feed"]
 
 
 def feed(batches: Iterable[NDArray[np.uint8]], device: torch.device) -> Iterator[Tensor]:
-    """``(B, 3, H, W)`` float32 in [0, 1] on a device, of ``(B, H, W, 3)`` uint8 RGB.
+    """Yield batches ``(B, H, W, 3)`` uint8 RGB as ``(B, 3, H, W)`` float32 in [0, 1] on a device.
 
-    To a CUDA device the next batch is sent before the last one is used: from pinned memory, on a
-    stream of its own, so that it travels while the model computes.
+    To a CUDA device, the next batch is sent before the current one is used: from pinned memory, on
+    a stream of its own, so that it is copied while the model computes.
     """
     if device.type != "cuda":
         for batch in batches:
@@ -39,7 +39,7 @@ def feed(batches: Iterable[NDArray[np.uint8]], device: torch.device) -> Iterator
 
 class _Sent(NamedTuple):
     pinned: Tensor
-    """What is copied from; kept until the copy was waited for."""
+    """Source of the copy; kept until the copy has arrived."""
     pixels: Tensor
     arrived: torch.cuda.Event
 

@@ -299,7 +299,7 @@ def explain_foreign(path: Path, reason: str) -> str:
         start = file.read(8)
     if start.startswith((b"PK\x03\x04", b"\x80\x02")):  # torch.save, in its new form or the old
         return (
-            f"{path}: is a PyTorch file, not a checkpoint of wsiseg; if it is one of the released "
+            f"{path}: is a PyTorch file and not a checkpoint of wsiseg; if it is of the released "
             f"ConStruct code: wsiseg model import {path} -o NAME.safetensors --classes A,B,..."
         )
     return f"{path}: is not a safetensors file ({reason})"
