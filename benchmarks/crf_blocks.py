@@ -3,9 +3,10 @@
     python benchmarks/crf_blocks.py STORE [--before CHECKOUT] [--rounds 3] [--most 4]
 
 STORE is a finished `slides/NAME.zarr` of `wsiseg annotate`, of which the fullest blocks are taken.
-Each way runs in a process of its own, in turn; CPU milliseconds of one thread for the area of a
-tile of 224 x 224 (what `wsiseg.stitch` does around the CRF left out), medians of the rounds. Labels
-are compared where a class is possible, as the CRF gives them and after smoothing.
+Each way runs in a process of its own, in turn, on what this checkout has made of them; CPU
+milliseconds of one thread for the area of a tile of 224 x 224 from probabilities to labels, medians
+of the rounds. Labels are compared where a class is possible, as the CRF gives them and after
+smoothing.
 """
 
 from __future__ import annotations
@@ -21,76 +22,100 @@ from pathlib import Path
 
 import numpy as np
 
+import wsiseg.stitch as stitch
+from wsiseg.config import StitchConfig
 from wsiseg.stitch.majority import majority_filter
+from wsiseg.store import SlideStore
+from wsiseg.tissue import sample_tissue
 
 ROOT = Path(__file__).resolve().parents[1]
 CHILD = """
-import sys, json, time
-root, store, most, made, crf, out = sys.argv[1:]
+import sys, json, time, inspect
+root, inputs, crf, out = sys.argv[1:]
 sys.path.insert(0, root)
 import numpy as np, torch
 torch.set_num_threads(1)
 import wsiseg.stitch as stitch
-from tests.model.crf.cases import make_case
-from wsiseg.config import CrfConfig, StitchConfig
+from wsiseg.config import CrfConfig
 from wsiseg.geometry import Box
-from wsiseg.store import SlideStore
-from wsiseg.tissue import sample_tissue
+from wsiseg.stitch.weigh import pick_labels
 config = CrfConfig.model_validate({"backend": "numba", **json.loads(crf)})
+gives_labels = "winners" in inspect.signature(stitch._refine).parameters
 def timed(values, image, box):
+    winners, every = values.argmax(0).astype(np.uint8), np.ones(values.shape[1:], bool)
     start = time.thread_time()
-    q = stitch._refine(values, image, box, config)
-    return 1e3 * (time.thread_time() - start) * 224 ** 2 / values[0].size, q
-values, image = make_case(64, 64, 6, 1)
-timed(values[0].numpy(), image[0].permute(1, 2, 0).numpy(), Box(0, 0, 64, 64))  # compiles
-taken = []
-timed_blocks = stitch._refine
-if store:
-    opened, settings = SlideStore(store), StitchConfig()
-    def note(values, image, box, _):
-        taken.append((values.copy(), image, box))
-        return values
-    stitch._refine = note
-    def tissue(block):
-        return int(sample_tissue(opened, opened.grid.block_box(block)).sum())
-    for block in sorted(range(opened.grid.n_blocks), key=tissue)[-int(most):]:
-        stitch._classify(opened, settings, block)
-    stitch._refine = timed_blocks
-else:
-    values, image = make_case(int(made), int(made), 6, 0, cell=24)
-    box = Box(0, 0, int(made), int(made))
-    taken.append((values[0].numpy(), image[0].permute(1, 2, 0).numpy(), box))
+    if gives_labels:
+        labels = stitch._refine(values, image, winners, box, config)
+    else:
+        labels = pick_labels(stitch._refine(values, image, box, config), every).winner
+    return 1e3 * (time.thread_time() - start) * 224 ** 2 / labels.size, labels
+blocks = np.load(inputs)
+count = len(blocks) // 3
+def block(i, cut=slice(None)):
+    values, image = blocks[f"values{i}"][:, cut, cut], blocks[f"image{i}"][cut, cut]
+    box = Box(*blocks[f"corner{i}"].tolist(), *values.shape[:0:-1])
+    return np.ascontiguousarray(values), np.ascontiguousarray(image), box
+for i in range(count):
+    timed(*block(i, slice(128)))  # compiles, for all numbers of classes
 times, labels = [], {}
-for i, (values, image, box) in enumerate(taken):
-    spent, q = timed(values, image, box)
-    times.append((spent, values[0].size))
-    labels[f"labels{i}"], labels[f"possible{i}"] = q.argmax(0).astype(np.uint8), values[-1] < 1
-    if not store:
-        labels[f"possible{i}"][:] = True
+for i in range(count):
+    spent, found = timed(*block(i))
+    times.append((spent, found.size))
+    labels[f"labels{i}"] = found
 np.savez(out, **labels)
 print(sum(t * n for t, n in times) / sum(n for _, n in times))
 """
-WAYS = {"before": {}, "scale 1, band 0": {}, "scale 1, band 32": {"band": 32}}
-WAYS["scale 2, band 32 (default)"] = {"scale": 2, "band": 32}
+WAYS = {"before": {}, "scale 1, band 0": {}, "scale 1, band 24": {"band": 24}}
+WAYS["scale 2, band 24 (default)"] = {"scale": 2, "band": 24}
 
 
-def run(way: str, args: argparse.Namespace, made: int, out: Path) -> float:
+def save_blocks(store: Path, most: int, out: Path) -> None:
+    """What the CRF is given of the fullest blocks of a store."""
+    opened, settings = SlideStore(store), StitchConfig()
+    saved: dict[str, np.ndarray] = {}
+    refine = stitch._refine
+
+    def note(values, image, winners, box, _):  # type: ignore[no-untyped-def] # as `_refine`
+        i = len(saved) // 3
+        saved[f"values{i}"], saved[f"image{i}"] = values.copy(), image
+        saved[f"corner{i}"] = np.array([box.x, box.y])
+        return winners
+
+    def tissue(block: int) -> int:
+        return int(sample_tissue(opened, opened.grid.block_box(block)).sum())
+
+    stitch._refine = note
+    for block in sorted(range(opened.grid.n_blocks), key=tissue)[-most:]:
+        stitch._classify(opened, settings, block)
+    stitch._refine = refine
+    np.savez(out, **saved)
+
+
+def make_block(side: int, out: Path) -> None:
+    """Patches some 24 px wide of six classes."""
+    sys.path.insert(0, str(ROOT))
+    from tests.model.crf.cases import make_case
+
+    values, image = make_case(side, side, 6, 0, cell=24)
+    pixels = image[0].permute(1, 2, 0).numpy()
+    np.savez(out, values0=values[0].numpy(), image0=pixels, corner0=np.array([0, 0]))
+
+
+def run(way: str, before: Path | None, inputs: Path, out: Path) -> float:
     """CPU ms a tile's area of one way, whose labels go to `out`."""
-    root = args.before if way == "before" else ROOT
-    store = "" if made else str(args.store)
-    line = [sys.executable, "-c", CHILD, str(root), store, str(args.most), str(made)]
-    line += [json.dumps(WAYS[way]), str(out)]
+    root = before if way == "before" else ROOT
+    line = [sys.executable, "-c", CHILD, str(root), str(inputs), json.dumps(WAYS[way]), str(out)]
     kept = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, env=kept, cwd=root, check=True, capture_output=True, text=True)
     return float(done.stdout)
 
 
-def agreement(one: Path, other: Path) -> tuple[float, float]:
+def agreement(inputs: Path, one: Path, other: Path) -> tuple[float, float]:
     """Per cent of labels in common, raw and smoothed by 3 µm at 0.5 µm/px."""
-    a, b = np.load(one), np.load(other)
+    blocks, a, b = np.load(inputs), np.load(one), np.load(other)
     same = []
-    for key in (name for name in a if name.startswith("labels")):
-        possible = a[key.replace("labels", "possible")]
+    for key in a:
+        possible = blocks[key.replace("labels", "values")][-1] < 1
         smooth = [majority_filter(found[key], 6, 32) for found in (a, b)]
         same.append((a[key] == b[key])[possible])
         same.append((smooth[0] == smooth[1])[possible])
@@ -109,15 +134,19 @@ def main() -> None:
     print("| input | way | CPU ms a tile's area | of the first | same labels % | smoothed % |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for name, made in ((args.store.stem, 0), ("made up, 768 x 768", 768)):
+        inputs = [Path(folder) / "blocks.npz", Path(folder) / "made.npz"]
+        save_blocks(args.store, args.most, inputs[0])
+        make_block(768, inputs[1])
+        for name, given in zip((args.store.stem, "made up, 768 x 768"), inputs, strict=True):
             times: dict[str, list[float]] = {way: [] for way in ways}
+            out = [Path(folder) / f"{i}.npz" for i in range(len(ways))]
             for _ in range(args.rounds):
-                for i, way in enumerate(ways):
-                    times[way].append(run(way, args, made, Path(folder) / f"{i}.npz"))
+                for way, labels in zip(ways, out, strict=True):
+                    times[way].append(run(way, args.before, given, labels))
             first = statistics.median(times[ways[0]])
-            for i, way in enumerate(ways):
+            for way, labels in zip(ways, out, strict=True):
                 spent = statistics.median(times[way])
-                raw, smooth = agreement(Path(folder) / "0.npz", Path(folder) / f"{i}.npz")
+                raw, smooth = agreement(given, out[0], labels)
                 row = f"| {name} | {way} | {spent:.1f} | {spent / first:.2f} | {raw:.2f} | "
                 print(f"{row}{smooth:.2f} |", flush=True)
 

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from wsiseg.learn import learn_model
     from wsiseg.outline import outline_regions
     from wsiseg.predict import predict_tiles
-    from wsiseg.qupath import lint_geojson, write_geojson
+    from wsiseg.qupath import (
+        from_feature_collection,
+        lint_geojson,
+        to_feature_collection,
+        write_geojson,
+    )
     from wsiseg.slide import open_slide
     from wsiseg.stitch import stitch_labels
     from wsiseg.store import SlideStore, check_store
@@ -44,6 +49,7 @@ _HOME = {
     "export_ome_tiff": "wsiseg.export",
     "export_parquet": "wsiseg.export",
     "export_png": "wsiseg.export",
+    "from_feature_collection": "wsiseg.qupath",
     "label_slides": "wsiseg.labels",
     "learn_model": "wsiseg.learn",
     "lint_geojson": "wsiseg.qupath",
@@ -54,6 +60,7 @@ _HOME = {
     "stitch_labels": "wsiseg.stitch",
     "suggest_places": "wsiseg.suggest",
     "tile_slide": "wsiseg.tile",
+    "to_feature_collection": "wsiseg.qupath",
     "train_model": "wsiseg.train",
     "write_geojson": "wsiseg.qupath",
 }
@@ -69,6 +76,7 @@ __all__ = [
     "export_ome_tiff",
     "export_parquet",
     "export_png",
+    "from_feature_collection",
     "label_slides",
     "learn_model",
     "lint_geojson",
@@ -79,6 +87,7 @@ __all__ = [
     "stitch_labels",
     "suggest_places",
     "tile_slide",
+    "to_feature_collection",
     "train_model",
     "write_geojson",
 ]

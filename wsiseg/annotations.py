@@ -148,6 +148,9 @@ class Annotations:
     exact: bool = False
     """Whether the rings are pixel edges as traced: valid polygons, at any scale that keeps the
     raster's columns and rows apart. Leave it False for other outlines, which are then checked."""
+    valid: bool = False
+    """Whether the rings are valid polygons as they are, on the raster: traced, simplified or
+    smoothed here."""
 
     def area_um2(self, region: Region) -> float:
         """Area of a region in µm²."""

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import wsiseg
 from wsiseg import config
 from wsiseg.cli import app
+from wsiseg.settings import describe_fields
 
 PLAIN = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "96"}
 STEPS = {
@@ -105,10 +106,11 @@ def _nested(model: type[BaseModel], before: str) -> Iterator[str]:
 
 def _table(model: type[BaseModel], keys: list[str], before: str) -> Iterator[str]:
     yield "| setting | default | meaning |\n|---|---|---|"
+    meanings = describe_fields(model)
     for key in keys:
         field = model.model_fields[key]
         default = field.get_default(call_default_factory=True)
-        meaning = re.sub(r"\s+", " ", field.description or "").replace("``", "`")
+        meaning = re.sub(r"\s+", " ", meanings.get(key, "")).replace("``", "`")
         shown = "required" if field.is_required() else f"`{_plain(default)}`"
         yield f"| `{before}{key}` | {shown} | {_escape(meaning)} |"
     yield ""

@@ -23,6 +23,7 @@ from wsiseg.evaluate import (
 )
 from wsiseg.evaluate.reliability import measure_reliability
 from wsiseg.model.trained import TrainedModel, load_trained
+from wsiseg.settings import describe_fields
 
 PALETTE = PALETTES["bcss"]
 CONFIG = EvaluateConfig(tta=1, device="cpu", batch_size=3, resamples=20)
@@ -113,8 +114,8 @@ def test_a_model_in_training_is_scored_as_it_will_be_used(source, patches, found
 
 
 def test_the_settings_are_described_and_written_out():
-    for _, name, field in fields(EvaluateConfig):
-        assert field.description, f"EvaluateConfig.{name} has no docstring"
+    for owner, name, _ in fields(EvaluateConfig):
+        assert describe_fields(owner).get(name), f"EvaluateConfig.{name} has no docstring"
     raw = yaml.safe_load((CONFIGS / "evaluate.yaml").read_text())
     assert raw == EvaluateConfig().model_dump(mode="json")
     with pytest.raises(ConfigError, match="protocols"):

@@ -7,7 +7,7 @@ import pytest
 from wsiseg.config import ExportConfig
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath import export_geojson, lint_geojson, write_geojson
-from wsiseg.qupath.write import measure_geojson
+from wsiseg.qupath.write.geojson import measure_geojson
 
 from .regions import SQUARE, annotate, make_region
 

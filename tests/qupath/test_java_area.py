@@ -9,7 +9,7 @@ import pytest
 import scipy.ndimage
 
 from wsiseg.qupath import lint_geojson, write_geojson
-from wsiseg.qupath.java_area import cut_rows
+from wsiseg.qupath.form.java_area import cut_rows
 from wsiseg.trace import smooth_regions, trace_regions
 
 from .regions import annotate, make_region

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath import Finding, lint_geojson, read_geojson
-from wsiseg.qupath import document as document_module
-from wsiseg.qupath.finding import RULES
+from wsiseg.qupath.form import document as document_module
+from wsiseg.qupath.form.finding import RULES
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "annotations"
 UUID = "16ccf0b5-ba3f-43ac-b8f2-5cc7c958e545"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsiseg.qupath import lint_geojson, write_geojson
-from wsiseg.qupath.parts import count_vertices, is_part, split_regions, write_parts
+from wsiseg.qupath.write.parts import count_vertices, is_part, split_regions, write_parts
 
 from .regions import HOLE, SQUARE, annotate, make_region
 

@@ -2,6 +2,8 @@ import gzip
 import json
 import zipfile
 
+import geojson
+import geopandas
 import numpy as np
 import pytest
 import shapely
@@ -10,7 +12,13 @@ from hypothesis import strategies as st
 
 from wsiseg.annotations import PALETTES, Annotations, Palette
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath import lint_geojson, read_annotations, write_geojson
+from wsiseg.qupath import (
+    from_feature_collection,
+    lint_geojson,
+    read_annotations,
+    to_feature_collection,
+    write_geojson,
+)
 
 from .regions import HOLE, SQUARE, annotate, make_region, regions_of
 from .test_write import LABELS, SCALES
@@ -242,3 +250,34 @@ def test_what_is_no_number_is_no_measurement(tmp_path):
     annotations = read(tmp_path, given, mpp=0.5)
     assert annotations.palette.colors == ((64, 64, 64),)
     assert np.isnan(annotations.regions[0].confidence)
+
+
+@settings(max_examples=20, deadline=None)
+@given(LABELS, SCALES, st.tuples(st.integers(-9, 9), st.integers(0, 9)))
+def test_a_feature_collection_holds_what_a_file_would(labels, scale, origin):
+    before = Annotations("case.svs", PALETTES["bcss"], tuple(regions_of(labels)), (scale, scale),
+                         0.5, origin, {"labels": "abc"})  # fmt: skip
+    collection = to_feature_collection(before)
+    assert isinstance(collection, geojson.FeatureCollection)
+    assert collection.is_valid
+    if before.regions:
+        assert same(from_feature_collection(collection, palette=PALETTES["bcss"]), before)
+
+
+def test_a_geodataframe_becomes_annotations(tmp_path):
+    before = annotate([make_region(SQUARE, [HOLE])])
+    frame = geopandas.GeoDataFrame.from_features(to_feature_collection(before))
+    after = from_feature_collection(frame, mpp=0.25, slide="case.svs")
+    assert [shapely.polygons(one.exterior, one.holes).area for one in after.regions] == [
+        frame.area[0] / after.scale[0] ** 2
+    ]
+    assert not lint_geojson(write_geojson(after, tmp_path / "a.geojson"))
+
+
+def test_a_collection_that_is_none_is_refused():
+    with pytest.raises(GeoJsonError, match=r"the collection: is no GeoJSON"):
+        from_feature_collection(object())
+    with pytest.raises(GeoJsonError, match=r"names no slide; give slide"):
+        from_feature_collection({"type": "FeatureCollection", "features": []})
+    with pytest.raises(GeoJsonError, match=r"case\.svs: .*no pixel size; give mpp"):
+        from_feature_collection(geojson.FeatureCollection([object_of()]), slide="case.svs")

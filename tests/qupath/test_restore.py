@@ -3,7 +3,7 @@ import pytest
 import shapely
 
 from wsiseg.qupath import Feature, restore_outlines
-from wsiseg.qupath.java_area import cut_rows
+from wsiseg.qupath.form.java_area import cut_rows
 
 from .test_java_area import staircase
 

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsiseg.qupath.text import format_ids, format_rings, mark_rings
+from wsiseg.qupath.write.text import format_ids, format_rings, mark_rings
 
 NUMBERS = st.integers(-(10**11), 10**11) | st.integers(-1000, 1000)
 RINGS = st.lists(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=5), max_size=4)

@@ -12,10 +12,17 @@ from hypothesis.extra.numpy import arrays
 from wsiseg.annotations import PALETTES, Annotations, Palette
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath import lint_geojson, read_geojson, write_geojson
-from wsiseg.qupath import outlines as outlines_module
-from wsiseg.qupath import write as write_module
-from wsiseg.qupath.write import identify_regions
-from wsiseg.trace import trace_regions
+from wsiseg.qupath.form.shapes import build_polygons
+from wsiseg.qupath.write import geojson as write_module
+from wsiseg.qupath.write import outlines as outlines_module
+from wsiseg.qupath.write.geojson import identify_regions
+from wsiseg.trace import (
+    merge_blocks,
+    simplify_regions,
+    smooth_regions,
+    trace_block,
+    trace_regions,
+)
 
 from .regions import HOLE, SQUARE, annotate, make_region, regions_of
 
@@ -199,6 +206,33 @@ def test_pieces_of_large_exact_regions_do_not_show(tmp_path, monkeypatch, piece)
             patch.setattr(outlines_module, "_PIECE", piece)
             assert write_geojson(exact, tmp_path / "b.geojson").read_bytes() == whole
             assert [identity for _, identity in identify_regions(exact)] == identities
+
+
+@pytest.mark.parametrize(
+    ("scale", "judged"), [((2.0, 2.0), 0), ((0.25, 1.0), 0), ((1.983, 2.0), 1)]
+)
+def test_simplified_outlines_are_judged_only_where_rounding_moves_them(
+    tmp_path, monkeypatch, scale, judged
+):
+    labels = np.full((82, 122), 255, np.uint8)
+    squares = np.random.default_rng(0).integers(0, 3, (20, 30))
+    labels[1:-1, 1:-1] = squares.repeat(4, 0).repeat(4, 1)
+    block = trace_block(labels, None, (0, 0), 255, junctions=True)
+    regions = simplify_regions(merge_blocks({0: block}, 1, scored=False), 3.0)
+    calls = []
+    monkeypatch.setattr(
+        outlines_module, "build_polygons", lambda *a: calls.append(1) or build_polygons(*a)
+    )
+    for outlines in (regions, smooth_regions(regions)):
+        calls.clear()
+        checked = annotate(outlines, scale=scale, origin=(3, 7))
+        whole = write_geojson(checked, tmp_path / "a.geojson").read_bytes()
+        assert len(calls) == 1
+        valid = annotate(outlines, scale=scale, origin=(3, 7), valid=True)
+        assert write_geojson(valid, tmp_path / "b.geojson").read_bytes() == whole
+        assert len(calls) == 1 + judged
+        found = lint_geojson(tmp_path / "b.geojson")
+        assert not [finding for finding in found if finding.severity == "error"]
 
 
 def test_an_open_ring_of_a_large_region_is_refused(tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def test_a_released_checkpoint_becomes_one_of_ours(tmp_path):
     ("options", "message"),
     [
         (("--classes", "one,two,three"), "holds 2 prototypes, one per class; 3 classes are named"),
-        (("--classes", "one,two", "--set", "preset=paper"), "make it with preset 'reference'"),
+        (("--classes", "one,two", "--set", "preset=paper"), "build it with preset 'reference'"),
         (("--classes", "one,two", "--set", "mpp=-1"), "mpp"),
     ],
 )

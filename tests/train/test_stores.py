@@ -14,7 +14,7 @@ from wsiseg.errors import DataError
 from wsiseg.geometry import Box
 from wsiseg.model.checkpoint import read_info
 from wsiseg.qupath import lint_geojson, write_geojson
-from wsiseg.qupath.java_area import cut_rows
+from wsiseg.qupath.form.java_area import cut_rows
 from wsiseg.trace import trace_regions
 from wsiseg.train import load_tiles, train_model
 

@@ -19,7 +19,7 @@ class Settings(BaseModel):
     """The base of all settings; each field's docstring is its documentation."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True,
+        frozen=True, extra="forbid",
         defer_build=True,  # no command needs all of them
     )  # fmt: skip
 

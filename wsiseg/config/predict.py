@@ -41,7 +41,8 @@ class PredictConfig(Settings):
     batch_size: int = Field(default=32, ge=1)
     """Tiles a forward pass; with `context`, some 16 neighbours are one."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    """`auto`, `cpu`, `cuda` or `cuda:N`; of several, as ``cuda:0,cuda:1``, each block takes the one
+    that has the fewest."""
     precision: Precision = "float32"
     """What the model computes in: `bfloat16` and `float16` are faster on a GPU."""
     tta: Literal[1, 6] = 1

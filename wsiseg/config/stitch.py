@@ -31,11 +31,11 @@ class CrfConfig(Settings):
     appearance_weight: float = Field(default=50.0, ge=0)
     """Appearance kernel: Potts weight."""
     scale: Literal[1, 2] = 1
-    """`numba` only: of so many pixels each way one sends and hears messages; where a border runs,
-    every pixel then reads the last messages at its own place and colour."""
+    """`numba` only, for labels: of so many pixels each way one sends and hears messages; where a
+    border runs, every pixel then reads the last messages at its own place and colour."""
     band: int = Field(default=0, ge=0)
-    """`numba` only: pixels around the borders between the most probable classes that are refined;
-    0 refines all. Farther in there is nobody to disagree."""
+    """`numba` only, for labels: pixels around the borders between the most probable classes that
+    are refined; 0 refines all. Farther in there is nobody to disagree."""
 
 
 class ContextConfig(Settings):
@@ -81,9 +81,9 @@ class StitchConfig(Settings):
     """Whether the dense CRF refines the probabilities."""
     margin: int = Field(default=64, ge=0)
     """Pixels read around a block for the CRF."""
-    crf: CrfConfig = CrfConfig(scale=2, band=32)
-    """The CRF's settings; what is not named stays at `scale` 2 and `band` 32. Of a biopsy's pixels
-    0.5 % then get another label than at 1 and 0, which takes more than twice as long."""
+    crf: CrfConfig = CrfConfig(scale=2, band=24)
+    """The CRF's settings; what is not named stays at `scale` 2 and `band` 24. Of a biopsy's pixels
+    0.5 % then get another label than at 1 and 0, which takes some three times as long."""
     smooth_um: float = Field(default=3.0, ge=0)
     """Every pixel takes the most frequent label within this distance (µm): no specks that would
     choke a viewer; 0 leaves the CRF's labels as they are."""
@@ -97,7 +97,7 @@ class StitchConfig(Settings):
     @field_validator("crf", mode="before")
     @classmethod
     def _keep_speed(cls, value: Any) -> Any:
-        return {"scale": 2, "band": 32, **value} if isinstance(value, dict) else value
+        return {"scale": 2, "band": 24, **value} if isinstance(value, dict) else value
 
     @field_validator("gate", mode="before")
     @classmethod

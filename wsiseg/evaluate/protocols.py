@@ -24,7 +24,7 @@ from torch import Tensor
 from wsiseg.annotations import BACKGROUND
 from wsiseg.config import CrfConfig, EvaluateConfig, InferenceConfig
 from wsiseg.model.cam import MapsAndLogits, augmented_maps, class_probabilities
-from wsiseg.model.crf import refine
+from wsiseg.model.crf import refine_labels
 from wsiseg.model.device import to_images
 from wsiseg.model.source import CamSource
 
@@ -129,19 +129,21 @@ def refine_maps(
     gates = gates.to(found.maps.device)
     weigh = _share if found.exclusive else _weigh
     probabilities = weigh(found.maps, gates)
-    refined = probabilities if crf is None else _refine(probabilities, images, crf)
-    labels = _most_probable(refined).cpu().numpy()
+    if crf is None:
+        labels = _most_probable(probabilities).cpu().numpy()
+    else:
+        labels = _refine(probabilities, images, crf).cpu().numpy()
     labels[labels == probabilities.shape[1] - 1] = BACKGROUND
     return Prediction(gates > 0, probabilities, np.asarray(labels))
 
 
 def _most_probable(probabilities: Tensor) -> Tensor:
-    """``(B, H, W)`` uint8: of equals the first, as argmax has it, which takes ten times as long."""
-    most = probabilities[:, 0].clone()
-    labels = torch.zeros(most.shape, dtype=torch.uint8, device=most.device)
+    """``(B, H, W)`` uint8, the first of equals: as argmax, which takes ten times as long."""
+    best = probabilities[:, 0].clone()
+    labels = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
     for k in range(1, probabilities.shape[1]):
-        labels.masked_fill_(probabilities[:, k] > most, k)
-        torch.maximum(most, probabilities[:, k], out=most)
+        labels.masked_fill_(probabilities[:, k] > best, k)
+        torch.maximum(best, probabilities[:, k], out=best)
     return labels
 
 
@@ -200,4 +202,4 @@ def truncate_image(
 def _refine(probabilities: Tensor, images: NDArray[np.uint8], crf: CrfConfig) -> Tensor:
     values = probabilities.cpu() if crf.backend in ("numba", "pydensecrf") else probabilities
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    return refine(values, pixels.to(values.device), crf)
+    return refine_labels(values, pixels.to(values.device), crf)

@@ -172,14 +172,14 @@ def augmented_maps(
         Scale and offset of each channel before that softmax; or empty.
     """
     scale = partial(share_maps, calibration=calibration) if exclusive else scale_maps
-    looks = _augment(cams_of, images, mean, augmentations)
-    cams, _ = next(looks)  # it is not mirrored
+    passes = _augment(cams_of, images, mean, augmentations)
+    cams, _ = next(passes)  # the first is not mirrored
     maps, logits = scale(cams, images.shape[2:]), pool(cams)
-    for cams, flip in looks:
+    for cams, flip in passes:
         scaled = scale(cams, images.shape[2:])
         maps += scaled.flip(3) if flip else scaled
         logits = logits + pool(cams)
-    if augmentations > 1:  # maps are the largest that there is: no pass over them for nothing
+    if augmentations > 1:  # the maps are large: spare them a division by 1
         maps, logits = maps.div_(augmentations), logits / augmentations
     return MapsAndLogits(maps, logits, exclusive)
 

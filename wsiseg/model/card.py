@@ -25,7 +25,7 @@ _NO_CLASS = "background"  # what scores call the pixels of no class
 
 class _Part(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False,
+        frozen=True, extra="forbid", allow_inf_nan=False,
         defer_build=True,
     )  # fmt: skip
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,7 +15,19 @@ from torch import Tensor
 from wsiseg.config import Precision
 from wsiseg.errors import ConfigError
 
-__all__ = ["autocast", "open_device", "planning_device", "to_images"]
+__all__ = [
+    "autocast",
+    "blocks_at_once",
+    "check_devices",
+    "lend_device",
+    "open_device",
+    "planning_device",
+    "scale_pixels",
+    "to_images",
+]
+
+_BLOCKS_A_DEVICE = 2
+"""While one block computes, the next one's pixels are read and the previous one's CAMs written."""
 
 
 def open_device(name: str) -> torch.device:
@@ -29,16 +46,68 @@ def open_device(name: str) -> torch.device:
     return device
 
 
-def planning_device(name: str) -> torch.device:
-    """Like `open_device`, but the CPU where this machine lacks the device: the workers may have it.
+def planning_device(names: str) -> torch.device:
+    """Return the first of the devices `names`, or the CPU where this machine lacks it.
+
+    The workers may have it.
 
     Raises
     ------
     ConfigError
         If torch knows no such device.
     """
-    device = _parse(name)
+    device = check_devices(names)[0]
     return device if _is_available(device) else torch.device("cpu")
+
+
+def check_devices(names: str) -> list[torch.device]:
+    """Parse the comma-separated devices `names`, whether or not this machine has them.
+
+    Raises
+    ------
+    ConfigError
+        If torch knows no such device, or one is named twice.
+    """
+    devices = [_parse(name.strip()) for name in names.split(",")]
+    if len(set(devices)) < len(devices):
+        raise ConfigError(f"device {names!r}: names the same device twice")
+    return devices
+
+
+def blocks_at_once(names: str) -> int:
+    """Return how many blocks at once keep the accelerators `names` busy; 0 for a CPU."""
+    here = [
+        device for device in check_devices(names) if device.type != "cpu" and _is_available(device)
+    ]
+    return _BLOCKS_A_DEVICE * len(here)
+
+
+_LENT: Counter[str] = Counter()
+"""Number of this process's blocks that use each device."""
+_LENDING = threading.Lock()
+
+
+@contextmanager
+def lend_device(names: str, block: int) -> Iterator[torch.device]:
+    """Lend the one of the comma-separated devices `names` that runs the fewest blocks here.
+
+    The block's number breaks ties, so that several processes spread over the devices.
+
+    Raises
+    ------
+    ConfigError
+        If torch knows no such device, or it is not available.
+    """
+    choice = [name.strip() for name in names.split(",")]
+    choice = choice[block % len(choice) :] + choice[: block % len(choice)]
+    with _LENDING:
+        name = min(choice, key=lambda name: _LENT[name])
+        _LENT[name] += 1
+    try:
+        yield open_device(name)
+    finally:
+        with _LENDING:
+            _LENT[name] -= 1
 
 
 def _parse(name: str) -> torch.device:
@@ -68,4 +137,9 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 def to_images(pixels: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
     """``(B, H, W, 3)`` uint8 to ``(B, 3, H, W)`` float32 in [0, 1] on a device."""
-    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255
+    return scale_pixels(torch.from_numpy(pixels).to(device))
+
+
+def scale_pixels(pixels: Tensor) -> Tensor:
+    """``(B, H, W, 3)`` uint8 to ``(B, 3, H, W)`` float32 in [0, 1], on the same device."""
+    return pixels.permute(0, 3, 1, 2).float() / 255

@@ -103,8 +103,8 @@ class TrainedModel:
     def cams(self, images: Tensor) -> Tensor:
         """``(B, K, h, w)`` cosine times logit scale, ungated."""
         if self.info.cam_overlap == 2:
-            return overlapped_cams(self._look, images, self.model.cam_stride)
-        return self._look(images)
+            return overlapped_cams(self._compute_cams, images, self.model.cam_stride)
+        return self._compute_cams(images)
 
     def _compute_cams(self, images: Tensor) -> Tensor:
         cams: Tensor = self.model(images).cams

@@ -1,19 +1,24 @@
 """Annotations to and from QuPath: GeoJSON written, read and linted, and the import script.
 
 QuPath refuses a whole file for one bad feature, so the rules of its importer are here, each with a
-name (`rules.py`, `shapes.py`), and what is written is checked against them first.
+name (`form/`), and what is written is checked against them first.
 """
 
-from wsiseg.qupath.export import Export, export_geojson
-from wsiseg.qupath.finding import Finding, Repair
-from wsiseg.qupath.fix import fix_geojson
+from wsiseg.qupath.fix.file import fix_geojson
+from wsiseg.qupath.form.finding import Finding, Repair
+from wsiseg.qupath.form.stamp import read_stamp
 from wsiseg.qupath.lint import lint_geojson
-from wsiseg.qupath.read import Feature, describe_left_out, read_facts, read_geojson
-from wsiseg.qupath.regions import read_annotations
-from wsiseg.qupath.restore import restore_outlines
-from wsiseg.qupath.script import write_scripts
-from wsiseg.qupath.stamp import read_stamp
-from wsiseg.qupath.write import identify_regions, write_geojson
+from wsiseg.qupath.read.features import (
+    Feature,
+    describe_left_out,
+    read_facts,
+    read_geojson,
+)
+from wsiseg.qupath.read.regions import from_feature_collection, read_annotations
+from wsiseg.qupath.read.restore import restore_outlines
+from wsiseg.qupath.scripts.fill import write_scripts
+from wsiseg.qupath.write.export import Export, export_geojson
+from wsiseg.qupath.write.geojson import identify_regions, to_feature_collection, write_geojson
 
 __all__ = [
     "Export",
@@ -23,6 +28,7 @@ __all__ = [
     "describe_left_out",
     "export_geojson",
     "fix_geojson",
+    "from_feature_collection",
     "identify_regions",
     "lint_geojson",
     "read_annotations",
@@ -30,6 +36,7 @@ __all__ = [
     "read_geojson",
     "read_stamp",
     "restore_outlines",
+    "to_feature_collection",
     "write_geojson",
     "write_scripts",
 ]

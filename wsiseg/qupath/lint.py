@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from wsiseg.config import ExportConfig
-from wsiseg.qupath.document import flatten_document, parse_document, parse_lines, read_documents
-from wsiseg.qupath.finding import Finding
-from wsiseg.qupath.java_area import cut_rows
-from wsiseg.qupath.rules import MEMBER_RULES, is_root, is_uuid
-from wsiseg.qupath.shapes import build_shapes, ring_array
+from wsiseg.qupath.form.document import (
+    flatten_document,
+    parse_document,
+    parse_lines,
+    read_documents,
+)
+from wsiseg.qupath.form.finding import Finding
+from wsiseg.qupath.form.java_area import cut_rows
+from wsiseg.qupath.form.members import MEMBER_RULES, is_root, is_uuid
+from wsiseg.qupath.form.shapes import build_shapes, ring_array
 
 __all__ = ["lint_features", "lint_geojson"]
 

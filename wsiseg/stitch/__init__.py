@@ -31,7 +31,7 @@ from wsiseg.tissue import mask_window, sample_tissue
 __all__ = ["class_probabilities", "plan_stitch", "stitch_labels"]
 
 _STEP = "stitch"
-_VERSION = 5
+_VERSION = 6
 """Of the arithmetic here: a digest holds it, so that other sums redo the work."""
 
 _CRF_GRID = 8
@@ -218,13 +218,17 @@ def _pick(
         return weigh_labels(fields, gates, tissue, classes)
     probabilities = weigh_classes(fields, gates, tissue, classes)
     possible = probabilities[-1] < 1
-    before = pick_labels(probabilities, possible)
+    pick = pick_labels(probabilities, possible)
     if possible.any():
         # The CRF sees no farther than its margin, so what lies beyond it need not be computed.
         crop = _align(_bounding_box(possible, box).grow(config.margin)).intersect(box)
-        part = (slice(None), *crop.slices(box))
-        probabilities[part] = _refine(probabilities[part], store.read_image(crop), crop, config.crf)
-    return before._replace(winner=pick_labels(probabilities, possible).winner)
+        part = crop.slices(box)
+        pick.winner[part] = _refine(
+            probabilities[(slice(None), *part)], store.read_image(crop), pick.winner[part], crop,
+            config.crf,
+        )  # fmt: skip
+        pick.winner[~possible] = classes
+    return pick
 
 
 def _radius(config: StitchConfig, mpp: float) -> int:
@@ -318,26 +322,17 @@ def _bounding_box(mask: NDArray[np.bool_], frame: Box) -> Box:
 
 
 def _refine(
-    probabilities: NDArray[np.float32], image: NDArray[np.uint8], box: Box, config: CrfConfig
-) -> NDArray[np.float32]:
-    """Q of the classes that are possible somewhere in the box; of the others 0.
-
-    A class that is nowhere possible has the least probability that the CRF knows, 1e-5, at every
-    pixel. Potts messages never raise it over the others there, so that it takes part in nothing.
-    """
+    probabilities: NDArray[np.float32], image: NDArray[np.uint8], winners: NDArray[np.uint8],
+    box: Box, config: CrfConfig,
+) -> NDArray[np.uint8]:  # fmt: skip
+    """``(H, W)`` the CRF's labels of a box; `winners` are those before it."""
     import torch  # heavy, and not needed without the CRF
 
-    from wsiseg.model.crf import refine
-    from wsiseg.model.crf.window import MIN_PROBABILITY
+    from wsiseg.model.crf import refine_labels
 
-    kept = np.flatnonzero(probabilities.max(axis=(1, 2)) > MIN_PROBABILITY)
-    if len(kept) == 1:
-        return probabilities
-    pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, 2, 0)))
-    prior = torch.from_numpy(probabilities[kept])
-    refined = np.zeros_like(probabilities)
-    refined[kept] = refine(prior[None], pixels[None], config, corner=(box.x, box.y))[0].cpu()
-    return refined
+    prior, pixels = torch.from_numpy(probabilities), torch.from_numpy(np.moveaxis(image, 2, 0))
+    before, corner = torch.from_numpy(winners)[None], (box.x, box.y)
+    return refine_labels(prior[None], pixels[None], config, corner, before)[0].cpu().numpy()
 
 
 def _label(pick: Pick, radius: int, least: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -30,7 +30,7 @@ class Seen(NamedTuple):
     """A batch of patches and its features from the frozen encoders."""
 
     images: Tensor
-    """``(B, 3, H, W)`` float32 RGB in [0, 1]; ``(B, 3, 0, 0)`` where nobody wants them."""
+    """``(B, 3, H, W)`` float32 RGB in [0, 1]; ``(B, 3, 0, 0)`` if they are not needed."""
     pyramid: Maps
     """Student maps ``(B, C, h, w)`` float32 by level: only those that training needs."""
     stages: Maps
@@ -80,7 +80,7 @@ class FrozenFeatures:
     turns
         Whether any patch will be requested flipped or turned.
     images
-        Whether the images are wanted too, at whose regions the contrast looks; else they are empty.
+        Whether the images are needed too, for the contrast's regions; otherwise they are empty.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ def _turn(seen: Seen, flip: int, quarter: int) -> Seen:
 
 
 def _stack(batch: Sequence[Seen]) -> Seen:
-    """Packed patches as one batch of float32; channels last, as adapters are a third faster so."""
+    """Stack packed patches as float32, channels last, which makes adapters a third faster."""
     pyramid, stages = (
         {i: _join_maps([maps[i] for maps in patches]) for i in patches[0]}
         for patches in ([seen.pyramid for seen in batch], [seen.stages for seen in batch])

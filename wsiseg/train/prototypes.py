@@ -28,7 +28,7 @@ _PURE = 8
 """Patches of one class alone suffice if there are at least so many, and at least k."""
 _BATCH, _RESTARTS, _ROUNDS = 16, 8, 50
 _ALIKE = 1e-4
-"""Length of a difference between unit vectors that says nothing."""
+"""Differences of unit vectors that are shorter than this are rounding."""
 
 
 def begin_as_images(
@@ -66,17 +66,17 @@ def begin_as_images(
             )
         rows[at] = image_prototypes(model, patches, at, count, config.seed)
     if rows:
-        bank[list(rows), -count:] = _part(torch.stack(list(rows.values()))).to(bank)
+        bank[list(rows), -count:] = _subtract_mean(torch.stack(list(rows.values()))).to(bank)
     if group is not None:
         own = model.prototypes.detach()
         own.copy_(group.gather(own)[: len(own)])
 
 
-def _part(prototypes: Tensor) -> Tensor:
-    """``(K, k, E)`` prototypes without what all classes have in common, of unit length.
+def _subtract_mean(prototypes: Tensor) -> Tensor:
+    """Subtract from ``(K, k, E)`` prototypes what all classes have in common; unit length again.
 
-    Whatever tissue it is, patches look much alike to most encoders: prototypes as they are start
-    nearly parallel, and training is long in telling them apart. What is the mean stays as it is.
+    Patches look much alike to most encoders, whatever the tissue: without this, prototypes start
+    nearly parallel, and training takes long to separate them. One that is the mean is not changed.
     """
     own = prototypes - prototypes.mean((0, 1))
     return torch.where(own.norm(dim=2, keepdim=True) > _ALIKE, F.normalize(own, dim=2), prototypes)

@@ -41,7 +41,7 @@ from wsiseg.annotations import Palette
 from wsiseg.atomic import open_atomic
 from wsiseg.errors import DataError, GeoJsonError
 from wsiseg.lock import hold
-from wsiseg.qupath.document import parse_document, read_documents
+from wsiseg.qupath.form.document import parse_document, read_documents
 
 __all__ = ["CHECKED", "IGNORED", "Corrections", "kind_of", "make_area", "make_feature"]
 

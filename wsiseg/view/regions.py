@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from wsiseg.annotations import Annotations
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath import identify_regions, read_geojson
-from wsiseg.qupath.document import parse_document, read_documents
-from wsiseg.qupath.stamp import STAMPED_END
+from wsiseg.qupath.form.document import parse_document, read_documents
+from wsiseg.qupath.form.stamp import STAMPED_END
 from wsiseg.view.scan import scan_coordinates
 
 __all__ = ["Region", "Regions", "outlined_regions", "read_regions"]

@@ -8,10 +8,11 @@ import wsiseg.model.crf.lattice as lattice_module
 import wsiseg.model.crf.lattice_field as field
 from tests.model.crf.cases import make_case
 from wsiseg.config import CrfConfig
-from wsiseg.model.crf import refine
+from wsiseg.model.crf import refine, refine_labels
 from wsiseg.model.crf.blur import blur
-from wsiseg.model.crf.lattice import Lattice, build_lattice
+from wsiseg.model.crf.lattice import Lattice, build_lattice, find_slot
 from wsiseg.model.crf.numbers import number_points
+from wsiseg.model.crf.order import link_neighbours, sort_keys
 from wsiseg.model.crf.region import whole_region
 
 
@@ -107,6 +108,35 @@ def test_every_point_is_used_and_every_neighbour_mutual(height, width):
         assert np.array_equal(two[one[known]], known)
 
 
+@pytest.mark.parametrize("bits", [1, 12, 37])
+def test_keys_are_sorted_and_neighbours_are_one_step_on(bits: int) -> None:
+    keys = np.random.default_rng(bits).integers(2**bits, size=4000)
+    keys = np.random.default_rng(0).permutation(np.unique(keys))
+    ordered, order = sort_keys(keys.copy(), bits)
+    assert np.array_equal(ordered, np.sort(keys))
+    assert np.array_equal(keys[order], ordered)
+    step = np.array([1, 3, -2, 5, -4, 2**25], np.int64)
+    near = np.empty((6, len(keys), 2), np.int32)
+    link_neighbours(ordered, step, near)
+    at = {key: i for i, key in enumerate(ordered.tolist())}
+    for axis, one in enumerate(step.tolist()):
+        for way, shift in enumerate((one, -one)):
+            expected = [at.get(key + shift, len(keys)) for key in at]
+            assert near[axis, :, way].tolist() == expected
+
+
+def test_a_crowded_table_grows_and_finds_every_point() -> None:
+    image = image_of(40, 700, seed=3)
+    lattice = lattice_of(image, 10**7)
+    held, point = lattice.table
+    assert lattice.points > 5 / 8 * 2**16  # the table that the pixels alone would ask for
+    taken = held >= 0
+    assert np.array_equal(np.sort(point[taken]), np.arange(lattice.points))
+    assert np.array_equal(np.argsort(held[taken]), np.argsort(point[taken]))
+    for key in held[taken][::997]:
+        assert held[find_slot(key, held, number_points(40, 700, 10.0, 20.0).bits)] == key
+
+
 def test_blur_spreads_to_neighbours_and_keeps_the_empty_point_empty():
     lattice = lattice_of(image_of(20, 20) // 8, 10**6)
     value = np.zeros((lattice.points + 1) * 16, np.float32)
@@ -146,6 +176,7 @@ def test_halves_agree_with_the_whole(monkeypatch):
     halves = refine(probabilities, image, config)
     assert not torch.equal(halves, whole)
     assert float((halves.argmax(1) != whole.argmax(1)).float().mean()) <= 0.002
+    assert torch.equal(refine_labels(probabilities, image, config), halves.argmax(1))
 
 
 def test_the_result_is_the_same_on_any_number_of_threads():

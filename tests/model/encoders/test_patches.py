@@ -127,7 +127,7 @@ def test_attention_alone_splits_into_parts_and_back(monkeypatch: pytest.MonkeyPa
     tokens = torch.rand(3, 5, 8)
     with torch.no_grad():
         whole = apply_alone(block, tokens)
-        monkeypatch.setattr("wsiseg.model.encoders.vit._TOGETHER", 4)
+        monkeypatch.setattr("wsiseg.model.encoders.vit._BATCH", 4)
         torch.testing.assert_close(apply_alone(block, tokens), whole)
         torch.testing.assert_close(block(tokens[1, 2][None, None])[0, 0], whole[1, 2])
 

@@ -9,17 +9,19 @@ pixel itself, a fixed number of mean-field iterations from the softmax of the ne
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
 from wsiseg.config import CrfConfig
 from wsiseg.errors import DataError, GeometryError, MissingDependencyError
-from wsiseg.model.crf.window import TRITON_CLASSES
+from wsiseg.model.crf.window import MIN_PROBABILITY, TRITON_CLASSES
 
-__all__ = ["BACKENDS", "choose_backend", "refine"]
+__all__ = ["BACKENDS", "choose_backend", "refine", "refine_labels"]
 
 BACKENDS = {
     "triton": "wsiseg.model.crf.block_triton",
@@ -27,7 +29,8 @@ BACKENDS = {
     "numba": "wsiseg.model.crf.lattice_field",
     "pydensecrf": "wsiseg.model.crf.pydensecrf_peer",
 }
-"""Back end -> module, whose `refine_batch` it is; loaded when first used."""
+"""Back end -> module, whose `refine_batch` it is (of `numba` also `label_batch`); loaded when first
+used."""
 
 _INSTALL = {
     "triton": "pip install triton",
@@ -55,7 +58,7 @@ def refine(
     image
         `(B, 3, H, W)` uint8 RGB on the same device.
     config
-        The energy's settings and the back end.
+        The energy's settings and the back end; `scale` and `band` are `refine_labels`' alone.
     corner
         Place (x, y) of the first pixel, if the image is a crop of a larger one. Crops then agree
         with each other and with the whole, given a margin; both must be multiples of 8, the side
@@ -81,7 +84,7 @@ def refine(
     if probabilities.numel() == 0:
         return torch.empty_like(probabilities, dtype=torch.float32)
     backend = choose_backend(config, probabilities)
-    run = _load(backend)
+    run: _Refine = _load(backend).refine_batch
     if backend in ("numba", "pydensecrf"):  # the others have no lattice that the place would move
         run = partial(run, corner=corner)
     with torch.inference_mode():
@@ -92,6 +95,48 @@ def refine(
             for i in range(0, len(values), step)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def refine_labels(
+    probabilities: torch.Tensor,
+    image: torch.Tensor,
+    config: CrfConfig,
+    corner: tuple[int, int] = (0, 0),
+    winners: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The most probable class of each pixel by the Q of `refine`; of equals the first.
+
+    Classes that no pixel may have (a probability of at most 1e-5 everywhere) are left out: Potts
+    messages never raise them over the others, so they take part in nothing.
+
+    Parameters
+    ----------
+    probabilities, image, config, corner
+        As `refine` takes them; `config.scale` and `config.band` save the numba back end work.
+    winners
+        `(B, H, W)` uint8, each pixel's most probable class before the CRF, if known already.
+
+    Returns
+    -------
+    torch.Tensor
+        `(B, H, W)` uint8 on the device of `probabilities`.
+
+    Raises
+    ------
+    As `refine` does.
+    """
+    _check(probabilities, image)
+    if probabilities.numel() and choose_backend(config, probabilities) == "numba":
+        label: _Refine = _load("numba").label_batch
+        return label(probabilities.detach().float(), image, config, corner, winners)
+    every = torch.arange(probabilities.shape[1], device=probabilities.device)
+    kept = every
+    if config.backend != "pydensecrf" and probabilities.numel():  # that is what it is: untouched
+        kept = every[probabilities.amax((0, 2, 3)) > MIN_PROBABILITY]
+    if len(kept) < 2:
+        kept = every
+    q = refine(probabilities[:, kept], image, config, corner)
+    return kept[q.argmax(1)].to(torch.uint8)
 
 
 def choose_backend(config: CrfConfig, probabilities: torch.Tensor) -> str:
@@ -106,15 +151,13 @@ def choose_backend(config: CrfConfig, probabilities: torch.Tensor) -> str:
     return "triton" if recent and fits and find_spec("triton") else "torch"
 
 
-def _load(backend: str) -> _Refine:
+def _load(backend: str) -> Any:
     try:
-        module = importlib.import_module(BACKENDS[backend])
+        return importlib.import_module(BACKENDS[backend])
     except ImportError as error:
         raise MissingDependencyError(
             f"the {backend} CRF is not installed ({error}): {_INSTALL.get(backend, 'reinstall')}"
         ) from error
-    run: _Refine = module.refine_batch
-    return run
 
 
 def _images_at_once(probabilities: torch.Tensor) -> int:
@@ -140,7 +183,9 @@ def _check(probabilities: torch.Tensor, image: torch.Tensor) -> None:
         raise DataError(
             f"image is on {image.device}, probabilities on {probabilities.device}; move one"
         )
-    if not bool(torch.isfinite(probabilities).all()):
+    # A sum is finite only of finite numbers, and takes a tenth of the time of asking each.
+    finite = math.isfinite(probabilities.detach().sum())
+    if not finite and not bool(torch.isfinite(probabilities).all()):
         first = tuple(torch.nonzero(~torch.isfinite(probabilities))[0].tolist())
         raise DataError(
             f"probabilities[{', '.join(map(str, first))}] is {float(probabilities[first])}; "

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from wsiseg.model.crf.lanes import LANES, add_scaled, load, store
-from wsiseg.model.crf.lattice import compiled
 from wsiseg.model.crf.numbers import CORNERS
+from wsiseg.model.crf.order import compiled
 
 __all__ = ["blur"]
 

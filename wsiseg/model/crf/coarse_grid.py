@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.model.crf.lanes import LANES, add_scaled, load, scaled, store
-from wsiseg.model.crf.lattice import compiled
+from wsiseg.model.crf.order import compiled
 from wsiseg.model.crf.window import SMOOTH_REACH
 
 __all__ = ["Axis", "coarse_axis", "filter_grid"]
 
-_FINEST = 3.0
+_FINEST = {1: 3.0, 2: 1.5}
+"""Cells a standard deviation at least, by `scale`: where one pixel stands for four, the grid's own
+error does not show."""
 
 
 class Axis(NamedTuple):
@@ -38,13 +40,13 @@ class Axis(NamedTuple):
     """`(2 * radius + 1,)`: the Gaussian between cells."""
 
 
-def coarse_axis(size: int, sxy: float, finer: int = 1) -> Axis:
-    """The coarse axis of `size` pixels for a standard deviation in pixels.
+def coarse_axis(size: int, sxy: float, scale: int = 1, finer: int = 1) -> Axis:
+    """The coarse axis of `size` pixels, of one in `scale`, for a standard deviation in these.
 
     With `finer`, what is read at each pixel is read at so many places from it on to the next.
     """
     step = 1
-    while sxy / (2 * step) >= _FINEST:
+    while sxy / (2 * step) >= _FINEST[scale]:
         step *= 2
     at = np.arange(size)
     cell = at // step + 1

@@ -10,30 +10,30 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from wsiseg.model.crf.numbers import CORNERS, Numbers
+from wsiseg.model.crf.order import compiled, link_neighbours, sort_keys
 
-__all__ = [
-    "Lattice",
-    "build_lattice",
-    "compiled",
-    "find_simplices",
-    "find_slot",
-    "list_corners",
-]
-
-# Contraction and no signed zeros, but no reordering of sums: the result is one on any thread.
-compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
-"""How every function of this back end is compiled: without the GIL, kept on disk."""
+__all__ = ["Lattice", "Table", "build_lattice", "find_simplices", "find_slot", "list_corners"]
 
 _SIX = np.float32(6)
 _SIXTH = np.float32(1 / 6)
 _HALF = np.float32(0.5)
-_SLOTS, _SPREAD, _TRIES = 32, 256, 8
+_SLOTS, _SPREAD = 32, 256
 """Slots of the hash table from one place to the next, and those over which the points at one place
-are spread: what is near in the image is near in the table. And how many are tried there."""
+are spread: what is near in the image is near in the table."""
+_FULL = 5
+"""Eighths of the slots that are taken at most."""
+
+
+class Table(NamedTuple):
+    """The hash table that finds a lattice point by its number."""
+
+    held: NDArray[np.int64]
+    """The number in each slot; -1 where it is free."""
+    point: NDArray[np.int32]
+    """The point of that number."""
 
 
 class Lattice(NamedTuple):
@@ -50,10 +50,8 @@ class Lattice(NamedTuple):
     rows: NDArray[np.int32]
     """`(R + 1,)`: the first point of each row of points. Steps along the first two axes lead to the
     next row or the one before, along the third two rows on or back, the others stay in the row."""
-    keys: NDArray[np.int64]
-    """The points' numbers."""
-    table: NDArray[np.int32]
-    """The hash table that finds a point by its number; -1 where there is none."""
+    table: Table
+    """Finds a point by its number."""
     reach: NDArray[np.float32]
     """`(points + 1,)`: one sent by every pixel, blurred: a pixel's kernel row sums up to what it
     reads of it."""
@@ -74,68 +72,89 @@ def build_lattice(
     pixels = int(spans[-1, 3] + spans[-1, 2] - spans[-1, 1])
     corner = np.empty((pixels, CORNERS), np.int32)
     weight = np.empty((pixels, CORNERS), np.float32)
-    keys, table = _place_pixels(image, spans, numbers, most_points, corner, weight)
+    keys, held, point = _place_pixels(image, spans, numbers, most_points, corner, weight)
     if not 0 < len(keys) <= most_points:
         return None
-    keys, rows = _sort_points(keys, table, numbers, corner)
+    keys, order = sort_keys(keys, numbers.all_bits)
+    _renumber(order, held, point, corner)
     near = np.empty((CORNERS, len(keys), 2), np.int32)
-    _link_neighbours(keys, table, numbers, near)
+    link_neighbours(keys, numbers.step, near)
     reach = _fold_norm(corner, weight, near)
-    return Lattice(spans, corner, weight, near, rows, keys, table, reach)
+    firsts = np.arange(numbers.rows + 1) * numbers.columns << numbers.bits
+    rows = np.searchsorted(keys, firsts).astype(np.int32)
+    return Lattice(spans, corner, weight, near, rows, Table(held, point), reach)
 
 
 @compiled
 def _place_pixels(image, spans, numbers, most_points, corner, weight):  # type: ignore[no-untyped-def] # numba infers
-    """Fill `corner` and `weight`; the points' numbers and the hash table that finds them."""
+    """Fill `corner` and `weight`; the points' numbers as they were met, and their `Table`."""
     widest = np.max(spans[:, 2] - spans[:, 1])
     columns = np.empty(widest, np.float32)
     rest = np.empty((CORNERS, widest), np.float32)
     rank = np.empty((CORNERS, widest), np.int32)
     origin = np.empty((CORNERS, widest), np.int32)
-    keys = np.empty(1 << 12, np.int64)
-    while len(keys) * 4 < len(corner):
-        keys = np.empty(2 * len(keys), np.int64)
-    table = np.full(4 * len(keys), -1, np.int32)
+    slots = 1 << 12
+    while slots < 2 * len(corner):
+        slots *= 2
+    keys = np.empty(slots // 8 * _FULL, np.int64)
+    held, point = _make_table(keys, 0, slots, numbers.bits)
     count = 0
     above = -1
     for i in range(len(spans)):
         y, start, stop, first = spans[i]
         # Give up early, at the end of a strip, where the rest, if like this, would not fit.
         if y < above and count * len(corner) > most_points * first:
-            return keys[:0].copy(), table
+            return keys[:0].copy(), held, point
         above = y
         if count + CORNERS * (stop - start) > len(keys):
-            keys, table = _grow(keys, count, numbers.bits)
+            more = np.empty(2 * len(keys), np.int64)
+            more[:count] = keys[:count]
+            keys = more
+            held, point = _make_table(keys, count, 2 * len(held), numbers.bits)
         for x in range(start, stop):
             columns[x - start] = np.float32(x)
         row = np.float32(y)
         find_simplices(image[:, y, start:stop], columns, row, numbers, rest, rank, origin)
+        place = (rest, rank, origin)
         count = _place_row(
-            first, rest, rank, origin, stop - start, numbers, keys, table, count, corner, weight
+            first, place, stop - start, numbers, keys, held, point, count, corner, weight
         )
         if count > most_points:
-            return keys[:count].copy(), table
-    return keys[:count].copy(), table
+            return keys[:count].copy(), held, point
+    return keys[:count].copy(), held, point
 
 
 @compiled
-def _place_row(first, rest, rank, origin, width, numbers, keys, table, count, corner, weight):  # type: ignore[no-untyped-def] # numba infers
+def _place_row(first, place, width, numbers, keys, held, point, count, corner, weight):  # type: ignore[no-untyped-def] # numba infers
     """Number the corners of a row of simplices; how many points there are now."""
+    rest, rank, origin = place
     around, order = np.empty(CORNERS, np.int64), np.empty(CORNERS, np.int64)
     ranked = np.empty(CORNERS, np.float32)
     for x in range(width):
         pixel = first + x
         list_corners(rest, rank, origin, x, numbers, order, ranked, around, weight[pixel])
         for i in range(CORNERS):
-            slot = find_slot(around[i], keys, table, numbers.bits)
-            point = table[slot]
-            if point < 0:
-                point = count
-                keys[count] = around[i]
-                table[slot] = count
+            key = around[i]
+            slot = find_slot(key, held, numbers.bits)
+            if held[slot] < 0:
+                held[slot] = key
+                keys[count] = key
+                point[slot] = count
                 count += 1
-            corner[pixel, i] = point
+            corner[pixel, i] = point[slot]
     return count
+
+
+@compiled
+def _make_table(keys, count, slots, bits):  # type: ignore[no-untyped-def] # numba infers
+    """A `Table` of a power of two of slots with the first `count` keys."""
+    held = np.full(slots, -1, np.int64)
+    point = np.empty(len(held), np.int32)
+    for i in range(count):
+        slot = find_slot(keys[i], held, bits)
+        held[slot] = keys[i]
+        point[slot] = i
+    return held, point
 
 
 @compiled
@@ -240,75 +259,33 @@ def find_simplices(colours, columns, row, numbers, rest, rank, origin):  # type:
 
 
 @compiled
-def find_slot(key, keys, table, bits):  # type: ignore[no-untyped-def] # numba infers
+def find_slot(key, held, bits):  # type: ignore[no-untyped-def] # numba infers
     """The slot that holds `key`, or the free one where it would go."""
-    last = np.uint64(len(table) - 1)
+    last = np.uint64(len(held) - 1)
     # Fibonacci hashing of the colours at one place; places follow each other as in the image.
     colour = (np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
     place = np.uint64(key >> bits) * np.uint64(_SLOTS)
     slot = (place + (colour & np.uint64(_SPREAD - 1))) & last
-    for _ in range(_TRIES):
-        point = table[slot]
-        if point < 0 or keys[point] == key:
-            return slot
-        slot = (slot + np.uint64(1)) & last
-    # Noise crowds the places: on through the whole table, in odd steps, which meet every slot.
-    step = colour | np.uint64(1)
-    while True:
+    # Ever larger steps, which meet every slot: next door first, away from where noise crowds.
+    step = np.uint64(0)
+    while held[slot] >= 0 and held[slot] != key:
+        step += np.uint64(1)
         slot = (slot + step) & last
-        point = table[slot]
-        if point < 0 or keys[point] == key:
-            return slot
+    return slot
 
 
 @compiled
-def _grow(keys, count, bits):  # type: ignore[no-untyped-def] # numba infers
-    """Twice the room: the keys so far, and a table that holds them."""
-    more = np.empty(2 * len(keys), np.int64)
-    more[:count] = keys[:count]
-    table = np.full(4 * len(more), -1, np.int32)
-    for point in range(count):
-        table[find_slot(more[point], more, table, bits)] = point
-    return more, table
-
-
-@compiled
-def _sort_points(keys, table, numbers, corner):  # type: ignore[no-untyped-def] # numba infers
-    """Number the points anew by rows, of each row as they were; their keys and the rows' starts."""
-    starts = np.zeros(numbers.rows + 1, np.int32)
-    row = np.empty(len(keys), np.int32)
-    for point in range(len(keys)):
-        row[point] = (keys[point] >> numbers.bits) // numbers.columns
-        starts[row[point] + 1] += 1
-    starts = np.cumsum(starts).astype(np.int32)
-    free = starts.copy()
-    rank = np.empty(len(keys), np.int32)
-    ordered = np.empty_like(keys)
-    for point in range(len(keys)):
-        rank[point] = free[row[point]]
-        free[row[point]] += 1
-        ordered[rank[point]] = keys[point]
-    for slot in range(len(table)):
-        if table[slot] >= 0:
-            table[slot] = rank[table[slot]]
+def _renumber(order, held, point, corner):  # type: ignore[no-untyped-def] # numba infers
+    """Give the points, `order` of which says where each was before, their numbers in that order."""
+    rank = np.empty(len(order), np.int32)
+    for i in range(len(order)):
+        rank[order[i]] = i
+    for slot in range(len(held)):
+        if held[slot] >= 0:
+            point[slot] = rank[point[slot]]
     for pixel in range(len(corner)):
         for i in range(CORNERS):
             corner[pixel, i] = rank[corner[pixel, i]]
-    return ordered, starts
-
-
-@compiled
-def _link_neighbours(keys, table, numbers, near):  # type: ignore[no-untyped-def] # numba infers
-    """Fill `near`: a look-up one way along each axis gives the other way, too."""
-    count = len(keys)
-    for axis in range(CORNERS):
-        near[axis] = count
-        for point in range(count):
-            key = keys[point] + numbers.step[axis]
-            other = table[find_slot(key, keys, table, numbers.bits)]
-            if other >= 0:
-                near[axis, point, 0] = other
-                near[axis, other, 1] = point
 
 
 @compiled

@@ -35,6 +35,8 @@ class Numbers(NamedTuple):
     """Number of the point at zero."""
     bits: int
     """Lower bits of a number, which say the colour; the others say the place."""
+    all_bits: int
+    """Bits of the largest number."""
     columns: int
     """Places in a row."""
     rows: int
@@ -66,7 +68,8 @@ def number_points(
     most = np.array([top[3] + top[4], top[4], 0]) + slack
     sizes = [int(size) + 1 for size in most - least]
     bits = math.prod(sizes).bit_length()
-    if bits + (columns * rows).bit_length() >= 62:
+    all_bits = bits + (columns * rows).bit_length()
+    if all_bits >= 62:
         raise ConfigError(
             f"appearance_sxy = {sxy} px and appearance_srgb = {srgb} grey levels are too small for "
             f"the numba CRF on {width} x {height} px; raise them or use backend: torch"
@@ -86,6 +89,7 @@ def number_points(
         np.array(step, np.int64),
         first,
         bits,
+        all_bits,
         columns,
         rows,
     )

@@ -13,11 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.model.crf.lattice import compiled
+from wsiseg.model.crf.order import compiled
 
 __all__ = [
     "Region",
-    "fill_decided",
     "find_region",
     "pick_classes",
     "sum_decided",
@@ -129,15 +128,6 @@ def pick_classes(prior):  # type: ignore[no-untyped-def] # numba infers
                 best[x] = prior[c, y, x] if better else best[x]
                 labels[y, x] = np.uint8(c) if better else labels[y, x]
     return labels
-
-
-@compiled
-def fill_decided(labels, out):  # type: ignore[no-untyped-def] # numba infers
-    """Write 1 for each pixel's class and 0 for the others."""
-    for c in range(out.shape[0]):
-        for y in range(labels.shape[0]):
-            for x in range(labels.shape[1]):
-                out[c, y, x] = np.float32(labels[y, x] == c)
 
 
 @compiled

@@ -1,7 +1,8 @@
 """One reading of the image in an iteration: messages in, softmax, values out.
 
 A row of messages is read out of the filtered lattice, goes through the softmax, and is added to the
-next lattice at once, so that Q is never stored; only the last iteration writes it.
+next lattice at once, so that Q is never stored; only the last iteration writes it, or its labels.
+Each of the three is a loop of its own over the row: no pixel waits for the one before.
 """
 
 from __future__ import annotations
@@ -19,11 +20,18 @@ from wsiseg.model.crf.lanes import (
     sum_of,
     times,
 )
-from wsiseg.model.crf.lattice import compiled
 from wsiseg.model.crf.numbers import CORNERS
+from wsiseg.model.crf.order import compiled
 from wsiseg.model.crf.window import MIN_PROBABILITY
 
-__all__ = ["hear", "lanes_for", "load_prior", "normalize", "read_lattice", "sweep"]
+__all__ = [
+    "lanes_for",
+    "load_priors",
+    "pick_class",
+    "read_lattice",
+    "soften",
+    "sweep",
+]
 
 _FLOOR = np.float32(MIN_PROBABILITY)
 _ZERO = np.float32(0)
@@ -36,45 +44,56 @@ def lanes_for(classes: int) -> int:
 
 
 @compiled
-def sweep(prior, lattice, down, across, strength, lanes, source, target, decided, out):  # type: ignore[no-untyped-def] # numba infers
-    """One reading of the image: messages in, softmax, values (or at last `out`) out."""
+def load_priors(prior, kept, spans, scale, lanes):  # type: ignore[no-untyped-def] # numba infers
+    """Flat `pixels * lanes` clipped probabilities of the classes `kept`; `scale` pixels apart."""
+    pixels = spans[-1, 3] + spans[-1, 2] - spans[-1, 1]
+    out = np.zeros(pixels * lanes, np.float32)
+    for i in range(len(spans)):
+        y, start, end, first = spans[i]
+        for c in range(len(kept)):
+            line = prior[kept[c], y * scale]
+            at = first * lanes + c
+            for x in range(start, end):
+                out[at] = min(max(line[x * scale], _FLOOR), _ONE)
+                at += lanes
+    return out
+
+
+@compiled
+def sweep(priors, lattice, axes, strength, lanes, source, target, decided, classes, labels, q):  # type: ignore[no-untyped-def] # numba infers
+    """One reading of the image: messages in, softmax, values out.
+
+    Where nothing is to be sent, that is the end: the best of the `classes` goes to `labels`
+    `(H, W)`, and Q to `q` `(C, H, W)` unless it is empty.
+    """
+    down, across = axes
     value, grid, receives = source
     total, sums, sends = target
-    belief = np.zeros(prior.shape[2] * lanes, np.float32)
+    widest = np.max(lattice.spans[:, 2] - lattice.spans[:, 1])
+    belief = np.zeros(widest * lanes, np.float32)
     row = np.zeros(across.cells * lanes, np.float32)
     if sends:
         total[:] = _ZERO
         sums[:] = decided
     for i in range(len(lattice.spans)):
         y, start, end, first = lattice.spans[i]
-        load_prior(prior[:, y, start:end], lanes, belief)
         norm = down.norm[y]
         if receives:
             near = slice(across.left[start] * lanes, (across.left[end - 1] + 2) * lanes)
             _blend_rows(grid, down.left[y], down.share[y], near, row)
             _receive(lattice, first, start, end, value, across, row, strength, norm, lanes, belief)
-        normalize(belief[: (end - start) * lanes], lanes)
+        else:
+            belief[:] = _ZERO
+        soften(priors, first * lanes, end - start, lanes, belief)
         if sends:
             cells = sums[down.cell[y] * len(row) :]
             _send(lattice, first, start, end, total, across, cells, norm, lanes, belief)
-        else:
-            _write(belief, lanes, out[:, y, start:end])
-
-
-@compiled
-def load_prior(prior, lanes, belief):  # type: ignore[no-untyped-def] # numba infers
-    """Clip `(C, W)` probabilities into lanes."""
-    for c in range(prior.shape[0]):
-        for x in range(prior.shape[1]):
-            belief[x * lanes + c] = min(max(prior[c, x], _FLOOR), _ONE)
-
-
-@compiled
-def _write(belief, lanes, out):  # type: ignore[no-untyped-def] # numba infers
-    """Lanes to `(C, W)`."""
-    for c in range(out.shape[0]):
-        for x in range(out.shape[1]):
-            out[c, x] = belief[x * lanes + c]
+            continue
+        for x in range(start, end):
+            labels[y, x] = pick_class(belief, (x - start) * lanes, classes)
+        for c in range(len(q)):
+            for x in range(start, end):
+                q[c, y, x] = belief[(x - start) * lanes + c]
 
 
 @compiled
@@ -88,71 +107,81 @@ def _blend_rows(grid, cell, share, near, row):  # type: ignore[no-untyped-def] #
 
 @compiled
 def _receive(lattice, first, start, end, value, across, row, strength, norm, lanes, belief):  # type: ignore[no-untyped-def] # numba infers
-    """Multiply a row's priors by exp(messages), up to a factor a pixel.
-
-    Appearance comes from the lattice, smoothness from a row of the coarse grid.
-    """
-    corner, weight = lattice.corner, lattice.weight
+    """Write a row's messages: appearance of the lattice, smoothness of a row of the coarse grid."""
+    corner, weight = lattice.corner.reshape(-1), lattice.weight.reshape(-1)
     appearance, smoothness = strength
-    message = np.empty(lanes, np.float32)
     for x in range(start, end):
-        pixel = first + x - start
+        at = (first + x - start) * CORNERS
         coarse = smoothness * norm * across.norm[x]
-        upper_share = coarse * across.share[x]
-        left = across.left[x] * lanes
-        right = min(left + lanes, len(row) - lanes)
-        top = _ZERO  # messages are never negative
         for k in range(0, lanes, LANES):
-            near = scaled(coarse - upper_share, load(row, left + k))
-            near = add_scaled(near, upper_share, load(row, right + k))
-            here = read_lattice(value, corner[pixel], weight[pixel], lanes, k)
-            near = add_scaled(near, appearance, here)
-            top = max(top, highest(near))
-            store(message, k, near)
-        hear(message, top, belief, (x - start) * lanes)
+            near = _read_row(row, across, x, coarse, lanes, k)
+            here = read_lattice(value, corner, weight, at, lanes, k)
+            store(belief, (x - start) * lanes + k, add_scaled(near, appearance, here))
 
 
 @compiled
-def hear(message, top, belief, at):  # type: ignore[no-untyped-def] # numba infers
-    """Multiply the belief at `at` by exp(message - top)."""
-    for k in range(0, len(message), LANES):
-        heard = exp(load(message, k), top)
-        store(belief, at + k, times(load(belief, at + k), heard))
+def _read_row(row, across, x, coarse, lanes, k):  # type: ignore[no-untyped-def] # numba infers
+    """A vector of what pixel `x` reads of a row of the coarse grid, times `coarse`."""
+    upper_share = coarse * across.share[x]
+    left = across.left[x] * lanes
+    right = min(left + lanes, len(row) - lanes)
+    near = scaled(coarse - upper_share, load(row, left + k))
+    return add_scaled(near, upper_share, load(row, right + k))
 
 
 @compiled
-def read_lattice(value, corner, weight, lanes, k):  # type: ignore[no-untyped-def] # numba infers
+def read_lattice(value, corner, weight, at, lanes, k):  # type: ignore[no-untyped-def] # numba infers
     """A vector of a pixel's value on the lattice; written out, as LLVM does not unroll it."""
-    here = scaled(weight[0], load(value, corner[0] * lanes + k))
-    here = add_scaled(here, weight[1], load(value, corner[1] * lanes + k))
-    here = add_scaled(here, weight[2], load(value, corner[2] * lanes + k))
-    here = add_scaled(here, weight[3], load(value, corner[3] * lanes + k))
-    here = add_scaled(here, weight[4], load(value, corner[4] * lanes + k))
-    return add_scaled(here, weight[5], load(value, corner[5] * lanes + k))
+    here = scaled(weight[at], load(value, corner[at] * lanes + k))
+    here = add_scaled(here, weight[at + 1], load(value, corner[at + 1] * lanes + k))
+    here = add_scaled(here, weight[at + 2], load(value, corner[at + 2] * lanes + k))
+    here = add_scaled(here, weight[at + 3], load(value, corner[at + 3] * lanes + k))
+    here = add_scaled(here, weight[at + 4], load(value, corner[at + 4] * lanes + k))
+    return add_scaled(here, weight[at + 5], load(value, corner[at + 5] * lanes + k))
 
 
 @compiled
-def normalize(belief, lanes):  # type: ignore[no-untyped-def] # numba infers
-    """Make each pixel's lanes sum to one."""
-    for start in range(0, len(belief), lanes):
-        total = _ZERO
-        for k in range(start, start + lanes, LANES):
-            total += sum_of(load(belief, k))
-        for k in range(start, start + lanes, LANES):
+def soften(priors, first, pixels, lanes, belief):  # type: ignore[no-untyped-def] # numba infers
+    """Messages to probabilities: times the priors from `first` on, each pixel's sum made one."""
+    if lanes == LANES:  # one vector a pixel: all of it stays in registers
+        for at in range(0, pixels * LANES, LANES):
+            message = load(belief, at)
+            top = max(_ZERO, highest(message))  # messages are never negative
+            here = times(load(priors, first + at), exp(message, top))
+            store(belief, at, scaled(_ONE / sum_of(here), here))
+        return
+    for at in range(0, pixels * lanes, lanes):
+        top, total = _ZERO, _ZERO
+        for k in range(at, at + lanes, LANES):
+            top = max(top, highest(load(belief, k)))
+        for k in range(at, at + lanes, LANES):
+            here = times(load(priors, first + k), exp(load(belief, k), top))
+            total += sum_of(here)
+            store(belief, k, here)
+        for k in range(at, at + lanes, LANES):
             store(belief, k, scaled(_ONE / total, load(belief, k)))
+
+
+@compiled
+def pick_class(belief, at, classes):  # type: ignore[no-untyped-def] # numba infers
+    """The lane of the largest belief; of equals the first."""
+    best = 0
+    for c in range(1, classes):
+        best = c if belief[at + c] > belief[at + best] else best
+    return np.uint8(best)
 
 
 @compiled
 def _send(lattice, first, start, end, total, across, cells, norm, lanes, belief):  # type: ignore[no-untyped-def] # numba infers
     """Add a row's beliefs, times their norms, to the lattice and to a row of cells."""
-    corner, weight = lattice.corner, lattice.weight
+    corner, weight = lattice.corner.reshape(-1), lattice.weight.reshape(-1)
     for x in range(start, end):
-        pixel = first + x - start
+        pixel = (first + x - start) * CORNERS
         cell = across.cell[x] * lanes
         factor = norm * across.norm[x]
         for k in range(0, lanes, LANES):
             here = load(belief, (x - start) * lanes + k)
-            for i in range(CORNERS):
-                at = corner[pixel, i] * lanes + k
-                store(total, at, add_scaled(load(total, at), weight[pixel, i], here))
+            for i in range(pixel, pixel + CORNERS):
+                at = corner[i] * lanes + k
+                store(total, at, add_scaled(load(total, at), weight[i], here))
             store(cells, cell + k, add_scaled(load(cells, cell + k), factor, here))

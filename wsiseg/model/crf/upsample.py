@@ -1,18 +1,19 @@
-"""From the pixels that the CRF worked on to all: joint-bilateral, on the CRF's own lattice.
+"""From the labels of the pixels that the CRF worked on to those of all: joint-bilateral.
 
-Where the pixels worked on agree with all their neighbours, those between them get what they have.
-Elsewhere a pixel reads the last messages at its own place and colour, as the others did, and weighs
-its own prior with them.
+Where a pixel worked on agrees with all its neighbours, those beside it are labelled as it is.
+Elsewhere each of these reads the last messages at its own place and colour, on the CRF's own
+lattice, as the others did, and weighs its own prior with them.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from wsiseg.model.crf.lanes import LANES, add_scaled, highest, load, scaled, store
-from wsiseg.model.crf.lattice import compiled, find_simplices, find_slot, list_corners
+from wsiseg.model.crf.lanes import LANES, add_scaled, load, scaled, store
+from wsiseg.model.crf.lattice import find_simplices, find_slot, list_corners
 from wsiseg.model.crf.numbers import CORNERS
-from wsiseg.model.crf.sweep import hear, load_prior, normalize, read_lattice
+from wsiseg.model.crf.order import compiled
+from wsiseg.model.crf.sweep import load_priors, pick_class, read_lattice, soften
 
 __all__ = ["upsample"]
 
@@ -21,54 +22,51 @@ _ONE = np.float32(1)
 
 
 @compiled
-def upsample(prior, image, q, labels, lattice, numbers, messages, axes, strength, scale, out):  # type: ignore[no-untyped-def] # numba infers
-    """Write `(C, H, W)` Q of all pixels of the lattice's spans, from that of one in `scale`.
+def upsample(prior, image, thin, kept, lattice, numbers, messages, axes, strength, scale, labels):  # type: ignore[no-untyped-def] # numba infers
+    """Write the labels `(H, W)` of all pixels of the lattice's spans.
 
-    `labels` are those of `q`; `messages` the lattice's and the coarse grid's values.
+    `image` is `(H, W, 3)`; `thin` are the labels of one pixel in `scale`, as places in `kept`;
+    `messages` the lattice's and the coarse grid's values.
     """
-    classes, height, width = prior.shape
-    down, across = axes
-    lanes = -(-classes // LANES) * LANES
+    height, width = labels.shape
+    lanes = -(-len(kept) // LANES) * LANES
+    plain = np.empty(thin.shape[1], np.bool_)
     at = np.empty(width, np.int64)
+    spans = np.empty((width, 4), np.int32)
     columns = np.empty(width, np.float32)
     colours = np.empty((3, width), np.uint8)
-    chosen = np.empty((classes, width), np.float32)
     belief = np.zeros(width * lanes, np.float32)
-    rest = np.empty((CORNERS, width), np.float32)
-    rank = np.empty((CORNERS, width), np.int32)
-    origin = np.empty((CORNERS, width), np.int32)
+    place = (
+        np.empty((CORNERS, width), np.float32),
+        np.empty((CORNERS, width), np.int32),
+        np.empty((CORNERS, width), np.int32),
+    )
     for i in range(len(lattice.spans)):
         y, start, end, _ = lattice.spans[i]
+        for x in range(start, end):
+            plain[x] = _is_plain(thin, y, x)
         for v in range(y * scale, min((y + 1) * scale, height)):
             count = 0
             for x in range(start, end):
-                plain = _is_plain(labels, y, x)
                 for u in range(x * scale, min((x + 1) * scale, width)):
-                    if plain:
-                        for c in range(classes):
-                            out[c, v, u] = q[c, y, x]
-                    else:
-                        at[count] = u
-                        columns[count] = np.float32(u) / np.float32(scale)
-                        for c in range(3):
-                            colours[c, count] = image[c, v, u]
-                        for c in range(classes):
-                            chosen[c, count] = prior[c, v, u]
-                        count += 1
+                    if plain[x] or (v == y * scale and u == x * scale):
+                        labels[v, u] = kept[thin[y, x]]
+                        continue
+                    at[count] = u
+                    columns[count] = np.float32(u) / np.float32(scale)
+                    for c in range(3):
+                        colours[c, count] = image[v, u, c]
+                    spans[count] = (v, u, u + 1, count)
+                    count += 1
             if count:
                 row = np.float32(v) / np.float32(scale)
-                found = colours[:, :count]
-                find_simplices(found, columns, row, numbers, rest, rank, origin)
-                load_prior(chosen[:, :count], lanes, belief)
-                place = (rest, rank, origin)
+                find_simplices(colours[:, :count], columns, row, numbers, *place)
                 _hear_places(
-                    place, at[:count], v, lattice, numbers, messages, down, across, strength, lanes,
-                    belief,
-                )  # fmt: skip
-                normalize(belief[: count * lanes], lanes)
-                for c in range(classes):
-                    for j in range(count):
-                        out[c, v, at[j]] = belief[j * lanes + c]
+                    place, at[:count], v, lattice, numbers, messages, axes, strength, lanes, belief
+                )
+                soften(load_priors(prior, kept, spans[:count], 1, lanes), 0, count, lanes, belief)
+                for j in range(count):
+                    labels[v, at[j]] = kept[pick_class(belief, j * lanes, len(kept))]
 
 
 @compiled
@@ -83,23 +81,24 @@ def _is_plain(labels, y, x):  # type: ignore[no-untyped-def] # numba infers
 
 
 @compiled
-def _hear_places(place, at, v, lattice, numbers, messages, down, across, strength, lanes, belief):  # type: ignore[no-untyped-def] # numba infers
-    """Multiply the beliefs of pixels `at` of row `v` by exp(messages)."""
+def _hear_places(place, at, v, lattice, numbers, messages, axes, strength, lanes, belief):  # type: ignore[no-untyped-def] # numba infers
+    """Write the messages that pixels `at` of row `v` receive."""
     rest, rank, origin = place
     value, grid = messages
+    down, across = axes
     appearance, smoothness = strength
     keys, corner = np.empty(CORNERS, np.int64), np.empty(CORNERS, np.int64)
     weight = np.empty(CORNERS, np.float32)
     order, ranked = np.empty(CORNERS, np.int64), np.empty(CORNERS, np.float32)
-    message = np.empty(lanes, np.float32)
     upper = down.left[v]
     lower = min(upper + 1, down.cells - 1)
     for j in range(len(at)):
         list_corners(rest, rank, origin, j, numbers, order, ranked, keys, weight)
         reach = _ZERO
         for i in range(CORNERS):
-            point = lattice.table[find_slot(keys[i], lattice.keys, lattice.table, numbers.bits)]
-            corner[i] = point if point >= 0 else len(lattice.keys)
+            slot = find_slot(keys[i], lattice.table.held, numbers.bits)
+            known = lattice.table.held[slot] >= 0
+            corner[i] = lattice.table.point[slot] if known else len(lattice.reach) - 1
             reach += weight[i] * lattice.reach[corner[i]]
         # A colour that no pixel worked on comes near hears of none.
         norm = appearance / np.sqrt(reach) if reach > _ZERO else _ZERO
@@ -108,7 +107,6 @@ def _hear_places(place, at, v, lattice, numbers, messages, down, across, strengt
         right = min(left + 1, across.cells - 1)
         coarse = smoothness * down.norm[v] * across.norm[u]
         low = coarse * down.share[v]
-        top = _ZERO
         for k in range(0, lanes, LANES):
             first = (upper * across.cells + left) * lanes + k
             near = scaled((coarse - low) * (_ONE - across.share[u]), load(grid, first))
@@ -118,7 +116,5 @@ def _hear_places(place, at, v, lattice, numbers, messages, down, across, strengt
             near = add_scaled(near, low * (_ONE - across.share[u]), load(grid, first))
             first = (lower * across.cells + right) * lanes + k
             near = add_scaled(near, low * across.share[u], load(grid, first))
-            near = add_scaled(near, norm, read_lattice(value, corner, weight, lanes, k))
-            top = max(top, highest(near))
-            store(message, k, near)
-        hear(message, top, belief, j * lanes)
+            near = add_scaled(near, norm, read_lattice(value, corner, weight, 0, lanes, k))
+            store(belief, j * lanes + k, near)

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 import numpy as np
 import orjson
@@ -18,22 +18,26 @@ from numpy.typing import NDArray
 from wsiseg.annotations import Annotations, Region
 from wsiseg.atomic import open_atomic
 from wsiseg.errors import GeoJsonError
+from wsiseg.qupath.form.stamp import end_of
 from wsiseg.qupath.lint import lint_features
-from wsiseg.qupath.outlines import (
+from wsiseg.qupath.write.outlines import (
     Outlines,
-    keeps_apart,
+    are_valid,
     mark_region,
     place_outlines,
     stream_outline,
 )
-from wsiseg.qupath.stamp import end_of
-from wsiseg.qupath.text import format_ids
+from wsiseg.qupath.write.text import format_ids
+
+if TYPE_CHECKING:
+    import geojson
 
 __all__ = [
     "ObjectType",
     "identify_regions",
     "measure_geojson",
     "number_regions",
+    "to_feature_collection",
     "write_geojson",
 ]
 
@@ -85,6 +89,28 @@ def write_geojson(
     with open_atomic(path) as file:
         _stream(annotations, path, object_type, numbers, file)
     return path
+
+
+def to_feature_collection(
+    annotations: Annotations, object_type: ObjectType = "annotation"
+) -> geojson.FeatureCollection:
+    """Make a ``geojson.FeatureCollection`` with what `write_geojson` would write.
+
+    Its member ``wsiseg`` holds what `from_feature_collection` needs to give the annotations back.
+
+    Raises
+    ------
+    GeoJsonError
+        If a region breaks one of QuPath's rules.
+    """
+    import geojson
+
+    buffer = io.BytesIO()
+    path = Path(f"{annotations.slide}.geojson")  # for errors
+    _stream(annotations, path, object_type, None, cast(BinaryIO, buffer))
+    collection = geojson.loads(buffer.getvalue())
+    del collection["wsiseg_sha256"]  # of the bytes of a file
+    return collection
 
 
 def measure_geojson(annotations: Annotations, path: Path, object_type: ObjectType) -> int:
@@ -234,7 +260,7 @@ def _count_points(region: Region) -> int:
 def _is_large(annotations: Annotations, regions: Sequence[Region]) -> bool:
     """Whether a chunk is one region whose text is better made in pieces, and may be."""
     alone = len(regions) == 1 and _count_points(regions[0]) > _CHUNK_POINTS
-    return alone and annotations.exact and keeps_apart(annotations.scale)
+    return alone and are_valid(annotations)
 
 
 def _serialize_large(
@@ -263,7 +289,8 @@ def _identify_large(styles: Sequence[_Style], region: Region, seen: dict[bytes, 
 
 def _place(annotations: Annotations, regions: Sequence[Region], path: Path) -> Outlines:
     try:
-        return place_outlines(regions, annotations.scale, annotations.origin, annotations.exact)
+        valid = are_valid(annotations)
+        return place_outlines(regions, annotations.scale, annotations.origin, valid)
     except GeoJsonError as error:
         raise GeoJsonError(f"{path}: {error}") from error
 

@@ -11,14 +11,14 @@ import orjson
 
 from wsiseg.atomic import open_atomic
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath.document import EXTENSIONS, walk_children
-from wsiseg.qupath.finding import Finding, Repair
-from wsiseg.qupath.fix_members import fix_members
-from wsiseg.qupath.fix_shapes import fix_geometry
+from wsiseg.qupath.fix.members import fix_members
+from wsiseg.qupath.fix.salvage import salvage_features
+from wsiseg.qupath.fix.shapes import fix_geometry
+from wsiseg.qupath.form.document import EXTENSIONS, walk_children
+from wsiseg.qupath.form.finding import Finding, Repair
+from wsiseg.qupath.form.members import is_uuid
+from wsiseg.qupath.form.stamp import END
 from wsiseg.qupath.lint import lint_features
-from wsiseg.qupath.rules import is_uuid
-from wsiseg.qupath.salvage import salvage_features
-from wsiseg.qupath.stamp import END
 
 __all__ = ["fix_geojson"]
 

@@ -9,9 +9,9 @@ import shapely
 from numpy.typing import NDArray
 
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath.document import GEOMETRY_TYPES
-from wsiseg.qupath.fix_members import Change
-from wsiseg.qupath.shapes import DECIMALS, LARGEST, are_flat, build_shapes, mend_shape
+from wsiseg.qupath.fix.members import Change
+from wsiseg.qupath.form.document import GEOMETRY_TYPES
+from wsiseg.qupath.form.shapes import DECIMALS, LARGEST, are_flat, build_shapes, mend_shape
 
 __all__ = ["fix_geometry"]
 

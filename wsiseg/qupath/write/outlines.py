@@ -9,12 +9,12 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from wsiseg.annotations import Region
+from wsiseg.annotations import Annotations, Region
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath.shapes import DECIMALS, build_polygons, mend_shape
-from wsiseg.qupath.text import format_rings, mark_rings
+from wsiseg.qupath.form.shapes import DECIMALS, build_polygons, mend_shape
+from wsiseg.qupath.write.text import format_rings, mark_rings
 
-__all__ = ["Outlines", "keeps_apart", "mark_region", "place_outlines", "stream_outline"]
+__all__ = ["Outlines", "are_valid", "mark_region", "place_outlines", "stream_outline"]
 
 _HUNDRED = 10**DECIMALS
 _PIECE = 200_000
@@ -36,11 +36,11 @@ def place_outlines(
     regions: Sequence[Region],
     scale: tuple[float, float],
     origin: tuple[int, int],
-    exact: bool = False,
+    valid: bool = False,
 ) -> Outlines:
     """Each region's outline at ``raster * scale - origin``, in whole hundredths of a pixel.
 
-    Those that are `exact`, as `Annotations.exact` says, are valid as they are.
+    They are judged one by one unless it is known that they are `valid`, as `are_valid` says.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def place_outlines(
         for a, b in zip([0, *stops], stops, strict=False)
     ]
     kinds = [b"Polygon"] * len(regions)
-    if exact and keeps_apart(scale):
+    if valid:
         return Outlines(kinds, coordinates, _mark(raster, starts, owners))
     polygons = build_polygons(placed / _HUNDRED, starts, owners)
     # A valid polygon has area; the others are looked at one by one.
@@ -71,15 +71,22 @@ def place_outlines(
     return Outlines(kinds, coordinates, _mark(raster, starts, owners))
 
 
-def keeps_apart(scale: tuple[float, float]) -> bool:
-    """Whether rounding leaves every column and row of the raster a place of its own."""
-    return bool(min(scale) * _HUNDRED >= 2)
+def are_valid(annotations: Annotations) -> bool:
+    """Whether all outlines are valid polygons in the file's coordinates too, as they are.
+
+    Pixel edges are if rounding leaves every column and row of the raster a place of its own, others
+    if it moves nothing. GEOS takes more than proportionally long over regions of many vertices.
+    """
+    hundredths = [length * _HUNDRED for length in annotations.scale]
+    if annotations.exact:
+        return bool(min(hundredths) >= 2)
+    return annotations.valid and all(length.is_integer() for length in hundredths)
 
 
 def stream_outline(
     region: Region, scale: tuple[float, float], origin: tuple[int, int]
 ) -> Iterator[bytes]:
-    """The JSON coordinates of one exact region in pieces, however many vertices it has."""
+    """The JSON coordinates of one valid region in pieces, however many vertices it has."""
     yield b"["
     separator = b""
     for rings in _batches(region):

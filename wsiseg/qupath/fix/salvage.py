@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath.document import GEOMETRY_TYPES, read_documents
-from wsiseg.qupath.finding import Repair
-from wsiseg.qupath.fix_members import spell_number
+from wsiseg.qupath.fix.members import spell_number
+from wsiseg.qupath.form.document import GEOMETRY_TYPES, read_documents
+from wsiseg.qupath.form.finding import Repair
 
 __all__ = ["salvage_features"]
 

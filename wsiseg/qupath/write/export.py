@@ -13,9 +13,9 @@ from wsiseg.annotations import Annotations
 from wsiseg.atomic import free_name, put_aside
 from wsiseg.config import ExportConfig
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath.parts import PARTS_SUFFIX, count_vertices, is_part, write_parts
-from wsiseg.qupath.stamp import keep_edited, read_stamp
-from wsiseg.qupath.write import ObjectType, measure_geojson, write_geojson
+from wsiseg.qupath.form.stamp import keep_edited, read_stamp
+from wsiseg.qupath.write.geojson import ObjectType, measure_geojson, write_geojson
+from wsiseg.qupath.write.parts import PARTS_SUFFIX, count_vertices, is_part, write_parts
 
 __all__ = ["Export", "export_geojson"]
 

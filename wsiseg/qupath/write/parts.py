@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.annotations import Annotations
-from wsiseg.qupath.write import ObjectType, number_regions, write_geojson
+from wsiseg.qupath.write.geojson import ObjectType, number_regions, write_geojson
 
 __all__ = ["PARTS_SUFFIX", "count_vertices", "is_part", "split_regions", "write_parts"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from wsiseg.annotations import PALETTES
-from wsiseg.qupath.rules import MISPLACED, OBJECT_TYPES, is_java_number
+from wsiseg.qupath.form.members import MISPLACED, OBJECT_TYPES, is_java_number
 
 __all__ = ["Change", "fix_members", "spell_number"]
 

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import shapely
 from numpy.typing import NDArray
 
 from wsiseg.annotations import PALETTES, Annotations, Palette, Region
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath.finding import Finding
-from wsiseg.qupath.read import Feature, describe_left_out, read_facts
-from wsiseg.qupath.shapes import DECIMALS
+from wsiseg.qupath.form.finding import Finding
+from wsiseg.qupath.form.shapes import DECIMALS
+from wsiseg.qupath.read.features import Feature, build_features, describe_left_out, read_facts
 
-__all__ = ["read_annotations"]
+__all__ = ["from_feature_collection", "read_annotations"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,6 +60,52 @@ def read_annotations(
     path = Path(path)
     left_out: list[Finding] = []
     features, facts = read_facts(path, left_out)
+    slide = slide or facts.get("slide") or re.sub(r"\.(geo)?json.*|\.zip$", "", path.name)
+    return _assemble(path, features, facts, left_out, palette, mpp, str(slide))
+
+
+def from_feature_collection(
+    collection: Any,
+    *,
+    palette: Palette | None = None,
+    mpp: float | None = None,
+    slide: str | None = None,
+) -> Annotations:
+    """Make annotations of a ``geojson.FeatureCollection``, as `read_annotations` does of a file.
+
+    Parameters
+    ----------
+    collection
+        A FeatureCollection in level-0 pixels: geojson's, a plain dict, or whatever has a
+        ``__geo_interface__``, such as a GeoDataFrame.
+    palette, mpp
+        As in `read_annotations`.
+    slide
+        Name of the slide file; what the collection says if not given.
+
+    Raises
+    ------
+    GeoJsonError
+        As `read_annotations`; also if nothing says the slide's name.
+    """
+    source = Path(slide or "the collection")
+    tree = getattr(collection, "__geo_interface__", collection)
+    try:
+        tree = orjson.loads(orjson.dumps(tree, option=orjson.OPT_SERIALIZE_NUMPY))  # no tuples
+    except TypeError as error:
+        raise GeoJsonError(f"{source}: is no GeoJSON ({error})") from error
+    left_out: list[Finding] = []
+    features, facts = build_features(source, [tree], left_out)
+    slide = slide or facts.get("slide")
+    if not slide:
+        raise GeoJsonError(f"{source} names no slide; give slide, the name of the slide file")
+    return _assemble(source, features, facts, left_out, palette, mpp, str(slide))
+
+
+def _assemble(
+    path: Path, features: Sequence[Feature], facts: dict[str, Any], left_out: Sequence[Finding],
+    palette: Palette | None, mpp: float | None, slide: str,
+) -> Annotations:  # fmt: skip
     areas = [one for one in features if one.geometry.geom_type in ("Polygon", "MultiPolygon")]
     frame = _find_frame(path, areas, facts, mpp)
     palette = palette or _find_palette(areas)
@@ -69,7 +116,7 @@ def read_annotations(
         _LOG.warning("%s: %s", path, broken)
         provenance["broken"] = broken
     return Annotations(
-        slide=slide or str(facts.get("slide") or re.sub(r"\.(geo)?json.*|\.zip$", "", path.name)),
+        slide=slide,
         palette=palette,
         regions=tuple(_make_regions(path, areas, frame, palette)),
         scale=frame.scale,

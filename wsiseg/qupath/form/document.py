@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath.finding import Finding
-from wsiseg.qupath.stamp import STAMPED_END
+from wsiseg.qupath.form.finding import Finding
+from wsiseg.qupath.form.stamp import STAMPED_END
 
 __all__ = [
     "EXTENSIONS",

@@ -9,8 +9,8 @@ from typing import Any
 
 import shapely
 
-from wsiseg.qupath.java_area import cut_rows
-from wsiseg.qupath.read import Feature
+from wsiseg.qupath.form.java_area import cut_rows
+from wsiseg.qupath.read.features import Feature
 
 __all__ = ["restore_outlines"]
 

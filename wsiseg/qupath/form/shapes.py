@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shapely.errors import ShapelyError
 
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath.document import GEOMETRY_TYPES
+from wsiseg.qupath.form.document import GEOMETRY_TYPES
 
 __all__ = [
     "DECIMALS",

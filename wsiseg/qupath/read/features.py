@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from typing import Any
 from shapely.geometry.base import BaseGeometry
 
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath.document import flatten_document, parse_document, read_documents
-from wsiseg.qupath.finding import Finding
-from wsiseg.qupath.rules import is_root
-from wsiseg.qupath.shapes import build_shapes
+from wsiseg.qupath.form.document import flatten_document, parse_document, read_documents
+from wsiseg.qupath.form.finding import Finding
+from wsiseg.qupath.form.members import is_root
+from wsiseg.qupath.form.shapes import build_shapes
 
-__all__ = ["Feature", "describe_left_out", "read_facts", "read_geojson"]
+__all__ = ["Feature", "build_features", "describe_left_out", "read_facts", "read_geojson"]
 
 # What read_geojson can live with: QuPath itself reads these, or nothing is lost for us.
 _HARMLESS = ("extension", "byte-order-mark", "not-a-number", "collection-type")
@@ -94,24 +94,35 @@ def read_facts(
     path = Path(path)
     documents, findings = read_documents(path)
     _refuse(path, findings)
+    return build_features(path, (_parse(path, text) for text in documents), left_out)
+
+
+def build_features(
+    source: Path, trees: Iterable[Any], left_out: list[Finding] | None = None
+) -> tuple[list[Feature], dict[str, Any]]:
+    """The same of GeoJSON that is parsed already; errors name `source`."""
     features: list[Feature] = []
     facts: dict[str, Any] = {}
     unusable: list[Finding] = []
-    for text in documents:
-        tree, findings = parse_document(text)
-        _refuse(path, findings)
+    for tree in trees:
         members, findings = flatten_document(tree)
         single = [finding for finding in findings if finding.rule in _OF_ONE and members]
-        _refuse(path, [finding for finding in findings if finding not in single])
+        _refuse(source, [finding for finding in findings if finding not in single])
         unusable += single
         features += _build(members, unusable)
         noted = tree.get("wsiseg") if isinstance(tree, dict) else None
         facts |= noted if isinstance(noted, dict) else {}
     if left_out is None:
-        _refuse(path, unusable)
+        _refuse(source, unusable)
     else:
         left_out += unusable
     return features, facts
+
+
+def _parse(path: Path, text: bytes) -> Any:
+    tree, findings = parse_document(text)
+    _refuse(path, findings)
+    return tree
 
 
 def describe_left_out(left_out: Sequence[Finding]) -> str:

@@ -46,7 +46,7 @@ def write_scripts(
 
 
 def _read(name: str) -> str:
-    return files("wsiseg.qupath").joinpath(name).read_text(encoding="utf-8")
+    return files("wsiseg.qupath.scripts").joinpath(name).read_text(encoding="utf-8")
 
 
 def _quote(text: str) -> str:

@@ -1,0 +1,1 @@
+"""GeoJSON files of others mended, so that QuPath takes them."""

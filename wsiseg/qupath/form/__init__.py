@@ -1,0 +1,1 @@
+"""What QuPath takes: documents, members and shapes of GeoJSON, and what is found wrong."""

@@ -1,0 +1,1 @@
+"""GeoJSON files read back: as features, and as annotations."""

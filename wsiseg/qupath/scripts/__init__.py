@@ -1,0 +1,1 @@
+"""Groovy scripts for a QuPath project: import, export."""

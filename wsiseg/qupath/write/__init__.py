@@ -1,0 +1,1 @@
+"""Annotations written as GeoJSON, whole or in parts."""
