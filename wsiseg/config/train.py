@@ -105,7 +105,8 @@ class TrainConfig(Settings):
     them respond alike within the class's region (LPD)."""
     cam_levels: tuple[Annotated[int, Field(ge=0, le=3)], ...] = ()
     """Pyramid levels (0 the finest) that the CAM reads; empty for the encoder's own. Several are
-    fused top-down, and the CAM has the grid of the finest."""
+    fused top-down, and the CAM has the grid of the finest. Of `tiny`, levels 1 and 2 fused measured
+    better than its own after 96 steps on 64 patches, and worse after 150 on 400, so one it is."""
     cam_overlap: Literal[1, 2] = 1
     """2: the finished model looks at an image four times, a quarter cell off each way, so that its
     CAM has twice the rows and columns; training is the same."""
