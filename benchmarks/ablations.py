@@ -314,14 +314,14 @@ class Row:
 
 def run(
     keep: Path, encoder: str, seed: int, case: Case, common: dict[str, Any], names: Any,
-    tissues: int,
+    tissues: int, arms: Sequence[str],
 ) -> None:  # fmt: skip
     """Train and score every arm on one seed; what is kept already is not done again."""
     torch.set_num_threads(1)
     ENCODERS["kept"] = Entry(f"{__name__}:keep_{encoder}", teacher="tiny")
     for number, (arm, settings) in enumerate((ARMS | CAMS[encoder]).items()):
         path = keep / f"{encoder}-{seed}-{number}.npz"
-        if path.exists():
+        if path.exists() or (arms and arm not in arms):
             continue
         config = TrainConfig.model_validate(
             {"encoder": "kept", "device": "cpu", "classes": names, **common, "seed": seed}
@@ -386,6 +386,8 @@ def main() -> None:
     parser.add_argument("data", choices=("synthetic", "real"))
     parser.add_argument("folders", type=Path, nargs="*")
     parser.add_argument("--keep", type=Path, default=Path("ablations"), help="what is done")
+    parser.add_argument("--arms", nargs="*", default=(), help="rows of the table; all if none")
+    parser.add_argument("--workers", type=int, default=len(SEEDS), help="seeds at a time")
     given = parser.parse_args()
     given.keep.mkdir(parents=True, exist_ok=True)
     encoder = "tiny" if given.data == "synthetic" else "small"
@@ -399,9 +401,9 @@ def main() -> None:
         }  # fmt: skip
         cases, names = real(SEEDS, *given.folders)
     tissues = len(names) - len(common.get("background", ()))
-    with ProcessPoolExecutor(len(cases)) as pool:
+    with ProcessPoolExecutor(given.workers) as pool:
         parts = [
-            pool.submit(run, given.keep, encoder, seed, case, common, names, tissues)
+            pool.submit(run, given.keep, encoder, seed, case, common, names, tissues, given.arms)
             for seed, case in cases.items()
         ]
         for part in parts:

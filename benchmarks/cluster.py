@@ -26,6 +26,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,6 +40,7 @@ from wsiseg.config import Config
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.predict import predict_tiles
 from wsiseg.stitch import stitch_labels
+from wsiseg.store import SlideStore
 from wsiseg.tile import plan_tile, tile_slide
 
 BLOCKS = 36  # of each of three steps: a slide of 20,000 x 20,000 px
@@ -188,34 +190,39 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 def compare_device(slide: Path, rounds: int) -> None:
-    """Print how reading overlaps with a model on a device that one block has at a time."""
-    print("\n| workers | reading s, and the device's s | flow s | flow of the slower |")
-    print("|---|---|---|---|")
-    for workers in (1, 2, 3):
+    """Print how reading overlaps with a model on a device that one block has at a time.
+
+    A block reads its pixels from the store before it has the device; one or two do so at once.
+    """
+    print("\n| workers | blocks | reading s, and the device's s | flow s | flow of the slower |")
+    print("|---|---|---|---|---|")
+    for workers, waits in product((1, 2, 3), (1, 2)):
         with open_executor("threads", workers) as pool:
             rows = []
             for _ in range(3 * rounds):
                 seconds: dict[str, float] = {}
-                measure(partial(read_and_wait, seconds, None), slide, pool)
+                measure(partial(read_and_wait, seconds, None, waits), slide, pool)
                 read = seconds["all"]
-                measure(partial(read_and_wait, seconds, read), slide, pool)
+                measure(partial(read_and_wait, seconds, read, waits), slide, pool)
                 rows.append((read, seconds["all"], seconds["all"] / read))
-            print_row(workers, *map(median, zip(*rows, strict=True)))
+            print_row(workers, waits, *map(median, zip(*rows, strict=True)))
 
 
 def read_and_wait(
-    seconds: dict[str, float], model_s: float | None, slide: Path, out: Path, executor: Executor
-) -> None:
+    seconds: dict[str, float], model_s: float | None, waits: int, slide: Path, out: Path,
+    executor: Executor,
+) -> None:  # fmt: skip
     """Tile, and let the blocks have the device that stands for the model's for `model_s` in all."""
     device = threading.Lock()
-    _, tile = plan_tile(slide, out / "a.zarr", CONFIG)
+    store, tile = plan_tile(slide, out / "a.zarr", CONFIG)
 
-    def use_device(block: int) -> None:
+    def use_device(block: int, digest: str) -> None:
+        SlideStore(store.path).read_image(store.grid.block_box(block))
         with device:
             time.sleep((model_s or 0) / len(tile.pending))
 
     model = replace(
-        tile, name="predict", work=use_device, needs=lambda block: [("tile", block)], waits=True
+        tile, name="predict", work=use_device, needs=lambda block: [("tile", block)], waits=waits
     )
     with timed(seconds, "all"):
         run_steps(executor, [tile] if model_s is None else [tile, model])

@@ -1,12 +1,12 @@
 """The slide's context against each tile by itself and against the true classes: how much it closes.
 
-    python benchmarks/context.py slides FOLDER [--seeds 21 22 23] [--crf]
-    python benchmarks/context.py patches FOLDER [--seeds 21 22 23]
+    python benchmarks/context.py slides FOLDER [--seeds 21 22 ...] [--models 1 4 5] [--crf]
+    python benchmarks/context.py patches FOLDER [--seeds 21 22 ...] [--models 1 4 5]
     python benchmarks/context.py tiles FOLDER ATLAS
 
 `slides`: synthetic slides with truth, by models trained on other slides; FOLDER keeps what was
 made. The map of each gate is scored on every pixel. `oracle` lets through the classes whose pixels
-are in a tile. Settings were chosen on slides 2, 3 and 7, which are not reported.
+are in a tile. Settings were chosen on slides 2, 3 and 7 to 11, which are not reported.
 
 `patches`: the tiles of such slides as patches, scored by `wsiseg evaluate` in its three protocols.
 
@@ -125,23 +125,28 @@ def score_map(store: SlideStore, truth: Truth, gate: str, crf: bool) -> float:
     return score(confusion).miou
 
 
-def measure_slides(folder: Path, seeds: list[int], crf: bool) -> None:
+def measure_slides(folder: Path, models: list[Model], seeds: list[int], crf: bool) -> None:
     """A row a model and slide, and all together."""
     print(f"| model, slide | {' | '.join(GATES)} | closed |\n|---|{'---|' * (len(GATES) + 1)}")
     rows = []
-    for model, seed in product(MODELS, seeds):
+    for model, seed in product(models, seeds):
         store, truth = make_store(folder, model, seed)
         rows.append([100 * score_map(store, truth, gate, crf) for gate in GATES])
         tell(f"{model.slide}, {seed}", rows[-1])
-    tell("mean", list(np.mean(rows, axis=0)))
-    gained = np.array(rows) @ [-1, 1, 0, 0]
-    rng = np.random.default_rng(0)
-    drawn = np.array(rows)[rng.integers(len(rows), size=(2000, len(rows)))].mean(1)
-    closed = (drawn[:, 1] - drawn[:, 0]) / (drawn[:, 3] - drawn[:, 0])
+    sum_up(np.array(rows), len(seeds))
+
+
+def sum_up(rows: np.ndarray, slides: int) -> None:
+    """The mean, and an interval over draws of slides, all models of a slide together."""
+    tell("mean", list(rows.mean(0)))
+    gained, rng = rows[:, 1] - rows[:, 0], np.random.default_rng(0)
+    by_slide = rows.reshape(-1, slides, rows.shape[1]).mean(0)
+    drawn = by_slide[rng.integers(slides, size=(2000, slides))].mean(1)
+    closed = (drawn[:, 1] - drawn[:, 0]) / (drawn[:, -1] - drawn[:, 0])
     low, high = np.percentile(closed, (2.5, 97.5))
     print(
         f"\ncontext against predicted: {gained.mean():+.2f}, least {gained.min():+.2f}; closed "
-        f"[{low:.2f}, {high:.2f}] over draws of rows"
+        f"[{low:.2f}, {high:.2f}] over draws of slides"
     )
 
 
@@ -169,13 +174,14 @@ def cut_patches(store: SlideStore, truth: Truth, folder: Path, seed: int) -> Pat
     return folder
 
 
-def measure_patches(folder: Path, seeds: list[int]) -> None:
+def measure_patches(folder: Path, models: list[Model], seeds: list[int]) -> None:
     """A row a model and slide: mean IoU by protocol, one look a patch, without the CRF."""
     protocols = ("deploy", "slide", "oracle")
     crf = CrfConfig(backend="numba", iterations=0)
     config = EvaluateConfig(protocols=protocols, tta=1, resamples=1, crf=crf)
+    rows = []
     print(f"| model, slide | {' | '.join(protocols)} | closed |\n|---|---|---|---|---|")
-    for model, seed in product(MODELS, seeds):
+    for model, seed in product(models, seeds):
         store, truth = make_store(folder, model, seed)
         data = folder / f"grid{seed}"
         if not data.exists():
@@ -183,7 +189,9 @@ def measure_patches(folder: Path, seeds: list[int]) -> None:
         with ThreadPoolExecutor(2) as pool:
             found = evaluate_checkpoint(make_model(folder, model), data, config, executor=pool)
         by = {one.protocol: 100 * one.scores.miou for one in found}
-        tell(f"{model.slide}, {seed}", [by["deploy"], by["slide"], by["oracle"]])
+        rows.append([by["deploy"], by["slide"], by["oracle"]])
+        tell(f"{model.slide}, {seed}", rows[-1])
+    sum_up(np.array(rows), len(seeds))
 
 
 class Seen(NamedTuple):
@@ -282,15 +290,17 @@ def main() -> None:
     parser.add_argument("part", choices=("slides", "patches", "tiles"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("atlas", type=Path, nargs="?")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[*range(21, 27)])
+    parser.add_argument("--models", type=int, nargs="+", default=[one.slide for one in MODELS])
     parser.add_argument("--crf", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    models = [one for one in MODELS if one.slide in given.models]
     if given.part == "slides":
         given.folder.mkdir(parents=True, exist_ok=True)
-        measure_slides(given.folder, given.seeds, given.crf)
+        measure_slides(given.folder, models, given.seeds, given.crf)
     elif given.part == "patches":
-        measure_patches(given.folder, given.seeds)
+        measure_patches(given.folder, models, given.seeds)
     else:
         measure_tiles(given.folder, given.atlas)
 

@@ -28,7 +28,7 @@ from wsiseg.annotations import BACKGROUND, PALETTES
 from wsiseg.compute import SerialExecutor
 from wsiseg.config import DistillConfig, EvaluateConfig, MasksConfig, TrainConfig
 from wsiseg.demo.patches import SIDE, pick_boxes
-from wsiseg.demo.synthesis import synthesize_slide
+from wsiseg.demo.synthesis import Truth, synthesize_slide
 from wsiseg.distill import distill_model, load_masks
 from wsiseg.evaluate import confusion_matrix, score
 from wsiseg.evaluate.protocols import predict_maps, predicted_gates, refine_maps
@@ -117,6 +117,8 @@ def speed(stages: dict[str, tuple[CamSource, bool]], images: np.ndarray) -> None
 
 def teach(masks: Path, images: Path, out: Path, epochs: int, seed: int) -> CamSource:
     """The second stage of some seed."""
+    if out.exists():
+        return load_source(out)
     windows = load_masks(masks, images, mpp=0.5)
     config = DistillConfig(epochs=epochs, seed=seed, device="cpu")
     return load_source(distill_model(windows, config, out, tell))
@@ -149,9 +151,12 @@ def compare(first: CamSource, seconds: dict[int, CamSource], sets: dict[str, Sco
 
 def cut_patches(folder: Path, seed: int, count: int) -> Scored:
     """Patches of a generated slide and their masks; the former as files with labels, too."""
-    truth = synthesize_slide(folder / f"{seed}.svs", WIDTH, HEIGHT, seed)
+    path = folder / f"{seed}.svs"
+    if not path.with_suffix(".npz").exists():
+        synthesize_slide(path, WIDTH, HEIGHT, seed).save(path.with_suffix(".npz"))
+    truth = Truth.load(path.with_suffix(".npz"))
     boxes = pick_boxes(truth, count, np.random.default_rng(seed))
-    with open_slide(folder / f"{seed}.svs") as slide:
+    with open_slide(path) as slide:
         images = np.stack([slide.read(box, truth.mpp) for box in boxes])
     masks = np.stack([truth.labels[box.slices()] for box in boxes])
     return Scored(images, masks)
@@ -178,9 +183,11 @@ def synthetic(folder: Path, seeds: list[int], epochs: int, count: int, tests: in
     if not table.exists():
         write_patches(cut_patches(folder, TRAIN_SLIDE, count), table.parent)
     known = load_patches(table, PALETTES["bcss"].names)
-    config = TrainConfig(epochs=12, device="cpu")
-    first = load_source(train_model(known, config, folder / "first.safetensors", tell))
-    write_masks(folder / "first.safetensors", table, folder / "masks", TEACH, progress=tell)
+    one = folder / "first.safetensors"
+    if not one.exists():
+        train_model(known, TrainConfig(epochs=12, device="cpu"), one, tell)
+    first = load_source(one)
+    write_masks(one, table, folder / "masks", TEACH, progress=tell)
     seconds = {
         seed: teach(folder / "masks", table, folder / f"second-{seed}.safetensors", epochs, seed)
         for seed in seeds

@@ -1,6 +1,7 @@
-"""From CAMs to a GeoJSON file against the slide's size: time and peak memory, stage by stage.
+"""From CAMs to GeoJSON and OME-TIFF against the slide's size: time and peak memory by stage.
 
     python benchmarks/stitching.py [side ...] [--density real|noise] [--refine] [--simplify UM]
+        [--no-peers]
 
 Stores are generated: 35 % of the slide is tissue, CAMs are smooth random fields whose maps have
 about as many regions, holes and vertices a megapixel as `lung_scc_HE2.svs` without the CRF
@@ -41,8 +42,11 @@ OFFSETS = {"real": (0.0, 3.6, -2.6, -1.3), "noise": (0.0, 0.0, 0.0, 0.0)}
 """Logit added to each class: as on real slides, most of the tissue is stroma."""
 
 
-def make_store(path: Path, side: int, density: str) -> float:
-    """Lay out a store that `predict` seems to have finished; how much of it is tissue, in Mpx."""
+def make_store(path: Path, side: int, density: str, refine: bool = False) -> float:
+    """Lay out a store that `predict` seems to have finished; how much of it is tissue, in Mpx.
+
+    To `refine`, the CRF wants pixels as well: the same of every block, tinted and grained.
+    """
     grid = TileGrid(side, side, 224, 224, 1792)
     facts = {"name": "made.svs", "path": "made.svs", "identity": "made", "size": [side, side],
              "mpp": [0.5, 0.5], "bounds": [0, 0, side, side], "mpp_source": "made"}  # fmt: skip
@@ -63,9 +67,22 @@ def make_store(path: Path, side: int, density: str) -> float:
         )
     field *= 3 / field.std()
     field += np.array(OFFSETS[density], np.float32)[:, None, None]
+    pixels = make_pixels(rng) if refine else None
     for block in range(grid.n_blocks):
         write_block(store, block, field, tissue, rng)
+        if pixels is not None:
+            box = grid.block_box(block)
+            store.write_image(block, pixels[: box.height, : box.width])
     return float(tissue.mean()) * side * side / 1e6
+
+
+def make_pixels(rng: np.random.Generator) -> np.ndarray:
+    """A block of pixels in the colours of H&E: patches some 30 px wide, under grain."""
+    tint = ndimage.gaussian_filter(rng.standard_normal((112, 112)), 2, mode="wrap")
+    tint = ndimage.zoom(tint / tint.std(), 16, order=1, mode="grid-wrap", grid_mode=True)
+    grain = rng.normal(0, 8, (1792, 1792, 3))
+    pixels = np.array([200, 130, 180]) + 25 * tint[..., None] * np.array([1.0, 1.4, 0.7]) + grain
+    return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
 def write_block(store: SlideStore, block: int, field, tissue, rng) -> None:  # type: ignore[no-untyped-def]  # arrays
@@ -113,6 +130,7 @@ class Stages:
 def work(path: Path, config: Config, small: Path) -> None:
     """In a process of its own: all stages; a small store first, so that compiling is left out."""
     from wsiseg.compute import open_executor
+    from wsiseg.export import export_ome_tiff
     from wsiseg.outline import outline_regions
     from wsiseg.qupath import write_geojson
     from wsiseg.stitch import stitch_labels
@@ -123,6 +141,8 @@ def work(path: Path, config: Config, small: Path) -> None:
             found = stages.run("outline", lambda s=store: outline_regions(s, config, pool))
         out = store.with_suffix(".geojson")
         stages.run("GeoJSON", lambda a=found, o=out: write_geojson(a, o))
+        tiff = store.with_suffix(".ome.tiff")
+        stages.run("OME-TIFF", lambda s=store, o=tiff: export_ome_tiff(SlideStore(s), o))
     vertices = sum(len(q) for r in found.regions for q in (r.exterior, *r.holes))
     megabytes = out.stat().st_size / 1e6
     print(json.dumps([stages.rows, len(found.regions), vertices, megabytes]))
@@ -205,6 +225,7 @@ def main() -> None:
     parser.add_argument("--density", choices=SMOOTHNESS, default="real")
     parser.add_argument("--refine", action="store_true")
     parser.add_argument("--simplify", type=float, default=0.0)
+    parser.add_argument("--no-peers", action="store_true", help="no other ways, and no model")
     given = parser.parse_args()
     config = {"stitch": {"refine": given.refine}, "outline": {"simplify_um": given.simplify}}
     print("| side | tissue Mpx | stage | CPU s | CPU s a tissue Mpx | wall s | peak MB |")
@@ -212,11 +233,11 @@ def main() -> None:
     for side in given.sides:
         with tempfile.TemporaryDirectory() as folder:
             path, small = Path(folder) / "made.zarr", Path(folder) / "small.zarr"
-            make_store(small, 2000, given.density)
-            tissue = make_store(path, side, given.density)
+            make_store(small, 2000, given.density, given.refine)
+            tissue = make_store(path, side, given.density, given.refine)
             found = child("work", str(path), json.dumps(config), str(small))
             results = [found]
-            if side <= PEERS_UP_TO:
+            if side <= PEERS_UP_TO and not given.no_peers:
                 peers = [("contours", "cv2"), ("shapes", "rasterio")]
                 results += [child(p, str(path)) for p, m in peers if importlib.util.find_spec(m)]
             rows = {name: row for result in results for name, row in result[0].items()}
@@ -225,7 +246,8 @@ def main() -> None:
                       f"| {wall:.1f} | {peak:.0f} |")  # fmt: skip
             print(f"| {side} | {tissue:.0f} | {found[1]:,} regions, {found[2]:,} vertices, "
                   f"{found[3]:.0f} MB | | | | |", flush=True)  # fmt: skip
-    print(f"\nThe tiny model: {child('predict'):.4f} CPU s a Mpx of tiles")
+    if not given.no_peers:
+        print(f"\nThe tiny model: {child('predict'):.4f} CPU s a Mpx of tiles")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
-"""The documentation: `pip install '.[docs]'`, then `sphinx-build -W docs site`."""
+"""The documentation: `pip install '.[docs]'`, then `sphinx-build -W docs site`.
 
+The notebooks of examples/ are run, for a minute, so that their pages show what they show; with
+NOTEBOOKS=off in the environment they are not, as in CI, where a test runs them.
+"""
+
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +16,7 @@ project = "wsiseg"
 author = copyright = "The wsiseg maintainers"
 version = release = wsiseg.__version__
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
@@ -23,6 +28,11 @@ html_title = "wsiseg"
 html_show_sourcelink = False
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+nb_execution_mode = os.environ.get("NOTEBOOKS", "force")
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False

@@ -1,4 +1,4 @@
-"""Your own slide format: give the pixels of a level, `PyramidSlide` does all the geometry.
+"""Your own slide format: provide the pixels of a level, `PyramidSlide` does all the geometry.
 
 Here a slide is a folder of `.npy` levels, finest first, and a text file with its µm/px.
 
@@ -32,7 +32,7 @@ class NpySlide(PyramidSlide):
         )
 
     def close(self) -> None:
-        """Let go of the maps."""
+        """Release the memory maps."""
         self._levels.clear()
 
     def _pixels(self, level: int, box: Box) -> np.ndarray:
@@ -40,7 +40,7 @@ class NpySlide(PyramidSlide):
 
 
 def write_sample(folder: Path) -> None:
-    """A violet square on glass, in two levels."""
+    """Write a violet square on glass, in two levels."""
     folder.mkdir(parents=True, exist_ok=True)
     pixels = np.full((512, 512, 3), 240, np.uint8)
     pixels[100:400, 100:400] = (180, 90, 160)

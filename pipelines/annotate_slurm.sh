@@ -1,6 +1,6 @@
 #!/bin/bash
 # Annotate a folder on SLURM: this job schedules, and asks for the workers of configs/slurm.yaml.
-# Cut off at its time limit, it is put back into the queue and goes on where it was.
+# When its time limit ends it, it is put back into the queue and resumes.
 #
 # Run: sbatch pipelines/annotate_slurm.sh FOLDER OUT
 #SBATCH --job-name=wsiseg

@@ -29,7 +29,7 @@ PUBLISHED = CONFIG.with_name("published_bcss.yaml")
 
 
 def run(data: Path, out: Path, config: TrainConfig) -> tuple[Evaluation, ...]:
-    """Train, evaluate the last epoch by both protocols, print the tables and the paper's beside."""
+    """Train, evaluate the last epoch by both protocols, print the tables and the paper's scores."""
     patches = load_patches(data, config.classes)
     valid = MaskScore(load_masked_patches(data, config.classes, "valid"))
     checkpoint = out / "last.safetensors"
@@ -44,12 +44,12 @@ def run(data: Path, out: Path, config: TrainConfig) -> tuple[Evaluation, ...]:
 
 
 def report(step: str, done: int, total: int) -> None:
-    """Print where the training is."""
+    """Print the progress of the training."""
     print(f"\r{step} {done}/{total}", end="", flush=True)
 
 
 def configure(path: Path, settings: list[str]) -> TrainConfig:
-    """Settings of a file, changed by ``name=value``."""
+    """Read the settings of a file, overridden by ``name=value``."""
     data = override(load_config(path, TrainConfig).model_dump(), settings, "--set")
     return parse_config(data, TrainConfig, "the command line")
 
@@ -60,5 +60,5 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    given = parser.parse_args()
-    run(given.data, given.out, configure(given.config, given.set))
+    args = parser.parse_args()
+    run(args.data, args.out, configure(args.config, args.set))

@@ -1,8 +1,8 @@
-"""The figures of docs/concepts/model.md, drawn from a corner of a real slide.
+"""Draw the figures of docs/concepts/model.md from a part of a real slide.
 
     python pipelines/doc_pictures.py lung_scc_HE2.svs 9000 12900 docs/pictures
 
-X and Y are the corner in level-0 pixels; the part is 512 µm wide.
+X and Y are the part's corner in level-0 pixels; it is 512 µm wide.
 """
 
 import sys
@@ -40,7 +40,7 @@ def main(slide: str, x: str, y: str, out: str) -> None:
 
 
 def draw_map(folder: Path, part: np.ndarray, refine: bool) -> np.ndarray:
-    """The overlay of the part as `wsiseg annotate` writes it."""
+    """Return the overlay of the part, as `wsiseg annotate` writes it."""
     path, run = folder / "part.tif", folder / f"refine-{refine}"
     tifffile.imwrite(path, part, tile=(256, 256), photometric="rgb", compression="deflate",
                      resolution=(1e4 / MPP, 1e4 / MPP), resolutionunit="CENTIMETER")  # fmt: skip
@@ -48,7 +48,7 @@ def draw_map(folder: Path, part: np.ndarray, refine: bool) -> np.ndarray:
     config["stitch"]["refine"] = refine
     wsiseg.annotate(path, run, wsiseg.Config(**config))
     overlay = Image.open(run / "overlays" / "part.jpg").convert("RGB")
-    overlay = overlay.crop((0, 0, overlay.width, overlay.width))  # the legend lies below
+    overlay = overlay.crop((0, 0, overlay.width, overlay.width))  # the legend is below
     return np.asarray(overlay.resize((SIDE, SIDE), Image.LANCZOS))
 
 

@@ -1,9 +1,9 @@
-"""Learn the encoder `small` from labelled tiles, of all slides or of all but one fold.
+"""Train the encoder `small` on labelled tiles, of all slides or of all but one fold.
 
     python pipelines/small_encoder.py ATLAS small.safetensors
     python pipelines/small_encoder.py ATLAS fold0.safetensors --without 0
 
-ATLAS holds labels.csv (image, slide, and a column a class) and the images. Everything is seeded: on
+ATLAS holds labels.csv (image, slide, and a column per class) and the images. All is seeded: on
 one CPU two runs give the same bytes. An hour on one core; with --device cuda, minutes.
 """
 
@@ -36,30 +36,30 @@ WORDS = {
     "Other": ("other",),
     "Glass": ("glass", "background"),
 }
-"""Classes, and what begins their names in texts."""
+"""Classes, and the beginnings of the words that name them in texts."""
 NOTE = {
     "licence": "CC BY 4.0",
     "attribution": "Pathology Atlas, Serdar Balci, Memorial Patoloji, doi 10.5281/zenodo.6382734",
 }
 
 
-def find_folds(found: TileSet) -> np.ndarray:
-    """``(S,)`` the fold of each slide; slides that may be of one patient stay together."""
-    groups = [name.partition("_")[0].removesuffix("-flat") for name in found.slides]
-    return split_slides(found.tiles.labels[:, :-1], found.tiles.slides, groups)
+def find_folds(tile_set: TileSet) -> np.ndarray:
+    """``(S,)`` fold of each slide; slides that may be of one patient stay together."""
+    groups = [name.partition("_")[0].removesuffix("-flat") for name in tile_set.slides]
+    return split_slides(tile_set.tiles.labels[:, :-1], tile_set.tiles.slides, groups)
 
 
-def make(found: TileSet, out: Path, settings: FitSettings, without: int | None) -> None:
-    """Fit, and write the file."""
-    fold = find_folds(found)[found.tiles.slides]
-    tiles = found.tiles.take(np.flatnonzero(fold != (-1 if without is None else without)))
+def make(tile_set: TileSet, out: Path, settings: FitSettings, without: int | None) -> None:
+    """Train the encoder and write its file."""
+    fold = find_folds(tile_set)[tile_set.tiles.slides]
+    tiles = tile_set.tiles.take(np.flatnonzero(fold != (-1 if without is None else without)))
     network, _ = fit_network(tiles, settings, report)
     note = NOTE | {"settings": json.dumps(asdict(settings)), "tiles": str(len(tiles.labels))}
     out.write_bytes(pack_network(network, tiles, list(WORDS.values()), note))
 
 
 def report(step: int, loss: float) -> None:
-    """Print where the training is."""
+    """Print the progress of the training."""
     if step % 100 == 0:
         print(f"\rstep {step}, loss {loss:.3f}", end="", flush=True)
 
@@ -71,7 +71,7 @@ if __name__ == "__main__":
     parser.add_argument("--without", type=int, choices=range(5))
     parser.add_argument("--steps", type=int, default=FitSettings.steps)
     parser.add_argument("--device", default="cpu")
-    given = parser.parse_args()
-    torch.set_num_threads(1)  # so that sums round alike
-    settings = FitSettings(steps=given.steps, device=given.device)
-    make(read_tile_set(given.atlas, tuple(WORDS)), given.out, settings, given.without)
+    args = parser.parse_args()
+    torch.set_num_threads(1)  # so that sums round the same everywhere
+    settings = FitSettings(steps=args.steps, device=args.device)
+    make(read_tile_set(args.atlas, tuple(WORDS)), args.out, settings, args.without)

@@ -25,7 +25,7 @@ from wsiseg.train import load_patches, train_model
 
 SEEDS = (101, 102, 103)  # each has its own stain; the demo's slides are 1 and 2
 UNSEEN = 104
-PATCHES = 200  # a slide
+PATCHES = 200  # per slide
 SIDE = 224
 NOTE = "trained on synthetic tissue: for trying the tool, not for real tissue"
 
@@ -40,19 +40,19 @@ def make(out: Path, folder: Path) -> None:
         table = sample_patches(slide, truth, folder / str(seed), count=PATCHES, seed=seed)
         part = load_patches(table, config.classes)
         for path, label in zip(part.paths, part.labels, strict=True):
-            names = [name for name, here in zip(config.classes, label, strict=True) if here]
+            names = [name for name, flag in zip(config.classes, label, strict=True) if flag]
             rows.append(f"{path.relative_to(folder)},{';'.join(names)}")
     (folder / "patches.csv").write_text("\n".join(rows))
     patches = load_patches(folder / "patches.csv", config.classes)
-    made = train_model(patches, config, folder / "tiny.safetensors", report, note=NOTE)
+    checkpoint = train_model(patches, config, folder / "tiny.safetensors", report, note=NOTE)
     unseen = folder / "unseen.svs"
     truth = synthesize_slide(unseen, width=6144, height=4096, seed=UNSEEN)
-    print("\n", score(confusion(load_checkpoint(made)[0], unseen, truth)))
-    out.write_bytes(made.read_bytes())  # the losses beside it stay behind
+    print("\n", score(confusion(load_checkpoint(checkpoint)[0], unseen, truth)))
+    out.write_bytes(checkpoint.read_bytes())  # the files of losses beside it are not needed
 
 
 def confusion(model: ConStruct, path: Path, truth: Truth) -> np.ndarray:
-    """Confusion matrix of the upsampled CAMs' maximum, where there is tissue."""
+    """Count the classes of the largest upsampled CAM against the truth, where there is tissue."""
     total = np.zeros((5, 5), np.int64)
     height, width = truth.labels.shape
     with open_slide(path) as slide, torch.inference_mode():
@@ -62,14 +62,14 @@ def confusion(model: ConStruct, path: Path, truth: Truth) -> np.ndarray:
         ]:  # fmt: skip
             pixels = torch.from_numpy(slide.read(box, truth.mpp)).permute(2, 0, 1)[None] / 255
             cams = F.interpolate(model(pixels).cams, (SIDE, SIDE), mode="bilinear")
-            wanted = truth.labels[box.slices()]
-            found = cams[0].argmax(0).numpy().astype(np.uint8)
-            total += confusion_matrix(wanted[wanted != 255], found[wanted != 255], 4)
+            true = truth.labels[box.slices()]
+            predicted = cams[0].argmax(0).numpy().astype(np.uint8)
+            total += confusion_matrix(true[true != 255], predicted[true != 255], 4)
     return total
 
 
 def report(step: str, done: int, total: int) -> None:
-    """Print where the training is."""
+    """Print the progress of the training."""
     print(f"\r{step} {done}/{total}", end="", flush=True)
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-import wsiseg.annotate.slide as slide_module
+import wsiseg.annotate.later as later_module
 from wsiseg.annotate import annotate
 from wsiseg.cli import app
 from wsiseg.config import Config
@@ -66,7 +66,7 @@ def contents(out):
 
 
 def test_a_finished_slide_is_neither_traced_nor_written(slide, finished, out, monkeypatch):
-    monkeypatch.setattr(slide_module, "outline_regions", lambda *_: pytest.fail("traced again"))
+    monkeypatch.setattr(later_module, "outline_regions", lambda *_: pytest.fail("traced again"))
     before = {name: file.stat() for name, file in outputs(out).items()}
     result = run(slide, out)
     assert {name: file.stat() for name, file in outputs(out).items()} == before
@@ -75,7 +75,7 @@ def test_a_finished_slide_is_neither_traced_nor_written(slide, finished, out, mo
 
 
 def test_copied_without_its_time_stamps_it_is_still_finished(slide, out, monkeypatch):
-    monkeypatch.setattr(slide_module, "outline_regions", lambda *_: pytest.fail("traced again"))
+    monkeypatch.setattr(later_module, "outline_regions", lambda *_: pytest.fail("traced again"))
     for file in outputs(out).values():
         file.write_bytes(file.read_bytes())
     run(slide, out)

@@ -141,7 +141,7 @@ def test_a_card_is_not_written_over_unless_told(carded, tmp_path):
     again = ("card", carded, tmp_path / "card.yaml", "-o", carded)
     refused = call(*again)
     assert refused.exit_code == 1
-    assert "m.safetensors: is there already" in refused.output
+    assert "m.safetensors: already exists" in refused.output
     assert call(*again, "--overwrite").exit_code == 0
 
 

@@ -15,6 +15,7 @@ from wsiseg.config import (
 )
 from wsiseg.errors import ConfigError
 from wsiseg.model.card import Card
+from wsiseg.settings import describe_fields
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -28,8 +29,8 @@ def fields(model):
 
 @pytest.mark.parametrize("model", [Config, TrainConfig, DistillConfig])
 def test_every_field_is_described(model):
-    for owner, name, field in fields(model):
-        assert field.description, f"{owner.__name__}.{name} has no docstring"
+    for owner, name, _ in fields(model):
+        assert describe_fields(owner).get(name), f"{owner.__name__}.{name} has no docstring"
 
 
 def test_default_yaml_holds_every_field_with_its_default():

@@ -98,7 +98,8 @@ def test_a_lone_doubtful_tile_loses_its_class_and_one_beside_sure_ones_gets_it()
     logits[0, 0, 1] = logit(0.3)  # by itself over 0.25
     logits[3:, 3:, 1] = 4
     logits[3, 3, 1] = logit(0.12)  # by itself under it
-    found = weigh_context(logits.reshape(25, 2), grid(5, 5), ContextConfig()).weights
+    around = ContextConfig(neighbours=0.5, low=0.15, high=0.3)
+    found = weigh_context(logits.reshape(25, 2), grid(5, 5), around).weights
     passed = found.reshape(5, 5, 2)[..., 1] > 0
     assert passed[3, 3]
     assert not passed[0, 0]
@@ -124,5 +125,5 @@ def test_one_tile_and_none():
 
 
 def test_thresholds_in_the_wrong_order_are_refused():
-    with pytest.raises(ValueError, match=r"low = 0.5 is above high = 0.3; lower it"):
+    with pytest.raises(ValueError, match=r"low = 0.5 is above high = 0.2; lower it"):
         ContextConfig(low=0.5)

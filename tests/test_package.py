@@ -34,8 +34,11 @@ def test_annotate_is_the_function_whatever_was_imported_first(first, tmp_path):
 
 HELP = {"numpy", "rich", "torch", "yaml", "zarr"}
 """What `--help` has no use for; it would make it slow to come."""
-TILE = {"dask", "jinja2", "scipy.ndimage", "shapely", "tiffslide", "torch"}
-"""What `tile` has no use for where no pen has drawn and no outline is written."""
+TILE = {"dask", "jinja2", "numba", "scipy", "shapely", "tiffslide", "torch", "zarr"}
+"""What `tile` of a small slide has no use for where no pen has drawn and no outline is written.
+
+Nor has `annotate` before the first block is about to begin.
+"""
 
 
 def loaded(*arguments: str) -> set[str]:
@@ -56,16 +59,41 @@ def test_help_loads_nothing_heavy():
     assert not loaded("annotate", "--help") & HELP  # typer reads options with pydantic
 
 
-def test_tile_loads_what_it_uses(tmp_path):
-    image = np.full((64, 96, 3), 244, np.uint8)
-    image[16:48, 16:64] = 190, 110, 170
-    slide = tmp_path / "a.tif"
-    tifffile.imwrite(slide, image, photometric="rgb", tile=(32, 32), compression="zlib")
+@pytest.fixture
+def slide(tmp_path):
+    image = np.full((240, 256, 3), 244, np.uint8)
+    image[16:200, 16:224] = 190, 110, 170
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, image, photometric="rgb", tile=(32, 32), compression="zlib")
+    return path
+
+
+def test_tile_loads_what_it_uses(slide, tmp_path):
     modules = loaded(
         "tile", str(slide), "-o", str(tmp_path / "a.zarr"), "--mpp-override", "8",
-        "--set", "tile.mpp=8", "--set", "tile.tile=32", "--set", "tile.block=64",
+        "--set", "tile.mpp=16", "--set", "tile.tile=32", "--set", "tile.block=64",
     )  # fmt: skip
-    assert "zarr" in modules
+    assert "wsiseg.slide.direct" in modules
+    assert (tmp_path / "a.zarr" / "image" / "0" / "c").is_dir()
+    assert not modules & TILE
+
+
+def test_annotate_begins_before_it_loads_the_rest(slide, tmp_path):
+    code = (
+        "import os, sys\n"
+        "from wsiseg.annotate import annotate\n"
+        "from wsiseg.annotate.events import StepAdvanced\n"
+        "from wsiseg.config import Config\n"
+        "def look(event):\n"
+        "    if isinstance(event, StepAdvanced):\n"
+        "        print(*sys.modules, flush=True)\n"
+        "        os._exit(0)\n"
+        "config = Config.model_validate({'slide': {'mpp_override': 0.5}})\n"
+        f"annotate({str(slide)!r}, {str(tmp_path / 'out')!r}, config, on_event=look)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    modules = set(done.stdout.split())
+    assert "wsiseg.slide.direct" in modules, done.stderr
     assert not modules & TILE
 
 

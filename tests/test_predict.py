@@ -10,14 +10,22 @@ from wsiseg.compute import open_executor
 from wsiseg.config import Config, digest_of
 from wsiseg.errors import CheckpointError, ConfigError, ModelError, StoreError
 from wsiseg.grid import TileGrid
+from wsiseg.model import device as device_module
 from wsiseg.model.checkpoint import CheckpointInfo, load_checkpoint, read_info, save_checkpoint
 from wsiseg.model.construct import ConStruct
-from wsiseg.model.device import planning_device
+from wsiseg.model.device import (
+    blocks_at_once,
+    check_devices,
+    lend_device,
+    open_device,
+    planning_device,
+)
 from wsiseg.model.encoders import load_encoder
 from wsiseg.model.familiar import fit_familiar
+from wsiseg.model.feed import feed
 from wsiseg.model.pinned import pin_source
 from wsiseg.model.trained import load_trained
-from wsiseg.predict import cam_side, open_device, predict_digest, predict_tiles
+from wsiseg.predict import cam_side, predict_digest, predict_tiles
 from wsiseg.store import SlideStore
 
 TILE, STRIDE, BLOCK, HEIGHT, WIDTH = 64, 32, 128, 200, 300
@@ -238,7 +246,7 @@ def test_other_scale_is_a_warning_that_names_both(config, tmp_path):
 def test_a_checkpoint_that_changes_during_the_run_is_refused(done, config, checkpoint, tmp_path):
     cpu, pinned = torch.device("cpu"), pin_source(config.predict)
     assert pinned.identity == read_info(checkpoint).sha256
-    with pytest.raises(CheckpointError, match="is not the file that this run began with"):
+    with pytest.raises(CheckpointError, match="is not the file that this run started with"):
         replace(pinned, identity="0" * 64).load(cpu)
     assert pinned.load(cpu) is pin_source(config.predict).load(cpu), "loaded once"
 
@@ -263,12 +271,42 @@ def test_the_device_need_not_be_where_the_run_is_planned(config, done, tmp_path,
     elsewhere = config.predict.model_copy(update={"device": "cuda:99"})
     config = config.model_copy(update={"predict": elsewhere})
     path = make_store(tmp_path / "s.zarr")
-    with pytest.raises(ConfigError, match="device 'cuda:99' is not there"):
+    with pytest.raises(ConfigError, match="device 'cuda:99' is not available"):
         predict(path, config)  # planned, and refused by the worker, which is this machine
-    monkeypatch.setattr(module, "open_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr(device_module, "open_device", lambda name: torch.device("cpu"))
     assert predict(path, config) == done[1]
     for got, want in zip(everything(path), everything(done[0]), strict=True):
         assert got.tobytes() == want.tobytes()
+
+
+def test_blocks_share_several_devices(monkeypatch):
+    names = "cuda:0, cuda:1"
+    assert blocks_at_once("cpu") == 0
+    monkeypatch.setattr(device_module, "_is_available", lambda device: device.index != 2)
+    assert check_devices(names) == [torch.device("cuda:0"), torch.device("cuda:1")]
+    assert blocks_at_once(names) == blocks_at_once("cuda:0,cuda:1,cuda:2") == 4
+    with lend_device(names, 0) as first, lend_device(names, 0) as second:
+        assert {first.index, second.index} == {0, 1}
+        with lend_device(names, 0) as third:
+            assert third.index == 0
+        with lend_device(names, 1) as fourth:
+            assert fourth.index == 1
+    with pytest.raises(ConfigError, match="'cuda:0,cuda:0': names one twice"):
+        check_devices("cuda:0,cuda:0")
+    with pytest.raises(ConfigError, match="device 'gpu' is unknown"):
+        check_devices("cuda:0,gpu")
+
+
+@pytest.mark.parametrize("name", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_batches_arrive_in_order_and_whole(name):
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(0, 256, (n, 64, 48, 3), np.uint8) for n in (7, 7, 1)]
+    for batch, images in zip(batches, feed(iter(batches), torch.device(name)), strict=True):
+        wanted = batch.transpose(0, 3, 1, 2).astype(np.float32) / 255
+        np.testing.assert_allclose(images.cpu().numpy(), wanted, rtol=1e-6)
+    assert list(feed([], torch.device(name))) == []
 
 
 def test_devices():
@@ -281,7 +319,7 @@ def test_devices():
         open_device("gpu")
     with pytest.raises(ConfigError, match="device 'meta' is not supported"):
         open_device("meta")
-    with pytest.raises(ConfigError, match="device 'cuda:99' is not there: torch sees"):
+    with pytest.raises(ConfigError, match="device 'cuda:99' is not available: torch sees"):
         open_device("cuda:99")
 
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsiseg.shrink import shrink_mean
+from wsiseg import compiling
+from wsiseg.shrink import FACTORS, mean_squares, shrink_mean
+from wsiseg.slide.resample import area_mean, axis_weights
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
@@ -27,3 +29,34 @@ def test_white_stays_white_and_views_are_fine() -> None:
     np.testing.assert_array_equal(
         shrink_mean(pixels[3:27, 2:26], 4), shrink_mean(pixels[3:27, 2:26].copy(), 4)
     )
+
+
+@pytest.fixture(params=["plain", "compiled"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(compiling._Work, "loaded", request.param == "compiled")
+    monkeypatch.setattr(compiling._Work, "values", 0)
+    return str(request.param)
+
+
+WHOLE: dict[tuple[float, ...], bytes] = {}
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(
+    "factors", [(2, 2), (16, 16), (3, 3), (16.03, 16.03), (1.901, 1.901), (2.5, 4.2), (0.7, 0.7)]
+)
+def test_compiled_code_and_numpy_give_the_same_bytes(factors: tuple[float, float]) -> None:
+    down, across = (axis_weights(5, max(3, int(180 / factor)), factor) for factor in factors)
+    size = down.stop - down.first, across.stop - across.first, 3
+    pixels = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    means = area_mean(pixels, down, across).tobytes()
+    assert WHOLE.setdefault(factors, means) == means
+    if factors[0] in FACTORS:
+        assert mean_squares(pixels, int(factors[0])).tobytes() == means
+
+
+def test_compiled_code_is_loaded_once_there_is_work_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling._Work, "loaded", False)
+    monkeypatch.setattr(compiling._Work, "values", 0)
+    assert not compiling.pays(compiling._LITTLE)
+    assert compiling.pays(1)

@@ -62,7 +62,7 @@ def test_patch_sets_are_no_slides(tmp_path):
 def test_a_file_that_is_there_stays(tmp_path):
     slide(tmp_path / "a.tif", 0.5)
     (tmp_path / "wsiseg.yaml").write_text("tile: {mpp: 1.0}\n")
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         write_settings(survey_folder(tmp_path))
     assert (tmp_path / "wsiseg.yaml").read_text() == "tile: {mpp: 1.0}\n"
 

@@ -25,9 +25,9 @@ __all__ = [
 BACKGROUND = 255
 """Label of pixels that belong to no class (not tissue, or no class gated in)."""
 UNSURE = "Unsure"
-"""Name of what is tissue, but of no class that is probable enough."""
+"""Class name of tissue where no class is probable enough."""
 UNSURE_COLOR = (190, 190, 190)
-"""RGB that it is shown in."""
+"""RGB of `UNSURE`."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Palette:
         return len(self.names)
 
     def with_unsure(self) -> Palette:
-        """The same, and `UNSURE` as the last label."""
+        """Return this palette with `UNSURE` added as the last label."""
         return Palette((*self.names, UNSURE), (*self.colors, UNSURE_COLOR))
 
     @property
     def classes(self) -> Palette:
-        """What a model tells apart: all but `UNSURE`."""
+        """The classes that a model distinguishes: all but `UNSURE`."""
         count = len(self) - (UNSURE in self.names[-1:])
         return Palette(self.names[:count], self.colors[:count])
 
@@ -61,7 +61,7 @@ PALETTES: dict[str, Palette] = {
         ("Tumor", "Stroma", "Immune cells", "Necrosis"),
         ((200, 0, 0), (150, 200, 150), (160, 90, 160), (50, 50, 50)),
     ),
-    # Those of the checkpoint `tissue`; epithelium is tumour or normal, so it is not tumour's red.
+    # Of the checkpoint `tissue`, whose epithelium may be normal: hence not the red of tumour.
     "tissue": Palette(
         (
             *("Epithelium", "Stroma", "Immune cells", "Necrosis"),
@@ -79,16 +79,16 @@ KNOWN_COLORS = {
     for palette in PALETTES.values()
     for name, color in zip(palette.names, palette.colors, strict=True)
 }
-"""RGB by the name of a class, of all palettes."""
+"""RGB by class name, over all palettes."""
 
 _SPARE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178))
-"""Those of Okabe and Ito (2008), which the colour-blind tell apart."""
+"""The palette of Okabe and Ito (2008), whose colours colour-blind people can tell apart."""
 _GOLDEN = 0.618034
-"""Steps of this share of the colour circle never come close to a hue that was taken."""
+"""Golden ratio: stepping round the colour circle by it never comes close to an earlier hue."""
 
 
 def choose_colors(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
-    """An RGB for each class: its known one, or one that no other class has."""
+    """Return an RGB for each class: its known one, or one that no other class has."""
     known = KNOWN_COLORS | {UNSURE: UNSURE_COLOR}
     taken = {known[name] for name in names if name in known}
     spare = _draw_colors()
@@ -102,7 +102,7 @@ def choose_colors(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
 
 
 def _draw_colors() -> Iterator[tuple[int, int, int]]:
-    """Colours without end, the first ones unlike each other."""
+    """Yield colours without end; the first ones are easy to tell apart."""
     yield from _SPARE
     for number in count():
         lightness = (0.5, 0.35, 0.65)[number % 3]
@@ -115,7 +115,7 @@ class Region:
     """One connected region of one class.
 
     Rings are ``(N, 2)`` int32 ``x, y`` in *raster* pixel corners, closed (first equals last point);
-    whole numbers, so areas are exact. `Annotations.scale` takes them to level-0 pixels. Smoothed
+    whole numbers, so areas are exact. `Annotations.scale` converts them to level-0 pixels. Smoothed
     borders are on a raster finer than the labels'.
     """
 
@@ -123,7 +123,7 @@ class Region:
     exterior: NDArray[np.int32]
     holes: tuple[NDArray[np.int32], ...]
     area_px: int
-    """Area in raster pixels (holes taken off)."""
+    """Area in raster pixels, without the holes."""
     confidence: float
     """Mean confidence over the region's pixels, 0..1."""
 
@@ -146,8 +146,8 @@ class Annotations:
     locked: bool = True
     """Whether QuPath keeps the outlines from being moved by accident; it can be unlocked there."""
     exact: bool = False
-    """Whether the rings are pixel edges as traced: valid, and so at any scale that keeps apart
-    the raster's columns and rows. Leave it False for outlines from elsewhere, which are checked."""
+    """Whether the rings are pixel edges as traced: valid polygons, at any scale that keeps the
+    raster's columns and rows apart. Leave it False for other outlines, which are then checked."""
 
     def area_um2(self, region: Region) -> float:
         """Area of a region in µm²."""

@@ -1,4 +1,4 @@
-"""What is installed here, and what to do about what is not."""
+"""Check what is installed here, and say how to install what is missing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PARTS = {
 
 
 def check_installation() -> list[tuple[str, str, str]]:
-    """Rows of (part, what was found, what to do); the last column is empty where all is well."""
+    """Return rows of (part, finding, remedy); the remedy is empty where all is well."""
     rows = [_package(name, *parts) for name, parts in _PARTS.items()]
     return [*rows, ("cores", str(os.cpu_count()), ""), _gpu()]
 
@@ -59,21 +59,21 @@ def _gpu() -> tuple[str, str, str]:
 
 @dataclass(frozen=True)
 class Purpose:
-    """Something that people want of wsiseg, and whether this machine is ready for it."""
+    """One use of wsiseg, and whether this machine is ready for it."""
 
     name: str
     missing: str = ""
     """What it lacks; empty if it is ready."""
     remedy: str = ""
-    """What to do, or what to know where it is ready."""
+    """What to do about it; if it is ready, how to start."""
     needed: bool = False
-    """Whether nothing goes without it."""
+    """Whether wsiseg is of no use without it."""
 
 
 def check_purposes() -> list[Purpose]:
-    """Whether a first map, CONCH, the GPU, a cluster and the viewer would work here.
+    """Check whether a first map, CONCH, the GPU, a cluster and the viewer would work here.
 
-    Nothing is downloaded, and no network is asked.
+    Nothing is downloaded, and no network is used.
     """
     return [_first_map(), _conch(), _gpu_purpose(), _cluster(), _viewer()]
 
@@ -91,29 +91,29 @@ _FIRST_MAP = (
 _CONCH = ("open_clip", "huggingface_hub", "timm", "tokenizers", "transformers")
 
 
-def _lacking(modules: tuple[str, ...]) -> list[str]:
+def _find_missing(modules: tuple[str, ...]) -> list[str]:
     return [name for name in modules if find_spec(name) is None]
 
 
 def _first_map() -> Purpose:
-    name, again = "a first map", "pip install --force-reinstall wsiseg"
-    if lacking := _lacking(_FIRST_MAP):
-        return Purpose(name, f"{', '.join(lacking)} not installed", again, needed=True)
+    name, reinstall = "a first map", "pip install --force-reinstall wsiseg"
+    if missing := _find_missing(_FIRST_MAP):
+        return Purpose(name, f"{', '.join(missing)} not installed", reinstall, needed=True)
     try:
         import openslide  # its library may be missing though the package is there
     except (ImportError, OSError) as error:
         return Purpose(name, f"openslide: {error}", "pip install openslide-bin", needed=True)
     del openslide
-    lost = [model for model, path in SHIPPED.items() if not path.is_file()]
-    if lost:
-        return Purpose(name, f"the file of model {', '.join(lost)}", again, needed=True)
+    absent = [model for model, path in SHIPPED.items() if not path.is_file()]
+    if absent:
+        return Purpose(name, f"the file of model {', '.join(absent)}", reinstall, needed=True)
     return Purpose(name, remedy="wsiseg annotate SLIDE -o out", needed=True)
 
 
 def _conch() -> Purpose:
     model = next(row for row in CATALOG if row.name == "conch")
-    if lacking := _lacking(_CONCH):
-        what = f"{', '.join(lacking)} not installed"
+    if missing := _find_missing(_CONCH):
+        what = f"{', '.join(missing)} not installed"
         return Purpose("CONCH", what, "pip install 'wsiseg[encoders]'")
     from huggingface_hub import try_to_load_from_cache
 
@@ -134,16 +134,16 @@ def _gpu_purpose() -> Purpose:
 
 def _cluster() -> Purpose:
     extra = "pip install 'wsiseg[cluster]'"
-    if lacking := _lacking(("dask", "distributed", "dask_jobqueue")):
-        return Purpose("a cluster", f"{', '.join(lacking)} not installed", extra)
+    if missing := _find_missing(("dask", "distributed", "dask_jobqueue")):
+        return Purpose("a cluster", f"{', '.join(missing)} not installed", extra)
     if shutil.which("sbatch") is not None:
         return Purpose("a cluster", remedy="SLURM: --executor configs/slurm.yaml")
     return Purpose("a cluster", remedy="--executor tcp://HOST:PORT, of a dask scheduler; no SLURM")
 
 
 def _viewer() -> Purpose:
-    if lacking := _lacking(("starlette", "uvicorn")):
+    if missing := _find_missing(("starlette", "uvicorn")):
         return Purpose(
-            "the viewer", f"{', '.join(lacking)} not installed", "pip install 'wsiseg[view]'"
+            "the viewer", f"{', '.join(missing)} not installed", "pip install 'wsiseg[view]'"
         )
     return Purpose("the viewer", remedy="wsiseg view out")

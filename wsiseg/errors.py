@@ -77,11 +77,11 @@ class DataError(WsisegError, ValueError):
 
 
 class TrainingError(WsisegError, ArithmeticError):
-    """A loss or a weight is no finite number any more."""
+    """A loss or a weight is no longer finite."""
 
 
 class ModelError(WsisegError, ArithmeticError):
-    """What a model gives is no finite number."""
+    """A model's output is not finite."""
 
 
 class GeometryError(WsisegError, ValueError):
@@ -93,7 +93,7 @@ class GeoJsonError(WsisegError, ValueError):
 
 
 class ClusterError(WsisegError, RuntimeError):
-    """The machines that blocks run on cannot be reached, were lost, or have another wsiseg."""
+    """The machines that run the blocks are unreachable, were lost, or have another wsiseg."""
 
 
 class MissingDependencyError(WsisegError, ImportError):
@@ -101,4 +101,4 @@ class MissingDependencyError(WsisegError, ImportError):
 
 
 class WsisegWarning(UserWarning):
-    """What a user should know of a result that is there all the same."""
+    """Something to know about a result that was produced nonetheless."""

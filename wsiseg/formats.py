@@ -1,4 +1,4 @@
-"""What a map can be written as: apart from the settings, which `wsiseg --help` does not load."""
+"""Export formats of a map; not among the settings, which `wsiseg --help` does not load."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from typing import Literal
 __all__ = ["ExportFormat"]
 
 ExportFormat = Literal["geojson", "ome-tiff", "parquet", "png", "masks", "coco"]
-"""What a slide's map is written as."""
+"""A format that a slide's map can be exported to."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
@@ -81,13 +81,20 @@ def outline_regions(
     provenance = {"labels": labelled, "outline": settings.model_dump_json()}
     if reshapes:
         # No tolerance takes off what lies on a straight line, which tracing left for neighbours.
-        regions = simplify_regions(regions, settings.simplify_um / store.mpp)
+        regions = simplify_regions(_give_up(regions), settings.simplify_um / store.mpp)
     for _ in range(settings.smooth):
-        regions = smooth_regions(regions)
+        regions = smooth_regions(_give_up(regions))
     if reshapes:
         provenance["area_error"] = _area_errors(regions, palette)
     found = _annotate(store, config, regions, SMOOTH_UNITS**settings.smooth, provenance)
     return replace(found, exact=not reshapes)
+
+
+def _give_up(regions: list[Region]) -> Iterator[Region]:
+    """The regions, which the list holds no more: one copy of millions of vertices is enough."""
+    regions.reverse()
+    while regions:
+        yield regions.pop()
 
 
 def _annotate(

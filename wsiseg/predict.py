@@ -20,7 +20,8 @@ from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
 from wsiseg.model.cam import augmented_cams
-from wsiseg.model.device import autocast, open_device, planning_device, to_images
+from wsiseg.model.device import autocast, blocks_at_once, lend_device, planning_device
+from wsiseg.model.feed import feed
 from wsiseg.model.pinned import PinnedSource, pin_source
 from wsiseg.model.scale import Scale, describe_mismatch, settle_scale
 from wsiseg.model.source import CamSource
@@ -33,7 +34,6 @@ __all__ = [
     "cam_side",
     "check_source",
     "context_of",
-    "open_device",
     "plan_predict",
     "predict_digest",
     "predict_tiles",
@@ -96,9 +96,8 @@ def plan_predict(
     it where it runs. Else raises what `predict_tiles` raises, and warns as it does.
     """
     store, settings = SlideStore(store_path), config.predict
-    device = planning_device(settings.device)
     pinned = pin_source(settings)
-    source = pinned.load(device)
+    source = pinned.load(planning_device(settings.device))
     side = cam_side(store.grid.tile, source)
     reach = _reach(settings, source)
     _check_scale(store, source)
@@ -111,10 +110,9 @@ def plan_predict(
     digest, pending = store.plan(_STEP, digests, tile)
     work = partial(_predict_block, store_path, run, settings, kept, pinned)
     needs = partial(_needed_blocks, store.grid, reach)
-    waits = device.type != "cpu"
     return Step(
-        _STEP, digest, store.grid.n_blocks, pending, work, needs, gpu=True, waits=waits,
-        digests=digests,
+        _STEP, digest, store.grid.n_blocks, pending, work, needs, gpu=True,
+        waits=blocks_at_once(settings.device), digests=digests,
     )  # fmt: skip
 
 
@@ -182,9 +180,15 @@ def _predict_block(
     store_path: str | Path, run: str, settings: PredictConfig, kept: NDArray[np.bool_],
     pinned: PinnedSource, block: int, digest: str,
 ) -> None:  # fmt: skip
-    store = SlideStore(store_path, run)
+    with lend_device(settings.device, block) as device:
+        _predict_on(pinned.load(device), SlideStore(store_path, run), settings, kept, block, digest)
+
+
+def _predict_on(
+    source: CamSource, store: SlideStore, settings: PredictConfig, kept: NDArray[np.bool_],
+    block: int, digest: str,
+) -> None:  # fmt: skip
     store.begin(_STEP, block)
-    source = pinned.load(open_device(settings.device))
     owned = list(store.grid.block_tiles(block))
     if owned:  # a block at the raster's edge may own none
         tiles = [tile for tile in owned if kept[tile]]
@@ -249,10 +253,14 @@ def _see_tiles(
     pixels: NDArray[np.uint8], around: Box,
 ) -> Iterator[tuple[list[_Tile], Array, Array]]:  # fmt: skip
     """Each tile by itself, row by row."""
-    for start in range(0, len(tiles), settings.batch_size):
-        batch = tiles[start : start + settings.batch_size]
-        images = np.stack([pixels[grid.tile_box(*tile).slices(around)] for tile in batch])
-        yield batch, *run_model(source, images, settings)
+    size = settings.batch_size
+    batches = [tiles[start : start + size] for start in range(0, len(tiles), size)]
+    stacks = (
+        np.stack([pixels[grid.tile_box(*tile).slices(around)] for tile in batch])
+        for batch in batches
+    )
+    for batch, images in zip(batches, feed(stacks, source.device), strict=True):
+        yield batch, *_run(source, images, settings)
 
 
 def _see_windows(
@@ -263,7 +271,7 @@ def _see_windows(
     stride, margin = source.stride, context_of(settings, source)
     side = cam_side(grid.tile, source)
     for window in plan_windows(grid, tiles, margin, stride, source.sides.step):
-        image = pixels[window.box.slices(around)][None]
+        (image,) = feed([pixels[window.box.slices(around)][None]], source.device)
         with _computing(source), autocast(source.device, settings.precision):
             wide = _see(source, image, settings)
             cells = [window.cell(grid, tile, stride) for tile in window.tiles]
@@ -278,8 +286,9 @@ def _measure_distances(
     """``(B,)`` float32 how unlike what the source was taught; NaN where not asked or not known."""
     distances = np.full(len(images), np.nan, np.float32)
     if asked.any():
+        (few,) = feed([images[asked]], source.device)
         with _computing(source):
-            found = source.distance(to_images(images[asked], source.device))
+            found = source.distance(few)
         if found is not None:
             distances[asked] = found.float().cpu().numpy()
     return distances
@@ -292,14 +301,18 @@ def run_model(
 
     C are the source's channels.
     """
+    (batch,) = feed([images], source.device)
+    return _run(source, batch, settings)
+
+
+def _run(source: CamSource, images: torch.Tensor, settings: PredictConfig) -> tuple[Array, Array]:
     with _computing(source), autocast(source.device, settings.precision):
         cams = _see(source, images, settings)
         return cams.cpu().numpy(), source.pool(cams).cpu().numpy()
 
 
-def _see(source: CamSource, images: NDArray[np.uint8], settings: PredictConfig) -> torch.Tensor:
-    batch = to_images(images, source.device)
-    return augmented_cams(source.cams, batch, source.mean, settings.tta).float()
+def _see(source: CamSource, images: torch.Tensor, settings: PredictConfig) -> torch.Tensor:
+    return augmented_cams(source.cams, images, source.mean, settings.tta).float()
 
 
 @contextmanager

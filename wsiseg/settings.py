@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple, TypeVar, get_args
@@ -13,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from wsiseg.errors import ConfigError
 
-__all__ = ["Files", "Settings", "load_config", "parse_config", "read_settings"]
+__all__ = ["Files", "Settings", "describe_fields", "load_config", "parse_config", "read_settings"]
 
 _M = TypeVar("_M", bound=BaseModel)  # PEP 695 syntax needs Python 3.12
 
@@ -23,8 +27,27 @@ Files = str | Path | Sequence[str | Path] | None
 _EXTENDS = "extends"
 
 
+def describe_fields(model: type[BaseModel]) -> dict[str, str]:
+    """The docstring under each field of a model, by its name; one without has no entry.
+
+    pydantic can read them too, but for every model and whenever it is imported, which takes half as
+    long as `wsiseg --help`.
+    """
+    told: dict[str, str] = {}
+    bases = [base for base in model.__mro__ if issubclass(base, BaseModel)]
+    for part in reversed(bases[:-1]):  # not pydantic's own
+        (parsed,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
+        assert isinstance(parsed, ast.ClassDef)
+        for field, text in pairwise(parsed.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                match text:
+                    case ast.Expr(value=ast.Constant(value=str(words))):
+                        told[field.target.id] = inspect.cleandoc(words)
+    return told
+
+
 class Settings(NamedTuple):
-    """What files come to together."""
+    """The merged content of settings files."""
 
     data: dict[str, Any]
     origins: dict[str, str]
@@ -58,8 +81,8 @@ def load_config(files: Files, model: type[_M]) -> _M:
         If `read_settings` does, or a key or value is refused; the message names the file, the key
         and the closest known key.
     """
-    found = read_settings(files)
-    return parse_config(found.data, model, "settings", found.origins)
+    settings = read_settings(files)
+    return parse_config(settings.data, model, "settings", settings.origins)
 
 
 def parse_config(
@@ -67,25 +90,25 @@ def parse_config(
 ) -> _M:
     """Validate `data` as `model`.
 
-    `source` names in the error where it came from, unless `origins` knows better.
+    Errors give `source` as the place of a bad value, unless `origins` has its file.
     """
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        told: dict[str, list[str]] = {}
+        by_source: dict[str, list[str]] = {}
         for problem in error.errors():
             where = _find_origin([str(step) for step in problem["loc"]], origins or {}) or source
-            told.setdefault(where, []).append(_explain(dict(problem), model))
-        lines = [f"{where}: " + "; ".join(problems) for where, problems in told.items()]
+            by_source.setdefault(where, []).append(_explain(dict(problem), model))
+        lines = [f"{where}: " + "; ".join(problems) for where, problems in by_source.items()]
         raise ConfigError("\n".join(lines)) from error
 
 
 def _read_chain(path: Path, before: tuple[Path, ...]) -> Iterator[Settings]:
-    """What a file extends, then the file itself."""
+    """Yield the files that a file extends, then the file itself."""
     here = path.resolve()
     if here in before:
-        chain = " -> ".join(str(one) for one in (*before, here))
-        raise ConfigError(f"{path}: extends itself ({chain}); take one of these lines out")
+        chain = " -> ".join(str(file) for file in (*before, here))
+        raise ConfigError(f"{path}: extends itself ({chain}); remove one of these `extends` lines")
     data = _read(path)
     bases = data.pop(_EXTENDS, [])
     bases = [bases] if isinstance(bases, str) else bases
@@ -109,19 +132,19 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _names(data: Mapping[str, Any], lead: str = "") -> Iterator[str]:
-    """Dotted names of all values; of an empty mapping, its own."""
+def _names(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of all values; an empty mapping counts as one."""
     for key, value in data.items():
         if isinstance(value, dict) and value:
-            yield from _names(value, f"{lead}{key}.")
+            yield from _names(value, f"{prefix}{key}.")
         else:
-            yield f"{lead}{key}"
+            yield f"{prefix}{key}"
 
 
 def _merge(base: Settings, over: Settings) -> None:
     _merge_data(base.data, over.data)
-    gone = [name for name in base.origins if any(_hides(new, name) for new in over.origins)]
-    for name in gone:
+    replaced = [name for name in base.origins if any(_hides(new, name) for new in over.origins)]
+    for name in replaced:
         del base.origins[name]
     base.origins.update(over.origins)
 
@@ -135,7 +158,7 @@ def _merge_data(base: dict[str, Any], over: Mapping[str, Any]) -> None:
 
 
 def _hides(new: str, old: str) -> bool:
-    """Whether a value takes the place of another: its own, one around it, or one within."""
+    """Whether the value `new` replaces `old`: the same name, one around it, or one within it."""
     return old == new or old.startswith(f"{new}.") or new.startswith(f"{old}.")
 
 
@@ -145,7 +168,7 @@ def _find_origin(steps: Sequence[str], origins: Mapping[str, str]) -> str | None
     for length in range(len(steps), 0, -1):
         if ".".join(steps[:length]) in origins:
             return origins[".".join(steps[:length])]
-    within = (file for known, file in origins.items() if known.startswith(f"{name}.") or not name)
+    within = (file for other, file in origins.items() if other.startswith(f"{name}.") or not name)
     return next(within, None)
 
 
@@ -155,9 +178,9 @@ def _explain(problem: dict[str, Any], model: type[BaseModel]) -> str:
         return f"{where} = {problem['input']!r}: {problem['msg']}"
     owner: Any = model
     for step in problem["loc"][:-1]:
-        listed = isinstance(step, int)  # a place in a tuple, whose items are all of one kind
+        listed = isinstance(step, int)  # an index into a tuple, whose items are all of one type
         owner = get_args(owner)[0] if listed else owner.model_fields[step].annotation
-        if NoneType in get_args(owner):  # it may be null: its model stands beside None
+        if NoneType in get_args(owner):  # `Model | None`: a setting that may be null
             owner = next(part for part in get_args(owner) if part is not NoneType)
     close = difflib.get_close_matches(str(problem["loc"][-1]), owner.model_fields, n=1, cutoff=0.3)
     hint = f"; did you mean {close[0]!r}?" if close else ""

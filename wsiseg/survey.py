@@ -135,7 +135,7 @@ def write_settings(survey: Survey, path: str | Path | None = None) -> Path:
     """
     path = Path(path or survey.folder / "wsiseg.yaml")
     if path.exists():
-        raise ConfigError(f"{path}: is there already; move it, or give another name with --out")
+        raise ConfigError(f"{path}: already exists; move it, or give another name with --out")
     with open_atomic(path) as file:
         file.write(_compose(survey).encode())
     return path

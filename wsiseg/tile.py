@@ -98,10 +98,12 @@ def plan_tile(
     tissue: Path | None = None,
     overwrite: bool = False,
     run: str = "",
+    draw: bool = True,
 ) -> tuple[SlideStore, Step]:
     """Make the store, settle the tissue, and tell which blocks `tile_slide` has to read.
 
-    `run` is the token of the run that holds the store. Else takes what `tile_slide` takes and
+    `run` is the token of the run that holds the store; without `draw`, the outline of the tissue is
+    not written (`draw_tissue` does). Else takes what `tile_slide` takes and
     raises what it raises, but for `SlideReadError` in a block.
     """
     # Here, so that worker processes, which have no use for it, start in half the time.
@@ -117,7 +119,7 @@ def plan_tile(
         store = SlideStore.create(store_path, grid, mpp, _describe(slide), config.tile.codec)
         if overwrite:
             store.clear_marks()
-        settle_tissue(slide, store, config, tissue)
+        settle_tissue(slide, store, config, tissue, draw=draw)
         # A worker that chose anew might choose another reader, or find another slide.
         planned = _Planned.of(slide, Path(slide_path), config.slide)
     squares = _needed_squares(grid, kept_tiles(store, config.tissue))

@@ -1,4 +1,4 @@
-"""Neighbouring tiles taken in one look, with a margin: what lies around them decides as well."""
+"""Windows: neighbouring tiles that a model sees together, with a margin of context around them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from wsiseg.grid import TileGrid
 __all__ = ["Window", "plan_windows"]
 
 _SIDE = 896
-"""Pixels that a window's tiles may span: the margin is a small part of it, and memory is too."""
+"""Most pixels that a window's tiles span: enough that the margin costs little, yet fits memory."""
 
 
 class Window(NamedTuple):
-    """Tiles of one look."""
+    """Tiles that a model sees in one image."""
 
     box: Box
-    """Raster pixels looked at; may reach past the raster's edges."""
+    """Raster pixels of the image; may reach past the raster's edges."""
     tiles: tuple[tuple[int, int], ...]
     """``(row, col)`` of each, row by row."""
 
     def cell(self, grid: TileGrid, tile: tuple[int, int], stride: int) -> tuple[int, int]:
-        """Row and column of a tile's first cell in a CAM of the window, at `stride` px a cell."""
+        """Row and column of a tile's first cell in a CAM of the window, at `stride` px per cell."""
         box = grid.tile_box(*tile)
         return (box.y - self.box.y) // stride, (box.x - self.box.x) // stride
 
@@ -31,17 +31,16 @@ class Window(NamedTuple):
 def plan_windows(
     grid: TileGrid, tiles: Iterable[tuple[int, int]], margin: int, stride: int, step: int
 ) -> Iterator[Window]:
-    """Windows over `tiles`, each tile in one of them, in a fixed order.
+    """Yield windows over `tiles`, each tile in exactly one, in a fixed order.
 
     Parameters
     ----------
     margin
-        Pixels looked at around the tiles: a multiple of `stride`.
+        Pixels of context around the tiles; a multiple of `stride`.
     stride
-        Pixels a cell of the CAM. Tiles whose corners are no whole cells apart are looked at one by
-        one.
+        Pixels per CAM cell. Tiles whose corners are not whole cells apart get a window each.
     step
-        Sides of windows are multiples of it; what is too much is looked at right and below.
+        Sides of windows are rounded up to a multiple of it, to the right and below.
     """
     count = 1
     if grid.stride % stride == 0 and grid.tile % stride == 0:

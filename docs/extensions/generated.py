@@ -1,6 +1,6 @@
 """Pages that are written from the code: the commands, the settings, the public names.
 
-They lie in `docs/reference/`, where git ignores them.
+They lie in `docs/reference/`, and copies of the notebooks in `docs/examples/`; git ignores both.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import wsiseg
 from wsiseg import config
 from wsiseg.cli import app
+from wsiseg.settings import describe_fields
 
 PLAIN = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "96"}
 STEPS = {
@@ -39,14 +40,21 @@ def setup(sphinx: Sphinx) -> dict[str, bool]:
 
 
 def write_pages(sphinx: Sphinx) -> None:
-    """Write the three pages."""
-    folder = Path(sphinx.srcdir) / "reference"
+    """Write the three pages and the copies."""
+    docs = Path(sphinx.srcdir)
     pages = {"commands": commands(), "settings": settings(), "api": names()}
     for name, lines in pages.items():
-        text = "\n".join(lines) + "\n"
-        path = folder / f"{name}.md"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+        _write(docs / "reference" / f"{name}.md", "\n".join(lines) + "\n")
+    (docs / "examples").mkdir(exist_ok=True)
+    for notebook in sorted((docs.parent / "examples").glob("*.ipynb")):
+        text = notebook.read_text(encoding="utf-8")
+        _write(docs / "examples" / notebook.name, text.replace("](../docs/", "](../"))
+
+
+def _write(path: Path, text: str) -> None:
+    """Leave a file as it is if nothing changed, so that Sphinx does not read it again."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def commands() -> Iterator[str]:
@@ -98,10 +106,11 @@ def _nested(model: type[BaseModel], before: str) -> Iterator[str]:
 
 def _table(model: type[BaseModel], keys: list[str], before: str) -> Iterator[str]:
     yield "| setting | default | meaning |\n|---|---|---|"
+    meanings = describe_fields(model)
     for key in keys:
         field = model.model_fields[key]
         default = field.get_default(call_default_factory=True)
-        meaning = re.sub(r"\s+", " ", field.description or "").replace("``", "`")
+        meaning = re.sub(r"\s+", " ", meanings.get(key, "")).replace("``", "`")
         shown = "required" if field.is_required() else f"`{_plain(default)}`"
         yield f"| `{before}{key}` | {shown} | {_escape(meaning)} |"
     yield ""

@@ -115,7 +115,7 @@ def need_gpu(folder: str, step: str, block: int) -> None:
 
     name_worker(folder, step, block)
     if get_worker().name != "gpu":
-        raise ConfigError("device 'cuda' is not there")
+        raise ConfigError("device 'cuda' is not available")
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
@@ -139,7 +139,7 @@ def test_when_the_last_gpu_leaves_the_settings_decide(
         if device == "auto":
             run_steps(executor, [predict], leave)
         else:
-            with pytest.raises(ConfigError, match="device 'cuda' is not there"):
+            with pytest.raises(ConfigError, match="device 'cuda' is not available"):
                 run_steps(executor, [predict], leave)
     assert gone
     names = [path.read_text() for path in tmp_path.glob("predict*")]

@@ -169,7 +169,7 @@ def test_threads_read_on_while_a_block_waits_for_its_device() -> None:
 
     steps = [
         Step("tile", "", 20, range(20), read),
-        Step("predict", "", 20, range(20), wait_for_device, lambda b: [("tile", b)], waits=True),
+        Step("predict", "", 20, range(20), wait_for_device, lambda b: [("tile", b)], waits=1),
     ]
     with open_executor("threads", 1) as threads:
         run_steps(threads, steps)
@@ -182,7 +182,7 @@ def test_what_waits_for_a_device_is_bounded_and_reading_with_it() -> None:
     steps = [
         Step("tile", "", 20, range(20), read.append),
         Step("predict", "", 20, range(20), lambda _: go.wait(20), lambda b: [("tile", b)],
-             waits=True),
+             waits=1),
     ]  # fmt: skip
     with open_executor("threads", 1) as threads, ThreadPoolExecutor(1) as flow:
         running = flow.submit(run_steps, threads, steps)
@@ -238,3 +238,39 @@ def test_seconds_of_each_block_are_told_before_it_is_counted() -> None:
     assert told == [
         ("tile", 1, 3), ("tile", True), ("tile", 2, 3), ("tile", True), ("tile", 3, 3),
     ]  # fmt: skip
+
+
+def test_later_steps_are_planned_while_blocks_are_done() -> None:
+    log, planned = Log(), threading.Event()
+
+    def wait(block: int) -> None:
+        assert planned.wait(10)
+        log.work("tile", block)
+
+    def plan() -> list[Step]:
+        planned.set()
+        return [log.step("predict", [0, 1, 2], {n: [("tile", n)] for n in range(3)})]
+
+    told: list[tuple[str, int, int]] = []
+    first = [Step("tile", "", 3, [0, 1, 2], wait)]
+    with open_executor("threads", 1) as pool:
+        run_steps(pool, first, lambda *done: told.append(done), later=plan)
+    assert sorted(log.ended) == [(name, n) for name in ("predict", "tile") for n in range(3)]
+    for n in range(3):
+        assert log.ended.index(("tile", n)) < log.began.index(("predict", n))
+    assert told[0] == ("tile", 0, 3)
+    assert {("predict", 97, 100), ("predict", 100, 100), ("tile", 3, 3)} <= set(told)
+
+
+def test_one_thread_plans_first_and_a_plan_that_fails_ends_the_run(tmp_path: Path) -> None:
+    log = Log()
+    first = [log.step("tile", [0, 1], {})]
+    run_steps(SerialExecutor(), first, later=lambda: [log.step("predict", [0], {})])
+    assert log.ended == [("predict", 0), ("tile", 0), ("tile", 1)]
+
+    def fail() -> list[Step]:
+        raise ValueError("no model")
+
+    for kind in ("serial", "threads"):
+        with open_executor(kind, 2) as pool, pytest.raises(ValueError, match="no model"):
+            run_steps(pool, first, later=fail)

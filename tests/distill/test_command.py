@@ -71,7 +71,7 @@ def test_a_folder_with_labels_chooses_too(given, masked, tmp_path):
         (["--set", "scales=[2, 1]"], "scales = .*least first"),
         (["--set", "network_options.size=3"], "has no option 'size'; it takes weights"),
         (["--validate", "2"], "--validate 2: is neither a folder, a table, nor a share"),
-        (["--set", "device=cuda:7"], "device 'cuda:7' is not there"),
+        (["--set", "device=cuda:7"], "device 'cuda:7' is not available"),
     ],
 )
 def test_what_is_wrong_is_one_line(given, tmp_path, more, message):

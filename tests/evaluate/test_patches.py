@@ -103,6 +103,6 @@ def test_every_problem_of_the_table_of_cases_is_listed(tmp_path):
         load_masked_patches(tmp_path, CLASSES)
     for said in (
         "cases.csv, line 3: a.png was given another case above", "img/b.png: is not in cases.csv",
-        "cases.csv, line 4: 'd.png' is no image here",
+        "cases.csv, line 4: 'd.png' is not an image here",
     ):  # fmt: skip
         assert said in str(caught.value)

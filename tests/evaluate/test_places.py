@@ -11,7 +11,7 @@ from wsiseg.cases import Place
 from wsiseg.context import weigh_context
 from wsiseg.errors import DataError
 from wsiseg.evaluate import evaluate_model, load_masked_patches
-from wsiseg.evaluate.places import find_pitch, gate_by_slide
+from wsiseg.evaluate.places import find_pitch, weigh_by_slide
 from wsiseg.model.trained import load_trained
 
 SLIDE = CONFIG.model_copy(update={"protocols": ("deploy", "slide")})
@@ -39,23 +39,23 @@ def test_places_come_from_names(patches):
 
 def test_classes_enter_slide_by_slide(patches):
     logits = np.random.default_rng(0).normal(0, 1.5, (len(patches), 4))
-    gates = gate_by_slide(logits, patches, SLIDE)
+    weights = weigh_by_slide(logits, patches, SLIDE)
     places = np.array([[number, 0.0] for number in range(len(patches))])
     for part in (slice(0, -1), slice(-1, None)):
-        wanted = weigh_context(logits[part], places[part], SLIDE.context).weights > 0
-        assert (gates[part] == wanted).all()
+        wanted = weigh_context(logits[part], places[part], SLIDE.context).weights
+        np.testing.assert_allclose(weights[part], wanted, rtol=1e-6)
     wide = SLIDE.model_copy(update={"pitch": 100.0})  # now all are far apart
     alone = SLIDE.context.model_copy(update={"neighbours": 0.0, "low": SLIDE.context.high})
     apart = SLIDE.model_copy(update={"context": alone})
     np.testing.assert_array_equal(
-        gate_by_slide(logits, patches, wide), gate_by_slide(logits, patches, apart)
+        weigh_by_slide(logits, patches, wide), weigh_by_slide(logits, patches, apart)
     )
 
 
 def test_a_patch_without_a_place_stands_alone(patches):
     logits = np.zeros((len(patches), 4))
     nowhere = replace(patches, places=(*patches.places[:-1], None))
-    assert gate_by_slide(logits, nowhere, SLIDE).all()
+    assert (weigh_by_slide(logits, nowhere, SLIDE) == 1).all()
 
 
 def test_evaluate_has_the_protocol_and_threads_change_nothing(patches):
@@ -73,5 +73,5 @@ def test_evaluate_has_the_protocol_and_threads_change_nothing(patches):
 
 def test_unknown_places_are_refused(patches):
     nowhere = replace(patches, places=(None,) * len(patches))
-    with pytest.raises(DataError, match=r"protocol slide needs to know where patches lie"):
+    with pytest.raises(DataError, match=r"protocol slide needs the positions of patches"):
         evaluate_model(load_trained("tiny"), nowhere, SLIDE)

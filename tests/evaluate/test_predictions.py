@@ -86,7 +86,7 @@ def test_every_problem_is_listed(tmp_path):
     with pytest.raises(DataError) as caught:
         evaluate(folder)
     assert f"{first.stem}: has no prediction" in str(caught.value)
-    assert "stray.png: is of no patch" in str(caught.value)
+    assert "stray.png: has no patch" in str(caught.value)
     (folder / "stray.png").rename(first)
     Image.new("L", (100, 90)).save(second)
     Image.new("RGB", (224, 224)).save(third)
@@ -95,7 +95,7 @@ def test_every_problem_is_listed(tmp_path):
         evaluate(folder)
     for part in ("is 100 x 90 px, the patch's mask 224 x 224", "is in colours", fourth.name):
         assert part in str(caught.value)
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         evaluate(tmp_path / "nothing")
 
 

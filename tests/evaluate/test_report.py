@@ -44,12 +44,12 @@ def test_the_table_names_its_protocol_first():
     assert lines[0].startswith("protocol deploy: classes let through by the model's own")
     assert lines[1] == (
         "2 patches; augmentations: 6; CRF: numba; 95% interval by 30 bootstraps over patches, as "
-        "neither cases.csv nor their names tell cases"
+        "neither cases.csv nor their names give cases"
     )
     assert lines[3].split()[:2] == ["Tumor", "75.00"]
     assert lines[5].split()[:3] == ["Immune", "cells", "0.00"]
     assert lines[6].split() == ["Necrosis", "-", "-"]
-    assert lines[-1] == "neither true nor found, so left out of the means: Necrosis"
+    assert lines[-1] == "neither true nor predicted, so left out of the means: Necrosis"
     assert format_table(made_up("oracle")).startswith(
         "protocol oracle: classes let through by the t"
     )

@@ -23,6 +23,7 @@ from wsiseg.evaluate import (
 )
 from wsiseg.evaluate.reliability import measure_reliability
 from wsiseg.model.trained import TrainedModel, load_trained
+from wsiseg.settings import describe_fields
 
 PALETTE = PALETTES["bcss"]
 CONFIG = EvaluateConfig(tta=1, device="cpu", batch_size=3, resamples=20)
@@ -113,8 +114,8 @@ def test_a_model_in_training_is_scored_as_it_will_be_used(source, patches, found
 
 
 def test_the_settings_are_described_and_written_out():
-    for _, name, field in fields(EvaluateConfig):
-        assert field.description, f"EvaluateConfig.{name} has no docstring"
+    for owner, name, _ in fields(EvaluateConfig):
+        assert describe_fields(owner).get(name), f"EvaluateConfig.{name} has no docstring"
     raw = yaml.safe_load((CONFIGS / "evaluate.yaml").read_text())
     assert raw == EvaluateConfig().model_dump(mode="json")
     with pytest.raises(ConfigError, match="protocols"):
@@ -123,7 +124,7 @@ def test_the_settings_are_described_and_written_out():
 
 def test_what_does_not_fit_is_refused(source, patches, tmp_path):
     info = replace(source.info, names=PALETTE.names[:3], colors=PALETTE.colors[:3])
-    with pytest.raises(DataError, match="masks of 4 classes, a model of 3; they"):
+    with pytest.raises(DataError, match="the masks have 4 classes, the model has 3; they"):
         evaluate_model(TrainedModel(source.model, info), patches, CONFIG)
     write(tmp_path, "a.png", image=(48, 40), mask=(48, 40))
     odd = load_masked_patches(tmp_path, PALETTE.names)
@@ -133,7 +134,7 @@ def test_what_does_not_fit_is_refused(source, patches, tmp_path):
         evaluate_model(source, odd, CONFIG)
     write(tmp_path / "one", "a.png", image=(32, 32), mask=(32, 32))
     single = make_source(palette=PALETTE)
-    with pytest.raises(DataError, match="gives one cell a patch of 32 x 32 px, and evaluation"):
+    with pytest.raises(DataError, match="gives one cell per patch of 32 x 32 px, and evaluation"):
         evaluate_model(single, load_masked_patches(tmp_path / "one", PALETTE.names), CONFIG)
     with pytest.raises(ConfigError, match="device 'abacus' is unknown"):
         evaluate_checkpoint("tiny", MINI_BCSS, CONFIG.model_copy(update={"device": "abacus"}))

@@ -84,7 +84,7 @@ def test_what_cannot_be_scored_is_said(folder):
         evaluate_slides([folder], folder / "labels")
     draw(folder / "labels", "one", feature("Pink", {"type": "Point", "coordinates": [9, 9]}))
     (folder / "labels" / "two.geojson").unlink()
-    with pytest.raises(DataError, match="points are no areas"):
+    with pytest.raises(DataError, match="points are not areas"):
         evaluate_slides([folder], folder / "labels")
     make_map(folder / "slides", "three", np.zeros((ROWS, COLS)), finished=False)
     draw(folder / "labels", "three", feature("Pink", polygon(square(0, 0))))

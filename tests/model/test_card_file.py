@@ -39,7 +39,7 @@ def test_the_header_keeps_to_multiples_of_eight(tmp_path):
 def test_nothing_is_written_over_unless_told(tmp_path):
     path = with_card("tiny", CARD, tmp_path / "m.safetensors")
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match=r"m\.safetensors: is there already"):
+    with pytest.raises(ConfigError, match=r"m\.safetensors: already exists"):
         with_card(path, Card(), path)
     assert path.read_bytes() == before
     with_card(path, Card(title="again"), path, overwrite=True)

@@ -38,7 +38,7 @@ def test_the_hub_repositories_are_those_that_the_encoders_ask_for():
 
 
 def test_an_encoder_is_no_checkpoint():
-    with pytest.raises(CheckpointError, match="conch: is a frozen encoder to train a checkpoint"):
+    with pytest.raises(CheckpointError, match="conch: is a frozen encoder for training, not a"):
         find_checkpoint("conch")
     assert find_named("nobody") is None
 

@@ -49,7 +49,7 @@ def test_the_command_writes_it_once(tmp_path):
     assert (tmp_path / "m.onnx").exists()
     again = CliRunner().invoke(app, call)
     assert again.exit_code == 1
-    assert "is there already; give another name, or say to overwrite it" in again.output
+    assert "already exists; give another name, or say to overwrite it" in again.output
     wrong = CliRunner().invoke(app, ["model", "export", "tiny", "-o", str(tmp_path / "t.onnx")])
     assert wrong.exit_code == 1
     assert "is a construct of `wsiseg train`; a checkpoint of `wsiseg distill`" in wrong.output

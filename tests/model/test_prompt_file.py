@@ -8,6 +8,7 @@ import yaml
 from tests.test_config import CONFIGS, fields
 from wsiseg.errors import ConfigError
 from wsiseg.model.prompt_file import PromptSet, read_prompts
+from wsiseg.settings import describe_fields
 
 FILES = sorted((CONFIGS / "prompts").glob("*.yaml"))
 TWO = {
@@ -58,11 +59,11 @@ def test_breast_holds_the_papers_prompts() -> None:
 
 
 def test_every_field_is_described() -> None:
-    for owner, name, field in (
+    for owner, name, _ in (
         *fields(PromptSet),
         *fields(type(read_prompts(FILES[0]).classes[0])),
     ):
-        assert field.description, f"{owner.__name__}.{name} has no docstring"
+        assert describe_fields(owner).get(name), f"{owner.__name__}.{name} has no docstring"
 
 
 STROMA = {"name": "Stroma", "color": [0, 0, 0]}

@@ -58,7 +58,7 @@ def test_another_number_of_classes_is_named(tmp_path):
 
 
 def test_only_its_own_preset_takes_it(tmp_path):
-    with pytest.raises(ConfigError, match="of preset 'paper'; make it with preset 'reference'"):
+    with pytest.raises(ConfigError, match="has preset 'paper'; build it with preset 'reference'"):
         load_released(make("paper"), tmp_path / "a.pth")
 
 

@@ -24,6 +24,7 @@ from wsiseg.store import FORMAT, SlideStore
 from wsiseg.store import files as files_module
 from wsiseg.store.codecs import CodecName
 from wsiseg.store.marks import Mark, Marks
+from wsiseg.store.nodes import Node
 
 GRID = TileGrid(300, 420, 32, 32, 128)  # 3 x 4 blocks, the last ones cut
 OVERLAPPING = TileGrid(300, 420, 32, 16, 128)
@@ -224,7 +225,7 @@ def test_a_mask_half_written_is_no_mask(store: SlideStore, monkeypatch: pytest.M
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(zarr.Group, "create_array", die)
+        patch.setattr(Node, "replace_array", die)
         with pytest.raises(KeyboardInterrupt):
             store.write_tissue(~mask, 8.0, OTHER)
     with pytest.raises(StoreError, match="holds no tissue mask"):
@@ -478,7 +479,7 @@ def test_another_raster_is_laid_out_anew(
     assert (store.path / "notes.txt").read_text() == "the user's"
 
 
-@pytest.mark.parametrize("stage", ["create_group", "create_array"])
+@pytest.mark.parametrize("stage", ["replace_array", "add_array"])
 def test_killed_while_being_laid_out_it_is_laid_out_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
@@ -489,7 +490,7 @@ def test_killed_while_being_laid_out_it_is_laid_out_again(
     fill(SlideStore.create(path, OVERLAPPING, 0.5, SLIDE))
     for target in (path, tmp_path / "new.zarr"):
         with monkeypatch.context() as patch:
-            patch.setattr(zarr.Group, stage, die)
+            patch.setattr(Node, stage, die)
             with pytest.raises(KeyboardInterrupt):
                 SlideStore.create(target, GRID, 0.5, SLIDE)
         with pytest.raises(StoreError, match="is not a wsiseg store"):

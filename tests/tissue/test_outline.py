@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,10 +37,15 @@ def paint(seed: int = 0) -> NDArray[np.uint8]:
     return (image + noise).astype(np.uint8)
 
 
+def describe(slide: ArraySlide) -> dict[str, Any]:
+    known = {"mpp": list(slide.mpp), "bounds": list(slide.bounds)}
+    return {"name": "a.svs", "identity": slide.identity, **known}
+
+
 def make(tmp_path: Path, bounds: Box | None = None) -> tuple[ArraySlide, SlideStore]:
     slide = ArraySlide(paint(), 2.0, bounds=bounds)
     grid = TileGrid(480, 640, 224, 224, 448)
-    facts = {"name": "a.svs", "identity": slide.identity}
+    facts = describe(slide)
     return slide, SlideStore.create(tmp_path / "a.zarr", grid, 2.0, facts)
 
 
@@ -129,7 +135,7 @@ def test_our_own_outline_follows_the_settings(tmp_path: Path) -> None:
     settle_tissue(slide, store, large, path)
     assert len(read_geojson(path)) == 1
     # Another store, as after a change of the grid: the file is still known to be ours.
-    facts = {"name": "a.svs", "identity": slide.identity}
+    facts = describe(slide)
     fresh = SlideStore.create(tmp_path / "b.zarr", store.grid, 2.0, facts)
     settle_tissue(slide, fresh, CONFIG, path)
     assert len(read_geojson(path)) == 2
@@ -166,7 +172,7 @@ def test_detection_is_kept_while_nothing_changes(
 
 def test_no_tissue_is_an_empty_outline_and_back(tmp_path: Path) -> None:
     slide = ArraySlide(np.full((480, 640, 3), 244, np.uint8), 2.0)
-    facts = {"name": "a.svs", "identity": slide.identity}
+    facts = describe(slide)
     store = SlideStore.create(tmp_path / "a.zarr", TileGrid(480, 640, 224, 224, 448), 2.0, facts)
     path = tmp_path / "a.geojson"
     settle_tissue(slide, store, CONFIG, path)

@@ -76,5 +76,5 @@ def test_the_command_writes_a_copy_and_keeps_what_is_there(tmp_path, table):
     again = CliRunner().invoke(app, ["model", "calibrate", "tiny", str(table), "-o", str(out)])
     assert again.exit_code != 0
     patches = load_patches(table, NAMES, to_learn=False)
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         calibrate_checkpoint("tiny", patches, out)

@@ -145,4 +145,4 @@ def test_a_dry_run_looks_for_the_device(patches, tmp_path):
     device = ("--set", "device=cuda:7", "--dry-run")
     result = call(patches, "-o", tmp_path / "m.safetensors", *SMALL, *device)
     assert result.exit_code == 1
-    assert "device 'cuda:7' is not there" in result.output
+    assert "device 'cuda:7' is not available" in result.output

@@ -271,7 +271,7 @@ def test_a_run_that_leaves_out_most_steps_fails(patches, tmp_path, monkeypatch, 
 
     monkeypatch.setattr(Trainer, "step", overflow)
     changes = {"epochs": 2, "precision": "float16", "preset": preset}
-    with pytest.raises(TrainingError, match=r"6 of 6 steps were left out.*bfloat16"):
+    with pytest.raises(TrainingError, match=r"6 of 6 steps were skipped.*bfloat16"):
         train_model(patches, CONFIG.model_copy(update=changes), tmp_path / "m.safetensors")
     assert not list(tmp_path.glob("*.safetensors")), "an untrained model is no result"
 

@@ -17,7 +17,7 @@ from wsiseg.model.encoders import load_encoder
 from wsiseg.model.losses import diversity_loss
 from wsiseg.model.trained import load_trained
 from wsiseg.train import Patches, describe_training, train_model
-from wsiseg.train.prototypes import begin_as_images, cluster
+from wsiseg.train.prototypes import begin_as_images, cluster, image_prototypes
 from wsiseg.train.setup import make_model
 
 CONFIG = TrainConfig(
@@ -51,18 +51,26 @@ def begun(patches, **changes) -> ConStruct:
     return model
 
 
-def test_one_prototype_is_the_mean_of_the_pure_patches(patches):
-    bank = begun(patches, prototypes="images").prototypes
-    for at, which in enumerate((range(10), range(10, 20))):
-        wanted = F.normalize(embed(patches, which).mean(0), dim=0)
-        torch.testing.assert_close(bank[at].detach(), wanted)
+def test_one_prototype_is_the_mean_of_the_pure_patches_without_what_all_share(patches):
+    bank = begun(patches, prototypes="images").prototypes.detach()
+    parts = [F.normalize(embed(patches, w).mean(0), dim=0) for w in (range(10), range(10, 20))]
+    wanted = F.normalize(torch.stack(parts) - torch.stack(parts).mean(0), dim=1)
+    torch.testing.assert_close(bank, wanted, atol=1e-4, rtol=0)
+    assert F.cosine_similarity(*parts, dim=0) > 0 > F.cosine_similarity(*bank, dim=0)
+
+
+def test_one_class_begins_as_its_patches_look(patches):
+    one = Patches(patches.paths, patches.labels[:, :1], 64)
+    bank = begun(one, prototypes="images", classes=("A",)).prototypes.detach()
+    shown = np.flatnonzero(patches.labels[:, 0] == 1)
+    torch.testing.assert_close(bank[0], F.normalize(embed(patches, shown).mean(0), dim=0))
 
 
 def test_mixed_patches_serve_where_pure_ones_are_too_few(patches):
     few = Patches(patches.paths[10:], patches.labels[10:], 64)  # A shows in the mixed ones only
-    bank = begun(few, prototypes="images").prototypes
+    found = image_prototypes(make_model(CONFIG), few, 0, 1, CONFIG.seed)
     wanted = F.normalize(embed(patches, [20, 21]).mean(0), dim=0)
-    torch.testing.assert_close(bank[0].detach(), wanted)
+    torch.testing.assert_close(found[0], wanted)
 
 
 def test_both_keeps_the_texts_and_adds_images(patches):

@@ -38,7 +38,7 @@ def test_a_released_checkpoint_becomes_one_of_ours(tmp_path):
     before = out.read_bytes()
     code, text = run(tmp_path / "best_cam.pth", "-o", out, *settings)
     assert code == 1
-    assert "is there already" in text
+    assert "already exists" in text
     assert run(tmp_path / "best_cam.pth", "-o", out, *settings, "--overwrite")[0] == 0
     assert out.read_bytes() == before
 
@@ -46,7 +46,7 @@ def test_a_released_checkpoint_becomes_one_of_ours(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--classes", "one,two,three"), "holds 2 prototypes, one a class; 3 classes are named"),
+        (("--classes", "one,two,three"), "holds 2 prototypes, one per class; 3 classes are named"),
         (("--classes", "one,two", "--set", "preset=paper"), "make it with preset 'reference'"),
         (("--classes", "one,two", "--set", "mpp=-1"), "mpp"),
     ],

@@ -118,7 +118,7 @@ def test_a_finished_model_is_only_replaced_when_asked(folder, whole, tmp_path):
     train_model(patches, other, out, overwrite=True)
     assert read_info(out).config["epochs"] == 1
     out.write_bytes(b"a person's")
-    with pytest.raises(ConfigError, match="is there, and is no finished model"):
+    with pytest.raises(ConfigError, match="exists and is not a finished model"):
         train_model(patches, CONFIG, out)
     assert out.read_bytes() == b"a person's"
 

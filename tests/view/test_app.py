@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 from tests.view.conftest import HOST
 from tests.view.runs import make_run, stitch_anew
 from wsiseg.qupath import lint_geojson
+from wsiseg.store import SlideStore
 from wsiseg.view import open_run
 from wsiseg.view.app import build_app
 from wsiseg.view.library import Library
@@ -38,6 +39,15 @@ def test_slides_are_listed_with_status_and_areas(client):
     refused = client.get(f"/api/slides/{failed['id']}")
     assert refused.status_code == 409
     assert "cannot <i>be</i> read" in refused.json()["error"]
+
+
+def test_a_slide_whose_tiling_has_not_ended_has_no_thumbnail_and_that_is_no_error(own):
+    root, client, slide = own
+    assert client.get(f"{slide}/thumbnail").headers["content-type"] == "image/jpeg"
+    SlideStore(root / "slides" / "one.zarr").clear_marks("tile")
+    client.get(slide)  # the page opens it: what is there is read anew
+    answer = client.get(f"{slide}/thumbnail")
+    assert (answer.status_code, answer.content) == (204, b"")
 
 
 def test_tiles_bear_a_hash_and_may_be_kept_for_ever(client, slide, labels):

@@ -186,7 +186,7 @@ async def _flood(port, requests, connections):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts open files in /proc")
-def test_ten_thousand_requests_leave_nothing_behind(run):
+def test_ten_thousand_requests_leave_nothing_behind(run, capfd):
     with serving(run) as address:
         port = urlsplit(address).port
         asyncio.run(_flood(port, 10, 1))
@@ -196,3 +196,4 @@ def test_ten_thousand_requests_leave_nothing_behind(run):
         assert answers[404] >= 9_000
         assert asyncio.run(_flood(port, 1, 1)) == {404: 1}
         assert len(os.listdir("/proc/self/fd")) <= before + 20
+    assert capfd.readouterr().err.count("Exceeded concurrency limit") <= 1

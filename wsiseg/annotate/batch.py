@@ -21,15 +21,14 @@ from wsiseg.annotate.records import name_run, write_run, write_summary
 from wsiseg.annotate.run_log import SLIDE, RunLog, open_log
 from wsiseg.annotate.slide import SlideResult, annotate_slide, plan_slide
 from wsiseg.annotate.teller import OnEvent, Progress, Teller
-from wsiseg.compiling import compiling_told
+from wsiseg.compiling import compiling_told, loading
 from wsiseg.compute import SerialExecutor, in_flight, is_alive, open_executor, run
 from wsiseg.config import Config
 from wsiseg.errors import ClusterError, ConfigError, StoreError, WsisegError
-from wsiseg.export import check_formats
 from wsiseg.lock import explained
+from wsiseg.model.catalog import SHIPPED
 from wsiseg.model.prompt_file import read_prompts
-from wsiseg.model.scale import settle_scale
-from wsiseg.qupath import write_scripts
+from wsiseg.model.scale import read_scale, settle_scale
 
 __all__ = ["annotate"]
 
@@ -83,7 +82,7 @@ def annotate(
     if Path(out).exists() and not Path(out).is_dir():
         raise ConfigError(f"{out}: is a file; the outputs of a run go into a folder")
     config = settle_scale(config or Config())
-    check_formats(config.export)
+    _check_formats(config)
     _check_source(config, dry_run)
     many = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     jobs = plan_jobs([Path(one) for one in many], nested=nested, out=Path(out))
@@ -107,6 +106,8 @@ def annotate(
             for result in _run_jobs(pool, work, [job for job in jobs if not job.same_as]):
                 record.add(result)
         record.write()
+        from wsiseg.qupath import write_scripts  # loaded by now, beside the reading
+
         write_run(tree, run_name, config, record.results, executor, workers)
         write_scripts(tree.root)
         tell.event(_sum_up(record.results, tell))
@@ -138,15 +139,38 @@ def _sum_up(results: Sequence[SlideResult], tell: Teller) -> RunFinished:
     return RunFinished(dict(Counter(result.status for result in results)), tell.seconds())
 
 
+def _check_formats(config: Config) -> None:
+    if config.export.formats == ("geojson",):
+        return  # which needs nothing, and the others much
+    with loading():
+        from wsiseg.export import check_formats
+    check_formats(config.export)
+
+
 def _check_source(config: Config, dry_run: bool) -> None:
-    """What no slide can be predicted with is told once, before any is tiled."""
+    """What no slide can be predicted with is told once, before any is tiled.
+
+    A model that ships needs nothing that could be missing: it is loaded beside the reading.
+    """
+    if _ships(config):
+        return
     if dry_run:  # without torch, and without weights, as far as it goes
         if config.predict.prompts is not None:
             read_prompts(config.predict.prompts)
         return
-    from wsiseg.predict import check_source  # loads torch
-
+    with loading():
+        from wsiseg.predict import check_source
     check_source(config)
+
+
+def _ships(config: Config) -> bool:
+    """Whether the model is one that ships, used as it was made to be."""
+    settings = config.predict
+    if settings.prompts is not None or settings.checkpoint not in SHIPPED:
+        return False
+    as_made = not settings.encoder_options and settings.context is None
+    here = settings.device in ("auto", "cpu")
+    return as_made and here and config.tile.tile == read_scale(settings).tile
 
 
 class _Pool:

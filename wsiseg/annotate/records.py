@@ -18,7 +18,6 @@ from wsiseg.atomic import open_atomic
 from wsiseg.config import Config
 from wsiseg.errors import StoreError
 from wsiseg.lock import explained, hold
-from wsiseg.report import AGREEMENT, write_tables
 from wsiseg.table import unguard
 
 __all__ = ["name_run", "show_agreement", "write_run", "write_summary"]
@@ -50,6 +49,8 @@ def show_agreement(tree: OutputTree, scores: Mapping[str, Any]) -> Path:
     StoreError
         If the folder cannot be written.
     """
+    from wsiseg.report import AGREEMENT  # loads what draws: no slide need wait for it
+
     with explained(tree.root), open_atomic(tree.root / AGREEMENT) as file:
         file.write(json.dumps(scores, indent=1).encode())
     write_summary(tree, [])
@@ -57,6 +58,8 @@ def show_agreement(tree: OutputTree, scores: Mapping[str, Any]) -> Path:
 
 
 def _add_rows(tree: OutputTree, results: Sequence[SlideResult]) -> None:
+    from wsiseg.report import write_tables  # as above
+
     fresh = {result.slide for result in results}
     records = [record for record in _read_records(tree.root) if record["slide"] not in fresh]
     records += map(asdict, results)

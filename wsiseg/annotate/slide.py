@@ -8,15 +8,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from wsiseg.annotate.jobs import Job, OutputTree
-from wsiseg.annotate.outputs import write_outputs
-from wsiseg.compute import Progress, Spent, run_steps
+from wsiseg.compiling import loading
+from wsiseg.compute import Progress, Spent, Step, run_steps
 from wsiseg.config import Config
 from wsiseg.lock import hold
 from wsiseg.model.scale import describe_mismatch, read_scale, settle_scale
-from wsiseg.outline import outline_regions
 from wsiseg.pyramid import plan_pyramid
 from wsiseg.slide import open_slide
-from wsiseg.stitch import plan_stitch
 from wsiseg.store import SlideStore
 from wsiseg.tile import describe_damage, plan_grid, plan_tile
 
@@ -73,33 +71,35 @@ def annotate_slide(
     WsisegError
         If a step cannot be done; what was finished before it stays.
     """
-    from wsiseg.predict import plan_predict  # loads torch
-
     started = time.perf_counter()
     config = _configure(job, config)
     path = tree.store(job.name)
     with hold(path) as run:
         store, tile = plan_tile(
-            job.path, path, config, tissue=tree.tissue(job.name), overwrite=overwrite, run=run
-        )
-        predict = plan_predict(path, config, tile.digest, tile.digests, run)
-        stitch = plan_stitch(path, config, predict.digest, predict.digests, run)
-        image, maps = (
-            plan_pyramid(path, step.name, step.digest, step.digests, run)
-            for step in (tile, stitch[-1])
-        )
-        run_steps(executor, [tile, *image, predict, *stitch, *maps], progress, spent)
-        outline = partial(outline_regions, path, config, executor, progress)
-        rows, notes = write_outputs(
-            SlideStore(path), tree, job.name, config, _tissue_mm2(store), outline,
-            overwrite=overwrite,
+            job.path, path, config, tissue=tree.tissue(job.name), overwrite=overwrite, run=run,
+            draw=False,
         )  # fmt: skip
+        image = plan_pyramid(path, "tile", tile.digest, tile.digests, run)
+        later = partial(_plan_later, tree, job.name, config, tile, run)
+        run_steps(executor, [tile, *image], progress, spent, later)
+        from wsiseg.annotate.later import outline_and_write  # loaded by now, beside the reading
+
+        rows, notes = outline_and_write(
+            tree, job.name, config, _tissue_mm2(store), executor, progress, overwrite=overwrite
+        )
         damage = describe_damage(store, config)
         damaged = len(store.read_damage()) if damage else 0
         scale = describe_mismatch(store.mpp, store.grid.tile, read_scale(config.predict))
     notes = (*notes, *filter(None, [damage]), *scale)
     result = _result(job, store, rows, notes, time.perf_counter() - started)
     return replace(result, damaged_tiles=damaged)
+
+
+def _plan_later(tree: OutputTree, name: str, config: Config, tile: Step, run: str) -> list[Step]:
+    """The steps after tiling; what they need, which takes seconds to load, is loaded first."""
+    with loading():
+        from wsiseg.annotate.later import plan_later
+    return plan_later(tree, name, config, tile, run)
 
 
 def plan_slide(job: Job, config: Config) -> SlideResult:
@@ -127,7 +127,7 @@ def _describe_likeness(store: SlideStore) -> tuple[str, ...]:
         return ()
     line = (
         f"looks unlike what the model was taught: {share:.0%} of its tiles are farther from the "
-        f"training patches than 99 % of those are; do not trust the map unseen"
+        f"training patches than 99 % of those are; look at the map before you trust it"
     )
     return (line,)
 

@@ -17,6 +17,7 @@ __all__ = [
     "CardFile",
     "CheckpointOut",
     "ConfigFile",
+    "Devices",
     "EncoderOptions",
     "Executor",
     "Inputs",
@@ -95,6 +96,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and er
 Prompts = Annotated[
     Path | None,
     typer.Option(help="Classes in words (configs/prompts/*.yaml), in place of a checkpoint."),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(help="Where the model runs: cpu, cuda, or several as cuda:0,cuda:1."),
 ]
 MaxObjects = Annotated[
     int | None, typer.Option(help="Regions from which they become detections, not annotations.")

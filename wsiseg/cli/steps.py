@@ -12,6 +12,7 @@ from wsiseg.cli.app import MAPS, app
 from wsiseg.cli.messages import MESSAGES, write
 from wsiseg.cli.options import (
     ConfigFile,
+    Devices,
     Executor,
     Inputs,
     MaxMb,
@@ -47,6 +48,7 @@ def annotate(
     overwrite: Annotated[bool, typer.Option(help="Redo the given slides.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
     prompts: Prompts = None,
+    devices: Devices = None,
     origin: Origin = None,
     max_objects: MaxObjects = None,
     max_vertices: MaxVertices = None,
@@ -63,7 +65,7 @@ def annotate(
     MESSAGES.quiet = MESSAGES.quiet or quiet or as_json
     with show_run(as_json=as_json) as take:
         options = {
-            "predict.prompts": prompts, "export.origin": origin,
+            "predict.prompts": prompts, "predict.device": devices, "export.origin": origin,
             "export.max_objects": max_objects, "export.max_vertices": max_vertices,
             "export.max_mb": max_mb,
         }  # fmt: skip
@@ -118,13 +120,15 @@ def predict(
     executor: Executor = "threads",
     workers: Workers = None,
     prompts: Prompts = None,
+    devices: Devices = None,
 ) -> None:
     """Run the model over a store's tiles and keep the CAMs in it."""
     from wsiseg.compute import open_executor
     from wsiseg.predict import predict_tiles
 
     with progress_bars() as bars, open_executor(executor, workers) as pool:
-        settled = configure(config, with_given(settings, {"predict.prompts": prompts}), None)
+        options = {"predict.prompts": prompts, "predict.device": devices}
+        settled = configure(config, with_given(settings, options), None)
         predict_tiles(store, settled, pool, bars)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import (
     BrokenExecutor,
@@ -42,29 +43,33 @@ class SerialExecutor(Executor):
 
 
 class ThreadExecutor(ThreadPoolExecutor):
-    """Threads, and one beside them for blocks that wait for an accelerator, so that those go on.
+    """Threads, and some beside them for blocks that wait for accelerators, so that those go on.
 
     The slower of reading and model then bounds the time, not their sum.
     """
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
-        self._beside = ThreadPoolExecutor(1)
         self.capacity = 2 * workers
         """See `in_flight`."""
-        self._more = self.capacity + 2
+        self._beside: ThreadPoolExecutor | None = None
+        self._opening = threading.Lock()
 
     def submit_block(self, step: Step, block: int) -> Future[Any]:
         """Have ``step.work(block)`` done, beside the others' work if it waits."""
         if not step.waits:
             return self.submit(step.task(block))
-        self.capacity = self._more
+        with self._opening:
+            if self._beside is None:
+                self._beside = ThreadPoolExecutor(step.waits, "beside")
+                self.capacity += 2 * step.waits
         return self._beside.submit(step.task(block))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End both."""
         super().shutdown(wait, cancel_futures=cancel_futures)
-        self._beside.shutdown(wait, cancel_futures=cancel_futures)
+        if self._beside is not None:
+            self._beside.shutdown(wait, cancel_futures=cancel_futures)
 
 
 @contextmanager

@@ -7,13 +7,15 @@ step first: what was read is soon modelled, what was modelled soon stitched.
 
 from __future__ import annotations
 
+import contextvars
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -28,6 +30,10 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 _Block = tuple[int, int]
 """A step's place in the pipeline, and one of its blocks."""
+
+
+_PLANNING: _Block = (sys.maxsize, 0)
+"""The planning of later steps, as a block of a step after all others: it begins first."""
 
 
 def _nothing(block: int) -> Iterable[tuple[str, int]]:
@@ -52,8 +58,8 @@ class Step:
     """``(step, block)`` of all that a block reads; those that are not pending are there already."""
     gpu: bool = False
     """Whether a cluster that has GPU workers should do it there."""
-    waits: bool = False
-    """Whether a block mostly waits for an accelerator of this machine."""
+    waits: int = 0
+    """Blocks that are to wait for accelerators of this machine at once; 0 if they compute."""
     digests: Sequence[str] = ()
     """Hex sha256 of all that makes each block; `work` is given its block's as `digest`."""
 
@@ -83,8 +89,12 @@ def run_steps(
     steps: Sequence[Step],
     progress: Progress | None = None,
     spent: Spent | None = None,
+    later: Callable[[], Sequence[Step]] | None = None,
 ) -> None:
     """Do the pending blocks of `steps`; `progress` counts each step's finished blocks.
+
+    `later` plans steps that come after these. Where blocks are done beside this thread it does so
+    in one of its own, while blocks of `steps` are done already.
 
     `spent` is told the seconds of each block before `progress` is, except on a cluster, whose
     workers keep what a block returns.
@@ -93,24 +103,42 @@ def run_steps(
     so is an interruption (Ctrl-C), unless a second one comes.
     """
     report = progress or _silent
-    done = [step.total - len(step.pending) for step in steps]
-    for step, count in zip(steps, done, strict=True):
-        report(step.name, count, step.total)
-    ready = _Ready(steps)
+    ready = _Ready()
+
+    def add(steps: Sequence[Step]) -> None:
+        ready.add(steps)
+        for step in steps:
+            report(step.name, step.total - len(step.pending), step.total)
+
+    add(steps)
+    if later is not None and in_flight(executor) == 1:
+        add(later())
+        later = None
 
     def submit(item: _Block) -> Future[Any]:
-        step, block = steps[item[0]], item[1]
+        if item == _PLANNING:
+            return planner.submit(planning)
+        step, block = ready.steps[item[0]], item[1]
         if isinstance(executor, BlockExecutor):
             return executor.submit_block(step, block)
         return executor.submit(step.task(block))
 
-    with closing(_drain(executor, submit, ready, waits=True)) as drained:
-        for item, seconds in drained:
-            ready.finish(item)
-            done[item[0]] += 1
-            if spent is not None and isinstance(seconds, float):
-                spent(steps[item[0]].name, seconds)
-            report(steps[item[0]].name, done[item[0]], steps[item[0]].total)
+    if later is not None:
+        planning = partial(contextvars.copy_context().run, later)
+        ready.push(_PLANNING)
+    with (
+        ThreadPoolExecutor(1, "planning") as planner,
+        closing(_drain(executor, submit, ready, waits=True)) as drained,
+    ):
+        for item, result in drained:
+            if item == _PLANNING:
+                add(result)
+                continue
+            step = ready.steps[item[0]]
+            left = ready.finish(item)
+            if spent is not None and isinstance(result, float):
+                spent(step.name, result)
+            report(step.name, step.total - left, step.total)
 
 
 def run(
@@ -138,27 +166,38 @@ class _Ready(Iterator[_Block]):
     Stops when none may begin *now*: asked again after a `finish`, it may have more.
     """
 
-    def __init__(self, steps: Sequence[Step]) -> None:
-        place = {step.name: rank for rank, step in enumerate(steps)}
-        pending = [set(step.pending) for step in steps]
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self._left: list[set[int]] = []
+        """Blocks of each step that are not done yet."""
         self._missing: dict[_Block, int] = {}
         self._waiting: dict[_Block, list[_Block]] = {}
         self._heap: list[_Block] = []  # (-rank, block)
-        for rank, step in enumerate(steps):
+
+    def add(self, steps: Sequence[Step]) -> None:
+        """Let these in as well, after those that are there."""
+        begin = len(self.steps)
+        self.steps += steps
+        self._left += [set(step.pending) for step in steps]
+        place = {step.name: rank for rank, step in enumerate(self.steps)}
+        for rank, step in enumerate(steps, begin):
             for block in step.pending:
                 # A step that is not planned here is finished, or its work will say that it is not.
                 needed = {
                     (place[name], other)
                     for name, other in step.needs(block)
-                    if name in place and other in pending[place[name]]
+                    if name in place and other in self._left[place[name]]
                 }
                 for need in needed:
                     self._waiting.setdefault(need, []).append((rank, block))
                 if needed:
                     self._missing[rank, block] = len(needed)
                 else:
-                    self._heap.append((-rank, block))
-        heapify(self._heap)
+                    self.push((rank, block))
+
+    def push(self, item: _Block) -> None:
+        """Let an item in that needs no other."""
+        heappush(self._heap, (-item[0], item[1]))
 
     def __next__(self) -> _Block:
         if not self._heap:
@@ -166,12 +205,15 @@ class _Ready(Iterator[_Block]):
         rank, block = heappop(self._heap)
         return -rank, block
 
-    def finish(self, item: _Block) -> None:
+    def finish(self, item: _Block) -> int:
+        """Note that a block is done; how many of its step are left."""
+        self._left[item[0]].remove(item[1])
         for waiting in self._waiting.pop(item, ()):
             self._missing[waiting] -= 1
             if not self._missing[waiting]:
                 del self._missing[waiting]
-                heappush(self._heap, (-waiting[0], waiting[1]))
+                self.push(waiting)
+        return len(self._left[item[0]])
 
 
 def _drain(

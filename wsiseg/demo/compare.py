@@ -1,4 +1,4 @@
-"""The picture that shows how the demo did: the slide, its truth and its map side by side."""
+"""Picture of the demo's result: the slide, its truth and its map side by side."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ Picture = NDArray[np.uint8]
 
 
 def write_compare(slide: str | Path, store: SlideStore, truth: Truth, path: str | Path) -> None:
-    """Write a PNG of the slide, its truth and its map, with the classes' colours named."""
+    """Write a PNG of the slide, its truth and its map, with a legend of the classes."""
     step = -(-truth.labels.shape[1] // _WIDEST)
-    shown, palette = truth.labels[::step, ::step], store.palette
-    height, width = shown.shape
+    true, palette = truth.labels[::step, ::step], store.palette
+    height, width = true.shape
     with open_slide(slide) as opened:
         whole = opened.bounds._replace(x=0, y=0, width=width, height=height)
         pixels = opened.read(whole, truth.mpp * step)
     mapped = store.read_labels(store.grid.box)[::step, ::step]
-    panels = [pixels, _paint(shown, palette), _paint(mapped, palette)]
+    panels = [pixels, _paint(true, palette), _paint(mapped, palette)]
     sheet = np.full((height + 2 * _HEADER, 3 * width + 2 * _GAP, 3), 255, np.uint8)
     for number, panel in enumerate(panels):
         left = number * (width + _GAP)
         sheet[_HEADER : _HEADER + height, left : left + width] = panel
     picture = Image.fromarray(sheet)
-    _write_words(picture, palette, width + _GAP)
+    _write_legend(picture, palette, width + _GAP)
     with open_atomic(path) as file:
         picture.save(file, "png", optimize=True)
 
@@ -49,7 +49,7 @@ def _paint(labels: Picture, palette: Palette) -> Picture:
     return colors[labels]
 
 
-def _write_words(picture: Image.Image, palette: Palette, pitch: int) -> None:
+def _write_legend(picture: Image.Image, palette: Palette, pitch: int) -> None:
     draw = ImageDraw.Draw(picture)
     for number, title in enumerate(("slide", "truth", "wsiseg")):
         draw.text((number * pitch + 4, 4), title, fill="black", font_size=16)

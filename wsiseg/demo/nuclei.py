@@ -47,7 +47,7 @@ class _Kind:
     spacing: float
     """Mean distance to the next."""
     share: float
-    """Of the places at that spacing, how many hold one."""
+    """Share of the places at that spacing that hold one."""
     long: float
     short: float
     spread: float
@@ -64,14 +64,14 @@ _KINDS = (
     # Necrosis: ghosts of nuclei, and debris.
     _Kind((NECROSIS,), 26.0, 0.5, 3.6, 2.9, 0.2, 0.28),
     _Kind((NECROSIS,), 11.0, 0.55, 0.9, 0.6, 0.4, 1.1),
-    # Lymphocytes and mitoses strewn over the other classes: the truth takes no notice of them.
+    # Lymphocytes and mitoses strewn over the other classes: the truth ignores them.
     _Kind((STROMA, TUMOR), 36.0, 0.5, 2.9, 2.6, 0.10, 1.5),
     _Kind((TUMOR,), 60.0, 0.5, 3.4, 1.6, 0.2, 1.6),
 )
 
 
 def scatter_nuclei(layout: Layout, rng: np.random.Generator) -> Nuclei:
-    """Every nucleus of the slide, each kind on its own jittered grid."""
+    """Place every nucleus of the slide, each kind on its own jittered grid."""
     parts = [_scatter(kind, layout, rng) for kind in _KINDS]
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     order = np.argsort(columns[0], kind="stable")
@@ -83,10 +83,10 @@ def _scatter(kind: _Kind, layout: Layout, rng: np.random.Generator) -> Nuclei:
     rows, cols = (int(side / step) + 1 for side in (layout.size.height, layout.size.width))
     shape = (rows, cols)
     y, x = ((grid + rng.random(shape)).ravel() * step for grid in np.indices(shape))
-    kept = (y < layout.size.height) & (x < layout.size.width) & (rng.random(y.size) < kind.share)
-    y, x = y[kept], x[kept]
-    kept = np.isin(layout.truth.labels[y.astype(int) // 2, x.astype(int) // 2], kind.among)
-    y, x = y[kept], x[kept]
+    keep = (y < layout.size.height) & (x < layout.size.width) & (rng.random(y.size) < kind.share)
+    y, x = y[keep], x[keep]
+    keep = np.isin(layout.truth.labels[y.astype(int) // 2, x.astype(int) // 2], kind.among)
+    y, x = y[keep], x[keep]
     size = np.clip(1 + kind.spread * rng.standard_normal(y.size), 0.5, 1.5) / MPP
     stretch = rng.uniform(0.9, 1.15, y.size)
     angle = rng.uniform(0, np.pi, y.size)

@@ -20,10 +20,10 @@ __all__ = ["PRESENT", "SIDE", "pick_boxes", "sample_patches"]
 SIDE = 224
 """Side of a patch in pixels at the truth's µm/px."""
 PRESENT = 0.05
-"""A class is present in a patch of which it covers at least this share."""
+"""A class is present in a patch if it covers at least this share of it."""
 
-_TISSUE = 0.75  # of a patch, at least
-_CLEAR = 0.7  # share of its class in every other patch: people pick clear examples too
+_TISSUE = 0.75  # least share of tissue in a patch
+_CLEAR = 0.7  # least share of the class in every other patch: people pick clear examples too
 _TRIES = 400
 
 Shares = NDArray[np.float64]
@@ -49,16 +49,16 @@ def sample_patches(
     count
         Number of patches.
     seed
-        Which ones.
+        Seed of the choice of patches.
 
     Returns
     -------
-    Path of ``patches.csv``: what `wsiseg.train.load_patches` reads.
+    Path of ``patches.csv``, which `wsiseg.train.load_patches` reads.
 
     Raises
     ------
     DataError
-        If a class of the truth shows in no patch, or the slide is smaller than a patch.
+        If a class of the truth is in no patch, or the slide is smaller than a patch.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def sample_patches(
 
 
 def pick_boxes(truth: Truth, count: int, rng: np.random.Generator) -> list[Box]:
-    """Where `sample_patches` would cut: the classes take turns."""
+    """Choose the patches that `sample_patches` cuts: the classes take turns."""
     height, width = truth.labels.shape
     if min(height, width) < SIDE:
         raise DataError(
@@ -97,9 +97,9 @@ def pick_boxes(truth: Truth, count: int, rng: np.random.Generator) -> list[Box]:
 def _pick_box(
     truth: Truth, places: NDArray[np.intp], label: int, clear: bool, rng: np.random.Generator
 ) -> Box:
-    """A patch around a random pixel of the class; the clearest seen if none is clear enough."""
+    """Pick a patch around a random pixel of the class; the clearest if none is clear enough."""
     height, width = truth.labels.shape
-    best, most = None, 0.0
+    best, largest = None, 0.0
     for place in rng.choice(places, _TRIES) if len(places) else ():
         y, x = divmod(int(place), width)
         left, top = (
@@ -112,8 +112,8 @@ def _pick_box(
             continue
         if shares[label] >= _CLEAR or not clear:
             return box
-        if shares[label] > most:
-            best, most = box, float(shares[label])
+        if shares[label] > largest:
+            best, largest = box, float(shares[label])
     if best is None:
         raise DataError(
             f"{truth.names[label]} covers {len(places)} px of the slide and no patch shows "
@@ -123,7 +123,7 @@ def _pick_box(
 
 
 def _shares(truth: Truth, box: Box) -> Shares:
-    """``(K,)`` share of the box that each class covers."""
+    """Return the share ``(K,)`` of the box that each class covers."""
     counts = np.bincount(truth.labels[box.slices()].ravel(), minlength=BACKGROUND + 1)
     return counts[: len(truth.names)] / (box.width * box.height)
 

@@ -28,7 +28,7 @@ __all__ = ["run_demo"]
 
 _MARK = ".wsiseg-demo"
 # Other tissue, other batch of stain. The settings below were chosen by the scores of slides 2, 3
-# and 7; slide 11 was first looked at when they stood, so its score is that of an unseen slide.
+# and 7; slide 11 was first scored after they were fixed, so its score is that of an unseen slide.
 _TRAIN_SEED, _TEST_SEED = 1, 11
 
 
@@ -50,7 +50,7 @@ _GATE_THRESHOLD = 0.1
 
 @dataclass(frozen=True)
 class _Folder:
-    """Where the demo's files lie."""
+    """Paths of the demo's files."""
 
     root: Path
 
@@ -87,8 +87,8 @@ class _Folder:
         return self.root / "demo.json"
 
     def paths(self) -> dict[str, str]:
-        """What a person would look at."""
-        made = {
+        """The files that a user would look at."""
+        files = {
             "train_slide": self.train_slide,
             "test_slide": self.test_slide,
             "patches": self.patches / "patches.csv",
@@ -100,7 +100,7 @@ class _Folder:
             "compare": self.compare,
             "figures": self.figures,
         }
-        return {name: str(path) for name, path in made.items()}
+        return {name: str(path) for name, path in files.items()}
 
 
 class _Clock:
@@ -127,13 +127,13 @@ def run_demo(
     Parameters
     ----------
     out
-        An empty or missing folder, or that of an earlier demo, whose files are written over.
+        An empty or missing folder, or that of an earlier demo, whose files are overwritten.
     quick
         Small slides, for a check in seconds; its scores mean little.
     workers
         Processes; the number of cores if not given.
     progress
-        Called with (step, done, in all).
+        Called with (step, done, total).
 
     Returns
     -------
@@ -144,7 +144,7 @@ def run_demo(
     Raises
     ------
     ConfigError
-        If `out` holds something else than an earlier demo.
+        If `out` holds anything but an earlier demo.
     DataError
         If the second slide could not be annotated.
     """
@@ -171,7 +171,7 @@ def run_demo(
 
 
 def _claim(root: Path) -> _Folder:
-    """The folder, marked as ours; what an earlier demo concluded is taken away."""
+    """Mark the folder as ours, and remove the results of an earlier demo."""
     mark = root / _MARK
     if root.exists() and not root.is_dir():
         raise ConfigError(f"{root}: is a file; the demo needs a folder of its own")
@@ -183,8 +183,8 @@ def _claim(root: Path) -> _Folder:
         (root / name).mkdir(parents=True, exist_ok=True)
     mark.write_text("made by `wsiseg demo`, which writes over its own files here\n")
     folder = _Folder(root)
-    # `annotate` would take an edited tissue outline over the slide's own, and `train` would not
-    # start over a run of other settings that was cut off.
+    # `annotate` would prefer an edited tissue outline to the slide's own, and `train` would refuse
+    # to replace an unfinished run of other settings.
     unfinished = folder.checkpoint.with_name(f"{folder.checkpoint.name}.unfinished")
     for stale in (folder.figures, folder.annotated / "tissue" / "test.geojson", unfinished):
         stale.unlink(missing_ok=True)
@@ -206,8 +206,8 @@ def _make_slides(folder: _Folder, scale: _Scale, progress: Progress | None) -> t
 def _train(patches: Path, config: TrainConfig, folder: _Folder, progress: Progress | None) -> None:
     from wsiseg.train import load_patches, train_model  # loads torch
 
-    found = load_patches(patches, config.classes)
-    train_model(found, config, folder.checkpoint, progress, overwrite=True)
+    loaded = load_patches(patches, config.classes)
+    train_model(loaded, config, folder.checkpoint, progress, overwrite=True)
 
 
 def _annotate(folder: _Folder, workers: int | None, progress: Progress | None) -> None:
@@ -228,7 +228,7 @@ def _annotate(folder: _Folder, workers: int | None, progress: Progress | None) -
 
 
 def _score(store: SlideStore, truth: Truth) -> Scores:
-    """Block by block: neither map is held whole."""
+    """Score block by block, so that neither map is in memory as a whole."""
     classes = len(truth.names)
     confusion = np.zeros((classes + 1, classes + 1), np.int64)
     for block in range(store.grid.n_blocks):

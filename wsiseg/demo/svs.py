@@ -36,7 +36,7 @@ class Coding(NamedTuple):
     tile: int = TILE
     """Side in pixels."""
     quality: int = 85
-    """Of the JPEG, 4:2:0."""
+    """Quality of the JPEG, 4:2:0."""
 
 
 _CODING = Coding()
@@ -55,15 +55,15 @@ def write_svs(
     Parameters
     ----------
     path
-        The file, written over.
+        The file; overwritten if it exists.
     size
         Level-0 pixels.
     strips
-        ``(coding.tile, width, 3)`` uint8 RGB from top to bottom; the last may be lower.
+        ``(coding.tile, width, 3)`` uint8 RGB from top to bottom; the last may be shorter.
     mpp
         Level-0 µm/px.
     executor
-        Encodes the tiles; the file does not depend on how many it does at a time.
+        Encodes the tiles; the file does not depend on how many are encoded at a time.
     coding
         Size and quality of the tiles.
     """
@@ -77,16 +77,16 @@ def write_svs(
         _write_level(tiff, size, encoded, tile, f"{head} {tiles} JPEG/RGB Q={quality}|{facts}")
         levels = _pyramid(np.concatenate(coarse))
         small = _thumbnail(levels)
-        shown = f"{small.shape[1]}x{small.shape[0]}"
-        _write_flat(tiff, small, f"{head} -> {shown} - |{facts}", 0)
+        shape = f"{small.shape[1]}x{small.shape[0]}"
+        _write_flat(tiff, small, f"{head} -> {shape} - |{facts}", 0)
         for level in levels:
-            below = Size(level.shape[1], level.shape[0])
+            reduced = Size(level.shape[1], level.shape[0])
             encoded = _encode_strips(_cut(level, tile), [], executor, coding)
-            text = f"{head} {tiles} -> {below.width}x{below.height} JPEG/RGB Q={quality}"
-            _write_level(tiff, below, encoded, tile, text)
+            text = f"{head} {tiles} -> {reduced.width}x{reduced.height} JPEG/RGB Q={quality}"
+            _write_level(tiff, reduced, encoded, tile, text)
         label = np.full((128, 128, 3), 230, np.uint8)
         _write_flat(tiff, label, f"{_VENDOR}\nlabel 128x128", _LABEL)
-        _write_flat(tiff, small, f"{_VENDOR}\nmacro {shown}", _MACRO)
+        _write_flat(tiff, small, f"{_VENDOR}\nmacro {shape}", _MACRO)
 
 
 def _write_level(
@@ -122,9 +122,9 @@ def _encode_strips(
 def _tiles(strip: Image, tile: int) -> list[Image]:
     height, width = (-(-side // tile) * tile for side in strip.shape[:2])
     # Tiles past the edge repeat its last pixel: no ringing, few bytes.
-    gap = ((0, height - strip.shape[0]), (0, width - strip.shape[1]), (0, 0))
-    whole = np.pad(strip, gap, mode="edge")
-    return [np.ascontiguousarray(whole[:, x : x + tile]) for x in range(0, width, tile)]
+    padding = ((0, height - strip.shape[0]), (0, width - strip.shape[1]), (0, 0))
+    padded = np.pad(strip, padding, mode="edge")
+    return [np.ascontiguousarray(padded[:, x : x + tile]) for x in range(0, width, tile)]
 
 
 def _encode(tile: Image, quality: int) -> bytes:
@@ -135,7 +135,7 @@ def _encode(tile: Image, quality: int) -> bytes:
 
 
 def _shrink(image: Image) -> Image:
-    """Mean of 4 x 4 pixels; what is left over right and below is dropped, as Aperio does."""
+    """Mean of 4 x 4 pixels; the remainder on the right and below is dropped, as Aperio does."""
     height, width = (side // _SHRINK for side in image.shape[:2])
     whole = image[: height * _SHRINK, : width * _SHRINK]
     blocks = whole.reshape(height, _SHRINK, width, _SHRINK, 3)

@@ -41,11 +41,11 @@ def synthesize_slide(
     Parameters
     ----------
     path
-        The ``.svs`` file, written over.
+        The ``.svs`` file; overwritten if it exists.
     width, height
         Level-0 pixels, at least 256 each.
     seed
-        Of the layout, the textures and the batch of stain.
+        Seed of the layout, the textures and the batch of stain.
     tissue
         ``False`` gives blank glass.
 
@@ -74,7 +74,7 @@ def synthesize_slide(
 def _paint_ahead(
     paint: Callable[[int, int], NDArray[np.uint8]], height: int, painters: ThreadPoolExecutor
 ) -> Iterator[NDArray[np.uint8]]:
-    """Strips in order, a few of them in the making while one is written."""
+    """Yield strips in order; a few are painted while one is written."""
     waiting: deque[Future[NDArray[np.uint8]]] = deque()
     for top in range(0, height, TILE):
         waiting.append(painters.submit(paint, top, min(top + TILE, height)))

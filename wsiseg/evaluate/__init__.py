@@ -1,4 +1,4 @@
-"""How well a model does where masks are known: protocols, scores, intervals, tables, pictures."""
+"""Evaluate models where masks are known: protocols, scores, intervals, tables, pictures."""
 
 from wsiseg.evaluate.bootstrap import Intervals, bootstrap_intervals
 from wsiseg.evaluate.checkpoint import evaluate_checkpoint

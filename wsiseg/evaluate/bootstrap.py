@@ -1,4 +1,4 @@
-"""How far the scores would move with other cases: percentile bootstrap over cases or images."""
+"""Intervals of the scores: percentile bootstrap over cases or images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsiseg.evaluate.scores import measure
 __all__ = ["Intervals", "bootstrap_intervals", "draw_means"]
 
 Range = tuple[float, float]
-_AT_ONCE = 256  # resamples whose matrices are held together
+_BATCH = 256  # resamples whose matrices are in memory together
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Intervals:
     dice: tuple[Range, ...]
     fwiou: Range
     level: float
-    """Share of the resamples that lies within, such as 0.95."""
+    """Share of the resamples inside the interval, such as 0.95."""
     resamples: int
-    """How many times the units were drawn anew."""
+    """Number of resamples."""
     seed: int
-    """Of the draws."""
+    """Seed of the draws."""
     units: int = 0
-    """How many cases or patches were drawn from."""
+    """Number of cases or patches drawn from."""
     over_cases: bool = False
-    """Whether cases were drawn, with all of their patches, or patches."""
+    """Whether cases were drawn, each with all of its patches, rather than patches."""
 
 
 def bootstrap_intervals(
@@ -50,9 +50,9 @@ def bootstrap_intervals(
     Parameters
     ----------
     confusions
-        ``(N, K + 1, K + 1)`` int64, one of `confusion_matrix` an image.
+        ``(N, K + 1, K + 1)`` int64, one `confusion_matrix` per image.
     cases
-        The case of each image; None where nobody knows: images are drawn one by one.
+        The case of each image; None if unknown: images are drawn one by one.
 
     Raises
     ------
@@ -74,14 +74,14 @@ def draw_means(
     confusions: NDArray[np.int64], *, resamples: int = 1000, seed: int = 0,
     cases: Sequence[str] | None = None,
 ) -> NDArray[np.float64]:  # fmt: skip
-    """``(resamples,)`` mean IoU of each draw of `bootstrap_intervals`: of one seed, one draw."""
+    """``(resamples,)`` mean IoU of each draw of `bootstrap_intervals`; same seed, same draws."""
     if cases is not None:
         confusions = _sum_cases(confusions, cases)
     return _draw(confusions, resamples, seed)[:, 0]
 
 
 def _sum_cases(confusions: NDArray[np.int64], cases: Sequence[str]) -> NDArray[np.int64]:
-    """One matrix a case, in the order of their first images."""
+    """Sum the matrices of each case, in the order of their first images."""
     order = {case: at for at, case in enumerate(dict.fromkeys(cases))}
     summed = np.zeros((len(order), *confusions.shape[1:]), np.int64)
     np.add.at(summed, [order[case] for case in cases], confusions)
@@ -89,22 +89,22 @@ def _sum_cases(confusions: NDArray[np.int64], cases: Sequence[str]) -> NDArray[n
 
 
 def _draw(confusions: NDArray[np.int64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """One row of `_score_all` a draw."""
+    """Return one row of `_score_all` per draw."""
     count, side = confusions.shape[0], confusions.shape[-1]
     if count == 0:
         raise DataError("there is no image to draw from; the bootstrap needs at least one")
     random, flat = np.random.default_rng(seed), confusions.reshape(count, -1)
     rows = []
-    for start in range(0, resamples, _AT_ONCE):
-        draws = min(_AT_ONCE, resamples - start)
-        # How often each image is drawn says all; the matrices of a draw add up.
+    for start in range(0, resamples, _BATCH):
+        draws = min(_BATCH, resamples - start)
+        # Only how often each image is drawn matters: the matrices of a draw are summed.
         times = random.multinomial(count, np.full(count, 1 / count), size=draws)
         rows.append(_score_all((times @ flat).reshape(draws, side, side)))
     return np.concatenate(rows)
 
 
 def _score_all(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """One row a draw: mIoU, mDice, fwIoU, then IoU and Dice of each class."""
+    """Return one row per draw: mIoU, mDice, fwIoU, then IoU and Dice of each class."""
     iou, dice, fwiou = measure(confusions)
     iou, dice = iou[:, :-1], dice[:, :-1]
     means = [_mean_known(values) for values in (iou, dice)]
@@ -112,7 +112,7 @@ def _score_all(confusions: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _mean_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of each row over what is not NaN; NaN where all is."""
+    """Mean of each row, ignoring NaN; NaN where all values are."""
     known = ~np.isnan(values)
     counts = known.sum(1)
     total = np.where(known, values, 0).sum(1)

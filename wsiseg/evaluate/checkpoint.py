@@ -1,4 +1,4 @@
-"""A checkpoint scored over a data set, and all that is to be seen of it written to a folder."""
+"""Score a checkpoint on a data set, and write its tables and pictures to a folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def evaluate_checkpoint(
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> tuple[Evaluation, ...]:
-    """Score a checkpoint, one `Evaluation` a protocol, each with a folder of its own in `out`.
+    """Score a checkpoint, one `Evaluation` per protocol, each with a folder of its own in `out`.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def evaluate_checkpoint(
         Gets ``<protocol>/`` with the tables of `write_report`, ``predictions.png``, ``maps.png``
         and, if asked, ``labels/``. None: nothing is written.
     pictures
-        How many patches, the first by name, are drawn.
+        Number of patches to draw, the first ones by name.
     save_labels
         Whether every patch's labels are written, numbered as the masks are.
     executor, progress
@@ -74,22 +74,22 @@ def evaluate_checkpoint(
 
 
 class _Gallery:
-    """Takes in patches as they are scored; keeps the few that are drawn."""
+    """Collects patches as they are scored; keeps only the few that are drawn."""
 
     def __init__(self, out: Path, palette: Palette, pictures: int, save_labels: bool) -> None:
         self.out, self._palette = out, palette
         self._pictures, self._save_labels = pictures, save_labels
-        self._kept: dict[str, list[Scored]] = {}
+        self._drawn: dict[str, list[Scored]] = {}
 
     def take(self, scored: Scored) -> None:
         if self._save_labels:
             write_labels(scored, self._palette, self.out / scored.protocol / "labels")
         if scored.number < self._pictures:
-            self._kept.setdefault(scored.protocol, []).append(scored)
+            self._drawn.setdefault(scored.protocol, []).append(scored)
 
     def write(self) -> None:
-        for protocol, kept in self._kept.items():
-            kept.sort(key=lambda one: one.number)
+        for protocol, drawn in self._drawn.items():
+            drawn.sort(key=lambda one: one.number)
             folder = self.out / protocol
-            write_picture(draw_predictions(kept, self._palette), folder / "predictions.png")
-            write_picture(draw_maps(kept, self._palette), folder / "maps.png")
+            write_picture(draw_predictions(drawn, self._palette), folder / "predictions.png")
+            write_picture(draw_maps(drawn, self._palette), folder / "maps.png")

@@ -1,4 +1,4 @@
-"""Our scores beside published ones, laid out as the paper's Tables 2 and 3: one row a method."""
+"""Our scores beside published ones, like the paper's Tables 2 and 3: one row per method."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _WIDTH = 100
 
 
 class Published(BaseModel):
-    """Scores that somebody printed, in percent; what they did not print is left out."""
+    """Published scores, in percent; those that were not published are left out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
-    """Of the method, as the row shows it."""
+    """Name of the method, as its row shows it."""
     source: str
-    """Where the numbers stand."""
+    """Where the numbers were published."""
     protocol: Literal["oracle", "deploy"]
-    """How classes were let through; only rows of one protocol are ever put together."""
+    """How classes were gated; only rows of the same protocol are compared."""
     miou: float | None = Field(default=None, ge=0, le=100)
     """Mean IoU."""
     mdice: float | None = Field(default=None, ge=0, le=100)
@@ -45,11 +45,11 @@ class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     scores: tuple[Published, ...] = Field(min_length=1)
-    """One entry a row."""
+    """One entry per row."""
 
 
 def load_published(path: str | Path) -> tuple[Published, ...]:
-    """Rows of a YAML file such as ``configs/published_bcss.yaml``.
+    """Read the rows of a YAML file such as ``configs/published_bcss.yaml``.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def load_published(path: str | Path) -> tuple[Published, ...]:
 
 
 def format_comparison(evaluation: Evaluation, published: Sequence[Published]) -> str:
-    """A plain text table in percent: the published rows of the same protocol, then ours.
+    """Format a plain text table in percent: published rows of the same protocol, then ours.
 
     Raises
     ------
@@ -89,22 +89,22 @@ def format_comparison(evaluation: Evaluation, published: Sequence[Published]) ->
 
 
 def _lay_out(rows: Sequence[Sequence[str]], breaks: Sequence[int]) -> list[str]:
-    """Rows of cells as lines of one width each; where they do not fit, in parts below each other.
+    """Lay out rows of cells as aligned lines, in parts below each other if they do not fit.
 
-    Each part begins with the first column. One begins before each column of `breaks`, if not all
-    fit, and wherever the line is full.
+    Each part repeats the first column. If not all columns fit, a new part starts before each
+    column of `breaks`, and wherever the line is full.
     """
-    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    fits = sum(wide) + 2 * (len(wide) - 1) <= _WIDTH
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    fits = sum(widths) + 2 * (len(widths) - 1) <= _WIDTH
     parts: list[list[int]] = [[]]
-    for column in range(1, len(wide)):
-        used = wide[0] + sum(2 + wide[other] for other in (*parts[-1], column))
+    for column in range(1, len(widths)):
+        used = widths[0] + sum(2 + widths[other] for other in (*parts[-1], column))
         full = bool(parts[-1]) and used > _WIDTH
         if full or (not fits and column - 1 in breaks):
             parts.append([])
         parts[-1].append(column)
     return [
-        "  ".join([cells[0].ljust(wide[0]), *(cells[at].rjust(wide[at]) for at in part)])
+        "  ".join([cells[0].ljust(widths[0]), *(cells[at].rjust(widths[at]) for at in part)])
         for part in parts
         for cells in rows
     ]

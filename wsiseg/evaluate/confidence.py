@@ -1,4 +1,4 @@
-"""How sure a model is of every pixel of masked patches, and whether it is right."""
+"""A model's confidence at every pixel of masked patches, and whether it is right."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["check_confidence"]
 def check_confidence(
     source: CamSource, images: NDArray[np.uint8], truth: NDArray[np.uint8]
 ) -> Reliability:
-    """Confidence as on a slide, before gates and CRF, against ``(B, H, W)`` uint8 labels.
+    """Measure confidence as on a slide, before gates and CRF, against ``(B, H, W)`` uint8 labels.
 
-    The softmax over a pixel's channels, calibrated where the source says how; the label is the most
-    probable class. Pixels of no class are left out, as nobody says what they are.
+    It is the softmax over a pixel's channels, calibrated if the source has a calibration; the label
+    is the most probable class. Pixels without a true class are left out.
     """
     classes = len(source.palette)
     batch = to_images(images, source.device)
@@ -30,8 +30,8 @@ def check_confidence(
         if source.calibration:
             scale, offset = cams.new_tensor(source.calibration).T[:, :, None, None]
             cams = cams * scale + offset
-        fields = F.interpolate(cams, truth.shape[1:], mode="bilinear", align_corners=False)
-        sure, label = fields.softmax(1)[:, :classes].max(1)
-    shown = truth != BACKGROUND
+        logits = F.interpolate(cams, truth.shape[1:], mode="bilinear", align_corners=False)
+        confidence, label = logits.softmax(1)[:, :classes].max(1)
+    labelled = truth != BACKGROUND
     right = label.cpu().numpy() == truth
-    return measure_reliability(sure.cpu().numpy()[shown], right[shown])
+    return measure_reliability(confidence.cpu().numpy()[labelled], right[labelled])

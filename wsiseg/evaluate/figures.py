@@ -1,4 +1,4 @@
-"""What a model sees in a patch, as pictures: CAMs, prototypes' similarity, features by stage.
+"""Pictures of how a model sees a patch: CAMs, similarity to prototypes, features by stage.
 
 The last, with a checkpoint that was trained without distillation beside it, is the paper's Figure
 3. No masks are needed.
@@ -50,7 +50,7 @@ def write_figures(
     encoder_options: Mapping[str, Any] | None = None,
     device: str = "auto",
 ) -> list[Path]:
-    """Draw patches as a checkpoint sees them: ``<out>/<patch>_<kind>.png``, one a patch and kind.
+    """Draw patches as a checkpoint sees them: ``<out>/<patch>_<kind>.png`` per patch and kind.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def write_figures(
     without
         A checkpoint trained without distillation, for a row of its own in the features.
     encoder_options
-        Passed on to `load_checkpoint`, for both.
+        Passed on to `load_checkpoint`, for both checkpoints.
 
     Raises
     ------
@@ -106,18 +106,18 @@ def _draw(
 
 @torch.inference_mode()
 def draw_cams(source: CamSource, image: Pixels) -> Image.Image:
-    """The CAM of each class laid over ``(H, W, 3)`` RGB, all in one scale; above, its probability.
+    """Draw each class's CAM over ``(H, W, 3)`` RGB, all on one scale; its probability is above.
 
-    Ungated, one look: what the class logits are pooled from.
+    The CAMs are ungated and from a single pass: those that the class logits are pooled from.
     """
     palette, cams = source.palette, source.cams(_to_batch(image, source.device))
     logits = source.pool(cams)[:, : len(palette)]
-    maps = _grow(F.relu(cams[:, : len(palette)]), image)
+    maps = _resize(F.relu(cams[:, : len(palette)]), image)
     top = max(float(maps.max()), 1e-6)
     shares = torch.sigmoid(logits)[0].tolist()
     titles = [f"{name}  p {share:.2f}" for name, share in zip(palette.names, shares, strict=True)]
-    shown = _enlarge(image)
-    panels = [shown, *(overlay(shown, _enlarge(one / top)) for one in maps)]
+    enlarged = _enlarge(image)
+    panels = [enlarged, *(overlay(enlarged, _enlarge(one / top)) for one in maps)]
     sheet = lay_out([panels], ["image", *titles], foot=LINE)
     draw_bar(sheet, "CAM  0 or less", f"{top:.2f}")
     return sheet
@@ -125,15 +125,15 @@ def draw_cams(source: CamSource, image: Pixels) -> Image.Image:
 
 @torch.inference_mode()
 def draw_prototypes(model: ConStruct, palette: Palette, image: Pixels) -> Image.Image:
-    """Cosine of every prototype with every cell of ``(H, W, 3)`` RGB, all in one scale.
+    """Draw every prototype's cosine with every cell of ``(H, W, 3)`` RGB, all on one scale.
 
-    One column a class, one row a prototype of it.
+    One column per class, one row per prototype of it.
     """
     levels = model.cam_levels
-    pyramid = model.encoder.pyramid(_to_batch(image, _place(model)), levels)
+    pyramid = model.encoder.pyramid(_to_batch(image, _device_of(model)), levels)
     features = model.cam_features(dict(zip(levels, pyramid, strict=True)))
     bank = model.l_fc(model.bank)
-    maps = _grow(cosine_cams(features, bank, features.new_ones(()), len(bank)), image)
+    maps = _resize(cosine_cams(features, bank, features.new_ones(()), len(bank)), image)
     low, high = float(maps.min()), float(maps.max())
     scaled = (maps - low) / max(high - low, 1e-6)
     count = len(bank) // model.classes
@@ -148,20 +148,20 @@ def draw_prototypes(model: ConStruct, palette: Palette, image: Pixels) -> Image.
 
 @torch.inference_mode()
 def draw_features(models: Mapping[str, ConStruct], image: Pixels) -> Image.Image:
-    """Feature activation per stage: the frozen encoder's, then each model's; ``(H, W, 3)`` RGB.
+    """Draw feature activation per stage: the frozen encoder's, then each model's.
 
-    Activation is the mean magnitude over the channels of a cell, each panel in its own scale. A
-    stage that a model has no adapter for is the frozen one.
+    Activation is the mean magnitude over the channels of a cell, each panel on its own scale. A
+    stage without an adapter in a model is the frozen one. `image` is ``(H, W, 3)`` RGB.
     """
     first = next(iter(models.values()))
-    pyramid = first.encoder.pyramid(_to_batch(image, _place(first)))
+    pyramid = first.encoder.pyramid(_to_batch(image, _device_of(first)))
     stages = {"frozen encoder": pyramid}
     for name, model in models.items():
-        own = model.encoder.pyramid(_to_batch(image, _place(model)))
+        own = model.encoder.pyramid(_to_batch(image, _device_of(model)))
         stages[name] = [_refine(model, level, number) for number, level in enumerate(own)]
     rows = []
     for levels in stages.values():
-        maps = [_grow(level.abs().mean(1, keepdim=True), image)[0] for level in levels]
+        maps = [_resize(level.abs().mean(1, keepdim=True), image)[0] for level in levels]
         rows.append([_enlarge(image), *(heat(_enlarge(_stretch(one))) for one in maps)])
     titles = [
         f"stage {number + 1}  {level.shape[2]} x {level.shape[3]}"
@@ -173,14 +173,15 @@ def draw_features(models: Mapping[str, ConStruct], image: Pixels) -> Image.Image
 
 
 def _refine(model: ConStruct, features: Tensor, level: int) -> Tensor:
-    """Through the level's adapter, if the model has one."""
+    """Apply the level's adapter, if the model has one."""
     name = str(level)
-    held = name in model.structure_adapters
-    adapted: Tensor = model.structure_adapters[name](features) if held else features
+    if name not in model.structure_adapters:
+        return features
+    adapted: Tensor = model.structure_adapters[name](features)
     return adapted
 
 
-def _place(model: ConStruct) -> torch.device:
+def _device_of(model: ConStruct) -> torch.device:
     return model.logit_scale.device
 
 
@@ -189,10 +190,10 @@ def _to_batch(image: Pixels, device: torch.device) -> Tensor:
     return pixels.permute(2, 0, 1)[None].float() / 255
 
 
-def _grow(maps: Tensor, image: Pixels) -> Array:
+def _resize(maps: Tensor, image: Pixels) -> Array:
     """``(1, N, h, w)`` to ``(N, H, W)`` of the image."""
-    grown = F.interpolate(maps, image.shape[:2], mode="bilinear", align_corners=False)
-    return np.asarray(grown[0].float().cpu().numpy())
+    resized = F.interpolate(maps, image.shape[:2], mode="bilinear", align_corners=False)
+    return np.asarray(resized[0].float().cpu().numpy())
 
 
 def _stretch(values: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Two methods on the same images: how much better one is, and whether other images would say so."""
+"""Compare two methods on the same images: how much better one is, and how certain that is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Difference", "compare_pair"]
 
 
 class Difference(NamedTuple):
-    """Of the mean IoU of two methods, first less second."""
+    """Difference of the mean IoU of two methods, first minus second."""
 
     value: float
     low: float
@@ -22,17 +22,17 @@ class Difference(NamedTuple):
     high: float
     """Upper end."""
     p: float
-    """How often drawing other images would turn the sign, two-sided."""
+    """Two-sided p-value: how often drawing other images would reverse the sign."""
     level: float
-    """Of the interval, such as 0.95."""
+    """Level of the interval, such as 0.95."""
 
 
 def compare_pair(first: Evaluation, second: Evaluation, level: float = 0.95) -> Difference:
     """Paired bootstrap over cases, or images (Efron and Tibshirani 1993, chapters 13 and 16).
 
-    Cases are drawn where the first knows them, as in `bootstrap_intervals`.
-    Every draw takes the same images for both, so that what makes an image hard for both does not
-    count. Number of draws and seed are the first's.
+    Cases are drawn if the first evaluation has them, as in `bootstrap_intervals`. Every draw takes
+    the same images for both, so that what makes an image hard for both cancels out. Number of draws
+    and seed are the first's.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def compare_pair(first: Evaluation, second: Evaluation, level: float = 0.95) -> 
         If the two are not of the same images and classes.
     """
     if first.names != second.names or first.palette.names != second.palette.names:
-        raise DataError("two methods can be compared on the same images and classes only")
+        raise DataError("two methods can only be compared on the same images and classes")
     config = first.config
     drawn = [
         draw_means(one.confusions, resamples=config.resamples, seed=config.seed, cases=first.cases)
@@ -53,5 +53,5 @@ def compare_pair(first: Evaluation, second: Evaluation, level: float = 0.95) -> 
         return Difference(value, float("nan"), float("nan"), float("nan"), level)
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     less = min((known <= 0).sum(), (known >= 0).sum())
-    p = min(1.0, 2 * (less + 1) / (known.size + 1))  # none of n draws is no proof of zero
+    p = min(1.0, 2 * (less + 1) / (known.size + 1))  # no draw out of n does not prove that p is 0
     return Difference(value, float(low), float(high), float(p), level)

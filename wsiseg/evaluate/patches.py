@@ -40,17 +40,17 @@ class MaskedPatches:
     folder: Path
     """Where ``img/`` and ``mask/`` are."""
     images: tuple[Path, ...]
-    """In the order of their names."""
+    """Sorted by name."""
     masks: tuple[Path, ...]
-    """One an image."""
+    """One per image."""
     classes: int
     """K: masks hold 0 .. K - 1, and K for background."""
     size: tuple[int, int]
     """Width and height of every patch in pixels."""
     cases: tuple[str, ...] | None
-    """The case of each, from ``cases.csv`` or else the names; None where neither tells any."""
+    """The case of each, from ``cases.csv`` or else the names; None if neither gives any."""
     places: tuple[Place | None, ...] = ()
-    """Where each lies on its slide, as far as its name tells."""
+    """Position of each on its slide, if its name gives it."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -65,7 +65,7 @@ class MaskedPatches:
 
 
 def find_split(data: str | Path, split: str) -> Path:
-    """The folder with ``img/`` and ``mask/``: `data` itself, or its `split` (``val`` is ``valid``).
+    """Find the folder with ``img/`` and ``mask/``: `data`, or its `split` (``val`` is ``valid``).
 
     Raises
     ------
@@ -73,11 +73,11 @@ def find_split(data: str | Path, split: str) -> Path:
         If there is no such folder.
     """
     data = Path(data)
-    tried = [data, *(data / name for name in _SPELLINGS.get(split, (split,)))]
-    for folder in tried:
+    candidates = [data, *(data / name for name in _SPELLINGS.get(split, (split,)))]
+    for folder in candidates:
         if (folder / "img").is_dir() and (folder / "mask").is_dir():
             return folder
-    listed = " or ".join(str(folder) for folder in tried)
+    listed = " or ".join(str(folder) for folder in candidates)
     raise DataError(f"{data}: no img/ and mask/ in {listed}; give the folder that holds them")
 
 
@@ -90,10 +90,10 @@ def load_masked_patches(
     ----------
     data
         A folder with ``img/`` and ``mask/``, or the data set's, with them in ``<split>/``. An
-        image and its mask have one name; the suffix may differ. A mask holds one channel, or a
+        image and its mask share a name; the suffix may differ. A mask holds one channel, or a
         palette's numbers: a class's number, or K for background. A table ``cases.csv`` beside
         ``img/`` and ``mask/``, with columns `image` and `case`, says which patient or slide each
-        image is of; without it, the names do where they can (`wsiseg.cases`).
+        image is of; without it, the names are searched for them (`wsiseg.cases`).
     classes
         Class names in label order.
 
@@ -124,7 +124,7 @@ def load_masked_patches(
 
 
 def _find_cases(path: Path, names: Sequence[str], problems: list[str]) -> tuple[str, ...] | None:
-    """The case of each image."""
+    """Find the case of each image."""
     cases: list[str | None]
     if path.is_file():
         given = _read_cases(path, names, problems)
@@ -136,7 +136,7 @@ def _find_cases(path: Path, names: Sequence[str], problems: list[str]) -> tuple[
 
 
 def _read_cases(path: Path, names: Sequence[str], problems: list[str]) -> dict[str, str]:
-    """The case of each image that the table names, with or without its suffix."""
+    """Read the case of each image that the table names, with or without its suffix."""
     table = read_table(path, known=("image", "case"), required=("image", "case"))
     problems += [f"{path.name}: {problem}" for problem in table.problems]
     by_name = {Path(name).stem: name for name in names} | {name: name for name in names}
@@ -144,7 +144,7 @@ def _read_cases(path: Path, names: Sequence[str], problems: list[str]) -> dict[s
     for row in table.rows:
         name = by_name.get(Path(row["image"]).name)
         if name is None or not row["case"]:
-            why = "has no case" if name else "is no image here"
+            why = "has no case" if name else "is not an image here"
             problems.append(f"{path.name}, {row.where}: {row['image']!r} {why}")
         elif cases.setdefault(name, row["case"]) != row["case"]:
             problems.append(f"{path.name}, {row.where}: {name} was given another case above")
@@ -153,7 +153,7 @@ def _read_cases(path: Path, names: Sequence[str], problems: list[str]) -> dict[s
 
 
 def list_images(folder: Path, problems: list[str]) -> dict[str, Path]:
-    """Images by name without suffix, in the order of their names."""
+    """List images by name without suffix, sorted by name."""
     found: dict[str, Path] = {}
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES):
         if path.stem in found:
@@ -167,7 +167,7 @@ def list_images(folder: Path, problems: list[str]) -> dict[str, Path]:
 def _check(
     pairs: Sequence[tuple[Path, Path]], classes: Sequence[str], problems: list[str]
 ) -> tuple[int, int]:
-    """Read every file once; the usual size."""
+    """Read every file once; return the most common size."""
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(partial(_inspect, classes=classes), pairs))
     sizes = Counter(size for size, _ in found if size is not None)
@@ -185,7 +185,7 @@ def _check(
 def _inspect(
     pair: tuple[Path, Path], classes: Sequence[str]
 ) -> tuple[tuple[int, int] | None, list[str]]:
-    """Width and height of an image, if it can be read, and what is wrong with it or its mask."""
+    """Return an image's width and height, if readable, and what is wrong with it or its mask."""
     image, mask = pair
     wrong: list[str] = []
     shapes: list[tuple[int, ...]] = []

@@ -19,7 +19,7 @@ _OUTSIDE = (240, 240, 240)
 
 
 def draw_predictions(scored: Sequence[Scored], palette: Palette) -> Image.Image:
-    """One row a patch, as the paper's Figure 2: image, truth, prediction; colours named below."""
+    """Draw one row per patch, like the paper's Figure 2: image, truth, prediction and legend."""
     titles = ["image", "truth", f"prediction ({scored[0].protocol})"]
     colors = _label_colors(palette)
     rows = [[one.image, colors[one.truth], colors[one.labels]] for one in scored]
@@ -33,10 +33,10 @@ def draw_predictions(scored: Sequence[Scored], palette: Palette) -> Image.Image:
 
 
 def draw_maps(scored: Sequence[Scored], palette: Palette) -> Image.Image:
-    """One row a patch: the image, then every class's map laid over it, dark 0 to yellow 1.
+    """Draw one row per patch: the image, then each class's map over it, dark 0 to yellow 1.
 
-    Maps are those before the gate: each class's own best place, whether or not it is let through;
-    a frame marks the classes that are.
+    Maps are ungated, each class on its own scale, whether or not it is let through; a frame marks
+    the classes that are.
     """
     rows = []
     for one in scored:
@@ -55,7 +55,7 @@ def write_labels(scored: Scored, palette: Palette, folder: str | Path) -> Path:
 
 
 def to_mask(labels: NDArray[np.uint8], palette: Palette) -> Image.Image:
-    """``(H, W)`` labels as a palette picture, numbered as BCSS-WSSS masks: background is K."""
+    """Turn ``(H, W)`` labels into a palette picture, like BCSS-WSSS masks: background is K."""
     numbers = np.where(labels == BACKGROUND, len(palette), labels).astype(np.uint8)
     picture = Image.fromarray(numbers).convert("P")
     picture.putpalette([part for color in (*palette.colors, (255, 255, 255)) for part in color])

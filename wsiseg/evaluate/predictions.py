@@ -1,4 +1,4 @@
-"""Masks that anybody made, scored as ours are: one count, one table, whatever the method."""
+"""Score masks made by any method in the same way as our own."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def evaluate_predictions(
     Parameters
     ----------
     predictions
-        A folder of masks, of one channel or with a palette, named as the images.
+        A folder of masks, of one channel or with a palette, named like the images.
     data, split
         As in `load_masked_patches`.
     palette
         Names and colours of the classes, in the order of the data set's numbers.
     protocol
-        How they were made, which no file says: `oracle` if the true classes of each patch were
+        How they were made, which the files do not say: `oracle` if each patch's true classes were
         given, else `deploy`.
     config
-        Of the bootstrap; the default if None.
+        Settings of the bootstrap; None for the defaults.
     numbers
         Which class a number in the predictions stands for; None is background. If not given, they
         are those of the data set: 0 .. K - 1, and K for background.
@@ -105,17 +105,17 @@ class _Reader:
     """Label of each number that may occur."""
 
     def count(self, numbers: Sequence[int]) -> tuple[NDArray[np.int64], list[str]]:
-        """A confusion matrix a patch, and what is wrong with its prediction."""
+        """Return a confusion matrix per patch, and what is wrong with the predictions."""
         side, wrong = self.patches.classes + 1, list[str]()
         matrices = np.zeros((len(numbers), side, side), np.int64)
         _, truth = self.patches.read(numbers)
         for at, number in enumerate(numbers):
             try:
-                found = self._read(self.predictions[number], truth[at].shape)
+                predicted = self._read(self.predictions[number], truth[at].shape)
             except (OSError, SyntaxError, ValueError) as error:
                 wrong.append(f"{self.predictions[number].name}: {error}")
                 continue
-            matrices[at] = confusion_matrix(truth[at], found, self.patches.classes)
+            matrices[at] = confusion_matrix(truth[at], predicted, self.patches.classes)
         return matrices, wrong
 
     def _read(self, path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -135,14 +135,14 @@ class _Reader:
 
 
 def _pair(patches: MaskedPatches, folder: Path) -> tuple[Path, ...]:
-    """The prediction of each patch."""
+    """Find the prediction of each patch."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: is no folder; give one of masks named as the images")
+        raise DataError(f"{folder}: is not a folder; give one of masks named like the images")
     problems: list[str] = []
     found = list_images(folder, problems)
     names = [path.stem for path in patches.images]
     problems += [f"{name}: has no prediction" for name in names if name not in found]
-    problems += [f"{found[name].name}: is of no patch" for name in found if name not in set(names)]
+    problems += [f"{found[name].name}: has no patch" for name in found if name not in set(names)]
     refuse(folder, problems, "predictions")
     return tuple(found[name] for name in names)
 

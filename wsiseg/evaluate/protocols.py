@@ -1,12 +1,13 @@
-"""The ways to score a model, never mixed: with the true classes given, and without.
+"""The protocols for scoring a model, never mixed: with the true classes given, and without.
 
 `oracle` is what the released ConStruct code does, in validation, in its final test and so in the
 paper's tables: a class that is not in the mask cannot be predicted, because its map is multiplied
 by the true label. `deploy` lets through what the model itself predicts, as on a slide that nobody
-has labelled; `slide` what patches around it on the slide make likely too, as ``stitch.gate:
-context`` does. All else is the paper's inference in all: six augmentations, each map scaled to its
-own range, the background that they leave, and the dense CRF patch by patch. (`wsiseg annotate`
-differs from all: it blends neighbouring tiles and takes the background from the slide's tissue.)
+has labelled; `slide` weighs each class by how likely it is with the patches around it, as
+``stitch.gate: context`` does. All three otherwise follow the paper's inference: six augmentations,
+each map scaled to its own range, the background that they leave, and the dense CRF patch by patch.
+(`wsiseg annotate` differs: it blends neighbouring tiles and takes the background from the slide's
+tissue.)
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ Protocol = Literal["oracle", "deploy", "slide"]
 
 
 class Prediction(NamedTuple):
-    """What a protocol makes of a batch of patches."""
+    """Result of a protocol for a batch of patches."""
 
     gates: Tensor
     """``(B, K)`` bool: the classes let through."""
@@ -56,9 +57,9 @@ class Prediction(NamedTuple):
 def predict_maps(
     source: CamSource, images: NDArray[np.uint8], config: InferenceConfig
 ) -> MapsAndLogits:
-    """Ungated maps and logits, channel by channel, of ``(B, H, W, 3)`` RGB patches.
+    """Compute ungated maps and logits, channel by channel, of ``(B, H, W, 3)`` RGB patches.
 
-    On the source's device.
+    They stay on the source's device.
     """
     batch = to_images(images, source.device)
     with torch.inference_mode():
@@ -80,16 +81,16 @@ def label_maps(
     protocol: Protocol,
     source: CamSource,
     config: EvaluateConfig,
-    context: NDArray[np.bool_] | None = None,
+    context: NDArray[np.float32] | None = None,
 ) -> Prediction:
     """Gate the maps of `predict_maps` as the protocol says, and refine them.
 
     Parameters
     ----------
     truth
-        ``(B, H, W)`` uint8 labels; `oracle` takes the classes from it, the others do not look.
+        ``(B, H, W)`` uint8 labels; only `oracle` uses them, for the classes present.
     context
-        ``(B, K)``: what `slide` lets through, from `wsiseg.evaluate.places`.
+        ``(B, K)``: how much each class weighs in `slide`, from `wsiseg.evaluate.places`.
     """
     classes = len(source.palette)
     if protocol == "deploy":
@@ -104,7 +105,7 @@ def label_maps(
 
 
 def predicted_gates(found: MapsAndLogits, classes: int, threshold: float) -> Tensor:
-    """``(B, K)`` bool: the classes whose sigmoid of the logit reaches `threshold`."""
+    """``(B, K)`` bool: the classes for which the sigmoid of the logit reaches `threshold`."""
     return found.logits[:, :classes] >= math.log(threshold / (1 - threshold))
 
 
@@ -114,40 +115,53 @@ def refine_maps(
     images: NDArray[np.uint8],
     crf: CrfConfig | None,
 ) -> Prediction:
-    """Let some classes through, and label every pixel.
+    """Gate the maps, and label every pixel.
 
     Parameters
     ----------
     gates
-        ``(B, K)`` bool.
+        ``(B, K)`` bool, or weights in [0, 1].
     images
         ``(B, H, W, 3)`` RGB for the CRF.
     crf
-        None: the most probable class is taken as it is.
+        None: label each pixel with its most probable class.
     """
     gates = gates.to(found.maps.device)
     weigh = _share if found.exclusive else _weigh
     probabilities = weigh(found.maps, gates)
     refined = probabilities if crf is None else _refine(probabilities, images, crf)
-    labels = refined.argmax(1).to(torch.uint8).cpu().numpy()
+    labels = _most_probable(refined).cpu().numpy()
     labels[labels == probabilities.shape[1] - 1] = BACKGROUND
-    return Prediction(gates, probabilities, np.asarray(labels))
+    return Prediction(gates > 0, probabilities, np.asarray(labels))
+
+
+def _most_probable(probabilities: Tensor) -> Tensor:
+    """``(B, H, W)`` uint8: of equals the first, as argmax has it, which takes ten times as long."""
+    most = probabilities[:, 0].clone()
+    labels = torch.zeros(most.shape, dtype=torch.uint8, device=most.device)
+    for k in range(1, probabilities.shape[1]):
+        labels.masked_fill_(probabilities[:, k] > most, k)
+        torch.maximum(most, probabilities[:, k], out=most)
+    return labels
 
 
 def _share(maps: Tensor, gates: Tensor) -> Tensor:
-    """The same of maps that are probabilities: what is not let through falls to what is."""
+    """`_weigh` for maps that are probabilities: classes that are not let through give theirs up."""
     classes = gates.shape[1]
-    gated = maps[:, :classes] * gates[:, :, None, None]
-    total = gated.sum(1, keepdim=True) + maps[:, classes:].sum(1, keepdim=True)
-    shares = gated / total.clamp_min(torch.finfo(maps.dtype).tiny)
-    return torch.cat([shares, 1 - shares.sum(1, keepdim=True)], 1).clamp(0, 1)
+    out = maps.new_empty((len(maps), classes + 1, *maps.shape[2:]))
+    shares, background = out[:, :classes], out[:, classes:]
+    torch.mul(maps[:, :classes], gates[:, :, None, None], out=shares)
+    total = shares.sum(1, keepdim=True) + maps[:, classes:].sum(1, keepdim=True)
+    shares /= total.clamp_min_(torch.finfo(maps.dtype).tiny)
+    torch.sub(1, shares.sum(1, keepdim=True), out=background)
+    return out.clamp_(0, 1)
 
 
 def _weigh(maps: Tensor, gates: Tensor) -> Tensor:
-    """``(B, K + 1, H, W)`` of maps ``(B, channels, H, W)`` and gates ``(B, K)``.
+    """``(B, K + 1, H, W)`` probabilities from maps ``(B, channels, H, W)`` and gates ``(B, K)``.
 
-    Kinds of background, the channels after the K classes, are always let through; what they win
-    goes to the background.
+    Kinds of background, the channels after the K classes, are always let through; their
+    probabilities add to the background.
     """
     classes = gates.shape[1]
     gated = maps[:, :classes] * gates[:, :, None, None]
@@ -157,12 +171,12 @@ def _weigh(maps: Tensor, gates: Tensor) -> Tensor:
 
 
 def present(truth: NDArray[np.uint8], classes: int) -> NDArray[np.bool_]:
-    """``(B, K)``: the classes that occur in each mask of ``(B, H, W)``."""
+    """``(B, K)``: the classes present in each mask of ``(B, H, W)``."""
     return np.stack([(truth == label).any((1, 2)) for label in range(classes)], 1)
 
 
 def restore_images(images: NDArray[np.uint8], source: CamSource) -> NDArray[np.uint8]:
-    """What the released code gives its CRF where the classes are given: see `truncate_image`."""
+    """Return the images that the released code gives its CRF: see `truncate_image`."""
     if source.std is None:  # no normalisation to be undone
         return images
     return truncate_image(images, source.mean, source.std)
@@ -171,13 +185,13 @@ def restore_images(images: NDArray[np.uint8], source: CamSource) -> NDArray[np.u
 def truncate_image(
     images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]
 ) -> NDArray[np.uint8]:
-    """The image that the released code gives its CRF: normalised, restored, cut to integers.
+    """Normalise images, restore them and truncate to integers, as the released code's CRF input.
 
-    Two values in five come out one too low, as float32 falls short of the number it began as.
+    Two values in five come out one too low, as float32 falls just short of the original number.
     """
     centre, spread = np.asarray(mean, np.float32), np.asarray(std, np.float32)
     white = np.float32(255)
-    # The order of these roundings decides what is cut off: it is the released code's.
+    # The order of these roundings, which is the released code's, decides what is truncated.
     normal = (images.astype(np.float32) - centre * white) * np.reciprocal(spread * white)
     restored = (normal * spread + centre) * white
     return np.asarray(restored.clip(0, 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Whether confidence is what it says: of labels said to be 80 % sure, are 80 % right?"""
+"""Whether confidence can be trusted: of labels with 80 % confidence, are 80 % right?"""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _INK, _PALE, _BAR, _GAP = (32, 36, 42), (170, 176, 184), (70, 120, 180), (214, 9
 
 @dataclass(frozen=True)
 class Reliability:
-    """Confidence against how often it was right, in bins of equal width."""
+    """Confidence against accuracy, in bins of equal width."""
 
     counts: NDArray[np.int64]
     """``(bins,)``."""
     confidence: NDArray[np.float64]
     """``(bins,)`` mean confidence; NaN in an empty bin."""
     accuracy: NDArray[np.float64]
-    """``(bins,)`` share that is right; NaN in an empty bin."""
+    """``(bins,)`` share of right labels; NaN in an empty bin."""
 
     @property
     def ece(self) -> float:
@@ -34,7 +34,7 @@ class Reliability:
         return float(np.nansum(gaps * self.counts) / total) if total else float("nan")
 
     def __add__(self, other: Reliability) -> Reliability:
-        """Both together."""
+        """Pool both tables."""
         counts = self.counts + other.counts
         parts = [
             np.nan_to_num(getattr(self, name)) * self.counts
@@ -48,7 +48,7 @@ class Reliability:
 def measure_reliability(
     confidence: NDArray[np.floating], right: NDArray[np.bool_], bins: int = BINS
 ) -> Reliability:
-    """The table of Naeini et al. (2015) and Guo et al. (2017).
+    """Compute the table of Naeini et al. (2015) and Guo et al. (2017).
 
     Parameters
     ----------
@@ -57,16 +57,16 @@ def measure_reliability(
     right
         ``(N,)``: whether each label was right.
     """
-    which = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    counts = np.bincount(which, minlength=bins)
+    index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    counts = np.bincount(index, minlength=bins)
     with np.errstate(invalid="ignore"):
-        mean = np.bincount(which, confidence.astype(np.float64), bins) / counts
-        share = np.bincount(which, right.astype(np.float64), bins) / counts
+        mean = np.bincount(index, confidence.astype(np.float64), bins) / counts
+        share = np.bincount(index, right.astype(np.float64), bins) / counts
     return Reliability(counts, mean, share)
 
 
 def draw_reliability(found: Reliability, title: str) -> Image.Image:
-    """The diagram: a bar a bin, as high as it was right; the diagonal is what it said."""
+    """Draw the diagram: a bar per bin, as high as its accuracy; on the diagonal, both agree."""
     page = Image.new("RGB", (_SIDE + 2 * _EDGE, _SIDE + 2 * _EDGE), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(14)
     bins = len(found.counts)
@@ -76,9 +76,9 @@ def draw_reliability(found: Reliability, title: str) -> Image.Image:
 
     for number in np.flatnonzero(found.counts):
         left, right = (number + 0.08) / bins, (number + 0.92) / bins
-        height, said = found.accuracy[number], found.confidence[number]
+        height, confidence = found.accuracy[number], found.confidence[number]
         pen.rectangle([at(left, height), at(right, 0)], fill=_BAR)
-        low, high = sorted((height, said))
+        low, high = sorted((height, confidence))
         pen.rectangle([at(left, high), at(right, low)], outline=_GAP, width=2)
     pen.line([at(0, 0), at(1, 1)], fill=_PALE, width=2)
     pen.rectangle([at(0, 1), at(1, 0)], outline=_INK)

@@ -1,4 +1,4 @@
-"""What an evaluation gave, as a table to read, and as JSON and CSV to compute with."""
+"""Report an evaluation: a table to read, and JSON and CSV to compute with."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PROTOCOLS = {
     "deploy": "classes let through by the model's own prediction",
     "slide": "classes let through by the model's own prediction on a patch and those around it",
 }
-"""Each protocol in a line, for whoever reads the numbers."""
+"""One line about each protocol, for readers of the numbers."""
 
 Range = tuple[float, float]
 
 
 def format_table(evaluation: Evaluation) -> str:
-    """A plain text table in percent, with intervals; its first line names the protocol."""
+    """Format a plain text table in percent, with intervals; its first line names the protocol."""
     scores, ends = evaluation.scores, evaluation.intervals
     rows = [
         (name, iou, dice)
@@ -44,18 +44,18 @@ def format_table(evaluation: Evaluation) -> str:
     ]
     rows.append(("mean", _percent(scores.miou, ends.miou), _percent(scores.mdice, ends.mdice)))
     rows.append(("weighted by frequency", _percent(scores.fwiou, ends.fwiou), ""))
-    wide = max(len(name) for name, *_ in rows)
+    width = max(len(name) for name, *_ in rows)
     interval = f"{ends.level:.0%} interval"
     lines = [
         f"protocol {evaluation.protocol}: {PROTOCOLS[evaluation.protocol]}",
         f"{len(evaluation.names)} patches; {_how_made(evaluation)}; {interval} by "
         f"{ends.resamples} bootstraps over {_name_units(ends)}",
-        f"{'class':<{wide}}  {'IoU %':<22}  {'Dice %':<22}".rstrip(),
+        f"{'class':<{width}}  {'IoU %':<22}  {'Dice %':<22}".rstrip(),
     ]
-    lines += [f"{name:<{wide}}  {iou:<22}  {dice:<22}".rstrip() for name, iou, dice in rows]
+    lines += [f"{name:<{width}}  {iou:<22}  {dice:<22}".rstrip() for name, iou, dice in rows]
     absent = [evaluation.palette.names[label] for label in scores.absent]
     if absent:
-        lines.append(f"neither true nor found, so left out of the means: {', '.join(absent)}")
+        lines.append(f"neither true nor predicted, so left out of the means: {', '.join(absent)}")
     if evaluation.reliability is not None:
         lines.append(
             f"confidence, before gates and CRF: expected calibration error "
@@ -66,14 +66,14 @@ def format_table(evaluation: Evaluation) -> str:
 
 def _how_made(evaluation: Evaluation) -> str:
     if evaluation.predictions is not None:
-        return f"masks of {evaluation.predictions}, the protocol as their maker says"
+        return f"masks of {evaluation.predictions}; their maker states the protocol"
     return f"augmentations: {evaluation.config.tta}; CRF: {evaluation.config.crf.backend}"
 
 
 def _name_units(ends: Intervals) -> str:
     if ends.over_cases:
         return f"{ends.units} cases"
-    return "patches, as neither cases.csv nor their names tell cases"
+    return "patches, as neither cases.csv nor their names give cases"
 
 
 def _percent(value: float, ends: Range) -> str:
@@ -93,11 +93,11 @@ def write_report(
     Parameters
     ----------
     info
-        Of the checkpoint that was scored; None if there is none, as of somebody's masks.
+        The checkpoint that was scored; None if there is none, as for masks of another tool.
     data
         The folder of the patches; the last two of its names are recorded.
     out
-        The folder to write to, one a protocol.
+        The folder to write to, one per protocol.
     """
     out = Path(out)
     text = json.dumps(_describe(evaluation, info, data), indent=2, ensure_ascii=False)
@@ -117,11 +117,11 @@ def write_report(
 
 
 def _reliability_rows(found: Reliability) -> list[list[object]]:
-    """Mean confidence, share that is right and pixels of each bin that has any."""
+    """Mean confidence, share of right labels and pixels of each bin that has any."""
     rows: list[list[object]] = [["confidence", "right", "pixels"]]
-    for said, right, count in zip(found.confidence, found.accuracy, found.counts, strict=True):
+    for mean, right, count in zip(found.confidence, found.accuracy, found.counts, strict=True):
         if count:
-            rows.append([_digits(said), _digits(right), int(count)])
+            rows.append([_digits(mean), _digits(right), int(count)])
     return rows
 
 
@@ -180,7 +180,7 @@ def _describe_maker(evaluation: Evaluation, info: CheckpointInfo | None) -> dict
 
 
 def _class_accuracy(evaluation: Evaluation) -> dict[str, float] | None:
-    """How often the model says rightly whether a class shows; not asked in `oracle`."""
+    """Share of patches where the model is right whether a class is present; None in `oracle`."""
     if evaluation.protocol == "oracle":
         return None
     right = (evaluation.gates == evaluation.true_classes).mean(0)
@@ -201,16 +201,16 @@ def _score_rows(evaluation: Evaluation) -> list[list[object]]:
 
 
 def _image_rows(evaluation: Evaluation) -> list[list[object]]:
-    """IoU of each class in each image, empty where it is nowhere."""
+    """IoU of each class in each image, empty where it does not occur."""
     names = evaluation.palette.names
     rows: list[list[object]] = [["image", "classes_true", "classes_let_through", "miou", *names]]
     for number, image in enumerate(evaluation.names):
         scores = score(evaluation.confusions[number])
-        shown = [
-            ";".join(name for name, there in zip(names, flags[number], strict=True) if there)
+        classes = [
+            ";".join(name for name, flag in zip(names, flags[number], strict=True) if flag)
             for flags in (evaluation.true_classes, evaluation.gates)
         ]
-        rows.append([image, *shown, _digits(scores.miou), *map(_digits, scores.iou)])
+        rows.append([image, *classes, _digits(scores.miou), *map(_digits, scores.iou)])
     return rows
 
 
@@ -219,7 +219,7 @@ def _digits(value: float) -> str:
 
 
 def _plain(value: float) -> float | None:
-    """JSON has no NaN."""
+    """Replace NaN by None, as JSON has none."""
     return None if math.isnan(value) else value
 
 

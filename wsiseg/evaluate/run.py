@@ -1,4 +1,4 @@
-"""A model scored over a set of patches, by one protocol or several."""
+"""Score a model on a set of patches, by one protocol or several."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wsiseg.errors import DataError
 from wsiseg.evaluate.bootstrap import Intervals, bootstrap_intervals
 from wsiseg.evaluate.confidence import check_confidence
 from wsiseg.evaluate.patches import MaskedPatches
-from wsiseg.evaluate.places import check_places, gate_by_slide
+from wsiseg.evaluate.places import check_places, weigh_by_slide
 from wsiseg.evaluate.protocols import Protocol, label_maps, predict_maps, present
 from wsiseg.evaluate.reliability import Reliability
 from wsiseg.evaluate.scores import Scores, confusion_matrix, score
@@ -35,9 +35,9 @@ class Scored(NamedTuple):
     """One patch, as it was scored."""
 
     protocol: Protocol
-    """By which."""
+    """The protocol that scored it."""
     number: int
-    """Of the patch, in the order of the names."""
+    """Index of the patch, in the order of the names."""
     name: str
     """File name of the image."""
     image: NDArray[np.uint8]
@@ -45,7 +45,7 @@ class Scored(NamedTuple):
     truth: NDArray[np.uint8]
     """``(H, W)`` labels of the mask."""
     labels: NDArray[np.uint8]
-    """``(H, W)`` labels found."""
+    """``(H, W)`` predicted labels."""
     maps: NDArray[np.float32]
     """``(K, H, W)`` in [0, 1]: the fused maps before the gate."""
     gates: NDArray[np.bool_]
@@ -54,7 +54,7 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a protocol gave over a set of patches."""
+    """Result of a protocol on a set of patches."""
 
     protocol: Protocol
     """How classes were let through; numbers of different protocols are not comparable."""
@@ -63,23 +63,23 @@ class Evaluation:
     names: tuple[str, ...]
     """File names of the images."""
     confusions: NDArray[np.int64]
-    """``(N, K + 1, K + 1)``: one matrix an image, rows truth, background last."""
+    """``(N, K + 1, K + 1)``: one matrix per image, rows truth, background last."""
     true_classes: NDArray[np.bool_]
     """``(N, K)``: classes that occur in each mask."""
     gates: NDArray[np.bool_]
     """``(N, K)``: classes that were let through; in `oracle` the same as the true ones."""
     scores: Scores
-    """Of all pixels together."""
+    """Scores over all pixels together."""
     intervals: Intervals
-    """By bootstrap over the cases, where they are known, else over the images."""
+    """By bootstrap over the cases if they are known, else over the images."""
     config: EvaluateConfig
     """The settings."""
     predictions: Path | None = None
     """The folder of masks that was scored, if somebody else made them."""
     reliability: Reliability | None = None
-    """How far confidence can be believed; the same in every protocol, as it goes before them."""
+    """How well confidence agrees with accuracy; the same in every protocol, as it is ungated."""
     cases: tuple[str, ...] | None = None
-    """The patient or slide of each image; None where nothing tells."""
+    """The patient or slide of each image; None if unknown."""
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -96,9 +96,9 @@ def evaluate_model(
     progress: Progress | None = None,
     visit: Callable[[Scored], None] | None = None,
 ) -> tuple[Evaluation, ...]:
-    """Score a model, one `Evaluation` a protocol of `config`, from one pass over the patches.
+    """Score a model, one `Evaluation` per protocol of `config`, in one pass over the patches.
 
-    Protocol `slide` takes a pass before, as what a patch shows hangs on those around it.
+    Protocol `slide` needs a pass before that, as the gates of a patch depend on those around it.
 
     On a CPU every batch computes with one thread, so that the numbers do not depend on how many
     there are; give an executor of threads to use the others.
@@ -110,7 +110,7 @@ def evaluate_model(
     executor
         Serial (None) or threads, which share the model.
     progress
-        Called with ("evaluate", patches done, patches), in a pass before with "context".
+        Called with ("evaluate", patches done, patches), in that earlier pass with "context".
     visit
         Called with every patch as it was scored, in no fixed order, in the thread that scored it:
         the pixels are kept no longer than that, whatever the number of patches.
@@ -118,8 +118,8 @@ def evaluate_model(
     Raises
     ------
     DataError
-        If the patches do not fit the source's classes or sides, or it gives one cell a patch; or
-        protocol `slide` is asked for and nobody knows where they lie.
+        If the patches do not fit the source's classes or sides, or it gives one cell per patch; or
+        for protocol `slide`, if their positions are unknown.
     """
     check_patches(source, patches)
     if "slide" in config.protocols:
@@ -130,21 +130,21 @@ def evaluate_model(
     executor = executor or SerialExecutor()
     tables = {protocol: _Table(len(patches), len(palette)) for protocol in config.protocols}
     done = 0
-    trust: dict[int, Reliability] = {}
+    reliabilities: dict[int, Reliability] = {}
     with source.evaluating():
-        gates = None
+        weights = None
         if "slide" in config.protocols:
-            gates = _find_context(source, patches, config, executor, progress, batches)
-        work = partial(_score_batch, source, patches, config, gates, visit)
-        for numbers, (found, part_trust) in run(executor, work, batches):
-            trust[numbers[0]] = part_trust
-            for protocol, part in found.items():
+            weights = _find_context(source, patches, config, executor, progress, batches)
+        work = partial(_score_batch, source, patches, config, weights, visit)
+        for numbers, (parts, measured) in run(executor, work, batches):
+            reliabilities[numbers[0]] = measured
+            for protocol, part in parts.items():
                 tables[protocol].fill(numbers, part)
             done += len(numbers)
             if progress is not None:
                 progress("evaluate", done, len(patches))
-    # In the order of the patches, so that the sums round alike whoever finished first.
-    reliability = reduce(add, (trust[first] for first in sorted(trust)))
+    # In the order of the patches, so that sums round the same whichever batch finished first.
+    reliability = reduce(add, (reliabilities[first] for first in sorted(reliabilities)))
     return tuple(
         _sum_up(protocol, table, palette, patches, config, reliability)
         for protocol, table in tables.items()
@@ -175,16 +175,16 @@ class _Table:
 def _find_context(
     source: CamSource, patches: MaskedPatches, config: EvaluateConfig, executor: Executor,
     progress: Progress | None, batches: Sequence[tuple[int, ...]],
-) -> NDArray[np.bool_]:  # fmt: skip
-    """``(N, K)``: what each patch may show by those around it."""
+) -> NDArray[np.float32]:  # fmt: skip
+    """``(N, K)``: how much each class weighs in each patch, judging by those around it."""
     logits = np.zeros((len(patches), len(source.palette)), np.float32)
     done = 0
-    for numbers, found in run(executor, partial(_pool_batch, source, patches, config), batches):
-        logits[list(numbers)] = found
+    for numbers, pooled in run(executor, partial(_pool_batch, source, patches, config), batches):
+        logits[list(numbers)] = pooled
         done += len(numbers)
         if progress is not None:
             progress("context", done, len(patches))
-    return gate_by_slide(logits, patches, config)
+    return weigh_by_slide(logits, patches, config)
 
 
 def _pool_batch(
@@ -201,7 +201,7 @@ def _score_batch(
     source: CamSource,
     patches: MaskedPatches,
     config: EvaluateConfig,
-    context: NDArray[np.bool_] | None,
+    context: NDArray[np.float32] | None,
     visit: Callable[[Scored], None] | None,
     numbers: tuple[int, ...],
 ) -> tuple[dict[Protocol, _Part], Reliability]:
@@ -209,7 +209,7 @@ def _score_batch(
     on_cpu, classes = source.device.type == "cpu", len(source.palette)
     parts: dict[Protocol, _Part] = {}
     with fixed_threads(1) if on_cpu else nullcontext():
-        trust = check_confidence(source, images, truth)
+        reliability = check_confidence(source, images, truth)
         found = predict_maps(source, images, config)
         for protocol in dict.fromkeys(config.protocols):
             around = None if context is None else context[list(numbers)]
@@ -227,14 +227,14 @@ def _score_batch(
                     numbers, names, images, truth, predicted.labels, maps, gates, strict=True
                 ):
                     visit(Scored(protocol, *row))
-    return parts, trust
+    return parts, reliability
 
 
 def check_patches(source: CamSource, patches: MaskedPatches) -> None:
     """Refuse patches that do not fit a source; raises `DataError` as `evaluate_model` does."""
     if patches.classes != len(source.palette):
         raise DataError(
-            f"{patches.folder}: masks of {patches.classes} classes, a model of "
+            f"{patches.folder}: the masks have {patches.classes} classes, the model has "
             f"{len(source.palette)}; they must agree"
         )
     width, height = patches.size
@@ -246,7 +246,7 @@ def check_patches(source: CamSource, patches: MaskedPatches) -> None:
     if max(patches.size) == source.stride:
         # Each map is scaled to its own range, which one cell does not have.
         raise DataError(
-            f"{patches.folder}: the model gives one cell a patch of {width} x {height} px, and "
+            f"{patches.folder}: the model gives one cell per patch of {width} x {height} px, and "
             f"evaluation needs several; with prompts, set prompt_features to patch"
         )
 

@@ -1,4 +1,4 @@
-"""How well predicted labels agree with the truth: IoU, Dice and area, counted as the paper does."""
+"""Agreement of predicted labels with the truth: IoU, Dice and area, counted as in the paper."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Scores:
     mdice: float
     """Mean Dice over the classes present, background left out."""
     iou: tuple[float, ...]
-    """Intersection over union, one a class; background pixels count in the unions."""
+    """Intersection over union per class; background pixels count in the unions."""
     dice: tuple[float, ...]
-    """Dice, one a class."""
+    """Dice per class."""
     fwiou: float
-    """IoU weighted by the frequency in the truth, background with it."""
+    """IoU weighted by the frequency in the truth, background included."""
     area_error: tuple[float, ...]
-    """``|predicted - true| / true`` pixels, one a class; NaN where the class has no true pixel."""
+    """``|predicted - true| / true`` pixels per class; NaN where the class has no true pixel."""
     absent: tuple[int, ...]
     """Classes that occur neither in the truth nor in the prediction."""
 
@@ -79,15 +79,15 @@ def confusion_matrix(truth: Labels, predicted: Labels, classes: int) -> NDArray[
 
 
 def score(confusion: NDArray[np.int64]) -> Scores:
-    """Metrics of a confusion matrix ``(K + 1, K + 1)`` of `confusion_matrix`.
+    """Compute the metrics of a confusion matrix ``(K + 1, K + 1)`` of `confusion_matrix`.
 
-    Background is counted in every union and in `fwiou`, never in the means (construct.md 7). A
-    class that is nowhere does not make the mean NaN, as it does in the released code.
+    Background is counted in every union and in `fwiou`, never in the means. A class that occurs
+    nowhere does not make the mean NaN, as it does in the released code.
     """
-    true, found = confusion.sum(1), confusion.sum(0)
+    true, predicted = confusion.sum(1), confusion.sum(0)
     iou, dice, fwiou = measure(confusion)
     classes = len(iou) - 1
-    area = _ratio(np.abs(found - true), true)[:classes]
+    area = _ratio(np.abs(predicted - true), true)[:classes]
     return Scores(
         miou=_mean(iou[:classes]),
         mdice=_mean(dice[:classes]),
@@ -102,11 +102,11 @@ def score(confusion: NDArray[np.int64]) -> Scores:
 def measure(confusion: NDArray[np.int64]) -> tuple[Array, Array, Array]:
     """IoU ``(..., K + 1)``, Dice likewise and fwIoU ``(...)`` of matrices ``(..., K + 1, K + 1)``.
 
-    NaN where a class is nowhere, and where there is nothing to count.
+    NaN where a class occurs nowhere, and where there is nothing to count.
     """
     hit = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
-    true, found = confusion.sum(-1), confusion.sum(-2)
-    iou, dice = _ratio(hit, true + found - hit), _ratio(2 * hit, true + found)
+    true, predicted = confusion.sum(-1), confusion.sum(-2)
+    iou, dice = _ratio(hit, true + predicted - hit), _ratio(2 * hit, true + predicted)
     total = true.sum(-1)
     weighted = np.nansum(true * iou, axis=-1)
     return iou, dice, _ratio(weighted, total)
@@ -121,6 +121,6 @@ def _ratio(part: NDArray[np.number], whole: NDArray[np.number]) -> NDArray[np.fl
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """Mean of what is not NaN; NaN if all is."""
+    """Mean, ignoring NaN; NaN if all values are."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")

@@ -30,7 +30,7 @@ _FONT = 12
 _HEAT = np.array(
     [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], np.float64
 )
-"""Colours of 0, 0.25, ... 1: even in brightness, and told apart by the colour-blind."""
+"""Colours of 0, 0.25, ... 1: even steps of brightness, distinct to colour-blind people too."""
 _HEAT_SHARE = 0.55
 _BAR = (160, 12)
 
@@ -43,7 +43,7 @@ def heat(values: NDArray[np.floating]) -> Pixels:
 
 
 def overlay(image: Pixels, values: NDArray[np.floating]) -> Pixels:
-    """The `heat` of `values` laid over ``(H, W, 3)`` RGB, which shows through."""
+    """Lay the `heat` of `values` over ``(H, W, 3)`` RGB, which shows through."""
     mixed = _HEAT_SHARE * _color(values) + (1 - _HEAT_SHARE) * image
     return np.asarray(mixed.round().astype(np.uint8))
 
@@ -60,16 +60,16 @@ def lay_out(
     names: Sequence[str] = (),
     foot: int = 0,
 ) -> Image.Image:
-    """Rows of panels as a sheet.
+    """Lay out rows of panels on a sheet.
 
     Parameters
     ----------
     rows
-        RGB panels ``(H, W, 3)``, all of one size, one a column.
+        RGB panels ``(H, W, 3)``, all of one size, one per column.
     titles
         Above each column.
     names
-        To the left of each row; none need no room.
+        To the left of each row; if empty, no space is left for them.
     foot
         Pixels left free below.
     """
@@ -91,7 +91,7 @@ def lay_out(
 
 
 def draw_bar(sheet: Image.Image, low: str, high: str) -> None:
-    """The heat colours between what they stand for, in the last line of the sheet."""
+    """Draw the scale of heat colours, between its end values, in the last line of the sheet."""
     pen, y = ImageDraw.Draw(sheet), sheet.height - LINE + 4
     pen.text((GAP, y - 1), low, fill="black", font_size=_FONT)
     start = GAP + _measure(low) + 6

@@ -1,4 +1,4 @@
-"""Finished maps against a person's labels: only where somebody labelled, slide by slide."""
+"""Score finished maps by a person's labels: only where somebody labelled, slide by slide."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["MapScores", "SlideScore", "evaluate_slides"]
 
 @dataclass(frozen=True)
 class SlideScore:
-    """How far one map agrees with what was labelled on its slide."""
+    """Agreement of one map with the labels on its slide."""
 
     slide: str
     """Its name in the output folder."""
@@ -32,22 +32,22 @@ class SlideScore:
     """Digest of the map."""
     labelled_mm2: float
     confusion: NDArray[np.int64]
-    """``(K + 1, K + 1)`` as of `confusion_matrix`, labelled pixels only; what the map calls
-    nothing, or is unsure of, is background."""
+    """``(K + 1, K + 1)`` as from `confusion_matrix`, labelled pixels only; where the map has no
+    class or is unsure, it counts as background."""
     scores: Scores
 
 
 @dataclass(frozen=True)
 class MapScores:
-    """The same over all slides."""
+    """Agreement over all slides."""
 
     classes: tuple[str, ...]
     slides: tuple[SlideScore, ...]
     scores: Scores
     intervals: Intervals
-    """By resampling slides; they mean nothing of fewer than about five."""
+    """By resampling slides; meaningless with fewer than about five."""
     guess: Scores
-    """Of a map that is the class with most labelled area all over."""
+    """Scores of a map that has the class with most labelled area everywhere."""
     guessed: str
     notes: tuple[str, ...]
 
@@ -66,17 +66,17 @@ def evaluate_slides(
     resamples: int = 1000,
     progress: Progress | None = None,
 ) -> MapScores:
-    """Score maps as they stand, with every gate, CRF and smoothing in them.
+    """Score maps as they are, after every gate, CRF and smoothing.
 
-    Only pixels that somebody labelled count. Where two classes were marked nobody knows which is
-    meant, so that is left out; in an area of class ``Checked*`` what was not marked is background.
+    Only pixels that somebody labelled count. Those marked with two classes are ambiguous and left
+    out; in an area of class ``Checked*``, whatever was not marked is background.
 
     Parameters
     ----------
     slides
         Output folders, stores or folders of stores, with finished labels.
     labels
-        As `label_slides` takes them; best such that the model did not learn from.
+        As `label_slides` takes them; preferably some that the model was not trained on.
     progress
         Called with ("evaluate", slides done, slides).
 
@@ -130,7 +130,7 @@ def _score_slide(slide: SlideLabels, classes: int) -> SlideScore:
 def _draw_truth(
     slide: SlideLabels,
 ) -> Iterator[tuple[Box, NDArray[np.uint8], NDArray[np.bool_]]]:
-    """Each block that was labelled: labels ``(H, W)`` uint8, and where they are known."""
+    """Yield each labelled block: labels ``(H, W)`` uint8, and where they are known."""
     grid, layers = slide.store.grid, slide.layers
     for block in range(grid.n_blocks):
         box = grid.block_box(block)
@@ -150,12 +150,12 @@ def _gather(
     confusions = np.stack([one.confusion for one in slides])
     total = confusions.sum(0)
     if not total.sum():
-        raise DataError("no labelled area lies on a map: points are no areas")
-    most = int(total.sum(1)[: len(classes)].argmax())
+        raise DataError("no labelled area lies on a map; points are not areas")
+    largest = int(total.sum(1)[: len(classes)].argmax())
     guess = np.zeros_like(total)
-    guess[:, most] = total.sum(1)
+    guess[:, largest] = total.sum(1)
     return MapScores(
         classes, tuple(slides), score(total),
-        bootstrap_intervals(confusions, resamples=resamples), score(guess), classes[most],
+        bootstrap_intervals(confusions, resamples=resamples), score(guess), classes[largest],
         tuple(notes),
     )  # fmt: skip

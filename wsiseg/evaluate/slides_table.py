@@ -1,4 +1,4 @@
-"""Scores of maps as text, as tables, and as what report.html shows of them."""
+"""Scores of maps as text, as tables, and as data for report.html."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ __all__ = ["describe_slides", "format_slides", "write_slides"]
 
 
 def describe_slides(found: MapScores) -> dict[str, Any]:
-    """Everything that is said of the scores, as JSON holds it; shares from 0 to 1, NaN as None."""
+    """Describe the scores as data for JSON; shares from 0 to 1, NaN as None."""
     scores, ends = found.scores, found.intervals
     true = found.confusion.sum(1)
     few = ["fewer than five slides: the intervals are too narrow for new ones"]
     return {
         "classes": [
             {
-                "name": name, "iou": _known(scores.iou[at]),
-                "iou_interval": [*map(_known, ends.iou[at])], "dice": _known(scores.dice[at]),
-                "area_error": _known(scores.area_error[at]),
-                "labelled": _known(true[at] / max(true.sum(), 1)),
+                "name": name, "iou": _to_json(scores.iou[at]),
+                "iou_interval": [*map(_to_json, ends.iou[at])], "dice": _to_json(scores.dice[at]),
+                "area_error": _to_json(scores.area_error[at]),
+                "labelled": _to_json(true[at] / max(true.sum(), 1)),
             }
             for at, name in enumerate(found.classes)
         ],
-        "miou": _known(scores.miou), "miou_interval": [*map(_known, ends.miou)],
-        "mdice": _known(scores.mdice),
-        "guess": found.guessed, "guess_miou": _known(found.guess.miou),
+        "miou": _to_json(scores.miou), "miou_interval": [*map(_to_json, ends.miou)],
+        "mdice": _to_json(scores.mdice),
+        "guess": found.guessed, "guess_miou": _to_json(found.guess.miou),
         "slides": [
             {
-                "name": one.slide, "made": one.made, "miou": _known(one.scores.miou),
+                "name": one.slide, "made": one.made, "miou": _to_json(one.scores.miou),
                 "mm2": round(one.labelled_mm2, 6),
             }
             for one in found.slides
@@ -46,7 +46,7 @@ def describe_slides(found: MapScores) -> dict[str, Any]:
 
 
 def format_slides(found: MapScores) -> str:
-    """A plain text table: classes in percent with intervals, then slides, then the guess."""
+    """Format a plain text table: classes in percent with intervals, then the guess, then slides."""
     plain = describe_slides(found)
     lines = [
         f"{'class':<16}  {'IoU % (interval)':<20}  {'Dice %':<8}  {'area error %':<12}  labelled"
@@ -68,7 +68,7 @@ def format_slides(found: MapScores) -> str:
 
 
 def write_slides(found: MapScores, out: str | Path) -> list[Path]:
-    """Write ``slides.csv`` (a row a slide and class), ``confusion.csv`` and ``slides.json``."""
+    """Write ``slides.csv`` (one row per slide and class), ``confusion.csv``, ``slides.json``."""
     out = Path(out)
     names = [*found.classes, "background"]
     table = [["labelled as", *names]]
@@ -107,7 +107,7 @@ def _cell(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.4f}"
 
 
-def _known(value: float) -> float | None:
+def _to_json(value: float) -> float | None:
     return None if math.isnan(value) else round(float(value), 4)
 
 

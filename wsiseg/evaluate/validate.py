@@ -1,4 +1,4 @@
-"""The best epoch by masks, as the released code chooses it."""
+"""Choose the best epoch by masks, as the released code does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MaskScore:
 
     @property
     def identity(self) -> str:
-        """Hash of the names of images and of how they are scored."""
+        """Hash of the image names and of how they are scored."""
         return digest_of([path.name for path in self.patches.images], self.config)
 
     def check(self, source: CamSource) -> None:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsiseg.atomic import open_atomic
+from wsiseg.atomic import open_atomic, remove_parts
 from wsiseg.compute import Progress, SerialExecutor, run
 from wsiseg.config import MasksConfig, digest_of
 from wsiseg.errors import ConfigError, DataError
@@ -102,7 +103,7 @@ def write_masks(
     ConfigError
         If the device does not exist, or `out` holds masks that would have to be replaced.
     """
-    config, out = config or MasksConfig(), Path(out)
+    config, out, began = config or MasksConfig(), Path(out), time.time()
     source = load_source(checkpoint, config.encoder_options, open_device(config.device))
     gate = _choose_gate(config, data)
     names = source.palette.names
@@ -116,6 +117,8 @@ def write_masks(
         rows = _label_all(job, batches, kept, executor, progress)
     _write_index(out / "masks.csv", rows, names, gate)
     _write_about(out / "masks.json", job)
+    for folder in (out / "mask", out / "confidence"):
+        remove_parts(folder, before=began)  # no writer takes so long: of runs that were killed
     return rows
 
 

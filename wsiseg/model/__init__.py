@@ -1,4 +1,4 @@
-"""Everything that is a network: ConStruct, its losses, encoders, checkpoints and the dense CRF.
+"""The networks and what belongs to them: ConStruct, losses, encoders, checkpoints, dense CRF.
 
-Nothing is imported here, so that the CRF does not load the encoders, nor they the CRF.
+Nothing is imported here, so that the CRF does not load the encoders, nor the encoders the CRF.
 """

@@ -1,4 +1,4 @@
-"""Probabilities to believe: scales and offsets of logits, fitted where the model never learned."""
+"""Calibration: scales and offsets of logits, fitted on data that the model was not trained on."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from wsiseg.errors import DataError
 
 __all__ = ["fit_calibration", "fit_temperature"]
 
-_PULL = 1e-3
-"""Of the penalty that keeps scales of classes that hardly show near the common one."""
+_PENALTY = 1e-3
+"""Weight of the penalty that keeps the scales of rare classes near the common one."""
 
 
 def fit_calibration(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Scale and offset of each class that make the softmax of `logits` most probable.
+    """Fit the scale and offset of each class that make the labels most likely.
 
     Vector scaling (Guo et al. 2017, "On calibration of modern neural networks"): temperature by
-    class and a shift, by L-BFGS on the cross entropy. It can change which class is the largest,
+    class and an offset, by L-BFGS on the cross entropy. It can change which class is the largest,
     which a single temperature cannot.
 
     Parameters
@@ -28,12 +28,12 @@ def fit_calibration(logits: Tensor, labels: Tensor, weights: Tensor | None = Non
     labels
         ``(N,)`` int64, their classes.
     weights
-        ``(N,)`` float, how much each counts; None: alike.
+        ``(N,)`` float, the weight of each place; None: equal.
 
     Returns
     -------
-    ``(C, 2)`` float32: calibrated logits are ``logits * scale + offset``. A class that no label
-    names keeps the common scale, and no offset.
+    ``(C, 2)`` float32: calibrated logits are ``logits * scale + offset``. A class without labels
+    gets the common scale and no offset.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def fit_calibration(logits: Tensor, labels: Tensor, weights: Tensor | None = Non
         solver.zero_grad()
         scaled = values * (common + own[:, 0]).exp() + own[:, 1]
         value = (F.cross_entropy(scaled, labels, reduction="none") * share).sum()
-        value = value + _PULL * own.square().sum()
+        value = value + _PENALTY * own.square().sum()
         value.backward()  # type: ignore[no-untyped-call]  # torch's own
         return value
 
@@ -68,29 +68,29 @@ def fit_calibration(logits: Tensor, labels: Tensor, weights: Tensor | None = Non
 
 
 def fit_temperature(logits: Tensor, labels: Tensor, independent: int) -> float:
-    """The one scale of all logits that makes their softmax most probable: no class wins by it.
+    """Fit one scale of all logits that makes the labels most likely; it changes no prediction.
 
-    For few labels, of which `fit_calibration` would believe too much (Guo et al. 2017, temperature
-    scaling). Targets are as if one more place were of any class (after Platt 1999), so that labels
-    which are all met do not make the model sure of everything.
+    For few labels, which `fit_calibration` would overfit (Guo et al. 2017, temperature scaling).
+    Targets are smoothed as if one more place could be of any class (after Platt 1999), so that
+    labels which the model predicts without error do not make it certain of everything.
 
     Parameters
     ----------
     logits, labels
         ``(N, C)`` float and ``(N,)`` int64, as in `fit_calibration`.
     independent
-        How many of the places tell something of their own, such as the windows that they lie in.
+        Number of independent observations among the places, such as the windows that they lie in.
     """
     values = logits.double()
-    power = torch.zeros((), dtype=torch.double, requires_grad=True)
-    solver = torch.optim.LBFGS([power], max_iter=100, line_search_fn="strong_wolfe")
+    log_scale = torch.zeros((), dtype=torch.double, requires_grad=True)
+    solver = torch.optim.LBFGS([log_scale], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         solver.zero_grad()
-        scaled = values * power.exp()
+        scaled = values * log_scale.exp()
         value = F.cross_entropy(scaled, labels, label_smoothing=1 / (independent + 1))
         value.backward()  # type: ignore[no-untyped-call]  # torch's own
         return value
 
     solver.step(loss)  # type: ignore[no-untyped-call]  # torch's own
-    return float(power.detach().exp())
+    return float(log_scale.detach().exp())

@@ -39,7 +39,7 @@ Pool = Callable[[Tensor], Tensor]
 def cosine_cams(features: Tensor, prototypes: Tensor, scale: Tensor, classes: int) -> Tensor:
     """Cosine of every cell with every class's nearest prototype, times `scale`.
 
-    The nearest alone counts, as in the released ConStruct: a cell looks like one kind of the class,
+    Only the nearest counts, as in the released ConStruct: a cell looks like one kind of the class,
     and the CAM stays a cosine. A smooth maximum would grow with k where all of them respond. PBIP
     (Tang et al. 2025) weighs them by a softmax instead.
 
@@ -63,7 +63,7 @@ def prototype_cosines(features: Tensor, prototypes: Tensor, classes: int) -> Ten
     Parameters
     ----------
     features
-        ``(B, D, h, w)`` float, any length.
+        ``(B, D, h, w)`` float, not necessarily normalised.
     prototypes
         ``(K * k, D)`` float, L2-normalised; rows ``c * k .. c * k + k - 1`` belong to class c.
     classes
@@ -81,12 +81,12 @@ def prototype_cosines(features: Tensor, prototypes: Tensor, classes: int) -> Ten
 def pool_cams(cams: Tensor, pooling: Pooling = "mean", known: Tensor | None = None) -> Tensor:
     """``(B, K, h, w)`` CAMs to ``(B, K)`` class logits: their mean, or a smooth maximum.
 
-    The smooth one, ``log mean exp``, is the mean of a constant CAM; of one that is far below zero
-    but for a share s of its cells, it is their logit plus ``log s`` (Pinheiro and Collobert 2015).
-    Half precision is widened to float32 first.
+    The smooth maximum is ``log mean exp`` (Pinheiro and Collobert 2015): of a constant CAM it is
+    the constant; where a share s of the cells has one logit and the others are far below, it is
+    that logit plus ``log s``. Half precision is widened to float32 first.
 
-    With `known` ``(B, c, c)`` bool, some cell of each true, a cell of the CAM counts by the share
-    of it that is known.
+    With `known` ``(B, c, c)`` bool, at least one cell of each image true, every CAM cell is
+    weighted by the share of it that is known.
     """
     cams = cams.to(torch.promote_types(cams.dtype, torch.float32))
     if known is not None:
@@ -98,7 +98,7 @@ def pool_cams(cams: Tensor, pooling: Pooling = "mean", known: Tensor | None = No
 
 
 def known_shares(known: Tensor, size: Sequence[int]) -> Tensor:
-    """``(B, 1, h * w)`` float32: how much of each cell of a CAM is known."""
+    """``(B, 1, h * w)`` float32: the share of each CAM cell that is known."""
     return F.adaptive_avg_pool2d(known[:, None].float(), (size[0], size[1])).flatten(2)
 
 
@@ -129,10 +129,10 @@ def augmented_cams(
 
 
 class MapsAndLogits(NamedTuple):
-    """What the paper's inference makes of images, before it is known which classes show."""
+    """Output of the paper's inference, before the maps are gated by the classes present."""
 
     maps: Tensor
-    """``(B, K, H, W)`` in [0, 1]: every class's own best place, whether or not it is there."""
+    """``(B, K, H, W)`` in [0, 1]: each class on its own scale, whether or not it is present."""
     logits: Tensor
     """``(B, K)`` class logits, the mean over the augmentations."""
     exclusive: bool = False
@@ -161,7 +161,7 @@ def augmented_maps(
     images
         ``(B, 3, H, W)`` float RGB in [0, 1].
     mean
-        Colour about which brightness turns.
+        Colour about which brightness is scaled: the mean of the encoder's normalisation.
     augmentations
         1 (none) or 6.
     pool
@@ -171,17 +171,21 @@ def augmented_maps(
     calibration
         Scale and offset of each channel before that softmax; or empty.
     """
-    maps = logits = images.new_zeros(())
     scale = partial(share_maps, calibration=calibration) if exclusive else scale_maps
-    for cams, flip in _augment(cams_of, images, mean, augmentations):
+    looks = _augment(cams_of, images, mean, augmentations)
+    cams, _ = next(looks)  # it is not mirrored
+    maps, logits = scale(cams, images.shape[2:]), pool(cams)
+    for cams, flip in looks:
         scaled = scale(cams, images.shape[2:])
-        maps = maps + (scaled.flip(3) if flip else scaled)
+        maps += scaled.flip(3) if flip else scaled
         logits = logits + pool(cams)
-    return MapsAndLogits(maps / augmentations, logits / augmentations, exclusive)
+    if augmentations > 1:  # maps are the largest that there is: no pass over them for nothing
+        maps, logits = maps.div_(augmentations), logits / augmentations
+    return MapsAndLogits(maps, logits, exclusive)
 
 
 def scale_maps(cams: Tensor, size: Sequence[int]) -> Tensor:
-    """``(B, K, h, w)`` CAMs to ``(B, K, H, W)`` in [0, 1]: min and max of each positive part.
+    """Scale the positive part of ``(B, K, h, w)`` CAMs by its range, to ``(B, K, H, W)`` in [0, 1].
 
     Bilinear with aligned corners, as the released code does. A map without activation is 0.
     """
@@ -194,27 +198,27 @@ def scale_maps(cams: Tensor, size: Sequence[int]) -> Tensor:
 def share_maps(
     cams: Tensor, size: Sequence[int], calibration: Sequence[tuple[float, float]] = ()
 ) -> Tensor:
-    """``(B, K, h, w)`` logits to ``(B, K, H, W)``: their softmax, enlarged as stitching does.
+    """Softmax of ``(B, K, h, w)`` logits, enlarged to ``(B, K, H, W)`` as stitching does.
 
     With `calibration`, the scale and offset of each channel come first.
     """
     if calibration:
         scale, offset = cams.new_tensor(calibration).T[:, :, None, None]
         cams = cams * scale + offset
-    grown = F.interpolate(cams.float(), tuple(size), mode="bilinear", align_corners=False)
-    return grown.softmax(1)
+    enlarged = F.interpolate(cams.float(), tuple(size), mode="bilinear", align_corners=False)
+    return enlarged.softmax(1)
 
 
 def class_probabilities(maps: Tensor) -> Tensor:
     """``(B, K + 1, H, W)``: softmax over the gated `maps` and the background they leave.
 
-    Background, the last, is ``(1 - max)^10``. There is no temperature, so that no probability
-    leaves the range of 0.1 to 0.4 (K = 4): the dense CRF decides.
+    Background, the last, is ``(1 - max)^10``. Without a temperature, every probability lies between
+    0.1 and 0.4 (K = 4): the dense CRF decides.
 
     Parameters
     ----------
     maps
-        ``(B, K, H, W)`` in [0, 1], 0 for the classes that are not let through.
+        ``(B, K, H, W)`` in [0, 1], 0 for classes that are gated out.
     """
     background = (1 - maps.amax(1, keepdim=True)) ** _BACKGROUND_POWER
     return torch.cat([maps, background], 1).softmax(1)
@@ -223,10 +227,10 @@ def class_probabilities(maps: Tensor) -> Tensor:
 def _augment(
     cams_of: CamsOf, images: Tensor, mean: Sequence[float], augmentations: int
 ) -> Iterator[tuple[Tensor, bool]]:
-    """CAMs of each changed image, and whether they are mirrored.
+    """Yield the CAMs of each augmented image, and whether they are mirrored.
 
-    A brightness factor multiplies the *normalised* image (construct.md section 7), which in
-    [0, 1] is a change of contrast about the encoder's `mean`.
+    A brightness factor multiplies the *normalised* image, as in the released code; in [0, 1] this
+    is a change of contrast about the encoder's `mean`.
     """
     if augmentations == 1:
         yield cams_of(images), False

@@ -25,7 +25,7 @@ _NO_CLASS = "background"  # what scores call the pixels of no class
 
 class _Part(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False,
+        frozen=True, extra="forbid", allow_inf_nan=False,
         defer_build=True,
     )  # fmt: skip
 
@@ -36,13 +36,13 @@ class DataSource(_Part):
     name: str
     """What it is called."""
     source: str = ""
-    """Where it can be had: an address, a DOI's landing page, a folder's name."""
+    """Where to get it: an address, a DOI's landing page, a folder's name."""
     licence: str = ""
     """Its licence, by SPDX name where it has one."""
     attribution: str = ""
     """The words that its licence or its authors ask for."""
     doi: str = ""
-    """Of the data or the paper that describes them."""
+    """DOI of the data, or of the paper that describes them."""
     slides: Count | None = None
     """Slides that the patches come from."""
     patches: Count | None = None
@@ -55,16 +55,16 @@ class Score(_Part):
     """One figure that was measured, and what it was measured on."""
 
     protocol: str
-    """How it was measured: `oracle`, `deploy`, or in words; figures of two protocols do not
-    compare."""
+    """How it was measured: `oracle`, `deploy`, or in words; figures of different protocols are
+    not comparable."""
     metric: str
     """What was measured, such as `mIoU`."""
     over: str
     """What was counted: `pixels`, `tiles`, `slides`."""
     value: float
-    """The figure, as a fraction and not in percent where it is one."""
+    """The figure; a share is given as a fraction, not in percent."""
     low: float | None = None
-    """Lower end of its interval; `note` says of which kind."""
+    """Lower end of its interval; `note` says which kind of interval."""
     high: float | None = Field(default=None, validate_default=True)
     """Upper end."""
     by_class: dict[str, float | None] = {}
@@ -72,7 +72,7 @@ class Score(_Part):
     by_slide: dict[str, float] = {}
     """The figure of each slide."""
     note: str = ""
-    """On what data, with which settings, by which interval."""
+    """The data, the settings and the kind of interval."""
 
     @field_validator("high")
     @classmethod
@@ -86,7 +86,7 @@ class Score(_Part):
 
 
 class Calibration(_Part):
-    """How far the model's confidence can be taken at its word."""
+    """How well the model's confidence agrees with its accuracy."""
 
     method: str
     """How the confidence was calibrated, such as `temperature`; `none` if only measured."""
@@ -116,7 +116,7 @@ class Card(_Part):
     data: tuple[DataSource, ...] = ()
     """What it was trained on; empty: training fills in the number of patches and their hash."""
     labels: str = ""
-    """How the labels came about: who or what made them, and how they were checked."""
+    """Origin of the labels: who or what made them, and how they were checked."""
     scores: tuple[Score, ...] = ()
     """What was measured."""
     calibration: Calibration | None = None
@@ -124,7 +124,7 @@ class Card(_Part):
     references: tuple[str, ...] = ()
     """Papers and pages to read or cite."""
     licence: str = ""
-    """Of the trained weights."""
+    """Licence of the trained weights."""
 
     @field_validator("mpp_range")
     @classmethod
@@ -140,7 +140,7 @@ def load_card(path: str | Path, names: Sequence[str]) -> Card:
     Raises
     ------
     ConfigError
-        If the file cannot be read, a field is unknown or refused, or it speaks of other classes.
+        If the file cannot be read, a field is unknown or refused, or it mentions other classes.
     """
     card = load_config(path, Card)
     check_classes(card, names, str(path))
@@ -148,16 +148,16 @@ def load_card(path: str | Path, names: Sequence[str]) -> Card:
 
 
 def check_classes(card: Card, names: Sequence[str], source: str) -> None:
-    """Refuse a card that speaks of classes that the model does not have.
+    """Refuse a card that mentions classes that the model does not have.
 
     Raises
     ------
     ConfigError
         If it does; names `source`, the field and the class.
     """
-    told: list[tuple[str, Sequence[str]]] = [("classes", tuple(card.classes))]
-    told += [(f"scores.{i}.by_class", tuple(s.by_class)) for i, s in enumerate(card.scores)]
-    for field, mentioned in told:
+    mentions: list[tuple[str, Sequence[str]]] = [("classes", tuple(card.classes))]
+    mentions += [(f"scores.{i}.by_class", tuple(s.by_class)) for i, s in enumerate(card.scores)]
+    for field, mentioned in mentions:
         for name in mentioned:
             if name not in names and name != _NO_CLASS:
                 raise ConfigError(

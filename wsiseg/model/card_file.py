@@ -1,4 +1,4 @@
-"""What is known of a checkpoint only later: its card, its calibration. Tensors stay as they are."""
+"""Add to a checkpoint what is known only later: its card, its calibration. Tensors stay as is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wsiseg.model.checkpoint import find_checkpoint, read_info
 
 __all__ = ["with_calibration", "with_card"]
 
-_LENGTH = 8  # bytes that hold the header's length; safetensors also keeps the header to multiples
+_LENGTH = 8  # bytes of the header's length field; the header is padded to a multiple of it
 
 
 def with_card(
@@ -31,18 +31,18 @@ def with_card(
     checkpoint
         A shipped checkpoint's name, or a file.
     card
-        Takes the place of the card that is there.
+        Replaces the checkpoint's own card.
     out
         The ``.safetensors`` file to write.
     overwrite
-        Whether `out` may be a file that is there, the checkpoint itself included.
+        Whether `out` may exist already; it may then be the checkpoint itself.
 
     Raises
     ------
     CheckpointError
-        If the checkpoint is missing or is none.
+        If the checkpoint is missing or is not one.
     ConfigError
-        If the card speaks of classes that the checkpoint does not have, or `out` is there.
+        If the card mentions classes that the checkpoint does not have, or `out` exists.
     """
     check_classes(card, read_info(checkpoint).names, "the card")
     return _rewrite(checkpoint, {"card": card.model_dump(mode="json")}, Path(out), overwrite)
@@ -67,7 +67,7 @@ def with_calibration(
     names = read_info(checkpoint).names
     if len(calibration) != len(names):
         raise ConfigError(
-            f"{checkpoint}: has {len(names)} names, but the calibration {len(calibration)} pairs"
+            f"{checkpoint}: has {len(names)} names, the calibration has {len(calibration)} pairs"
         )
     pairs = [[float(scale), float(offset)] for scale, offset in calibration]
     return _rewrite(checkpoint, {"calibration": pairs}, Path(out), overwrite)
@@ -79,7 +79,7 @@ def _rewrite(
     """Write a copy with other metadata."""
     path = find_checkpoint(checkpoint)
     if out.exists() and not overwrite:
-        raise ConfigError(f"{out}: is there already; give another name, or say to overwrite it")
+        raise ConfigError(f"{out}: already exists; give another name, or say to overwrite it")
     with path.open("rb") as file:
         header = _read_header(file)
         described = json.loads(header["__metadata__"]["wsiseg"])
@@ -92,7 +92,7 @@ def _rewrite(
 
 
 def _read_header(file: BinaryIO) -> dict[str, dict[str, str]]:
-    """The header of a safetensors file; `file` stands at its tensors afterwards."""
+    """Read the header of a safetensors file; `file` is then positioned at its tensors."""
     length = int.from_bytes(file.read(_LENGTH), "little")
     header: dict[str, dict[str, str]] = json.loads(file.read(length))
     return header

@@ -1,7 +1,7 @@
-"""The models that have a name: what ships with wsiseg, and what can be had elsewhere.
+"""The named models: those that ship with wsiseg, and those that can be downloaded elsewhere.
 
-What is said of others' models was read off their pages and repositories; where those have changed
-since, they are right. Nothing is downloaded before a command needs it.
+Facts about others' models were taken from their pages and repositories; where those have changed
+since, trust the pages. Nothing is downloaded before a command needs it.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ class NamedModel:
     """One row of the catalogue."""
 
     name: str
-    """What it is called here."""
+    """Its name here."""
     kind: Kind
     """`checkpoint`: annotates as it is. `encoder`, `teacher`: frozen parts that one trains with."""
     summary: str
-    """What it is, in a line."""
+    """One line that describes it."""
     licence: str
-    """Of its weights, by SPDX name where it has one; empty where its authors state none."""
+    """Licence of its weights, by SPDX name where it has one; empty where its authors state none."""
     terms: str
-    """What licence or authors ask for that its name does not say."""
+    """What the licence or the authors demand beyond what the licence's name says."""
     gate: str
-    """What stands before the download; empty for nothing."""
+    """What to do before the download is allowed; empty for nothing."""
     megabytes: int | None
-    """Size of its weight file, about; None for a file that ships, which is measured."""
+    """Approximate size of its weight file; None for a shipped file, which is measured."""
     fetch: str
-    """The command that fetches it; empty for what ships."""
+    """The command that downloads it; empty if it ships."""
     use: str
     """The settings that use it."""
     page: str
     """Where its authors describe it; empty for wsiseg's own."""
     file: str = ""
-    """File in this folder, of what ships."""
+    """Name of a shipped file, in this folder."""
     image_size: int | None = None
-    """Side of the images that it is given, pixels; None if it does not matter."""
+    """Side of its input images, pixels; None if it takes any."""
     mpp: float | None = None
-    """µm/px that it was trained at; None if its authors do not say, or it is not of pathology."""
+    """µm/px that it was trained at; None if its authors do not say, or it is not for pathology."""
 
     @property
     def path(self) -> Path | None:
-        """The file of what ships."""
+        """The file of a shipped model."""
         return Path(__file__).with_name(self.file) if self.file else None
 
 
@@ -88,7 +88,7 @@ CATALOG: tuple[NamedModel, ...] = (
         summary="CONCH ViT-B/16, pathology images with captions: the paper's encoder",
         licence="CC-BY-NC-ND-4.0",
         terms="academic research only; what was trained on its outputs counts as derived from it",
-        gate="accept its terms on the hub with an institutional address; they approve",
+        gate="accept its terms on the hub with an institutional address; its authors approve",
         megabytes=802,
         fetch="hf download MahmoodLab/CONCH pytorch_model.bin",
         use="encoder=conch",
@@ -166,19 +166,19 @@ CATALOG: tuple[NamedModel, ...] = (
         for vit in VITS
     ),
 )
-"""Every named model, what ships first; a checkpoint ships by its row and its file."""
+"""Every named model, shipped ones first; to ship a checkpoint, add a row and the file."""
 
 SHIPPED: dict[str, Path] = {row.name: row.path for row in CATALOG if row.path is not None}
 """Checkpoints inside the package, by name."""
 
 
 def find_named(name: str) -> NamedModel | None:
-    """The row called `name`, or None."""
+    """Return the row of `name`, or None."""
     return next((row for row in CATALOG if row.name == name), None)
 
 
 def find_checkpoint(name_or_path: str | Path) -> Path:
-    """The file of a shipped checkpoint's name, or of a path.
+    """Return the file of a checkpoint, given by its path or, if it ships, by its name.
 
     Raises
     ------
@@ -190,7 +190,7 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
         row = find_named(str(name_or_path))
         if row is not None and row.kind != "checkpoint":
             raise CheckpointError(
-                f"{row.name}: is a frozen {row.kind} to train a checkpoint with ({row.use})"
+                f"{row.name}: is a frozen {row.kind} for training, not a checkpoint ({row.use})"
             )
         known = ", ".join(sorted(SHIPPED))
         raise CheckpointError(

@@ -1,6 +1,6 @@
 """Checkpoints: the trained tensors and what they were trained for, as safetensors. No pickle.
 
-The frozen encoder is not inside; it is made again by its name, and its identity is checked.
+The frozen encoder is not inside; it is rebuilt from its name, and its identity is checked.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ class CheckpointInfo:
     encoder: str
     """Name of the frozen student, as in `ENCODERS`; of a segmenter, its network in `NETWORKS`."""
     identity: str
-    """`Encoder.identity` that it was trained on, or of the weights that its body began as."""
+    """`Encoder.identity` that it was trained on; of a segmenter, that its body started from."""
     names: tuple[str, ...]
     """Class names, in label order."""
     colors: tuple[tuple[int, int, int], ...]
     """RGB of each class."""
     prompts: tuple[str, ...]
-    """The text of each class, that its prototypes began as if they began as texts; a segmenter has
-    none."""
+    """The text of each class, from which its prototypes were initialised unless from images; a
+    segmenter has none."""
     prototypes_per_class: int
-    """Rows of the prototype bank a class: k, or 2 k where texts and images began side by side."""
+    """Prototypes per class: k, or 2 k if initialised from texts and images together."""
     mpp: float
     """µm/px of the training patches."""
     tile: int
@@ -70,29 +70,29 @@ class CheckpointInfo:
     note: str = ""
     """What the user should know before trusting it."""
     preset: Preset = "wsiseg"
-    """Whose reading of ConStruct it is."""
+    """Which reading of ConStruct it follows."""
     guidance_levels: tuple[int, ...] | None = None
     """Levels that the teacher guided; None for the encoder's own."""
     cam_levels: tuple[int, ...] | None = None
     """Levels that the CAM reads; None for the encoder's own."""
     cam_overlap: int = 1
-    """2 if the CAM is made from four looks, a quarter cell off each way."""
+    """2 if the CAM is made from four passes, a quarter cell off each way."""
     encoder_options: dict[str, Any] = field(default_factory=dict)
-    """What the encoder was made with, but for paths."""
+    """Options that the encoder was made with, without paths."""
     pooling: Pooling = "mean"
     """How a CAM becomes a class logit."""
     background: int = 0
-    """How many of the last `names` are no tissue, and no classes of a map."""
+    """How many of the last `names` are kinds of background, not classes of a map."""
     calibration: tuple[tuple[float, float], ...] = ()
-    """Scale and offset of each name's CAM, which make it a logit to believe; empty if unknown."""
+    """Scale and offset that calibrate the logits of each of `names`; empty if uncalibrated."""
     weights: dict[str, dict[str, str]] = field(default_factory=dict)
     """Source, revision and sha256 of the `encoder`'s and the `teacher`'s weights."""
     card: Card | None = None
-    """What people should know of it; None in older files."""
+    """What people should know about it; None in older files."""
     kind: Kind = "construct"
     """What it holds."""
     first_stage: dict[str, str] = field(default_factory=dict)
-    """Of a segmenter: what made the labels that it learned from, by what it is called."""
+    """Of a segmenter: what made the labels that it was trained on, item by item."""
     run: str = ""
     """Hash of the settings, patches and frozen weights that it came from; empty if unknown."""
     sha256: str = ""
@@ -123,7 +123,7 @@ def write_checkpoint(tensors: Mapping[str, Tensor], info: CheckpointInfo, path: 
 
 
 def read_info(name_or_path: str | Path) -> CheckpointInfo:
-    """What a checkpoint says about itself, without loading its encoder.
+    """Read what a checkpoint says about itself, without loading its encoder.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def _parse(path: Path, plain: dict[str, Any]) -> CheckpointInfo:
 def load_checkpoint(
     name_or_path: str | Path, encoder_options: Mapping[str, Any] | None = None
 ) -> tuple[ConStruct, CheckpointInfo]:
-    """The model, in evaluation mode on the CPU, and what its checkpoint says.
+    """Load the model, in evaluation mode on the CPU, and what its checkpoint says.
 
     Parameters
     ----------
@@ -206,12 +206,12 @@ def load_checkpoint(
 
 
 def _complete_options(info: CheckpointInfo, given: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The encoder's options: the recorded, then the given, and the recorded state of the hub."""
+    """Merge the recorded options, the recorded revision of the hub and the given options."""
     used = info.weights.get("encoder")
     if used is None or given.keys() & _PLACES:
         return {**info.encoder_options, **given}
     if used["revision"]:
-        # The commit itself: a branch of that name may have moved on.
+        # The commit itself: a branch may have moved since.
         return {**info.encoder_options, "revision": used["revision"], **given}
     raise CheckpointError(
         f"{path}: was trained on weights from a file, {used['source']} (sha256 "
@@ -233,19 +233,19 @@ def trained_state(model: ConStruct) -> dict[str, Tensor]:
 def _fill(model: ConStruct, tensors: dict[str, Tensor], path: Path) -> None:
     fill_tensors(model, trained_state(model), tensors, path, f"its {model.classes} classes")
     if not tensors["prototypes"].isfinite().all():
-        raise CheckpointError(f"{path}: prototypes holds values that are no finite numbers")
+        raise CheckpointError(f"{path}: prototypes holds values that are not finite")
 
 
 def fill_tensors(
     model: nn.Module, ours: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path,
     what: str,
 ) -> None:  # fmt: skip
-    """Put the tensors of a checkpoint into a model, if they are `ours` in name and shape.
+    """Load a checkpoint's tensors into a model, if names and shapes are those of `ours`.
 
     Raises
     ------
     CheckpointError
-        If one is missing, another's or of another shape; names `path` and `what` they do not fit.
+        If one is missing, unexpected or of another shape; names `path` and `what` does not fit.
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in ours.items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

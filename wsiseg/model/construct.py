@@ -30,13 +30,13 @@ __all__ = [
 ]
 
 LOGIT_SCALE = 1 / 0.07
-"""First value of the logit scale: itself, not its logarithm."""
+"""Initial logit scale; the scale itself, not its logarithm."""
 SPREAD = 0.1
-"""How far a class's several prototypes begin from its text, which has length 1."""
+"""Initial distance of a class's several prototypes from its text, which has length 1."""
 
 
 class ConStructOutput(NamedTuple):
-    """What one forward pass gives."""
+    """Output of one forward pass."""
 
     logits: Tensor
     """``(B, K)`` class logits: each CAM, pooled."""
@@ -103,12 +103,12 @@ class TextProjection(nn.Module):
 
 
 class ParameterCounts(NamedTuple):
-    """How many numbers a model holds, by what training does with them."""
+    """Numbers of parameters, by what training does with them."""
 
     marked: int
     """Handed to the optimiser."""
     learning: int
-    """Reached by a gradient, so really changed."""
+    """Reached by a gradient, so actually trained."""
     frozen: int
     """Of the encoder and the teacher."""
 
@@ -121,7 +121,7 @@ class ConStruct(nn.Module):
     encoder
         The frozen student; its widths decide the adapters'.
     texts
-        One text a class, for an encoder that embeds texts, or embeddings ``(K, E)``: the first
+        One text per class, for an encoder that embeds texts, or embeddings ``(K, E)``: the initial
         prototypes.
     prototypes_per_class
         k; a class's CAM is the maximum over its k.
@@ -141,7 +141,7 @@ class ConStruct(nn.Module):
     encoder: Encoder
     teacher: Teacher | None
     familiar: Familiar | None
-    """What images like the training patches look like; None where that was not kept."""
+    """Tells whether images look like the training patches; None if that was not recorded."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class ConStruct(nn.Module):
         embedded = texts
         bank = embedded.repeat_interleave(prototypes_per_class, 0)
         if prototypes_per_class > 1 and preset != "reference":
-            # Equal ones would get equal gradients, and stay equal for ever.
+            # Equal prototypes would get equal gradients, and so stay equal.
             bank = bank + SPREAD * F.normalize(torch.randn(bank.shape).to(bank), dim=1)
         self.prototypes = nn.Parameter(bank)
         self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE))
@@ -186,7 +186,7 @@ class ConStruct(nn.Module):
         self.fusion = TopDown([channels[level] for level in self.cam_levels]) if several else None
 
     def _add_idle_layers(self) -> None:
-        """The adaptive layers of the other levels, which nothing uses: ``l_fc1`` and so on."""
+        """Add the adaptive layers of the other levels, which nothing uses: ``l_fc1`` and so on."""
         for level, channels in enumerate(self.encoder.level_channels):
             if level != self.cam_levels[-1]:
                 layer = AdaptiveLayer(self.encoder.embedding_dim, channels)
@@ -220,7 +220,7 @@ class ConStruct(nn.Module):
     def read_pyramid(
         self, pyramid: Mapping[int, Tensor], stages: Mapping[int, Tensor] | None = None
     ) -> ConStructOutput:
-        """The same from the maps that the encoder and the teacher gave, by level.
+        """Do the forward pass from the maps of the encoder and the teacher, by level.
 
         Only the levels of `levels_for` are needed, and of `stages` the guidance levels.
         """
@@ -231,7 +231,7 @@ class ConStruct(nn.Module):
         return ConStructOutput(self.pool(cams), cams, loss, cosines)
 
     def cam_features(self, pyramid: Mapping[int, Tensor]) -> Tensor:
-        """``(B, D, h, w)``: what prototypes are compared with; needs the `cam_levels`."""
+        """``(B, D, h, w)`` features to compare with the prototypes; needs the `cam_levels`."""
         return self._fuse(self._refine(pyramid, set(self.cam_levels)))
 
     def _refine(self, pyramid: Mapping[int, Tensor], levels: set[int]) -> dict[int, Tensor]:
@@ -247,11 +247,11 @@ class ConStruct(nn.Module):
 
     @property
     def cam_stride(self) -> int:
-        """Input pixels a cell of the CAM."""
+        """Input pixels per CAM cell."""
         return self.encoder.level_strides[self.cam_levels[0]]
 
     def pool(self, cams: Tensor, known: Tensor | None = None) -> Tensor:
-        """``(B, K, h, w)`` CAMs to ``(B, K)`` class logits, of the `known` ``(B, c, c)`` cells."""
+        """``(B, K, h, w)`` CAMs to ``(B, K)`` class logits, over `known` ``(B, c, c)`` cells."""
         return pool_cams(cams, self.pooling, known)
 
     def _structure_loss(self, refined: dict[int, Tensor], stages: Mapping[int, Tensor]) -> Tensor:

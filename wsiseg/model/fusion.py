@@ -12,15 +12,15 @@ __all__ = ["TopDown", "overlapped_cams"]
 
 
 class TopDown(nn.Module):
-    """Maps of several levels as one on the finest grid (Lin et al. 2017, feature pyramids).
+    """Fuse maps of several levels on the finest grid (Lin et al. 2017, feature pyramids).
 
     The coarsest is enlarged step by step, and each finer one is added through a 1x1 convolution.
-    These begin at zero: untrained, the whole is the coarsest map, enlarged.
+    The convolutions start at zero: untrained, the result is the coarsest map, enlarged.
 
     Parameters
     ----------
     channels
-        Of each level, the finest first; the fused map has those of the coarsest.
+        Channels of each level, the finest first; the fused map has those of the coarsest.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -42,10 +42,10 @@ class TopDown(nn.Module):
 
 
 def overlapped_cams(cams_of: Callable[[Tensor], Tensor], images: Tensor, stride: int) -> Tensor:
-    """CAMs of twice the rows and columns, from four looks a quarter cell off (shift and stitch).
+    """CAMs of twice the rows and columns, from four passes a quarter cell off (shift and stitch).
 
     A cell's window overlaps its neighbours' by half, each centred on the cell that it gives
-    (Sermanet et al. 2014, Long et al. 2015). Beyond the border the image goes on as its last pixel.
+    (Sermanet et al. 2014, Long et al. 2015). Beyond the border, the last pixel is repeated.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def overlapped_cams(cams_of: Callable[[Tensor], Tensor], images: Tensor, stride:
     images
         ``(B, 3, H, W)`` float RGB in [0, 1].
     stride
-        Input pixels a cell of these CAMs, a multiple of 4.
+        Input pixels per cell of these CAMs, a multiple of 4.
 
     Returns
     -------
@@ -62,12 +62,12 @@ def overlapped_cams(cams_of: Callable[[Tensor], Tensor], images: Tensor, stride:
     """
     quarter = stride // 4
     height, width = images.shape[2:]
-    wide = F.pad(images, (quarter,) * 4, mode="replicate")
+    padded = F.pad(images, (quarter,) * 4, mode="replicate")
     rows = []
     for down in (0, 2 * quarter):
-        looks = [
-            cams_of(wide[:, :, down : down + height, right : right + width])
+        shifted = [
+            cams_of(padded[:, :, down : down + height, right : right + width])
             for right in (0, 2 * quarter)
         ]
-        rows.append(torch.stack(looks, 4).flatten(3))
+        rows.append(torch.stack(shifted, 4).flatten(3))
     return torch.stack(rows, 3).flatten(2, 3)

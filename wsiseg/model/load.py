@@ -1,4 +1,4 @@
-"""Any checkpoint as a source of CAMs, whatever its kind."""
+"""Load a checkpoint of any kind as a source of CAMs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load_source(
     encoder_options: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> TrainedModel | Segmenter:
-    """The model of a checkpoint on a device.
+    """Load the model of a checkpoint onto a device.
 
     Raises
     ------

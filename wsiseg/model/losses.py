@@ -1,4 +1,4 @@
-"""The losses of ConStruct, as the paper means them (facts: construct.md sections 4 and 5)."""
+"""The losses of ConStruct, as the paper defines them."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def _widen(value: object) -> object:
 def relational_loss(student: Tensor, teacher: Tensor, max_side: int = 64) -> Tensor:
     """Mean squared difference of the two maps' token affinities (relational distillation).
 
-    With unit rows S and T (one token a row, N tokens) it is ``||S S' - T T'||^2 / N^2``, the mean
+    With unit rows S and T (one token per row, N tokens) it is ``||S S' - T T'||^2 / N^2``, the mean
     over the batch. Where N exceeds the channels, the same number is computed from the small
-    matrices ``S'S``, ``S'T`` and ``T'T``: the N x N affinities are never made.
+    matrices ``S'S``, ``S'T`` and ``T'T``: the N x N affinities are never computed.
 
     Parameters
     ----------
     student
         ``(B, C, h, w)`` float.
     teacher
-        ``(B, D, h', w')`` float, resized to ``h x w`` (bilinear); no gradient is meant for it.
+        ``(B, D, h', w')`` float without gradient, resized to ``h x w`` (bilinear).
     max_side
         Maps larger than this are averaged down to ``max_side x max_side`` first.
 
@@ -92,11 +92,11 @@ def _tokens(maps: Tensor) -> Tensor:
 
 @_in_float32
 def diversity_loss(cosines: Tensor, labels: Tensor) -> Tensor:
-    """How alike a class's prototypes respond within its region: keeps them apart.
+    """How similarly a class's prototypes respond within its region; minimised, it keeps them apart.
 
     The squared correlation of two prototypes' maps over the cells where their class wins among
-    those shown; the mean over pairs, then over the classes of an image, then over the batch. After
-    the diversity regulariser of LPD (Le et al. 2025); its published code also averages maps over
+    those present; the mean over pairs, then over an image's classes, then over the batch. After the
+    diversity regulariser of LPD (Le et al. 2025); its published code also averages maps over
     windows of 7 cells and divides by the number of cells.
 
     Parameters
@@ -104,24 +104,25 @@ def diversity_loss(cosines: Tensor, labels: Tensor) -> Tensor:
     cosines
         ``(B, K, k, h, w)`` of `prototype_cosines`, k > 1.
     labels
-        ``(B, K)``: non-zero where the class shows.
+        ``(B, K)``: non-zero where the class is present.
 
     Returns
     -------
     A scalar in [0, 1]; an image whose classes win fewer than three cells counts as 0.
     """
-    maps, shown = cosines.flatten(3), labels[:, :, None] != 0
-    best = maps.detach().amax(2).masked_fill(~shown, -torch.inf)
-    won = (shown & (best == best.amax(1, keepdim=True)))[:, :, None].to(maps)
+    maps, present = cosines.flatten(3), labels[:, :, None] != 0
+    best = maps.detach().amax(2).masked_fill(~present, -torch.inf)
+    won = (present & (best == best.amax(1, keepdim=True)))[:, :, None].to(maps)
     cells = won.sum(3, keepdim=True)
     centred = (maps - (maps * won).sum(3, keepdim=True) / cells.clamp_min(1)) * won
     unit = F.normalize(centred, dim=3)
-    alike = (unit @ unit.mT).square()
+    similarity = (unit @ unit.mT).square()
     count = maps.shape[2]
-    pairs = (alike.sum((2, 3)) - alike.diagonal(dim1=2, dim2=3).sum(2)) / (count * (count - 1))
-    # Over two cells any two maps are alike, or opposite.
-    known = (cells.flatten(1) > 2).to(pairs)
-    return ((pairs * known).sum(1) / known.sum(1).clamp_min(1)).mean()
+    own = similarity.diagonal(dim1=2, dim2=3).sum(2)
+    pairs = (similarity.sum((2, 3)) - own) / (count * (count - 1))
+    # Over two cells, any two centred maps are the same or opposite.
+    valid = (cells.flatten(1) > 2).to(pairs)
+    return ((pairs * valid).sum(1) / valid.sum(1).clamp_min(1)).mean()
 
 
 def region_masks(
@@ -131,7 +132,7 @@ def region_masks(
 
     The strongest is one per image, over all classes and pixels: a class that stays below half of
     it has an empty mask. With `per_class`, as the paper writes, it is each class's own. The masks
-    bear no gradient.
+    carry no gradient.
 
     Returns
     -------
@@ -147,9 +148,9 @@ class Regions(NamedTuple):
     """One pair of images for every class present in every image; ``N`` pairs."""
 
     foreground: Tensor
-    """``(N, 3, H, W)``: the class's region, the rest of the mean colour."""
+    """``(N, 3, H, W)``: the class's region; the rest has the mean colour."""
     background: Tensor
-    """``(N, 3, H, W)``: everything else likewise."""
+    """``(N, 3, H, W)``: everything but that region, likewise."""
     labels: Tensor
     """``(N,)`` int64: the pair's class."""
 
@@ -157,7 +158,7 @@ class Regions(NamedTuple):
 def cut_regions(images: Tensor, masks: Tensor, labels: Tensor, mean: Sequence[float]) -> Regions:
     """Crop each present class's region and its complement.
 
-    What is cut away takes the encoder's `mean` colour, which its normalisation makes zero.
+    The pixels cut away get the encoder's `mean` colour, which its normalisation makes zero.
 
     Parameters
     ----------
@@ -168,18 +169,18 @@ def cut_regions(images: Tensor, masks: Tensor, labels: Tensor, mean: Sequence[fl
     labels
         ``(B, K)``: non-zero where the class is present.
     """
-    which, classes = torch.nonzero(labels, as_tuple=True)
-    mask = masks[which, classes][:, None]
+    rows, classes = torch.nonzero(labels, as_tuple=True)
+    mask = masks[rows, classes][:, None]
     fill = images.new_tensor(mean)[:, None, None]
-    chosen = images[which]
+    chosen = images[rows]
     return Regions(torch.where(mask, chosen, fill), torch.where(mask, fill, chosen), classes)
 
 
 def weigh_regions(images: Tensor, maps: Tensor, masks: Tensor, labels: Tensor) -> Regions:
-    """The same regions weighted by the activation: M in the foreground, 1 - M in the background.
+    """Weight the regions by the activation M: M in the foreground, 1 - M in the background.
 
-    Gradients reach the `maps`, which a mere cut does not let through. M is used as it is: beyond 1
-    it turns the background's colours about, as in the released code.
+    Gradients reach the `maps`, which `cut_regions` does not allow. M is used as it is: above 1 it
+    inverts the background's colours, as in the released code.
 
     Parameters
     ----------
@@ -190,9 +191,9 @@ def weigh_regions(images: Tensor, maps: Tensor, masks: Tensor, labels: Tensor) -
     labels
         ``(B, K)``: non-zero where the class is present.
     """
-    which, classes = torch.nonzero(labels, as_tuple=True)
-    weight, mask = maps[which, classes][:, None], masks[which, classes][:, None].to(maps.dtype)
-    chosen = images[which]
+    rows, classes = torch.nonzero(labels, as_tuple=True)
+    weight, mask = maps[rows, classes][:, None], masks[rows, classes][:, None].to(maps.dtype)
+    chosen = images[rows]
     return Regions(weight * chosen * mask, (1 - weight) * chosen * (1 - mask), classes)
 
 
@@ -210,7 +211,7 @@ def foreground_loss(region: Tensor, own: Tensor, others: Tensor, queue: Tensor) 
 
 @_in_float32
 def background_loss(region: Tensor, own: Tensor, others: Tensor) -> Tensor:
-    """The mirror image: pushes a class's background away from the class.
+    """The counterpart of `foreground_loss`: pushes a class's background away from the class.
 
     ``logsumexp(own and others) - logsumexp(others)`` of the cosines over 0.07; shapes as in
     `foreground_loss`. Needs others: K > 1.
@@ -249,8 +250,8 @@ def contrast_loss(
 ) -> Tensor:
     """Foreground plus background loss of N region pairs; the bank takes in the backgrounds.
 
-    Gradients reach the `anchors`, and through them the prototypes, and the embeddings where those
-    bear any; what preset `reference` detaches, it detaches before.
+    Gradients reach the `anchors` and through them the prototypes, and the embeddings if they carry
+    any; preset `reference` detaches its own before the call.
 
     Parameters
     ----------
@@ -263,7 +264,7 @@ def contrast_loss(
     """
     own, others = split_anchors(anchors, labels)
     loss = foreground_loss(foreground, own, others, bank.queue)
-    if len(anchors) > 1:  # one class has no others to be told from
+    if len(anchors) > 1:  # a single class has no others
         loss = loss + background_loss(background, own, others)
     bank.push(background)
     return loss

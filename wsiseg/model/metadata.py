@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself, read without torch, and what that must be."""
+"""Read and check what a checkpoint says about itself, without torch."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ FORMAT = 1
 """Version of the layout of a checkpoint."""
 
 Kind = Literal["construct", "segmenter"]
-"""What a checkpoint holds: the trained part of a ConStruct, or a whole network of the second stage.
-Files that do not say are of the former."""
+"""What a checkpoint holds: the trained part of a ConStruct, or a whole second-stage network.
+Files without this field are of the former."""
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """The fields of a checkpoint's description, as they were written; those there are checked.
+    """Read the fields of a checkpoint's description; those that are present are checked.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def check_metadata(plain: Mapping[str, Any], path: Path) -> None:
     Raises
     ------
     CheckpointError
-        If there is one; names `path`, the field and its value.
+        If a value is impossible; names `path`, the field and the value.
     """
     for problem in _find_problems(plain):
         raise CheckpointError(f"{path}: {problem}")
@@ -75,13 +75,13 @@ def _find_problems(plain: Mapping[str, Any]) -> Iterator[str]:
         yield f"kind = {kind!r}: is none of {', '.join(get_args(Kind))}"
     names = plain.get("names", ("any",))
     if not _are_names(names):
-        yield f"names = {names!r}: needs a text a class, none empty"
+        yield f"names = {names!r}: needs one text per class, none empty"
     elif len(set(names)) < len(names):
-        double = next(name for name in names if names.count(name) > 1)
-        yield f"names = {names!r}: {double!r} is there twice"
+        duplicate = next(name for name in names if names.count(name) > 1)
+        yield f"names = {names!r}: {duplicate!r} appears twice"
     for number, color in enumerate(plain.get("colors", ())):
         if not _is_color(color):
-            yield f"colors.{number} = {color!r}: needs red, green and blue as whole 0..255"
+            yield f"colors.{number} = {color!r}: needs red, green and blue as whole numbers 0..255"
     mpp = plain.get("mpp", 1.0)
     if not (_is_number(mpp) and math.isfinite(mpp) and mpp > 0):
         yield f"mpp = {mpp!r}: needs a finite number of µm/px above 0"
@@ -93,23 +93,23 @@ def _find_problems(plain: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _find_model_problems(plain: Mapping[str, Any], count: int) -> Iterator[str]:
-    """What is said of how the model is made."""
+    """Check the fields that say how the model is built."""
     preset, levels = plain.get("preset", "wsiseg"), plain.get("guidance_levels")
     if preset not in get_args(Preset):
         yield f"preset = {preset!r}: is none of {', '.join(get_args(Preset))}"
     if levels is not None and not (_is_list(levels) and levels and all(map(_is_level, levels))):
         yield f"guidance_levels = {levels!r}: needs some of the levels 0, 1, 2 and 3, or null"
-    read, overlap = plain.get("cam_levels"), plain.get("cam_overlap", 1)
-    if read is not None and not (_is_list(read) and read and all(map(_is_level, read))):
-        yield f"cam_levels = {read!r}: needs some of the levels 0, 1, 2 and 3, or null"
+    levels, overlap = plain.get("cam_levels"), plain.get("cam_overlap", 1)
+    if levels is not None and not (_is_list(levels) and levels and all(map(_is_level, levels))):
+        yield f"cam_levels = {levels!r}: needs some of the levels 0, 1, 2 and 3, or null"
     if not (_is_whole(overlap) and overlap in (1, 2)):
         yield f"cam_overlap = {overlap!r}: needs 1 or 2"
-    several = plain.get("prototypes_per_class", 1)
-    if not (_is_whole(several) and several > 0):
-        yield f"prototypes_per_class = {several!r}: needs a whole number above 0"
+    per_class = plain.get("prototypes_per_class", 1)
+    if not (_is_whole(per_class) and per_class > 0):
+        yield f"prototypes_per_class = {per_class!r}: needs a whole number above 0"
     prompts = plain.get("prompts", ("any",) * count)
     if not (_is_list(prompts) and all(isinstance(prompt, str) for prompt in prompts)):
-        yield f"prompts = {prompts!r}: needs a text a class"
+        yield f"prompts = {prompts!r}: needs one text per class"
 
 
 def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
@@ -121,7 +121,7 @@ def _is_level(value: object) -> bool:
 
 
 def _find_channel_problems(plain: Mapping[str, Any], count: int) -> Iterator[str]:
-    """What is said of `count` channels: how they are pooled, which are background, how sure."""
+    """Check the fields about the `count` channels: pooling, background, calibration."""
     pooling, background = plain.get("pooling", "mean"), plain.get("background", 0)
     if pooling not in get_args(Pooling):
         yield f"pooling = {pooling!r}: is none of {', '.join(get_args(Pooling))}"
@@ -168,12 +168,12 @@ def _is_whole(value: object) -> TypeGuard[int]:
 
 
 def read_card(plain: object, names: Sequence[str], path: Path) -> Card | None:
-    """The card of a description, or None if it has none.
+    """Parse the card of a description; None if it has none.
 
     Raises
     ------
     CheckpointError
-        If it is not a card, or speaks of other classes than `names`; names `path` and the field.
+        If it is not a card, or mentions classes not in `names`; names `path` and the field.
     """
     if plain is None:
         return None

@@ -1,6 +1,6 @@
-"""A network of the second stage as ONNX, for programs that run such files: any batch, any size.
+"""Export a second-stage network as ONNX, for other programs: any batch, any size.
 
-The file takes RGB in [0, 1] and normalises inside, so that nobody has to know how. Its metadata
+The model takes RGB in [0, 1] and normalises it itself, so that callers need not. Its metadata
 say so, in our words (``wsiseg``) and in those of a WSInfer configuration (``wsinfer``).
 """
 
@@ -34,7 +34,7 @@ _OPSET = 17
 
 
 class _Whole(nn.Module):
-    """The network, what calibrates it, and its probabilities at the size of the image."""
+    """The network with its calibration, giving probabilities at the size of the image."""
 
     def __init__(self, source: Segmenter) -> None:
         super().__init__()
@@ -45,20 +45,20 @@ class _Whole(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.network(image)
-        grown = F.interpolate(
+        enlarged = F.interpolate(
             logits * self.scale + self.offset, scale_factor=self.stride, mode="bilinear",
             align_corners=False,
         )  # fmt: skip
-        return grown.softmax(1), logits
+        return enlarged.softmax(1), logits
 
 
 def export_onnx(source: Segmenter, out: str | Path, *, overwrite: bool = False) -> Path:
-    """Write the file; it appears whole or not at all.
+    """Write `source` as an ONNX file; it appears whole or not at all.
 
     Raises
     ------
     ConfigError
-        If `out` is there, and not to be overwritten, or is not called ``.onnx``.
+        If `out` exists and is not to be overwritten, or does not end in ``.onnx``.
     MissingDependencyError
         If the extra `onnx` is not installed; gives the install line.
     """
@@ -66,7 +66,7 @@ def export_onnx(source: Segmenter, out: str | Path, *, overwrite: bool = False) 
     if out.suffix.lower() != ".onnx":
         raise ConfigError(f"{out}: is written as ONNX; give it a name that ends in .onnx")
     if out.exists() and not overwrite:
-        raise ConfigError(f"{out}: is there already; give another name, or say to overwrite it")
+        raise ConfigError(f"{out}: already exists; give another name, or say to overwrite it")
     try:
         import onnx
     except ModuleNotFoundError as error:
@@ -75,17 +75,17 @@ def export_onnx(source: Segmenter, out: str | Path, *, overwrite: bool = False) 
         ) from error
     free = {0: "batch", 2: "height", 3: "width"}
     axes = {INPUT: free, OUTPUTS[0]: free, OUTPUTS[1]: {0: "batch", 2: "rows", 3: "columns"}}
-    held = io.BytesIO()
-    # The older of torch's exporters: the newer takes a minute to prove what free sizes come to.
+    buffer = io.BytesIO()
+    # The older of torch's exporters: the newer takes a minute to work out the dynamic sizes.
     with _quiet(), fixed_threads(1), torch.no_grad():
         torch.onnx.export(
             _Whole(source).eval(), (torch.zeros(2, 3, 96, 128),),
-            held,  # type: ignore[arg-type]  # which the older exporter takes
+            buffer,  # type: ignore[arg-type]  # which the older exporter takes
             dynamo=False,
             opset_version=_OPSET, input_names=[INPUT], output_names=list(OUTPUTS),
             dynamic_axes=axes,
         )  # fmt: skip
-    model = onnx.load_from_string(held.getvalue())
+    model = onnx.load_from_string(buffer.getvalue())
     for name, text in describe_onnx(source).items():
         model.metadata_props.add(key=name, value=text)
     onnx.checker.check_model(model)
@@ -96,14 +96,14 @@ def export_onnx(source: Segmenter, out: str | Path, *, overwrite: bool = False) 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What torch tells of itself on the way is nothing that a user can act on."""
+    """Hide torch's warnings about its own exporter, on which a user cannot act."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def describe_onnx(source: Segmenter) -> dict[str, str]:
-    """The metadata of the file: texts by key, two of them JSON."""
+    """Return the metadata of the file: texts by key, two of them JSON."""
     info = source.info
     ours: dict[str, Any] = {
         "input": "RGB divided by 255, channels first; normalised inside: mean 0, spread 1",

@@ -1,6 +1,6 @@
-"""The source of CAMs that the settings name, pinned: every worker loads the very same, or refuses.
+"""Pin the source of CAMs that the settings name: every worker loads exactly that, or refuses.
 
-What is pinned is small, is sent with the blocks, and is loaded once a process.
+A pinned source is small, is sent with the blocks, and is loaded once per process.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _T = TypeVar("_T")
 
 
 class PinnedSource(Protocol):
-    """A source that is known, but not loaded; picklable."""
+    """A source that is identified but not loaded; picklable."""
 
     @property
     def identity(self) -> str:
-        """Digest of what decides its CAMs, wherever its files lie."""
+        """Digest of everything that determines its CAMs, wherever its files are stored."""
         ...
 
     def load(self, device: torch.device) -> CamSource:
-        """The source on a device, loaded once a process; threads share it, as it is only read.
+        """Load the source onto a device, once per process; threads share it, as it is only read.
 
         Raises
         ------
@@ -53,12 +53,12 @@ class PinnedSource(Protocol):
 
 
 def pin_source(settings: PredictConfig) -> PinnedSource:
-    """The source of the settings: of their prompts if they have any, else of their checkpoint.
+    """Pin the source of the settings: their prompts if they have any, else their checkpoint.
 
     Raises
     ------
     CheckpointError
-        If the checkpoint is not one, or an encoder's weights or tokenizer are not found.
+        If the file is not a checkpoint, or an encoder's weights or tokenizer are not found.
     ConfigError
         If the prompt file is refused, or the encoder is unknown or cannot be used with prompts.
     MissingDependencyError
@@ -67,7 +67,7 @@ def pin_source(settings: PredictConfig) -> PinnedSource:
     if settings.prompts is None:
         return _PinnedCheckpoint(settings, read_info(settings.checkpoint).sha256)
     prompts = read_prompts(settings.prompts)
-    key = (prompts.model_dump_json(), _place_key(settings), _window_key(settings))
+    key = (prompts.model_dump_json(), _encoder_key(settings), _window_key(settings))
     return _once(("pin", *key), lambda: _pin_prompts(settings, prompts))
 
 
@@ -87,7 +87,7 @@ class _PinnedCheckpoint:
         source = load_source(path, self.settings.encoder_options, device)
         if source.info.sha256 != self.identity:
             raise CheckpointError(
-                f"{path}: is not the file that this run began with (sha256 "
+                f"{path}: is not the file that this run started with (sha256 "
                 f"{source.info.sha256[:12]}, not {self.identity[:12]}); all workers need the same"
             )
         return source
@@ -112,7 +112,7 @@ class _PinnedPrompts:
         if encoder.identity != self.encoder:
             raise CheckpointError(
                 f"encoder {settings.encoder!r} is {encoder.identity} here, and {self.encoder} "
-                f"where this run began; all workers need the same weights"
+                f"where this run started; all workers need the same weights"
             )
         temperature = self.prompts.temperature
         return PromptSource(
@@ -135,16 +135,16 @@ def _pin_prompts(settings: PredictConfig, prompts: PromptSet) -> _PinnedPrompts:
 
 
 def _load_encoder(settings: PredictConfig, device: torch.device) -> PromptEncoder:
-    """The encoder on a device, one a process and device."""
+    """Load the encoder onto a device, once per process and device."""
 
     def make() -> PromptEncoder:
         made = load_prompt_encoder(settings.encoder, **settings.encoder_options)
         return cast(PromptEncoder, cast(torch.nn.Module, made).to(device))
 
-    return _once(("encoder", _place_key(settings), str(device)), make)
+    return _once(("encoder", _encoder_key(settings), str(device)), make)
 
 
-def _place_key(settings: PredictConfig) -> str:
+def _encoder_key(settings: PredictConfig) -> str:
     return repr((settings.encoder, settings.encoder_options))
 
 
@@ -157,7 +157,7 @@ _LOADING = threading.RLock()  # a source loads its encoder
 
 
 def _once(key: tuple[object, ...], make: Callable[[], _T]) -> _T:
-    """What `make` gives, made once a process for each key."""
+    """Return the result of `make`, called once per process and key."""
     with _LOADING:
         if repr(key) not in _LOADED:
             _LOADED[repr(key)] = make()

@@ -1,4 +1,4 @@
-"""Prompt files: classes by their names in words, as YAML."""
+"""Prompt files: classes described in words, as YAML."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from wsiseg.errors import ConfigError
 __all__ = ["PromptClass", "PromptSet", "read_prompts"]
 
 _Level = Annotated[int, Field(ge=0, le=255)]
-_PLACE = "{}"
+_SLOT = "{}"
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class PromptClass(_Frozen):
-    """One class, said in words."""
+    """One class, described in words."""
 
     name: str
     """Its name in QuPath."""
     color: tuple[_Level, _Level, _Level]
     """RGB of its labels and polygons."""
     prompts: tuple[str, ...] = ()
-    """Phrasings of what shows, each put into every template."""
+    """Phrasings of what is seen, each put into every template."""
     sentences: tuple[str, ...] = ()
-    """Whole sentences, which no template changes."""
+    """Whole sentences, used as they are."""
 
 
 class PromptSet(_Frozen):
-    """What a prompt file holds."""
+    """The content of a prompt file."""
 
     classes: tuple[PromptClass, ...] = ()
     """The classes, in label order."""
-    templates: tuple[str, ...] = (_PLACE,)
+    templates: tuple[str, ...] = (_SLOT,)
     """Sentences with `{}` where the phrasing goes; every phrasing is put into every one."""
     background: tuple[str, ...] = ()
-    """Phrasings of what is no class: glass, pen, blur. Each competes with the classes by itself,
-    and what it wins is left without a label."""
+    """Phrasings of what belongs to no class: glass, pen, blur. Each competes with the classes on
+    its own, and the pixels that it wins get no label."""
     temperature: float | None = Field(default=None, gt=0)
-    """What cosines are divided by before the softmax; null: what the encoder was trained with."""
+    """Divisor of the cosines before the softmax; null: the one of the encoder's training."""
 
     @property
     def palette(self) -> Palette:
@@ -67,7 +67,7 @@ class PromptSet(_Frozen):
         return [*classes, *(self._fill((phrase,)) for phrase in self.background)]
 
     def _fill(self, phrases: Sequence[str]) -> list[str]:
-        return [t.replace(_PLACE, phrase) for t in self.templates for phrase in phrases]
+        return [t.replace(_SLOT, phrase) for t in self.templates for phrase in phrases]
 
 
 def read_prompts(path: str | Path) -> PromptSet:
@@ -93,16 +93,16 @@ def _find_problem(prompts: PromptSet) -> str:
         return f"has {count} classes; there must be 1 to {BACKGROUND - 1}"
     name, times = Counter(one.name for one in prompts.classes).most_common(1)[0]
     if times > 1:
-        return f"class {name!r} is there {times} times; put all its prompts into one"
+        return f"class {name!r} appears {times} times; put all its prompts into one entry"
     for one in prompts.classes:
         if not one.prompts and not one.sentences:
             return f"class {one.name!r} has no prompts"
-    said = [phrase for one in prompts.classes for phrase in (*one.prompts, *one.sentences)]
-    if not all(phrase.strip() for phrase in (*said, *prompts.background)):
+    phrases = [phrase for one in prompts.classes for phrase in (*one.prompts, *one.sentences)]
+    if not all(phrase.strip() for phrase in (*phrases, *prompts.background)):
         return "holds an empty prompt"
     if not prompts.templates:
-        return f"has no templates; leave them out, or give {_PLACE!r} for the phrasings as they are"
+        return f"has no templates; leave them out, or give {_SLOT!r} for the phrasings as they are"
     for template in prompts.templates:
-        if template.count(_PLACE) != 1:
-            return f"template {template!r} must hold {_PLACE} once, where the phrasing goes"
+        if template.count(_SLOT) != 1:
+            return f"template {template!r} must hold {_SLOT} once, where the phrasing goes"
     return ""

@@ -1,7 +1,7 @@
 """Classes from texts, without training: a source of CAMs that compares windows with prompts.
 
 A class is the normalised mean of the normalised embeddings of all its sentences (every phrasing in
-every template), as CLIP's and CONCH's zero-shot classifiers have it; its logit is the cosine with
+every template), as in CLIP's and CONCH's zero-shot classifiers; its logit is the cosine with
 the embedding of a window of the image, times the logit scale.
 """
 
@@ -25,11 +25,11 @@ from wsiseg.model.source import Sides
 
 __all__ = ["PromptSource", "embed_prompts"]
 
-_SURE = 1e-6  # probabilities are kept this far from 0 and 1, so that log-odds stay finite
+_EPSILON = 1e-6  # probabilities are kept this far from 0 and 1, so that log-odds stay finite
 
 
 def embed_prompts(encoder: PromptEncoder, prompts: PromptSet) -> Tensor:
-    """``(channels, E)`` float32 unit rows on the CPU: each channel's sentences, averaged.
+    """Average each channel's sentences: ``(channels, E)`` float32 unit rows on the CPU.
 
     Raises
     ------
@@ -46,8 +46,8 @@ def embed_prompts(encoder: PromptEncoder, prompts: PromptSet) -> Tensor:
 class PromptSource:
     """Prompts as a `CamSource`.
 
-    An image is looked at through square windows, every `stride` pixels. In ``features="window"``
-    each is embedded as a whole, as CONCH's published zero-shot segmentation does; in ``"patch"``
+    An image is cut into square windows, one every `stride` pixels. With ``features="window"``
+    each is embedded as a whole, as CONCH's published zero-shot segmentation does; with ``"patch"``
     each of its patches is, for a finer map (`PromptEncoder.embed_patches`). A cell's logits are
     the mean of those of the windows that cover it.
 
@@ -63,18 +63,18 @@ class PromptSource:
         Side in pixels; None: the encoder's image size. Windows of another side are resized to it
         (bicubic, antialiased, as CONCH's own preprocessing).
     stride
-        Pixels from a window to the next; None: side by side.
+        Pixels from one window to the next; None: side by side.
     features
         What is embedded.
     scale
-        What cosines are multiplied by; None: the encoder's own.
+        Factor of the cosines; None: the encoder's own.
     name
-        Of the encoder, for messages.
+        Name of the encoder, for messages.
 
     Raises
     ------
     ConfigError
-        If windows are no multiple of `stride`, or, of patches, do not fall on whole cells.
+        If `stride` does not divide the window, or patches do not fall on whole cells.
     """
 
     def __init__(
@@ -105,12 +105,12 @@ class PromptSource:
 
     @property
     def device(self) -> torch.device:
-        """Where the texts are, and the encoder."""
+        """The device of the texts and the encoder."""
         return self.texts.device
 
     @property
     def exclusive(self) -> bool:
-        """False: its CAMs are cosines, of each class by itself."""
+        """False: its CAMs are cosines, one class independent of another."""
         return False
 
     def cams(self, images: Tensor) -> Tensor:
@@ -118,14 +118,14 @@ class PromptSource:
         batch, _, height, width = images.shape
         rows, cols = height // self.stride, width // self.stride
         total = images.new_zeros((batch, self.channels, rows, cols))
-        seen = images.new_zeros((rows, cols))
+        counts = images.new_zeros((rows, cols))
         for top, left in self._corners(height, width):
             crop = images[:, :, top : top + self.window, left : left + self.window]
             cells = (slice(top // self.stride, (top + self.window) // self.stride),
                      slice(left // self.stride, (left + self.window) // self.stride))  # fmt: skip
             total[:, :, *cells] += self._score(crop)
-            seen[cells] += 1
-        return total / seen
+            counts[cells] += 1
+        return total / counts
 
     def _corners(self, height: int, width: int) -> Iterator[tuple[int, int]]:
         tops, lefts = (range(0, side - self.window + 1, self.step) for side in (height, width))
@@ -148,17 +148,17 @@ class PromptSource:
     def pool(self, cams: Tensor, known: Tensor | None = None) -> Tensor:
         """``(B, channels)``: log-odds of the channel's greatest probability in any cell.
 
-        Probability is the softmax over a cell's channels, so the sigmoid of a logit is that: a
-        threshold of 0.25 lets through the classes that have a quarter of some cell.
+        The probability is the softmax over a cell's channels, and the sigmoid of the logit gives it
+        back: a threshold of 0.25 lets a class through that has a probability of 0.25 in any cell.
         """
         shares = cams.float().softmax(1)
         if known is not None:
             here = known_shares(known, cams.shape[2:]) > 0
             shares = shares * here.view(len(cams), 1, *cams.shape[2:])
-        return torch.logit(shares.amax((2, 3)), eps=_SURE)
+        return torch.logit(shares.amax((2, 3)), eps=_EPSILON)
 
     def distance(self, images: Tensor) -> None:
-        """Nobody knows what the encoder was taught."""
+        """None: what the encoder was trained on is unknown."""
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Nothing to do: it is never trained."""
@@ -166,7 +166,7 @@ class PromptSource:
 
 
 def _measure_cell(window: int, step: int, features: str, encoder: PromptEncoder) -> int:
-    """Pixels a CAM cell: those that a step adds, or a patch."""
+    """Pixels per CAM cell: the stride of the windows, or the side of a patch."""
     if window % step:
         divisors = (part for part in range(1, window + 1) if window % part == 0)
         nearest = min(divisors, key=lambda part: abs(part - step))

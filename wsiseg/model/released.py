@@ -18,11 +18,11 @@ __all__ = ["load_released", "read_released"]
 
 _STUDENT, _TEACHER = "clip_adapter.model.", "segformer_teacher."
 _SETTINGS = ("argparse", "builtins", "collections", "numpy", "omegaconf", "pathlib", "typing")
-"""Packages whose classes stand in the settings and scores beside the tensors."""
+"""Packages whose classes occur in the settings and scores saved beside the tensors."""
 
 
 class _Inert:
-    """Stands for an object of the settings: takes whatever it is made of, and does nothing."""
+    """Stand-in for an object of the settings: accepts any arguments and does nothing."""
 
     def __new__(cls, *_: object) -> _Inert:
         return super().__new__(cls)
@@ -32,11 +32,11 @@ class _Inert:
 
 
 def read_released(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a ``best_cam.pth`` by name, those of the frozen encoders among them.
+    """Read the tensors of a ``best_cam.pth`` by name, including those of the frozen encoders.
 
-    The settings that the authors' script keeps beside them, OmegaConf's objects, are passed over:
-    `torch.load` reads with ``weights_only=True``, and gets idle stand-ins for their classes, so
-    that nothing of the file is run, nor OmegaConf needed.
+    The settings that the authors' script saves beside them, OmegaConf's objects, are skipped:
+    `torch.load` reads with ``weights_only=True`` and gets inert stand-ins for their classes, so
+    that no code of the file runs and OmegaConf is not needed.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def _unknown_class(error: BaseException | None) -> str | None:
 
 def _make_stub(name: str) -> Callable[..., object]:
     module, _, last = name.rpartition(".")
-    if name == "collections.defaultdict":  # it is filled after it was made, which takes a dict
+    if name == "collections.defaultdict":  # it is filled after construction, so it must be a dict
 
         def stub(*_: object) -> dict[object, object]:
             return {}
@@ -83,7 +83,7 @@ def _make_stub(name: str) -> Callable[..., object]:
 
 
 def load_released(model: ConStruct, path: str | Path) -> ConStruct:
-    """Fill `model` with a ``best_cam.pth``; what it holds of the frozen encoders is left out.
+    """Fill `model` with the tensors of a ``best_cam.pth``, except those of the frozen encoders.
 
     Raises
     ------
@@ -95,8 +95,8 @@ def load_released(model: ConStruct, path: str | Path) -> ConStruct:
     """
     if model.preset != "reference":
         raise ConfigError(
-            f"{path}: is of the released code, the model of preset {model.preset!r}; "
-            f"make it with preset 'reference'"
+            f"{path}: is a checkpoint of the released code, but the model has preset "
+            f"{model.preset!r}; build it with preset 'reference'"
         )
     path, found = Path(path), read_released(path)
     _check_student(model, found, path)
@@ -113,13 +113,13 @@ def load_released(model: ConStruct, path: str | Path) -> ConStruct:
 
 
 def _check_student(model: ConStruct, found: dict[str, Tensor], path: Path) -> None:
-    """The file holds the student as well: hold it against the weights that the model was given."""
+    """Compare the student inside the file with the weights that the model was given."""
     given = getattr(model.encoder, "weights", None)
-    mine = {name: t for name, t in found.items() if name.startswith(f"{_STUDENT}visual.")}
-    if given is None or not mine:
+    student = {name: t for name, t in found.items() if name.startswith(f"{_STUDENT}visual.")}
+    if given is None or not student:
         return
     for name, tensor in read_tensors(given.path).items():
-        other = mine.get(_STUDENT + name, tensor)
+        other = student.get(_STUDENT + name, tensor)
         # Position embeddings differ in shape where the images were not of CONCH's own size.
         if other.shape == tensor.shape and not torch.allclose(other.float(), tensor.float()):
             raise CheckpointError(

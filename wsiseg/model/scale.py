@@ -1,4 +1,4 @@
-"""The scale that a model was taught at, and the tiles that it asks for. Loads no torch."""
+"""The scale that a model was trained at, and the tiles that follow from it. Loads no torch."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _TOLERANCE = 0.2  # of the training scale, before a user is warned
 
 
 class Scale(NamedTuple):
-    """What a model was taught on; None where it does not matter."""
+    """Scale of a model's training patches; None where it does not matter."""
 
     mpp: float | None
     """µm/px of the patches."""
     tile: int | None
-    """Their side, pixels."""
+    """Side of the patches, pixels."""
 
 
 def read_scale(settings: PredictConfig) -> Scale:
-    """The scale of the checkpoint; with prompts, the window in which their encoder looks.
+    """Return the scale of the checkpoint; with prompts, the window of their encoder.
 
     Raises
     ------
     CheckpointError
-        If the checkpoint is missing or is none.
+        If the checkpoint is missing or is not one.
     """
     if settings.prompts is not None:
         return Scale(None, settings.prompt_window)
@@ -42,12 +42,12 @@ def read_scale(settings: PredictConfig) -> Scale:
 
 
 def settle_scale(config: Config) -> Config:
-    """The settings with numbers for the µm/px, tile, stride and block that they leave open.
+    """Fill in the µm/px, tile, stride and block that the settings leave open.
 
     Raises
     ------
     CheckpointError
-        If that hangs on a checkpoint which is missing or is none.
+        If these depend on a checkpoint that is missing or is not one.
     """
     tile = config.tile
     if None in (tile.mpp, tile.tile):
@@ -58,14 +58,14 @@ def settle_scale(config: Config) -> Config:
     return config.model_copy(update={"tile": tile.model_copy(update=tile.tiling._asdict())})
 
 
-def describe_mismatch(mpp: float, tile: int, taught: Scale) -> tuple[str, ...]:
-    """A line for what of the tiles is more than 20 % off the patches that taught the model."""
+def describe_mismatch(mpp: float, tile: int, trained: Scale) -> tuple[str, ...]:
+    """Return a line for each property of the tiles that is over 20 % off the training patches."""
     return tuple(
         f"its tiles have {given:g} {what}, the checkpoint was trained at {wanted:g}; expect worse "
         f"maps, or set tile.{name} to null to tile at the training scale"
         for name, what, given, wanted in (
-            ("mpp", "µm/px", mpp, taught.mpp),
-            ("tile", "px a side", tile, taught.tile),
+            ("mpp", "µm/px", mpp, trained.mpp),
+            ("tile", "px a side", tile, trained.tile),
         )
         if wanted is not None and abs(given / wanted - 1) > _TOLERANCE
     )

@@ -1,7 +1,7 @@
-"""What gives CAMs: one promise, which a trained ConStruct, a set of prompts and a network of
-the second stage keep alike.
+"""The protocol of a source of CAMs, which a trained ConStruct, a set of prompts and a second-stage
+network implement.
 
-`wsiseg predict`, the evaluation and the pictures of CAMs know nothing else of a model.
+`wsiseg predict`, the evaluation and the pictures of CAMs know nothing else about a model.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Sides:
     """Distance to the next; 0: there is no other."""
 
     def fits(self, side: int) -> bool:
-        """Whether an image of this side can be taken."""
+        """Whether an image of this side is accepted."""
         return side == self.nearest(side)
 
     def nearest(self, side: int) -> int:
-        """The side nearest to `side` that can be taken."""
+        """Return the accepted side nearest to `side`."""
         if not self.step:
             return self.least
         return self.least + max(0, round((side - self.least) / self.step)) * self.step
@@ -50,12 +50,12 @@ class CamSource(Protocol):
     """CAM logits of images, channel by channel: K classes, then kinds of background.
 
     Frozen: it is only read, so that threads may share it. The logits of one cell compete: their
-    softmax over all channels is what the source thinks of it.
+    softmax over all channels is the source's estimate for it.
     """
 
     @property
     def name(self) -> str:
-        """What a message calls it, such as ``encoder 'conch'``."""
+        """Its name in messages, such as ``encoder 'conch'``."""
         ...
 
     @property
@@ -70,12 +70,12 @@ class CamSource(Protocol):
 
     @property
     def calibration(self) -> tuple[tuple[float, float], ...]:
-        """Scale and offset of each channel that make its CAM a logit to believe; or empty."""
+        """Scale and offset that calibrate the logits of each channel; or empty."""
         ...
 
     @property
     def stride(self) -> int:
-        """Input pixels a CAM cell."""
+        """Input pixels per CAM cell."""
         ...
 
     @property
@@ -90,9 +90,9 @@ class CamSource(Protocol):
 
     @property
     def context(self) -> int:
-        """Pixels around an image by which its CAM gains; 0 if it is to be seen by itself.
+        """Pixels of surroundings that improve an image's CAM; 0 if images are to be seen alone.
 
-        Where there is one, the CAM of a part is the part of the CAM, but near the border.
+        With context, the CAM of a part is the part of the CAM, except near the border.
         """
         ...
 
@@ -103,25 +103,25 @@ class CamSource(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it computes on."""
         ...
 
     @property
     def mean(self) -> tuple[float, float, float]:
-        """RGB in [0, 1] about which brightness turns: the mean of the source's normalisation."""
+        """Mean of its normalisation, RGB in [0, 1]; augmentation scales brightness about it."""
         ...
 
     @property
     def std(self) -> tuple[float, float, float] | None:
-        """The spread of that normalisation; None if the source has none."""
+        """Standard deviation of that normalisation; None if it has none."""
         ...
 
     @property
     def exclusive(self) -> bool:
-        """Whether a cell is of one channel alone, so that the softmax says how likely of which.
+        """Whether the channels exclude each other, so that their softmax gives probabilities.
 
-        Else a CAM says where each class is most itself, and the paper's inference scales each to
-        its own range.
+        Otherwise a CAM says where each class is strongest, and the paper's inference scales each
+        to its own range.
         """
         ...
 
@@ -135,18 +135,18 @@ class CamSource(Protocol):
     def pool(self, cams: Tensor, known: Tensor | None = None) -> Tensor:
         """``(B, channels)`` class logits of CAMs ``(B, channels, h, w)``.
 
-        A class shows in an image where the sigmoid of its logit reaches a threshold. With `known`
-        ``(B, c, c)`` bool, the logits are of these cells alone.
+        A class is present in an image if the sigmoid of its logit reaches a threshold. With `known`
+        ``(B, c, c)`` bool, only these cells count.
         """
         ...
 
     def distance(self, images: Tensor) -> Tensor | None:
-        """``(B,)`` float32: how unlike what the source was taught; None if nobody knows.
+        """``(B,)`` float32: distance from the source's training images; None if these are unknown.
 
         Above 1, an image is farther than 99 % of the training images were.
         """
         ...
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Be as in use, not as in training, for as long as the context lasts."""
+        """Return a context in which the source is in evaluation mode."""
         ...

@@ -1,4 +1,4 @@
-"""Fix the number of threads that torch computes with, for results that repeat bit by bit."""
+"""Fix the number of threads that torch computes with, for results that repeat bit for bit."""
 
 from __future__ import annotations
 

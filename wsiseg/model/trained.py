@@ -1,4 +1,4 @@
-"""A trained ConStruct and what its checkpoint says, which together are a source of CAMs."""
+"""A trained ConStruct with what its checkpoint says: together a source of CAMs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TrainedModel:
 
     @property
     def channels(self) -> int:
-        """K, and the kinds of background that it was taught."""
+        """K, plus the kinds of background that it was trained on."""
         return self.model.classes
 
     @property
@@ -49,12 +49,12 @@ class TrainedModel:
 
     @property
     def stride(self) -> int:
-        """Input pixels a cell of the CAM."""
+        """Input pixels per CAM cell."""
         return self.model.cam_stride // self.info.cam_overlap
 
     @property
     def sides(self) -> Sides:
-        """Multiples of the encoder's coarsest cell, or the only size that it was made for."""
+        """Multiples of the encoder's coarsest cell, or the only size that it accepts."""
         encoder = self.model.encoder
         only: int | None = getattr(encoder, "image_size", None)
         coarsest = encoder.level_strides[-1]
@@ -77,7 +77,7 @@ class TrainedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.model.logit_scale.device
 
     @property
@@ -87,13 +87,13 @@ class TrainedModel:
 
     @property
     def std(self) -> tuple[float, float, float] | None:
-        """The encoder's spread of colours, if it normalises."""
-        spread: tuple[float, float, float] | None = getattr(self.model.encoder, "std", None)
-        return spread
+        """The standard deviation of the encoder's normalisation, if it has one."""
+        std: tuple[float, float, float] | None = getattr(self.model.encoder, "std", None)
+        return std
 
     @property
     def exclusive(self) -> bool:
-        """Whether it learned kinds of background.
+        """Whether it was trained on kinds of background.
 
         Then all channels compete, and scaling each to its own range would find some background
         everywhere: the paper's inference is for models of classes alone.
@@ -103,10 +103,10 @@ class TrainedModel:
     def cams(self, images: Tensor) -> Tensor:
         """``(B, K, h, w)`` cosine times logit scale, ungated."""
         if self.info.cam_overlap == 2:
-            return overlapped_cams(self._look, images, self.model.cam_stride)
-        return self._look(images)
+            return overlapped_cams(self._compute_cams, images, self.model.cam_stride)
+        return self._compute_cams(images)
 
-    def _look(self, images: Tensor) -> Tensor:
+    def _compute_cams(self, images: Tensor) -> Tensor:
         cams: Tensor = self.model(images).cams
         return cams
 
@@ -115,13 +115,13 @@ class TrainedModel:
         return self.model.pool(cams, known)
 
     def distance(self, images: Tensor) -> Tensor | None:
-        """``(B,)``: how far images are from the training patches; None if that was not kept."""
+        """``(B,)``: how far images are from the training patches; None if that was not recorded."""
         familiar = self.model.familiar
         return None if familiar is None else familiar(self.model.encoder.embed_image(images))
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode; afterwards the mode that the model had."""
+        """Switch to evaluation mode; restore the model's mode afterwards."""
         before = self.model.training
         self.model.eval()
         try:
@@ -135,6 +135,6 @@ def load_trained(
     encoder_options: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> TrainedModel:
-    """The model of a checkpoint on a device; takes and raises what `load_checkpoint` does."""
+    """Load a checkpoint's model onto a device; arguments and errors as in `load_checkpoint`."""
     model, info = load_checkpoint(name_or_path, encoder_options)
     return TrainedModel(model.to(device), info)

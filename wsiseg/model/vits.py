@@ -1,7 +1,7 @@
 """Vision transformers that encoder `timm` knows by a short name: a literal table, without torch.
 
-Architectures and constructor arguments are those that the authors' pages and timm give; of licences
-and gates their pages are right where they have changed since.
+Architectures and constructor arguments are those that the authors' pages and timm give. Where
+licences or gates have changed since, trust the pages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HIBOU_MEAN, _HIBOU_STD = (0.7068, 0.5755, 0.722), (0.195, 0.2316, 0.1816)
 _SWIGLU: dict[str, Any] = {"mlp_layer": "SwiGLUPacked", "act_layer": "silu"}
 _DINO_SWIGLU = 2.66667 * 2  # timm's ratio counts both halves of the packed layer
 _REGISTERS: dict[str, Any] = {"reg_tokens": 4, "no_embed_class": True}
-_INSTITUTION = "accept its terms on the hub with an institutional address; they approve"
+_INSTITUTION = "accept its terms on the hub with an institutional address; its authors approve"
 _NO_COMMERCE = "academic research only; what was trained on its outputs counts as derived from it"
 
 
@@ -28,33 +28,33 @@ class KnownVit:
     """One vision transformer, and how timm makes it."""
 
     name: str
-    """What it is called here."""
+    """Its name here."""
     repository: str
-    """Of the hub."""
+    """Repository on the hub."""
     file: str
-    """Its weights there."""
+    """Weight file in that repository."""
     summary: str
-    """What it is, in a line."""
+    """One line that describes it."""
     licence: str
-    """Of its weights, by SPDX name where it has one."""
+    """Licence of its weights, by SPDX name where it has one."""
     megabytes: int
-    """Size of the weights, about."""
+    """Approximate size of the weights."""
     architecture: str
-    """timm's name."""
+    """timm's name of the architecture."""
     arguments: dict[str, Any] = field(default_factory=dict)
-    """What timm's constructor takes beside its image size; layers by their names."""
+    """Arguments of timm's constructor besides the image size; layers by their names."""
     image_size: int = 224
-    """Side of the images that it is given, pixels."""
+    """Side of its input images, pixels."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Mean of its normalisation, RGB in [0, 1]."""
     std: tuple[float, float, float] = IMAGENET_STD
-    """Its spread."""
+    """Standard deviation of its normalisation."""
     mpp: float | None = 0.5
-    """µm/px of these images; None where its authors do not say, or it is not of pathology."""
+    """µm/px of these images; None if its authors do not say, or it is not for pathology."""
     terms: str = ""
-    """What licence or authors ask for that the licence's name does not say."""
+    """What the licence or the authors demand beyond what the licence's name says."""
     gate: str = ""
-    """What stands before the download; empty for nothing."""
+    """What to do before the download is allowed; empty for nothing."""
 
 
 VITS: tuple[KnownVit, ...] = (
@@ -241,10 +241,10 @@ VITS: tuple[KnownVit, ...] = (
         mpp=None,
     ),
 )
-"""The largest of pathology first, plain ones last."""
+"""Those of pathology first, from the largest; general ones last."""
 
 
 def find_vit(name: str) -> KnownVit | None:
-    """The row of a short name or a repository of the hub, in any case of letters; or None."""
+    """Return the row of a short name or a hub repository, whatever its case; or None."""
     wanted = name.casefold()
     return next((v for v in VITS if wanted in (v.name, v.repository.casefold())), None)

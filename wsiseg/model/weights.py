@@ -40,7 +40,7 @@ HUB_PREFIX = "hf-hub:"
 """Marks a repository of the hub; without it, `owner/name` is one where no such path exists."""
 
 FILE_ENDINGS = (".bin", ".json", ".pt", ".pth", ".safetensors")
-"""Of what is a file and no repository."""
+"""Endings that tell a file from a repository."""
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -71,8 +71,8 @@ def find_weights(
 ) -> WeightFile:
     """Find the first of `names` in a folder or a hub repository, or take the file that is given.
 
-    Downloads show their progress and are kept in the hub's cache; `HF_HUB_OFFLINE=1` keeps to it,
-    as does a hub that gives no answer when it is asked, once.
+    Downloads show their progress and are kept in the hub's cache. With `HF_HUB_OFFLINE=1`, or if
+    the hub does not answer one request, only that cache is used.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def find_weights(
         A file, a folder that holds one of `names`, or a repository: ``hf-hub:owner/name``, or
         ``owner/name`` where no such path exists.
     names
-        File names that will do, best first.
+        Accepted file names, best first.
     revision
         Branch, tag or commit of the repository; None is its main branch.
     setting
@@ -110,10 +110,10 @@ def find_weights(
 
 def _on_disk(path: Path, names: Sequence[str]) -> WeightFile:
     if path.is_dir():
-        held = [path / name for name in names if (path / name).is_file()]
-        if not held:
+        matches = [path / name for name in names if (path / name).is_file()]
+        if not matches:
             raise CheckpointError(f"{path}: the folder does not hold {_either(names)}")
-        path = held[0]
+        path = matches[0]
     try:
         return WeightFile(path, path.name, "", _hash_file(path))
     except OSError as error:
@@ -156,7 +156,7 @@ def _download(
 
 
 def _answers(repository: str, names: Sequence[str], revision: str | None) -> bool:
-    """Ask the hub once whether it is there: `hf_hub_download` would ask six times, and say so."""
+    """Ask the hub once whether it answers: `hf_hub_download` would retry six times, noisily."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -224,8 +224,8 @@ def _not_cached(repository: str, names: Sequence[str], instead: str) -> str:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a weight file by name, on the CPU; memory-mapped where the format allows.
 
-    Takes safetensors and what `torch.save` wrote; unwraps ``state_dict`` and ``model``, and takes
-    off a ``module.`` that is on all names.
+    Takes safetensors and what `torch.save` wrote; unwraps ``state_dict`` and ``model``, and strips
+    a ``module.`` that all names begin with.
 
     Raises
     ------
@@ -250,16 +250,16 @@ def _load_pickle(path: Path) -> Any:
 def _named_tensors(raw: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(raw, dict) or not raw:
         raise CheckpointError(f"{path}: holds a {type(raw).__name__}, not tensors by name")
-    strangers = [str(name) for name, value in raw.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise CheckpointError(f"{path}: holds more than tensors: {_shorten(strangers)}")
+    others = [str(name) for name, value in raw.items() if not isinstance(value, Tensor)]
+    if others:
+        raise CheckpointError(f"{path}: holds more than tensors: {_shorten(others)}")
     prefix = "module." if all(str(name).startswith("module.") for name in raw) else ""
     return {str(name).removeprefix(prefix): value for name, value in raw.items()}
 
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn whatever reading a broken or foreign weight file raises into `CheckpointError`."""
+    """Turn any error of reading a broken or foreign weight file into `CheckpointError`."""
     try:
         yield
     except pickle.UnpicklingError as error:
@@ -293,16 +293,16 @@ def _broken(path: Path) -> str:
     )
 
 
-def explain_foreign(path: Path, said: str) -> str:
-    """Why `path`, of which safetensors `said` something, is no checkpoint of ours; what to do."""
+def explain_foreign(path: Path, reason: str) -> str:
+    """Explain why `path` is not a checkpoint of ours, and what to do; `reason` is safetensors'."""
     with path.open("rb") as file:
         start = file.read(8)
     if start.startswith((b"PK\x03\x04", b"\x80\x02")):  # torch.save, in its new form or the old
         return (
-            f"{path}: is a PyTorch file and no checkpoint of wsiseg; if it is one of the released "
+            f"{path}: is a PyTorch file, not a checkpoint of wsiseg; if it is one of the released "
             f"ConStruct code: wsiseg model import {path} -o NAME.safetensors --classes A,B,..."
         )
-    return f"{path}: is not a safetensors file ({said})"
+    return f"{path}: is not a safetensors file ({reason})"
 
 
 def match_tensors(

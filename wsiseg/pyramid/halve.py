@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import numba
+from functools import cache
+from types import ModuleType
+
 import numpy as np
 from numpy.typing import NDArray
+
+from wsiseg.compiling import loading
 
 __all__ = ["halve_confidence", "halve_labels"]
 
@@ -16,7 +20,7 @@ def halve_labels(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     even = _even(labels)
     out = np.empty((even.shape[0] // 2, even.shape[1] // 2), np.uint8)
-    _vote(even[::2], even[1::2], out)
+    _load_loops().vote(even[::2], even[1::2], out)
     return out
 
 
@@ -24,7 +28,7 @@ def halve_confidence(confidence: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Mean of each 2 x 2 square, rounded half up: ``(H, W)`` to half of it, rounded up, uint8."""
     even = _even(confidence)
     out = np.empty((even.shape[0] // 2, even.shape[1] // 2), np.uint8)
-    _mean(even[::2], even[1::2], out)
+    _load_loops().mean(even[::2], even[1::2], out)
     return out
 
 
@@ -36,28 +40,8 @@ def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels)
 
 
-@numba.njit(nogil=True, cache=True)
-def _vote(upper, lower, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    for y in range(out.shape[0]):
-        top, bottom, line = upper[y], lower[y], out[y]
-        for x in range(len(line)):
-            a, b, c, d = top[2 * x], top[2 * x + 1], bottom[2 * x], bottom[2 * x + 1]
-            # Sorted without a branch, so that the compiler does many squares at a time; the first
-            # two that are equal then have it, and if none are, the smallest.
-            a, b = (a if a < b else b), (b if a < b else a)
-            c, d = (c if c < d else d), (d if c < d else c)
-            a, c = (a if a < c else c), (c if a < c else a)
-            b, d = (b if b < d else d), (d if b < d else b)
-            b, c = (b if b < c else c), (c if b < c else b)
-            best = c if c == d else a
-            best = b if b == c else best
-            line[x] = a if a == b else best
-
-
-@numba.njit(nogil=True, cache=True)
-def _mean(upper, lower, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    for y in range(out.shape[0]):
-        top, bottom, line = upper[y], lower[y], out[y]
-        for x in range(len(line)):
-            total = top[2 * x] + top[2 * x + 1] + bottom[2 * x] + bottom[2 * x + 1]
-            line[x] = (total + 2) >> 2
+@cache
+def _load_loops() -> ModuleType:
+    with loading():
+        from wsiseg.pyramid import halve_loops
+    return halve_loops

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache, lru_cache
+from types import ModuleType
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.shrink import FACTORS, are_rows, mean_squares, move
+from wsiseg.compiling import loading, pays
+from wsiseg.shrink import FACTORS, are_rows, mean_squares
 
 __all__ = ["AxisWeights", "area_mean", "axis_weights"]
 
+_LINE_VALUES = 2**17
+"""Sums that NumPy holds at once: they stay in the processor's cache."""
 _SNAP = 1e-6
 """Edges and factors this close to a whole number are taken as whole: float noise of mpp ratios."""
 
@@ -104,15 +107,47 @@ def area_mean(
     if rows.factor == columns.factor in FACTORS:
         return mean_squares(source, int(rows.factor), out)
     area = np.float32(rows.factor * columns.factor)
-    places = rows.start - rows.first, rows.weight, columns.start - columns.first
-    if (
-        rows.weight.shape[1] == columns.weight.shape[1] == 3
-        and min(rows.factor, columns.factor) > 1
-    ):
-        _average_three(source, *places, _spread(columns) / area, out)
+    down = rows.start - rows.first, rows.weight
+    column_start = columns.start - columns.first
+    three = rows.weight.shape[1] == columns.weight.shape[1] == 3
+    three &= min(rows.factor, columns.factor) > 1
+    if not pays(source.size):
+        weight, area = (columns.weight / area, np.float32(1)) if three else (columns.weight, area)
+        _average(source, *down, column_start, weight, area, out)
+    elif three:
+        _load_loops().average_three(source, *down, column_start, _spread(columns) / area, out)
     else:
-        _average(source, *places, columns.weight, area, out)
+        _load_loops().average(source, *down, column_start, columns.weight, area, out)
     return out
+
+
+def _average(
+    source: NDArray[np.uint8],
+    row_start: NDArray[np.int64],
+    row_weight: NDArray[np.float32],
+    column_start: NDArray[np.int64],
+    column_weight: NDArray[np.float32],
+    area: np.float32,
+    out: NDArray[np.uint8],
+) -> None:
+    """The same without compiled code: a few lines at a time, tap by tap, so the same sums."""
+    step = max(1, _LINE_VALUES // source[0].size)
+    for top in range(0, len(out), step):
+        part = slice(top, top + step)
+        lines = np.zeros((len(row_start[part]), *source.shape[1:]), np.float32)
+        for k in range(row_weight.shape[1]):
+            lines += row_weight[part, k, None, None] * source[row_start[part] + k]
+        means = np.zeros(out[part].shape, np.float32)
+        for k in range(column_weight.shape[1]):
+            means += column_weight[:, k, None] * lines[:, column_start + k]
+        out[part] = means / area + np.float32(0.5)
+
+
+@cache
+def _load_loops() -> ModuleType:
+    with loading():
+        from wsiseg.slide import resample_loops
+    return resample_loops
 
 
 def _spread(axis: AxisWeights) -> NDArray[np.float32]:
@@ -126,63 +161,3 @@ def _spread(axis: AxisWeights) -> NDArray[np.float32]:
 def _snap(factor: float) -> float:
     whole = round(factor)
     return float(whole) if whole >= 1 and abs(factor - whole) < _SNAP else factor
-
-
-# The loops below run over neighbours in memory, many at a time; a loop over output pixels, which
-# jumps from one to the next, costs several times as much. So sums are taken at every place of a
-# line, also where no output pixel starts, and those that are wanted are picked last.
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def _average_three(source, row_start, row_weight, column_start, spread, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    """`_average` for three taps; `spread` has the columns' weights, divided by the area."""
-    flat = source.reshape(source.shape[0], source.shape[1] * 3)
-    line = np.zeros(flat.shape[1] + 6, np.float32)
-    mean = np.empty(flat.shape[1] + 1, np.uint8)
-    picked = np.empty(3 * out.shape[1] + 1, np.uint8)
-    half = np.float32(0.5)
-    left, middle, right = spread[0], spread[1], spread[2]
-    for i in range(out.shape[0]):
-        top, centre, bottom = row_weight[i, 0], row_weight[i, 1], row_weight[i, 2]
-        at = row_start[i]
-        first, second, third = flat[at], flat[at + 1], flat[at + 2]
-        for x in range(flat.shape[1]):
-            upper = top * np.float32(first[x]) + centre * np.float32(second[x])
-            line[x] = upper + bottom * np.float32(third[x])
-        for x in range(flat.shape[1]):
-            total = left[x] * line[x] + middle[x] * line[x + 3] + right[x] * line[x + 6]
-            mean[x] = np.int32(total + half)
-        for j in range(out.shape[1]):
-            move(picked, 3 * j, mean, 3 * column_start[j], 4)
-        move(out, i * out.strides[0], picked, 0, 3 * out.shape[1])
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def _average(  # type: ignore[no-untyped-def]  # numba infers the types
-    source, row_start, row_weight, column_start, column_weight, area, out
-):
-    # Rows first, into one float32 line that stays in cache; then columns. The order of the sums
-    # is that of the absolute taps, so every box gives the same pixel.
-    flat = source.reshape(source.shape[0], source.shape[1] * 3)
-    line = np.empty(flat.shape[1], np.float32)
-    half = np.float32(0.5)
-    for i in range(out.shape[0]):
-        line[:] = 0
-        for k in range(row_weight.shape[1]):
-            weight = row_weight[i, k]
-            if weight > 0:
-                row = flat[row_start[i] + k]
-                for x in range(line.shape[0]):
-                    line[x] += weight * np.float32(row[x])
-        for j in range(out.shape[1]):
-            red = green = blue = np.float32(0)
-            at = column_start[j] * 3
-            for k in range(column_weight.shape[1]):
-                weight = column_weight[j, k]
-                red += weight * line[at]
-                green += weight * line[at + 1]
-                blue += weight * line[at + 2]
-                at += 3
-            out[i, j, 0] = np.uint8(red / area + half)
-            out[i, j, 1] = np.uint8(green / area + half)
-            out[i, j, 2] = np.uint8(blue / area + half)

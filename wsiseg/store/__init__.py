@@ -1,4 +1,4 @@
-"""The Zarr v3 layout of one slide. All of it is here; nobody else imports zarr.
+"""The Zarr v3 layout of one slide. All of it is here, and written without zarr (`nodes.py`).
 
 ::
 

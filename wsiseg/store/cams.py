@@ -23,8 +23,8 @@ class CamsPart(OpenedStore):
 
     @cached_property
     def _cam_facts(self) -> dict[str, Any]:
-        """What `create_cams` noted; a block asks for it several times, at a millisecond each."""
-        return self._group["cams"].attrs.asdict()
+        """What `create_cams` noted; a block asks for it several times."""
+        return dict(self._group["cams"].attrs)
 
     def create_cams(
         self, palette: Palette, height: int, width: int, *, channels: int | None = None,

@@ -95,7 +95,7 @@ def describe_codec(name: CodecName) -> list[dict[str, Any]]:
             {
                 "name": "blosc",
                 "configuration": {
-                    "cname": "lz4", "clevel": 5, "shuffle": "noshuffle", "typesize": 1,
+                    "typesize": 1, "cname": "lz4", "clevel": 5, "shuffle": "noshuffle",
                     "blocksize": 0,
                 },
             }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,8 +72,6 @@ _packed = Reused()
 class Files(Protocol):
     """The files below one place, by keys such as ``image/0/zarr.json``."""
 
-    for_zarr: Any
-    """What zarr opens."""
     place: str
     """The path or URL, for messages."""
 
@@ -88,6 +86,9 @@ class Files(Protocol):
 
     def delete(self, key: str) -> None:
         """Take a file away, if it is there."""
+
+    def delete_all(self, prefix: str) -> None:
+        """Take away what lies in the folder `prefix`, and that."""
 
     def empty(self) -> bool:
         """Whether nothing lies here."""
@@ -126,6 +127,8 @@ def open_files(location: str | Path) -> Files:
         return Folder(Path(location))
     url = str(location)
     if url.startswith("file://"):
+        from urllib.request import url2pathname  # loads http, which no folder needs
+
         return Folder(Path(url2pathname(urlsplit(url).path)))
     return _open_bucket(url)
 
@@ -135,7 +138,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.for_zarr = self.place = str(path)
+        self.place = str(path)
         self._syncs: dict[str, Future[None]] = {}
 
     def read(self, key: str) -> bytes | None:
@@ -161,6 +164,11 @@ class Folder:
     def delete(self, key: str) -> None:
         """See `Files.delete`."""
         self.path.joinpath(key).unlink(missing_ok=True)
+
+    def delete_all(self, prefix: str) -> None:
+        """See `Files.delete_all`."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.path / prefix)
 
     def empty(self) -> bool:
         """See `Files.empty`; an empty folder is nothing, a file is not."""
@@ -263,12 +271,9 @@ class Bucket:
     """
 
     def __init__(self, url: str) -> None:
-        from zarr.storage import ObjectStore
-
         self.place, self._has_suffixes = url, True
         self._service = open_service(url)
         self._api, self._store = self._service
-        self.for_zarr: Any = ObjectStore(self._store)
 
     def read(self, key: str) -> bytes | None:
         """See `Files.read`."""
@@ -320,6 +325,10 @@ class Bucket:
         """See `Files.delete`."""
         with self._translated(), suppress(FileNotFoundError):
             self._api.delete(self._store, key)
+
+    def delete_all(self, prefix: str) -> None:
+        """See `Files.delete_all`."""
+        self.each(self.delete, self.sizes(f"{prefix}/"))
 
     def empty(self) -> bool:
         """See `Files.empty`."""

@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
-
-import zarr
-import zarr.codecs
-import zarr.errors
 
 from wsiseg.annotations import BACKGROUND, Palette
 from wsiseg.grid import TileGrid
 from wsiseg.store.codecs import CodecName, describe_codec
 from wsiseg.store.files import Files
 from wsiseg.store.levels import Levels
+from wsiseg.store.nodes import Node
 
 __all__ = [
     "FORMAT",
@@ -55,6 +51,7 @@ _SPACE: list[dict[str, str]] = [
     {"name": "y", "type": "space", "unit": "micrometer"},
     {"name": "x", "type": "space", "unit": "micrometer"},
 ]
+_BYTES = {"name": "bytes"}
 _LABEL_CHUNK = 512
 _MASK_CHUNK, _MASK_SHARD = 256, 4096  # most masks are one file; a block needs a corner of it
 _GATE_CHUNK, _GATE_SHARD = 32, 1024  # tiles; the same holds of them
@@ -68,13 +65,11 @@ def lay_out_store(files: Files, grid: TileGrid, meta: dict[str, Any], codec: Cod
     levels = Levels(grid, FORMAT)
     # Ours, but no store yet: killed from here on, it is laid out again, never half believed.
     unfinished: dict[str, Any] = {"wsiseg": {"format": FORMAT}}
-    group = zarr.open_group(
-        files.for_zarr, mode="a", zarr_format=3, attributes=unfinished, use_consolidated=False
-    )
+    group = Node(files).require_group()
     group.attrs.update(unfinished)
     for name in _GROUPS:
         _remove_ours(files, group, name)
-    image: Any = group["image"] if "image" in group else group.create_group("image")
+    image = group.require_group("image")
     scales = {}
     for level, factor in enumerate(levels.image):
         box, side = levels.box(factor), levels.shard(factor)
@@ -91,7 +86,7 @@ def lay_out_store(files: Files, grid: TileGrid, meta: dict[str, Any], codec: Cod
     group.attrs["wsiseg"] = meta
 
 
-def _remove_ours(files: Files, root: zarr.Group, name: str) -> None:
+def _remove_ours(files: Files, root: Node, name: str) -> None:
     """Delete what we laid out in one of our groups, and the group if it holds nothing else.
 
     Goes by the names of the files: a description that is lost or damaged does not matter.
@@ -108,7 +103,7 @@ def _remove_ours(files: Files, root: zarr.Group, name: str) -> None:
     group = root.require_group(name)
     for key in members - others - {"zarr.json"}:
         del group[key]
-    kept = {key: value for key, value in group.attrs.asdict().items() if key not in _ATTRIBUTES}
+    kept = {key: value for key, value in group.attrs.items() if key not in _ATTRIBUTES}
     group.attrs.put(kept | ({"ome": _label_list(group)} if name == "labels" else {}))
 
 
@@ -119,19 +114,19 @@ def _is_description(data: bytes | None) -> bool:
         return False
 
 
-def _label_list(group: zarr.Group) -> dict[str, Any]:
+def _label_list(group: Node) -> dict[str, Any]:
     """What NGFF wants of the group `labels`: the names of all images of labels in it."""
-    return {"version": "0.5", "labels": sorted(group.group_keys())}
+    return {"version": "0.5", "labels": group.groups()}
 
 
-def lay_out_tissue(group: zarr.Group, height: int, width: int) -> None:
+def lay_out_tissue(group: Node, height: int, width: int) -> None:
     """Make the mask's array anew in the group `tissue`."""
     _create(
         group, "mask", (height, width), (_MASK_CHUNK,) * 2, (_MASK_SHARD,) * 2, "uint8", 0, "zstd"
     )
 
 
-def lay_out_cams(group: zarr.Group, grid: TileGrid, channels: int, height: int, width: int) -> None:
+def lay_out_cams(group: Node, grid: TileGrid, channels: int, height: int, width: int) -> None:
     """Make the CAM arrays anew in the group `cams`."""
     n, nan = grid.tiles_per_block, float("nan")
     item = (channels, height, width)
@@ -142,16 +137,16 @@ def lay_out_cams(group: zarr.Group, grid: TileGrid, channels: int, height: int, 
     _create(group, "distance", tiles, (n, n), (n, n), "float32", nan, "zstd")
 
 
-def lay_out_context(group: zarr.Group, rows: int, cols: int, classes: int) -> None:
+def lay_out_context(group: Node, rows: int, cols: int, classes: int) -> None:
     """Make the array of the tiles' gates anew in the group `context`."""
     chunk, shard = ((side, side, classes) for side in (_GATE_CHUNK, _GATE_SHARD))
     _create(group, "gates", (rows, cols, classes), chunk, shard, "uint8", 0, "zstd")
 
 
-def lay_out_labels(labels: zarr.Group, levels: Levels, palette: Palette, mpp: float) -> None:
+def lay_out_labels(labels: Node, levels: Levels, palette: Palette, mpp: float) -> None:
     """Make both pyramids anew in the group `labels`."""
     for name, fill in (("classes", BACKGROUND), ("confidence", 0)):
-        group, scales = labels.create_group(name, overwrite=True), {}
+        group, scales = labels.replace_group(name), {}
         for level, factor in enumerate(levels.maps):
             box, side = levels.box(factor), levels.shard(factor)
             chunk = levels.chunk(factor, _LABEL_CHUNK)
@@ -168,9 +163,9 @@ def lay_out_labels(labels: zarr.Group, levels: Levels, palette: Palette, mpp: fl
     labels.attrs["ome"] = _label_list(labels)
 
 
-def lay_out_probabilities(root: zarr.Group, levels: Levels, palette: Palette, mpp: float) -> None:
+def lay_out_probabilities(root: Node, levels: Levels, palette: Palette, mpp: float) -> None:
     """Make the pyramid of all classes' probabilities anew: an image with a channel a class."""
-    group, scales = root.create_group("probabilities", overwrite=True), {}
+    group, scales = root.replace_group("probabilities"), {}
     count = len(palette)
     for level, factor in enumerate(levels.maps):
         box, side = levels.box(factor), levels.shard(factor)
@@ -192,18 +187,17 @@ def lay_out_probabilities(root: zarr.Group, levels: Levels, palette: Palette, mp
     group.attrs["palette"] = plain_palette(palette)  # last: says that all of it is there
 
 
-def lay_out_marks(group: zarr.Group, key: str, n_blocks: int, arrays: Sequence[str]) -> None:
+def lay_out_marks(group: Node, key: str, n_blocks: int, arrays: Sequence[str]) -> None:
     """Make a step's marks: a chunk, so a file, each, for each has a writer of its own.
 
     A mark is a digest, then for each of `arrays` what the block's shard is known by.
     """
     length = mark_length(len(arrays))
-    with suppress(zarr.errors.ContainsArrayError):  # another worker was faster, and made the same
-        group.create_array(
-            key, shape=(n_blocks, length), dtype="uint8", chunks=(1, length), compressors=None,
-            attributes={"arrays": list(arrays)},
-            chunk_key_encoding={"name": "default", "separator": "."},  # else a folder each
-        )  # fmt: skip
+    group.add_array(
+        key, (n_blocks, length), "uint8", (1, length), 0, [_BYTES],
+        separator=".",  # else a folder each
+        attributes={"arrays": list(arrays)},
+    )  # fmt: skip
 
 
 def mark_length(arrays: int) -> int:
@@ -222,7 +216,7 @@ def palette_of(plain: Any) -> Palette:
 
 
 def _create(
-    group: zarr.Group,
+    group: Node,
     name: str,
     shape: Sequence[int],
     chunk: Sequence[int],
@@ -235,12 +229,17 @@ def _create(
     order: Sequence[int] | None = None,
 ) -> None:
     """Make one sharded array; `order` is the order in which a chunk's axes are stored."""
-    filters = zarr.codecs.TransposeCodec(order=tuple(order)) if order else None
-    group.create_array(
-        name, shape=tuple(shape), dtype=dtype, chunks=tuple(chunk), shards=tuple(shard),
-        fill_value=fill, filters=filters, compressors=describe_codec(codec), overwrite=True,
-        dimension_names=tuple(names) if names else None,
-    )  # fmt: skip
+    order_codec = [{"name": "transpose", "configuration": {"order": list(order)}}] if order else []
+    many = {"name": "bytes", "configuration": {"endian": "little"}}
+    inner = [*order_codec, _BYTES if dtype == "uint8" else many, *describe_codec(codec)]
+    sharding = {
+        "chunk_shape": list(chunk),
+        "codecs": inner,
+        "index_codecs": [many, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    codecs = [{"name": "sharding_indexed", "configuration": sharding}]
+    group.replace_array(name, shape, dtype, shard, fill, codecs, names=names)
 
 
 def _multiscales(

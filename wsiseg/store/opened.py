@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from wsiseg.config import digest_of
@@ -22,6 +20,7 @@ from wsiseg.store.files import Files, is_url, open_files
 from wsiseg.store.layout import FORMAT, READABLE
 from wsiseg.store.levels import Levels, Place, made_by, pyramid_of
 from wsiseg.store.marks import Mark, Marks
+from wsiseg.store.nodes import Node
 from wsiseg.store.shards import Receipt, ShardedArray
 
 __all__ = ["OpenedStore", "read_meta"]
@@ -62,13 +61,10 @@ class OpenedStore:
         self._marks = Marks(self._files, self.levels)
         self._receipts: dict[Place, Receipt | None] = {}
 
-    @cached_property
-    def _group(self) -> zarr.Group:
-        """What lays arrays out; opened when that is asked for, as it costs milliseconds a block."""
-        # What a user consolidated is as old as that: it does not say what was made since.
-        return zarr.open_group(
-            self._files.for_zarr, mode="r+", zarr_format=3, use_consolidated=False
-        )
+    @property
+    def _group(self) -> Node:
+        """The store's root. What a user consolidated is as old as that, and not looked at."""
+        return Node(self._files)
 
     @property
     def mpp(self) -> float:

@@ -39,7 +39,7 @@ class WholePart(OpenedStore):
         self._group[key.partition("/")[0]].attrs.update(noted)
 
     def _whole_facts(self, group: str) -> dict[str, Any]:
-        """What was noted of a group; a block asks for it, and zarr takes a millisecond."""
+        """What was noted of a group; empty if nothing was."""
         try:
             return dict(json.loads(self._files.read(f"{group}/zarr.json") or b"")["attributes"])
         except (KeyError, TypeError, ValueError):

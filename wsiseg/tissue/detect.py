@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from wsiseg.config import TissueConfig
 from wsiseg.geometry import Box
 from wsiseg.slide import Slide
 from wsiseg.tissue.glass import find_glass
+from wsiseg.tissue.neighbours import around, beside
 from wsiseg.tissue.pieces import drop_small
 
 __all__ = ["detect_tissue"]
@@ -124,7 +124,7 @@ def _drop_noise(mask: Mask) -> Mask:
 
     Smoothing the colours instead would thicken dense edges and dilute the membranes of fat.
     """
-    return np.asarray(mask & (_around(np.add, mask.view(np.uint8)) >= 3))
+    return np.asarray(mask & (around(np.add, mask.view(np.uint8)) >= 3))
 
 
 def _close(mask: Mask, radius: int) -> Mask:
@@ -138,23 +138,9 @@ def _close(mask: Mask, radius: int) -> Mask:
 def _grow(mask: Mask, radius: int) -> Mask:
     """Dilate by an octagon of about `radius`."""
     for step in range(radius):
-        grown = _beside(np.logical_or, mask, 0)
+        grown = beside(np.logical_or, mask, 0)
         if step % 2:
-            mask = _beside(np.logical_or, grown, 1)
+            mask = beside(np.logical_or, grown, 1)
         else:
-            mask = grown | _beside(np.logical_or, mask, 1)
+            mask = grown | beside(np.logical_or, mask, 1)
     return mask
-
-
-def _around(combine: np.ufunc, image: NDArray[Any]) -> NDArray[Any]:
-    """`combine` over the 3 x 3 neighbours; there are none beyond the frame."""
-    return _beside(combine, _beside(combine, image, 0), 1)
-
-
-def _beside(combine: np.ufunc, image: NDArray[Any], axis: int) -> NDArray[Any]:
-    """The same over each pixel and the two beside it along `axis`."""
-    image = image.swapaxes(0, axis)
-    out = image.copy("K")
-    combine(out[1:], image[:-1], out=out[1:])
-    combine(out[:-1], image[1:], out=out[:-1])
-    return out.swapaxes(0, axis)

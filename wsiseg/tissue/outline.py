@@ -21,6 +21,7 @@ from wsiseg.qupath import (
     write_geojson,
 )
 from wsiseg.slide import Slide
+from wsiseg.store import SlideStore
 from wsiseg.trace import trace_regions
 
 __all__ = ["Place", "read_detection", "read_mask", "write_mask"]
@@ -42,15 +43,16 @@ class Place(NamedTuple):
     """Level-0 pixels at which the file's coordinates begin."""
 
 
-def write_mask(mask: Mask, place: Place, detection: str, path: Path) -> None:
-    """Write the outline of a detected `mask` ``(h, w)``; `detection` is the digest of how."""
-    slide, mpp, origin = place
+def write_mask(store: SlideStore, origin: tuple[int, int], path: Path) -> None:
+    """Write the outline of a store's detected mask; `origin` as in `Place`."""
+    mask, mpp, detection = store.read_tissue()
     labels = np.where(mask, 0, BACKGROUND).astype(np.uint8)
+    width, height = store.slide["mpp"]
     annotations = Annotations(
-        slide=slide.path.name,
+        slide=store.slide["name"],
         palette=_PALETTE,
         regions=tuple(trace_regions(labels)),
-        scale=_scale(slide, mpp),
+        scale=(mpp / width, mpp / height),
         mpp=mpp,
         origin=origin,
         provenance={"tissue": detection},
@@ -83,7 +85,7 @@ def read_mask(path: Path, place: Place) -> tuple[Mask, str]:
     if note:
         note = f"tissue outline {path.name}: {note}"
         _LOG.warning("%s: %s", slide.path.name, note)
-    scale, size = np.array(_scale(slide, mpp)), slide.raster_size(mpp)
+    scale, size = mpp / np.array(slide.mpp), slide.raster_size(mpp)
     tissue, ignored = np.zeros((2, size.height, size.width), bool)
     for feature in features:
         target = ignored if feature.is_ignored else tissue
@@ -118,7 +120,3 @@ def _fill(mask: Mask, rings: list[NDArray[np.float64]], size: Size) -> None:
     toggles = np.bincount((row - top) * width + col - left, minlength=height * width)
     inside = np.cumsum(toggles.reshape(height, width), axis=1) % 2 == 1
     mask[top : top + height, left : left + width] |= inside[:, : size.width - left]
-
-
-def _scale(slide: Slide, mpp: float) -> tuple[float, float]:
-    return mpp / slide.mpp.x, mpp / slide.mpp.y

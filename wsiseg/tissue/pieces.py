@@ -1,66 +1,70 @@
-"""The connected pieces of a mask."""
+"""The connected pieces of a mask. NumPy alone: numba would take longer to load than most masks."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
-
-from wsiseg.trace.sets import find_root, join_roots
+from numpy.typing import NDArray
 
 __all__ = ["drop_small"]
 
+Mask = NDArray[np.bool_]
+Index = NDArray[np.int64]
 
-@njit(nogil=True, cache=True)
-def drop_small(mask, area):  # type: ignore[no-untyped-def]  # numba infers the types
+
+def drop_small(mask: Mask, area: float) -> Mask:
     """`mask` ``(h, w)`` bool without its 4-connected pieces of fewer than `area` pixels."""
-    spans, stops = _find_spans(mask)
-    parent = np.arange(len(spans), dtype=np.int32)
-    for y in range(1, len(stops)):
-        _join_lines(spans, parent, stops[y - 2] if y > 1 else 0, stops[y - 1], stops[y])
-    areas = np.zeros(len(spans), np.int64)
-    for i in range(len(spans)):
-        areas[find_root(parent, i)] += spans[i, 1] - spans[i, 0]
-    out = np.zeros(mask.shape, np.bool_)
-    for y in range(len(stops)):
-        for i in range(stops[y - 1] if y else 0, stops[y]):
-            if areas[find_root(parent, i)] >= area:
-                out[y, spans[i, 0] : spans[i, 1]] = True
+    width = mask.shape[1]
+    starts, stops = _find_runs(mask)
+    pieces = _join(len(starts), *_touching(starts, stops, width + 1))
+    areas = np.bincount(pieces, stops - starts, len(starts))
+    small = areas[pieces] < area
+    out = np.array(mask, order="C")
+    out.reshape(-1)[_list_pixels(starts[small], stops[small], width)] = False
     return out
 
 
-@njit(nogil=True, cache=True)
-def _find_spans(mask):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Start and end of every run of set pixels, line by line, and where each line's runs stop."""
+def _find_runs(mask: Mask) -> tuple[Index, Index]:
+    """Where runs of set pixels start and stop, line after line; each line is a pixel longer."""
     height, width = mask.shape
-    count = 0
-    for y in range(height):
-        count += mask[y, 0]
-        for x in range(1, width):
-            count += mask[y, x] & ~mask[y, x - 1]
-    spans, stops = np.empty((count, 2), np.int32), np.empty(height, np.int64)
-    n = 0
-    for y in range(height):
-        inside = False
-        for x in range(width):
-            if mask[y, x] != inside:
-                spans[n, int(inside)] = x
-                n += inside
-                inside = not inside
-        if inside:
-            spans[n, 1] = width
-            n += 1
-        stops[y] = n
-    return spans, stops
+    flat = np.zeros(1 + height * (width + 1), bool)
+    flat[1:].reshape(height, width + 1)[:, :width] = mask
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    return changes[::2], changes[1::2]
 
 
-@njit(nogil=True, cache=True)
-def _join_lines(spans, parent, first, middle, last):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Join the runs ``first .. middle`` of a line with those of the next that they touch."""
-    i, k = first, middle
-    while i < middle and k < last:
-        if spans[i, 0] < spans[k, 1] and spans[k, 0] < spans[i, 1]:
-            join_roots(parent, i, k)
-        if spans[i, 1] < spans[k, 1]:
-            i += 1
-        else:
-            k += 1
+def _list_pixels(starts: Index, stops: Index, width: int) -> Index:
+    """The pixels of runs, in a mask whose lines are no longer than they are."""
+    lengths = stops - starts
+    first = starts - starts // (width + 1)
+    return _list_ranges(first, lengths)
+
+
+def _touching(starts: Index, stops: Index, line: int) -> tuple[Index, Index]:
+    """Pairs of runs that touch: each of a line with those of the next, `line` pixels on."""
+    first = np.searchsorted(stops, starts + line, "right")
+    counts = np.searchsorted(starts, stops + line) - first
+    return np.repeat(np.arange(len(starts)), counts), _list_ranges(first, counts)
+
+
+def _list_ranges(first: Index, counts: Index) -> Index:
+    """Ranges of so many numbers, each from its `first` on, one after the other."""
+    steps: Index = np.repeat(first - np.cumsum(counts) + counts, counts)
+    return np.arange(len(steps)) + steps
+
+
+def _join(count: int, one: Index, two: Index) -> Index:
+    """``(count,)`` the piece of each run, called by its first: of `one` and `two` pairs are joined.
+
+    In each round every root goes below the least that it touches, so that few rounds are left
+    however pieces wind.
+    """
+    root = np.arange(count)
+    while True:
+        first, second = root[one], root[two]
+        apart = first != second
+        if not apart.any():
+            return root
+        one, two, first, second = (ends[apart] for ends in (one, two, first, second))
+        np.minimum.at(root, np.maximum(first, second), np.minimum(first, second))
+        while (root[root] != root).any():
+            root = root[root]

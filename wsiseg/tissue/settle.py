@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from wsiseg.config import Config, digest_of
@@ -10,18 +11,20 @@ from wsiseg.slide import Slide
 from wsiseg.store import SlideStore
 from wsiseg.tissue.detect import detect_tissue
 
-__all__ = ["settle_tissue"]
+__all__ = ["draw_tissue", "settle_tissue"]
 
 _VERSION = 2
 """Of the detection; a change of it redoes every mask."""
 
 
 def settle_tissue(
-    slide: Slide, store: SlideStore, config: Config, outline: Path | None = None
-) -> None:
+    slide: Slide, store: SlideStore, config: Config, outline: Path | None = None,
+    *, draw: bool = True,
+) -> None:  # fmt: skip
     """See that `store` holds the slide's tissue mask: drawn by the user, else detected.
 
-    With an `outline` (``.geojson``), the detected mask is also written there for QuPath. If that
+    With an `outline` (``.geojson``), the detected mask is also written there for QuPath; without
+    `draw`, that is left to `draw_tissue`. If that
     file is not as wsiseg wrote it, it is the user's: it is read, never overwritten, and its
     polygons are the mask as they stand (no smallest area). Polygons of the class ``Ignore*`` are
     cut out of the others. A broken one is left out, which the log and the store's `tissue_note`
@@ -35,22 +38,35 @@ def settle_tissue(
         If the slide's pixels cannot be read.
     """
     detection = _digest_detection(slide, config)
-    if outline is None:
+    if outline is None or _stamp(outline) != "":
         _settle_detected(slide, store, config, detection)
+        if outline is not None and draw:
+            draw_tissue(store, config, outline)
         return
-    from wsiseg.tissue.outline import Place, read_detection, read_mask, write_mask  # loads shapely
+    from wsiseg.tissue.outline import Place, read_mask  # loads shapely
 
-    place = Place(slide, config.tissue.mpp, _origin(slide, config))
-    stamp = read_detection(outline) if outline.is_file() else None
-    if stamp == "":
-        edited = digest_of("edited tissue", detection, _hash(outline))
-        if store.tissue_digest != edited:
-            mask, note = read_mask(outline, place)
-            store.write_tissue(mask, config.tissue.mpp, edited, note)
-        return
-    _settle_detected(slide, store, config, detection)
-    if stamp != detection:
-        write_mask(store.read_tissue()[0], place, detection, outline)
+    edited = digest_of("edited tissue", detection, _hash(outline))
+    if store.tissue_digest != edited:
+        place = Place(slide, config.tissue.mpp, _origin(slide.bounds, config))
+        mask, note = read_mask(outline, place)
+        store.write_tissue(mask, config.tissue.mpp, edited, note)
+
+
+def draw_tissue(store: SlideStore, config: Config, outline: Path) -> None:
+    """Write a detected mask to `outline` (``.geojson``), unless it is there or a person's is."""
+    if _stamp(outline) not in ("", store.tissue_digest):
+        from wsiseg.tissue.outline import write_mask  # loads shapely
+
+        write_mask(store, _origin(store.slide["bounds"], config), outline)
+
+
+def _stamp(outline: Path) -> str | None:
+    """The digest of the detection that a file shows; empty if it is a person's, None if none is."""
+    if not outline.is_file():
+        return None
+    from wsiseg.tissue.outline import read_detection  # loads shapely
+
+    return read_detection(outline)
 
 
 def _settle_detected(slide: Slide, store: SlideStore, config: Config, detection: str) -> None:
@@ -69,9 +85,9 @@ def _digest_detection(slide: Slide, config: Config) -> str:
     reader = [slide.reader, config.slide.scaled_decode]
     reader += ["blank"] if config.slide.damaged == "blank" else []
     reader += [config.slide.white_level] if config.slide.white_level else []
-    facts = [slide.identity, list(slide.mpp), list(_origin(slide, config)), reader]
+    facts = [slide.identity, list(slide.mpp), list(_origin(slide.bounds, config)), reader]
     return digest_of("tissue", _VERSION, how, facts)
 
 
-def _origin(slide: Slide, config: Config) -> tuple[int, int]:
-    return slide.bounds[:2] if config.export.origin == "qupath" else (0, 0)
+def _origin(bounds: Sequence[int], config: Config) -> tuple[int, int]:
+    return (bounds[0], bounds[1]) if config.export.origin == "qupath" else (0, 0)

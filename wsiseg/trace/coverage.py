@@ -10,13 +10,12 @@ and is the same points in both rings, one way and the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-
-from wsiseg.annotations import Region
 
 __all__ = ["STRIP_BITS", "Coverage", "cross", "flatten_rings", "holds_vertex", "number_vertices"]
 
@@ -41,44 +40,69 @@ class Coverage(NamedTuple):
     """``(V,)`` where three or more regions meet."""
 
 
-def flatten_rings(regions: Sequence[Region]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Points ``(N, 2)`` of every ring, unclosed, each region's exterior first; stops ``(R + 1,)``.
+def flatten_rings(
+    rings: Sequence[NDArray[np.int32]],
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Points ``(N, 2)`` of closed rings, none repeated; stops ``(R + 1,)``. There is a ring."""
+    stops = np.cumsum([0, *(len(ring) - 1 for ring in rings)])
+    return np.concatenate([ring[:-1] for ring in rings]), stops
 
-    There is at least one region.
+
+def number_vertices(points: list[NDArray[np.int32]], stops: NDArray[np.int64]) -> Coverage:
+    """The net that rings form, whose points are the only entry of `points`, which is emptied.
+
+    At 80,000 px a side the points take half a gigabyte, so they go as soon as they are numbered.
     """
-    rings = [ring for region in regions for ring in (region.exterior, *region.holes)]
-    closed = np.cumsum([len(ring) for ring in rings])
-    kept = np.ones(closed[-1], bool)
-    kept[closed - 1] = False
-    stops = np.concatenate([[0], closed - np.arange(1, len(rings) + 1)])
-    return np.concatenate(rings)[kept], stops
-
-
-def number_vertices(points: NDArray[np.int32], stops: NDArray[np.int64]) -> Coverage:
-    """The net that rings form; `points` and `stops` as `flatten_rings` gives them."""
-    x, y = points[:, 0].astype(np.int64), points[:, 1].astype(np.int64)
-    keys = (y >> STRIP_BITS << 32 | x) << STRIP_BITS | y & ((1 << STRIP_BITS) - 1)
-    del x, y
-    order = np.argsort(keys)
-    ring, xs, ys = _number(keys, order, points)
-    lines = np.arange((int(ys.max()) >> STRIP_BITS) + 2)
+    found = points.pop()
+    order, strips = _sort_strips(found, int(found[:, 1].max()) >> STRIP_BITS)
+    for first, last in pairwise(strips.tolist()):
+        x, y = found[order[first:last]].astype(np.int64).T
+        keys = x << STRIP_BITS | y & ((1 << STRIP_BITS) - 1)
+        order[first:last] = order[first:last][np.argsort(keys)]
+    ring, count = _number(found, order)
+    del order
+    xs, ys = _place(found, ring, count)
+    del found
+    lines = np.arange(len(strips))
     strips = np.searchsorted(ys >> STRIP_BITS, lines)
-    return Coverage(ring, stops, xs, ys, strips, _find_nodes(ring, stops, len(xs)))
+    return Coverage(ring, stops, xs, ys, strips, _find_nodes(ring, stops, count))
 
 
 @njit(nogil=True, cache=True)
-def _number(keys, order, points):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Number equal keys alike, in their order; the numbers, and the vertices' x and y."""
-    ring = np.empty(keys.size, np.int32)
-    xs, ys = np.empty(keys.size, np.int32), np.empty(keys.size, np.int32)
-    count = 0
+def _sort_strips(points, last):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The points' numbers, strip by strip, and where each strip's begin and end."""
+    stops = np.zeros(last + 2, np.int64)
+    for i in range(points.shape[0]):
+        stops[(points[i, 1] >> STRIP_BITS) + 1] += 1
+    for strip in range(last + 1):
+        stops[strip + 1] += stops[strip]
+    order, at = np.empty(points.shape[0], np.int32), stops.copy()
+    for i in range(points.shape[0]):
+        strip = points[i, 1] >> STRIP_BITS
+        order[at[strip]] = i
+        at[strip] += 1
+    return order, stops
+
+
+@njit(nogil=True, cache=True)
+def _number(points, order):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Number equal points alike, in their order; the numbers, and how many there are."""
+    ring, count = np.empty(order.size, np.int32), 0
     for k in range(order.size):
-        i = order[k]
-        if k == 0 or keys[i] != keys[order[k - 1]]:
-            xs[count], ys[count] = points[i, 0], points[i, 1]
+        i, j = order[k], order[k - 1]
+        if k == 0 or points[i, 0] != points[j, 0] or points[i, 1] != points[j, 1]:
             count += 1
         ring[i] = count - 1
-    return ring, xs[:count].copy(), ys[:count].copy()
+    return ring, count
+
+
+@njit(nogil=True, cache=True)
+def _place(points, ring, count):  # type: ignore[no-untyped-def]  # numba infers the types
+    """The vertices' x and y."""
+    xs, ys = np.empty(count, np.int32), np.empty(count, np.int32)
+    for i in range(ring.size):
+        xs[ring[i]], ys[ring[i]] = points[i, 0], points[i, 1]
+    return xs, ys
 
 
 @njit(nogil=True, cache=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from wsiseg.annotations import Region
-from wsiseg.trace.coverage import flatten_rings, holds_vertex, number_vertices
+from wsiseg.trace.coverage import Coverage, flatten_rings, holds_vertex, number_vertices
 from wsiseg.trace.thin import thin_coverage
 
 __all__ = ["SMOOTH_UNITS", "polygon_areas", "simplify_regions", "smooth_regions"]
@@ -19,11 +19,12 @@ __all__ = ["SMOOTH_UNITS", "polygon_areas", "simplify_regions", "smooth_regions"
 SMOOTH_UNITS = 4
 """Into how many `smooth_regions` divides the side of a pixel, so that cuts lie on corners."""
 
+_NOWHERE = np.zeros((0, 2), np.int32)
 _LARGEST = 1 << 30
 """Twice the largest triangle; it leaves room for an index beside it in one number."""
 
 
-def simplify_regions(regions: Sequence[Region], tolerance: float) -> list[Region]:
+def simplify_regions(regions: Iterable[Region], tolerance: float) -> list[Region]:
     """Regions with fewer vertices, without gaps, overlaps or crossings between them.
 
     Visvalingam and Whyatt's algorithm (1993) on the borders that two regions share.
@@ -31,7 +32,8 @@ def simplify_regions(regions: Sequence[Region], tolerance: float) -> list[Region
     Parameters
     ----------
     regions
-        Traced with junctions, so that neighbours share every vertex.
+        Traced with junctions, so that neighbours share every vertex. Of an iterator nothing is held
+        once it has been read, so that what gives them up as it goes has them in memory only once.
     tolerance
         In pixels: the square of it is the area of the largest triangle that may be cut off.
 
@@ -41,15 +43,14 @@ def simplify_regions(regions: Sequence[Region], tolerance: float) -> list[Region
         In the same order, none missing; `area_px` stays the raster's. Vertices are some of those
         that were there.
     """
-    if not regions:
+    shells, net = _net(regions)
+    if net is None:
         return []
-    points, stops = flatten_rings(regions)
-    net = number_vertices(points, stops)
     alive = thin_coverage(net, min(int(2 * tolerance**2), _LARGEST))
-    return _with_rings(regions, *_keep(points, net.ring, stops, alive))
+    return _with_rings(shells, *_keep(net, alive))
 
 
-def smooth_regions(regions: Sequence[Region]) -> list[Region]:
+def smooth_regions(regions: Iterable[Region]) -> list[Region]:
     """Regions with every corner cut at a quarter of its edges (Chaikin 1974), as one coverage.
 
     Vertices where three regions meet stay, and corners whose triangle holds another vertex: there
@@ -66,11 +67,10 @@ def smooth_regions(regions: Sequence[Region]) -> list[Region]:
     list of Region
         In the same order, on a raster `SMOOTH_UNITS` times as fine; `area_px` is the same area.
     """
-    if not regions:
+    shells, net = _net(regions)
+    if net is None:
         return []
-    points, stops = flatten_rings(regions)
-    net = number_vertices(points, stops)
-    finer = [replace(region, area_px=region.area_px * SMOOTH_UNITS**2) for region in regions]
+    finer = [replace(region, area_px=region.area_px * SMOOTH_UNITS**2) for region in shells]
     return _with_rings(finer, *_cut_corners(net, _cuttable(net)))
 
 
@@ -78,10 +78,31 @@ def polygon_areas(regions: Sequence[Region]) -> NDArray[np.float64]:
     """``(R,)`` area of each region's polygon in the square of its units (holes taken off)."""
     if not regions:
         return np.zeros(0)
-    points, stops = flatten_rings(regions)
+    points, stops = flatten_rings([ring for region in regions for ring in _rings(region)])
     rings = _ring_areas(points, stops)
     first = np.cumsum([0] + [1 + len(region.holes) for region in regions[:-1]])
     return np.abs(np.add.reduceat(rings, first)) / 2
+
+
+def _rings(region: Region) -> tuple[NDArray[np.int32], ...]:
+    return region.exterior, *region.holes
+
+
+def _net(regions: Iterable[Region]) -> tuple[list[Region], Coverage | None]:
+    """The regions without a point in them, and the net of their rings; None if there are none."""
+    rings: list[NDArray[np.int32]] = []
+    shells = []
+    for region in regions:
+        rings += _rings(region)
+        shells.append(replace(region, exterior=_NOWHERE, holes=(_NOWHERE,) * len(region.holes)))
+        del region
+    if not rings:
+        return [], None
+    points, stops = flatten_rings(rings)
+    del rings
+    flat = [points]
+    del points
+    return shells, number_vertices(flat, stops)
 
 
 def _with_rings(
@@ -97,8 +118,9 @@ def _with_rings(
 
 
 @njit(nogil=True, cache=True)
-def _keep(points, ring, stops, alive):  # type: ignore[no-untyped-def]  # numba infers the types
+def _keep(net, alive):  # type: ignore[no-untyped-def]  # numba infers the types
     """Closed rings of the living vertices; each begins where it did or at the next that lives."""
+    ring, stops, xs, ys = net.ring, net.stops, net.xs, net.ys
     total = stops.size - 1
     for i in range(ring.size):
         total += alive[ring[i]]
@@ -107,7 +129,7 @@ def _keep(points, ring, stops, alive):  # type: ignore[no-untyped-def]  # numba 
         begin = filled
         for i in range(stops[r], stops[r + 1]):
             if alive[ring[i]]:
-                out[filled, 0], out[filled, 1] = points[i, 0], points[i, 1]
+                out[filled, 0], out[filled, 1] = xs[ring[i]], ys[ring[i]]
                 filled += 1
         out[filled, 0], out[filled, 1] = out[begin, 0], out[begin, 1]
         filled += 1

@@ -27,9 +27,7 @@ def thin_coverage(net, limit):  # type: ignore[no-untyped-def]  # numba infers t
     ring, stops, nodes = net.ring, net.stops, net.nodes
     alive, seen = np.ones(nodes.size, np.bool_), np.zeros(nodes.size, np.bool_)
     links = _link_nodes(net)
-    longest, balance = 1, 0
-    for r in range(stops.size - 1):
-        longest = max(longest, stops[r + 1] - stops[r] + 1)
+    longest, balance = _longest_arc(net), 0
     arc, work = np.empty(longest, np.int32), np.empty((longest, 3), np.int64)
     heaps = np.empty((2, 3 * longest), np.int64)
     for r in range(stops.size - 1):
@@ -59,6 +57,22 @@ def thin_coverage(net, limit):  # type: ignore[no-untyped-def]  # numba infers t
                     )
                 arc[0], length = vertex, 1
     return alive
+
+
+@njit(nogil=True, cache=True)
+def _longest_arc(net):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Vertices of the longest arc, both its ends counted; work is laid out for that many."""
+    ring, stops, longest = net.ring, net.stops, 1
+    for r in range(stops.size - 1):
+        start, count, turns = stops[r], stops[r + 1] - stops[r], 1
+        length = 0
+        for k in range(2 * count):  # twice around: an arc may run over the ring's end
+            length += 1
+            if net.nodes[ring[start + k % count]]:
+                longest, length, turns = max(longest, length), 1, 2
+        if turns == 1:  # no node: closed
+            longest = max(longest, count)
+    return longest + 1
 
 
 @njit(nogil=True, cache=True)

@@ -1,4 +1,4 @@
-"""Confidence fitted on patches that a model never saw, of which each shows one class only."""
+"""Calibrate a checkpoint's confidence on unseen patches that each show one class only."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def calibrate_checkpoint(
 ) -> Path:
     """Write a copy of a checkpoint whose confidence was fitted on `patches`.
 
-    Only patches that show one class are used: of these it is known what each place shows. They must
-    be of slides that the model was not trained on, or it will seem surer than it is.
+    Only patches that show one class are used, as the class of each of their cells is known. They
+    must be of slides that the model was not trained on, or its confidence will be too high.
 
     Parameters
     ----------
@@ -57,14 +57,14 @@ def calibrate_checkpoint(
     DataError
         If no patch shows one class only, or they do not fit the model.
     ConfigError
-        If `out` is there, and not to be overwritten.
+        If `out` exists and is not to be overwritten.
     """
     source = load_source(checkpoint, encoder_options)
     pure = np.flatnonzero(patches.labels.sum(1) == 1)
     if not len(pure) or patches.labels.shape[1] != source.channels:
         raise DataError(
             f"{checkpoint}: of {len(patches)} patches with {patches.labels.shape[1]} classes, "
-            f"{len(pure)} show one only; the model has {source.channels}, and needs some of those"
+            f"{len(pure)} show one only; some must, and the model has {source.channels} classes"
         )
     logits, classes = read_cells(source, patches, pure, progress)
     pairs: Sequence[tuple[float, float]] = fit_calibration(logits, classes).tolist()
@@ -77,20 +77,20 @@ def read_cells(
     which: Sequence[int] | np.ndarray,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """CAM logits ``(M, C)`` and classes ``(M,)`` of some 49 places of each of the patches `which`.
+    """Read CAM logits ``(M, C)`` and classes ``(M,)`` of up to 49 cells of each patch in `which`.
 
-    Each of them shows one class.
+    Each of these patches must show one class only.
     """
     classes = torch.from_numpy(patches.labels[which].argmax(1))
-    found = []
+    parts = []
     for start in range(0, len(which), _BATCH):
         pixels = patches.read([int(number) for number in which[start : start + _BATCH]])
         batch = to_images(pixels, source.device)
         with torch.inference_mode():
             cams = source.cams(batch).float()
         side = min(_CELLS, cams.shape[2])
-        found.append(F.adaptive_avg_pool2d(cams, side).flatten(2).mT.cpu())
+        parts.append(F.adaptive_avg_pool2d(cams, side).flatten(2).mT.cpu())
         if progress is not None:
             progress("calibrate", min(start + _BATCH, len(which)), len(which))
-    logits = torch.cat(found)
+    logits = torch.cat(parts)
     return logits.flatten(0, 1), classes[:, None].expand(-1, logits.shape[1]).flatten()

@@ -1,4 +1,4 @@
-"""What training itself can say in a model card: which patches there were."""
+"""The part of a model card that training fills in: which patches were used."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["complete_card"]
 
 
 def complete_card(card: Card | None, patches: PatchSource, names: Sequence[str]) -> Card:
-    """The card that people wrote, or an empty one; with the patches where it tells of no data.
+    """Return the given card, or an empty one; if it lists no data, the patches are filled in.
 
     Raises
     ------
     ConfigError
-        If the card speaks of classes other than `names`.
+        If the card mentions classes other than `names`.
     """
     card = card or Card()
     check_classes(card, names, "the card")

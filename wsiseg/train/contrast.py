@@ -1,4 +1,4 @@
-"""The foreground/background contrast of each preset: what its regions are, what it teaches."""
+"""The foreground/background contrast of each preset: its regions, and where gradients go."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from wsiseg.model.losses import (
 __all__ = ["contrast"]
 
 Share = Callable[[int], float]
-"""What part of all processes' rows so many of this one are; every process asks at once."""
+"""Maps this process's number of rows to its share of all processes'; all must call together."""
 
 
 def _alone(rows: int) -> float:
@@ -41,7 +41,7 @@ def contrast(
     config: TrainConfig,
     share: Share = _alone,
 ) -> Tensor:
-    """This process's part of the contrastive loss, a scalar; the bank takes in the backgrounds.
+    """Compute this process's part of the contrastive loss; the bank takes in the backgrounds.
 
     A mean over pairs of a patch and a class that it shows; 0 if there are none.
 
@@ -52,16 +52,16 @@ def contrast(
     cams
         ``(B, K, h, w)`` of the model for them.
     labels
-        ``(B, K)``: 1 where the class shows.
+        ``(B, K)``: 1 where the class is present.
     share
-        Weighs this process's rows where several train together.
+        Weight of this process's rows if several train together.
     """
     if model.preset == "wsiseg":
         small = F.avg_pool2d(images, config.contrast_shrink)
         return _ours(model, small, cams, labels, bank, share)
     part = share(int(labels.count_nonzero()))
     if not part:
-        bank.push(bank.queue[:0])  # the others may have some to push
+        bank.push(bank.queue[:0])  # the other processes may have rows to push
         return cams.new_zeros((), dtype=torch.float32)
     if model.preset == "reference":
         return part * _reference(model, images, cams, labels, bank)
@@ -72,7 +72,7 @@ def contrast(
 def _reference(
     model: ConStruct, images: Tensor, cams: Tensor, labels: Tensor, bank: MemoryBank
 ) -> Tensor:
-    """No gradient at all: the released code only reports this loss (construct.md section 5)."""
+    """No gradient at all: the released code only reports this loss."""
     maps, masks = region_masks(cams, images.shape[2:])
     return _weighted(model, images, maps, masks, labels, bank)
 
@@ -80,7 +80,7 @@ def _reference(
 def _paper(
     model: ConStruct, images: Tensor, cams: Tensor, labels: Tensor, bank: MemoryBank
 ) -> Tensor:
-    """Gradients reach prototypes and CAM; one threshold a class, and M within [0, 1]."""
+    """Gradients reach prototypes and CAM; one threshold per class, and M within [0, 1]."""
     maps, masks = region_masks(cams, images.shape[2:], per_class=True)
     maps = maps / maps.amax((2, 3), keepdim=True).clamp_min(torch.finfo(maps.dtype).eps)
     return _weighted(model, images, maps, masks, labels, bank)
@@ -104,10 +104,10 @@ def _ours(
     bank: MemoryBank,
     share: Share,
 ) -> Tensor:
-    """Regions cut out as they look; gradients reach the prototypes, cheaply, not the CAM.
+    """Regions are cut out of the image; gradients reach only the prototypes, which is cheap.
 
-    One threshold a class. A class that the CAM finds nowhere has no region, and a region that is
-    the whole patch has no background: neither may teach that a blank image is the class, or is not.
+    One threshold per class. A class that the CAM finds nowhere has no region, and a region that is
+    the whole patch has no background: no blank image may be taken for the class or its opposite.
     """
     maps, masks = region_masks(cams.detach(), images.shape[2:], per_class=True)
     found = (labels != 0) & (maps.amax((2, 3)) > 0)
@@ -122,7 +122,7 @@ def _ours(
     background = bank.queue[:0]
     if part:
         background = model.encoder.embed_image(regions.background[bounded])
-        if len(model.anchors) > 1:  # one class has no others to be told from
+        if len(model.anchors) > 1:  # a single class has no others
             loss = loss + part * background_loss(background, own[bounded], others[bounded])
     bank.push(background)
     return loss

@@ -1,4 +1,4 @@
-"""What a model was taught, remembered: so that it can say that a slide looks like none of it."""
+"""Record what the training patches look like, so that a model can tell when a slide is unlike."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from wsiseg.train.patches import PatchSource
 
 __all__ = ["remember_patches"]
 
-_MOST = 512
+_MAX_PATCHES = 512
 _BATCH = 16
 
 
 @torch.no_grad()
 def remember_patches(model: ConStruct, patches: PatchSource, device: torch.device) -> None:
-    """Give the model its `familiar`: from some 500 patches, evenly chosen, as they are."""
-    chosen = np.unique(np.linspace(0, len(patches) - 1, min(_MOST, len(patches))).round())
+    """Fit the model's `familiar` to some 500 evenly chosen patches, without augmentation."""
+    chosen = np.unique(np.linspace(0, len(patches) - 1, min(_MAX_PATCHES, len(patches))).round())
     embedded = []
     for batch in np.array_split(chosen.astype(int), -(-len(chosen) // _BATCH)):
         images = to_images(patches.read(batch.tolist()), device)

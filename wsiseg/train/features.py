@@ -1,4 +1,4 @@
-"""What the frozen encoders see in each patch, computed once where that is enough."""
+"""Features of the frozen encoders for each patch, computed once where that is enough."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Pixels = dict[int, Future[NDArray[np.uint8]]]
 
 
 class Seen(NamedTuple):
-    """A batch of patches and what the frozen encoders make of it."""
+    """A batch of patches and its features from the frozen encoders."""
 
     images: Tensor
     """``(B, 3, H, W)`` float32 RGB in [0, 1]; ``(B, 3, 0, 0)`` where nobody wants them."""
@@ -36,7 +36,7 @@ class Seen(NamedTuple):
     stages: Maps
     """Teacher maps likewise; empty without a teacher."""
     known: Tensor | None = None
-    """``(B, c, c)`` bool: the cells that the labels are of; None for all."""
+    """``(B, c, c)`` bool: the cells that the labels describe; None for all."""
 
 
 def turn(maps: Tensor, flip: int, quarter: int) -> Tensor:
@@ -47,10 +47,10 @@ def turn(maps: Tensor, flip: int, quarter: int) -> Tensor:
 
 
 def draw_turns(count: int, preset: Preset, generator: torch.Generator) -> Tensor:
-    """``(B, 2)``: whether each patch is flipped left to right, then its quarter turns.
+    """Draw ``(B, 2)``: whether each patch is flipped left to right, then its quarter turns.
 
-    Ours draws the eight views alike. The released code flips each way with probability 1/2, and
-    turns with 1/2 by any number of quarters.
+    Preset `wsiseg` draws the eight views with equal probability. The released code flips each way
+    with probability 1/2, and turns with probability 1/2 by any number of quarters.
     """
     if preset == "wsiseg":
         flips, quarters = (torch.randint(n, (count,), generator=generator) for n in (2, 4))
@@ -62,23 +62,23 @@ def draw_turns(count: int, preset: Preset, generator: torch.Generator) -> Tensor
 
 
 class FrozenFeatures:
-    """Batches of a set of patches, each patch flipped and turned as asked.
+    """Batches of a set of patches, each patch flipped and turned as requested.
 
-    Where both encoders are equivariant, or nothing is turned, what they see of a patch is kept
-    (maps as float16, the image as bytes) and flipped and turned itself, as far as it fits in 1 GiB.
-    Else it is computed every time.
+    Where both encoders are equivariant, or nothing is turned, the features of a patch are cached
+    (maps as float16, the image as bytes; up to 1 GiB), and are flipped and turned themselves.
+    Otherwise they are computed every time.
 
     Parameters
     ----------
     levels, guided
-        Levels that are wanted of the pyramid and of the teacher; None: the CAM's and the guided
+        Levels needed of the pyramid and of the teacher; None: the CAM's and the guided
         ones of the encoder.
     device
         Where the encoders are; None is the CPU.
     autocast
-        Makes the context that the encoders compute in, for a lower precision.
+        Returns the context that the encoders compute in, for a lower precision.
     turns
-        Whether any patch will be asked for flipped or turned.
+        Whether any patch will be requested flipped or turned.
     images
         Whether the images are wanted too, at whose regions the contrast looks; else they are empty.
     """
@@ -103,38 +103,38 @@ class FrozenFeatures:
         wanted = (encoder.cam_level, *self._guided) if levels is None else levels
         self._levels = sorted(set(wanted))
         equivariant = encoder.equivariant and (teacher is None or teacher.equivariant)
-        self._keeps, self._images = equivariant or not turns, images
-        self._kept: dict[int, Seen] = {}
-        self._room = _CACHE_BYTES
+        self._caches, self._images = equivariant or not turns, images
+        self._cache: dict[int, Seen] = {}
+        self._free_bytes = _CACHE_BYTES
 
     def read(self, batch: Tensor, turns: Tensor) -> Seen:
         """Patches of the numbers `batch` ``(B,)``, turned by `turns` ``(B, 2)``: flip, quarter."""
         return next(iter(self.stream([(batch, turns)])))
 
     def stream(self, plan: Sequence[tuple[Tensor, Tensor]]) -> Iterator[Seen]:
-        """Batch after batch of `read`; the pixels of the next are read while one is used."""
+        """Yield batch after batch of `read`; the next one's pixels are read meanwhile."""
         with ThreadPoolExecutor(_READERS) as readers:
             waiting = self._fetch(readers, plan[0][0])
             for step, (batch, turns) in enumerate(plan):
                 pixels = waiting
                 if step + 1 < len(plan):
                     waiting = self._fetch(readers, plan[step + 1][0])
-                yield self._see(batch.tolist(), turns.tolist(), pixels)
+                yield self._compute(batch.tolist(), turns.tolist(), pixels)
 
     def _fetch(self, readers: Executor, batch: Tensor) -> _Pixels:
-        """Begin to read what of a batch is not kept."""
-        wanted = [number for number in batch.tolist() if number not in self._kept]
+        """Start reading the patches of a batch that are not cached."""
+        wanted = [number for number in batch.tolist() if number not in self._cache]
         return {number: readers.submit(self._patches.read, [number]) for number in wanted}
 
-    def _see(self, numbers: list[int], turns: list[list[int]], pixels: _Pixels) -> Seen:
+    def _compute(self, numbers: list[int], turns: list[list[int]], pixels: _Pixels) -> Seen:
         known = self._turn_known(numbers, turns)
-        if self._keeps:
-            kept = [self._recall(number, pixels) for number in numbers]
-            seen = _stack([_turn(one, *how) for one, how in zip(kept, turns, strict=True)])
+        if self._caches:
+            cached = [self._look_up(number, pixels) for number in numbers]
+            seen = _stack([_turn(one, *how) for one, how in zip(cached, turns, strict=True)])
         else:
             images = [self._to_image(pixels[number]) for number in numbers]
             turned = [turn(i, *h) for i, h in zip(images, turns, strict=True)]
-            seen = self._look(torch.stack(turned))
+            seen = self._encode(torch.stack(turned))
         return seen._replace(known=known)
 
     def _turn_known(self, numbers: list[int], turns: list[list[int]]) -> Tensor | None:
@@ -143,19 +143,19 @@ class FrozenFeatures:
         cells = torch.from_numpy(self._known[numbers]).to(self._device)
         return torch.stack([turn(one, *how) for one, how in zip(cells, turns, strict=True)])
 
-    def _recall(self, number: int, pixels: _Pixels) -> Seen:
-        """What is seen of a patch; what is new is looked at, and kept if it fits.
+    def _look_up(self, number: int, pixels: _Pixels) -> Seen:
+        """Return a patch's features; new ones are computed, and cached if they fit.
 
-        One by one: what is seen of a patch must not depend on the batch it came with first, or a
-        resumed run would round otherwise.
+        One patch at a time: its features must not depend on the batch that it was first in, or a
+        resumed run would round differently.
         """
-        seen = self._kept.get(number)
+        seen = self._cache.get(number)
         if seen is None:
-            seen = _pack(self._look(self._to_image(pixels[number])[None]), 0)
+            seen = _pack(self._encode(self._to_image(pixels[number])[None]), 0)
             size = sum(part.nbytes for part in _parts(seen))
-            if size <= self._room:
-                self._kept[number] = seen
-                self._room -= size
+            if size <= self._free_bytes:
+                self._cache[number] = seen
+                self._free_bytes -= size
         return seen
 
     def _to_image(self, pixels: Future[NDArray[np.uint8]]) -> Tensor:
@@ -163,7 +163,7 @@ class FrozenFeatures:
         image = torch.from_numpy(pixels.result()[0]).to(self._device)
         return image.permute(2, 0, 1).float() / 255
 
-    def _look(self, images: Tensor) -> Seen:
+    def _encode(self, images: Tensor) -> Seen:
         with self._autocast():
             pyramid = self._encoder.pyramid(images, self._levels)
             stages: list[Tensor] = []
@@ -171,8 +171,8 @@ class FrozenFeatures:
                 stages = self._teacher.stages(images, self._guided)
         return Seen(
             images if self._images else images[..., :0, :0],
-            {level: found.float() for level, found in zip(self._levels, pyramid, strict=True)},
-            {level: found.float() for level, found in zip(self._guided, stages, strict=True)},
+            {level: maps.float() for level, maps in zip(self._levels, pyramid, strict=True)},
+            {level: maps.float() for level, maps in zip(self._guided, stages, strict=True)},
         )
 
 
@@ -181,7 +181,7 @@ def _parts(seen: Seen) -> list[Tensor]:
 
 
 def _pack(seen: Seen, at: int) -> Seen:
-    """One patch of a batch, small enough to keep; images are whole numbers of 1/255."""
+    """One patch of a batch, packed for the cache; images are whole numbers of 1/255."""
     pyramid, stages = ({i: m[at].half() for i, m in maps.items()} for maps in seen[1:3])
     return Seen((seen.images[at] * 255).round().to(torch.uint8), pyramid, stages)
 
@@ -196,8 +196,8 @@ def _turn(seen: Seen, flip: int, quarter: int) -> Seen:
 def _stack(batch: Sequence[Seen]) -> Seen:
     """Packed patches as one batch of float32; channels last, as adapters are a third faster so."""
     pyramid, stages = (
-        {i: _join_maps([maps[i] for maps in many]) for i in many[0]}
-        for many in ([seen.pyramid for seen in batch], [seen.stages for seen in batch])
+        {i: _join_maps([maps[i] for maps in patches]) for i in patches[0]}
+        for patches in ([seen.pyramid for seen in batch], [seen.stages for seen in batch])
     )
     return Seen(torch.stack([seen.images for seen in batch]).float() / 255, pyramid, stages)
 

@@ -1,4 +1,4 @@
-"""What training reports: the losses of every step as a table, and drawn as curves."""
+"""Reports of training: the losses of every step as a table and as curves."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from wsiseg.atomic import open_atomic
 __all__ = ["COLUMNS", "draw_curves", "write_scores", "write_table"]
 
 COLUMNS = ("learning_rate", "total", "classes", "structure", "contrast", "diversity")
-"""Of one row of the history; the step is its place."""
+"""Columns of a row of the history; its position is the step."""
 
 _SIZE = (960, 480)
 _MARGIN = 48
 _COLORS = ((0, 0, 0), (0, 114, 178), (0, 158, 115), (213, 94, 0), (204, 121, 167))
-"""One a loss, the total first."""
+"""One per loss, the total first."""
 
 History = Sequence[Sequence[float]]
 
 
 def write_table(history: History, path: Path, columns: Sequence[str] = COLUMNS) -> None:
-    """Write a CSV with one row a step."""
+    """Write a CSV with one row per step."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["step", *columns])
@@ -36,7 +36,7 @@ def write_table(history: History, path: Path, columns: Sequence[str] = COLUMNS) 
 
 
 def write_scores(scores: Sequence[float], measure: str, path: Path) -> None:
-    """Write a CSV with one row an epoch: the score by which the best is chosen, higher better."""
+    """Write a CSV with one row per epoch: the score that chooses the best, higher is better."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["epoch", measure])
@@ -55,13 +55,13 @@ def draw_curves(history: History, path: Path, columns: Sequence[str] = COLUMNS) 
     left, top, right, bottom = _MARGIN, _MARGIN, _SIZE[0] - _MARGIN, _SIZE[1] - _MARGIN
     draw.line([(left, top), (left, bottom), (right, bottom)], fill=(120, 120, 120))
     draw.text((left, bottom + 8), f"{len(history)} steps; each loss over its largest value")
-    x, apart = left, (right - left) // (len(columns) - 1)
+    x, spacing = left, (right - left) // (len(columns) - 1)
     for name, color in zip(columns[1:], _COLORS, strict=False):
         values = np.array([row[columns.index(name)] for row in history], float)
         largest = np.nanmax(values, initial=0)
-        words = f"{name}: {values[0]:.2g} to {values[-1]:.2g}"
-        draw.text((x, top // 2), words, fill=color)
-        x += apart
+        text = f"{name}: {values[0]:.2g} to {values[-1]:.2g}"
+        draw.text((x, top // 2), text, fill=color)
+        x += spacing
         if largest > 0 and np.isfinite(values).all():
             across = np.linspace(left, right, len(values))
             down = bottom - (bottom - top) * values / largest

@@ -1,6 +1,6 @@
 """The training loop: labels in, checkpoint out; the same bits on every run of one CPU.
 
-A run that was killed is taken up after its last whole epoch, to the same bits.
+A run that was killed resumes after its last whole epoch, to the same bits.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ __all__ = ["train_model"]
 
 _LOG = logging.getLogger(__name__)
 _THREADS = 1  # fixed, so that sums round alike whatever the machine has
-_SCALING = 32  # steps that float16 may leave out while it looks for its scale
+_SCALING = 32  # steps that float16 may skip while it finds its scale
 
 
 def train_model(
@@ -73,10 +73,9 @@ def train_model(
     """Train on patch labels and write a checkpoint, with its losses beside it.
 
     Bit-repeatable on the CPU of one machine: seed, order, augmentation and number of threads are
-    fixed. After each epoch all files are written anew, and a run that was cut off goes on after its
-    last whole epoch when it is called again; one that is finished is left as it is. Under
-    ``torchrun`` its processes share every batch; the first alone writes files, on a file system
-    that all of them see.
+    fixed. After each epoch all files are rewritten, and an interrupted run resumes after its last
+    whole epoch when it is called again; a finished one is left as it is. Under ``torchrun`` its
+    processes share every batch; only the first writes files, on a file system that all of them see.
 
     Parameters
     ----------
@@ -89,10 +88,10 @@ def train_model(
     progress
         Called with ("train", step, steps).
     note
-        Kept in the checkpoint and shown to who loads it.
+        Stored in the checkpoint and shown to whoever loads it.
     card
-        What people should know of the model, from `load_card`; kept in the checkpoint. Without it,
-        and where it tells of no data, number and hash of the patches are.
+        What people should know about the model, from `load_card`; stored in the checkpoint. If it
+        lists no data, or is None, the number and hash of the patches are filled in.
     validate
         Scores each epoch, as `HeldOut` or `MaskScore` does (``<out>.validation.csv``); without it,
         the best epoch has the lowest mean loss.
@@ -100,8 +99,8 @@ def train_model(
         Whether the finished model or unfinished run of other settings, patches or weights that is
         in `out` may be replaced.
     start
-        Trained tensors by name that the model begins as, as `trained_state` gives them; without
-        it, it begins as its prompts or patches.
+        Trained tensors by name to start from, as `trained_state` gives them; without them, the
+        prototypes start from prompts or patches.
 
     Returns
     -------
@@ -111,14 +110,14 @@ def train_model(
     ------
     DataError
         If the labels do not fit the classes, or the patches the encoder, or no patch shows a class
-        that is to begin as images.
+        whose prototypes start from images.
     ConfigError
-        If a setting or the card does not fit the rest, or what is in `out` is not to be replaced.
+        If a setting or the card does not fit the rest, or `out` is not to be replaced.
     CheckpointError
         If the encoder's weights are not found or not its own.
     TrainingError
-        If a loss or a weight is no finite number any more (preset `reference` goes on), or if most
-        steps were left out because gradients overflow in float16; what was written before stays.
+        If a loss or a weight is no longer finite (preset `reference` goes on), or if most steps
+        were skipped because gradients overflow in float16; files written before are kept.
     """
     card = complete_card(card, patches, config.classes)
     with fixed_threads(_THREADS), torch.random.fork_rng(devices=[]):
@@ -150,7 +149,7 @@ def train_model(
 
 
 class _Run:
-    """One training run, from wherever it stands."""
+    """One training run, new or resumed."""
 
     def __init__(
         self,
@@ -165,7 +164,7 @@ class _Run:
         start: Mapping[str, Tensor] | None,
     ) -> None:
         self.patches, self.config, self.out, self.note = patches, config, out, note
-        self.card = card  # decides nothing: a run that was cut off may go on with another
+        self.card = card  # does not affect training: a resumed run may have another
         self.group = group
         self.best_out = out.with_name(f"{out.stem}.best{out.suffix}")
         self.unfinished = out.with_name(f"{out.name}.unfinished")
@@ -190,9 +189,9 @@ class _Run:
         self.labels = torch.from_numpy(patches.labels).nan_to_num(0)
         self.weights = None if weights is None else torch.from_numpy(weights)
         self.validate = validate
-        told = "" if validate is None else validate.identity
+        validation = "" if validate is None else validate.identity
         identities = [*_identities(model), *_hash_start(start)]
-        self.digest = run_digest(patches, config, identities, note, told)
+        self.digest = run_digest(patches, config, identities, note, validation)
         self.info = replace(_make_info(model, patches, config, note, card), run=self.digest)
         if validate is not None:
             validate.check(TrainedModel(model, self.info))
@@ -201,7 +200,7 @@ class _Run:
         self.history: list[list[float]] = []
 
     def resume(self, overwrite: bool) -> bool:
-        """Take up what a run that was cut off left; whether nothing is left to do."""
+        """Restore the state of an interrupted run; return whether nothing is left to do."""
         self.group.wait(self.trainer.device)  # the first may still be writing the run before this
         state = read_unfinished(self.unfinished, self.digest, overwrite=overwrite)
         if state is None and not overwrite and is_finished(self.out, self.digest, self.card):
@@ -211,22 +210,22 @@ class _Run:
             self.generator.set_state(state["generator"])
             self.epoch, self.best = state["epoch"], state["best"]
             self.history, self.scores = state["history"], state["scores"]
-        seen = self.group.gather(torch.tensor([self.epoch], device=self.trainer.device)).tolist()
-        if len(set(seen)) > 1:
+        epochs = self.group.gather(torch.tensor([self.epoch], device=self.trainer.device)).tolist()
+        if len(set(epochs)) > 1:
             raise ConfigError(
-                f"{self.unfinished}: the processes go on after epochs {seen}; all of them need to "
-                f"see the same file"
+                f"{self.unfinished}: the processes would resume after different epochs, {epochs}; "
+                f"all of them need to see the same file"
             )
         return False
 
     def train_epoch(self, progress: Progress | None) -> None:
-        """Every patch once, in new order; the last batch may be smaller."""
+        """Train on every patch once, in a new order; the last batch may be smaller."""
         order = torch.randperm(len(self.patches), generator=self.generator)
         batches = torch.split(order, self.config.batch_size)
         preset = self.config.preset
         turns = [draw_turns(len(batch), preset, self.generator) for batch in batches]
         if not self.config.turns:
-            turns = [torch.zeros_like(some) for some in turns]
+            turns = [torch.zeros_like(drawn) for drawn in turns]
         part = self.group.part
         seen = self.source.stream([(part(b), part(t)) for b, t in zip(batches, turns, strict=True)])
         for batch, patches in zip(batches, seen, strict=True):
@@ -251,7 +250,7 @@ class _Run:
         )
 
     def save(self) -> None:
-        """Write the epoch: what is a result first, what takes it up again last."""
+        """Write the epoch's files: results first, the state to resume from last."""
         if self.config.preset != "reference":
             self._check_weights()
         skipping = self._check_skipped()
@@ -274,7 +273,7 @@ class _Run:
         write_unfinished(self._state(), self.unfinished)
 
     def _check_weights(self) -> None:
-        """The last step of an epoch may have ruined them, and no loss has shown it yet."""
+        """Check the weights, as no loss has shown yet whether the last step ruined them."""
         for name, tensor in trained_state(self.model).items():
             if not tensor.isfinite().all():
                 last = self.epoch - 1
@@ -285,23 +284,23 @@ class _Run:
                 )
 
     def _check_skipped(self) -> bool:
-        """Whether most steps so far were left out, as their gradients overflowed.
+        """Whether most steps so far were skipped because their gradients overflowed.
 
-        At first that is how float16 finds its scale; at the end it is no training.
+        At first that is how float16 finds its scale; later it means that nothing is learned.
         """
         taken, skipped = self.trainer.done, len(self.history) - self.trainer.done
         if skipped <= taken:
             return False
         if skipped > _SCALING or self.epoch == self.config.epochs:
             raise TrainingError(
-                f"epoch {self.epoch}: {skipped} of {len(self.history)} steps were left out, as "
+                f"epoch {self.epoch}: {skipped} of {len(self.history)} steps were skipped because "
                 f"their gradients overflow in {self.config.precision}; set precision to bfloat16 "
                 f"or float32"
             )
         return True
 
     def _score(self) -> float:
-        """That of `validate`, which is written too, or minus the mean loss of the epoch."""
+        """Return the score of `validate`, also written, or minus the mean loss of the epoch."""
         if self.validate is not None:
             score = self.validate(TrainedModel(self.model, self.info))
             self.scores.append(score)
@@ -323,7 +322,7 @@ class _Run:
         )
 
     def finish(self) -> None:
-        """Nothing is left to take up."""
+        """Remove the state to resume from."""
         self.model.eval()
         if self.group.leads:
             self.unfinished.unlink(missing_ok=True)
@@ -336,13 +335,13 @@ def _identities(model: ConStruct) -> list[str]:
 
 
 def _hash_start(start: Mapping[str, Tensor] | None) -> list[str]:
-    """One hash of all tensors; nothing where there are none."""
+    """Hash all tensors into one entry; no entry without tensors."""
     if start is None:
         return []
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(start):
-        found.update(name.encode() + start[name].detach().cpu().contiguous().numpy().tobytes())
-    return [found.hexdigest()]
+        digest.update(name.encode() + start[name].detach().cpu().contiguous().numpy().tobytes())
+    return [digest.hexdigest()]
 
 
 def _make_info(
@@ -364,7 +363,7 @@ def _make_info(
 
 
 def _name_weights(model: ConStruct) -> dict[str, dict[str, str]]:
-    """Source, revision and sha256 of the frozen weights; never where they lie on this machine."""
+    """Source, revision and sha256 of the frozen weights; never their path on this machine."""
     named: dict[str, dict[str, str]] = {}
     for part, frozen in (("encoder", model.encoder), ("teacher", model.teacher)):
         weights: Any = getattr(frozen, "weights", None)

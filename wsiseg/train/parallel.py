@@ -1,4 +1,4 @@
-"""Data-parallel training under ``torchrun``: the batches and the mathematics of one process.
+"""Data-parallel training under ``torchrun``: same batches and mathematics as in one process.
 
 Every process draws the same batches and works on its part of each; sums over the parts make losses,
 gradients, batch statistics and memory bank those of the whole batch. Only rounding differs.
@@ -23,7 +23,7 @@ from wsiseg.model.losses import MemoryBank
 
 __all__ = ["Group", "SharedBank", "check_parts", "leads", "open_group", "share_batch_norms"]
 
-_PATIENCE = timedelta(days=30)
+_TIMEOUT = timedelta(days=30)
 """How long processes wait while the first validates and writes; if it dies, they end at once."""
 
 
@@ -46,17 +46,17 @@ class Group:
         return batch.tensor_split(self.count)[self.rank]
 
     def add(self, tensor: Tensor) -> Tensor:
-        """The sum of all processes' `tensor`, which it is made into."""
+        """Sum `tensor` over all processes, in place."""
         if self.count > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def wait(self, device: torch.device) -> None:
-        """Go on when all processes are here."""
+        """Wait until all processes are here."""
         self.add(torch.zeros(1, device=device))
 
     def lead(self, work: Callable[[], None]) -> None:
-        """Do `work` in the first process, while the others wait for it however long it takes.
+        """Do `work` in the first process, while the others wait, however long it takes.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class Group:
             raise TrainingError("the first process failed while this one waited; it says why")
 
     def share(self, rows: int, device: torch.device) -> float:
-        """What part of all processes' rows these are; 0 where nobody has any."""
+        """Return the share of all processes' rows that these are; 0 if no process has any."""
         if self.count == 1:
             return float(rows > 0)
         total = self.add(torch.tensor(float(rows), device=device)).item()
@@ -97,7 +97,7 @@ class Group:
             gradient.copy_(part.view_as(gradient))
 
     def gather(self, rows: Tensor) -> Tensor:
-        """All processes' `rows` ``(n, ...)``, n their own, in order of rank."""
+        """Concatenate all processes' `rows` ``(n, ...)``, n each its own, in order of rank."""
         if self.count == 1:
             return rows
         counts = torch.zeros(self.count, dtype=torch.int64, device=rows.device)
@@ -116,15 +116,15 @@ def leads() -> bool:
 
 
 def open_group(device: str) -> tuple[Group, torch.device]:
-    """The processes of this run, and the device of this one.
+    """Return the processes of this run, and the device of this one.
 
-    Under ``torchrun``, ``auto`` and ``cuda`` mean one CUDA device a process (NCCL); without CUDA,
+    Under ``torchrun``, ``auto`` and ``cuda`` mean one CUDA device per process (NCCL); without CUDA,
     or with ``cpu``, processes share the work of the CPU (gloo).
 
     Raises
     ------
     ConfigError
-        If the device is not there, or all processes were given one and the same CUDA device.
+        If the device is not available, or all processes were given the same CUDA device.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -139,12 +139,12 @@ def open_group(device: str) -> tuple[Group, torch.device]:
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
         # Not sooner: a script may train one model after the other.
         atexit.register(dist.destroy_process_group)
-    patient: Any = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    patient: Any = dist.new_group(backend="gloo", timeout=_TIMEOUT)
     return Group(dist.get_rank(), dist.get_world_size(), patient), place
 
 
 def check_parts(patches: int, config: TrainConfig, group: Group) -> None:
-    """See that every process has a patch of every batch, the last of an epoch too.
+    """Check that every process has a patch of every batch, even of the last of an epoch.
 
     Raises
     ------
@@ -217,7 +217,7 @@ class _SharedBatchNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; so is its gradient, as all of their losses hang on it."""
+    """Sum over all processes; the gradient is summed too, as all their losses depend on it."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:

@@ -31,21 +31,21 @@ _DIGITS = re.compile(r"\[([01 ]*)\]")  # LUAD-HistoSeg puts blanks between
 
 
 class PatchSource(Protocol):
-    """Square RGB images of one size and their labels, wherever they lie."""
+    """Square RGB images of one size and their labels, wherever they are stored."""
 
     @property
     def labels(self) -> NDArray[np.float32]:
-        """``(N, K)`` float32: 1 where the class shows, 0 where not, NaN where nobody knows."""
+        """``(N, K)`` float32: 1 where the class is present, 0 where not, NaN where unknown."""
         ...
 
     @property
     def weights(self) -> NDArray[np.float32]:
-        """``(N,)`` float32: how much each patch counts, 1 as a rule."""
+        """``(N,)`` float32: weight of each patch, usually 1."""
         ...
 
     @property
     def known(self) -> NDArray[np.bool_] | None:
-        """``(N, c, c)`` bool: the cells of each patch that its labels are of; None for all."""
+        """``(N, c, c)`` bool: the cells of each patch that its labels describe; None for all."""
         ...
 
     @property
@@ -60,18 +60,18 @@ class PatchSource(Protocol):
 
     @property
     def identity(self) -> str:
-        """Hash of which patches these are; where they lie does not count."""
+        """Hash of the patches, wherever they are stored."""
         ...
 
     @property
     def cases(self) -> Sequence[str | None]:
-        """The patient or slide of each patch, None where nobody says."""
+        """The patient or slide of each patch, None where unknown."""
         ...
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What a person calls the patch."""
+        """Name of the patch, for messages."""
         ...
 
     def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
@@ -81,17 +81,17 @@ class PatchSource(Protocol):
 
 @dataclass(frozen=True)
 class Patches:
-    """Image files; keeps the promise `PatchSource`."""
+    """Image files as a `PatchSource`."""
 
     paths: tuple[Path, ...]
     labels: NDArray[np.float32]
-    """``(N, K)`` float32: 1 where the class shows, else 0."""
+    """``(N, K)`` float32: 1 where the class is present, else 0."""
     side: int
     """Side of every patch in pixels."""
     mpp: float | None = None
     """µm/px; image files do not say."""
     told: tuple[str, ...] = ()
-    """The case of each patch, as a table tells it, empty where it does not; or nothing."""
+    """The case of each patch by the table, empty where it gives none; or an empty tuple."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -116,7 +116,7 @@ class Patches:
 
     @property
     def cases(self) -> list[str | None]:
-        """What the table tells, else what the file's name does."""
+        """The table's cases, else those of the file names."""
         told = self.told or ("",) * len(self.paths)
         return [case or find_case(path.name) for case, path in zip(told, self.paths, strict=True)]
 
@@ -131,7 +131,7 @@ class Patches:
 
 @dataclass(frozen=True)
 class _Row:
-    """One patch as it was found."""
+    """One patch, before it is checked."""
 
     where: str
     image: Path
@@ -145,10 +145,10 @@ def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = T
     Parameters
     ----------
     path
-        A table with the column ``image`` (relative to it) and either one 0/1 column a class or
+        A table with the column ``image`` (relative to it) and either one 0/1 column per class or
         a column ``labels`` of class names separated by ``;``; a column ``case``, ``patient`` or
-        ``slide`` tells which patches belong together. Or a BCSS-WSSS or LUAD-HistoSeg
-        folder: images, in it or in its ``train/``, whose names hold one digit a class in brackets,
+        ``slide`` says which patches belong together. Or a BCSS-WSSS or LUAD-HistoSeg
+        folder: images, in it or in its ``train/``, whose names hold a digit per class in brackets,
         such as ``..._[1010].png`` or ``...-[1 0 1 0].png``.
     classes
         Class names in label order.
@@ -167,11 +167,10 @@ def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = T
     read = _read_folder if path.is_dir() else _read_table
     rows = list(read(path, classes, problems))
     side = _check_images(rows, problems)
-    found = [row.label for row in rows]
-    labels = gather_labels(found, classes, problems, must_show=to_learn)
+    labels = gather_labels([row.label for row in rows], classes, problems, must_show=to_learn)
     refuse(path, problems)
-    told = tuple(row.case for row in rows)
-    return Patches(tuple(row.image for row in rows), labels, side, told=told)
+    cases = tuple(row.case for row in rows)
+    return Patches(tuple(row.image for row in rows), labels, side, told=cases)
 
 
 def has_labels(path: str | Path) -> bool:
@@ -205,7 +204,9 @@ def load_images(folder: str | Path) -> Patches:
     """
     folder = _find(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: is no folder; give one of images, or use the labels it holds")
+        raise DataError(
+            f"{folder}: is not a folder; give one of images, or use the labels it holds"
+        )
     problems: list[str] = []
     rows = [_Row(image.name, image, ()) for image in _list_images(folder)]
     side = _check_images(rows, problems)
@@ -214,7 +215,7 @@ def load_images(folder: str | Path) -> Patches:
 
 
 def _find(path: str | Path) -> Path:
-    """A table, or the folder that holds the images themselves."""
+    """Return a table, or the folder that holds the images themselves."""
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: does not exist; give a CSV of patches or a folder of images")
@@ -226,7 +227,7 @@ def _list_images(folder: Path) -> list[Path]:
 
 
 def _read_folder(folder: Path, classes: Sequence[str], problems: list[str]) -> Iterator[_Row]:
-    """Patches of a folder, by name; only the base name is read, as a folder may hold brackets."""
+    """Yield a folder's patches; only base names are read, as folders may hold brackets too."""
     for image in _list_images(folder):
         found = _DIGITS.search(image.name)
         label = "" if found is None else found[1].replace(" ", "")
@@ -252,7 +253,7 @@ def _read_table(path: Path, classes: Sequence[str], problems: list[str]) -> Iter
 
 
 def _check_images(rows: Sequence[_Row], problems: list[str]) -> int:
-    """Read every image once; the common side, 0 if there is none."""
+    """Read every image once; return the common side, 0 if there is none."""
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(_measure, rows))
     sizes = Counter(size for size in found if not isinstance(size, str))
@@ -273,7 +274,7 @@ def _check_images(rows: Sequence[_Row], problems: list[str]) -> int:
 
 
 def _measure(row: _Row) -> tuple[int, int] | str:
-    """Width and height of an image that reads to its end, or what is wrong with it."""
+    """Return width and height of an image that can be read whole, or what is wrong with it."""
     if not row.image.is_file():
         return f"{row.where}: no such image ({row.image})"
     try:

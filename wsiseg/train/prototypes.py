@@ -1,6 +1,6 @@
-"""Prototypes that begin as images: clusters of what the encoder sees in labelled patches.
+"""Prototypes that start from images: clusters of the embeddings of labelled patches.
 
-As the image bank of PBIP (Tang et al. 2025), but in the encoder's own space of embeddings.
+Like the image bank of PBIP (Tang et al. 2025), but in the encoder's own embedding space.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from wsiseg.train.setup import prototype_kind
 
 __all__ = ["begin_as_images", "cluster", "image_prototypes"]
 
-_MOST = 256
-"""Patches of a class that are looked at, at most."""
+_MAX_PATCHES = 256
+"""Most patches of a class that are embedded."""
 _PURE = 8
-"""Patches that show one class alone are enough from so many on, and from k."""
+"""Patches of one class alone suffice if there are at least so many, and at least k."""
 _BATCH, _RESTARTS, _ROUNDS = 16, 8, 50
+_ALIKE = 1e-4
+"""Length of a difference between unit vectors that says nothing."""
 
 
 def begin_as_images(
@@ -37,11 +39,11 @@ def begin_as_images(
     *,
     unseen: Container[int] = (),
 ) -> None:
-    """Give the untrained `model` the prototypes that begin as images, if the settings say so.
+    """Initialise the prototypes of an untrained `model` from images, if the settings say so.
 
-    With `both`, a class's first k rows stay texts, and its last k become images. Where several
-    processes train, all begin as the first of `group` does, however their devices round. Classes of
-    the numbers `unseen` stay what they are.
+    With `both`, a class's first k rows stay texts, and its last k become images. If several
+    processes train, all start from those of the first, however their devices round. Classes of the
+    numbers `unseen` keep the rows that they have.
 
     Raises
     ------
@@ -53,19 +55,31 @@ def begin_as_images(
         return
     count = config.prototypes_per_class
     bank = model.prototypes.detach().view(model.classes, -1, model.prototypes.shape[1])
+    rows: dict[int, Tensor] = {}
     for at, name in enumerate(config.classes):
         if at in unseen:
             continue
         if not (patches.labels[:, at] == 1).any():
             raise DataError(
-                f"no patch shows {name!r}, so that it cannot begin as what its patches look like; "
-                f"label some, or set prototypes to text or random"
+                f"no patch shows {name!r}, so its prototypes cannot start from images; label some "
+                f"patches with it, or set prototypes to text or random"
             )
-        seen = image_prototypes(model, patches, at, count, config.seed)
-        bank[at, -count:] = seen.to(bank)
+        rows[at] = image_prototypes(model, patches, at, count, config.seed)
+    if rows:
+        bank[list(rows), -count:] = _part(torch.stack(list(rows.values()))).to(bank)
     if group is not None:
-        rows = model.prototypes.detach()
-        rows.copy_(group.gather(rows)[: len(rows)])
+        own = model.prototypes.detach()
+        own.copy_(group.gather(own)[: len(own)])
+
+
+def _part(prototypes: Tensor) -> Tensor:
+    """``(K, k, E)`` prototypes without what all classes have in common, of unit length.
+
+    Whatever tissue it is, patches look much alike to most encoders: prototypes as they are start
+    nearly parallel, and training is long in telling them apart. What is the mean stays as it is.
+    """
+    own = prototypes - prototypes.mean((0, 1))
+    return torch.where(own.norm(dim=2, keepdim=True) > _ALIKE, F.normalize(own, dim=2), prototypes)
 
 
 def image_prototypes(
@@ -73,13 +87,13 @@ def image_prototypes(
 ) -> Tensor:
     """``(count, E)`` on the CPU: unit means of `count` clusters of patches that show class `at`.
 
-    Patches that show no other class go first, as a mixed one says less of any; all that show it
-    where these are too few.
+    Patches that show no other class are preferred, as a mixed one says less about any; if these
+    are too few, all patches that show it are used.
     """
     shown = patches.labels[:, at] == 1
     pure = shown & ((patches.labels == 1).sum(1) == 1)
     which = np.flatnonzero(pure if pure.sum() >= max(_PURE, count) else shown)
-    which = which[np.unique(np.linspace(0, len(which) - 1, _MOST).round().astype(int))]
+    which = which[np.unique(np.linspace(0, len(which) - 1, _MAX_PATCHES).round().astype(int))]
     return cluster(_embed(model, patches, which), count, seed)
 
 
@@ -87,15 +101,15 @@ def image_prototypes(
 def _embed(model: ConStruct, patches: PatchSource, which: np.ndarray) -> Tensor:
     device = model.prototypes.device
     parts = np.array_split(which, -(-len(which) // _BATCH))
-    seen = [model.encoder.embed_image(to_images(patches.read(p.tolist()), device)) for p in parts]
-    return torch.cat(seen).float().cpu()
+    rows = [model.encoder.embed_image(to_images(patches.read(p.tolist()), device)) for p in parts]
+    return torch.cat(rows).float().cpu()
 
 
 def cluster(points: Tensor, count: int, seed: int) -> Tensor:
-    """``(count, E)`` unit centres of ``(N, E)`` points on the sphere, in a fixed order.
+    """Return ``(count, E)`` unit centres of ``(N, E)`` points on the sphere, in a fixed order.
 
-    Spherical k-means (Dhillon and Modha 2001) from several k-means++ starts, the tightest kept.
-    With fewer distinct points than centres, the others begin near the mean.
+    Spherical k-means (Dhillon and Modha 2001), the tightest of several k-means++ starts.
+    With fewer distinct points than centres, the others are placed near the mean.
     """
     points = F.normalize(points.double(), dim=1)
     distinct = torch.unique(points, dim=0)
@@ -106,13 +120,13 @@ def cluster(points: Tensor, count: int, seed: int) -> Tensor:
         near = mean + SPREAD * F.normalize(noise, dim=1)
         return torch.cat([distinct, near]).float()
     tries = [_settle(points, _scatter(points, count, random)) for _ in range(_RESTARTS)]
-    centres = max(tries, key=lambda found: float((points @ found.T).amax(1).sum()))
+    centres = max(tries, key=lambda result: float((points @ result.T).amax(1).sum()))
     sizes = torch.bincount((points @ centres.T).argmax(1), minlength=count)
     return centres[sizes.argsort(descending=True, stable=True)].float()
 
 
 def _scatter(points: Tensor, count: int, random: torch.Generator) -> Tensor:
-    """k-means++ (Arthur and Vassilvitskii 2007): each next centre far from those before."""
+    """k-means++ (Arthur and Vassilvitskii 2007): draw each centre far from those before."""
     chosen = [int(torch.randint(len(points), (1,), generator=random))]
     while len(chosen) < count:
         away = (1 - (points @ points[chosen].T).amax(1)).clamp_min(0)
@@ -124,7 +138,7 @@ def _scatter(points: Tensor, count: int, random: torch.Generator) -> Tensor:
 
 
 def _settle(points: Tensor, centres: Tensor) -> Tensor:
-    """Lloyd's rounds until nothing moves; a centre without points stays."""
+    """Lloyd's iterations until nothing moves; a centre without points stays."""
     for _ in range(_ROUNDS):
         nearest = F.one_hot((points @ centres.T).argmax(1), len(centres)).to(points)
         sums = nearest.T @ points

@@ -1,4 +1,4 @@
-"""A checkpoint of the authors' released code, made one of ours."""
+"""Convert a checkpoint of the authors' released code into one of ours."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from wsiseg.train.setup import describe_classes
 __all__ = ["RELEASED", "import_released"]
 
 RELEASED = TrainConfig(preset="reference", encoder="conch", mpp=0.25)
-"""What the released checkpoints were trained with, as far as a model depends on it."""
+"""Settings of the released checkpoints, as far as a model depends on them."""
 
 
 def import_released(
     path: str | Path, out: str | Path, config: TrainConfig, *, overwrite: bool = False
 ) -> Path:
-    """Write a ``best_cam.pth`` as a checkpoint that every step and command takes.
+    """Write a ``best_cam.pth`` as a checkpoint that every step and command accepts.
 
     Parameters
     ----------
@@ -32,19 +32,19 @@ def import_released(
         The file as the released code writes it, or its tensors alone.
     config
         Preset `reference`; classes in the order of the labels, µm/px of the training patches, and
-        what the frozen student is made with (`RELEASED` but for the classes).
+        the options of the frozen student (`RELEASED`, with your classes).
 
     Raises
     ------
     CheckpointError
-        If it is no such file, has another number of classes, or was trained on other weights of
+        If it is not such a file, has another number of classes, or was trained on other weights of
         the student than those that are found.
     ConfigError
-        If `out` is there and not to be overwritten, or the settings are of another preset.
+        If `out` exists and is not to be overwritten, or the settings are of another preset.
     """
     path, out = Path(path), Path(out)
     if out.exists() and not overwrite:
-        raise ConfigError(f"{out}: is there already; give another name, or say to overwrite it")
+        raise ConfigError(f"{out}: already exists; give another name, or say to overwrite it")
     prompts, palette = describe_classes(config)
     _check_classes(path, config)
     encoder = load_encoder(config.encoder, **config.encoder_options)
@@ -77,7 +77,7 @@ def import_released(
 
 
 def _check_classes(path: Path, config: TrainConfig) -> None:
-    """Before the student is looked for: whether the file is one, and of as many classes."""
+    """Check, before the student is looked for, that the file is one and has as many classes."""
     prototypes = read_released(path).get("prototypes")
     if prototypes is None:
         raise CheckpointError(
@@ -86,6 +86,6 @@ def _check_classes(path: Path, config: TrainConfig) -> None:
     found, wanted = len(prototypes), len(config.classes) * config.prototypes_per_class
     if found != wanted:
         raise CheckpointError(
-            f"{path}: holds {found} prototypes, one a class; {len(config.classes)} classes are "
+            f"{path}: holds {found} prototypes, one per class; {len(config.classes)} classes are "
             f"named: {', '.join(config.classes)}"
         )

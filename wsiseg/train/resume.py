@@ -1,4 +1,4 @@
-"""An unfinished training run on disk: written after each epoch, taken up by the next call."""
+"""An unfinished training run on disk: written after each epoch, resumed by the next call."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ __all__ = ["Unfinished", "is_finished", "read_unfinished", "run_digest", "write_
 
 
 class Unfinished(TypedDict):
-    """Where a run stands after an epoch."""
+    """The state of a run after an epoch."""
 
     digest: str
-    """Of everything that decides its result: another run's file is not taken up."""
+    """Digest of everything that decides its result: another run's file is not resumed."""
     epoch: int
     """Epochs done."""
     trainer: dict[str, Any]
     """`Trainer.state`."""
     generator: NotRequired[Tensor]
-    """State of the random numbers that order and turn the patches, where steps hang on it."""
+    """State of the generator that orders and turns the patches, if steps depend on it."""
     history: list[list[float]]
     """The losses so far."""
     best: float
     """Score of the best epoch so far."""
     scores: list[float]
-    """That of each epoch, where patches are held out."""
+    """Score of each epoch, if patches are held out."""
 
 
 def run_digest(
     patches: PatchSource, config: TrainConfig, identities: list[str], note: str, validation: str
 ) -> str:
-    """Hash of settings, patches and frozen weights; where they lie does not count."""
+    """Hash the settings, patches and frozen weights, wherever these are stored."""
     plain = config.model_dump(mode="json")
     for options in ("encoder_options", "teacher_options"):
         plain[options] = keep_portable(plain[options])
@@ -52,10 +52,10 @@ def run_digest(
 
 def write_unfinished(state: Unfinished, path: Path) -> None:
     """Write `state`; the file appears whole or not at all."""
-    held = io.BytesIO()
-    torch.save(dict(state), held)
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
     with open_atomic(path) as file:
-        file.write(held.getvalue())
+        file.write(buffer.getvalue())
 
 
 def is_finished(out: Path, digest: str, card: Card) -> bool:
@@ -64,18 +64,18 @@ def is_finished(out: Path, digest: str, card: Card) -> bool:
     Raises
     ------
     ConfigError
-        If another file is there.
+        If `out` is another file.
     """
     if not out.exists():
         return False
-    keep = "write to another file, or give --overwrite to replace it"
+    remedy = "write to another file, or give --overwrite to replace it"
     try:
         info = read_info(out)
     except CheckpointError as error:
-        raise ConfigError(f"{out}: is there, and is no finished model; {keep}") from error
+        raise ConfigError(f"{out}: exists and is not a finished model; {remedy}") from error
     if info.run != digest:
         raise ConfigError(
-            f"{out}: is the finished model of other settings, patches or weights; {keep}"
+            f"{out}: is the finished model of other settings, patches or weights; {remedy}"
         )
     if info.card != card:
         raise ConfigError(
@@ -86,7 +86,7 @@ def is_finished(out: Path, digest: str, card: Card) -> bool:
 
 
 def read_unfinished(path: Path, digest: str, *, overwrite: bool = False) -> Unfinished | None:
-    """The state in `path`, or None if there is none, or another run's that is to be overwritten.
+    """Read the state in `path`; None if there is none, or another run's that may be overwritten.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a run starts from: the model of the settings, and whether patches and settings fit it."""
+"""Set up a run: build the model of the settings, and check that patches and settings fit it."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ PROMPTS = {
     "Immune cells": "lymphocyte regions: small round dark nuclei with little cytoplasm",
     "Necrosis": "necrosis regions: pale structureless debris with ghost cells",
 }
-"""Texts of the classes that wsiseg knows."""
+"""Texts of the classes that wsiseg has texts for."""
 
 
 def make_model(config: TrainConfig) -> ConStruct:
-    """The untrained model of `config`, seeded, with its teacher if it has a part in the loss.
+    """Build the untrained model of `config`, seeded, with its teacher if the loss uses one.
 
-    Preset `wsiseg` has none where it would teach the CAM nothing (`guided_levels`).
+    Preset `wsiseg` has none where it could not change the CAM (`guided_levels`).
     """
     check_settings(config)
     prompts, _ = describe_classes(config)
@@ -65,29 +65,29 @@ def make_model(config: TrainConfig) -> ConStruct:
         texts = torch.nn.functional.normalize(noise, dim=1)
     elif kind == "images":  # `begin_as_images` fills them in
         texts = torch.zeros(len(prompts), encoder.embedding_dim)
-    read = read_levels(config, encoder)
-    _check_overlap(config, encoder, read)
+    cam_levels = read_levels(config, encoder)
+    _check_overlap(config, encoder, cam_levels)
     return ConStruct(
         encoder,
         texts,
         prototypes_per_class=rows_per_class(config),
         teacher=teacher,
         preset=config.preset,
-        guidance_levels=guided or read,
-        cam_levels=read,
+        guidance_levels=guided or cam_levels,
+        cam_levels=cam_levels,
         pooling=config.pooling,
     )
 
 
 def prototype_kind(config: TrainConfig) -> Prototypes:
-    """What prototypes begin as, `auto` settled."""
+    """What prototypes start from, with `auto` resolved."""
     if config.prototypes != "auto":
         return config.prototypes
     return "text" if has_texts(config.encoder) else "images"
 
 
 def rows_per_class(config: TrainConfig) -> int:
-    """Rows of the prototype bank a class."""
+    """Rows of the prototype bank per class."""
     return config.prototypes_per_class * (2 if prototype_kind(config) == "both" else 1)
 
 
@@ -96,25 +96,27 @@ def read_levels(config: TrainConfig, encoder: Encoder) -> tuple[int, ...]:
     return tuple(sorted(set(config.cam_levels))) or (encoder.cam_level,)
 
 
-def _check_overlap(config: TrainConfig, encoder: Encoder, read: tuple[int, ...]) -> None:
-    stride = encoder.level_strides[read[0]]
+def _check_overlap(config: TrainConfig, encoder: Encoder, cam_levels: tuple[int, ...]) -> None:
+    stride = encoder.level_strides[cam_levels[0]]
     if config.cam_overlap > 1 and stride % 4:
         raise ConfigError(
             f"cam_overlap = {config.cam_overlap} shifts images by a quarter cell, but a cell of "
-            f"level {read[0]} of encoder {config.encoder!r} is {stride} px; choose cam_levels with "
-            f"a multiple of 4 px (they have {', '.join(map(str, encoder.level_strides))}), or 1"
+            f"level {cam_levels[0]} of encoder {config.encoder!r} is {stride} px; choose "
+            f"cam_levels with a multiple of 4 px (the levels have "
+            f"{', '.join(map(str, encoder.level_strides))} px), or set cam_overlap to 1"
         )
 
 
 def check_settings(config: TrainConfig) -> None:
-    """Refuse what is wrong with the settings alone, before patches are read or towers loaded.
+    """Refuse settings that are wrong in themselves, before patches are read or towers loaded.
 
     Raises
     ------
     ConfigError
-        If classes and what is said of them do not fit, or an option of the encoder is unknown.
+        If prompts, colours or background do not fit the classes, or an option of the encoder is
+        unknown.
     CheckpointError
-        If the prototypes begin as texts, and the tokenizer for these is missing or another's.
+        If prototypes start from texts, and the tokenizer is missing or another model's.
     """
     check_background(config)
     describe_classes(config)
@@ -125,7 +127,7 @@ def check_settings(config: TrainConfig) -> None:
 
 
 def name_teacher(config: TrainConfig) -> str:
-    """The teacher of the settings, or the one that goes with their encoder."""
+    """The teacher of the settings, or the default one of their encoder."""
     return config.teacher or default_teacher(config.encoder)
 
 
@@ -133,25 +135,25 @@ def guided_levels(config: TrainConfig, encoder: Encoder) -> tuple[int, ...]:
     """Pyramid levels that the teacher guides, those of the settings or the encoder's own.
 
     An adapter sees the frozen features of its level alone, and CAMs come from `read_levels`:
-    guiding another changes no CAM. Presets `reference` and `paper` do so nevertheless, as the
-    released code and the text have it; `wsiseg` guides levels of the CAM, or none if the settings
-    leave them out.
+    guiding another changes no CAM. Presets `reference` and `paper` do so nevertheless, like the
+    released code and the paper; `wsiseg` guides levels of the CAM, or none if the settings leave
+    them out.
     """
     if config.preset != "wsiseg":
         return config.guidance_levels or encoder.guidance_levels
-    read = read_levels(config, encoder)
-    return tuple(level for level in read if level in (config.guidance_levels or read))
+    cam_levels = read_levels(config, encoder)
+    return tuple(level for level in cam_levels if level in (config.guidance_levels or cam_levels))
 
 
 def describe_distillation(config: TrainConfig, encoder: Encoder) -> str:
-    """What the teacher's guidance does to the CAMs."""
+    """Describe what the teacher's guidance does to the CAMs."""
     if not config.struct_weight:
         return "off"
-    read = read_levels(config, encoder)
-    reached = [str(level) for level in read if level in guided_levels(config, encoder)]
+    cam_levels = read_levels(config, encoder)
+    reached = [str(level) for level in cam_levels if level in guided_levels(config, encoder)]
     if reached:
         return f"guides level {', '.join(reached)}, which the CAM reads"
-    own = ", ".join(map(str, read))
+    own = ", ".join(map(str, cam_levels))
     given = ", ".join(map(str, config.guidance_levels or encoder.guidance_levels))
     teacher = "is left out" if config.preset == "wsiseg" else "trains adapters that no CAM reads"
     return (
@@ -161,7 +163,7 @@ def describe_distillation(config: TrainConfig, encoder: Encoder) -> str:
 
 
 def describe_training(patches: PatchSource, config: TrainConfig) -> dict[str, int | str]:
-    """What `train_model` would do, without doing it; the same errors."""
+    """Describe what `train_model` would do, without doing it; the same errors."""
     device = open_device(config.device)
     with torch.random.fork_rng(devices=[]):
         model = make_model(config)
@@ -211,21 +213,21 @@ def count_steps(patches: PatchSource, config: TrainConfig) -> int:
 
 
 def describe_classes(config: TrainConfig) -> tuple[tuple[str, ...], Palette]:
-    """Prompts and palette of the classes; wsiseg's own where none are given."""
+    """Return prompts and palette of the classes; wsiseg's own where none are given."""
     colors = config.colors or choose_colors(config.classes)
     prompts = config.prompts or tuple(
         PROMPTS.get(name, f"{name} regions") for name in config.classes
     )
     if UNSURE in config.classes:
         raise ConfigError(
-            f"classes: {UNSURE!r} is what wsiseg calls tissue of no probable class; take another "
+            f"classes: {UNSURE!r} is wsiseg's name for tissue of no probable class; use another "
             f"name"
         )
     for what, given in (("prompts", prompts), ("colors", colors)):
         if len(given) != len(config.classes):
             raise ConfigError(
                 f"{what} has {len(given)} entries for {len(config.classes)} classes; "
-                f"give one a class, or none"
+                f"give one per class, or none"
             )
     return prompts, Palette(config.classes, colors)
 

@@ -36,14 +36,14 @@ class Losses(NamedTuple):
     contrast: Tensor
     """Foreground plus background; 0 if no patch of the batch shows a class."""
     diversity: Tensor
-    """How alike a class's prototypes respond; 0 with one a class, or without a weight."""
+    """How similarly a class's prototypes respond; 0 with one per class, or without a weight."""
 
 
 def poly_rate(step: int, steps: int, warmup: int = 0, power: float = 1.0) -> float:
-    """The share of the learning rate at a step: a rise, then a fall to 0 (construct.md 6).
+    """Factor of the learning rate at a step: a linear warm-up, then a polynomial decay to 0.
 
-    The fall, a line unless `power` bends it, counts from the end of the warm-up but would take
-    `steps` from there, as in the released code; after `steps` the last value stays.
+    The decay, linear if `power` is 1, starts at the end of the warm-up but would take `steps` from
+    there, as in the released code; after `steps` the last value stays.
     """
     if step < warmup:
         return 1 - (1 - step / warmup) * (1 - 1e-6)
@@ -58,9 +58,9 @@ class Trainer:
     model
         Trained in place; switched to training mode.
     steps
-        How many there will be in all, for the schedule.
+        Number of steps in all, for the schedule.
     generator
-        For the first content of the memory bank.
+        For the initial content of the memory bank.
     group
         The processes that train together; None for this one alone.
     """
@@ -85,26 +85,26 @@ class Trainer:
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.done = 0
-        """Steps taken; one that was left out because a gradient overflowed does not count."""
+        """Steps taken, without those skipped because a gradient overflowed."""
 
     @property
     def rate(self) -> float:
         """The learning rate of the next step."""
-        share = poly_rate(self.done, self.steps, self.config.warmup_steps)
-        return self.config.learning_rate * share
+        factor = poly_rate(self.done, self.steps, self.config.warmup_steps)
+        return self.config.learning_rate * factor
 
     def step(self, seen: Seen, labels: Tensor, weights: Tensor | None = None) -> Losses:
-        """Change the model by one batch; `labels` ``(B, K)`` float, 1 where the class shows.
+        """Update the model by one batch; `labels` ``(B, K)`` float, 1 where the class is present.
 
         `weights` ``(B, K)`` float say how much each label counts, 0 where it is unknown.
 
-        Where several processes train, these are its rows of the batch, and all of them give the
-        losses of the whole.
+        If several processes train, these are this one's rows of the batch, and all of them return
+        the losses of the whole batch.
 
         Raises
         ------
         TrainingError
-            If a loss is not a finite number, before the weights were changed; batch statistics and
+            If a loss is not finite. The weights are then unchanged, but batch statistics and
             memory bank have taken in the batch. Preset `reference` goes on, as the released code
             does.
         """
@@ -114,7 +114,7 @@ class Trainer:
         whole = Losses(*self.group.add(torch.stack(losses).detach()))
         if self.config.preset != "reference":
             _check_finite(whole)
-        # To none, not to zero: what no gradient reaches must not decay either.
+        # To None, not to zero: what no gradient reaches must not decay either.
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]  # torch's own
         self.group.add_gradients(self.model.parameters())
@@ -125,38 +125,38 @@ class Trainer:
         return whole
 
     def losses(self, seen: Seen, labels: Tensor, weights: Tensor | None = None) -> Losses:
-        """This process's part of the losses; the bank takes in the batch's backgrounds."""
+        """Compute this process's part of the losses; the bank takes in the batch's backgrounds."""
         weights = None if weights is None else weights.to(self.device)
         with self.autocast():
             return self._losses(seen, labels.to(self.device), weights)
 
     def autocast(self) -> torch.autocast:
-        """Whatever is computed in it takes the precision of the settings."""
+        """Return a context that computes in the precision of the settings."""
         return autocast(self.device, self.config.precision)
 
     def _losses(self, seen: Seen, labels: Tensor, weights: Tensor | None) -> Losses:
         config = self.config
         output = self.model.read_pyramid(seen.pyramid, seen.stages or None)
         zero = output.logits.new_zeros((), dtype=torch.float32)
-        # Means over the batch, so a process's part of it counts as its rows do.
+        # Losses are means over the batch, so a process's part counts by its share of the rows.
         share = self.group.share(len(labels), self.device)
         logits = output.logits
         if seen.known is not None:
             logits = self.model.pool(output.cams, seen.known)
         classes = share * F.binary_cross_entropy_with_logits(logits, labels, weights)
         structure = zero if output.structure_loss is None else share * output.structure_loss
-        apart = zero
+        contrasts = zero
         if config.contrast_weight:
-            apart = contrast(
+            contrasts = contrast(
                 self.model, seen.images, output.cams, labels, self.bank, config,
                 partial(self.group.share, device=self.device),
             )  # fmt: skip
-        total = classes + config.struct_weight * structure + config.contrast_weight * apart
-        alike = zero
+        total = classes + config.struct_weight * structure + config.contrast_weight * contrasts
+        diversity = zero
         if config.diversity_weight and output.cosines.shape[2] > 1:
-            alike = share * diversity_loss(output.cosines, labels)
-            total = total + config.diversity_weight * alike
-        return Losses(total, *(part.float() for part in (classes, structure, apart, alike)))
+            diversity = share * diversity_loss(output.cosines, labels)
+            total = total + config.diversity_weight * diversity
+        return Losses(total, *(part.float() for part in (classes, structure, contrasts, diversity)))
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, as tensors, numbers and plain containers."""
@@ -170,7 +170,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Restore a `state`, to continue from it."""
         self.model.load_state_dict(state["model"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
         self.bank.queue, self.bank.pointer = state["queue"].to(self.device), state["pointer"]

@@ -1,4 +1,4 @@
-"""Windows of slides as training data: stores, and what label files say of them."""
+"""Windows of slides as training data: stores, and the labels that files give them."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoreTiles:
-    """Windows of one or more stores, as large as a tile; keeps the promise `PatchSource`."""
+    """Windows of one or more stores, as large as a tile, as a `PatchSource`."""
 
     stores: tuple[SlideStore, ...]
     windows: NDArray[np.int64]
     """``(N, 3)`` int64: number of the store, y and x of the first pixel of its raster."""
     labels: NDArray[np.float32]
-    """``(N, K)`` float32: 1 where the class shows, 0 where not, NaN where nobody knows."""
+    """``(N, K)`` float32: 1 where the class is present, 0 where not, NaN where unknown."""
     weights: NDArray[np.float32]
-    """``(N,)`` float32: how much each window counts."""
+    """``(N,)`` float32: weight of each window."""
     cells: NDArray[np.bool_]
-    """``(N, c, c)`` bool: the cells of each that its labels are of."""
+    """``(N, c, c)`` bool: the cells of each window that its labels describe."""
     corrected: NDArray[np.bool_]
-    """``(N,)`` bool: whether a correction says so."""
+    """``(N,)`` bool: whether its labels come from a correction."""
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def pick(self, which: NDArray[np.bool_]) -> StoreTiles:
-        """Those of the windows that are `which` ``(N,)``."""
+        """Select the windows where `which` ``(N,)`` is true."""
         return StoreTiles(
             self.stores, self.windows[which], self.labels[which], self.weights[which],
             self.cells[which], self.corrected[which],
@@ -80,7 +80,7 @@ class StoreTiles:
         return [known[store] for store in self.windows[:, 0].tolist()]
 
     def name(self, index: int) -> str:
-        """Slide, and where the window's middle lies in level-0 pixels as QuPath shows them."""
+        """Slide, and the window's centre in level-0 pixels as QuPath shows them."""
         at, *corner = self.windows[index].tolist()
         store = self.stores[at]
         x, y = (
@@ -92,13 +92,13 @@ class StoreTiles:
         return f"{store.path.stem} around ({x}, {y})"
 
     def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """``(B, side, side, 3)`` uint8 RGB, read from the stores as they are asked for."""
+        """``(B, side, side, 3)`` uint8 RGB, read from the stores on demand."""
         chosen, side = self.windows[list(indices)], self.side
         out = np.empty((len(chosen), side, side, 3), np.uint8)
         for at in np.unique(chosen[:, 0]):
-            mine = chosen[:, 0] == at
-            boxes = [Box(x, y, side, side) for y, x in chosen[mine, 1:].tolist()]
-            out[mine] = self.stores[at].read_windows(boxes)
+            rows = chosen[:, 0] == at
+            boxes = [Box(x, y, side, side) for y, x in chosen[rows, 1:].tolist()]
+            out[rows] = self.stores[at].read_windows(boxes)
         return out
 
 
@@ -118,7 +118,7 @@ def load_tiles(
         What `label_slides` reads: QuPath's GeoJSON, XML of ImageScope or ASAP, tables of regions.
         Or a table of tiles with the columns ``slide`` (or ``store``), then ``row,col`` of the tile
         or ``x,y`` of a level-0 pixel in it (as QuPath shows it, unless ``config.origin`` says
-        otherwise), then one 0/1 column a class or ``labels`` of class names separated by ``;``.
+        otherwise), then one 0/1 column per class or ``labels`` of class names separated by ``;``.
     classes
         Class names in label order.
     config
@@ -129,8 +129,8 @@ def load_tiles(
     DataError
         If anything is wrong; lists every problem: stores that are unfinished or unlike each other,
         files of no slide, unknown classes, tiles outside or without tissue, tiles given twice,
-        classes that no tile shows. What is no label, as detections and broken features, is told in
-        the log.
+        classes that no tile shows. What is not a label, such as detections and broken features, is
+        reported in the log.
     """
     found = label_slides(labels, stores, classes, config)
     problems = [*found.problems, *found.unmatched]
@@ -143,10 +143,10 @@ def load_tiles(
 
 
 def gather_tiles(slides: Sequence[SlideLabels]) -> StoreTiles:
-    """The training windows of some slides of a `Labelling`."""
+    """Gather the training windows of slides of a `Labelling`."""
     count = len(slides[0].regions) if slides else 0
     found = [gather_windows([], count), *(slide.found for slide in slides)]
-    corners, *parts = (np.concatenate(many) for many in zip(*found, strict=True))
+    corners, *parts = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     numbers = np.repeat(np.arange(len(slides)), [len(one.labels) for one in found[1:]])
     windows = np.column_stack([numbers, corners]).astype(np.int64)
     return StoreTiles(tuple(slide.store for slide in slides), windows, *parts)

@@ -1,4 +1,4 @@
-"""What chooses the best epoch: patches that are not trained on."""
+"""Choose the best epoch by patches that are not trained on."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Validate(Protocol):
 
     @property
     def identity(self) -> str:
-        """Hash of what it scores on: another may choose another epoch."""
+        """Hash of what it scores on, as that affects which epoch is chosen."""
         ...
 
     def check(self, source: CamSource) -> None:
-        """Refuse, before the training, a model that could not be scored."""
+        """Refuse, before training, a model that could not be scored."""
         ...
 
     def __call__(self, source: CamSource) -> float:
@@ -46,18 +46,18 @@ class Validate(Protocol):
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Labelled patches that are not trained on; keeps the promise `Validate`."""
+    """Scores on labelled patches that are not trained on, as a `Validate`."""
 
     measure: ClassVar[str] = "minus the mean class loss of the patches held out"
     patches: PatchSource
 
     @property
     def identity(self) -> str:
-        """That of the patches."""
+        """The identity of the patches."""
         return self.patches.identity
 
     def check(self, source: CamSource) -> None:
-        """Refuse patches of another number of classes, or of a side that the encoder lacks.
+        """Refuse patches with another number of classes, or of a side that the model does not take.
 
         Raises
         ------
@@ -99,28 +99,28 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the patches of a source; keeps the promise `PatchSource`."""
+    """A subset of a source's patches, as a `PatchSource`."""
 
     source: PatchSource
     which: tuple[int, ...]
-    """Their numbers there."""
+    """Their indices in the source."""
 
     def __len__(self) -> int:
         return len(self.which)
 
     @property
     def labels(self) -> NDArray[np.float32]:
-        """``(N, K)`` float32: 1 where the class shows, 0 where not, NaN where nobody knows."""
+        """``(N, K)`` float32: 1 where the class is present, 0 where not, NaN where unknown."""
         return np.asarray(self.source.labels[list(self.which)])
 
     @property
     def weights(self) -> NDArray[np.float32]:
-        """``(N,)`` float32: how much each patch counts."""
+        """``(N,)`` float32: weight of each patch."""
         return np.asarray(self.source.weights[list(self.which)])
 
     @property
     def known(self) -> NDArray[np.bool_] | None:
-        """``(N, c, c)`` bool: the cells of each patch that its labels are of; None for all."""
+        """``(N, c, c)`` bool: the cells of each patch that its labels describe; None for all."""
         known = self.source.known
         return None if known is None else np.asarray(known[list(self.which)])
 
@@ -136,17 +136,17 @@ class Part:
 
     @property
     def identity(self) -> str:
-        """Hash of the whole, and of which these are."""
+        """Hash of the source and of the subset."""
         return digest_of(self.source.identity, self.which)
 
     @property
     def cases(self) -> Sequence[str | None]:
-        """The patient or slide of each patch, None where nobody says."""
+        """The patient or slide of each patch, None where unknown."""
         cases = self.source.cases
         return [cases[number] for number in self.which]
 
     def name(self, index: int) -> str:
-        """What a person calls the patch."""
+        """Name of the patch, for messages."""
         return self.source.name(self.which[index])
 
     def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
@@ -157,10 +157,10 @@ class Part:
 def hold_out(
     patches: PatchSource, fraction: float, classes: Sequence[str], seed: int = 0
 ) -> tuple[Part, Part]:
-    """Split patches into those to train on and those held out, some `fraction` of them.
+    """Split patches into those to train on and those held out, about `fraction` of them.
 
-    Whole cases are held out where names or a column tell them; a case that alone shows a class
-    stays in training. Only where no case is known at all is it patches one by one.
+    Whole cases are held out if names or a column give them; a case that alone shows a class stays
+    in training. Only if no case is known at all are patches held out one by one.
 
     Raises
     ------
@@ -184,21 +184,21 @@ def hold_out(
             f"case is more than a fraction of {fraction:g}, or alone shows one of "
             f"{', '.join(classes)}"
         )
-    kept, out = (tuple(np.flatnonzero(which).tolist()) for which in (~held, held))
-    return Part(patches, kept), Part(patches, out)
+    training, rest = (tuple(np.flatnonzero(which).tolist()) for which in (~held, held))
+    return Part(patches, training), Part(patches, rest)
 
 
 def _choose_cases(
     cases: NDArray[np.str_], labels: NDArray[np.float32], fraction: float, seed: int
 ) -> NDArray[np.bool_]:
-    """``(N,)``: the patches held out, case by case in an order that hangs on their names."""
+    """Choose ``(N,)`` patches to hold out, case by case in an order that depends on their names."""
     held = np.zeros(len(cases), bool)
-    room = round(fraction * len(cases))
+    limit = round(fraction * len(cases))
     for case in sorted(set(cases.tolist()), key=lambda case: _mix(seed, case)):
-        tried = held | (cases == case)
-        shown = labels[~tried].any(0) | ~labels.any(0)
-        if tried.sum() <= room and shown.all():
-            held = tried
+        candidate = held | (cases == case)
+        shown = labels[~candidate].any(0) | ~labels.any(0)
+        if candidate.sum() <= limit and shown.all():
+            held = candidate
     return held
 
 

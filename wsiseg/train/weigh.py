@@ -1,4 +1,4 @@
-"""How much each label counts in the loss: nothing if unknown, more if corrected or rare."""
+"""Weights of the labels in the loss: 0 if unknown, more if corrected or rare."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 __all__ = ["balance_of", "weigh_labels"]
 
-_MOST = 5.0
-"""A rare class counts at most so many times as much: few tiles are not a whole class."""
+_MAX_FACTOR = 5.0
+"""Largest weight of a rare class: a few tiles do not represent a whole class."""
 
 
 def weigh_labels(
@@ -19,29 +19,29 @@ def weigh_labels(
     Parameters
     ----------
     labels
-        ``(N, K)``: 1, 0, or NaN where nobody knows.
+        ``(N, K)``: 1, 0, or NaN where unknown.
     weights
         ``(N,)`` of the patches.
     balance
-        Whether the two answers of a class are brought nearer to each other (`balance_of`).
+        Whether the two answers of a class are weighted against each other (`balance_of`).
     """
     known = np.isfinite(labels)
-    found = weights[:, None] * known
+    result = weights[:, None] * known
     if balance:
         factors = balance_of(labels, weights)
-        found = found * np.where(labels == 1, factors[:, 1], factors[:, 0])
-    if not found.size or (found == found.flat[0]).all():
+        result = result * np.where(labels == 1, factors[:, 1], factors[:, 0])
+    if not result.size or (result == result.flat[0]).all():
         return None
-    return np.asarray(found / found.mean(), np.float32)
+    return np.asarray(result / result.mean(), np.float32)
 
 
 def balance_of(labels: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-    """``(K, 2)``: what the labels 0 and 1 of each class are multiplied by.
+    """``(K, 2)`` factors of the labels 0 and 1 of each class.
 
-    The square root of what would make both count alike, so that a class of a few tiles is not
-    believed beyond its means; 1 where there is but one answer.
+    The square root of what would make both count the same, so that a class of a few tiles does not
+    get too much weight; 1 where only one answer occurs.
     """
     sums = np.stack([(weights[:, None] * (labels == answer)).sum(0) for answer in (0, 1)], 1)
     both = (sums > 0).all(1, keepdims=True)
     ideal = sums.sum(1, keepdims=True) / np.where(sums > 0, 2 * sums, 1)
-    return np.where(both, np.minimum(np.sqrt(ideal), _MOST), 1.0)
+    return np.where(both, np.minimum(np.sqrt(ideal), _MAX_FACTOR), 1.0)

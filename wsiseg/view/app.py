@@ -125,12 +125,17 @@ class _Server:
         return _json(await self._with_slide(request, answers.describe_scene, afresh=True))
 
     async def thumbnail(self, request: Request) -> Response:
-        content = await self._with_slide(request, lambda shown: self._thumbnail(shown))
+        content = await self._with_slide(request, self._thumbnail)
+        if not content:  # no fault: the list is looked at while slides are tiled, or one failed
+            return Response(status_code=204, headers=_ASK)
         return _send_tagged(request, content, "image/jpeg", hashlib.sha256(content).hexdigest())
 
     def _thumbnail(self, shown: Shown) -> bytes:
-        key = ("thumbnail", shown.entry.id, shown.scene.tiled)
-        return self._tiles.get(key, lambda: pack_jpeg(shown.scene.thumbnail()))
+        def make() -> bytes:
+            pixels = shown.scene.thumbnail()
+            return b"" if pixels is None else pack_jpeg(pixels)
+
+        return self._tiles.get(("thumbnail", shown.entry.id, shown.scene.tiled), make)
 
     async def tile(self, request: Request) -> Response:
         place = request.path_params

@@ -103,13 +103,26 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
         app, log_level="warning", access_log=False, server_header=False, limit_concurrency=512,
         timeout_graceful_shutdown=2, proxy_headers=False, ws="none",
     )  # fmt: skip
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
+    logging.getLogger("uvicorn.error").addFilter(_News())
     return uvicorn.Server(config)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether whoever closes the viewer wants to know; not of requests that went unanswered."""
-    return "timeout graceful shutdown exceeded" not in record.getMessage()
+class _News(logging.Filter):
+    """What whoever runs the viewer wants to know: each message once, however many ask at once.
+
+    Requests that closing leaves unanswered are not told.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if message in self._told or "timeout graceful shutdown exceeded" in message:
+            return False
+        self._told.add(message)
+        return True
 
 
 def _warm_up(library: Library) -> None:

@@ -347,7 +347,7 @@ def test_a_gated_name_says_how_to_get_in(hub: dict[str, bytes]) -> None:
 def test_no_or_an_unknown_model_says_what_there_is() -> None:
     with pytest.raises(ConfigError, match=r"needs encoder_options\.model: one of uni2-h, uni, vir"):
         load_encoder("timm")
-    with pytest.raises(ConfigError, match=r"'uni2h' is no model .* near are uni2-h"):
+    with pytest.raises(ConfigError, match=r"'uni2h' is known neither .* similar are uni2-h"):
         load_encoder("timm", model="uni2h")
     with pytest.raises(ConfigError, match="timm has no weights of this name; add one of its tags"):
         load_encoder("timm", model="vit_giant_patch14_224")

@@ -55,7 +55,7 @@ def test_tensors_of_another_network_are_refused(tmp_path):
     with torch.no_grad():
         next(network.parameters()).fill_(float("nan"))
     broken = save_segmenter(network, INFO, tmp_path / "c.st")
-    with pytest.raises(CheckpointError, match=r"c\.st: .* holds values that are no finite numbers"):
+    with pytest.raises(CheckpointError, match=r"c\.st: .* holds values that are not finite"):
         load_segmenter(broken)
 
 

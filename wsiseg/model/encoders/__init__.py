@@ -1,4 +1,4 @@
-"""Frozen encoders by name, and the two promises that ConStruct needs of them.
+"""Frozen encoders by name, and the protocols that ConStruct expects of them.
 
 Images enter as ``(B, 3, H, W)`` float32 RGB in [0, 1]; each encoder normalises for itself.
 """
@@ -52,7 +52,7 @@ class Encoder(Protocol):
     level_channels: tuple[int, int, int, int]
     """Channels of each pyramid level."""
     level_strides: tuple[int, int, int, int]
-    """Input pixels a cell of each level; a tile is a multiple of the last."""
+    """Input pixels per cell of each level; a tile is a multiple of the last."""
     embedding_dim: int
     """E: length of the embeddings."""
     cam_level: int
@@ -60,13 +60,13 @@ class Encoder(Protocol):
     guidance_levels: tuple[int, ...]
     """Levels that the teacher guides (the paper: 2)."""
     mean: tuple[float, float, float]
-    """Mean of the normalisation before the pyramid, RGB in [0, 1]; brightness turns about it."""
+    """Mean of the pyramid's normalisation, RGB in [0, 1]; brightness is scaled about it."""
     equivariant: bool
     """Whether flips and quarter turns of the image only flip and turn the pyramid."""
     region_mean: tuple[float, float, float]
     """Mean of the normalisation that `embed_normalized` expects, RGB in [0, 1]."""
     region_std: tuple[float, float, float]
-    """Its spread."""
+    """Standard deviation of that normalisation."""
 
     def pyramid(self, images: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
         """Maps ``(B, C_i, H / stride_i, W / stride_i)`` of `levels` i, in their order; no gradient.
@@ -80,7 +80,7 @@ class Encoder(Protocol):
         ...
 
     def embed_normalized(self, images: Tensor) -> Tensor:
-        """The same of images normalised by `region_mean` and `region_std`; gradients reach them."""
+        """`embed_image` of images normalised by `region_mean` and `region_std`, with gradients."""
         ...
 
 
@@ -88,7 +88,7 @@ class TextEncoder(Encoder, Protocol):
     """An encoder that puts texts into the space of its image embeddings, by whatever means."""
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
-        """``(C, E)`` L2-normalised, one row a prompt; no gradient."""
+        """``(C, E)`` L2-normalised, one row per prompt; no gradient."""
         ...
 
 
@@ -101,9 +101,9 @@ class PromptEncoder(TextEncoder, Protocol):
     image_size: int
     """Side of the images that it takes, pixels."""
     patch: int
-    """Pixels a patch of it."""
+    """Side of its patches, pixels."""
     logit_scale: float
-    """What cosines of images and texts were multiplied by in its training."""
+    """Factor of the cosines of images and texts in its training."""
 
     def embed_patches(self, images: Tensor) -> Tensor:
         """``(B, E, S / patch, S / patch)`` of ``(B, 3, S, S)``, L2-normalised; no gradient.
@@ -127,20 +127,20 @@ class Teacher(Protocol):
 
 
 class Entry(NamedTuple):
-    """Where an encoder or a teacher is found, as ``module:name`` of what makes it."""
+    """Where to find an encoder or a teacher: ``module:name`` of its class."""
 
     place: str
     install: str = "wsiseg"
     """What `pip install` needs if the module does not import."""
     options: tuple[str, ...] | None = ()
-    """What the class takes: known before its module is imported, which takes seconds. None: asked
-    of the class itself."""
+    """Options that the class takes, listed here because importing its module takes seconds. None:
+    ask the class itself."""
     teacher: str = ""
-    """Of an encoder: the teacher that goes with it where the settings name none."""
+    """Of an encoder: its teacher, if the settings name none."""
     texts: bool | None = True
-    """Of an encoder: whether it embeds texts. None: asked of the class itself."""
+    """Of an encoder: whether it embeds texts. None: ask the class itself."""
     check_texts: str = ""
-    """What raises, before any tower is loaded, if texts could not be embedded."""
+    """A function that raises, before any tower is loaded, if texts could not be embedded."""
 
 
 ENCODERS: dict[str, Entry] = {
@@ -208,8 +208,8 @@ def load_prompt_encoder(name: str, **options: Any) -> PromptEncoder:
     encoder = load_encoder(name, **options)
     if not hasattr(encoder, "embed_patches"):
         raise ConfigError(
-            f"encoder {name!r} cannot be used with prompts: it has no text tower, and what it "
-            f"makes of a text has no meaning for an image; take conch or open_clip"
+            f"encoder {name!r} cannot be used with prompts: it has no text tower, so its text "
+            f"embeddings say nothing about images; use conch or open_clip"
         )
     return cast(PromptEncoder, encoder)
 
@@ -220,7 +220,7 @@ def load_teacher(name: str, **options: Any) -> Teacher:
 
 
 def default_teacher(encoder: str) -> str:
-    """The teacher that goes with an encoder; `tiny`, which needs no download, with an added one."""
+    """Return an encoder's own teacher; for an added encoder `tiny`, which needs no download."""
     return _find("encoder", encoder).teacher or "tiny"
 
 
@@ -238,20 +238,20 @@ def check_options(name: str, options: Mapping[str, Any], *, texts: bool = False)
     Parameters
     ----------
     texts
-        Whether texts will be embedded: what that needs is looked for as well.
+        Whether texts will be embedded; then what that needs is checked as well.
 
     Raises
     ------
     ConfigError
         If the name or an option is unknown, or there is no text tower for texts.
     CheckpointError
-        If texts cannot be embedded, as a tokenizer is missing or another's.
+        If texts cannot be embedded because the tokenizer is missing or another model's.
     """
     entry = _find("encoder", name)
     _refuse_unknown("encoder", name, options)
     if texts and not has_texts(name):
         raise ConfigError(
-            f"encoder {name!r} has no text tower, so that no prototype can begin as a text; set "
+            f"encoder {name!r} has no text tower, so prototypes cannot start as texts; set "
             f"prototypes to images (what the labelled patches look like) or random"
         )
     if texts and entry.check_texts:
@@ -264,26 +264,26 @@ def check_teacher(name: str, options: Mapping[str, Any]) -> None:
 
 
 def keep_portable(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that mean the same on another machine: all but paths of this one.
+    """Return the options that mean the same on another machine: all but paths of this one.
 
-    Told by how a value is written, not by what lies in the working directory: the same options
-    must give the same digest wherever a run is started.
+    A path is recognised by its form, not by looking for a file: the same options must give the
+    same digest in whatever directory a run is started.
     """
     return {name: value for name, value in options.items() if not _names_a_file(value)}
 
 
 def _names_a_file(value: object) -> bool:
-    """``owner/name`` is a repository of the hub, and a word is an architecture."""
+    """Whether a value is a path; ``owner/name`` is a hub repository, one word an architecture."""
     if isinstance(value, Path):
         return True
     if not isinstance(value, str) or value.startswith(HUB_PREFIX):
         return False
-    led = value.startswith((".", "~")) or Path(value).is_absolute()
-    return led or value.endswith(FILE_ENDINGS) or value.count("/") > 1 or "\\" in value
+    rooted = value.startswith((".", "~")) or Path(value).is_absolute()
+    return rooted or value.endswith(FILE_ENDINGS) or value.count("/") > 1 or "\\" in value
 
 
 def _find(kind: str, name: str) -> Entry:
-    """The entry of an encoder or a teacher: wsiseg's own, or one that a package added."""
+    """Find the entry of an encoder or a teacher: wsiseg's own, or one that a package added."""
     own = ENCODERS if kind == "encoder" else TEACHERS
     if name in own:
         return own[name]

@@ -1,7 +1,7 @@
 """The `conch` student: CONCH ViT-B/16 (Lu et al. 2024), from its official file, loaded strictly.
 
-The pyramid sees images normalised by the data set's colours, the region embeddings by CONCH's
-own: so the released ConStruct code does (facts: construct.md section 2.7).
+The pyramid sees images normalised by the data set's colours, the region embeddings by CONCH's own,
+as in the released ConStruct code.
 """
 
 from __future__ import annotations
@@ -44,35 +44,35 @@ __all__ = ["BCSS_MEAN", "BCSS_STD", "CONCH_MEAN", "CONCH_STD", "ConchEncoder"]
 
 HUB = f"{HUB_PREFIX}MahmoodLab/CONCH"
 _FILES = ("pytorch_model.bin", "model.safetensors")
-_TEXTS_TOGETHER = 64  # prompts come by the hundred, and a text takes some 10 MB on its way
+_TEXT_BATCH = 64  # there may be hundreds of prompts, and embedding one takes some 10 MB
 
 BCSS_MEAN = (0.66791496, 0.47791372, 0.70623304)
 """Mean colour of the paper's training patches, RGB in [0, 1]."""
 BCSS_STD = (0.1736589, 0.22564577, 0.19820057)
-"""Their spread."""
+"""Standard deviation of their colours."""
 CONCH_MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Mean colour of CONCH's own preprocessing."""
 CONCH_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Its spread."""
+"""Standard deviation of that preprocessing."""
 
 
 class ConchEncoder(nn.Module):
-    """The student; keeps the promise `PromptEncoder`. Always in evaluation mode.
+    """The student, a `PromptEncoder`. Always in evaluation mode.
 
-    It may be turned to half precision (`.half()`, `.bfloat16()`); what it gives stays float32.
+    It may be converted to half precision (`.half()`, `.bfloat16()`); its output stays float32.
 
     Parameters
     ----------
     weights
         The official ``pytorch_model.bin``, its folder, or a hub repository (gated).
     revision
-        Of the repository.
+        Revision of the repository.
     image_size
         Side of the images, pixels. CONCH was trained at 448; the paper uses 224. Position
         embeddings are interpolated once, here, as the official loader does.
     tokenizer
         CONCH's tokenizer JSON, needed by `embed_text` only. None: the one inside an installed
-        `conch` package, looked for when a text is embedded.
+        `conch` package, which is looked for when a text is embedded.
     texts
         A file of `save_texts`; with it `embed_text` needs neither tokenizer nor text tower.
     mean, std
@@ -135,7 +135,7 @@ class ConchEncoder(nn.Module):
     def embed_normalized(
         self, images: Tensor, *, project: bool = True, unit: bool = True
     ) -> Tensor:
-        """Embed images that already are in CONCH's statistics; gradients reach the images.
+        """Embed images that are already normalised by CONCH's statistics, with gradients.
 
         Parameters
         ----------
@@ -153,10 +153,10 @@ class ConchEncoder(nn.Module):
 
     @torch.no_grad()
     def embed_patches(self, images: Tensor) -> Tensor:
-        """``(B, 512, h, w)``, L2-normalised, of images RGB in [0, 1], one a patch of 16 px.
+        """``(B, 512, h, w)``, L2-normalised, of images RGB in [0, 1], one per patch of 16 px.
 
-        The last attention of this tower is the contrastive pooler's. So the trunk runs whole, and
-        the pooler then attends to each patch token alone: MaskCLIP's value projection, there.
+        The last attention of this tower is the contrastive pooler's. So the whole trunk runs, and
+        the pooler then attends to each patch token alone, which is MaskCLIP's value projection.
         """
         check_images(images, self.image_size, "CONCH")
         visual = self.visual
@@ -169,7 +169,7 @@ class ConchEncoder(nn.Module):
     def caption_tokens(self, images: Tensor) -> Tensor:
         """``(B, 256, 768)`` of normalised images: what CONCH's text decoder would look at.
 
-        ConStruct has no use for them, so that their pooler is read for this call and let go.
+        ConStruct does not use them, so their pooler is read for this call and then freed.
         """
         check_images(images, self.image_size, "CONCH")
         caption = load_caption(read_conch(self.weights.path))
@@ -191,18 +191,18 @@ class ConchEncoder(nn.Module):
         return self.embed_tokens(tokenize(prompts, find_tokenizer(self.tokenizer)))
 
     def save_texts(self, prompts: Sequence[str], path: str | Path) -> Path:
-        """Embed `prompts` into a small file, for use where no tokenizer is; errors as above."""
+        """Embed `prompts` into a small file, for use without a tokenizer; errors as above."""
         return write_texts(prompts, self.embed_text(prompts), Path(path), self.weights.sha256)
 
     @torch.no_grad()
     def embed_tokens(self, tokens: Tensor, *, unit: bool = True) -> Tensor:
         """``(C, 512)`` of token ids ``(C, 127)`` or, with CONCH's empty last column, ``(C, 128)``.
 
-        The text tower, 440 MB that only the first prototypes need, is read for this call and
-        then let go.
+        The text tower, 440 MB that only the initial prototypes need, is read for this call and
+        then freed.
         """
         text = load_text(read_conch(self.weights.path))
-        parts = torch.split(tokens[:, : text.context_length].cpu(), _TEXTS_TOGETHER)
+        parts = torch.split(tokens[:, : text.context_length].cpu(), _TEXT_BATCH)
         embedded = torch.cat([text(part) for part in parts])
         embedded = F.normalize(embedded, dim=1) if unit else embedded
         return embedded.to(self.visual.proj_contrast.device)

@@ -1,4 +1,4 @@
-"""The attentional pooler of CONCH v1.5, which makes one embedding of its tokens."""
+"""The attentional pooler of CONCH v1.5, which turns its tokens into one embedding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEADS = 8
 
 
 class _Attention(nn.Module):
-    """One learned query over all tokens, multi-head, no biases but of the norms."""
+    """One learned query over all tokens, multi-head, without biases except in the norms."""
 
     def __init__(self, width: int, context: int) -> None:
         super().__init__()
@@ -31,8 +31,8 @@ class _Attention(nn.Module):
         query = self.to_q(self.ln_q(self.query)).expand(len(tokens), 1, -1)
         key, value = self.to_kv(self.ln_k(tokens)).chunk(2, dim=2)
         parts = (part.unflatten(2, (_HEADS, -1)).transpose(1, 2) for part in (query, key, value))
-        seen = F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
-        pooled: Tensor = self.to_out(seen)[:, 0]
+        attended = F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+        pooled: Tensor = self.to_out(attended)[:, 0]
         return pooled
 
 
@@ -52,7 +52,7 @@ class Pooler(nn.Module):
 
 
 def load_pooler(tensors: Mapping[str, Tensor], context: int, path: Path) -> Pooler:
-    """The pooler of the tensors that lie beside a trunk of width `context`, strictly.
+    """Load the pooler from the tensors beside a trunk of width `context`, strictly.
 
     Raises
     ------

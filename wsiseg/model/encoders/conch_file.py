@@ -29,9 +29,9 @@ __all__ = [
 ]
 
 PATCH = 16
-"""Pixels a token of the vision tower."""
+"""Pixels per token of the vision tower."""
 WIDTH = 768
-"""Of its tokens."""
+"""Width of its tokens."""
 EMBEDDING = 512
 """Length of image and text embeddings."""
 
@@ -113,7 +113,7 @@ def _make_text() -> TextTransformer:
 
 
 def read_conch(path: Path) -> dict[str, Tensor]:
-    """All tensors of the official file but the decoder's, checked by name and shape.
+    """Read all tensors of the official file but the decoder's, checked by name and shape.
 
     Raises
     ------
@@ -128,21 +128,21 @@ def read_conch(path: Path) -> dict[str, Tensor]:
 
 
 def load_visual(tensors: Mapping[str, Tensor], image_size: int) -> Visual:
-    """The vision tower for square images of `image_size` pixels, frozen."""
+    """Load the vision tower for square images of `image_size` pixels, frozen."""
     visual = _on_meta(partial(Visual, image_size))
-    kept = {
+    state = {
         name: tensor
         for name, tensor in _below("visual.", tensors).items()
         if not name.startswith(_CAPTION)
     }
     position = "trunk.pos_embed"
-    kept[position] = resize_position(kept[position], image_size // PATCH)
-    visual.load_state_dict(kept, assign=True)
+    state[position] = resize_position(state[position], image_size // PATCH)
+    visual.load_state_dict(state, assign=True)
     return visual.requires_grad_(False).eval()
 
 
 def load_caption(tensors: Mapping[str, Tensor]) -> nn.Sequential:
-    """The caption pooler and its norm: tokens ``(B, 1 + N, 768)`` to ``(B, 256, 768)``, frozen."""
+    """Load the caption pooler and its norm: ``(B, 1 + N, 768)`` to ``(B, 256, 768)``, frozen."""
     caption = _on_meta(lambda: nn.Sequential(*_make_caption()))
     for module, name in zip(caption, _CAPTION, strict=True):
         module.load_state_dict(_below(f"visual.{name}.", tensors), assign=True)
@@ -150,7 +150,7 @@ def load_caption(tensors: Mapping[str, Tensor]) -> nn.Sequential:
 
 
 def load_text(tensors: Mapping[str, Tensor]) -> TextTransformer:
-    """The text tower: token ids ``(C, 127)`` to embeddings ``(C, 512)``, frozen."""
+    """Load the text tower: token ids ``(C, 127)`` to embeddings ``(C, 512)``, frozen."""
     text = _on_meta(_make_text)
     text.load_state_dict(_below("text.", tensors), assign=True)
     text.attn_mask = text.build_causal_mask()  # not in the file, so still without values
@@ -158,13 +158,13 @@ def load_text(tensors: Mapping[str, Tensor]) -> TextTransformer:
 
 
 def _on_meta(make: Callable[[], _M]) -> _M:
-    """A module without memory: neither filled with random numbers nor read before it is."""
+    """Build a module without memory, so that it is not filled with random numbers first."""
     with torch.device("meta"):
         return make()
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under a prefix, float32, in memory of their own rather than the mapped file's."""
+    """Copy the tensors under a prefix, as float32, out of the mapped file."""
     return {
         name.removeprefix(prefix): tensor.to(torch.float32, copy=True)
         for name, tensor in tensors.items()
@@ -179,9 +179,9 @@ def resize_position(embedding: Tensor, side: int) -> Tensor:
     antialiased) is not the same model.
     """
     token, grid = embedding[:, :1], embedding[:, 1:]
-    before = round(grid.shape[1] ** 0.5)
-    if before == side:
+    old_side = round(grid.shape[1] ** 0.5)
+    if old_side == side:
         return embedding
-    maps = grid.mT.reshape(1, -1, before, before)
+    maps = grid.mT.reshape(1, -1, old_side, old_side)
     maps = F.interpolate(maps, (side, side), mode="bilinear", align_corners=False)
     return torch.cat([token, maps.flatten(2).mT], 1).contiguous()

@@ -1,4 +1,4 @@
-"""Texts for CONCH: its tokenizer, and files of texts that are embedded already.
+"""Texts for CONCH: its tokenizer, and files of embedded texts.
 
 The tokenizer (byte-level BPE) is part of CONCH under its own licence, so wsiseg does not ship it;
 the user's own copy of its JSON file is read.
@@ -28,11 +28,11 @@ _IN_PACKAGE = Path("open_clip_custom", "tokenizers", _NAME)
 _VOCABULARY = 32007
 _SPECIAL = {"<pad>": 0, "<start_of_text>": 1, "<end_of_text>": 2}
 _LENGTH = 127
-"""Most tokens of a text, start and end included."""
+"""Most tokens that a text may have, start and end included."""
 
 
 def find_tokenizer(given: Path | None) -> Path:
-    """The user's tokenizer file, or the one of an installed `conch` package.
+    """Find the user's tokenizer file, or the one of an installed `conch` package.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def find_tokenizer(given: Path | None) -> Path:
 def check_texts(
     tokenizer: str | Path | None = None, texts: str | Path | None = None, **_: object
 ) -> None:
-    """Of the options of the student: whether texts can be embedded. Loads no tower.
+    """Check that texts can be embedded with these options of the student; loads no tower.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def write_texts(
 
 
 def read_texts(path: Path, weights_sha256: str) -> dict[str, Tensor]:
-    """Embedding ``(E,)`` of each text in a file of `write_texts`.
+    """Read the embedding ``(E,)`` of each text in a file of `write_texts`.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def read_texts(path: Path, weights_sha256: str) -> dict[str, Tensor]:
 
 
 def look_up(prompts: Sequence[str], texts: Mapping[str, Tensor]) -> Tensor:
-    """``(C, E)`` of `prompts`.
+    """Return the embeddings ``(C, E)`` of `prompts`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Fixed stain and texture filters: what is known of tissue before anything is learned.
+"""Fixed stain and texture filters: what describes tissue before anything is learned.
 
 All are boxes and Gaussians, so flips and quarter turns of an image only flip and turn them.
 """
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 __all__ = ["MEAN", "STAINS", "Descriptors"]
 
 MEAN = (0.75, 0.58, 0.72)
-"""About the mean colour of H&E tissue, RGB in [0, 1]."""
+"""Approximate mean colour of H&E tissue, RGB in [0, 1]."""
 STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
 """Optical density of haematoxylin, eosin and DAB in red, green and blue (Ruifrok and Johnston)."""
 _MEANS = (0.0, 1.5, 3.5, 8.0)  # sigmas of the stain averages, in cells of 4 px
 _SPREADS = (1.2, 4.0)  # the same of the texture averages
-# Mean and standard deviation of what is measured, over synthetic and real (Kather et al.) tissue.
+# Mean and standard deviation of the descriptors, over synthetic and real (Kather et al.) tissue.
 _TEXTURE_CENTRE = (0.123, 0.056, 0.140, 0.067, 0.150, 0.074, 0.047, 0.023)
 _CENTRE = (0.281, 0.292, 0.293) * 4 + _TEXTURE_CENTRE * 2
 _SPREAD = (
@@ -30,11 +30,11 @@ _SPREAD = (
 
 
 class Descriptors(nn.Module):
-    """What a pathologist would name first: how blue, how pink, how coarse; `COUNT` numbers a cell.
+    """How blue, how pink, how coarse: the first things to see in tissue; `COUNT` numbers per cell.
 
     Means of the three stains at four scales, then four kinds of texture of haematoxylin and eosin
-    at two scales: gradients at 0.5, 1 and 2 µm, and how far the stain stands out of its
-    surroundings. All about standardised. ``(B, 3, H, W)`` to ``(B, COUNT, H / 4, W / 4)``.
+    at two scales: gradients at 0.5, 1 and 2 µm, and how far the stain exceeds its surroundings.
+    All are roughly standardised. ``(B, 3, H, W)`` to ``(B, COUNT, H / 4, W / 4)``.
     """
 
     COUNT = 3 * len(_MEANS) + 8 * len(_SPREADS)
@@ -55,9 +55,9 @@ class Descriptors(nn.Module):
         return (self.measure(images) - self.centre) / self.spread
 
     def measure(self, images: Tensor) -> Tensor:
-        """The same before it is standardised."""
+        """Compute the descriptors without standardising them."""
         batch, _, height, width = images.shape
-        density = -torch.log(images.clamp(1 / 255, 1.0)).flatten(2)  # one kind of number, for ONNX
+        density = -torch.log(images.clamp(1 / 255, 1.0)).flatten(2)  # two floats, for ONNX
         fine = (self.unmix @ density).view(batch, 3, height, width)
         half = _shrink(fine, 2, 0.5)
         cell = _shrink(half, 2, 0.5)
@@ -84,7 +84,7 @@ def _gradient(maps: Tensor, factor: int) -> Tensor:
 
 
 def _shrink(maps: Tensor, factor: int, sigma: float) -> Tensor:
-    """Gaussian average of `sigma` (in the cells made) at cells `factor` times larger."""
+    """Gaussian average at cells `factor` times larger, with `sigma` in these cells."""
     height, width = maps.shape[2] // factor, maps.shape[3] // factor
     rows = _smoothing(maps.shape[2], height, sigma, maps.device)
     cols = _smoothing(maps.shape[3], width, sigma, maps.device)
@@ -97,7 +97,7 @@ def _smoothing(size: int, count: int, sigma: float, device: torch.device) -> Ten
     Rows sum to 1, at the border too, and the matrix is its own mirror image. A product of small
     matrices is several times faster than pooling on a CPU.
     """
-    # A graph that is exported takes images of any size, and makes the weights itself.
+    # An exported graph takes images of any size, and computes the weights itself.
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch's own
     make = _weigh if tracing else _keep_weights
     return make(size, count, sigma, device)

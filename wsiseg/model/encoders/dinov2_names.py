@@ -30,11 +30,11 @@ _QUERY = "attention.attention.query"
 
 
 def rename_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under DINOv2's own names; query, key and value become one.
+    """Rename tensors to DINOv2's own names; query, key and value become one tensor.
 
-    A name that transformers does not use stays, for others to refuse.
+    A name that transformers does not use is kept, for the caller to refuse.
     """
-    found = {"mask_token": torch.zeros(1)}  # by which timm knows the layout; not used by any model
+    found = {"mask_token": torch.zeros(1)}  # timm recognises the layout by it; no model uses it
     for name, value in tensors.items():
         block = _BLOCK.fullmatch(name)
         inner = name if block is None else block[2]

@@ -1,4 +1,4 @@
-"""Texts for encoders that never read one: each at a place that hangs on its letters."""
+"""Text embeddings for encoders without a text tower: hashes of the letters."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ __all__ = ["OpenClipEncoder"]
 
 HUB = f"{HUB_PREFIX}wisdomik/QuiltNet-B-16"
 _CONFIG = "open_clip_config.json"
-_TEXTS_TOGETHER = 64  # prompts come by the hundred
+_TEXT_BATCH = 64  # there may be hundreds of prompts
 _FILES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
@@ -45,9 +45,9 @@ _FILES = (
 
 
 class OpenClipEncoder(nn.Module):
-    """The student; keeps the promise `PromptEncoder`. Always in evaluation mode.
+    """The student, a `PromptEncoder`. Always in evaluation mode.
 
-    It may be turned to half precision; what it gives stays float32.
+    It may be converted to half precision; its output stays float32.
 
     Parameters
     ----------
@@ -57,14 +57,14 @@ class OpenClipEncoder(nn.Module):
     weights
         Weight file of an architecture given by name; a repository or folder brings its own.
     revision
-        Of the repository.
+        Revision of the repository.
 
     Raises
     ------
     CheckpointError
         If model or weights are not found, or do not fit each other.
     ConfigError
-        If the vision tower is not a ViT, its pyramid would not come out whole, or an architecture
+        If the vision tower is not a ViT, its pyramid would not have whole sides, or an architecture
         is named without weights.
     """
 
@@ -120,7 +120,7 @@ class OpenClipEncoder(nn.Module):
         return self.embed_normalized(normalize(images, self.mean, self.std))
 
     def embed_normalized(self, images: Tensor) -> Tensor:
-        """The same of images in the model's own statistics; gradients reach them."""
+        """`embed_image` of images normalised by the model's own statistics, with gradients."""
         check_images(images, self.image_size, "this open_clip model")
         images = images.to(self._weight.dtype)
         embedded: Tensor = self.clip.encode_image(images, normalize=True).float()
@@ -128,10 +128,10 @@ class OpenClipEncoder(nn.Module):
 
     @torch.no_grad()
     def embed_patches(self, images: Tensor) -> Tensor:
-        """``(B, E, h, w)``, L2-normalised, of images RGB in [0, 1], one a patch.
+        """``(B, E, h, w)``, L2-normalised, of images RGB in [0, 1], one per patch.
 
-        The last block applied to each patch token alone (`apply_alone`), then what the class token
-        goes through: norm and projection.
+        The last block is applied to each patch token alone (`apply_alone`), then the norm and the
+        projection that are meant for the class token.
 
         Raises
         ------
@@ -150,7 +150,7 @@ class OpenClipEncoder(nn.Module):
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """``(C, E)``, L2-normalised, by the model's own tokenizer and `encode_text`."""
         tokens = self.tokenizer(list(prompts)).to(self._weight.device)
-        parts = torch.split(tokens, _TEXTS_TOGETHER)
+        parts = torch.split(tokens, _TEXT_BATCH)
         embedded = [self.clip.encode_text(part, normalize=True).float() for part in parts]
         return torch.cat(embedded)
 
@@ -160,7 +160,7 @@ class OpenClipEncoder(nn.Module):
 
     @property
     def _weight(self) -> Tensor:
-        """Any of the weights, for where they are and how fine."""
+        """Any of the weights, for their device and precision."""
         weight: Tensor = next(self.clip.parameters())
         return weight
 
@@ -168,7 +168,7 @@ class OpenClipEncoder(nn.Module):
 def _find_model(
     model: str, weights: str | Path | None, revision: str | None
 ) -> tuple[WeightFile, str, str]:
-    """The weight file, and what open_clip calls the places of configuration and tokenizer."""
+    """Find the weights, and the names by which open_clip finds configuration and tokenizer."""
     if model in open_clip.list_models():
         if weights is None:
             raise ConfigError(f"{model} is an architecture of open_clip: give its weights too")
@@ -176,7 +176,7 @@ def _find_model(
     if weights is not None:
         raise ConfigError(f"{model} brings its own weights: leave out {weights}")
     config = find_weights(model, (_CONFIG,), revision=revision, setting="encoder_options.model")
-    # The configuration's commit, so that both are of one state of the repository.
+    # The configuration's commit, so that both are from the same state of the repository.
     found = find_weights(
         model, _FILES, revision=config.revision or None, setting="encoder_options.model"
     )
@@ -189,8 +189,8 @@ def _find_model(
 
 @contextmanager
 def _reported(model: str) -> Iterator[None]:
-    """Turn what open_clip raises over a model's configuration into `CheckpointError`."""
-    # It warns of random weights, as they are filled in later.
+    """Turn open_clip's errors about a model's configuration into `CheckpointError`."""
+    # It warns about random weights, which are filled in later.
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -221,11 +221,11 @@ def _measure(visual: Any, model: str) -> tuple[int, int, int, int]:
 
 
 def _finish_alone(visual: Any, tokens: Tensor) -> Tensor:
-    """Embed tokens ``(B, N, D)`` from before the last block, each by itself: ``(B, N, E)``."""
+    """Embed tokens ``(B, N, D)`` from before the last block, each alone: ``(B, N, E)``."""
     trunk = getattr(visual, "trunk", visual)
     if trunk.attn_pool is not None:
         raise ConfigError(
-            "this model's tower pools its patches by attention, so that there is no map of them; "
+            "this model's tower pools its patches by attention, so it gives no map of patches; "
             "set prompt_features to window"
         )
     if isinstance(trunk, TimmTransformer):

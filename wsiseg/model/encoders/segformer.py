@@ -1,6 +1,6 @@
 """MiT-B0 and MiT-B1 (Xie et al. 2021), from NVIDIA's files or the hub's; B1 is a teacher.
 
-An own module, because the names inside transformers' SegFormer changed between its versions 4
+Our own module, because the names inside transformers' SegFormer changed between its versions 4
 and 5; its norms also differ from the released code's in their epsilon.
 """
 
@@ -30,15 +30,15 @@ HUB = f"{HUB_PREFIX}nvidia/mit-b1"
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 WIDTHS = {"b0": (32, 64, 160, 256), "b1": (64, 128, 320, 512)}
-"""Channels of the four stages; all else is alike."""
+"""Channels of the four stages; the sizes differ in nothing else."""
 _DEPTHS = (2, 2, 2, 2)
 _HEADS = (1, 2, 5, 8)
 _REDUCTIONS = (8, 4, 2, 1)
 _PATCHES = (7, 3, 3, 3)
 _STRIDES = ((4, 2, 2, 1), (4, 2, 2, 2))
 
-# The released code takes the data set's normalisation off with rounded statistics and then puts
-# ImageNet's on. Together that is one normalisation, within 3e-4 of ImageNet's own.
+# The released code undoes the data set's normalisation with rounded statistics, and then applies
+# ImageNet's. Together that is one normalisation, within 3e-4 of ImageNet's own.
 _DATA = ((0.66791496, 0.1736589), (0.47791372, 0.22564577), (0.70623304, 0.19820057))
 _ROUNDED = ((0.6679, 0.1737), (0.4779, 0.2256), (0.7062, 0.1982))
 _IMAGENET = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))
@@ -48,9 +48,9 @@ _STD = tuple(net[1] * data[1] / near[1] for data, near, net in _CHANNELS)
 
 
 class SegformerTeacher(nn.Module):
-    """The teacher; keeps the promise `Teacher`. Always in evaluation mode and without gradient.
+    """The teacher, a `Teacher`. Always in evaluation mode and without gradient.
 
-    It may be turned to half precision; what it gives stays float32.
+    It may be converted to half precision; its output stays float32.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class SegformerTeacher(nn.Module):
         ``mit_b1.pth``, a SegFormer-B1 file in Hugging Face's naming, a folder with one of them, or
         a hub repository.
     revision
-        Of the repository.
+        Revision of the repository.
     strides
         Strides of the four stages. The paper's code uses 4, 2, 2, 1, so that the last stage is as
         fine as the third; the published model is 4, 2, 2, 2.
@@ -195,7 +195,7 @@ class _Attention(nn.Module):
 
 
 class _MixedMlp(nn.Module):
-    """MLP with a depthwise convolution that knows where each token lies."""
+    """MLP with a depthwise convolution, which lets tokens know their positions."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -204,8 +204,8 @@ class _MixedMlp(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        spread = self.dwconv(_to_maps(self.fc1(tokens), size)).flatten(2).transpose(1, 2)
-        out: Tensor = self.fc2(F.gelu(spread))
+        mixed = self.dwconv(_to_maps(self.fc1(tokens), size)).flatten(2).transpose(1, 2)
+        out: Tensor = self.fc2(F.gelu(mixed))
         return out
 
 
@@ -216,7 +216,7 @@ def _to_maps(tokens: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 # Ours, NVIDIA's (stages from 1) and Hugging Face's name of each layer of stage s, block i. Two
-# names: the file keeps in two tensors what is one here, in this order.
+# names: what is one tensor here is two in the file, in this order.
 _Layers = tuple[tuple[str, str, tuple[str, ...]], ...]
 _STAGE_LAYERS: _Layers = (
     ("proj", "patch_embed{n}.proj", ("encoder.patch_embeddings.{s}.proj",)),
@@ -240,7 +240,7 @@ _PREFIXES = ("module.", "backbone.", "segformer.")
 
 
 def _name_sources(ours: Mapping[str, Tensor], hub: bool) -> dict[str, tuple[str, ...]]:
-    """The file's names of each of our tensors, in NVIDIA's or in Hugging Face's naming."""
+    """Return the file's names of each of our tensors, in NVIDIA's or Hugging Face's naming."""
     names = {}
     for s in range(len(_DEPTHS)):
         for own, official, theirs in _STAGE_LAYERS:
@@ -266,7 +266,7 @@ def read_mix_transformer(
     revision: str | None = None,
     setting: str = "network_options.weights",
 ) -> WeightFile:
-    """Put the tensors of a file into a network, which may be on the device `meta`.
+    """Load the tensors of a file into a network, which may be on the device `meta`.
 
     Parameters
     ----------
@@ -288,7 +288,7 @@ def read_mix_transformer(
 
 
 def _read_encoder(path: Path, ours: Mapping[str, Tensor], size: str) -> dict[str, Tensor]:
-    """Tensors of a file under our names, float32; nothing missing and nothing left but a head."""
+    """Read a file's tensors under our names, float32; all must be there, and only a head more."""
     found = {_strip(name): tensor for name, tensor in read_tensors(path).items()}
     found = {name: tensor for name, tensor in found.items() if not name.startswith(_LEFT_OUT)}
     sources = _name_sources(ours, any(name.startswith("encoder.") for name in found))

@@ -1,4 +1,4 @@
-"""The encoder `small`: a convolutional network for CPUs, learned on real H&E from tile labels.
+"""The encoder `small`: a convolutional network for CPUs, trained on real H&E from tile labels.
 
 `pipelines/small_encoder.py` makes its weights. They come from tiles of the Pathology Atlas (Serdar
 Balci, Memorial Patoloji, doi 10.5281/zenodo.6382734, CC BY 4.0).
@@ -32,10 +32,10 @@ _NETWORK = "network."
 
 
 class SmallEncoder(nn.Module):
-    """The student; keeps the promise `Encoder`. Its CAM level is at stride 16, 8 µm a cell.
+    """The student, an `Encoder`. Its CAM level is at stride 16, 8 µm per cell.
 
     Texts and regions share a space as far as the words are known: a class that the network was
-    taught lies where its tiles' features do, any other text at a place that hangs on its letters.
+    trained on is embedded where its tiles are, any other text by a hash of its letters.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class SmallEncoder(nn.Module):
     cam_level = 2
     guidance_levels = (2,)
     context = 64
-    """Pixels around a tile: one cell of the coarsest map, which the fused one draws on."""
+    """Pixels around a tile: one cell of the coarsest map, which is fused into the finer ones."""
     mean = MEAN
     equivariant = False
     region_mean = MEAN
@@ -89,11 +89,11 @@ class SmallEncoder(nn.Module):
 
     @torch.no_grad()
     def embed_image(self, images: Tensor) -> Tensor:
-        """``(B, 128)``: the mean of the cells at stride 16, from the mean over tissue."""
+        """``(B, 128)``: the mean of the cells at stride 16, relative to the mean over tissue."""
         return self._embed(images)
 
     def embed_normalized(self, images: Tensor) -> Tensor:
-        """The same of images in `region_mean` and `region_std`; gradients reach them."""
+        """`embed_image` of images normalised by `region_mean` and `region_std`, with gradients."""
         return self._embed(denormalize(images, self.region_mean, self.region_std))
 
     def _embed(self, images: Tensor) -> Tensor:
@@ -119,18 +119,18 @@ def pack_small(
     network: SmallNetwork, centre: Tensor, texts: Tensor, words: Mapping[str, int],
     note: Mapping[str, str],
 ) -> bytes:  # fmt: skip
-    """The file of a folded `network`, all numbers as float16.
+    """Pack a folded `network` into the bytes of a file, all numbers as float16.
 
     Parameters
     ----------
     centre
-        ``(128,)``: mean of tiles' features at stride 16.
+        ``(128,)``: mean of the tiles' features at stride 16.
     texts
-        ``(C, 128)``: where each class's tiles lie from there, unit rows.
+        ``(C, 128)``: direction of each class's tiles from `centre`, unit rows.
     words
         The row of `texts` that a word means, in lower case.
     note
-        Where the weights come from: licence, attribution, settings.
+        Origin of the weights: licence, attribution, settings.
     """
     tensors = {f"{_NETWORK}{name}": value for name, value in network.state_dict().items()}
     tensors |= {"centre": centre, "texts": texts}

@@ -1,8 +1,8 @@
-"""The convolutional network of the encoder `small`: 1.2 million numbers, strides 4 to 32.
+"""The convolutional network of the encoder `small`: 1.2 million parameters, strides 4 to 32.
 
-In training each convolution is followed by a batch norm; `fold` takes both together, and what
-ships has none. Colour is normalised inside: RGB about its mean, and nothing that looks at the whole
-image, so that a crop of a larger image sees what the image sees, up to its border.
+In training each convolution is followed by a batch norm; `fold` merges the two, and the shipped
+network has none. Colour is normalised inside, by a fixed mean: nothing depends on the whole image,
+so a crop gives the same maps as the image, except near its border.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from wsiseg.model.encoders.descriptors import MEAN, Descriptors
 __all__ = ["CHANNELS", "SPREAD", "SmallNetwork", "Unit", "fold"]
 
 CHANNELS = (28, 64, 128, 144)
-"""Of the levels at strides 4, 8, 16 and 32."""
+"""Channels of the levels at strides 4, 8, 16 and 32."""
 SPREAD = 0.22
-"""Of RGB about its mean."""
+"""Standard deviation of RGB about its mean."""
 _SIXTEENTH, _CONTEXT = 80, 176
 
 
@@ -38,10 +38,10 @@ class Unit(nn.Module):
         self.linear = linear
 
     def take(self, learned: Unit) -> None:
-        """Become what `learned` is in evaluation mode, its norm taken into the convolution."""
+        """Copy `learned` as it is in evaluation mode, its norm merged into the convolution."""
         norm, bias = learned.norm, self.conv.bias
         if norm is None or norm.running_var is None or norm.running_mean is None or bias is None:
-            raise ValueError("only a unit with a norm can be taken into one without")
+            raise ValueError("only a unit with a norm can be merged into one without")
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         self.conv.weight.copy_(learned.conv.weight * scale[:, None, None, None])
         bias.copy_(norm.bias - norm.running_mean * scale)
@@ -55,7 +55,7 @@ class Unit(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Two 3 x 3 units about a shortcut (He et al. 2016)."""
+    """Two 3 x 3 units with a shortcut (He et al. 2016)."""
 
     def __init__(self, channels: int, *, folded: bool) -> None:
         super().__init__()
@@ -69,9 +69,9 @@ class _Residual(nn.Module):
 class SmallNetwork(nn.Module):
     """``(B, 3, H, W)`` float RGB in [0, 1] to maps at strides 4, 8, 16 and 32.
 
-    It looks at half the resolution, 1 µm/px where tiles have 0.5: tissue is told apart there as
-    well, in a quarter of the time. Fixed stain and texture filters stand beside the first learned
-    ones. The level at stride 16 also holds what the coarser ones saw, so that its cells know their
+    It works at half the resolution, 1 µm/px where tiles have 0.5: tissues differ there just as
+    well, in a quarter of the time. Fixed stain and texture filters run beside the first learned
+    ones. The level at stride 16 also takes in the coarser ones, so that its cells know their
     surroundings (a feature pyramid's top-down path, Lin et al. 2017).
     """
 
@@ -82,7 +82,7 @@ class SmallNetwork(nn.Module):
         _, eighth, fused, deep = CHANNELS
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
         self.described = Descriptors()
-        # In one step to an eighth: finer maps would take most of the time and tell little more.
+        # In one step to an eighth: finer maps would take most of the time and add little.
         self.stem = Unit(3, eighth - Descriptors.COUNT, 7, 4, folded=folded)
         self.to16 = _stage(eighth, _SIXTEENTH, 1, folded=folded)
         self.to32 = _stage(_SIXTEENTH, deep, 1, folded=folded)
@@ -94,36 +94,36 @@ class SmallNetwork(nn.Module):
 
     def forward(self, images: Tensor, levels: Sequence[int] = (0, 1, 2, 3)) -> list[Tensor]:
         """Maps of `levels`, in their order; what only others need is not computed."""
-        made = {0: self.described(images)} if 0 in levels else {}
+        maps = {0: self.described(images)} if 0 in levels else {}
         if max(levels) > 0:
-            made |= self.look(F.avg_pool2d(images, 2), max(levels))
-        return [made[level] for level in levels]
+            maps |= self.look(F.avg_pool2d(images, 2), max(levels))
+        return [maps[level] for level in levels]
 
     def look(self, half: Tensor, deepest: int = 2) -> dict[int, Tensor]:
-        """The levels from 1 on of images at half the resolution, as far as `deepest` needs."""
+        """Compute the levels from 1 on, up to `deepest`, of images at half the resolution."""
         with torch.no_grad():
-            known = self.described(half)
-        made = {1: torch.cat([self.stem((half - self.mean) / SPREAD), known], 1)}
+            filtered = self.described(half)
+        maps = {1: torch.cat([self.stem((half - self.mean) / SPREAD), filtered], 1)}
         if deepest > 1:
-            sixteenth = self.to16(made[1])
-            made[3] = self.to32(sixteenth)
-            made[2] = self._fuse([sixteenth, _summarise(known), made[3], self.to64(made[3])])
-        return made
+            sixteenth = self.to16(maps[1])
+            maps[3] = self.to32(sixteenth)
+            maps[2] = self._fuse([sixteenth, _summarise(filtered), maps[3], self.to64(maps[3])])
+        return maps
 
     def _fuse(self, maps: Sequence[Tensor]) -> Tensor:
         near, fixed, *far = (unit(part) for unit, part in zip(self.lateral, maps, strict=True))
         near, (height, width) = near + fixed, near.shape[2:]
         for factor, part in zip((2, 4), far, strict=True):
             # By whole factors, then cut: the last cell may reach beyond the image.
-            wide = F.interpolate(part, scale_factor=factor, mode="bilinear", align_corners=False)
-            near = near + wide[:, :, :height, :width]
+            grown = F.interpolate(part, scale_factor=factor, mode="bilinear", align_corners=False)
+            near = near + grown[:, :, :height, :width]
         return F.relu(near)
 
 
-def _summarise(known: Tensor) -> Tensor:
-    """Mean and spread of the fixed filters about every cell twice as large, over 7 x 7 of them."""
-    cells = F.avg_pool2d(known, 2)
-    squares = F.avg_pool2d(known.square(), 2)
+def _summarise(filtered: Tensor) -> Tensor:
+    """Mean and spread of the fixed filters at cells twice as large, over 7 x 7 of these."""
+    cells = F.avg_pool2d(filtered, 2)
+    squares = F.avg_pool2d(filtered.square(), 2)
     about = partial(F.avg_pool2d, kernel_size=7, stride=1, padding=3, count_include_pad=False)
     mean = about(cells)
     spread = (about(squares) - mean.square()).clamp_min(1e-4).sqrt()
@@ -131,14 +131,14 @@ def _summarise(known: Tensor) -> Tensor:
 
 
 def _stage(inside: int, outside: int, blocks: int, *, folded: bool) -> nn.Sequential:
-    """Half the size, then residual blocks."""
+    """Halve the size, then apply residual blocks."""
     first = Unit(inside, outside, 3, 2, folded=folded)
     return nn.Sequential(first, *(_Residual(outside, folded=folded) for _ in range(blocks)))
 
 
 @torch.no_grad()
 def fold(network: SmallNetwork) -> SmallNetwork:
-    """The same function without batch norms: each is taken into the convolution before it."""
+    """Return the same function without batch norms: each is merged into its convolution."""
     folded = SmallNetwork(folded=True)
     learned = {name: unit for name, unit in network.named_modules() if isinstance(unit, Unit)}
     for name, unit in folded.named_modules():

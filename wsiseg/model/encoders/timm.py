@@ -27,14 +27,13 @@ __all__ = ["TimmEncoder"]
 
 
 class TimmEncoder(nn.Module):
-    """The student; keeps the promise `Encoder`. Always in evaluation mode.
+    """The student, an `Encoder`. Always in evaluation mode.
 
-    Levels are taken as of the other vision transformers: the last block of each quarter of the
-    depth, before the last norm. Class and register tokens are not part of the maps. An image's
-    embedding is what the model itself makes of its tokens; the class token where it leaves that
-    open.
+    Levels are those of the other vision transformers: the last block of each quarter of the depth,
+    before the last norm. Class and register tokens are not part of the maps. An image's embedding
+    is its tokens pooled as the model itself does; the class token if it does not pool.
 
-    It may be turned to half precision; what it gives stays float32.
+    It may be converted to half precision; its output stays float32.
 
     Parameters
     ----------
@@ -45,22 +44,22 @@ class TimmEncoder(nn.Module):
     weights
         A file, folder or repository to take instead of the weights that go with the name.
     revision
-        Of the repository.
+        Revision of the repository.
     image_size
         Side of the images, pixels; None for the model's own. Positions are resampled once, here.
     mean, std
         Colours of the normalisation, RGB in [0, 1]; None for the model's own, which are ImageNet's
         where its configuration names none.
     arguments
-        Of timm's constructor, over those that are known (``reg_tokens``, ``patch_size``, ...).
+        Arguments of timm's constructor, over the known ones (``reg_tokens``, ``patch_size``, ...).
 
     Raises
     ------
     ConfigError
-        If no model is named, nothing has that name, it is no plain vision transformer, or its
-        pyramid would not come out whole.
+        If no model is named, there is none of that name, it is not a plain vision transformer, or
+        its pyramid would not have whole sides.
     CheckpointError
-        If its weights are not found, or are not of a model made so.
+        If its weights are not found, or do not fit the model.
     """
 
     cam_level = 3
@@ -93,11 +92,11 @@ class TimmEncoder(nn.Module):
         made = build_vit(recipe, self.image_size, arguments or {})
         self.patch = int(made.patch_embed.patch_size[0])
         self.level_strides = pyramid_strides(self.patch, self.image_size)
-        trunk, beside = read_vit(recipe.weights.path)
-        self.vit = fill_vit(made, trunk, recipe.weights.path, smooth=not beside)
+        trunk, extra = read_vit(recipe.weights.path)
+        self.vit = fill_vit(made, trunk, recipe.weights.path, smooth=not extra)
         width = int(self.vit.embed_dim)
         self.level_channels = (width, width, width, width)
-        self.pooler = load_pooler(beside, width, recipe.weights.path) if beside else None
+        self.pooler = load_pooler(extra, width, recipe.weights.path) if extra else None
         self.embedding_dim = width if self.pooler is None else self.pooler.width
         self.requires_grad_(False).eval()
         self.identity = f"timm-{self.image_size}-{recipe.weights.sha256[:16]}"
@@ -125,7 +124,7 @@ class TimmEncoder(nn.Module):
         return self.embed_normalized(normalize(images, self.mean, self.std))
 
     def embed_normalized(self, images: Tensor) -> Tensor:
-        """The same of images in the model's own statistics; gradients reach them."""
+        """`embed_image` of images normalised by the model's own statistics, with gradients."""
         tokens = self.vit.forward_features(self._prepare(images))
         if self.pooler is not None:
             pooled = self.pooler(tokens)

@@ -1,6 +1,6 @@
-"""Vision transformers of timm from files: what is to be made, and its weights, strictly.
+"""Build vision transformers of timm, and load their weight files strictly.
 
-Which arguments the constructor takes is known for the models of `wsiseg.model.vits`, and read from
+The constructor's arguments are known for the models of `wsiseg.model.vits`, and read from
 ``config.json`` for others of the hub; a file that does not fit them is refused, not reshaped.
 """
 
@@ -32,21 +32,21 @@ _MODEL = "encoder_options.model"
 _HEADS = ("head.", "head_dist.", "fc.")  # of the labels that a model was trained on
 _MLPS = ("GluMlp", "Mlp", "SwiGLU", "SwiGLUPacked")
 _OURS = ("img_size", "num_classes", "dynamic_img_size", "dynamic_img_pad", "features_only")
-"""Arguments that are settled here: one image size, for which the positions are made once."""
+"""Arguments that are set here: one image size, to which the positions are resampled once."""
 
 Color = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a model is made of."""
+    """How to build a model, and its weights."""
 
     name: str
     """For messages."""
     architecture: str
-    """timm's name."""
+    """timm's name of the architecture."""
     arguments: dict[str, Any]
-    """Of its constructor."""
+    """Arguments of its constructor."""
     image_size: int
     mean: Color
     std: Color
@@ -61,12 +61,12 @@ def find_recipe(model: str, weights: str | Path | None, revision: str | None) ->
     weights
         A file, folder or repository to take instead of the one that goes with the name.
     revision
-        Of the repository.
+        Revision of the repository.
 
     Raises
     ------
     ConfigError
-        If nothing is called `model`; names what is near.
+        If there is no model of this name; names similar ones.
     CheckpointError
         If its files are not found, or its configuration is of another kind of model.
     """
@@ -80,8 +80,8 @@ def find_recipe(model: str, weights: str | Path | None, revision: str | None) ->
         names = [*(vit.name for vit in VITS), *timm.list_models("*vit*")]
         near = difflib.get_close_matches(model, names, 3)
         raise ConfigError(
-            f"{_MODEL} = {model!r} is no model that is known here or to timm {timm.__version__}; "
-            f"{'near are ' + ', '.join(near) if near else 'see `wsiseg model list`'}; a "
+            f"{_MODEL} = {model!r} is known neither here nor to timm {timm.__version__}; "
+            f"{'similar are ' + ', '.join(near) if near else 'see `wsiseg model list`'}; a "
             f"repository of the hub is written {HUB_PREFIX}owner/name"
         )
     return _configured_recipe(model, weights, revision)
@@ -111,7 +111,7 @@ def _named_recipe(model: str, weights: str | Path | None, revision: str | None) 
 def _configured_recipe(model: str, weights: str | Path | None, revision: str | None) -> Recipe:
     config = find_weights(model, (_CONFIG,), revision=revision, setting=_MODEL)
     plain = _read_json(config.path)
-    # The configuration's commit, so that all files are of one state of the repository.
+    # The configuration's commit, so that all files are from the same state of the repository.
     commit = config.revision or revision
     found = find_weights(weights or model, _FILES, revision=None if weights else commit)
     if "model_type" in plain:
@@ -130,7 +130,7 @@ def _configured_recipe(model: str, weights: str | Path | None, revision: str | N
 def _transformers_recipe(
     model: str, plain: Mapping[str, Any], prepared: Mapping[str, Any], path: Path, found: WeightFile
 ) -> Recipe:
-    """DINOv2 in the words of transformers, with or without registers."""
+    """Translate transformers' configuration of a DINOv2, with or without registers."""
     kind = plain["model_type"]
     if not str(kind).startswith("dinov2"):
         raise CheckpointError(
@@ -172,12 +172,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def build_vit(recipe: Recipe, image_size: int, arguments: Mapping[str, Any]) -> Any:
-    """timm's model for images of a size, without memory for its weights if it has weights only.
+    """Build timm's model for one image size, without memory for weights that a file will bring.
 
     Raises
     ------
     ConfigError
-        If it is no vision transformer with tokens in a row, or timm refuses an argument.
+        If it is not a vision transformer with one grid of patches, or timm refuses an argument.
     """
     settled = {k: v for k, v in (recipe.arguments | dict(arguments)).items() if k not in _OURS}
     if "mlp_layer" in settled:
@@ -212,7 +212,7 @@ def _find_mlp(name: Any) -> Any:
 
 
 def fill_vit(model: Any, tensors: Mapping[str, Tensor], path: Path, *, smooth: bool = True) -> Any:
-    """Load all tensors into a model of `build_vit`, and none that it has no use for.
+    """Load tensors into a model of `build_vit`, strictly: none missing, none left over.
 
     Position embeddings of another grid are resampled, bicubic with antialiasing, or bilinear
     without if not `smooth`; heads for labels are left out.
@@ -220,27 +220,27 @@ def fill_vit(model: Any, tensors: Mapping[str, Tensor], path: Path, *, smooth: b
     Raises
     ------
     CheckpointError
-        If patch, registers, depth or width are others, or a tensor is missing, left over or of
-        another shape; names `path` and what to do.
+        If patch, registers, depth or width differ, or a tensor is missing, left over or of another
+        shape; names `path` and what to do.
     """
     if "embeddings.cls_token" in tensors:
         tensors = rename_transformers(tensors)
     _check_shape(model, tensors, path)
     convert = import_module(type(model).__module__).checkpoint_filter_fn
-    how = {"interpolation": "bicubic" if smooth else "bilinear", "antialias": smooth}
+    resampling = {"interpolation": "bicubic" if smooth else "bilinear", "antialias": smooth}
     try:
-        found = convert(dict(tensors), model, **how)
+        found = convert(dict(tensors), model, **resampling)
     except (AssertionError, KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path}: does not fit the model ({error})") from error
     found = {name: value for name, value in found.items() if not name.startswith(_HEADS)}
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    match_tensors(found, wanted, path, f"a {type(model).__name__} as it is to be made")
+    match_tensors(found, wanted, path, f"a {type(model).__name__} as configured")
     model.load_state_dict({n: v.float() for n, v in found.items()}, assign=True)
     return model
 
 
 def _check_shape(model: Any, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Say in words what would else be a list of names and shapes, or be reshaped unasked."""
+    """Explain a misfit that would otherwise be a list of shapes, or be resampled silently."""
     kernel = tensors.get("patch_embed.proj.weight")
     patch = model.patch_embed.patch_size[0]
     if kernel is not None and kernel.ndim == 4 and kernel.shape[-1] != patch:
@@ -249,8 +249,8 @@ def _check_shape(model: Any, tensors: Mapping[str, Tensor], path: Path) -> None:
             f"it is the right file, set encoder_options.arguments="
             f"{{patch_size: {kernel.shape[-1]}}}"
         )
-    held = next((tensors[n] for n in ("reg_token", "register_tokens") if n in tensors), None)
-    registers = 0 if held is None else held.shape[1]
+    embedding = next((tensors[n] for n in ("reg_token", "register_tokens") if n in tensors), None)
+    registers = 0 if embedding is None else embedding.shape[1]
     wanted = 0 if getattr(model, "reg_token", None) is None else model.reg_token.shape[1]
     if registers != wanted:
         raise CheckpointError(
@@ -267,7 +267,7 @@ def _check_shape(model: Any, tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def read_vit(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Tensors of the trunk, and those beside it where a file has more (CONCH v1.5's pooler)."""
+    """Read the trunk's tensors, and the others where a file has more (CONCH v1.5's pooler)."""
     tensors = read_tensors(path)
     if "trunk.cls_token" not in tensors:
         return tensors, {}

@@ -2,7 +2,7 @@
 
 No download and nothing learned: colour is split into stains (Ruifrok and Johnston 2001), each is
 averaged at several scales, the absolute differences between scales measure texture, and a fixed
-random layer mixes the lot. All filters are boxes, so flips and quarter turns of an image only flip
+random layer mixes them all. All filters are boxes, so flips and quarter turns of an image only flip
 and turn its features.
 """
 
@@ -26,13 +26,13 @@ __all__ = ["TinyEncoder", "TinyTeacher"]
 
 
 class TinyEncoder(nn.Module):
-    """The student; keeps the promise `Encoder`."""
+    """The student, an `Encoder`."""
 
     identity = "tiny-1"
     level_channels = (16, 64, 64, 64)
     level_strides = (4, 8, 16, 32)
     embedding_dim = 128
-    cam_level = 1  # as good as level 0 on synthetic slides, at a quarter of the time and room
+    cam_level = 1  # as good as level 0 on synthetic slides, at a quarter of the time and memory
     guidance_levels = (1,)
     mean = MEAN
     equivariant = True
@@ -59,13 +59,13 @@ class TinyEncoder(nn.Module):
         return self._embed(images)
 
     def embed_normalized(self, images: Tensor) -> Tensor:
-        """The same of images in `region_mean` and `region_std`; gradients reach them."""
+        """`embed_image` of images normalised by `region_mean` and `region_std`, with gradients."""
         return self._embed(denormalize(images, self.region_mean, self.region_std))
 
     def _embed(self, images: Tensor) -> Tensor:
         described = self.descriptors(images).flatten(2)
-        facts = torch.cat([described.mean(2), described.std(2)], 1)
-        return F.normalize(facts @ self.regions.T, dim=1)
+        statistics = torch.cat([described.mean(2), described.std(2)], 1)
+        return F.normalize(statistics @ self.regions.T, dim=1)
 
     @torch.no_grad()
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
@@ -75,7 +75,7 @@ class TinyEncoder(nn.Module):
 
 
 class TinyTeacher(nn.Module):
-    """The teacher; keeps the promise `Teacher`. Few channels, and only what stands out in each."""
+    """The teacher, a `Teacher`: few channels, and only their positive part."""
 
     stage_channels = (8, 24, 24, 24)
     equivariant = True
@@ -115,7 +115,7 @@ def _mixers(name: str, channels: Sequence[int]) -> nn.ModuleList:
 
 
 def _halvings(maps: Tensor, levels: Sequence[int]) -> list[Tensor]:
-    """`maps`, then half as large, and so on, as far as the coarsest of `levels`."""
+    """Return `maps`, then halved again and again, down to the coarsest of `levels`."""
     halved = [maps]
     for _ in range(max(levels, default=0)):
         halved.append(F.avg_pool2d(halved[-1], 2))
@@ -123,7 +123,7 @@ def _halvings(maps: Tensor, levels: Sequence[int]) -> list[Tensor]:
 
 
 def _random(name: str, rows: int, columns: int) -> Tensor:
-    """``(rows, columns)`` of variance ``1 / columns``: raw Philox bits, alike on every platform."""
+    """``(rows, columns)`` of variance ``1 / columns``: raw Philox bits, alike everywhere."""
     raw = Philox(key=zlib.crc32(name.encode())).random_raw(rows * columns)
     uniform = (raw >> np.uint64(40)).astype(np.float64) / 2**24
     values = (uniform - 0.5) * np.sqrt(12 / columns)

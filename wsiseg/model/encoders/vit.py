@@ -1,4 +1,4 @@
-"""What the vision transformers share: four taps at equal depths, made into a pyramid."""
+"""Shared by all vision transformers: four taps at equal depths, made into a pyramid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
     "unit_maps",
 ]
 
-_TOGETHER = 8192  # sequences of one token at a time: attention kernels take fewer than 65,536
+_BATCH = 8192  # sequences of one token: attention kernels take fewer than 65,536 at once
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -32,7 +32,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def denormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """What `normalize` was given."""
+    """Undo `normalize`."""
     return images * images.new_tensor(std)[:, None, None] + images.new_tensor(mean)[:, None, None]
 
 
@@ -42,9 +42,9 @@ def tap_blocks(depth: int) -> list[int]:
 
 
 def pyramid_strides(patch: int, image_size: int) -> tuple[int, int, int, int]:
-    """Input pixels a cell of each pyramid level: a quarter, half, once and twice the patch.
+    """Input pixels per cell of each pyramid level: a quarter, half, once and twice the patch.
 
-    Where a quarter of the patch is no whole number of pixels (14), the first is half of it too.
+    Where a quarter of the patch is not a whole number of pixels (14), the first is half of it too.
 
     Raises
     ------
@@ -72,9 +72,9 @@ def build_pyramid(
     levels: Sequence[int] = LEVELS,
     patch: int = 16,
 ) -> list[Tensor]:
-    """Maps ``(B, C, h, w)`` of one size, by level, to the `levels` of `pyramid_strides`.
+    """Resize maps ``(B, C, h, w)``, one per level, to the sizes of `levels`.
 
-    With patches of 16 px they are of 4h, 2h, h and h / 2.
+    With patches of 16 px these are 4h, 2h, h and h / 2.
     """
     return [_resize(taps[level], level, patch) for level in levels]
 
@@ -97,20 +97,20 @@ def check_images(images: Tensor, size: int, encoder: str) -> None:
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
         raise GeometryError(
             f"{encoder} takes images (B, 3, {size}, {size}), not {tuple(images.shape)}; "
-            f"set tiles and image size alike"
+            f"set tile and image size to the same number"
         )
 
 
 def apply_alone(module: nn.Module, tokens: Tensor) -> Tensor:
     """Apply a module over sequences to each of the tokens ``(B, N, D)`` by itself: ``(B, N, E)``.
 
-    A softmax over one key is 1, so that attention becomes its value projection followed by its
-    output projection. On the last attention of a CLIP that is MaskCLIP (Zhou et al. 2022, as its
-    code has it: with the residual connection and the MLP of the block); each token keeps to what
-    it is itself about, instead of gathering the image for the class token.
+    A softmax over one key is 1, so attention becomes its value projection followed by its output
+    projection. On the last attention of a CLIP that is MaskCLIP (Zhou et al. 2022, as in its code:
+    with the residual connection and the MLP of the block); each token describes its own patch,
+    instead of gathering the image for the class token.
     """
     batch, count, width = tokens.shape
-    parts = torch.split(tokens.reshape(-1, 1, width), _TOGETHER)
+    parts = torch.split(tokens.reshape(-1, 1, width), _BATCH)
     return torch.cat([module(part) for part in parts]).reshape(batch, count, -1)
 
 

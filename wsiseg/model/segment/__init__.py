@@ -1,4 +1,4 @@
-"""Networks of the second stage by name: images to logits of every place, in one pass.
+"""Networks of the second stage by name: images to logits of every cell, in one pass.
 
 Images enter as ``(B, 3, H, W)`` float32 RGB in [0, 1]; each network normalises for itself.
 """
@@ -17,41 +17,41 @@ __all__ = ["NETWORKS", "SegmentNetwork", "begin_network", "empty_network", "find
 
 
 class SegmentNetwork(nn.Module):
-    """What a network of the second stage promises.
+    """The interface of a network of the second stage.
 
-    ``(B, 3, H, W)`` to logits ``(B, channels, H / stride, W / stride)``. It learns in a form with
-    batch norms, and is used `folded`: the same function without them.
+    ``(B, 3, H, W)`` to logits ``(B, channels, H / stride, W / stride)``. It is trained with batch
+    norms, and used `folded`: the same function without them.
     """
 
     stride: ClassVar[int]
-    """Input pixels a logit."""
+    """Input pixels per logit."""
     step: ClassVar[int]
     """Sides of images are multiples of it."""
     context: ClassVar[int]
-    """Pixels around an image by which its logits gain, as `CamSource.context`."""
+    """Pixels of surroundings that improve an image's logits, as `CamSource.context`."""
     mean: ClassVar[tuple[float, float, float]]
     """Mean of its normalisation, RGB in [0, 1]."""
     std: ClassVar[tuple[float, float, float] | None]
-    """Spread of its normalisation."""
+    """Standard deviation of its normalisation."""
     options: ClassVar[tuple[str, ...]] = ("weights",)
-    """What `begin` takes beside the channels."""
+    """Options that `begin` takes besides the channels."""
     begun: str
-    """Identity of the weights that its body began as; empty: random ones."""
+    """Identity of the weights that its body started from; empty: random ones."""
     body: nn.Module
-    """The part that may begin as weights; the rest begins at random."""
+    """The part that may start from given weights; the rest starts at random."""
 
     @classmethod
     def begin(cls, channels: int, **options: Any) -> SegmentNetwork:
-        """To be trained, with weights in its body where there are any."""
+        """Make a network to be trained, with weights in its body if there are any."""
         raise NotImplementedError
 
     @classmethod
     def empty(cls, channels: int) -> SegmentNetwork:
-        """Folded, to take the tensors of a checkpoint."""
+        """Make a folded network, to load a checkpoint's tensors into."""
         raise NotImplementedError
 
     def folded(self) -> SegmentNetwork:
-        """The same function in evaluation mode, as checkpoints hold it."""
+        """Return the same function in evaluation mode, as checkpoints hold it."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
@@ -64,11 +64,11 @@ NETWORKS: dict[str, str] = {
     "segformer-b0": "wsiseg.model.segment.segformer:SegformerB0",
     "segformer-b1": "wsiseg.model.segment.segformer:SegformerB1",
 }
-"""Where each network is found, as ``module:name``."""
+"""Where to find each network, as ``module:name``."""
 
 
 def begin_network(name: str, channels: int, options: Mapping[str, Any]) -> SegmentNetwork:
-    """The network `name`, to be trained; torch's random numbers decide what has no weights.
+    """Make the network `name`, to be trained; torch's random numbers fill what has no weights.
 
     Raises
     ------
@@ -88,12 +88,12 @@ def begin_network(name: str, channels: int, options: Mapping[str, Any]) -> Segme
 
 
 def empty_network(name: str, channels: int) -> SegmentNetwork:
-    """The network `name`, folded, to take tensors; raises `ConfigError` if it is unknown."""
+    """Make the network `name`, folded, to load tensors into; `ConfigError` if it is unknown."""
     return find_network(name).empty(channels)
 
 
 def find_network(name: str) -> type[SegmentNetwork]:
-    """The class of the network `name`; raises `ConfigError` if it is unknown."""
+    """Return the class of the network `name`; raises `ConfigError` if it is unknown."""
     if name not in NETWORKS:
         raise ConfigError(f"network {name!r} is unknown; known are {', '.join(NETWORKS)}")
     module, attribute = NETWORKS[name].split(":")

@@ -21,12 +21,12 @@ _WIDTH = 256  # of the decoder, in both sizes
 
 
 class SegformerB0(SegmentNetwork):
-    """3.7 million numbers. Attention sees the whole image, so it has no `context`.
+    """3.7 million parameters. Attention sees the whole image, so there is no `context`.
 
     Parameters
     ----------
     channels
-        Logits a place.
+        Logits per cell.
     """
 
     stride: ClassVar[int] = 4
@@ -44,7 +44,7 @@ class SegformerB0(SegmentNetwork):
         widths = WIDTHS[self.size]
         self.begun = ""
         self.body = MixTransformer(_STRIDES, widths)
-        # One linear layer a level, then one over all of them: together a 1 x 1 convolution of each
+        # One linear layer per level, then one over all: together a 1 x 1 convolution of each
         # level, which is cheaper before the maps are enlarged than after.
         self.levels = nn.ModuleList(nn.Conv2d(width, _WIDTH, 1) for width in widths)
         self.fuse = nn.ModuleList(nn.Conv2d(_WIDTH, _WIDTH, 1, bias=False) for _ in widths)
@@ -55,7 +55,7 @@ class SegformerB0(SegmentNetwork):
     def begin(  # type: ignore[override]  # `begin_network` knows its options
         cls, channels: int, weights: str | Path | None = None
     ) -> SegformerB0:
-        """The body from a file (of ImageNet, as a rule); at random without one."""
+        """Start the body from a file (usually ImageNet's), or at random without one."""
         network = cls(channels)
         if weights is not None:
             found = read_mix_transformer(network.body, cls.size, weights)
@@ -64,11 +64,11 @@ class SegformerB0(SegmentNetwork):
 
     @classmethod
     def empty(cls, channels: int) -> SegformerB0:
-        """To take tensors, in evaluation mode."""
+        """Make a network to load tensors into, in evaluation mode."""
         return cls(channels).eval()
 
     def folded(self) -> SegformerB0:
-        """A copy: its one batch norm is a small part of it."""
+        """Return a copy: its one batch norm is not worth merging."""
         return copy.deepcopy(self).eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -76,8 +76,8 @@ class SegformerB0(SegmentNetwork):
         maps = self.body(normalize(images, self.mean, self.spread))
         size = maps[0].shape[2:]
         fused = torch.zeros((), dtype=images.dtype, device=images.device)
-        for level, fuse, one in zip(self.levels, self.fuse, maps, strict=True):
-            part = fuse(level(one))
+        for level, fuse, features in zip(self.levels, self.fuse, maps, strict=True):
+            part = fuse(level(features))
             if part.shape[2:] != size:
                 part = F.interpolate(part, size, mode="bilinear", align_corners=False)
             fused = fused + part
@@ -86,6 +86,6 @@ class SegformerB0(SegmentNetwork):
 
 
 class SegformerB1(SegformerB0):
-    """13.7 million numbers."""
+    """13.7 million parameters."""
 
     size: ClassVar[str] = "b1"

@@ -1,8 +1,8 @@
-"""The network `small` of the second stage: a U (Ronneberger et al. 2015) on the encoder `small`.
+"""The network `small` of the second stage: a U-Net decoder on the encoder `small`.
 
-The encoder's maps at strides 8 and 16, of which the latter also holds what the coarser ones saw,
-are joined from coarse to fine with one more map at stride 4. Nothing looks at the whole image, so
-that a crop sees what the image sees, up to its border.
+The encoder's maps at strides 8 and 16, of which the latter also takes in the coarser ones, are
+joined from coarse to fine with one more map at stride 4 (Ronneberger et al. 2015). Nothing depends
+on the whole image, so a crop gives the same logits as the image, except near its border.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _COARSE, _MIDDLE, _FINE, _EDGE = 48, 48, 24, 16
 
 
 class SmallSegmenter(SegmentNetwork):
-    """1.3 million numbers; some two thirds slower than the encoder alone.
+    """1.3 million parameters; some two thirds slower than the encoder alone.
 
     Parameters
     ----------
     channels
-        Logits a place.
+        Logits per cell.
     folded
-        Whether its units have taken in their batch norms. The body has none in either form.
+        Whether batch norms are merged into its units. The body has none in either form.
     """
 
     stride: ClassVar[int] = 4
@@ -63,7 +63,7 @@ class SmallSegmenter(SegmentNetwork):
     def begin(  # type: ignore[override]  # `begin_network` knows its options
         cls, channels: int, weights: str | Path | None = None
     ) -> SmallSegmenter:
-        """The body as the encoder `small` that ships, or as that of a file of it."""
+        """Start the body from the shipped encoder `small`, or from a file of one."""
         encoder, network = SmallEncoder(weights), cls(channels, folded=False)
         network.body.load_state_dict(encoder.network.state_dict())
         network.begun = encoder.identity
@@ -71,12 +71,12 @@ class SmallSegmenter(SegmentNetwork):
 
     @classmethod
     def empty(cls, channels: int) -> SmallSegmenter:
-        """Folded, in evaluation mode."""
+        """Make a folded network, in evaluation mode."""
         return cls(channels).eval()
 
     @torch.no_grad()
     def folded(self) -> SmallSegmenter:
-        """The same function without batch norms."""
+        """Return the same function without batch norms."""
         made = SmallSegmenter(self.channels)
         made.body.load_state_dict(self.body.state_dict())
         made.head.load_state_dict(self.head.state_dict())

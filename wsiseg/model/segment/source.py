@@ -1,6 +1,6 @@
-"""A network of the second stage and what its checkpoint says, which together are a source of CAMs.
+"""A network of the second stage with what its checkpoint says: together a source of CAMs.
 
-Its CAMs are logits of places, whose softmax is what it thinks of them.
+Its CAMs are the logits of cells, whose softmax gives the class probabilities.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from wsiseg.model.source import Sides
 
 __all__ = ["Segmenter", "load_segmenter", "save_segmenter"]
 
-_SHOWN = 0.05
-"""A class shows in an image if it is likely in this share of its places: as `class_fraction`."""
-_LEAST = 1e-4  # of a probability, so that its logit is finite
+_SHARE = 0.05
+"""A class is present if it is likely in this share of an image's cells: as `class_fraction`."""
+_EPSILON = 1e-4  # probabilities are kept this far from 0 and 1, so that logits are finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +55,17 @@ class Segmenter:
 
     @property
     def channels(self) -> int:
-        """K, and one more if it learned what the first stage calls background."""
+        """K, plus one if it was trained on the first stage's background."""
         return len(self.info.names)
 
     @property
     def calibration(self) -> tuple[tuple[float, float], ...]:
-        """The checkpoint's: of ones and zeros if it learned from confidence that was calibrated."""
+        """The checkpoint's; ones and zeros if it was trained on calibrated confidence."""
         return self.info.calibration
 
     @property
     def stride(self) -> int:
-        """Input pixels a logit."""
+        """Input pixels per logit."""
         return self.network.stride
 
     @property
@@ -90,7 +90,7 @@ class Segmenter:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.network.parameters()).device
 
     @property
@@ -100,12 +100,12 @@ class Segmenter:
 
     @property
     def std(self) -> tuple[float, float, float] | None:
-        """The network's spread of colours, if it normalises by one."""
+        """The standard deviation of the network's normalisation, if it has one."""
         return self.network.std
 
     @property
     def exclusive(self) -> bool:
-        """True: a place is of one class, and the logits say of which."""
+        """True: each cell is of one class, and the softmax gives its probability."""
         return True
 
     def cams(self, images: Tensor) -> Tensor:
@@ -116,30 +116,30 @@ class Segmenter:
     def pool(self, cams: Tensor, known: Tensor | None = None) -> Tensor:
         """``(B, channels)``: logit of each class's probability where it is most likely.
 
-        That is the mean over a twentieth of the (known) places, those of the highest probability.
+        That is the mean over a twentieth of the (known) cells, those of the highest probability.
         """
         shares = cams.float().softmax(1).flatten(2)
         counts = shares.new_full((len(shares),), shares.shape[2])
         if known is not None:
-            seen = known_shares(known, cams.shape[2:]) >= 0.5
-            # Where no cell is known for the most part, those that are at all count.
-            seen = torch.where(
-                seen.any(2, keepdim=True), seen, known_shares(known, cams.shape[2:]) > 0
+            used = known_shares(known, cams.shape[2:]) >= 0.5
+            # If no cell is known for the most part, use those that are known in part.
+            used = torch.where(
+                used.any(2, keepdim=True), used, known_shares(known, cams.shape[2:]) > 0
             )
-            shares, counts = shares * seen, seen.sum((1, 2)).to(shares.dtype)
-        most = (_SHOWN * counts).ceil().clamp_min(1).long()
-        ranked = shares.sort(2, descending=True).values.cumsum(2)
-        index = (most - 1)[:, None, None].expand(-1, shares.shape[1], 1)
-        mean = ranked.gather(2, index)[..., 0] / most[:, None]
-        return torch.logit(mean, _LEAST)
+            shares, counts = shares * used, used.sum((1, 2)).to(shares.dtype)
+        top = (_SHARE * counts).ceil().clamp_min(1).long()
+        sums = shares.topk(int(top.max()), 2).values.cumsum(2)
+        index = (top - 1)[:, None, None].expand(-1, shares.shape[1], 1)
+        mean = sums.gather(2, index)[..., 0] / top[:, None]
+        return torch.logit(mean, _EPSILON)
 
     def distance(self, images: Tensor) -> Tensor | None:
-        """None: where its training windows lie is not kept."""
+        """None: the distribution of its training windows is not recorded."""
         return None
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """It is folded, so it is always as in use."""
+        """Do nothing: a folded network is always in evaluation mode."""
         yield
 
 
@@ -156,7 +156,7 @@ def load_segmenter(
     encoder_options: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> Segmenter:
-    """The network of a checkpoint on a device.
+    """Load the network of a checkpoint onto a device.
 
     Raises
     ------
@@ -183,5 +183,5 @@ def load_segmenter(
     fill_tensors(network, network.state_dict(), tensors, path, what)
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise CheckpointError(f"{path}: {name} holds values that are no finite numbers")
+            raise CheckpointError(f"{path}: {name} holds values that are not finite")
     return Segmenter(network.to(device).eval(), info)

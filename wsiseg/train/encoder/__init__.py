@@ -1,4 +1,4 @@
-"""How the encoder `small` is learned: tiles put side by side, under other dyes, light and focus."""
+"""Training of the encoder `small`: mosaics of tiles, with other dyes, light and focus."""
 
 from wsiseg.train.encoder.fit import CellHead, FitSettings, fit_network
 from wsiseg.train.encoder.pack import pack_network

@@ -1,4 +1,4 @@
-"""Changes that a tile may undergo without becoming another tissue: dyes, light, focus, coding."""
+"""Augmentations that leave the tissue what it is: dyes, light, focus, compression."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DENSITY = -np.log(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
 
 
 def draw_dyes(rng: Generator) -> NDArray[np.float32]:
-    """``(3, 3)`` float32: the matrix that optical densities (a row a pixel) are multiplied by.
+    """Draw ``(3, 3)`` float32, by which optical densities (one row per pixel) are multiplied.
 
     Mostly another laboratory's haematoxylin and eosin (strength and hue of each vary), at times a
     change of all channels, at times dyes of any colour, and at times grey.
@@ -44,7 +44,7 @@ def draw_dyes(rng: Generator) -> NDArray[np.float32]:
 
 
 def random_dyes(rng: Generator) -> NDArray[np.float64]:
-    """``(3, 3)``: two dyes of any colour that differ, and the rest as it was; unit rows."""
+    """Draw ``(3, 3)``: two different dyes of any colour, and an unchanged third row; unit rows."""
     while True:
         dyes = rng.dirichlet((0.9, 0.9, 0.9), 2) + 0.05
         dyes /= np.linalg.norm(dyes, axis=1, keepdims=True)
@@ -53,7 +53,7 @@ def random_dyes(rng: Generator) -> NDArray[np.float64]:
 
 
 class Light(NamedTuple):
-    """How a picture was taken, one row a picture."""
+    """How pictures were taken, one row per picture."""
 
     gamma: NDArray[np.float32]
     """``(B, 1)``: exponent of all channels."""
@@ -66,7 +66,7 @@ class Light(NamedTuple):
 
 
 def draw_light(count: int, rng: Generator) -> Light:
-    """Light of `count` pictures."""
+    """Draw the light of `count` pictures."""
     noisy = rng.random((count, 1)) < 0.3
     return Light(
         np.exp(rng.normal(0, 0.15, (count, 1))).astype(np.float32),
@@ -81,7 +81,7 @@ def draw_light(count: int, rng: Generator) -> Light:
 def recolour(
     images: NDArray[np.uint8], dyes: NDArray[np.float32], light: Light, seed: int
 ) -> Tensor:
-    """Images in other dyes and other light: ``(B, 3, H, W)`` float32 RGB in [0, 1].
+    """Change the dyes and the light of images: ``(B, 3, H, W)`` float32 RGB in [0, 1].
 
     Parameters
     ----------
@@ -90,9 +90,9 @@ def recolour(
     dyes
         ``(B, 3, 3)``, by which optical densities are multiplied from the right.
     light
-        Of each image.
+        Light of each image.
     seed
-        Of the noise.
+        Seed of the noise.
     """
     batch, height, width, _ = images.shape
     planes = np.ascontiguousarray(images.reshape(batch, -1, 3).transpose(0, 2, 1))
@@ -109,15 +109,15 @@ def recolour(
 
 
 def compress(image: Image.Image, quality: int) -> Image.Image:
-    """JPEG and back."""
-    held = BytesIO()
-    image.save(held, "JPEG", quality=quality)
-    held.seek(0)
-    return Image.open(held).convert("RGB")
+    """Compress an image as JPEG, and read it back."""
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    buffer.seek(0)
+    return Image.open(buffer).convert("RGB")
 
 
 def defocus(image: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
-    """A quarter of the pictures ``(H, W, 3)`` are out of focus, by up to 2 µm at 1 µm/px."""
+    """Blur a quarter of the pictures ``(H, W, 3)``, by up to 2 µm at 1 µm/px."""
     if rng.random() >= 0.25:
         return image
     blur = ImageFilter.GaussianBlur(rng.uniform(0.4, 1.8))

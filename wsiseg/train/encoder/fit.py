@@ -1,4 +1,4 @@
-"""Teach `SmallNetwork` which classes show in tiles, and so where in them."""
+"""Train `SmallNetwork` to tell which classes are in tiles, and thereby where in them."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ __all__ = ["CellHead", "FitSettings", "fit_network", "follow"]
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How long and how fast; the defaults are those of the encoder that ships."""
+    """Settings of the training; the defaults are those of the shipped encoder."""
 
     steps: int = 12_000
     """About an hour on one core of a server."""
     batch: int = 4
-    """Pictures a step, of four or nine tiles each."""
+    """Pictures per step, of four or nine tiles each."""
     rate: float = 3e-3
-    """AdamW's largest learning rate: it rises over a tenth of the steps, and falls to nothing."""
+    """AdamW's peak learning rate: it rises over a tenth of the steps, then falls to zero."""
     decay: float = 0.05
     """Weight decay of all but biases and norms."""
     smoothing: float = 0.01
-    """Labels are so far from 0 and 1."""
+    """Label smoothing: distance of the targets from 0 and 1."""
     seed: int = 1
-    """Of weights, pictures and their changes."""
+    """Seed of the weights, the pictures and their augmentation."""
     device: str = "cpu"
     """On a CPU, one thread gives the same bits each time."""
 
 
 class CellHead(nn.Module):
-    """Class logits of every cell; a tile's are the logarithm of their mean exponential.
+    """Class logits of every cell; a tile's logits are the log of the mean exponential of these.
 
-    So a class shows if enough cells say so, by however much the others deny it, and what is learned
-    from whole tiles is where in the tile it is.
+    So a class is present if enough cells say so, however strongly the others deny it, and labels
+    of whole tiles teach where in the tile it is.
     """
 
     def __init__(self, channels: int, classes: int) -> None:
@@ -60,12 +60,12 @@ def fit_network(
     settings: FitSettings,
     progress: Callable[[int, float], None] | None = None,
 ) -> tuple[SmallNetwork, CellHead]:
-    """The network and its head, in evaluation mode: the running means of their weights.
+    """Train a network and its head; return the running means of their weights, in evaluation mode.
 
     Parameters
     ----------
     tiles
-        What is learned from; they stay in memory.
+        The training data; they stay in memory.
     progress
         Called with the number of steps done and the last loss.
     """
@@ -86,9 +86,9 @@ def fit_network(
     for step in range(settings.steps):
         pictures = sampler.draw(settings.batch)
         maps = network.look(pictures.images.to(settings.device))[2]
-        wanted = pictures.labels * (1 - 2 * settings.smoothing) + settings.smoothing
+        targets = pictures.labels * (1 - 2 * settings.smoothing) + settings.smoothing
         logits = head(maps, pictures.parts)
-        loss = F.binary_cross_entropy_with_logits(logits, wanted.to(settings.device))
+        loss = F.binary_cross_entropy_with_logits(logits, targets.to(settings.device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         nn.utils.clip_grad_norm_(both.parameters(), 2.0)
@@ -103,9 +103,9 @@ def fit_network(
 
 @torch.no_grad()
 def follow(mean: nn.Module, model: nn.Module, keep: float) -> None:
-    """Move the running mean of a model's numbers towards it."""
-    for kept, new in zip(mean.state_dict().values(), model.state_dict().values(), strict=True):
-        if kept.dtype.is_floating_point:
-            kept.lerp_(new, 1 - keep)
+    """Move the running mean of a model's weights towards it."""
+    for value, new in zip(mean.state_dict().values(), model.state_dict().values(), strict=True):
+        if value.dtype.is_floating_point:
+            value.lerp_(new, 1 - keep)
         else:
-            kept.copy_(new)
+            value.copy_(new)

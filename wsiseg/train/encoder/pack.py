@@ -1,4 +1,4 @@
-"""The file of a learned encoder: the network, and where its classes lie among its features."""
+"""Pack a trained encoder into a file: the network, and the directions of its classes."""
 
 from __future__ import annotations
 
@@ -26,34 +26,33 @@ def pack_network(
     words: Sequence[Sequence[str]],
     note: Mapping[str, str],
 ) -> bytes:
-    """What `SmallEncoder` reads, of a network that `fit_network` gave.
+    """Pack a network from `fit_network` into the bytes of a file that `SmallEncoder` reads.
 
     Parameters
     ----------
     tiles
-        Those that it was taught; a class lies where the tiles that show it do, each counting by
-        how few other classes it shows.
+        Those that it was trained on; a class is embedded at the mean of the tiles that show it,
+        weighted by one over the number of classes that a tile shows.
     words
-        What a class is called in texts, for each column of the labels; lower case, beginnings of
-        words.
+        Names of a class in texts, for each column of the labels: beginnings of words, lower case.
     note
-        Where the weights come from: licence, attribution, settings.
+        Origin of the weights: licence, attribution, settings.
     """
     folded = fold(network.cpu())
-    features = _see(folded, tiles.pixels)
+    features = _embed(folded, tiles.pixels)
     centre = features.mean(0)
     labels = torch.from_numpy(tiles.labels)
     shares = labels / labels.sum(1, keepdim=True).clamp_min(1)
     texts = F.normalize(shares.T @ (features - centre), dim=1)
-    rows = {word: row for row, known in enumerate(words) for word in known}
+    rows = {word: row for row, names in enumerate(words) for word in names}
     return pack_small(folded, centre, texts, rows, note)
 
 
-def _see(network: SmallNetwork, pixels: np.ndarray) -> Tensor:
+def _embed(network: SmallNetwork, pixels: np.ndarray) -> Tensor:
     """``(N, C)`` mean of each tile's cells at the level of the CAM."""
-    found = []
+    means = []
     for start in range(0, len(pixels), _BATCH):
         images = to_images(pixels[start : start + _BATCH])
         (maps,) = network(images, (SmallEncoder.cam_level,))
-        found.append(maps.mean((2, 3)))
-    return torch.cat(found)
+        means.append(maps.mean((2, 3)))
+    return torch.cat(means)

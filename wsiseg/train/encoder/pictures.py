@@ -1,4 +1,4 @@
-"""Pictures to learn from: one tile, or several side by side, each with its own labels."""
+"""Training pictures: mosaics of tiles, each with its own labels."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from wsiseg.train.encoder.augment import (
 __all__ = ["CELL", "SIDE", "LabelledTiles", "Part", "Pictures", "Sampler"]
 
 SIDE = 224
-"""Of a picture, pixels of about 1 µm: what the network sees of 448 px at 0.5 µm/px."""
+"""Side of a picture, pixels of about 1 µm: what the network sees of 448 px at 0.5 µm/px."""
 CELL = 8
-"""Parts begin and end at its multiples: the cells whose classes are learned."""
-_LEAST = 0.8  # of a tile's side is shown
+"""Pixels per cell of the learned level; parts start and end at multiples of it."""
+_MIN_SHARE = 0.8  # of a tile's side that is shown
 
 
 class LabelledTiles(NamedTuple):
@@ -35,12 +35,12 @@ class LabelledTiles(NamedTuple):
     pixels: NDArray[np.uint8]
     """``(N, H, H, 3)`` RGB."""
     labels: NDArray[np.float32]
-    """``(N, K)``: 1 where the class shows."""
+    """``(N, K)``: 1 where the class is present."""
     slides: NDArray[np.int64]
     """``(N,)``: number of the slide."""
 
     def take(self, which: NDArray[np.int64]) -> LabelledTiles:
-        """Some of them."""
+        """Select the tiles `which`."""
         return LabelledTiles(self.pixels[which], self.labels[which], self.slides[which])
 
 
@@ -84,12 +84,12 @@ class Sampler:
         }
 
     def draw(self, count: int) -> Pictures:
-        """`count` pictures."""
+        """Draw `count` pictures."""
         images, parts, dyes = [], [], []
         for picture in range(count):
-            image, found = self._draw_mosaic(picture)
+            image, tiles = self._draw_mosaic(picture)
             images.append(defocus(image, self.rng))
-            parts += found
+            parts += tiles
             dyes.append(draw_dyes(self.rng))
         light, seed = draw_light(count, self.rng), int(self.rng.integers(2**31))
         batch = recolour(np.stack(images), np.stack(dyes), light, seed)
@@ -97,7 +97,7 @@ class Sampler:
         return Pictures(batch, parts, torch.from_numpy(self.tiles.labels[shown]))
 
     def _draw_mosaic(self, picture: int) -> tuple[NDArray[np.uint8], list[Part]]:
-        """Two by two tiles, at times three by three; the borders lie anywhere about the middle."""
+        """Draw two by two tiles, at times three by three, with random borders."""
         image, parts = np.empty((SIDE, SIDE, 3), np.uint8), []
         grid = 3 if self.rng.random() < 0.15 else 2
         tiles = iter(self._draw_tiles(grid * grid))
@@ -111,7 +111,7 @@ class Sampler:
         return image, parts
 
     def _split(self, count: int) -> list[slice]:
-        """One side of a picture in `count` parts: of 64 to 160 px, or of 56 to 96."""
+        """Split one side of a picture into `count` parts: of 64 to 160 px, or of 56 to 96."""
         cells = SIDE // CELL
         if count == 2:
             cuts = [int(self.rng.integers(8, 21))]
@@ -120,7 +120,7 @@ class Sampler:
         return [slice(a, b) for a, b in pairwise([0, *cuts, cells])]
 
     def _draw_tiles(self, count: int) -> Sequence[int]:
-        """Half of the time of one slide, so that borders are not those of its dyes."""
+        """Draw tiles, half of the time from one slide, so that dyes do not give borders away."""
         if self.rng.random() < 0.5:
             return list(self.rng.choice(len(self.chance), count, p=self.chance))
         (first,) = self.rng.choice(len(self.chance), 1, p=self.chance)
@@ -129,10 +129,10 @@ class Sampler:
         return [first, *self.rng.choice(here, count - 1, p=chance)]
 
     def _cut(self, tile: int, height: int, width: int) -> NDArray[np.uint8]:
-        """Most of a tile at `height` x `width`, flipped and turned; at times JPEG once more."""
+        """Cut most of a tile to `height` x `width`, flipped and turned; at times recompressed."""
         rng, whole = self.rng, self.tiles.pixels.shape[1]
         # A rectangle keeps the proportions, as far as it still holds most of the tile.
-        share = rng.uniform(_LEAST, 1)
+        share = rng.uniform(_MIN_SHARE, 1)
         long = max(height, width)
         tall, wide = (whole * share * max(n / long, 0.8) for n in (height, width))
         y, x = rng.uniform(0, whole - tall), rng.uniform(0, whole - wide)

@@ -40,32 +40,32 @@ def read_tile_set(folder: str | Path, classes: Sequence[str]) -> TileSet:
     """
     folder, problems = Path(folder), list[str]()
     table, seen = folder / "labels.csv", SeenLabels()
-    found = [
+    rows = [
         row for row in read_label_table(table, [("image", "slide")], classes, problems, flags=True)
         if seen.add(row.keys["image"], row, row.keys["image"], problems)
     ]  # fmt: skip
     refuse(table, problems, "labelled tiles")
-    paths = tuple(folder / row.keys["image"] for row in found)
+    paths = tuple(folder / row.keys["image"] for row in rows)
     try:
         pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
     except (OSError, ValueError) as error:
-        raise DataError(f"{table}: is no table of labelled tiles ({error!r})") from error
-    labels = np.array([row.label for row in found], np.float32)
-    names = sorted({row.keys["slide"] for row in found})
+        raise DataError(f"{table}: is not a table of labelled tiles ({error!r})") from error
+    labels = np.array([row.label for row in rows], np.float32)
+    names = sorted({row.keys["slide"] for row in rows})
     number = {name: at for at, name in enumerate(names)}
-    slides = np.array([number[row.keys["slide"]] for row in found])
+    slides = np.array([number[row.keys["slide"]] for row in rows])
     return TileSet(LabelledTiles(pixels, labels, slides), paths, tuple(names))
 
 
 def split_slides(
     labels: NDArray[np.float32], slides: NDArray[np.int64], groups: Sequence[str], folds: int = 5
 ) -> NDArray[np.int64]:
-    """``(S,)`` the fold of each slide: classes and tiles are spread as evenly as groups allow.
+    """Return the fold ``(S,)`` of each slide; classes and tiles are spread as evenly as possible.
 
     Parameters
     ----------
     labels
-        ``(N, K)``: 1 where the class shows.
+        ``(N, K)``: 1 where the class is present.
     slides
         ``(N,)``: number of each tile's slide.
     groups
@@ -74,11 +74,11 @@ def split_slides(
     members: dict[str, list[int]] = {}
     for slide, group in enumerate(groups):
         members.setdefault(group, []).append(slide)
-    shown = {name: labels[np.isin(slides, found)].sum(0) for name, found in members.items()}
-    sizes = {name: np.isin(slides, found).sum() for name, found in members.items()}
+    shown = {name: labels[np.isin(slides, own)].sum(0) for name, own in members.items()}
+    sizes = {name: np.isin(slides, own).sum() for name, own in members.items()}
     total, fold = np.maximum(labels.sum(0), 1), np.zeros(len(groups), np.int64)
     have, count = np.zeros((folds, labels.shape[1])), np.zeros(folds)
-    # What holds most of some class comes first, as it has the least choice.
+    # Groups that hold most of a class come first, as they have the least choice.
     for name in sorted(members, key=lambda name: -(shown[name] / total).max()):
         costs = [
             _imbalance(have, count, at, shown[name], sizes[name], total) for at in range(folds)

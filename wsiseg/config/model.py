@@ -1,0 +1,33 @@
+"""What all settings share: frozen models that refuse unknown keys, and their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["Precision", "Settings", "digest_of"]
+
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""What a model computes in; the lower two are for GPUs."""
+
+
+class Settings(BaseModel):
+    """The base of all settings; each field's docstring is its documentation."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid",
+        defer_build=True,  # no command needs all of them
+    )  # fmt: skip
+
+
+def digest_of(*parts: Any) -> str:
+    """Hex sha256 of `parts` (models, strings, numbers, plain containers), order kept."""
+    plain = [
+        part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts
+    ]
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
