@@ -173,7 +173,10 @@ def test_what_lies_outside_the_slide_is_told_and_all_of_it_refused(tmp_path):
     far = feature("Pink", polygon(square(90, 90)))
     found = read(tmp_path, collection(PINK, far))
     assert tiles_of(found) == {(1, 0): (1, 0)}
-    assert any("feature 1 lies outside the slide and was skipped" in n for n in found.notes)
+    (told,) = found.notes
+    assert told == (
+        f"{tmp_path / 'labels' / 'one.geojson'}: feature 1 lies outside the slide and was skipped"
+    )
     first, *_ = read(tmp_path, collection(far)).problems
     assert "one.geojson: all 1 labels lie outside the slide: they belong to another slide" in first
 

@@ -169,7 +169,9 @@ def test_what_would_spoil_a_training_is_refused_before_it(slides):
 
 def test_a_class_without_labels_and_no_labels_at_all_are_refused(slides):
     wanted = {**QUICK, "classes": ["Pink", "Blue", "Green"]}
-    with pytest.raises(DataError, match="nothing shows 'Green', so it cannot be learned"):
+    with pytest.raises(
+        DataError, match="nothing shows 'Green', so it cannot be learned: label some"
+    ):
         learn_model([slides], slides / "labels", slides / "my.safetensors", settings=wanted)
     empty = slides / "regions.csv"
     empty.write_text("slide,x,y,class\n")
@@ -207,8 +209,7 @@ def test_a_class_that_one_slide_alone_shows_has_no_score_and_spoils_no_fold(slid
     )  # fmt: skip
     learned = learn_model([slides], slides / "labels", slides / "my.safetensors", settings=QUICK)
     assert learned.shown == (12, 2, 12)
-    assert learned.precision[::2] == (1, 1)
-    assert np.isnan(learned.precision[1])
+    assert np.isfinite(learned.precision).tolist() == [True, False, True]
     said = list(describe_learned(learned))
     assert "no score for Green: label them on slides of at least two patients" in said
 
@@ -220,7 +221,7 @@ def test_a_fold_begins_as_the_other_slides_look(slides):
         feature("Pink", polygon(square(0, 3, 2, 2))),
     )  # fmt: skip
     found = label_slides(slides / "labels", [slides])
-    config = extend_config(None, found.classes, QUICK)
+    config = extend_config(None, found.classes, {**QUICK, "prototypes": "images"})
     tiles = gather_tiles(found.slides)
     held, model, other = tiles.windows[:, 0] == 0, make_model(config), make_model(config)
     assert tiles.stores[0].path.stem == "one"
@@ -228,7 +229,7 @@ def test_a_fold_begins_as_the_other_slides_look(slides):
     start_from(None, other, tiles.pick(~held), config)
     assert torch.equal(model.prototypes, other.prototypes)
     start_from(None, other, tiles, config)
-    assert not torch.allclose(model.prototypes, other.prototypes)
+    assert not torch.equal(model.prototypes, other.prototypes)
 
 
 def test_a_table_of_tiles_names_its_own_classes(slides):

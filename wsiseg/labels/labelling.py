@@ -144,10 +144,11 @@ def label_slides(
         drawn = sources.drawn.get(at, [])
         if not drawn and at not in listed:
             continue
+        before = len(problems)
         marks = _place_marks(store, drawn, order, config, problems, notes)
         layers = stack_layers(_of_classes(marks, order, config), order, config.map)
         found = label_windows(layers, store.grid, tissue[at], config)
-        if drawn and not len(found.labels):
+        if drawn and not len(found.labels) and len(problems) == before:
             problems.append(
                 f"{drawn[0][0]}: no tissue of {store.path.stem} is annotated"
                 + "".join(f"; {note}" for _, one in drawn for note in one.notes)
@@ -264,7 +265,7 @@ def _place_marks(
             first = next(mark for mark in moved if mark not in inside)
             others = len(moved) - len(inside) - 1
             notes.append(
-                f"{path}: {first.where} lies outside the slide and was skipped"
+                f"{first.where} lies outside the slide and was skipped"
                 + (f", as were {others} more" if others else "")
             )
         placed += inside

@@ -204,7 +204,7 @@ def _label_row(
         parts = _take_apart(known, label, inside, area.area, box, config.class_fraction)
         factor = config.corrected_weight if statement.corrected else 1
         for cells, own in parts:
-            weight = (1.0 if whole else share) if len(parts) == 1 else float(cells.mean())
+            weight = (1.0 if whole else share) * float(cells.sum() / known.sum())
             yield _Row((box.y, box.x), own, weight * factor, cells, statement.corrected)
 
 

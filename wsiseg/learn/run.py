@@ -133,7 +133,10 @@ def _check(found: Labelling, known: Sequence[str], config: TrainConfig) -> None:
             if name in config.background:
                 continue
             if not (labels[:, at] == 1).any() and name not in known:
-                problems.append(f"nothing shows {name!r}, so it cannot be learned")
+                problems.append(
+                    f"nothing shows {name!r}, so it cannot be learned: label some, or leave it "
+                    f"out of the classes"
+                )
             elif (labels[:, at] == 1).any() and not (labels[:, at] == 0).any():
                 problems.append(
                     f"nothing is known to be without {name!r}: label other classes, or mark areas "
