@@ -184,7 +184,7 @@ def test_what_lies_outside_the_slide_is_told_and_all_of_it_refused(tmp_path):
 @pytest.mark.parametrize(
     ("size", "told"),
     [
-        ([128, 128], "was drawn on an image of 128 x 128 px, the slide has 256 x 256: it is"),
+        ([128, 128], "was drawn on an image of 128 x 128 px, the slide has 256 x 256: it has"),
         ([256, 256], ""), ([257, 255], ""), ([640, 256], ""), ("large", ""), ([0, 0], ""),
     ],
 )  # fmt: skip

@@ -76,7 +76,7 @@ STROMA = {"name": "Stroma", "color": [0, 0, 0]}
         ({"classes": [{**STROMA, "prompt": ["a"]}]}, "classes.0.prompt .* did you mean 'prompts'"),
         ({"classes": []}, "has 0 classes; there must be 1 to 254"),
         ({"classes": [STROMA]}, "class 'Stroma' has no prompts"),
-        ({"classes": TWO["classes"] * 2}, "class 'Tumor' is there 2 times"),
+        ({"classes": TWO["classes"] * 2}, "class 'Tumor' appears 2 times"),
         ({"classes": [{**STROMA, "prompts": ["a", " "]}]}, "holds an empty prompt"),
         ({"background": [""]}, "holds an empty prompt"),
         ({"templates": []}, "has no templates; leave them out"),

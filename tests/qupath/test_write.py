@@ -286,7 +286,7 @@ def test_a_name_that_qupath_ignores_is_refused(tmp_path, name):
         ),
         (
             Annotations("a", Palette(("a\nb",), ((1, 2, 3),)), (make_region(),), (1.0, 1.0), 0.5),
-            r"holds a line break \[class-name\]",
+            r"contains a line break \[class-name\]",
         ),
     ],
 )

@@ -18,6 +18,7 @@ from wsiseg.geometry import Box
 from wsiseg.store.codecs import CodecName, checksum, codec_of, describe_codec
 from wsiseg.store.files import Folder
 from wsiseg.store.layout import _create
+from wsiseg.store.nodes import Node
 from wsiseg.store.shards import ShardedArray
 
 CODECS: tuple[CodecName, ...] = ("zstd", "lz4", "none")
@@ -27,7 +28,7 @@ Case = tuple[ShardedArray, NDArray[Any], Path]
 
 def make(path: Path, codec: CodecName, dtype: str = "uint8", colors: bool = True) -> ShardedArray:
     """An array as the store's image is laid out, or as its labels are."""
-    group = zarr.open_group(str(path), mode="a", zarr_format=3)
+    group = Node(Folder(path)).require_group()
     fill = float("nan") if dtype.startswith("float") else 255
     if colors:
         _create(group, "a", (3, *SHAPE), (3, 16, 8), (3, 32, 48), dtype, fill, codec,
