@@ -15,21 +15,23 @@ def row(**changes) -> Published:
 
 
 def test_the_papers_rows_stand_above_ours():
-    lines = format_comparison(made_up("oracle"), load_published(PAPER)).splitlines()
+    published = load_published(PAPER)
+    rows = 2 + sum(one.protocol == "oracle" for one in published)  # with the head and ours
+    lines = format_comparison(made_up("oracle"), published).splitlines()
     assert lines[0].startswith("protocol oracle, %")
-    head, full, without, _, ours = map(cells_of, lines[1:6])
+    head, full, without, *_, ours = map(cells_of, lines[1 : rows + 1])
     assert head == ["method", *(f"IoU {n}" for n in PALETTE.names), "mIoU"]
     assert full == ["ConStruct, full", *"----", "70.96"]
     assert without == ["ConStruct, without distillation", *"----", "70.40"]
     scores = made_up("oracle").scores
     assert ours[:2] == ["this checkpoint", "75.00"]
     assert ours[4:6] == ["-", f"{100 * scores.miou:.2f}"], "a class that is nowhere has no score"
-    head, full, without, _, ours = map(cells_of, lines[6:11])
+    head, full, *_, ours = map(cells_of, lines[rows + 1 : 2 * rows + 1])
     assert head == ["method", *(f"Dice {n}" for n in PALETTE.names), "mDice"]
     assert full == ["ConStruct, full", *"----", "82.83"]
     assert ours[5] == f"{100 * scores.mdice:.2f}"
-    assert lines[11].startswith("ConStruct, full: Le et al.")
-    for part in (lines[1:6], lines[6:11]):
+    assert any(line.startswith("ConStruct, full: Le et al.") for line in lines)
+    for part in (lines[1 : rows + 1], lines[rows + 1 : 2 * rows + 1]):
         assert len({len(line) for line in part}) == 1, "one width"
     assert max(map(len, lines)) <= 100, "a terminal's"
 
@@ -49,9 +51,12 @@ def test_any_number_of_classes_fits_a_terminal(count):
 
 
 def test_protocols_are_not_mixed():
-    text = format_comparison(made_up("deploy"), load_published(PAPER))
+    published = load_published(PAPER)
+    text = format_comparison(made_up("deploy"), published)
     assert "70.96" not in text
-    assert "3 published row(s) of another protocol are not comparable" in text
+    others = sum(one.protocol != "deploy" for one in published)
+    assert others >= 3
+    assert f"{others} published row(s) of another protocol are not comparable" in text
 
 
 def test_classes_are_put_in_their_columns():
