@@ -430,7 +430,7 @@ from wsiseg.store import SlideStore
 mark_done = SlideStore.mark_done
 def slowly(self, step, block, digest):
     if step == "predict":
-        sys.stdout.write("now\n")  # one write: of two threads, print's word and newline would mix
+        sys.stdout.write("now\\n")  # one write: of two threads, print's word and newline would mix
         sys.stdout.flush()
         time.sleep(1)
     mark_done(self, step, block, digest)

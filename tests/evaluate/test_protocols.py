@@ -62,9 +62,9 @@ def test_an_encoder_with_a_spread_gets_the_truncated_image(case, monkeypatch):
 
     def spy(values, pixels, config):
         seen.append(pixels)
-        return values
+        return values.argmax(1)
 
-    monkeypatch.setattr("wsiseg.evaluate.protocols.refine", spy)
+    monkeypatch.setattr("wsiseg.evaluate.protocols.refine_labels", spy)
     monkeypatch.setattr(type(source.model.encoder), "std", (0.2, 0.2, 0.2), raising=False)
     for protocol in ("oracle", "deploy"):
         label_maps(found, images, truth, protocol, source, CONFIG)
