@@ -73,7 +73,9 @@ def run_script(tmp_path_factory):
         flags = [f"-Dstub.{name}={value}" for name, value in given.items()]
         return call("groovy", "-cp", str(stubs), *flags, str(write_scripts(root)[which]))
 
-    probe = subprocess.run(["groovyc", "--version"], capture_output=True, text=True, check=False)
+    probe = subprocess.run(
+        ["groovyc", "--version"], capture_output=True, text=True, check=False, env=quick
+    )
     if probe.returncode:
         why = " ".join((probe.stderr or probe.stdout).split())
         pytest.skip(f"groovyc is installed, but does not run (JAVA_HOME?): {why}")
