@@ -129,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("atlas", type=Path)
     parser.add_argument("--organ", default="colon")
-    parser.add_argument("--encoders", nargs="+", default=["tiny", "small"])
+    parser.add_argument("--encoders", nargs="*", default=["tiny", "small"])
     parser.add_argument("--tiles", type=int, default=60, help="of each slide of the organ")
     parser.add_argument("--others", type=int, default=12, help="of each other slide")
     given = parser.parse_args()

@@ -6,9 +6,10 @@ import numpy as np
 from scores import average_precision
 from skimage.color import rgb2hed
 from skimage.feature import local_binary_pattern
+from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -51,9 +52,16 @@ def fit_and_ask(
     for k in range(labels.shape[1]):
         truth, best = labels[:, k].astype(int), (-1.0, None)
         for model in candidates():
-            inner = cross_val_predict(
-                model, known, truth, groups=slides, cv=GroupKFold(INNER), method="predict_proba"
-            )
-            best = max(best, (average_precision(truth, inner[:, 1]), model), key=lambda b: b[0])
-        columns.append(best[1].fit(known, truth).predict_proba(asked)[:, 1])
+            inner = np.full(len(truth), truth.mean())
+            for learned, unseen in GroupKFold(INNER).split(known, truth, slides):
+                inner[unseen] = fit_one(model, known[learned], truth[learned], known[unseen])
+            best = max(best, (average_precision(truth, inner), model), key=lambda b: b[0])
+        columns.append(fit_one(best[1], known, truth, asked))
     return np.stack(columns, 1)
+
+
+def fit_one(model: object, known: np.ndarray, truth: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """``(M,)`` probabilities of one class; what all or none of the known tiles show is all told."""
+    if truth.min() == truth.max():
+        return np.full(len(asked), float(truth[0]))
+    return clone(model).fit(known, truth).predict_proba(asked)[:, 1]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -55,6 +55,10 @@ def test_fractions_are_exact_areas(case: tuple[Mask, float, TileGrid, float]) ->
 
 
 @settings(max_examples=80, deadline=None)
+@example(
+    (np.array([[False, False, False, True]]), 6.125, TileGrid(1, 19, 1, 1, 1), 1.0),
+    Box(0, 0, 25, 1),
+)  # on 4.0
 @given(
     masked_grids(),
     st.builds(

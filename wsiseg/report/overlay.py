@@ -159,8 +159,8 @@ def _boxes_with_tissue(store: SlideStore, side: int) -> Iterator[Box]:
         mask, mpp, _ = store.read_tissue()
     except StoreError:
         return squares
-    near, scale, masked = store.grid.tile, store.mpp / mpp, Box(0, 0, mask.shape[1], mask.shape[0])
-    windows = ((box, mask_window(box.grow(near), scale).intersect(masked)) for box in squares)
+    near, ratio, masked = store.grid.tile, mpp / store.mpp, Box(0, 0, mask.shape[1], mask.shape[0])
+    windows = ((box, mask_window(box.grow(near), ratio).intersect(masked)) for box in squares)
     return (box for box, window in windows if mask[window.slices()].any())
 
 

@@ -116,7 +116,7 @@ def _block_digests(
     mask, mask_mpp, _ = store.read_tissue()
     for block in range(store.grid.n_blocks):
         outer = _outer_box(store.grid, margin, block)
-        tissue = mask[mask_window(outer, store.mpp / mask_mpp).slices()]
+        tissue = mask[mask_window(outer, mask_mpp / store.mpp).slices()]
         seen = [hashlib.sha256(np.packbits(tissue).tobytes()).hexdigest(), *tissue.shape, mask_mpp]
         # The pixels of a block are named by the digest of its CAMs.
         around = sorted({other for step, other in needs(block) if step != "context"})

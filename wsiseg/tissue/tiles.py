@@ -88,7 +88,7 @@ def sample_mask(mask: Mask, mask_mpp: float, box: Box, mpp: float) -> Mask:
     -------
     ``(box.height, box.width)`` bool, False outside the mask.
     """
-    return _sample(mask, box, mpp / mask_mpp, (0, 0))
+    return _sample(mask, box, mask_mpp / mpp, (0, 0))
 
 
 def sample_tissue(store: SlideStore, box: Box) -> Mask:
@@ -101,27 +101,27 @@ def sample_tissue(store: SlideStore, box: Box) -> Mask:
     """
     if box.empty:
         return np.zeros((box.height, box.width), bool)
-    scale = store.mpp / store.tissue_mpp
-    window = mask_window(box, scale)
-    return _sample(store.read_tissue(window)[0], box, scale, (window.y, window.x))
+    ratio = store.tissue_mpp / store.mpp
+    window = mask_window(box, ratio)
+    return _sample(store.read_tissue(window)[0], box, ratio, (window.y, window.x))
 
 
-def mask_window(box: Box, scale: float) -> Box:
+def mask_window(box: Box, ratio: float) -> Box:
     """The pixels of a mask that `sample_mask` takes for a box that is not empty.
 
-    `scale` is mask pixels per raster pixel.
+    `ratio` is raster pixels per mask pixel.
     """
     (top, bottom), (left, right) = (
-        _mask_index(start, start + length, scale)[[0, -1]].tolist()
+        _mask_index(start, start + length, ratio)[[0, -1]].tolist()
         for start, length in ((box.y, box.height), (box.x, box.width))
     )
     return Box(left, top, right + 1 - left, bottom + 1 - top)
 
 
-def _sample(mask: Mask, box: Box, scale: float, corner: tuple[int, int]) -> Mask:
+def _sample(mask: Mask, box: Box, ratio: float, corner: tuple[int, int]) -> Mask:
     """`mask`, whose pixel (0, 0) is the whole mask's `corner` (row, column), seen on `box`."""
-    rows = _mask_index(box.y, box.bottom, scale) - corner[0]
-    cols = _mask_index(box.x, box.right, scale) - corner[1]
+    rows = _mask_index(box.y, box.bottom, ratio) - corner[0]
+    cols = _mask_index(box.x, box.right, ratio) - corner[1]
     out = np.zeros((box.height, box.width), bool)
     in_rows = np.flatnonzero((rows >= 0) & (rows < mask.shape[0]))
     in_cols = np.flatnonzero((cols >= 0) & (cols < mask.shape[1]))
@@ -133,6 +133,6 @@ def _sample(mask: Mask, box: Box, scale: float, corner: tuple[int, int]) -> Mask
     return out
 
 
-def _mask_index(start: int, stop: int, scale: float) -> NDArray[np.int64]:
+def _mask_index(start: int, stop: int, ratio: float) -> NDArray[np.int64]:
     """The mask's row or column under the centre of each raster pixel."""
-    return np.asarray(np.floor((np.arange(start, stop) + 0.5) * scale).astype(np.int64))
+    return np.asarray(np.floor((np.arange(start, stop) + 0.5) / ratio).astype(np.int64))
