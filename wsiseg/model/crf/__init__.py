@@ -81,6 +81,13 @@ def refine(
         If the back end named is not installed.
     """
     _check(probabilities, image)
+    return _refine(probabilities, image, config, corner)
+
+
+def _refine(
+    probabilities: torch.Tensor, image: torch.Tensor, config: CrfConfig, corner: tuple[int, int]
+) -> torch.Tensor:
+    """`refine` of tensors that were checked."""
     if probabilities.numel() == 0:
         return torch.empty_like(probabilities, dtype=torch.float32)
     backend = choose_backend(config, probabilities)
@@ -135,7 +142,7 @@ def refine_labels(
         kept = every[probabilities.amax((0, 2, 3)) > MIN_PROBABILITY]
     if len(kept) < 2:
         kept = every
-    q = refine(probabilities[:, kept], image, config, corner)
+    q = _refine(probabilities[:, kept], image, config, corner)
     return kept[q.argmax(1)].to(torch.uint8)
 
 

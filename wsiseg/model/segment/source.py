@@ -121,11 +121,10 @@ class Segmenter:
         shares = cams.float().softmax(1).flatten(2)
         counts = shares.new_full((len(shares),), shares.shape[2])
         if known is not None:
-            used = known_shares(known, cams.shape[2:]) >= 0.5
+            parts = known_shares(known, cams.shape[2:])
+            used = parts >= 0.5
             # If no cell is known for the most part, use those that are known in part.
-            used = torch.where(
-                used.any(2, keepdim=True), used, known_shares(known, cams.shape[2:]) > 0
-            )
+            used = torch.where(used.any(2, keepdim=True), used, parts > 0)
             shares, counts = shares * used, used.sum((1, 2)).to(shares.dtype)
         top = (_SHARE * counts).ceil().clamp_min(1).long()
         sums = shares.topk(int(top.max()), 2).values.cumsum(2)
