@@ -5,6 +5,8 @@ import os
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -146,6 +148,29 @@ def test_when_the_last_gpu_leaves_the_settings_decide(
     assert set(names) == {"cpu", "gpu"}
     assert device == "cuda" or len(names) == 20
     assert "dask: no worker with a GPU is left; its blocks go to the others" in caplog.messages
+
+
+def test_what_a_worker_did_before_it_left_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its futures turn from finished to lost: they were taken for a lost scheduler."""
+    pass_on, left, seen = module.DaskExecutor._pass_on, threading.Event(), []
+
+    def pass_on_late(executor: Any, task: Any, future: Any) -> None:
+        if task.name == "predict":
+            seen.append(future.status)
+            left.wait(30)
+        seen.append(future.status)
+        pass_on(executor, task, future)
+
+    monkeypatch.setattr(module.DaskExecutor, "_pass_on", pass_on_late)
+    with cpu_and_gpu() as cluster, open_executor(cluster.scheduler_address) as executor:
+        assert in_flight(executor) == 8
+        block = executor.submit_block(Step("predict", "", 1, [0], square, gpu=True), 0)
+        while not seen:
+            time.sleep(0.01)
+        cluster.sync(cluster.workers["gpu"].close)
+        left.set()
+        assert block.result(30) is None
+    assert seen[0] == "finished" and seen[1] in ("lost", "pending")
 
 
 def test_a_worker_of_another_version_is_refused() -> None:

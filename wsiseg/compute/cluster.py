@@ -206,12 +206,12 @@ class DaskExecutor(Executor):
             return  # it was sent elsewhere
         outcome, result = task.outcome, task.result
         try:
-            if future.status == "finished":
-                outcome.set_result(future.result(timeout=_RESULT_S) if result else None)
-            elif future.status == "error":
+            if future.status == "error":
                 outcome.set_exception(future.exception(timeout=_RESULT_S))
-            else:
+            elif future.status == "cancelled":
                 outcome.set_exception(self._lost())
+            else:  # done, even if its worker has left since and taken what it returned along
+                outcome.set_result(future.result(timeout=_RESULT_S) if result else None)
         except KilledWorker as error:
             outcome.set_exception(ClusterError(f"workers die of this block: {error}"))
         except Exception as error:  # noqa: BLE001  # whoever waits must learn of it, whatever it is
