@@ -17,7 +17,7 @@ from wsiseg.atomic import open_atomic, put_aside
 from wsiseg.compute import Progress
 from wsiseg.config import LabelConfig
 from wsiseg.errors import DataError
-from wsiseg.labels import find_stores, label_slides
+from wsiseg.labels import find_stores, label_slides, name_in_run
 from wsiseg.qupath import write_geojson, write_scripts
 from wsiseg.store import SlideStore
 from wsiseg.tissue import tile_fractions
@@ -234,7 +234,7 @@ def write_suggestions(places: Sequence[Suggestion], out: str | Path) -> list[Pat
     stores = {place.store.path: place.store for place in places}
     for path, store in stores.items():
         own = [place for place in places if place.store.path == path]
-        target = out / "geojson" / f"{path.stem}.geojson"
+        target = out / "geojson" / f"{name_in_run(store)}.geojson"
         if target.exists():
             put_aside(target)
         written.append(write_geojson(_frame(store, own), target))
@@ -277,6 +277,6 @@ def _rows(places: Sequence[Suggestion]) -> Iterator[list[object]]:
         origin = place.store.slide["bounds"][:2]
         x, y = (round(v * s - o, 2) for v, s, o in zip((box.x, box.y), scale, origin, strict=True))
         yield [
-            rank, place.store.path.stem, place.row, place.col, x, y, f"{place.uncertainty:.4f}",
-            place.predicted,
+            rank, name_in_run(place.store), place.row, place.col, x, y,
+            f"{place.uncertainty:.4f}", place.predicted,
         ]  # fmt: skip
