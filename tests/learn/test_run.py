@@ -225,7 +225,7 @@ def test_a_fold_begins_as_the_other_slides_look(slides):
     tiles = gather_tiles(found.slides)
     held, model, other = tiles.windows[:, 0] == 0, make_model(config), make_model(config)
     assert tiles.stores[0].path.stem == "one"
-    assert Folds(model, tiles, config)._begin(held) == []
+    assert Folds(model, tiles, config)._initialise(held) == []
     start_from(None, other, tiles.pick(~held), config)
     assert torch.equal(model.prototypes, other.prototypes)
     start_from(None, other, tiles, config)

@@ -44,7 +44,7 @@ def test_a_split_that_leaks_is_refused():
     slides = [slide("a", "P", "train"), slide("b", "P", "test"), slide("c", "Q")]
     with pytest.raises(DataError, match=r"split .* leaks: P is on both sides \(a, b\)"):
         plan_folds(slides)
-    with pytest.raises(DataError, match=r"has 2 labelled slides for test of 2; both sides"):
+    with pytest.raises(DataError, match=r"has 2 of 2 labelled slides for test; both sides"):
         plan_folds([slide("a", split="test"), slide("b", split="test")])
     (fold,) = plan_folds([slide("a", "P", "test"), slide("b", "Q"), slide("c", "R", "train")])
     assert fold.held.tolist() == [True, False, False]
