@@ -62,7 +62,7 @@ def test_every_problem_of_masks_is_listed(tmp_path):
 
 def test_a_folder_of_other_masks_is_refused(masked, tmp_path):
     with pytest.raises(
-        DataError, match=r"contains no masks\.json; give a folder that `wsiseg masks`"
+        DataError, match=r"contains no masks\.json; give a folder that `wsi"
     ):
         load_masks(tmp_path, masked / "img")
     (tmp_path / "masks.json").write_text(json.dumps({"numbers": {"A": 3}, "colors": {}}))

@@ -106,7 +106,7 @@ def _lay_windows(
 
 
 def _read_labels(store: SlideStore, box: Box) -> tuple[np.ndarray, np.ndarray]:
-    """Read labels as in `LabelledWindows`; background is certain, as its confidence is not stored."""
+    """Read labels as in `LabelledWindows`; background, stored without confidence, is certain."""
     classes = len(store.palette.classes)
     labels, confidence = store.read_labels(box), store.read_confidence(box)
     outside = labels == BACKGROUND
