@@ -68,7 +68,7 @@ def test_a_folder_with_labels_chooses_too(given, masked, tmp_path):
     ("more", "message"),
     [
         (["--set", "network=x"], "network = 'x'"),
-        (["--set", "scales=[2, 1]"], "scales = .*least first"),
+        (["--set", "scales=[2, 1]"], "scales = .*smallest first"),
         (["--set", "network_options.size=3"], "has no option 'size'; it takes weights"),
         (["--validate", "2"], "--validate 2: is neither a folder, a table, nor a share"),
         (["--set", "device=cuda:7"], "device 'cuda:7' is not available"),

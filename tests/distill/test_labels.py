@@ -61,9 +61,7 @@ def test_every_problem_of_masks_is_listed(tmp_path):
 
 
 def test_a_folder_of_other_masks_is_refused(masked, tmp_path):
-    with pytest.raises(
-        DataError, match=r"contains no masks\.json; give a folder that `wsi"
-    ):
+    with pytest.raises(DataError, match=r"contains no masks\.json; give a folder that `wsi"):
         load_masks(tmp_path, masked / "img")
     (tmp_path / "masks.json").write_text(json.dumps({"numbers": {"A": 3}, "colors": {}}))
     with pytest.raises(DataError, match=r"masks\.json: does not say what the masks mean"):

@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +9,7 @@ from wsiseg.learn.split import group_slides, plan_folds
 
 
 def slide(name, patient="", split="", identity=None, tiles=4):
-    path = SimpleNamespace(stem=name, __str__=lambda: name)
-    store = SimpleNamespace(path=path, slide={"identity": identity or name})
+    store = SimpleNamespace(path=Path(f"{name}.zarr"), slide={"identity": identity or name})
     found = SimpleNamespace(labels=np.zeros((tiles, 2)))
     return SimpleNamespace(store=store, found=found, patient=patient, split=split)
 
