@@ -43,7 +43,7 @@ def test_a_share_of_the_cases_chooses_the_epoch(given, tmp_path):
     assert read_info(out).card.title == "Fast"
     page = " ".join(CliRunner().invoke(app, ["model", "show", str(out)]).output.split())
     for text in ("segmentation network, trained on the labels of a first stage", "small-", "ab" * 9,
-                 "first stage, labels", "background: shown as nothing"):  # fmt: skip
+                 "first stage, labels", "background: not shown in maps"):  # fmt: skip
         assert text in page, text
     picture = CliRunner().invoke(
         app, ["picture", str(out), str(next(given[0].iterdir())), "-o", str(tmp_path / "p")]

@@ -55,7 +55,7 @@ def test_every_problem_of_masks_is_listed(tmp_path):
     Image.fromarray(np.zeros((32, SIDE), np.uint8)).save(third)
     with pytest.raises(DataError) as caught:
         load_masks(folder, folder / "img")
-    for text in ("3 problem", "run `wsiseg masks` again", "holds 7; 2 classes are 0 to 1",
+    for text in ("3 problem", "run `wsiseg masks` again", "contains 7; 2 classes are 0 to 1",
                  "its mask is 64 x 32 px, the image 64 x 64"):  # fmt: skip
         assert text in str(caught.value)
 
