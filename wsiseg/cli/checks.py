@@ -115,20 +115,20 @@ def _check(location: str) -> bool:
     from wsiseg.store import check_store
 
     try:
-        found = check_store(location)
+        report = check_store(location)
     except WsisegError as error:  # the others are still checked
         complain(f"error: {error}")
         return False
-    for fault in found.damage:
+    for fault in report.damage:
         say(f"{location}: {fault.key}: {fault.why}")
-    for step, (left, total) in found.unfinished.items():
+    for step, (left, total) in report.unfinished.items():
         say(f"{location}: {step}: {left:,} of {total:,} blocks are missing")
-    if found.damage:
+    if report.damage:
         say(f"{location}: repeat the command that made it, to redo only the damaged blocks")
-    elif found.whole:
-        old = "" if found.checked else ", as far as can be checked: its format has no checksums"
-        say(f"{location}: complete ({found.files:,} files){old}")
-    return found.whole
+    elif report.whole:
+        caveat = "" if report.checked else ", as far as can be checked: its format has no checksums"
+        say(f"{location}: complete ({report.files:,} files){caveat}")
+    return report.whole
 
 
 @app.command("config", rich_help_panel=FILES, epilog="Example: wsiseg config -c wsiseg.yaml")

@@ -54,12 +54,12 @@ def label(
     plain = override({}, with_map(settings, name_map, "map"), "--set")
     config = parse_config(plain, LabelConfig, "the command line")
     wanted = None if classes is None else [name.strip() for name in classes.split(",")]
-    found = label_slides(labels, slides, wanted, config, manifest=manifest)
-    written = write_labels(found, out)
-    print_labelling(found)
+    labelling = label_slides(labels, slides, wanted, config, manifest=manifest)
+    written = write_labels(labelling, out)
+    print_labelling(labelling)
     for path in written:
         say(str(path))
-    if found.problems or found.unmatched:
+    if labelling.problems or labelling.unmatched:
         raise typer.Exit(1)
 
 
