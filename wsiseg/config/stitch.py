@@ -31,7 +31,7 @@ class CrfConfig(Settings):
     appearance_weight: float = Field(default=50.0, ge=0)
     """Appearance kernel: Potts weight."""
     scale: Literal[1, 2] = 1
-    """`numba` only, for labels: 1 or 2; only every such pixel in x and y sends and receives
+    """`numba` only, for labels: with 2, only every second pixel in x and y sends and receives
     messages. Along borders, every pixel then reads the last messages at its own position and
     colour."""
     band: int = Field(default=0, ge=0)

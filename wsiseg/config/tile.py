@@ -48,7 +48,8 @@ class TileConfig(Settings):
     which is the default."""
     block: int | None = Field(default=None, ge=16)
     """Side in pixels of the unit of work and storage: a multiple of `tile` and of `stride`. If
-    null, 1792 (eight tiles of 224), or the nearest multiple below."""
+    null, 1792 (eight tiles of 224) if that fits, otherwise their least common multiple times a
+    power of 2."""
     codec: Literal["zstd", "lz4", "none"] = "lz4"
     """Lossless compression of a new store's pixels: `lz4` is written and read several times as fast
     as `zstd`, which is some 15 to 25 % smaller. An existing store keeps its own."""
