@@ -134,8 +134,8 @@ class TrainConfig(Settings):
     contrast_weight: float = Field(default=0.2, ge=0)
     """Weight of the foreground/background contrastive loss."""
     contrast_shrink: int = Field(default=2, ge=1)
-    """The factor by which patches are shrunk before the contrast's regions are cut out: faster, with
-    less detail. Presets `reference` and `paper` do not shrink."""
+    """The factor by which patches are shrunk before the contrast's regions are cut out: faster,
+    with less detail. Presets `reference` and `paper` do not shrink."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`; only CPU runs are repeatable bit by bit."""
     precision: Precision = "float32"
