@@ -260,7 +260,7 @@ def test_one_bad_store_does_not_hide_another(store: Path, tmp_path: Path) -> Non
     result = run("check", tmp_path / "none.zarr", store)
     assert result.exit_code == 1
     assert "none.zarr: is not a wsiseg store" in said(result)
-    assert "a.zarr: whole" in said(result)
+    assert "a.zarr: complete" in said(result)
 
 
 @pytest.fixture(scope="module")
