@@ -158,8 +158,8 @@ def _list_candidates(
         predicted = np.argwhere(np.isfinite(cams[:, :, 0, 0, 0]))
         if not len(predicted):
             continue
-        cams = cams[predicted[:, 0], predicted[:, 1]].astype(np.float32)
-        shares = _compute_shares(cams, calibration)
+        fields = cams[predicted[:, 0], predicted[:, 1]].astype(np.float32)
+        shares = _compute_shares(fields, calibration)
         ordered = np.sort(shares, 1)
         uncertainty.append(1 - (ordered[:, -1] - ordered[:, -2]).mean((1, 2)))
         views.append(np.concatenate([shares.mean((2, 3)), shares.std((2, 3))], 1))

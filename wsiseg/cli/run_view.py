@@ -140,8 +140,8 @@ class RunView:
             spent[_BOUND_BY.get(step, step)] += seconds  # type: ignore[assignment]  # a Counter of floats
         if spent.total() < _MIN_WORK_S:
             return ""
-        ((activity, seconds),) = spent.most_common(1)
-        return f"mostly {activity} ({seconds / spent.total():.0%})"
+        ((activity, longest),) = spent.most_common(1)
+        return f"mostly {activity} ({longest / spent.total():.0%})"
 
     def _seconds_left(self) -> float | None:
         """Estimate the time left as if all slides, except failed ones, took equally long."""
