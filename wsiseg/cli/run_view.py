@@ -146,7 +146,7 @@ class RunView:
     def _seconds_left(self) -> float | None:
         """Estimate the time left as if all slides, except failed ones, took equally long."""
         slides, ended = self._slides - self._ended["failed"], self._ended.total()
-        share = ended - self._ended["failed"]
-        share += sum(line.share for line in self._board.lines.values())
+        running = sum(line.share for line in self._board.lines.values())
+        share = ended - self._ended["failed"] + running
         elapsed = self._board.clock() - self._started
         return elapsed * (slides - share) / share if share > _MIN_SHARE else None
