@@ -88,7 +88,7 @@ _GOLDEN = 0.618034
 
 
 def choose_colors(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
-    """Return an RGB for each class: its known one, or one that no other class has."""
+    """Return the colour of each class: its predefined one, or one that no other class has."""
     known = KNOWN_COLORS | {UNSURE: UNSURE_COLOR}
     taken = {known[name] for name in names if name in known}
     spare = _draw_colors()

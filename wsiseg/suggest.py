@@ -16,7 +16,7 @@ from wsiseg.annotations import Annotations, Palette, Region
 from wsiseg.atomic import open_atomic, put_aside
 from wsiseg.compute import Progress
 from wsiseg.config import LabelConfig
-from wsiseg.errors import DataError
+from wsiseg.errors import ConfigError, DataError
 from wsiseg.labels import find_stores, label_slides
 from wsiseg.qupath import write_geojson, write_scripts
 from wsiseg.store import SlideStore
@@ -90,11 +90,15 @@ def suggest_places(
 
     Raises
     ------
+    ConfigError
+        If `per_slide` is less than 1.
     DataError
         If the slides were predicted with different classes, or no tile is left to suggest.
     StoreError
         If a slide was not predicted.
     """
+    if per_slide is not None and per_slide < 1:
+        raise ConfigError(f"per_slide is {per_slide}; it must be at least 1")
     stores = [SlideStore(path) for path in find_stores(slides)]
     palettes = {store.path: store.cam_palette.names for store in stores}
     if len(set(palettes.values())) > 1:

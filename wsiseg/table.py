@@ -294,9 +294,9 @@ def _check_separator(head: Sequence[str], by_fold: Mapping[str, str], path: Path
     """Raise `DataError` if a header of one column is several names with another separator."""
     parts = re.split(r"\s*([|:，；、]|\s)\s*", head[0])
     names = {*map(_fold, parts[::2])}
-    found = names & {*by_fold}
-    whole = len(head) > 1 or len(parts) == 1 or _fold(head[0]) in by_fold
-    if not whole and found and (parts[1].strip() or found == names):
+    expected = names & {*by_fold}
+    is_valid = len(head) > 1 or len(parts) == 1 or _fold(head[0]) in by_fold
+    if not is_valid and expected and (parts[1].strip() or expected == names):
         raise DataError(
             f"{path}: has {parts[1]!r} between its columns; use commas, semicolons or tabs"
         )

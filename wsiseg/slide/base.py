@@ -229,7 +229,7 @@ class PyramidSlide(ABC):
         return factors, _common_integer(factors)
 
     def _whole_pixels(self, level: int, factors: tuple[float, float]) -> Size:
-        """Return how many raster pixels from the origin lie wholly on level pixels and slide."""
+        """Return the extent, from the origin, of raster pixels that level and slide fully cover."""
         level_size, down = self.level_sizes[level], self._downsample(level)
         width, height = (
             int(min(pixels, math.floor(length / step + _NOISE)) / factor + _NOISE)

@@ -78,7 +78,7 @@ def _may_be_dicom(name: str) -> bool:
 
 
 def _read_values(data: bytes) -> dict[int, str]:
-    """Read the text of the relevant elements, as far as `data` goes, from behind the preamble."""
+    """Read the text of the relevant elements, as far as they are in `data`, without preamble."""
     values: dict[int, str] = {}
     explicit, at = True, 0
     try:

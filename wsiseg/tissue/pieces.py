@@ -1,4 +1,4 @@
-"""Connected pieces of a mask, with NumPy only: loading numba would take longer than most masks."""
+"""Connected pieces of a mask, with NumPy only: for most masks, loading numba would take longer."""
 
 from __future__ import annotations
 
