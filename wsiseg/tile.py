@@ -355,6 +355,6 @@ def _parts(squares: NDArray[np.bool_], side: int, block: Box) -> Iterator[Box]:
         yield part.intersect(block)
 
 
-def _run_length(flags: NDArray[np.bool_]) -> int:
+def _run_length(flags: Any) -> int:
     """Return the number of leading true values."""
     return len(flags) if flags.all() else int(flags.argmin())
