@@ -1,4 +1,4 @@
-"""Read facts about pixels from a TIFF's ImageDescription: OME-XML, ImageJ's form, `MPP = `."""
+"""Read facts about pixels from a TIFF's ImageDescription: OME-XML, ImageJ's form, ``MPP =``."""
 
 from __future__ import annotations
 
