@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsiseg.annotate.names import name_outputs
 from wsiseg.annotations import PALETTES
 from wsiseg.config import ExportConfig
 from wsiseg.qupath import export_geojson, lint_geojson, write_geojson, write_scripts
+from wsiseg.run.names import name_outputs
 
 from .regions import SQUARE, annotate, make_region
 

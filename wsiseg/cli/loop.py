@@ -158,9 +158,9 @@ def score_slides(
     out: Path,
 ) -> None:  # fmt: skip
     """What `evaluate --slides` does: finished maps against labels."""
-    from wsiseg.annotate import OutputTree, show_agreement
     from wsiseg.config import LabelConfig, parse_config
     from wsiseg.evaluate import describe_slides, evaluate_slides, format_slides, write_slides
+    from wsiseg.run import OutputTree, show_agreement
 
     with progress_bars() as bars:
         plain = override({}, with_map(settings, name_map, "map"), "--set")

@@ -59,8 +59,8 @@ def annotate(
     ] = False,
 ) -> None:
     """Tile, segment, stitch and outline slides; resumes what was interrupted."""
-    from wsiseg.annotate import annotate as run
     from wsiseg.cli.run_view import show_run
+    from wsiseg.run import annotate as run
 
     MESSAGES.quiet = MESSAGES.quiet or quiet or as_json
     with show_run(as_json=as_json) as take:

@@ -12,13 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from wsiseg.annotate.jobs import OutputTree
-from wsiseg.annotate.slide import SlideResult
 from wsiseg.atomic import open_atomic
 from wsiseg.config import Config
 from wsiseg.errors import StoreError
 from wsiseg.lock import explained, hold
+from wsiseg.run.jobs import OutputTree
+from wsiseg.run.slide import SlideResult
 from wsiseg.table import unguard
+from wsiseg.version import __version__
 
 __all__ = ["name_run", "show_agreement", "write_run", "write_summary"]
 
@@ -127,8 +128,6 @@ def write_run(
     StoreError
         If the folder cannot be written.
     """
-    from wsiseg import __version__
-
     record = {
         "version": __version__,
         "python": platform.python_version(),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wsiseg.annotate.names import name_outputs
+from wsiseg.run.names import name_outputs
 
 
 def names_of(*slides):

@@ -7,13 +7,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from wsiseg.annotate.jobs import Job, OutputTree
 from wsiseg.compiling import loading
 from wsiseg.compute import Progress, Spent, Step, run_steps
 from wsiseg.config import Config
 from wsiseg.lock import hold
 from wsiseg.model.scale import describe_mismatch, read_scale, settle_scale
 from wsiseg.pyramid import plan_pyramid
+from wsiseg.run.jobs import Job, OutputTree
 from wsiseg.slide import open_slide
 from wsiseg.store import SlideStore
 from wsiseg.tile import describe_damage, plan_grid, plan_tile
@@ -82,7 +82,7 @@ def annotate_slide(
         image = plan_pyramid(path, "tile", tile.digest, tile.digests, run)
         later = partial(_plan_later, tree, job.name, config, tile, run)
         run_steps(executor, [tile, *image], progress, spent, later)
-        from wsiseg.annotate.later import outline_and_write  # loaded by now, beside the reading
+        from wsiseg.run.later import outline_and_write  # loaded by now, beside the reading
 
         rows, notes = outline_and_write(
             tree, job.name, config, _tissue_mm2(store), executor, progress, overwrite=overwrite
@@ -98,7 +98,7 @@ def annotate_slide(
 def _plan_later(tree: OutputTree, name: str, config: Config, tile: Step, run: str) -> list[Step]:
     """The steps after tiling; what they need, which takes seconds to load, is loaded first."""
     with loading():
-        from wsiseg.annotate.later import plan_later
+        from wsiseg.run.later import plan_later
     return plan_later(tree, name, config, tile, run)
 
 

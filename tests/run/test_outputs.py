@@ -6,12 +6,12 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-import wsiseg.annotate.later as later_module
-from wsiseg.annotate import annotate
+import wsiseg.run.later as later_module
 from wsiseg.cli import app
 from wsiseg.config import Config
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.errors import StoreError
+from wsiseg.run import annotate
 from wsiseg.store import FORMAT, SlideStore
 from wsiseg.tile import tile_slide
 

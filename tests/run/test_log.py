@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from wsiseg.annotate.run_log import SLIDE, RunLog, open_log
 from wsiseg.errors import StoreError
+from wsiseg.run.log import SLIDE, RunLog, open_log
 
 
 def test_a_text_is_written_once_a_slide(tmp_path):

@@ -14,13 +14,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from wsiseg.annotate.events import RunFinished, RunStarted, SlideFinished, SlideStarted
-from wsiseg.annotate.jobs import Job, OutputTree, plan_jobs
-from wsiseg.annotate.memory import measure_peak
-from wsiseg.annotate.records import name_run, write_run, write_summary
-from wsiseg.annotate.run_log import SLIDE, RunLog, open_log
-from wsiseg.annotate.slide import SlideResult, annotate_slide, plan_slide
-from wsiseg.annotate.teller import OnEvent, Progress, Teller
 from wsiseg.compiling import compiling_told, loading
 from wsiseg.compute import SerialExecutor, in_flight, is_alive, open_executor, run
 from wsiseg.config import Config
@@ -29,6 +22,14 @@ from wsiseg.lock import explained
 from wsiseg.model.catalog import SHIPPED
 from wsiseg.model.prompt_file import read_prompts
 from wsiseg.model.scale import read_scale, settle_scale
+from wsiseg.run.events import RunFinished, RunStarted, SlideFinished, SlideStarted
+from wsiseg.run.jobs import Job, OutputTree, plan_jobs
+from wsiseg.run.log import SLIDE, RunLog, open_log
+from wsiseg.run.memory import measure_peak
+from wsiseg.run.records import name_run, write_run, write_summary
+from wsiseg.run.slide import SlideResult, annotate_slide, plan_slide
+from wsiseg.run.teller import OnEvent, Progress, Teller
+from wsiseg.version import __version__
 
 __all__ = ["annotate"]
 
@@ -59,7 +60,7 @@ def annotate(
     is in ``out/runs/RUN.log``.
 
     `progress` is called with (job, step, blocks done, blocks), and with (job, "slides", slides
-    done, slides) after each slide; `on_event` with every `wsiseg.annotate.events.Event`, one at a
+    done, slides) after each slide; `on_event` with every `wsiseg.run.events.Event`, one at a
     time.
 
     Returns
@@ -127,8 +128,6 @@ def _plan(jobs: Sequence[Job], config: Config, tell: Teller) -> list[SlideResult
 
 
 def _describe_run(log: RunLog, executor: str, workers: int | None, slides: int) -> None:
-    from wsiseg import __version__
-
     log.note(
         f"wsiseg {__version__}, Python {platform.python_version()}, {platform.platform()}; "
         f"{slides} slide(s), executor {executor}, workers {workers or 'as many as cores'}"

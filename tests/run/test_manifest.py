@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from wsiseg.annotate.manifest import read_manifest
 from wsiseg.errors import ConfigError
+from wsiseg.run.manifest import read_manifest
 
 
 def write(folder, text, encoding="utf-8"):

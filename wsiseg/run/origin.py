@@ -10,6 +10,7 @@ from typing import Any
 from wsiseg.config import Config, PredictConfig
 from wsiseg.model.catalog import find_checkpoint
 from wsiseg.model.metadata import read_description
+from wsiseg.version import __version__
 
 __all__ = ["describe_origin"]
 
@@ -22,8 +23,6 @@ def describe_origin(config: Config) -> dict[str, Any]:
     CheckpointError
         If the checkpoint is missing or is none.
     """
-    from wsiseg import __version__
-
     return {
         "version": __version__,
         "settings": config.model_dump(mode="json"),

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsiseg.annotate import memory
-from wsiseg.annotate.memory import measure_peak
+from wsiseg.run import memory
+from wsiseg.run.memory import measure_peak
 
 
 @pytest.fixture

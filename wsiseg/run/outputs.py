@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wsiseg.annotate.jobs import OutputTree
-from wsiseg.annotate.origin import describe_origin
 from wsiseg.annotations import Annotations
 from wsiseg.atomic import free_name, list_taken, open_atomic
 from wsiseg.config import Config, ExportFormat, digest_of
@@ -23,6 +21,8 @@ from wsiseg.geometry import Box
 from wsiseg.labels import keep_corrected
 from wsiseg.qupath import export_geojson
 from wsiseg.report import measure_classes, write_overlay, write_pictures
+from wsiseg.run.jobs import OutputTree
+from wsiseg.run.origin import describe_origin
 from wsiseg.store import SlideStore
 
 __all__ = ["write_outputs"]

@@ -18,12 +18,12 @@ from PIL import Image
 
 from tests.model.test_scale import taught_at
 from tests.slide.damaged import spoil
-from wsiseg.annotate import annotate, plan_jobs
 from wsiseg.annotations import BACKGROUND
 from wsiseg.config import Config, TileConfig
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.errors import ConfigError, MissingDependencyError, SlideOpenError
 from wsiseg.qupath import lint_geojson
+from wsiseg.run import annotate, plan_jobs
 from wsiseg.store import SlideStore
 from wsiseg.tissue import kept_tiles
 
@@ -107,7 +107,7 @@ def test_executors_give_the_same_bytes(slide, finished, tmp_path, executor):
 def test_kill_and_resume_gives_the_same_bytes(slide, finished, tmp_path, step):
     """kill -9 after a few blocks of a step; the same command again ends with the same hashes."""
     code = (
-        "import sys, time\nfrom wsiseg.annotate import annotate\nfrom wsiseg.config import Config\n"
+        "import sys, time\nfrom wsiseg.run import annotate\nfrom wsiseg.config import Config\n"
         "def report(job, step, done, total):\n"
         f"    if step == {step!r} and done >= 2:\n"
         "        print('now', flush=True)\n        time.sleep(60)\n"

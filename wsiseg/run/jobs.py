@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from wsiseg.annotate.manifest import MANIFEST_SUFFIXES, Entry, read_manifest
-from wsiseg.annotate.names import name_outputs
 from wsiseg.errors import ConfigError, SlideOpenError
+from wsiseg.run.manifest import MANIFEST_SUFFIXES, Entry, read_manifest
+from wsiseg.run.names import name_outputs
 from wsiseg.slide import find_slides, gather_slide, name_slide
 
 __all__ = ["Job", "OutputTree", "plan_jobs"]

@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from wsiseg.annotate import annotate, plan_jobs
 from wsiseg.errors import ConfigError, SlideOpenError
+from wsiseg.run import annotate, plan_jobs
 
 
 def touch(path):

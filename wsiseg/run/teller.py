@@ -7,8 +7,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-from wsiseg.annotate.events import Event, StepAdvanced
-from wsiseg.annotate.jobs import Job
+from wsiseg.run.events import Event, StepAdvanced
+from wsiseg.run.jobs import Job
 
 __all__ = ["OnEvent", "Progress", "Teller"]
 

@@ -3,10 +3,10 @@ import json
 
 import pytest
 
-from wsiseg.annotate.jobs import OutputTree
-from wsiseg.annotate.records import write_summary
-from wsiseg.annotate.slide import SlideResult
 from wsiseg.errors import StoreError
+from wsiseg.run.jobs import OutputTree
+from wsiseg.run.records import write_summary
+from wsiseg.run.slide import SlideResult
 
 NAMES = ["-a", "=b", "+c", "@d", "'=e", "f\n=g", " h", "\udce9", "-1"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from concurrent.futures import Executor
 from functools import partial
 
-from wsiseg.annotate.jobs import OutputTree
-from wsiseg.annotate.outputs import write_outputs
 from wsiseg.compute import Progress, Step
 from wsiseg.config import Config
 from wsiseg.outline import outline_regions
 from wsiseg.predict import plan_predict
 from wsiseg.pyramid import plan_pyramid
+from wsiseg.run.jobs import OutputTree
+from wsiseg.run.outputs import write_outputs
 from wsiseg.stitch import plan_stitch
 from wsiseg.store import SlideStore
 from wsiseg.tissue import draw_tissue

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-from wsiseg.annotate.slide import SlideResult
+from wsiseg.run.slide import SlideResult
 
 __all__ = ["Event", "RunFinished", "RunStarted", "SlideFinished", "SlideStarted", "StepAdvanced"]
 
