@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.qupath.regions import SQUARE, annotate, make_region
 from wsiseg.annotations import PALETTES
 from wsiseg.config import ExportConfig
 from wsiseg.qupath import export_geojson, lint_geojson, write_geojson, write_scripts
 from wsiseg.run.names import name_outputs
-
-from .regions import SQUARE, annotate, make_region
 
 STUBS = Path(__file__).parent / "stubs"
 

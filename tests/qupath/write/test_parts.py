@@ -6,10 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.qupath.regions import HOLE, SQUARE, annotate, make_region
 from wsiseg.qupath import lint_geojson, write_geojson
 from wsiseg.qupath.write.parts import count_vertices, is_part, split_regions, write_parts
-
-from .regions import HOLE, SQUARE, annotate, make_region
 
 BOXES = st.lists(
     st.tuples(*[st.integers(0, 1000)] * 2, *[st.integers(1, 300)] * 2, st.integers(1, 50)),

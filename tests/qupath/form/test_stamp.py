@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.qupath.regions import SQUARE, annotate, make_region
 from wsiseg.config import ExportConfig
 from wsiseg.qupath import (
     export_geojson,
@@ -13,8 +14,6 @@ from wsiseg.qupath import (
     read_stamp,
     write_geojson,
 )
-
-from .regions import SQUARE, annotate, make_region
 
 REGIONS = [make_region(np.add(SQUARE, (100 * i, 0))) for i in range(20)]
 FOREIGN = b'{"type":"FeatureCollection","features":[]}'

@@ -4,12 +4,11 @@ import json
 import numpy as np
 import pytest
 
+from tests.qupath.regions import SQUARE, annotate, make_region
 from wsiseg.config import ExportConfig
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath import export_geojson, lint_geojson, write_geojson
 from wsiseg.qupath.write.geojson import measure_geojson
-
-from .regions import SQUARE, annotate, make_region
 
 REGIONS = [make_region(np.add(SQUARE, (100 * i, 0))) for i in range(20)]  # 5 vertices each
 

@@ -7,11 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from wsiseg.cli import app
-from wsiseg.errors import GeoJsonError
-from wsiseg.qupath import Repair, fix_geojson, lint_geojson, read_geojson
-
-from .test_lint import (
+from tests.qupath.test_lint import (
     ANYTHING,
     BAD,
     CLEAN,
@@ -32,6 +28,9 @@ from .test_lint import (
     replace_at,
     zipped,
 )
+from wsiseg.cli import app
+from wsiseg.errors import GeoJsonError
+from wsiseg.qupath import Repair, fix_geojson, lint_geojson, read_geojson
 
 # What holds nothing to be kept, and what is judged otherwise than it is found.
 LOST = {"top-level", "collection-features", "geometry", "zero-area", "ring-short", "coordinates"}

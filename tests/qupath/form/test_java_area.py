@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from tests.qupath.regions import annotate, make_region
 from wsiseg.qupath import lint_geojson, write_geojson
 from wsiseg.qupath.form.java_area import cut_rows
 from wsiseg.trace import smooth_regions, trace_regions
 
-from .regions import annotate, make_region
-
-FIELD = Path(__file__).resolve().parents[3] / "shared" / "data" / "field" / "qupath-labels"
+FIELD = Path(__file__).resolve().parents[4] / "shared" / "data" / "field" / "qupath-labels"
 AREA = """
 import java.awt.geom.*;
 import java.util.*;

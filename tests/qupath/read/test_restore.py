@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 import shapely
 
+from tests.qupath.form.test_java_area import staircase
 from wsiseg.qupath import Feature, restore_outlines
 from wsiseg.qupath.form.java_area import cut_rows
-
-from .test_java_area import staircase
 
 
 def feature(shape, identity="a", name="Tumor"):

@@ -10,6 +10,8 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.qupath.regions import HOLE, SQUARE, annotate, make_region, regions_of
+from tests.qupath.write.test_geojson import LABELS, SCALES
 from wsiseg.annotations import PALETTES, Annotations, Palette
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath import (
@@ -19,9 +21,6 @@ from wsiseg.qupath import (
     to_feature_collection,
     write_geojson,
 )
-
-from .regions import HOLE, SQUARE, annotate, make_region, regions_of
-from .test_write import LABELS, SCALES
 
 RING = [[0, 0], [100, 0], [100, 100], [0, 100], [0, 0]]
 BOX = {"type": "Polygon", "coordinates": [RING]}

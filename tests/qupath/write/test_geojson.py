@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tests.qupath.regions import HOLE, SQUARE, annotate, make_region, regions_of
 from wsiseg.annotations import PALETTES, Annotations, Palette
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath import lint_geojson, read_geojson, write_geojson
@@ -23,8 +24,6 @@ from wsiseg.trace import (
     trace_block,
     trace_regions,
 )
-
-from .regions import HOLE, SQUARE, annotate, make_region, regions_of
 
 LABELS = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)),
                 elements=st.sampled_from([0, 1, 255]))  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath import Feature, Finding, describe_left_out, read_geojson
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "annotations"
+DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "annotations"
 RING = [[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]
 HOLE = [[2, 2], [2, 4], [4, 4], [4, 2], [2, 2]]
 POLYGON = {"type": "Polygon", "coordinates": [RING, HOLE]}
