@@ -1,11 +1,11 @@
 """Disjoint sets of numbers, in an array of parents: connected components are made of these."""
 
-from numba import njit
+from wsiseg.kernels import kernel
 
 __all__ = ["find_root", "join_roots", "number_roots"]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def find_root(parent, i):  # type: ignore[no-untyped-def]  # numba infers the types
     """Root of `i`, halving the path on the way."""
     while parent[i] != i:
@@ -14,7 +14,7 @@ def find_root(parent, i):  # type: ignore[no-untyped-def]  # numba infers the ty
     return i
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def join_roots(parent, i, j):  # type: ignore[no-untyped-def]  # numba infers the types
     """Unite the sets of `i` and `j`; the smaller index is the root, whatever the order of calls."""
     if parent[i] == parent[j]:
@@ -26,7 +26,7 @@ def join_roots(parent, i, j):  # type: ignore[no-untyped-def]  # numba infers th
         parent[i] = j
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def number_roots(parent):  # type: ignore[no-untyped-def]  # numba infers the types
     """Replace each parent by its set's number, sets counted in the order of their roots."""
     count = 0

@@ -9,8 +9,8 @@ region vanishes. Arcs follow each other in the order of the rings, which no bloc
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from wsiseg.kernels import kernel
 from wsiseg.trace.coverage import cross, holds_vertex
 
 __all__ = ["thin_coverage"]
@@ -18,7 +18,7 @@ __all__ = ["thin_coverage"]
 _INDEX = (1 << 32) - 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def thin_coverage(net, limit):  # type: ignore[no-untyped-def]  # numba infers the types
     """Which vertices of a `Coverage` stay, ``(V,)`` bool.
 
@@ -59,7 +59,7 @@ def thin_coverage(net, limit):  # type: ignore[no-untyped-def]  # numba infers t
     return alive
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _longest_arc(net):  # type: ignore[no-untyped-def]  # numba infers the types
     """Vertices of the longest arc, both its ends counted; work is laid out for that many."""
     ring, stops, longest = net.ring, net.stops, 1
@@ -75,7 +75,7 @@ def _longest_arc(net):  # type: ignore[no-untyped-def]  # numba infers the types
     return longest + 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _link_nodes(net):  # type: ignore[no-untyped-def]  # numba infers the types
     """Number the nodes ``(V,)``; the nodes that each is joined to by one edge, ``(M, 4)``."""
     ring, stops, nodes = net.ring, net.stops, net.nodes
@@ -95,7 +95,7 @@ def _link_nodes(net):  # type: ignore[no-untyped-def]  # numba infers the types
     return number, straight
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _link(straight, number, one, two):  # type: ignore[no-untyped-def]  # numba infers the types
     """Note that `two` is joined to `one` by one edge; at most four edges meet in a raster."""
     k = 0
@@ -104,7 +104,7 @@ def _link(straight, number, one, two):  # type: ignore[no-untyped-def]  # numba 
     straight[number[one], k] = two
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _thin_arc(net, arc, closed, alive, links, work, heaps, limit, balance):  # type: ignore[no-untyped-def]  # numba infers the types
     """Thin one arc, its end nodes included; a closed one has none.
 
@@ -145,7 +145,7 @@ def _thin_arc(net, arc, closed, alive, links, work, heaps, limit, balance):  # t
     return balance
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _offer(net, arc, i, work, heaps, waiting, limit):  # type: ignore[no-untyped-def]  # numba infers the types
     """Let a corner wait on its turn's heap (left 0, right 1), unless it is too large."""
     size = cross(net, arc[work[i, 0]], arc[i], arc[work[i, 1]])
@@ -161,7 +161,7 @@ def _offer(net, arc, i, work, heaps, waiting, limit):  # type: ignore[no-untyped
     waiting[turn] += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _pop(heap, waiting, turn):  # type: ignore[no-untyped-def]  # numba infers the types
     """Take the least corner off the heap of a turn."""
     least = heap[0]
