@@ -6,7 +6,7 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-import wsiseg.run.later as later_module
+import wsiseg.run.after_tiling as after_tiling
 from wsiseg.cli import app
 from wsiseg.config import Config
 from wsiseg.demo.synthesis import synthesize_slide
@@ -66,7 +66,7 @@ def contents(out):
 
 
 def test_a_finished_slide_is_neither_traced_nor_written(slide, finished, out, monkeypatch):
-    monkeypatch.setattr(later_module, "outline_regions", lambda *_: pytest.fail("traced again"))
+    monkeypatch.setattr(after_tiling, "outline_regions", lambda *_: pytest.fail("traced again"))
     before = {name: file.stat() for name, file in outputs(out).items()}
     result = run(slide, out)
     assert {name: file.stat() for name, file in outputs(out).items()} == before
@@ -75,7 +75,7 @@ def test_a_finished_slide_is_neither_traced_nor_written(slide, finished, out, mo
 
 
 def test_copied_without_its_time_stamps_it_is_still_finished(slide, out, monkeypatch):
-    monkeypatch.setattr(later_module, "outline_regions", lambda *_: pytest.fail("traced again"))
+    monkeypatch.setattr(after_tiling, "outline_regions", lambda *_: pytest.fail("traced again"))
     for file in outputs(out).values():
         file.write_bytes(file.read_bytes())
     run(slide, out)

@@ -26,17 +26,17 @@ from wsiseg.run.events import RunFinished, RunStarted, SlideFinished, SlideStart
 from wsiseg.run.jobs import Job, OutputTree, plan_jobs
 from wsiseg.run.log import SLIDE, RunLog, open_log
 from wsiseg.run.memory import measure_peak
+from wsiseg.run.notifier import Notifier, OnEvent, Progress
 from wsiseg.run.records import name_run, write_run, write_summary
 from wsiseg.run.slide import SlideResult, annotate_slide, plan_slide
-from wsiseg.run.teller import OnEvent, Progress, Teller
 from wsiseg.version import __version__
 
 __all__ = ["annotate"]
 
 _LOG = logging.getLogger(__name__)
 _DIED = "a worker process died"
-_TABLES_SHARE = 20  # the tables of a thousand slides take long: write them a twentieth of the time
-_MOST_SLIDES = 16
+_TABLES_PAUSE = 20  # times as long as writing the tables takes, which grows with the slides
+_MAX_SLIDES = 16  # at a time
 _BLOCKS_A_SLIDE = 64  # in flight, before another slide is begun beside it
 
 
@@ -56,8 +56,8 @@ def annotate(
     """Annotate slides, folders of slides or manifests; write everything below `out`.
 
     Finished work is kept and resumed; `overwrite` redoes each given slide. A slide that fails is
-    recorded and the rest go on. What was said meanwhile, and the traceback of what nobody expected,
-    is in ``out/runs/RUN.log``.
+    recorded and the rest go on. ``out/runs/RUN.log`` holds all log messages and the tracebacks of
+    unexpected errors.
 
     `progress` is called with (job, step, blocks done, blocks), and with (job, "slides", slides
     done, slides) after each slide; `on_event` with every `wsiseg.run.events.Event`, one at a
@@ -65,7 +65,7 @@ def annotate(
 
     Returns
     -------
-    One `SlideResult` a slide, in input order.
+    One `SlideResult` per slide, in input order.
 
     Raises
     ------
@@ -85,25 +85,25 @@ def annotate(
     config = settle_scale(config or Config())
     _check_formats(config)
     _check_source(config, dry_run)
-    many = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    jobs = plan_jobs([Path(one) for one in many], nested=nested, out=Path(out))
+    sources = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    jobs = plan_jobs([Path(source) for source in sources], nested=nested, out=Path(out))
     tree = OutputTree(Path(out))
-    tell = Teller(progress, on_event)
+    notifier = Notifier(progress, on_event)
     if dry_run:
-        return _plan(jobs, config, tell)
+        return _plan(jobs, config, notifier)
     with explained(tree.root):
         tree.root.mkdir(parents=True, exist_ok=True)
     run_name = name_run()
     with open_log(tree.log(run_name)) as log, compiling_told():
         _describe_run(log, executor, workers, len(jobs))
-        tell.event(RunStarted(run_name, len(jobs), str(tree.log(run_name))))
+        notifier.send(RunStarted(run_name, len(jobs), str(tree.log(run_name))))
         with _Pool(executor, workers) as pool:
             work = partial(_annotate_job, pool=pool, tree=tree, config=config, overwrite=overwrite,
-                           tell=tell, log=log)  # fmt: skip
-            record = _Record(tree, jobs, tell, log)
+                           notifier=notifier, log=log)  # fmt: skip
+            record = _Record(tree, jobs, notifier, log)
             for job in jobs:
                 if job.same_as:
-                    record.add(_point(job))
+                    record.add(_skip(job))
             for result in _run_jobs(pool, work, [job for job in jobs if not job.same_as]):
                 record.add(result)
         record.write()
@@ -111,19 +111,19 @@ def annotate(
 
         write_run(tree, run_name, config, record.results, executor, workers)
         write_scripts(tree.root)
-        tell.event(_sum_up(record.results, tell))
+        notifier.send(_sum_up(record.results, notifier))
     return record.results
 
 
-def _plan(jobs: Sequence[Job], config: Config, tell: Teller) -> list[SlideResult]:
-    """What would be done with each slide, told as if it were."""
-    tell.event(RunStarted("", len(jobs), ""))
+def _plan(jobs: Sequence[Job], config: Config, notifier: Notifier) -> list[SlideResult]:
+    """Report what would be done with each slide, by the same events as doing it."""
+    notifier.send(RunStarted("", len(jobs), ""))
     results = []
     for job in jobs:
-        found = _point(job) if job.same_as else _guard(job, lambda job: plan_slide(job, config))
-        results.append(found)
-        tell.event(SlideFinished(found))
-    tell.event(_sum_up(results, tell))
+        result = _skip(job) if job.same_as else _guard(job, partial(plan_slide, config=config))
+        results.append(result)
+        notifier.send(SlideFinished(result))
+    notifier.send(_sum_up(results, notifier))
     return results
 
 
@@ -134,26 +134,26 @@ def _describe_run(log: RunLog, executor: str, workers: int | None, slides: int) 
     )
 
 
-def _sum_up(results: Sequence[SlideResult], tell: Teller) -> RunFinished:
-    return RunFinished(dict(Counter(result.status for result in results)), tell.seconds())
+def _sum_up(results: Sequence[SlideResult], notifier: Notifier) -> RunFinished:
+    return RunFinished(dict(Counter(result.status for result in results)), notifier.elapsed())
 
 
 def _check_formats(config: Config) -> None:
     if config.export.formats == ("geojson",):
-        return  # which needs nothing, and the others much
+        return  # it needs no extra package; to check the others loads them
     with loading():
         from wsiseg.export import check_formats
     check_formats(config.export)
 
 
 def _check_source(config: Config, dry_run: bool) -> None:
-    """What no slide can be predicted with is told once, before any is tiled.
+    """Refuse a model that no slide could be predicted with, before any slide is tiled.
 
-    A model that ships needs nothing that could be missing: it is loaded beside the reading.
+    A model that ships has nothing that could be missing: it is loaded beside the reading.
     """
     if _ships(config):
         return
-    if dry_run:  # without torch, and without weights, as far as it goes
+    if dry_run:  # needs neither torch nor weights
         if config.predict.prompts is not None:
             read_prompts(config.predict.prompts)
         return
@@ -163,7 +163,7 @@ def _check_source(config: Config, dry_run: bool) -> None:
 
 
 def _ships(config: Config) -> bool:
-    """Whether the model is one that ships, used as it was made to be."""
+    """Whether the model is one that ships, with the settings that it was made for."""
     settings = config.predict
     if settings.prompts is not None or settings.checkpoint not in SHIPPED:
         return False
@@ -180,7 +180,7 @@ class _Pool:
         self._lock, self._stack, self._stopped = threading.Lock(), ExitStack(), False
         self.executor = self._stack.enter_context(self._open())
         self.lost = ""
-        """Why there is no executor any more; empty while there is."""
+        """Why no new executor could be opened; empty while there is one."""
 
     def __enter__(self) -> _Pool:
         return self
@@ -200,39 +200,44 @@ class _Pool:
                 self.lost = str(error)
 
     def stop(self) -> None:
-        """Begin no further block."""
+        """Begin no more blocks."""
         self._stopped = True
         self.executor.shutdown(wait=False, cancel_futures=True)
 
 
 class _Record:
-    """The results so far, in input order, and the tables that hold them."""
+    """The results so far, and the tables that hold them."""
 
-    def __init__(self, tree: OutputTree, jobs: Sequence[Job], tell: Teller, log: RunLog) -> None:
+    def __init__(
+        self, tree: OutputTree, jobs: Sequence[Job], notifier: Notifier, log: RunLog
+    ) -> None:
         self._tree, self._jobs = tree, {job.name: job for job in jobs}
-        self._tell, self._log = tell, log
-        self._found: dict[str, SlideResult] = {}
+        self._notifier, self._log = notifier, log
+        self._results: dict[str, SlideResult] = {}
         self._next_write = 0.0
 
     @property
     def results(self) -> list[SlideResult]:
-        return [self._found[name] for name in self._jobs if name in self._found]
+        """Those there are, in input order."""
+        return [self._results[name] for name in self._jobs if name in self._results]
 
     def add(self, result: SlideResult) -> None:
-        """Keep a result; the tables are written too, unless that would take too long too often."""
+        """Keep a result and report it; write the tables, unless they were written just now."""
         result = replace(result, peak_mb=measure_peak())
-        self._found[result.slide] = result
+        self._results[result.slide] = result
         started = time.monotonic()
         if started >= self._next_write:
-            with suppress(StoreError):  # the last writing tells
+            with suppress(StoreError):  # raised when they are written last
                 self.write()
             now = time.monotonic()
-            self._next_write = now + _TABLES_SHARE * (now - started)
+            self._next_write = now + _TABLES_PAUSE * (now - started)
         ended = f"{result.slide}: {result.status} after {result.seconds:.1f} s"
         text = "; ".join(filter(None, [ended, result.note, result.error]))
         self._log.note(text, "ERROR" if result.error else "INFO")
-        self._tell.event(SlideFinished(result))
-        self._tell.blocks(self._jobs[result.slide], "slides", len(self._found), len(self._jobs))
+        self._notifier.send(SlideFinished(result))
+        self._notifier.count(
+            self._jobs[result.slide], "slides", len(self._results), len(self._jobs)
+        )
 
     def write(self) -> None:
         write_summary(self._tree, self.results)
@@ -241,30 +246,30 @@ class _Record:
 def _run_jobs(
     pool: _Pool, work: Callable[[Job], SlideResult], jobs: Sequence[Job]
 ) -> Iterator[SlideResult]:
-    """Each job's result as it ends; some slides at a time, so that no worker waits for the next.
+    """Yield each job's result as it ends; several slides at a time, so that no worker is idle.
 
-    When a worker process dies, the slides under way fail together; each is then done again by
-    itself, and only the one that is to blame fails again.
+    When a worker process dies, all slides under way fail; each is then done again on its own, and
+    only the one that caused it fails again.
     """
-    many = min(len(jobs), max(1, min(_MOST_SLIDES, in_flight(pool.executor) // _BLOCKS_A_SLIDE)))
+    at_once = min(len(jobs), max(1, min(_MAX_SLIDES, in_flight(pool.executor) // _BLOCKS_A_SLIDE)))
     if in_flight(pool.executor) > 1 and len(jobs) > 1:
-        many = max(2, many)
-    again = []
-    with SerialExecutor() if many == 1 else ThreadPoolExecutor(many) as slides:
+        at_once = max(2, at_once)
+    retry = []
+    with SerialExecutor() if at_once == 1 else ThreadPoolExecutor(at_once) as slides:
         try:
             for job, result in run(slides, work, jobs):
-                if many > 1 and result.error.startswith(_DIED):
-                    again.append(job)
+                if at_once > 1 and result.error.startswith(_DIED):
+                    retry.append(job)
                 else:
                     yield result
         except BaseException:  # interrupted: without this, every slide under way would be finished
             pool.stop()
             raise
-    yield from map(work, again)
+    yield from map(work, retry)
 
 
 def _annotate_job(
-    job: Job, pool: _Pool, tree: OutputTree, config: Config, overwrite: bool, tell: Teller,
+    job: Job, pool: _Pool, tree: OutputTree, config: Config, overwrite: bool, notifier: Notifier,
     log: RunLog,
 ) -> SlideResult:  # fmt: skip
     if pool.lost:
@@ -272,21 +277,21 @@ def _annotate_job(
     executor = pool.executor
     work = partial(
         annotate_slide, tree=tree, config=config, executor=executor, overwrite=overwrite,
-        progress=partial(tell.blocks, job), spent=partial(tell.spent, job),
+        progress=partial(notifier.count, job), spent=partial(notifier.add_worker_time, job),
     )  # fmt: skip
-    tell.event(SlideStarted(job.name, str(job.path)))
-    named = SLIDE.set(job.name)
+    notifier.send(SlideStarted(job.name, str(job.path)))
+    token = SLIDE.set(job.name)
     try:
         result = _guard(job, work, log)
     finally:
-        SLIDE.reset(named)
+        SLIDE.reset(token)
     if result.status == "failed":
         pool.renew(executor)
     return result
 
 
 def _guard(job: Job, work: Callable[[Job], SlideResult], log: RunLog | None = None) -> SlideResult:
-    """Run `work`; a failure of this slide becomes its row instead of the end of the batch."""
+    """Call `work`; if this slide fails, its result says so and the run goes on."""
     started = time.perf_counter()
     try:
         return work(job)
@@ -304,6 +309,6 @@ def _guard(job: Job, work: Callable[[Job], SlideResult], log: RunLog | None = No
     )
 
 
-def _point(job: Job) -> SlideResult:
-    """The row of a path to a file that another job does."""
+def _skip(job: Job) -> SlideResult:
+    """Return the result of a path to a file that another job does."""
     return SlideResult(job.name, str(job.path), "same file", note=f"the same file as {job.same_as}")

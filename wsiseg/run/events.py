@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: for a terminal, for programs that read it, for a log."""
+"""Events of a run, for whoever follows it: a terminal, a program, a log."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Event:
     """Something that happened in a run."""
 
     name: ClassVar[str]
-    """Stable: programs go by it."""
+    """Stable: programs rely on it."""
 
     def to_dict(self) -> dict[str, object]:
-        """The event's name as `event`, and its fields; ready for JSON."""
+        """Return the event's name as `event`, and its fields, ready for JSON."""
         return {"event": self.name, **asdict(self)}
 
 
@@ -52,24 +52,24 @@ class StepAdvanced(Event):
     slide: str
     step: str
     """`tile`, `predict`, `context`, `stitch`, the levels of two of them (`tile-pyramid`,
-    `stitch-pyramid`) or `outline`; all but the last go on at once."""
+    `stitch-pyramid`) or `outline`; all but the last overlap."""
     done: int
-    """Blocks done."""
+    """Number of blocks that are done."""
     total: int
-    """Blocks in all."""
+    """Number of blocks."""
     worker_seconds: float
-    """What workers spent on this step of this slide so far; 0 where that is not known."""
+    """Time that workers spent on this step of this slide so far; 0 where it is not known."""
 
 
 @dataclass(frozen=True)
 class SlideFinished(Event):
-    """A slide ended, one way or another; as its row of `summary.csv` says."""
+    """A slide ended, with whatever status; the result is its row of `summary.csv`."""
 
     name = "slide_finished"
     result: SlideResult
 
     def to_dict(self) -> dict[str, object]:
-        """The result's fields beside the event's name, but for the rows of `measurements.csv`."""
+        """Return the event's name and the fields of `result`, except `measurements`."""
         facts = asdict(self.result)
         del facts["measurements"]
         return {"event": self.name, **facts}
@@ -77,7 +77,7 @@ class SlideFinished(Event):
 
 @dataclass(frozen=True)
 class RunFinished(Event):
-    """Nothing is under way any more."""
+    """The run ended."""
 
     name = "run_finished"
     slides: Mapping[str, int]

@@ -1,4 +1,4 @@
-"""Which slides a run is about, and where their outputs lie."""
+"""The slides of a run, and where its outputs are."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["Job", "OutputTree", "plan_jobs"]
 
 _LOG = logging.getLogger(__name__)
 
-_WITH_IMAGES = ("coco", "masks", "ome-tiff", "png")
-"""Folders of outputs that may hold files which look like slides."""
+_IMAGE_FOLDERS = ("coco", "masks", "ome-tiff", "png")
+"""Output folders whose files may look like slides."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,21 @@ class Job:
 
     path: Path
     name: str
-    """Path of the outputs below each output folder, without extension; unique in a run."""
+    """Path of the slide's outputs within each output folder, without extension; unique in a run."""
     mpp: float | None = None
-    """Level-0 µm/px from the manifest, over the metadata."""
+    """Level-0 µm/px from the manifest, which takes precedence over the slide's metadata."""
     same_as: str = ""
-    """Name of the job that does the same file under another path; empty if this one does it."""
+    """Name of the job that does the same file by another path; empty if this one does it."""
 
 
 @dataclass(frozen=True)
 class OutputTree:
-    """Where the outputs of a run lie."""
+    """The paths of a run's outputs."""
 
     root: Path
 
     def is_one(self) -> bool:
-        """Whether a run wrote here."""
+        """Whether a run has written here."""
         return (self.root / "runs").is_dir() and (self.root / "summary.csv").is_file()
 
     def store(self, name: str) -> Path:
@@ -58,7 +58,7 @@ class OutputTree:
         return self.root / "overlays" / f"{name}.jpg"
 
     def log(self, run: str) -> Path:
-        """What was said in a run."""
+        """The log of a run."""
         return self.root / "runs" / f"{run}.log"
 
     def pictures(self, name: str) -> Path:
@@ -75,9 +75,9 @@ def plan_jobs(
 ) -> list[Job]:
     """Every slide of `inputs` (slides, folders, manifests), with unique output names.
 
-    An output is named as its slide, in the same sub-folder (`name_outputs`). Of paths that lead to
-    one file, one is done; the others say which. Files that a run wrote into an output folder
-    (`out`, or an earlier one) below an input are no slides.
+    Outputs are named after the slide, in the same sub-folder (`name_outputs`). Of several paths to
+    one file, one is done, and the other jobs name it. Files that a run wrote into an output folder
+    (`out`, or that of an earlier run) inside an input do not count as slides.
 
     Raises
     ------
@@ -115,9 +115,9 @@ def plan_jobs(
 class _Found(NamedTuple):
     path: Path
     within: Path
-    """Its path in the folder that was given."""
+    """Its path within the folder that was given."""
     given: list[Entry]
-    """The lines of manifests that name it."""
+    """Manifest rows that name it."""
 
 
 def _find(source: Path, nested: bool, out: Path | None) -> Iterator[_Found]:
@@ -144,18 +144,18 @@ def _find(source: Path, nested: bool, out: Path | None) -> Iterator[_Found]:
 
 
 def _name_below(slide: Path, folder: Path) -> Path:
-    """The slide's name in the sub-folder of `folder` in which it lies."""
+    """Return the slide's name, with its sub-folder within `folder`."""
     name = name_slide(slide)
     return Path(name) if slide == folder else slide.relative_to(folder).parent / name
 
 
 def _is_output(slide: Path, source: Path, out: Path | None) -> bool:
-    """Whether a run wrote `slide` into its output folder, somewhere from `source` down."""
+    """Whether a run wrote `slide`, into an output folder that is `source` or inside it."""
     for folder in slide.parents:
         tree = folder.parent
         if folder == source:
             return False
-        if folder.name in _WITH_IMAGES and (
+        if folder.name in _IMAGE_FOLDERS and (
             OutputTree(tree).is_one() or (out is not None and _same_folder(tree, out))
         ):
             return True
@@ -167,19 +167,19 @@ def _same_folder(one: Path, other: Path) -> bool:
 
 
 def _identify(path: Path) -> Hashable:
-    """Equal for paths that lead to one file: links of either kind."""
+    """Return a key that is equal for paths to one file, through links of either kind."""
     real = os.path.realpath(path)
     try:
         status = path.stat()
     except OSError:
         return real
-    # What slides of several files are depends on the folder that they lie in.
+    # A slide of several files is another slide where it is linked into another folder.
     alone = path.suffix.lower() not in (".mrxs", ".vms", ".vmu", ".dcm") and path.is_file()
     return (status.st_dev, status.st_ino) if alone and status.st_ino else real
 
 
 def _agree(given: Sequence[Entry]) -> float | None:
-    """The one µm/px that the manifests give a file."""
+    """Return the µm/px that all manifest rows of a file agree on; raise where they do not."""
     for entry in given[1:]:
         if entry.mpp != given[0].mpp:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""The log of a run: everything that was said, by us or by the libraries, in one file."""
+"""The log of a run: all log messages, of wsiseg and of libraries, in one file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from wsiseg.lock import explained
 __all__ = ["SLIDE", "RunLog", "open_log"]
 
 SLIDE: ContextVar[str] = ContextVar("slide", default="")
-"""The slide that this thread is at; empty in threads that do blocks of any."""
+"""The slide that this thread works on; empty in threads that do blocks of any slide."""
 
 
 class RunLog(logging.Handler):
-    """Writes records to a file, each text of a slide once.
+    """Writes records to a file, each text once per slide.
 
-    A damaged file makes its reader say the same line for every block.
+    With a damaged file, a reader logs the same line for every block.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -31,7 +31,7 @@ class RunLog(logging.Handler):
         self._written: set[tuple[str, str, str]] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, unless the same was written of this slide."""
+        """Write a record, unless the same text was written for this slide."""
         try:
             text = record.getMessage()
             key = (SLIDE.get(), record.name, text)
@@ -41,13 +41,13 @@ class RunLog(logging.Handler):
             if record.exc_info and record.exc_info[1]:
                 text += "\n" + "".join(format_exception(record.exc_info[1])).rstrip()
             self._write(record.levelname, record.name, text)
-        except OSError:  # a full disk: the outputs tell, and a log that fails ends no run
+        except OSError:  # a full disk: the outputs will raise; a log must not end the run
             logging.getLogger().removeHandler(self)
-        except Exception:  # noqa: BLE001  # as every handler
+        except Exception:  # noqa: BLE001  # as every handler does
             self.handleError(record)
 
     def note(self, text: str, level: str = "INFO", error: BaseException | None = None) -> None:
-        """Write a line for the file alone, and the traceback of `error`."""
+        """Write a line to this file only, with the traceback of `error`."""
         number = logging.getLevelNamesMapping()[level]
         record = logging.LogRecord("wsiseg.run", number, __file__, 0, text, None, None)
         if error is not None:
@@ -64,10 +64,10 @@ class RunLog(logging.Handler):
 
 @contextmanager
 def open_log(path: Path) -> Iterator[RunLog]:
-    """Write what is logged meanwhile to the file `path`.
+    """Write all log messages to the file `path` while the context is open.
 
-    Of our own loggers, information is only there where somebody asked for it, as the command line
-    does: ``logging.getLogger("wsiseg").setLevel(logging.INFO)``.
+    Messages of wsiseg below warnings are included only if its logger lets them through, as the
+    command line sets it: ``logging.getLogger("wsiseg").setLevel(logging.INFO)``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Manifests: tables of slides, with a µm/px of their own where the files have none."""
+"""Manifests: tables of slides, with the µm/px of those whose files lack it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wsiseg.table import list_problems, read_table, to_number
 __all__ = ["MANIFEST_SUFFIXES", "Entry", "read_manifest"]
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
-"""Lower-case suffixes of inputs that are read as manifests."""
+"""Suffixes, in lower case, of inputs that are read as manifests."""
 
 
 class Entry(NamedTuple):
@@ -20,19 +20,19 @@ class Entry(NamedTuple):
 
     slide: Path
     mpp: float | None
-    """µm/px of level 0; None for the slide's own."""
+    """µm/px of level 0; None to use the slide's own."""
     where: str
-    """File and line, for messages."""
+    """File and line, for error messages."""
 
 
 def read_manifest(path: Path) -> list[Entry]:
-    """Read a table with the column ``slide`` (relative to the table), and ``mpp`` if it likes.
+    """Read a table with the column ``slide`` (relative to the table) and optionally ``mpp``.
 
     Raises
     ------
     ConfigError
-        If it is no table, has no rows, or any row lacks its slide or has an `mpp` that is no
-        number above 0; lists these rows.
+        If it is not a table, has no rows, or any row lacks its slide or has an `mpp` that is not a
+        number above 0; the message lists these rows.
     """
     try:
         table = read_table(path, known=("slide", "mpp"), required=("slide",))

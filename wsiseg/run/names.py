@@ -1,4 +1,4 @@
-"""Names of outputs: one a slide, whatever the slides are called."""
+"""Unique names of outputs, one per slide."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path, PurePosixPath
 
 __all__ = ["name_outputs"]
 
-_LONGEST = 200
-"""Bytes of a name: file systems take 255, of which endings and temporary names need some."""
+_MAX_BYTES = 200
+"""Of a name: file systems take 255, of which endings and temporary names need some."""
 
 
 def name_outputs(slides: Sequence[tuple[Path, Path]]) -> list[str]:
-    """A name for each slide, with its sub-folder; no two are alike, in upper case or lower.
+    """Return a name for each slide, with its sub-folder; names differ even if case is ignored.
 
-    A slide's outputs are named as it is, without the extension. Of those that would collide, each
-    keeps its extension, and gets a short hash of its path if that is not enough. A name that is too
-    long for a file's name with an ending is cut, and ends in a short hash of the whole.
+    Outputs are named after the slide, without its extension. Slides whose names would collide keep
+    the extension, and get a short hash of their path if that is not enough. A name too long for a
+    file name with an ending is cut, and ends in a short hash of the whole.
 
     Parameters
     ----------
     slides
-        Path of each, and its path within the input.
+        Path of each slide, and its path within the input.
     """
     choices = [
         [
@@ -60,10 +60,10 @@ def name_outputs(slides: Sequence[tuple[Path, Path]]) -> list[str]:
 def _shorten(name: str) -> str:
     path = PurePosixPath(name)
     data = os.fsencode(path.name)
-    if len(data) <= _LONGEST:
+    if len(data) <= _MAX_BYTES:
         return name
     tag = _hash(path.name)
-    kept = data[: _LONGEST - len(tag) - 1].decode("utf-8", "ignore")  # never half a letter
+    kept = data[: _MAX_BYTES - len(tag) - 1].decode("utf-8", "ignore")  # never half a letter
     return path.with_name(f"{kept}-{tag}").as_posix()
 
 
@@ -72,5 +72,5 @@ def _hash(text: str) -> str:
 
 
 def _fold(name: str) -> str:
-    """Equal for names that some file systems take for one."""
+    """Return a key that is equal for names that some file systems do not distinguish."""
     return unicodedata.normalize("NFC", name).casefold()

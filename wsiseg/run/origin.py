@@ -1,4 +1,4 @@
-"""What made a map, in words that its page of the report shows."""
+"""What a map was made with, as the slide's page of the report shows it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["describe_origin"]
 
 
 def describe_origin(config: Config) -> dict[str, Any]:
-    """Version, settings and model as plain JSON; the same for the same settings and files.
+    """Return version, settings and model as plain JSON; equal for equal settings and files.
 
     Raises
     ------
     CheckpointError
-        If the checkpoint is missing or is none.
+        If the checkpoint is missing, or the file is no checkpoint.
     """
     return {
         "version": __version__,
@@ -31,14 +31,14 @@ def describe_origin(config: Config) -> dict[str, Any]:
 
 
 def _describe_model(settings: PredictConfig) -> dict[str, str]:
-    """What its description and card say, by what it is called there; no empty entries."""
+    """Return what the model's description and card say, without empty entries."""
     if settings.prompts is not None:
         return {"prompts": Path(settings.prompts).name}
     path = find_checkpoint(settings.checkpoint)
     plain = read_description(path)
     card = plain.get("card") or {}
     status = path.stat()
-    said = {
+    facts = {
         "checkpoint": path.name,
         "sha256": _hash(path, status.st_size, status.st_mtime_ns),
         "title": card.get("title"),
@@ -50,11 +50,11 @@ def _describe_model(settings: PredictConfig) -> dict[str, str]:
         "scale": f"{plain['mpp']:g} µm/px" if "mpp" in plain else "",
         "note": plain.get("note"),
     }
-    return {name: str(value) for name, value in said.items() if value}
+    return {name: str(value) for name, value in facts.items() if value}
 
 
 @lru_cache(maxsize=8)
 def _hash(path: Path, size: int, changed: int) -> str:
-    """Of a file that had this size and time stamp: a batch asks for it once a slide."""
+    """Hash a file, once for each size and time stamp: a run asks for it with every slide."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,5 +1,4 @@
-"""What a run writes of a finished map: made once, anew only where settings changed, never over
-what somebody edited."""
+"""Outputs of a finished map: made once, again only if settings changed, edited files kept."""
 
 from __future__ import annotations
 
@@ -28,13 +27,13 @@ from wsiseg.store import SlideStore
 __all__ = ["write_outputs"]
 
 _VERSION = 1
-"""Of outlining, measuring and writing: a change of it makes every output anew."""
+"""Of outlining, measuring and writing: raising it makes every output again."""
 _LOG = logging.getLogger(__name__)
 
-_Own = Literal["overlay", "report"]
+_OwnKind = Literal["overlay", "report"]
 _Rows = list[dict[str, object]]
-_Seen = tuple[int, int, str]
-"""A file's size, its time stamp in ns, and its sha256."""
+_State = tuple[int, int, str]
+"""A file's size, time stamp in ns, and sha256."""
 
 
 def write_outputs(
@@ -47,22 +46,22 @@ def write_outputs(
     *,
     overwrite: bool = False,
 ) -> tuple[_Rows, tuple[str, ...]]:
-    """Write what `config` asks for of one slide, unless it is there as a run wrote it.
+    """Write the outputs that `config` asks for, except those that are there as a run wrote them.
 
-    What was made, of what, and how its files looked then, is kept in ``runs/outputs/NAME.json``. A
-    file that looks otherwise now is somebody's: where it stands in the way, it is renamed to
-    ``FILE.edited.SUFFIX``, and that is said.
+    ``runs/outputs/NAME.json`` records what was made, from what, and the state of its files. A file
+    that has changed since was edited by somebody: if it is in the way, it is renamed to
+    ``FILE.edited.SUFFIX``, and a note says so.
 
     Parameters
     ----------
     store : of the stitched slide.
     name : of the slide within the run.
-    outline : gives the regions; called only if something is to be made.
-    overwrite : make everything anew.
+    outline : returns the regions; called only if something is to be made.
+    overwrite : make everything again.
 
     Returns
     -------
-    The rows of `measure_classes`, and what is to be said of the outputs, a sentence each.
+    The rows of `measure_classes`, and notes on the outputs, one sentence each.
 
     Raises
     ------
@@ -88,16 +87,16 @@ def write_outputs(
 
 @dataclass(frozen=True)
 class _Output:
-    kind: ExportFormat | _Own
+    kind: ExportFormat | _OwnKind
     path: Path
     """The file, or the folder of those formats that write one."""
 
 
-def _kinds(config: Config) -> tuple[ExportFormat | _Own, ...]:
+def _kinds(config: Config) -> tuple[ExportFormat | _OwnKind, ...]:
     return (*config.export.formats, "overlay", "report")
 
 
-def _place(tree: OutputTree, name: str, kind: ExportFormat | _Own, config: Config) -> Path:
+def _place(tree: OutputTree, name: str, kind: ExportFormat | _OwnKind, config: Config) -> Path:
     if kind == "overlay":
         return tree.overlay(name)
     if kind == "report":
@@ -108,7 +107,7 @@ def _place(tree: OutputTree, name: str, kind: ExportFormat | _Own, config: Confi
 
 
 def _digest(store: SlideStore, config: Config) -> str:
-    """What all outputs hang on."""
+    """Digest of what all outputs depend on."""
     facts = [store.slide["name"], store.slide["mpp"], store.slide["bounds"], store.mpp]
     how = config.export.model_dump(mode="json", exclude={"formats"})
     labels = [store.finished("stitch"), store.has_probabilities]
@@ -120,7 +119,7 @@ def _write(
     made: str,
 ) -> None:  # fmt: skip
     written, notes = out.path, tuple[str, ...]()
-    if out.kind == "geojson":  # which sees itself to what was edited
+    if out.kind == "geojson":  # which keeps edited files itself
         exported = export_geojson(annotations, out.path, config.export)
         written, notes = exported.path, exported.notes
     else:
@@ -143,7 +142,7 @@ def _find_damage(store: SlideStore, config: Config) -> list[Box]:
 
 @contextmanager
 def _cleared(out: _Output, record: _Record) -> Iterator[list[str]]:
-    """Put aside what somebody edited while `out` is written; the list then tells of it."""
+    """Move edited files aside while `out` is written; notes on them are in the list afterwards."""
     notes: list[str] = []
     asides = []
     try:
@@ -154,16 +153,16 @@ def _cleared(out: _Output, record: _Record) -> Iterator[list[str]]:
     finally:
         for path, aside in asides:
             if not path.exists():
-                os.replace(aside, path)  # it was in nobody's way
+                os.replace(aside, path)  # nothing was written there
             elif _hash(path) == _hash(aside):
-                aside.unlink()  # no edit: the record of an earlier run is lost
+                aside.unlink()  # not edited: the record of an earlier run is lost
             else:
                 notes.append(f"{path.name} was edited: it is kept as {aside.name}")
         _drop_copies(_list_files(out.path))
 
 
 def _drop_copies(paths: list[Path]) -> None:
-    """Delete what a killed run put aside of files that nobody edited, as is known only now."""
+    """Delete copies that a killed run had moved aside, of files that turn out to be unedited."""
     for path in paths:
         for aside in list_taken(path, ".edited"):
             if aside.stat().st_size == path.stat().st_size and _hash(aside) == _hash(path):
@@ -171,7 +170,7 @@ def _drop_copies(paths: list[Path]) -> None:
 
 
 class _Record:
-    """What was made of one slide, and how its files looked then."""
+    """What was made from one slide, and the state of its files then."""
 
     def __init__(self, root: Path, name: str) -> None:
         self._root = root
@@ -182,24 +181,24 @@ class _Record:
             self._data = {}
 
     def is_finished(self, out: _Output, made: str) -> bool:
-        """Whether `out` was made so, and nobody touched it since."""
+        """Whether `out` was made from the same, and is unchanged since."""
         entry = self._entry(out)
         files = entry.get("files", {})
         return entry.get("made") == made and all(
-            _is_as_seen(self._root / name, seen) for name, seen in files.items()
+            _is_unchanged(self._root / name, state) for name, state in files.items()
         )
 
     def list_edited(self, out: _Output) -> list[Path]:
-        """Files where `out` is written of which it is not known that they are as we wrote them."""
+        """Return files where `out` is written that are not known to be as a run wrote them."""
         files = self._entry(out).get("files", {})
         return [
             path
             for path in _list_files(out.path)
-            if (seen := files.get(self._name(path))) is None or not _is_as_seen(path, seen)
+            if (state := files.get(self._name(path))) is None or not _is_unchanged(path, state)
         ]
 
     def rows(self, made: str) -> _Rows | None:
-        """The measurements, if they were made so."""
+        """Return the measurements, if they were made from the same."""
         kept = self._data.get("measured", {})
         return list(kept["rows"]) if kept.get("made") == made else None
 
@@ -207,12 +206,12 @@ class _Record:
         self._data["measured"] = {"made": made, "rows": rows}
 
     def notes(self, out: _Output) -> list[str]:
-        """What was said of `out` when it was made."""
+        """Return the notes on `out` from when it was made."""
         return list(self._entry(out).get("notes", ()))
 
     def add(self, out: _Output, made: str, written: Path, notes: tuple[str, ...]) -> None:
-        """Note that `out` was made, and how it looks now."""
-        files = {self._name(path): _look(path) for path in _list_files(written)}
+        """Record that `out` was made, and the state of its files."""
+        files = {self._name(path): _inspect(path) for path in _list_files(written)}
         entry = {"made": made, "files": files, "notes": notes}
         self._data.setdefault("outputs", {})[self._name(out.path)] = entry
 
@@ -228,9 +227,9 @@ class _Record:
 
 
 def _list_files(path: Path) -> list[Path]:
-    """The files of an output: itself, or a folder's own, and those in its ``images``.
+    """Return the files of an output: itself or, of a folder, those in it and in its ``images``.
 
-    Deeper, a folder may hold outputs of another slide, whose name begins with its name.
+    Deeper inside there may be outputs of another slide, whose name begins with this one's.
     """
     if not path.is_dir():
         return [path] if path.exists() else []
@@ -239,19 +238,19 @@ def _list_files(path: Path) -> list[Path]:
     )
 
 
-def _look(path: Path) -> _Seen:
+def _inspect(path: Path) -> _State:
     facts = path.stat()
     return facts.st_size, facts.st_mtime_ns, _hash(path)
 
 
-def _is_as_seen(path: Path, seen: _Seen) -> bool:
+def _is_unchanged(path: Path, state: _State) -> bool:
     try:
         facts = path.stat()
     except OSError:
         return False
-    if [facts.st_size, facts.st_mtime_ns] == list(seen[:2]):
+    if [facts.st_size, facts.st_mtime_ns] == list(state[:2]):
         return True
-    return facts.st_size == seen[0] and _hash(path) == seen[2]
+    return facts.st_size == state[0] and _hash(path) == state[2]
 
 
 def _hash(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a run leaves on record: the tables of all slides, and one file a run."""
+"""What a run leaves on record: the tables of all slides, and one file per run."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _RECORDS = "runs/slides.jsonl"
 
 
 def write_summary(tree: OutputTree, results: Sequence[SlideResult]) -> None:
-    """Write the tables with the rows of this run, and those of slides from other runs.
+    """Write the tables, with the rows of this run and those of slides from other runs.
 
-    Other runs may write into the same folder meanwhile (the jobs of an array, a slide each): each
+    Other runs may write into the same folder at the same time (array jobs, one slide each): each
     waits for its turn to add its rows.
 
     Raises
@@ -43,14 +43,14 @@ def write_summary(tree: OutputTree, results: Sequence[SlideResult]) -> None:
 
 
 def show_agreement(tree: OutputTree, scores: Mapping[str, Any]) -> Path:
-    """Put what the maps of a run were scored as, from `describe_slides`, into its report.
+    """Add the scores of a run's maps, from `describe_slides`, to its report.
 
     Raises
     ------
     StoreError
         If the folder cannot be written.
     """
-    from wsiseg.report import AGREEMENT  # loads what draws: no slide need wait for it
+    from wsiseg.report import AGREEMENT  # loads drawing libraries, which no slide should wait for
 
     with explained(tree.root), open_atomic(tree.root / AGREEMENT) as file:
         file.write(json.dumps(scores, indent=1).encode())
@@ -71,7 +71,7 @@ def _add_rows(tree: OutputTree, results: Sequence[SlideResult]) -> None:
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, object]:
-    """The row of `summary.csv`."""
+    """Return a row of `summary.csv`."""
     row = {name: value for name, value in record.items() if name not in ("class_mm2", "error")}
     del row["measurements"]
     areas = {f"{name}_mm2": area for name, area in record["class_mm2"].items()}
@@ -79,7 +79,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _read_records(root: Path) -> list[dict[str, Any]]:
-    """What became of every slide so far, a `SlideResult` each; tables are made of it alone."""
+    """Return the fields of each slide's `SlideResult` so far; all tables are made from these."""
     path = root / _RECORDS
     if not path.exists():
         return _read_tables(root)
@@ -93,7 +93,7 @@ def _read_records(root: Path) -> list[dict[str, Any]]:
 
 
 def _read_tables(root: Path) -> list[dict[str, Any]]:
-    """The rows of an earlier wsiseg, which kept no records."""
+    """Return the rows that an earlier wsiseg wrote, which kept no records."""
     records = {
         row["slide"]: {**row, "class_mm2": {}, "measurements": []}
         for row in _read_rows(root / "summary.csv")
@@ -113,7 +113,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def name_run() -> str:
-    """A name for the files of a run, sorted by time and unlike any other's."""
+    """Return a unique name for the files of a run; names sort by time."""
     return f"{time.strftime('%Y%m%dT%H%M%S')}_{uuid.uuid4().hex[:6]}"
 
 
@@ -121,7 +121,7 @@ def write_run(
     tree: OutputTree, run: str, config: Config, results: Sequence[SlideResult], executor: str,
     workers: int | None,
 ) -> None:  # fmt: skip
-    """Keep what was run, with what, and how it ended, in ``runs/RUN.json``.
+    """Record the settings, machine and results of a run in ``runs/RUN.json``.
 
     Raises
     ------

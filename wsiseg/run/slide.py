@@ -21,9 +21,9 @@ from wsiseg.tile import describe_damage, plan_grid, plan_tile
 __all__ = ["SlideResult", "annotate_slide", "plan_slide"]
 
 
-_UNLIKE = 0.2
-"""A slide of which a larger share of the tiles is far from the training patches is said to be: of
-slides that a model never saw about one in ten, and nearly all of another stain."""
+_UNLIKE_SHARE = 0.2
+"""A slide is noted as unlike the training patches if a larger share of its tiles is far from them.
+Of slides that a model never saw that is about one in ten, and nearly all of another stain."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,16 @@ class SlideResult:
     mpp_source: str = ""
     tiles: int = 0
     damaged_tiles: int = 0
-    """Of the slide's file, taken for glass as they could not be decoded."""
+    """Tiles of the slide's file that could not be decoded and were taken for glass."""
     seconds: float = 0.0
     peak_mb: float | None = None
-    """Memory that the run's process held at most until then, in 10^6 bytes."""
+    """Peak memory of the run up to the end of this slide, in 10^6 bytes."""
     tissue_mm2: float = 0.0
     class_mm2: dict[str, float] = field(default_factory=dict)
     measurements: list[dict[str, object]] = field(default_factory=list)
     """Rows of `measurements.csv`, one a class."""
     note: str = ""
-    """What a person should know of the slide, and what was written in another form than usual."""
+    """What a person should know about the slide, and which outputs have another form than usual."""
     error: str = ""
 
 
@@ -61,15 +61,15 @@ def annotate_slide(
     progress: Progress | None = None,
     spent: Spent | None = None,
 ) -> SlideResult:
-    """All steps on one slide: tile, predict, stitch, outline, export, picture.
+    """Do all steps on one slide: tile, predict, stitch, outline, export, picture.
 
-    Blocks of the first three overlap: one is modelled as soon as its pixels are there, and stitched
-    as soon as its neighbours are modelled.
+    The first three overlap: a block is predicted as soon as its pixels are there, and stitched as
+    soon as its neighbours are predicted.
 
     Raises
     ------
     WsisegError
-        If a step cannot be done; what was finished before it stays.
+        If a step fails; what was finished before is kept.
     """
     started = time.perf_counter()
     config = _configure(job, config)
@@ -80,9 +80,9 @@ def annotate_slide(
             draw=False,
         )  # fmt: skip
         image = plan_pyramid(path, "tile", tile.digest, tile.digests, run)
-        later = partial(_plan_later, tree, job.name, config, tile, run)
+        later = partial(_plan_after_tiling, tree, job.name, config, tile, run)
         run_steps(executor, [tile, *image], progress, spent, later)
-        from wsiseg.run.later import outline_and_write  # loaded by now, beside the reading
+        from wsiseg.run.after_tiling import outline_and_write  # loaded by now, beside the reading
 
         rows, notes = outline_and_write(
             tree, job.name, config, _tissue_mm2(store), executor, progress, overwrite=overwrite
@@ -95,15 +95,17 @@ def annotate_slide(
     return replace(result, damaged_tiles=damaged)
 
 
-def _plan_later(tree: OutputTree, name: str, config: Config, tile: Step, run: str) -> list[Step]:
-    """The steps after tiling; what they need, which takes seconds to load, is loaded first."""
+def _plan_after_tiling(
+    tree: OutputTree, name: str, config: Config, tile: Step, run: str
+) -> list[Step]:
+    """Plan the steps after tiling; loads their modules first, which takes seconds."""
     with loading():
-        from wsiseg.run.later import plan_later
-    return plan_later(tree, name, config, tile, run)
+        from wsiseg.run.after_tiling import plan_after_tiling
+    return plan_after_tiling(tree, name, config, tile, run)
 
 
 def plan_slide(job: Job, config: Config) -> SlideResult:
-    """What would be done, without doing it."""
+    """Return what would be done with a slide, without doing it."""
     with open_slide(job.path, _configure(job, config).slide) as slide:
         grid, _ = plan_grid(slide, settle_scale(config).tile)
         return SlideResult(
@@ -113,7 +115,7 @@ def plan_slide(job: Job, config: Config) -> SlideResult:
 
 
 def _configure(job: Job, config: Config) -> Config:
-    """The run's settings with this slide's own mpp, if the manifest gave one."""
+    """Return the run's settings, with this slide's own µm/px if the manifest gives one."""
     if job.mpp is None:
         return config
     slide = config.slide.model_copy(update={"mpp_override": job.mpp})
@@ -121,15 +123,15 @@ def _configure(job: Job, config: Config) -> Config:
 
 
 def _describe_likeness(store: SlideStore) -> tuple[str, ...]:
-    """A line if the slide's tissue looks like nothing that the model was taught."""
+    """Return a note if the slide's tissue is unlike the model's training patches."""
     distances = store.read_distances()
-    if not len(distances) or (share := float((distances > 1).mean())) <= _UNLIKE:
+    if not len(distances) or (share := float((distances > 1).mean())) <= _UNLIKE_SHARE:
         return ()
-    line = (
+    note = (
         f"looks unlike what the model was taught: {share:.0%} of its tiles are farther from the "
         f"training patches than 99 % of those are; look at the map before you trust it"
     )
-    return (line,)
+    return (note,)
 
 
 def _tissue_mm2(store: SlideStore) -> float:

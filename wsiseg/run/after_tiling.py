@@ -1,4 +1,4 @@
-"""The steps after tiling: what they need (torch, numba ...) is loaded while a slide is read."""
+"""The steps after tiling, apart from the others as they load torch and numba."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from wsiseg.stitch import plan_stitch
 from wsiseg.store import SlideStore
 from wsiseg.tissue import draw_tissue
 
-__all__ = ["outline_and_write", "plan_later"]
+__all__ = ["outline_and_write", "plan_after_tiling"]
 
 
-def plan_later(tree: OutputTree, name: str, config: Config, tile: Step, run: str) -> list[Step]:
-    """The blocks to model and stitch of a store that `tile` fills; its tissue is drawn first."""
+def plan_after_tiling(
+    tree: OutputTree, name: str, config: Config, tile: Step, run: str
+) -> list[Step]:
+    """Plan prediction and stitching of a store that `tile` fills; its tissue is drawn first."""
     path = tree.store(name)
     draw_tissue(SlideStore(path), config, tree.tissue(name))
     predict = plan_predict(path, config, tile.digest, tile.digests, run)
