@@ -29,7 +29,7 @@ from wsiseg.tissue import kept_tiles
 
 CHILD = """
 import json, sys, time
-from wsiseg.annotate import annotate
+from wsiseg.run import annotate
 from wsiseg.config import Config
 slide, out, config, executor = sys.argv[1:]
 clock, stages = time.perf_counter(), {}

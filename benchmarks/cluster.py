@@ -33,12 +33,12 @@ from typing import Any
 
 import psutil
 
-from wsiseg.annotate import Job, OutputTree, annotate_slide
 from wsiseg.compute import Step, open_executor, run, run_steps
 from wsiseg.compute.cluster import DaskExecutor, open_cluster
 from wsiseg.config import Config
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.predict import predict_tiles
+from wsiseg.run import Job, OutputTree, annotate_slide
 from wsiseg.stitch import stitch_labels
 from wsiseg.store import SlideStore
 from wsiseg.tile import plan_tile, tile_slide

@@ -6,10 +6,10 @@ Run: python pipelines/tile_folder.py FOLDER OUT [EXECUTOR]
 import sys
 from pathlib import Path
 
-from wsiseg.annotate import OutputTree, plan_jobs
 from wsiseg.compute import open_executor
 from wsiseg.config import Config
 from wsiseg.errors import WsisegError
+from wsiseg.run import OutputTree, plan_jobs
 from wsiseg.tile import tile_slide
 
 

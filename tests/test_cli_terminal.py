@@ -14,14 +14,14 @@ import warnings
 import pytest
 from typer.testing import CliRunner
 
-from wsiseg.annotate.events import RunStarted, SlideFinished, SlideStarted, StepAdvanced
-from wsiseg.annotate.slide import SlideResult
 from wsiseg.cli import app, show
 from wsiseg.cli.messages import MESSAGES, listen
 from wsiseg.cli.progress import Board
 from wsiseg.cli.run_view import RunView
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.errors import WsisegWarning
+from wsiseg.run.events import RunStarted, SlideFinished, SlideStarted, StepAdvanced
+from wsiseg.run.slide import SlideResult
 
 run = CliRunner()
 SETTINGS = ["--set=tile.block=448", "--set=predict.checkpoint=tiny", "--executor=threads"]
@@ -122,7 +122,7 @@ def test_a_fault_within_a_run_is_in_its_log(slides, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr("wsiseg.annotate.slide.plan_tile", fail)
+    monkeypatch.setattr("wsiseg.run.slide.plan_tile", fail)
     out = tmp_path / "out"
     done = run.invoke(app, ["annotate", str(slides / "good.svs"), "-o", str(out), *SETTINGS])
     assert "failed: ZeroDivisionError: a fault" in done.stderr

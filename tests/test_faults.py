@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 import tifffile
 
-from wsiseg.annotate import annotate
 from wsiseg.config import Config
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.errors import ClusterError, StoreError
+from wsiseg.run import annotate
 from wsiseg.store import SlideStore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -354,7 +354,7 @@ def test_an_output_that_cannot_be_written(folder, tmp_path):
 
 PAUSED = """
 import sys, time
-from wsiseg.annotate import annotate
+from wsiseg.run import annotate
 from wsiseg.config import Config
 def report(job, step, done, total):
     if step == "predict" and done >= 2:
@@ -391,7 +391,7 @@ def test_a_second_run_is_refused_until_the_first_is_gone(folder, finished, tmp_p
 
 KILLED_BEFORE_THE_MARK = """
 import os, sys
-from wsiseg.annotate import annotate
+from wsiseg.run import annotate
 from wsiseg.config import Config
 from wsiseg.store import SlideStore
 mark_done = SlideStore.mark_done
@@ -424,7 +424,7 @@ def test_a_block_of_other_settings_is_not_taken_for_ours(folder, finished, tmp_p
 
 SLOW = """
 import sys, time
-from wsiseg.annotate import annotate
+from wsiseg.run import annotate
 from wsiseg.config import Config
 from wsiseg.store import SlideStore
 mark_done = SlideStore.mark_done

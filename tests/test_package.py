@@ -1,7 +1,6 @@
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ def test_public_names_are_sorted_and_importable():
         assert callable(getattr(wsiseg, name))
 
 
-@pytest.mark.parametrize("first", ["wsiseg", "wsiseg.annotate", "wsiseg.cli"])
+@pytest.mark.parametrize("first", ["wsiseg", "wsiseg.run", "wsiseg.cli"])
 def test_annotate_is_the_function_whatever_was_imported_first(first, tmp_path):
     code = (
         f"import {first}\nimport wsiseg\nfrom wsiseg import SlideResult, annotate\n"
@@ -81,8 +80,8 @@ def test_tile_loads_what_it_uses(slide, tmp_path):
 def test_annotate_begins_before_it_loads_the_rest(slide, tmp_path):
     code = (
         "import os, sys\n"
-        "from wsiseg.annotate import annotate\n"
-        "from wsiseg.annotate.events import StepAdvanced\n"
+        "from wsiseg.run import annotate\n"
+        "from wsiseg.run.events import StepAdvanced\n"
         "from wsiseg.config import Config\n"
         "def look(event):\n"
         "    if isinstance(event, StepAdvanced):\n"
@@ -116,7 +115,7 @@ def test_the_notice_names_what_the_wheel_holds_beside_our_code():
 
 
 def test_one_version_everywhere():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = wsiseg.__version__
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     heading = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     assert heading

@@ -9,8 +9,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from wsiseg.version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from wsiseg.annotate import SlideResult, annotate
     from wsiseg.config import Config, load_config
     from wsiseg.export import (
         export_coco,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         to_feature_collection,
         write_geojson,
     )
+    from wsiseg.run import SlideResult, annotate
     from wsiseg.slide import open_slide
     from wsiseg.stitch import stitch_labels
     from wsiseg.store import SlideStore, check_store
@@ -36,13 +38,11 @@ if TYPE_CHECKING:
     from wsiseg.tile import tile_slide
     from wsiseg.train import train_model
 
-__version__ = "0.1.0"
-
 _HOME = {
     "Config": "wsiseg.config",
-    "SlideResult": "wsiseg.annotate",
+    "SlideResult": "wsiseg.run",
     "SlideStore": "wsiseg.store",
-    "annotate": "wsiseg.annotate",
+    "annotate": "wsiseg.run",
     "check_store": "wsiseg.store",
     "export_coco": "wsiseg.export",
     "export_masks": "wsiseg.export",

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from wsiseg.annotate import OutputTree, SlideResult
-from wsiseg.annotate.records import write_summary
 from wsiseg.cli import app
 from wsiseg.errors import DataError, StoreError
 from wsiseg.evaluate import evaluate_slides, format_slides
+from wsiseg.run import OutputTree, SlideResult
+from wsiseg.run.records import write_summary
 
 from ..labels.slides import COLS, PALETTE, ROWS, TILE, make_store
 from ..labels.test_forms import collection, feature, polygon, square

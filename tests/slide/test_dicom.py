@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.test_slide_direct import picture, write_aperio
-from wsiseg.annotate import plan_jobs
 from wsiseg.errors import SlideOpenError
 from wsiseg.geometry import Box
+from wsiseg.run import plan_jobs
 from wsiseg.slide import find_slides, gather_slide, identify_slide, name_slide, open_slide
 from wsiseg.slide.dicom import find_series, read_header
 

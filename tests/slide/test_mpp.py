@@ -10,11 +10,11 @@ import pytest
 import tifffile
 
 from tests.test_slide_direct import picture
-from wsiseg.annotate import annotate
 from wsiseg.compute import SerialExecutor
 from wsiseg.config import Config, SlideConfig
 from wsiseg.errors import MppError
 from wsiseg.geometry import Size
+from wsiseg.run import annotate
 from wsiseg.slide import open_slide, resolve_mpp
 from wsiseg.slide.description import microns, read_number, read_ome
 from wsiseg.slide.mpp import find_contradictions, find_objective

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from wsiseg import __version__
 from wsiseg.cli.messages import listen
 from wsiseg.cli.show import errors, say
+from wsiseg.version import __version__
 
 __all__ = ["FILES", "LOOK", "LOOP", "MAPS", "MODELS", "app"]
 

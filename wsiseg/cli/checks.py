@@ -134,9 +134,10 @@ def _check(location: str) -> bool:
 @app.command("config", rich_help_panel=FILES, epilog="Example: wsiseg config -c wsiseg.yaml")
 def show_config(config: ConfigFile = None, settings: Settings = None) -> None:
     """Print the resulting settings as YAML, and where each comes from."""
+    from wsiseg.config import Config
     from wsiseg.settings import read_settings
 
-    resolved = configure(config, settings, None).model_dump(mode="json")
+    resolved = configure(Config, config, settings).model_dump(mode="json")
     origins = read_settings(config).origins
     given = (setting.partition("=")[0] for setting in settings or ())
     origins |= dict.fromkeys(given, "--set")

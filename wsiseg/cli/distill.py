@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsiseg.cli.app import MODELS, app
-from wsiseg.cli.options import CardFile, CheckpointOut, ConfigFile, Settings, override
+from wsiseg.cli.options import CardFile, CheckpointOut, ConfigFile, Settings, configure
 from wsiseg.cli.show import print_plan, progress_bars, say
 
 if TYPE_CHECKING:
@@ -53,15 +53,14 @@ def distill(
     ] = False,
 ) -> None:
     """Train a fast network on a model's labels; an interrupted run resumes."""
-    from wsiseg.config import DistillConfig, load_config, parse_config
+    from wsiseg.config import DistillConfig
     from wsiseg.distill import describe_distill, distill_model, load_masks, load_stores
     from wsiseg.model.card import load_card
 
     if masks is not None and len(data) > 1:
         raise typer.BadParameter("--masks belong to one folder or table of patches; give one input")
     with progress_bars() as bars:
-        plain = override(load_config(config, DistillConfig).model_dump(), settings, "--set")
-        settled = parse_config(plain, DistillConfig, "the command line")
+        settled = configure(DistillConfig, config, settings)
         windows = (
             load_stores(data, settled.window)
             if masks is None

@@ -18,7 +18,7 @@ from wsiseg.cli.options import (
     Out,
     Settings,
     Workers,
-    override,
+    configure,
     read_encoder_options,
     with_given,
     with_map,
@@ -67,7 +67,7 @@ def train(
 ) -> None:
     """Train on patch labels (no masks needed); an interrupted run resumes."""
     from wsiseg.cli.validation import open_validation
-    from wsiseg.config import TrainConfig, load_config, parse_config
+    from wsiseg.config import TrainConfig
     from wsiseg.model.card import load_card
     from wsiseg.train import (
         check_settings,
@@ -81,9 +81,7 @@ def train(
     if labels is None and len(data) > 1:
         raise typer.BadParameter("several inputs must be stores, which need --labels")
     with progress_bars() as bars:
-        settings = with_map(settings, name_map, "labels.map")
-        plain = override(load_config(config, TrainConfig).model_dump(), settings, "--set")
-        settled = parse_config(plain, TrainConfig, "the command line")
+        settled = configure(TrainConfig, config, with_map(settings, name_map, "labels.map"))
         check_settings(settled)
         text = None if card is None else load_card(card, settled.classes)
         patches = (
@@ -137,14 +135,13 @@ def masks(
 ) -> None:
     """Write pseudo-masks of patches as PNG; an interrupted run resumes."""
     from wsiseg.compute import open_executor
-    from wsiseg.config import MasksConfig, load_config, parse_config
+    from wsiseg.config import MasksConfig
     from wsiseg.masks import write_masks
 
     given = with_given(settings, {"gate": gate, "refine": crf, "confidence": confidence})
     with progress_bars() as bars, open_executor("threads", workers) as pool:
-        plain = override(load_config(config, MasksConfig).model_dump(), given, "--set")
         rows = write_masks(
-            checkpoint, data, out, parse_config(plain, MasksConfig, "the command line"),
+            checkpoint, data, out, configure(MasksConfig, config, given),
             overwrite=overwrite, executor=pool, progress=bars,
         )  # fmt: skip
     say(f"{len(rows)} masks in {out / 'mask'}; {out / 'masks.csv'} has a row for each")

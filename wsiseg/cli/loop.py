@@ -21,6 +21,7 @@ from wsiseg.cli.options import (
 from wsiseg.cli.show import complain, print_table, progress_bars, say
 
 if TYPE_CHECKING:
+    from wsiseg.config import LabelConfig
     from wsiseg.labels import Labelling
 
 __all__ = ["compare", "label", "learn", "score_slides", "suggest"]
@@ -47,16 +48,14 @@ def label(
     settings: Settings = None,
 ) -> None:
     """Check label files before training: their contents, and the windows that they label."""
-    from wsiseg.config import LabelConfig, parse_config
     from wsiseg.labels import label_slides
     from wsiseg.report import write_labels
 
-    plain = override({}, with_map(settings, name_map, "map"), "--set")
-    config = parse_config(plain, LabelConfig, "the command line")
+    config = _configure_labels(settings, name_map)
     wanted = None if classes is None else [name.strip() for name in classes.split(",")]
     labelling = label_slides(labels, slides, wanted, config, manifest=manifest)
     written = write_labels(labelling, out)
-    print_labelling(labelling)
+    _print_labelling(labelling)
     for path in written:
         say(str(path))
     if labelling.problems or labelling.unmatched:
@@ -158,13 +157,11 @@ def score_slides(
     out: Path,
 ) -> None:  # fmt: skip
     """Score finished maps on labels, for `evaluate --slides`."""
-    from wsiseg.annotate import OutputTree, show_agreement
-    from wsiseg.config import LabelConfig, parse_config
     from wsiseg.evaluate import describe_slides, evaluate_slides, format_slides, write_slides
+    from wsiseg.run import OutputTree, show_agreement
 
     with progress_bars() as bars:
-        plain = override({}, with_map(settings, name_map, "map"), "--set")
-        config = parse_config(plain, LabelConfig, "the command line")
+        config = _configure_labels(settings, name_map)
         scores = evaluate_slides(slides, labels, config=config, progress=bars)
         written = write_slides(scores, out)
         run = OutputTree(slides[0])
@@ -175,7 +172,14 @@ def score_slides(
         say(str(path))
 
 
-def print_labelling(labelling: Labelling) -> None:
+def _configure_labels(settings: list[str] | None, name_map: str | None) -> LabelConfig:
+    from wsiseg.config import LabelConfig, parse_config
+
+    plain = override({}, with_map(settings, name_map, "map"), "--set")
+    return parse_config(plain, LabelConfig, "the command line")
+
+
+def _print_labelling(labelling: Labelling) -> None:
     """Print the table of slides and classes, then notes and problems."""
     from wsiseg.report.labelled import COLUMNS, describe_labels
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
-    from wsiseg.config import Config
+    from pydantic import BaseModel
+
     from wsiseg.settings import Files
 
 __all__ = [
@@ -40,6 +41,8 @@ __all__ = [
     "with_given",
     "with_map",
 ]
+
+_M = TypeVar("_M", bound="BaseModel")
 
 Inputs = Annotated[list[Path], typer.Argument(help="Slides, folders of slides, or CSV manifests.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder.")]
@@ -135,19 +138,20 @@ def with_map(settings: list[str] | None, text: str | None, name: str) -> list[st
 
 
 def _to_yaml(value: object) -> object:
-    """Quote paths, so that they stay strings whatever they look like."""
+    """Quote paths, so that they stay strings, and write floats as YAML reads them (1e-5)."""
+    import yaml
+
+    if isinstance(value, float):
+        return yaml.safe_dump(value).splitlines()[0]
     return json.dumps(str(value)) if isinstance(value, Path) else value
 
 
-def configure(files: Files, settings: list[str] | None, mpp: float | None) -> Config:
+def configure(model: type[_M], files: Files, settings: list[str] | None) -> _M:
     """Read the settings of the files, overridden by those of the command line."""
-    from wsiseg.config import Config, load_config, parse_config
+    from wsiseg.config import load_config, parse_config
 
-    data = load_config(files, Config).model_dump()
-    override(data, settings, "--set")
-    if mpp is not None:
-        data["slide"]["mpp_override"] = mpp
-    return parse_config(data, Config, "the command line")
+    data = override(load_config(files, model).model_dump(), settings, "--set")
+    return parse_config(data, model, "the command line")
 
 
 def read_encoder_options(settings: list[str] | None) -> dict[str, Any]:

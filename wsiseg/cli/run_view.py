@@ -1,7 +1,7 @@
 """The output of `wsiseg annotate` during a run: lines on a terminal, or JSON for programs.
 
 With ``--json``, standard output has one JSON object per line and nothing else. Each has `event` and
-the fields of the class of that name in `wsiseg.annotate.events`:
+the fields of the class of that name in `wsiseg.run.events`:
 
 - ``run_started``: `run`, `slides` (count), `log` (path)
 - ``slide_started``: `slide`, `path`
@@ -25,7 +25,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from wsiseg.annotate.events import (
+from wsiseg.cli.consoles import stderr
+from wsiseg.cli.messages import MESSAGES
+from wsiseg.cli.progress import NARROW, Board, clock_time, show_board
+from wsiseg.run.events import (
     Event,
     RunFinished,
     RunStarted,
@@ -33,9 +36,6 @@ from wsiseg.annotate.events import (
     SlideStarted,
     StepAdvanced,
 )
-from wsiseg.cli.consoles import stderr
-from wsiseg.cli.messages import MESSAGES
-from wsiseg.cli.progress import NARROW, Board, clock_time, show_board
 
 __all__ = ["RunView", "show_run"]
 

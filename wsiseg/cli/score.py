@@ -10,7 +10,7 @@ import typer
 
 from wsiseg.cli.app import MODELS, app
 from wsiseg.cli.loop import score_slides
-from wsiseg.cli.options import ConfigFile, NameMap, Out, Settings, Workers, override
+from wsiseg.cli.options import ConfigFile, NameMap, Out, Settings, Workers, configure
 from wsiseg.cli.show import progress_bars, say
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def evaluate(
     A checkpoint is scored with and without the true classes of each patch.
     """
     from wsiseg.compute import open_executor
-    from wsiseg.config import EvaluateConfig, load_config, parse_config
+    from wsiseg.config import EvaluateConfig
     from wsiseg.evaluate import (
         evaluate_checkpoint,
         format_comparison,
@@ -100,8 +100,7 @@ def evaluate(
     elif data is None:
         raise typer.BadParameter("give a checkpoint and the folder of the patches")
     with progress_bars() as bars, open_executor("threads", workers) as pool:
-        plain = override(load_config(config, EvaluateConfig).model_dump(), settings, "--set")
-        settled = parse_config(plain, EvaluateConfig, "the command line")
+        settled = configure(EvaluateConfig, config, settings)
         published = () if compare is None else load_published(compare)
         evaluations = (
             _score_masks(

@@ -15,7 +15,7 @@ from wsiseg.cli.messages import MESSAGES, write
 from wsiseg.errors import WsisegError
 
 if TYPE_CHECKING:
-    from wsiseg.annotate import SlideResult
+    from wsiseg.run import SlideResult
 
 __all__ = [
     "complain",

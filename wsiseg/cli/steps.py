@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -31,6 +33,11 @@ from wsiseg.cli.options import (
 )
 from wsiseg.cli.show import print_results, progress_bars, say
 from wsiseg.formats import ExportFormat
+
+if TYPE_CHECKING:
+    from concurrent import futures
+
+    from wsiseg.config import Config
 
 __all__ = ["annotate", "export", "predict", "stitch", "tile"]
 
@@ -59,20 +66,21 @@ def annotate(
     ] = False,
 ) -> None:
     """Tile, segment, stitch and outline slides; resumes what was interrupted."""
-    from wsiseg.annotate import annotate as run
     from wsiseg.cli.run_view import show_run
+    from wsiseg.config import Config
+    from wsiseg.run import annotate as run
 
     MESSAGES.quiet = MESSAGES.quiet or quiet or as_json
     with show_run(as_json=as_json) as take:
         options = {
             "predict.prompts": prompts, "predict.device": devices, "export.origin": origin,
             "export.max_objects": max_objects, "export.max_vertices": max_vertices,
-            "export.max_mb": max_mb,
+            "export.max_mb": max_mb, "slide.mpp_override": mpp_override,
         }  # fmt: skip
-        settings = with_given(settings, options)
         results = run(
-            inputs, out, configure(config, settings, mpp_override), executor=executor,
-            workers=workers, nested=nested, overwrite=overwrite, dry_run=dry_run, on_event=take,
+            inputs, out, configure(Config, config, with_given(settings, options)),
+            executor=executor, workers=workers, nested=nested, overwrite=overwrite,
+            dry_run=dry_run, on_event=take,
         )  # fmt: skip
     print_results(results)
     if any(result.status == "failed" for result in results):
@@ -101,12 +109,11 @@ def tile(
     ] = False,
 ) -> None:
     """Find the tissue of one slide and stream its tiles into a Zarr store."""
-    from wsiseg.compute import open_executor
     from wsiseg.tile import tile_slide
 
-    with progress_bars() as bars, open_executor(executor, workers) as pool:
-        settled = configure(config, settings, mpp_override)
-        tile_slide(slide, store, settled, pool, bars, tissue=tissue, overwrite=overwrite)
+    options = {"slide.mpp_override": mpp_override}
+    with _open_step(config, with_given(settings, options), executor, workers) as step:
+        tile_slide(slide, store, *step, tissue=tissue, overwrite=overwrite)
 
 
 @app.command(
@@ -123,13 +130,11 @@ def predict(
     devices: Devices = None,
 ) -> None:
     """Run the model over a store's tiles and keep the CAMs in it."""
-    from wsiseg.compute import open_executor
     from wsiseg.predict import predict_tiles
 
-    with progress_bars() as bars, open_executor(executor, workers) as pool:
-        options = {"predict.prompts": prompts, "predict.device": devices}
-        settled = configure(config, with_given(settings, options), None)
-        predict_tiles(store, settled, pool, bars)
+    options = {"predict.prompts": prompts, "predict.device": devices}
+    with _open_step(config, with_given(settings, options), executor, workers) as step:
+        predict_tiles(store, *step)
 
 
 @app.command(rich_help_panel=MAPS, epilog="Example: wsiseg stitch slide.zarr")
@@ -141,11 +146,10 @@ def stitch(
     workers: Workers = None,
 ) -> None:
     """Blend a store's CAMs into label and confidence rasters."""
-    from wsiseg.compute import open_executor
     from wsiseg.stitch import stitch_labels
 
-    with progress_bars() as bars, open_executor(executor, workers) as pool:
-        stitch_labels(store, configure(config, settings, None), pool, bars)
+    with _open_step(config, settings, executor, workers) as step:
+        stitch_labels(store, *step)
 
 
 @app.command(rich_help_panel=MAPS, epilog="Example: wsiseg export slide.zarr -o slide.geojson")
@@ -188,7 +192,6 @@ def export(
     ] = False,
 ) -> None:
     """Outline a store's regions and write them, or its rasters, for other tools."""
-    from wsiseg.compute import open_executor
     from wsiseg.export import check_vacant, export_slide, infer_format
     from wsiseg.outline import outline_regions
     from wsiseg.store import SlideStore
@@ -199,15 +202,33 @@ def export(
         "export.max_objects": max_objects, "export.max_vertices": max_vertices,
         "export.max_mb": max_mb,
     }  # fmt: skip
-    with progress_bars() as bars, open_executor(executor, workers) as pool:
-        kind = kind or infer_format(out)
-        if not overwrite:
-            check_vacant(out, kind)
-        settled = configure(config, with_given(settings, options), None)
-        outline = partial(outline_regions, store, settled, pool, bars)
+    kind = kind or infer_format(out)
+    if not overwrite:
+        check_vacant(out, kind)
+    with _open_step(config, with_given(settings, options), executor, workers) as step:
+        outline = partial(outline_regions, store, *step)
         written, notes = export_slide(
-            SlideStore(store), outline, out, kind, settled.export, workers
+            SlideStore(store), outline, out, kind, step.config.export, workers
         )
     for note in notes:
         say(f"{out.name}: {note}")
     say(str(written))
+
+
+class _Step(NamedTuple):
+    """What every step takes beside its store, in the order in which it takes it."""
+
+    config: Config
+    executor: futures.Executor
+    progress: Callable[[str, int, int], None]
+
+
+@contextmanager
+def _open_step(
+    files: list[Path] | None, settings: list[str] | None, executor: str, workers: int | None
+) -> Iterator[_Step]:
+    from wsiseg.compute import open_executor
+    from wsiseg.config import Config
+
+    with progress_bars() as bars, open_executor(executor, workers) as pool:
+        yield _Step(configure(Config, files, settings), pool, bars)

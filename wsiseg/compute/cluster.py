@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import platform
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from wsiseg.compute.flow import Step
 from wsiseg.compute.messages import Levels, Said, hear, tell
 from wsiseg.config import ClusterConfig, load_config
 from wsiseg.errors import ClusterError, ConfigError, MissingDependencyError
+from wsiseg.version import __version__
 
 if TYPE_CHECKING:
     import distributed
@@ -31,7 +31,6 @@ __all__ = ["DaskExecutor", "open_cluster"]
 _LOG = logging.getLogger(__name__)
 _R = TypeVar("_R")
 
-_VERSION = str(sys.modules["wsiseg"].__version__)  # to import it would be to import every step
 _RETRIES = 1  # a file server may hiccup; a block that fails twice fails
 _REFRESH_S = 10.0  # how old the known number of workers may be
 _ANSWER_S = 10.0  # a scheduler that takes longer over a greeting is taken for lost
@@ -163,7 +162,7 @@ class DaskExecutor(Executor):
         # Named after the step, so that the dashboard shows one bar a step.
         future = self._client.submit(
             _do,
-            _VERSION,
+            __version__,
             task.call,
             key=f"{task.name}-{uuid4()}",
             pure=False,
@@ -242,9 +241,9 @@ def _join(client: distributed.Client, fewest: int = _FEWEST) -> DaskExecutor:
 
 def _do(version: str, call: Callable[[], _R]) -> _R:
     """Make the call, on a worker of the client's `version`."""
-    if version != _VERSION:
+    if version != __version__:
         raise ClusterError(
-            f"a worker on {platform.node()} has wsiseg {_VERSION}, this is {version}; install "
+            f"a worker on {platform.node()} has wsiseg {__version__}, this is {version}; install "
             f"the same there: one version makes a slide"
         )
     return call()

@@ -11,7 +11,6 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
@@ -20,6 +19,7 @@ from wsiseg.annotations import BACKGROUND, PALETTES
 from wsiseg.atomic import open_atomic
 from wsiseg.errors import DataError, GeometryError
 from wsiseg.geometry import Size
+from wsiseg.kernels import kernel
 
 __all__ = [
     "IMMUNE",
@@ -196,7 +196,7 @@ def _ridge(field: Field, half_width_um: Field) -> Field:
     return np.asarray(half_width_um - np.abs(field) / slope, np.float32)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _draw_labels(fields, step, labels):  # type: ignore[no-untyped-def]  # numba infers the types
     order = np.array([255, 3, 2, 1, 0], np.uint8)
     for i in range(labels.shape[0]):

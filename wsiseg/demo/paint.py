@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from wsiseg.demo.layout import NODE_PX, Field, Layout
 from wsiseg.demo.nuclei import Nuclei
+from wsiseg.kernels import kernel
 
 __all__ = ["Brush", "make_brush", "paint_strip"]
 
@@ -84,7 +84,7 @@ def paint_strip(
     return out
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _stain_ground(density, labels, fields, textures, top, node):  # type: ignore[no-untyped-def]  # numba infers the types
     fibre, cloud, grain = textures[0], textures[1], textures[2]
     for i in range(density.shape[1]):
@@ -142,7 +142,7 @@ def _stain_ground(density, labels, fields, textures, top, node):  # type: ignore
             density[1, i, j] = max(eosin, 0.03) * (1 + 0.10 * drift)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _stain_nuclei(density, nuclei, cloud, grain, top):  # type: ignore[no-untyped-def]  # numba infers the types
     rows, cols = density.shape[1], density.shape[2]
     for n in range(nuclei.shape[0]):
@@ -167,7 +167,7 @@ def _stain_nuclei(density, nuclei, cloud, grain, top):  # type: ignore[no-untype
                 density[0, i, j] = max(density[0, i, j], np.float32(value))
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _develop(density, stains, light, noise, top, out):  # type: ignore[no-untyped-def]  # numba infers the types
     last = light.shape[1] - 1
     for i in range(out.shape[0]):

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from wsiseg.annotate import Job, annotate
 from wsiseg.atomic import open_atomic
 from wsiseg.compute import Progress
 from wsiseg.config import Config, PredictConfig, StitchConfig, TrainConfig
@@ -22,6 +21,7 @@ from wsiseg.demo.patches import sample_patches
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.evaluate import Scores, confusion_matrix, score
+from wsiseg.run import Job, annotate
 from wsiseg.store import SlideStore
 
 __all__ = ["run_demo"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from copy import copy
 from math import ceil
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.annotations import Annotations
 from wsiseg.geometry import Box, Size
+from wsiseg.kernels import kernel
 from wsiseg.store import SlideStore
 
 __all__ = ["RegionRaster", "own_size"]
@@ -94,7 +94,7 @@ def _measure_extents(rings: list[NDArray[np.int32]]) -> NDArray[np.float64]:
     return extents
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _step_across(points, starts, heights, scale, corner, steps):  # type: ignore[no-untyped-def]  # numba infers the types
     """Add to `steps` by how much each ring changes the label from a pixel on, going right.
 
@@ -127,7 +127,7 @@ def _step_across(points, starts, heights, scale, corner, steps):  # type: ignore
                 steps[row, min(max(column, 0), columns)] += step
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _sum_along(steps):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return running sums of each row of `steps`, minus 1: a sum of 0 gives 255, the background."""
     out = np.empty((steps.shape[0], steps.shape[1] - 1), np.uint8)

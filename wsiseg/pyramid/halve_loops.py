@@ -1,11 +1,11 @@
 """The compiled loops of halving."""
 
-import numba
+from wsiseg.kernels import kernel
 
 __all__ = ["mean", "vote"]
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def vote(upper, lower, out):  # type: ignore[no-untyped-def]  # numba infers the types
     """The label of each square."""
     for y in range(out.shape[0]):
@@ -24,7 +24,7 @@ def vote(upper, lower, out):  # type: ignore[no-untyped-def]  # numba infers the
             line[x] = a if a == b else best
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def mean(upper, lower, out):  # type: ignore[no-untyped-def]  # numba infers the types
     """The mean of each square."""
     for y in range(out.shape[0]):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+
+from wsiseg.kernels import kernel
 
 __all__ = ["LOOPS", "move"]
 
@@ -39,7 +40,7 @@ def _compile(factor: int) -> Any:
     area = factor * factor
     bits, half = np.uint16(area.bit_length() - 1), np.uint16(area // 2)
 
-    @numba.njit(nogil=True, cache=True, error_model="numpy")
+    @kernel(error_model="numpy")
     def average(source, out):  # type: ignore[no-untyped-def]  # numba infers the types
         # Over neighbours in memory, many at a time: so sums are taken at every place of a line,
         # also where no square starts, and those that are wanted are picked last.

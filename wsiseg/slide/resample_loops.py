@@ -7,15 +7,15 @@ output pixel starts, and those that are wanted are picked last.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from wsiseg.kernels import kernel
 from wsiseg.shrink.loops import move
 
 __all__ = ["average", "average_three"]
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def average_three(source, row_start, row_weight, column_start, spread, out):  # type: ignore[no-untyped-def]  # numba infers the types
     """`average` for three taps; `spread` has the columns' weights, divided by the area."""
     flat = source.reshape(source.shape[0], source.shape[1] * 3)
@@ -39,7 +39,7 @@ def average_three(source, row_start, row_weight, column_start, spread, out):  # 
         move(out, i * out.strides[0], picked, 0, 3 * out.shape[1])
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def average(  # type: ignore[no-untyped-def]  # numba infers the types
     source, row_start, row_weight, column_start, column_weight, area, out
 ):

@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
+from wsiseg.kernels import kernel
 
 __all__ = ["Tiles", "add_span", "blend_cams", "make_cells", "place_tiles", "reach", "window"]
 
@@ -118,7 +118,7 @@ def _taps(grid: TileGrid, cells: int) -> Taps:
     return Taps(low, high, np.searchsorted(before, np.arange(-1, cells + 1)))
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _blend(tiles, height, width):  # type: ignore[no-untyped-def]  # numba infers the types
     classes, cells = tiles.cams.shape[2], make_cells(tiles)
     field = np.empty((classes, height, width), np.float32)
@@ -131,13 +131,13 @@ def _blend(tiles, height, width):  # type: ignore[no-untyped-def]  # numba infer
     return field, weights
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def make_cells(tiles):  # type: ignore[no-untyped-def]  # numba infers the types
     """Allocate one row of a tile's cells, with an empty cell at either end."""
     return np.zeros((tiles.cams.shape[2], tiles.cams.shape[4] + 2), np.float32)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def add_span(tiles, y, first, cells, field, weights):  # type: ignore[no-untyped-def]  # numba infers the types
     """Sum a span of the box's row `y`, starting at column `first`.
 
@@ -171,7 +171,7 @@ def add_span(tiles, y, first, cells, field, weights):  # type: ignore[no-untyped
                     line[x] += before[x] * one + after[x] * two
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _sum_column(tiles, y, col, cells):  # type: ignore[no-untyped-def]  # numba infers the types
     """Sum row `y` of a column of tiles from the top into `cells`; return the sum of weights."""
     rows, _, classes, height, width = tiles.cams.shape

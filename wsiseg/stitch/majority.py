@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from wsiseg.kernels import kernel
 
 __all__ = ["majority_filter"]
 
@@ -35,7 +36,7 @@ def majority_filter(labels: NDArray[np.uint8], radius: int, classes: int) -> NDA
     return out
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _filter(labels, radius, columns, lines):  # type: ignore[no-untyped-def]  # numba infers the types
     """`columns` counts each class in the rows around y, by column, with a margin of `radius`."""
     height, width = labels.shape
@@ -61,7 +62,7 @@ def _filter(labels, radius, columns, lines):  # type: ignore[no-untyped-def]  # 
     return out
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _count_row(labels, columns, radius, step):  # type: ignore[no-untyped-def]  # numba infers the types
     for k in range(columns.shape[0]):
         line, label = columns[k, radius : radius + labels.size], np.uint8(k)
@@ -69,7 +70,7 @@ def _count_row(labels, columns, radius, step):  # type: ignore[no-untyped-def]  
             line[x] += step * (labels[x] == label)
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _sum_windows(values, side, lines, out):  # type: ignore[no-untyped-def]  # numba infers the types
     """Write sums of `side` neighbours to `out`, built from sums of 1, 2, 4 ... of them."""
     for x in range(out.size):

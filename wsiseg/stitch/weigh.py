@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from wsiseg.kernels import kernel
 from wsiseg.stitch.blend import Tiles, add_span, make_cells
 
 __all__ = ["Pick", "pick_confidence", "pick_labels", "weigh_classes", "weigh_labels"]
@@ -72,7 +72,7 @@ def pick_labels(probabilities: NDArray[np.float32], possible: NDArray[np.bool_])
     return Pick(winner, shares, possible)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _weigh(fields, gates, tissue, classes):  # type: ignore[no-untyped-def]  # numba infers the types
     height, width = tissue.shape
     out, room = np.zeros((classes + 1, height, width), np.float32), _make_span(fields, gates)
@@ -88,7 +88,7 @@ def _weigh(fields, gates, tissue, classes):  # type: ignore[no-untyped-def]  # n
     return out
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _weigh_and_pick(fields, gates, tissue, classes):  # type: ignore[no-untyped-def]  # numba infers the types
     height, width = tissue.shape
     winner, shares = _make_pick(classes, height, width)
@@ -105,7 +105,7 @@ def _weigh_and_pick(fields, gates, tissue, classes):  # type: ignore[no-untyped-
     return winner, shares, possible
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _pick(probabilities, possible):  # type: ignore[no-untyped-def]  # numba infers the types
     classes, (height, width) = probabilities.shape[0] - 1, possible.shape
     winner, shares = _make_pick(classes, height, width)
@@ -119,19 +119,19 @@ def _pick(probabilities, possible):  # type: ignore[no-untyped-def]  # numba inf
     return winner, shares
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _copy(line, out):  # type: ignore[no-untyped-def]  # numba infers the types
     for x in range(out.size):  # six times as fast as `out[:] = line`, compiled
         out[x] = line[x]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _make_pick(classes, height, width):  # type: ignore[no-untyped-def]  # numba infers the types
     winner = np.full((height, width), np.uint8(classes), np.uint8)
     return winner, np.zeros((classes, height, width), np.uint8)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _pick_span(found, possible, winner, shares, y, begin):  # type: ignore[no-untyped-def]  # numba infers the types
     """Write winner and shares of a span's probabilities `found` ``(K + 1, >= n)``."""
     classes, size = found.shape[0] - 1, winner.size
@@ -152,7 +152,7 @@ def _pick_span(found, possible, winner, shares, y, begin):  # type: ignore[no-un
             share[x] = part if possible[x] else np.uint8(0)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _make_span(fields, gates):  # type: ignore[no-untyped-def]  # numba infers the types
     """Allocate the buffers of a span: maps, gates, probabilities and four lines."""
     classes = fields.cams.shape[2]
@@ -161,7 +161,7 @@ def _make_span(fields, gates):  # type: ignore[no-untyped-def]  # numba infers t
     return make_cells(fields), make_cells(gates), sums, found, lines, np.empty(_SPAN, np.int32)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")  # else division branches and is not vectorised
+@kernel(error_model="numpy")  # else division branches and is not vectorised
 def _weigh_span(fields, gates, y, begin, tissue, room, classes):  # type: ignore[no-untyped-def]  # numba infers the types
     """Compute probabilities ``(K + 1, >= n)`` of a span of row `y`, in the buffers `room`."""
     cells, gate_cells, (field, gate), out, lines, powers = room
@@ -193,7 +193,7 @@ def _weigh_span(fields, gates, y, begin, tissue, room, classes):  # type: ignore
     return out[: classes + 1]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _exp_gated(field, gate, weight, top, total, out, powers):  # type: ignore[no-untyped-def]  # numba infers the types
     """Write ``A_k exp(G_k - top)`` to `out`, and its sum over classes to `total`."""
     # Values are loaded before one is selected: a conditional load is not vectorised.
@@ -220,7 +220,7 @@ def _exp_gated(field, gate, weight, top, total, out, powers):  # type: ignore[no
             total[x] += found[x]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _any_positive(line):  # type: ignore[no-untyped-def]  # numba infers the types
     count = 0
     for x in range(line.size):  # an integer sum is vectorised; a maximum is not
@@ -228,7 +228,7 @@ def _any_positive(line):  # type: ignore[no-untyped-def]  # numba infers the typ
     return count > 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _exp(line, powers):  # type: ignore[no-untyped-def]  # numba infers the types
     """Compute ``exp`` in place of float32 values up to 0, to 2 units in the last place."""
     for i in range(line.size):
@@ -243,7 +243,7 @@ def _exp(line, powers):  # type: ignore[no-untyped-def]  # numba infers the type
         line[i] *= scales[i]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def pick_confidence(shares, labels):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return the share ``(H, W)`` uint8 of each pixel's label; the largest for K, 0 beyond."""
     out, classes = np.zeros(labels.shape, np.uint8), shares.shape[0]

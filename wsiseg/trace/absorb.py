@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from wsiseg.kernels import kernel
 from wsiseg.trace.contacts import Contacts, sum_pairs
 from wsiseg.trace.merge import join_components
 
@@ -65,7 +65,7 @@ def absorb_small(
     }
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _spread_labels(labels, small, seeds, begins, others, lengths):  # type: ignore[no-untyped-def]  # numba infers the types
     """Give small components the labels around them, in rounds outward from the `seeds`."""
     settled, queued = seeds.copy(), seeds.copy()
@@ -85,7 +85,7 @@ def _spread_labels(labels, small, seeds, begins, others, lengths):  # type: igno
             labels[i] = _choose_label(i, labels, settled, begins, others, lengths)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _choose_label(i, labels, settled, begins, others, lengths):  # type: ignore[no-untyped-def]  # numba infers the types
     shared = np.zeros(256, np.int64)
     for k in range(begins[i], begins[i + 1]):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from wsiseg.kernels import kernel
 from wsiseg.trace.parts import Parts, compiled_for, count_parts
 from wsiseg.trace.runs import add_runs, find_ends, grow, paint_runs, spread_runs
 from wsiseg.trace.sets import join_roots, number_roots
@@ -73,7 +73,7 @@ def paint_block(labels: NDArray[np.uint8], new_labels: NDArray[np.uint8]) -> NDA
     return painted
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _scan_contacts(labels, scores):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return joined runs and (run, run, shared edges) of every contact, each with its row count."""
     height, width = labels.shape
@@ -116,7 +116,7 @@ def _scan_contacts(labels, scores):  # type: ignore[no-untyped-def]  # numba inf
     return runs, first + count, touching, touched, above, to_left, below, to_right
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _note(touching, touched, one, two, shared):  # type: ignore[no-untyped-def]  # numba infers the types
     touching[touched, 0], touching[touched, 1], touching[touched, 2] = one, two, shared
     return touched + 1

@@ -14,8 +14,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from wsiseg.kernels import kernel
 
 __all__ = ["STRIP_BITS", "Coverage", "cross", "flatten_rings", "holds_vertex", "number_vertices"]
 
@@ -67,7 +68,7 @@ def number_vertices(points: list[NDArray[np.int32]], stops: NDArray[np.int64]) -
     return Coverage(ring, stops, xs, ys, strips, _find_nodes(ring, stops, count))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _sort_strips(points, last):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return the points' indices, strip by strip, and the offsets of the strips."""
     stops = np.zeros(last + 2, np.int64)
@@ -83,7 +84,7 @@ def _sort_strips(points, last):  # type: ignore[no-untyped-def]  # numba infers 
     return order, stops
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _number(points, order):  # type: ignore[no-untyped-def]  # numba infers the types
     """Give equal points equal numbers, in their order; return the numbers and their count."""
     ring, count = np.empty(order.size, np.int32), 0
@@ -95,7 +96,7 @@ def _number(points, order):  # type: ignore[no-untyped-def]  # numba infers the 
     return ring, count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _place(points, ring, count):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return the vertices' x and y."""
     xs, ys = np.empty(count, np.int32), np.empty(count, np.int32)
@@ -104,7 +105,7 @@ def _place(points, ring, count):  # type: ignore[no-untyped-def]  # numba infers
     return xs, ys
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _find_nodes(ring, stops, count):  # type: ignore[no-untyped-def]  # numba infers the types
     """Flag the nodes: vertices not passed by one ring only, or by two along the same two edges."""
     nodes, befores = np.zeros(count, np.bool_), np.full(count, -1, np.int32)
@@ -121,7 +122,7 @@ def _find_nodes(ring, stops, count):  # type: ignore[no-untyped-def]  # numba in
     return nodes
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _first_at(xs, low, high, x):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return the first of the vertices from `low` to `high` whose x is at least `x`."""
     while low < high:
@@ -133,7 +134,7 @@ def _first_at(xs, low, high, x):  # type: ignore[no-untyped-def]  # numba infers
     return low
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def cross(net, a, b, c):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return twice the signed area of the triangle of three vertices."""
     xs, ys = net.xs, net.ys
@@ -141,7 +142,7 @@ def cross(net, a, b, c):  # type: ignore[no-untyped-def]  # numba infers the typ
     return (xs[b] - x) * (ys[c] - y) - (xs[c] - x) * (ys[b] - y)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def holds_vertex(net, alive, a, b, c):  # type: ignore[no-untyped-def]  # numba infers the types
     """Whether the triangle, edges included, contains a living vertex besides its corners.
 

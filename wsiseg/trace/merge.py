@@ -11,11 +11,11 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from wsiseg.annotations import Region
 from wsiseg.errors import GeometryError
+from wsiseg.kernels import kernel
 from wsiseg.trace.block import BlockTrace
 from wsiseg.trace.parts import Parts
 from wsiseg.trace.sets import join_roots, number_roots
@@ -110,7 +110,7 @@ def join_components(blocks: Mapping[int, Parts], columns: int) -> Components:
     return Components(offsets, parent, labels, sums)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _join_along(parent, one, offset, two, other):  # type: ignore[no-untyped-def]  # numba infers the types
     for k in range(one.size):
         if k == 0 or one[k] != one[k - 1] or two[k] != two[k - 1]:
@@ -161,7 +161,7 @@ def _follow_keys(keys: NDArray[np.int64]) -> NDArray[np.int64]:
     return order[indices]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _link(points, starts, stops, following, of):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return points, starts, stops and components of the rings that the chains form."""
     count = starts.size
@@ -190,7 +190,7 @@ def _link(points, starts, stops, following, of):  # type: ignore[no-untyped-def]
     return out[:filled], ring_starts, ring_stops[:rings], ring_of[:rings]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _rotate(ring):  # type: ignore[no-untyped-def]  # numba infers the types
     """Rotate an unclosed ring in place, so that it begins at its smallest (y, x)."""
     least = 0

@@ -1,12 +1,13 @@
 """Runs of equal labels in an array, line by line; components consist of runs."""
 
 import numpy as np
-from numba import njit
+
+from wsiseg.kernels import kernel
 
 __all__ = ["add_runs", "find_ends", "grow", "paint_runs", "spread_runs", "sum_runs"]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def grow(array, used, more):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return `array`, or a copy at least twice as long if `more` rows do not fit after `used`."""
     if used + more <= array.shape[0]:
@@ -18,7 +19,7 @@ def grow(array, used, more):  # type: ignore[no-untyped-def]  # numba infers the
     return larger
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def find_ends(row, ends):  # type: ignore[no-untyped-def]  # numba infers the types
     """Write the end of every run of equal labels in `row` to `ends`; return their count."""
     count = 0
@@ -29,7 +30,7 @@ def find_ends(row, ends):  # type: ignore[no-untyped-def]  # numba infers the ty
     return count + 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def add_runs(row, scores, ends, count, own, runs, first):  # type: ignore[no-untyped-def]  # numba infers the types
     """Append a row's runs as (parent, label, pixels, sum of scores); the margin is not counted."""
     start = 0
@@ -46,7 +47,7 @@ def add_runs(row, scores, ends, count, own, runs, first):  # type: ignore[no-unt
         start = end
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def spread_runs(ends, count, first):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return the run of each pixel of a row, int32."""
     out = np.empty(ends[count - 1], np.int32)
@@ -57,7 +58,7 @@ def spread_runs(ends, count, first):  # type: ignore[no-untyped-def]  # numba in
     return out
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def sum_runs(runs, count):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return label ``(C,)`` uint8 and (pixels, sum of scores) ``(C, 2)`` int64 of components."""
     labels, sums = np.empty(count, np.uint8), np.zeros((count, 2), np.int64)
@@ -69,7 +70,7 @@ def sum_runs(runs, count):  # type: ignore[no-untyped-def]  # numba infers the t
     return labels, sums
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def paint_runs(labels, runs, new_labels):  # type: ignore[no-untyped-def]  # numba infers the types
     """Copy `labels`, giving every run the new label of its component."""
     out = np.empty_like(labels)

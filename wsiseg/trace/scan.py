@@ -20,8 +20,8 @@ cross the block's edge end at *ports*.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from wsiseg.kernels import kernel
 from wsiseg.trace.runs import add_runs, find_ends, grow, spread_runs
 from wsiseg.trace.sets import join_roots
 
@@ -37,13 +37,13 @@ EXIT = -2
 """A `NEXT` of ``EXIT - p`` leaves the block at port `p`."""
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _add_node(nodes, n, x, y, run):  # type: ignore[no-untyped-def]  # numba infers the types
     nodes[n, X], nodes[n, Y], nodes[n, RUN] = x, y, run
     return n + 1
 
 
-@njit(nogil=True, cache=True, inline="always")  # a call for each vertex would cost a tenth
+@kernel(inline="always")  # a call for each vertex would cost a tenth
 def _meet(nodes, n, down, up, j, right, left, x, y, quad, at, background, junctions):  # type: ignore[no-untyped-def]  # numba infers the types
     """Link the half-edges that meet at one vertex; return the count of nodes, and the open ends.
 
@@ -97,7 +97,7 @@ def _meet(nodes, n, down, up, j, right, left, x, y, quad, at, background, juncti
     return n, right, left
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _note_pinches(pinches, count, n, quad, background):  # type: ignore[no-untyped-def]  # numba infers the types
     """Record the node pairs of a checkerboard vertex whose first node is `n`; return their count.
 
@@ -116,7 +116,7 @@ def _note_pinches(pinches, count, n, quad, background):  # type: ignore[no-untyp
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def scan_lines(labels, scores, background, junctions, x0, y0):  # type: ignore[no-untyped-def]  # numba infers the types
     """Scan one block for nodes, runs and pinches.
 
@@ -201,7 +201,7 @@ def scan_lines(labels, scores, background, junctions, x0, y0):  # type: ignore[n
     )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _close_below(nodes, runs, ends, count, first, down, up, port, background):  # type: ignore[no-untyped-def]  # numba infers the types
     """End the vertical boundaries of the last row at the ports below, beginning with `port`."""
     for m in range(count - 1):

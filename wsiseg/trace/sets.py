@@ -1,11 +1,11 @@
 """Disjoint sets of numbers as an array of parents, for connected components."""
 
-from numba import njit
+from wsiseg.kernels import kernel
 
 __all__ = ["find_root", "join_roots", "number_roots"]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def find_root(parent, i):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return the root of `i`, halving the path."""
     while parent[i] != i:
@@ -14,7 +14,7 @@ def find_root(parent, i):  # type: ignore[no-untyped-def]  # numba infers the ty
     return i
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def join_roots(parent, i, j):  # type: ignore[no-untyped-def]  # numba infers the types
     """Unite the sets of `i` and `j`; the smaller root becomes the root, whatever the call order."""
     if parent[i] == parent[j]:
@@ -26,7 +26,7 @@ def join_roots(parent, i, j):  # type: ignore[no-untyped-def]  # numba infers th
         parent[i] = j
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def number_roots(parent):  # type: ignore[no-untyped-def]  # numba infers the types
     """Replace each parent by its set's number, in the order of roots; return the count of sets."""
     count = 0

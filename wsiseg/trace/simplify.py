@@ -7,10 +7,10 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from wsiseg.annotations import Region
+from wsiseg.kernels import kernel
 from wsiseg.trace.coverage import Coverage, flatten_rings, holds_vertex, number_vertices
 from wsiseg.trace.thin import thin_coverage
 
@@ -118,7 +118,7 @@ def _with_rings(
     ]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _keep(net, alive):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return closed rings of the living vertices; each begins at its first living vertex."""
     ring, stops, xs, ys = net.ring, net.stops, net.xs, net.ys
@@ -138,7 +138,7 @@ def _keep(net, alive):  # type: ignore[no-untyped-def]  # numba infers the types
     return out, ends
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _cuttable(net):  # type: ignore[no-untyped-def]  # numba infers the types
     """Flag the corners between two regions whose triangle is empty, ``(V,)`` bool."""
     ring, stops, nodes = net.ring, net.stops, net.nodes
@@ -153,7 +153,7 @@ def _cuttable(net):  # type: ignore[no-untyped-def]  # numba infers the types
     return out
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _cut_corners(net, cuttable):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return closed rings in quarter units, with every cuttable vertex replaced by two points."""
     ring, stops, xs, ys = net.ring, net.stops, net.xs, net.ys
@@ -180,7 +180,7 @@ def _cut_corners(net, cuttable):  # type: ignore[no-untyped-def]  # numba infers
     return out, ends
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _ring_areas(points, stops):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return twice the signed area of each unclosed ring, int64."""
     out = np.zeros(stops.size - 1, np.int64)

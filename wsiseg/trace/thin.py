@@ -10,8 +10,8 @@ block size.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from wsiseg.kernels import kernel
 from wsiseg.trace.coverage import cross, holds_vertex
 
 __all__ = ["thin_coverage"]
@@ -19,7 +19,7 @@ __all__ = ["thin_coverage"]
 _INDEX = (1 << 32) - 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def thin_coverage(net, limit):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return which vertices of a `Coverage` are kept, ``(V,)`` bool.
 
@@ -60,7 +60,7 @@ def thin_coverage(net, limit):  # type: ignore[no-untyped-def]  # numba infers t
     return alive
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _longest_arc(net):  # type: ignore[no-untyped-def]  # numba infers the types
     """Return the number of vertices of the longest arc, both ends included, as size of buffers."""
     ring, stops, longest = net.ring, net.stops, 1
@@ -76,7 +76,7 @@ def _longest_arc(net):  # type: ignore[no-untyped-def]  # numba infers the types
     return longest + 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _link_nodes(net):  # type: ignore[no-untyped-def]  # numba infers the types
     """Number the nodes, ``(V,)``, and list the nodes joined to each by one edge, ``(M, 4)``."""
     ring, stops, nodes = net.ring, net.stops, net.nodes
@@ -96,7 +96,7 @@ def _link_nodes(net):  # type: ignore[no-untyped-def]  # numba infers the types
     return number, straight
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _link(straight, number, one, two):  # type: ignore[no-untyped-def]  # numba infers the types
     """Record that `two` is joined to `one` by one edge; at most four edges meet in a raster."""
     k = 0
@@ -105,7 +105,7 @@ def _link(straight, number, one, two):  # type: ignore[no-untyped-def]  # numba 
     straight[number[one], k] = two
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _thin_arc(net, arc, closed, alive, links, work, heaps, limit, balance):  # type: ignore[no-untyped-def]  # numba infers the types
     """Thin one arc, given with its end nodes; a closed arc has none.
 
@@ -147,7 +147,7 @@ def _thin_arc(net, arc, closed, alive, links, work, heaps, limit, balance):  # t
     return balance
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _offer(net, arc, i, work, heaps, waiting, limit):  # type: ignore[no-untyped-def]  # numba infers the types
     """Push a corner onto the heap of its turn (left 0, right 1), unless it is too large."""
     size = cross(net, arc[work[i, 0]], arc[i], arc[work[i, 1]])
@@ -163,7 +163,7 @@ def _offer(net, arc, i, work, heaps, waiting, limit):  # type: ignore[no-untyped
     waiting[turn] += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _pop(heap, waiting, turn):  # type: ignore[no-untyped-def]  # numba infers the types
     """Pop the smallest corner from the heap of a turn."""
     least = heap[0]

@@ -1,14 +1,14 @@
 """Follow the linked nodes of a scanned block: pinches first, then open chains, then rings."""
 
 import numpy as np
-from numba import njit
 
+from wsiseg.kernels import kernel
 from wsiseg.trace.scan import EXIT, NEXT, RUN, UNUSED, X, Y
 
 __all__ = ["cut_pinches", "resolve_pinches", "walk_chains", "walk_rings"]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def resolve_pinches(nodes, runs, pinches, edge):  # type: ignore[no-untyped-def]  # numba infers the types
     """Turn left at pinches of one component; return the pinches that only other blocks decide.
 
@@ -26,7 +26,7 @@ def resolve_pinches(nodes, runs, pinches, edge):  # type: ignore[no-untyped-def]
     return pinches[:kept]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def cut_pinches(nodes, pinches, ports):  # type: ignore[no-untyped-def]  # numba infers the types
     """End chains at undecided pinches, with ports numbered from `ports`; return the next nodes."""
     starts = np.empty(2 * pinches.shape[0], np.int32)
@@ -37,7 +37,7 @@ def cut_pinches(nodes, pinches, ports):  # type: ignore[no-untyped-def]  # numba
     return starts
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def walk_chains(nodes, runs, starts, points, filled):  # type: ignore[no-untyped-def]  # numba infers the types
     """Emit the open chains that begin at `starts`; those that are UNUSED begin none.
 
@@ -70,7 +70,7 @@ def walk_chains(nodes, runs, starts, points, filled):  # type: ignore[no-untyped
     return chains[:count], stops[:count], filled
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def walk_rings(nodes, runs, points, filled):  # type: ignore[no-untyped-def]  # numba infers the types
     """Emit every remaining closed ring from its first node, its smallest (y, x).
 

@@ -5,9 +5,10 @@ A slide's outlines are tens of millions of numbers; as lists they take minutes a
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from wsiseg.kernels import kernel
 
 __all__ = ["scan_coordinates"]
 
@@ -44,7 +45,7 @@ def scan_coordinates(
     return points, lengths, rings
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _count(text, starts, stops):  # type: ignore[no-untyped-def]  # numba infers the types
     points, rings = 0, 0
     for i in range(len(starts)):
@@ -57,7 +58,7 @@ def _count(text, starts, stops):  # type: ignore[no-untyped-def]  # numba infers
     return points, rings
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def _fill(text, starts, stops, points, lengths, rings):  # type: ignore[no-untyped-def]  # as above
     point, ring = 0, 0
     for i in range(len(starts)):

@@ -16,7 +16,7 @@ from tests.model.crf.dense import refine_dense
 from wsiseg.config import CrfConfig
 from wsiseg.errors import ConfigError, DataError, GeometryError, MissingDependencyError
 from wsiseg.model.crf import choose_backend, refine
-from wsiseg.model.crf.window import reach_of
+from wsiseg.model.crf.window import BLOCK, smooth_radius, window_radius
 
 EXACT = CrfConfig(backend="torch", mode="exact")
 FAST = CrfConfig(backend="torch", mode="fast")
@@ -162,6 +162,17 @@ def test_a_constant_stays_constant_away_from_borders(config):
     # Windows of blocks, thinned keys and lattice cells see a constant a little unevenly; a border
     # would show as 0.1.
     assert float(spread.max()) <= (5e-4 if config.mode == "exact" else 0.02)
+
+
+def reach_of(config: CrfConfig) -> int:
+    """Pixels after which the windowed back ends no longer see a change of the input.
+
+    A block read with this margin (and cut at multiples of `BLOCK`) gives the whole image's result
+    up to rounding: each iteration reaches one window further, and the norms one more.
+    """
+    appearance = (window_radius(config.appearance_sxy) + 1) * BLOCK - 1
+    reach = max(appearance, smooth_radius(config.smooth_sxy))
+    return (config.iterations + 1) * reach if config.iterations else 0
 
 
 @pytest.mark.parametrize("config", [EXACT, FAST], ids=["exact", "fast"])

@@ -7,12 +7,13 @@ numbers, those one step on are so in order too: one walk through both finds all 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from wsiseg.kernels import kernel
 
 __all__ = ["compiled", "link_neighbours", "sort_keys"]
 
 # Contraction and no signed zeros, but no reordering of sums: the result is one on any thread.
-compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
+compiled = kernel(error_model="numpy", fastmath={"contract", "nsz"})
 """How every function of this back end is compiled: without the GIL, kept on disk."""
 
 _DIGIT = 10

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import math
 
-from wsiseg.config import CrfConfig
-
 __all__ = [
     "BLOCK",
     "MIN_PROBABILITY",
     "SMOOTH_REACH",
     "TRITON_CLASSES",
     "phase_of",
-    "reach_of",
     "smooth_radius",
     "window_radius",
 ]
@@ -50,14 +47,3 @@ def smooth_radius(sxy: float) -> int:
 def phase_of(iteration: int) -> tuple[int, int]:
     """First row and column, 0 or 1, of the keys that `fast` takes in this iteration."""
     return _PHASES[iteration % len(_PHASES)]
-
-
-def reach_of(config: CrfConfig) -> int:
-    """Pixels after which the windowed back ends no longer see a change of the input.
-
-    A block read with this margin (and cut at multiples of `BLOCK`) gives the whole image's result
-    up to rounding: each iteration reaches one window further, and the norms one more.
-    """
-    appearance = (window_radius(config.appearance_sxy) + 1) * BLOCK - 1
-    reach = max(appearance, smooth_radius(config.smooth_sxy))
-    return (config.iterations + 1) * reach if config.iterations else 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from wsiseg.kernels import kernel
 
 __all__ = ["format_ids", "format_rings", "mark_rings"]
 
@@ -33,7 +34,7 @@ def format_rings(hundredths: NDArray[np.int64], starts: NDArray[np.intp]) -> lis
     return [whole[a:b] for a, b in zip([0, *stops], stops, strict=False)]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _format(points, bounds, text, ends):  # type: ignore[no-untyped-def]  # numba infers the types
     at = 0
     for ring in range(len(ends)):
@@ -54,7 +55,7 @@ def _format(points, bounds, text, ends):  # type: ignore[no-untyped-def]  # numb
         ends[ring] = at
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _put(text, at, hundredths):  # type: ignore[no-untyped-def]  # numba infers the types
     """Write one number at `at`; the place after it."""
     if hundredths < 0:
@@ -81,7 +82,7 @@ def _put(text, at, hundredths):  # type: ignore[no-untyped-def]  # numba infers 
     return at
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def mark_rings(points, bounds, owners, marks):  # type: ignore[no-untyped-def]  # numba infers the types
     """What tells a region from others, whatever point and way its rings start.
 
@@ -103,7 +104,7 @@ def mark_rings(points, bounds, owners, marks):  # type: ignore[no-untyped-def]  
             marks[region, 2] += _mix(np.int64(points[i, 0]), np.int64(points[i, 1]))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _first_corner(points):  # type: ignore[no-untyped-def]  # numba infers the types
     x, y = points[0, 0], points[0, 1]
     for i in range(1, len(points)):
@@ -112,7 +113,7 @@ def _first_corner(points):  # type: ignore[no-untyped-def]  # numba infers the t
     return x, y
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _mix(x, y):  # type: ignore[no-untyped-def]  # numba infers the types
     """The last steps of splitmix64, so that a sum, which knows no order, keeps every vertex."""
     bits = np.uint64((x << 32) ^ (y & 0xFFFFFFFF)) + np.uint64(0x9E3779B97F4A7C15)

@@ -1,0 +1,117 @@
+import logging
+import os
+
+import pytest
+
+from wsiseg.errors import ConfigError, SlideOpenError
+from wsiseg.run import annotate, plan_jobs
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(str(path).encode())
+    return path
+
+
+def names_of(jobs):
+    return {job.name: job.same_as for job in jobs}
+
+
+def test_links_to_one_file_are_a_row_each_and_done_once(tmp_path):
+    touch(tmp_path / "in" / "z.svs")
+    (tmp_path / "in" / "a.svs").symlink_to("z.svs")
+    os.link(tmp_path / "in" / "z.svs", tmp_path / "in" / "hard.svs")
+    touch(tmp_path / "in" / "other.svs")
+    jobs = plan_jobs([tmp_path / "in"])
+    assert names_of(jobs) == {"a": "hard", "hard": "", "other": "", "z": "hard"}
+    os.remove(tmp_path / "in" / "hard.svs")
+    assert names_of(plan_jobs([tmp_path / "in"])) == {"a": "z", "other": "", "z": ""}
+
+
+def test_links_to_a_file_elsewhere(tmp_path):
+    slide = touch(tmp_path / "store" / "s.svs")
+    for name in ("a.svs", "b.svs"):
+        (tmp_path / name).symlink_to(slide)
+    assert names_of(plan_jobs([tmp_path])) == {"a": "", "b": "a"}
+    jobs = plan_jobs([tmp_path, slide])
+    assert names_of(jobs) == {"a": "s", "b": "s", "s": ""}
+
+
+def test_a_path_given_twice_is_one_row(tmp_path, caplog):
+    slide = touch(tmp_path / "a.svs")
+    (tmp_path / "m.csv").write_text("slide,mpp\na.svs,0.5\n./a.svs,0.5\n")
+    with caplog.at_level(logging.INFO):
+        (job,) = plan_jobs([tmp_path, slide, tmp_path / "m.csv"])
+    assert (job.name, job.mpp, job.same_as) == ("a", 0.5, "")
+    assert "3 slide(s) given more than once are done once" in caplog.text
+
+
+@pytest.mark.parametrize("second", ["a.svs,0.25", "./a.svs,", "link.svs,0.25"])
+def test_one_file_with_two_scales_is_refused(tmp_path, second):
+    touch(tmp_path / "a.svs")
+    (tmp_path / "link.svs").symlink_to("a.svs")
+    (tmp_path / "m.csv").write_text(f"slide,mpp\na.svs,0.5\n{second}\n")
+    message = r"has 0\.5 µm/px in .*m\.csv, line 2, and (0\.25|no) µm/px in .*m\.csv, line 3"
+    with pytest.raises(ConfigError, match=message):
+        plan_jobs([tmp_path / "m.csv"])
+
+
+def test_two_manifests_that_contradict_each_other(tmp_path):
+    for name, mpp in (("m.csv", 0.5), ("n.tsv", 0.25)):
+        (tmp_path / name).write_text(f"slide\tmpp\na.svs\t{mpp}\n")
+    with pytest.raises(ConfigError, match=r"m\.csv, line 2, and 0\.25 µm/px in .*n\.tsv, line 2"):
+        plan_jobs([tmp_path / "m.csv", tmp_path / "n.tsv"])
+
+
+def test_links_that_lead_nowhere_are_failed_rows(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "gone.svs").symlink_to("nowhere.svs")
+    (folder / "loop.svs").symlink_to("loop.svs")
+    results = annotate([folder, folder / "gone.svs"], tmp_path / "out", dry_run=True)
+    assert [(result.slide, result.status) for result in results] == [
+        ("gone", "failed"), ("loop", "failed"),
+    ]  # fmt: skip
+    assert "gone.svs: is a link to nowhere.svs, which does not exist" in results[0].error
+
+
+def test_linked_folders_are_said(tmp_path, caplog):
+    touch(tmp_path / "in" / "a.svs")
+    touch(tmp_path / "elsewhere" / "b.svs")
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere")
+    assert names_of(plan_jobs([tmp_path / "in"], nested=True)) == {"a": ""}
+    assert "in/more: is a link to a folder, and not followed; give it by itself" in caplog.text
+
+
+def test_outputs_below_an_input_are_no_slides(tmp_path, caplog):
+    touch(tmp_path / "a.svs")
+    for tree in ("out", "former"):
+        touch(tmp_path / tree / "ome-tiff" / "a.ome.tiff")
+        touch(tmp_path / tree / "masks" / "a" / "Tumor.tif")
+    touch(tmp_path / "former" / "summary.csv")
+    touch(tmp_path / "former" / "runs" / "1.json")
+    touch(tmp_path / "former" / "own.svs")
+    touch(tmp_path / "plain" / "masks" / "own.tif")
+    with caplog.at_level(logging.INFO):
+        jobs = plan_jobs([tmp_path], nested=True, out=tmp_path / "out")
+    assert [job.name for job in jobs] == ["a", "former/own", "plain/masks/own"]
+    assert "4 file(s) that wsiseg wrote are no slides" in caplog.text
+    (job,) = plan_jobs([tmp_path / "out" / "masks" / "a"], out=tmp_path / "out")
+    assert job.name == "Tumor", "asked for by name"
+
+
+def test_the_slides_folder_as_output_folder(tmp_path):
+    touch(tmp_path / "a.svs")
+    touch(tmp_path / "slides" / "b.svs")
+    touch(tmp_path / "ome-tiff" / "a.ome.tiff")
+    jobs = plan_jobs([tmp_path], nested=True, out=tmp_path)
+    assert [job.name for job in jobs] == ["a", "slides/b"]
+    (tmp_path / "a.svs").unlink()
+    with pytest.raises(SlideOpenError, match="holds no slide"):
+        plan_jobs([tmp_path / "ome-tiff" / ".."], out=tmp_path)
+
+
+def test_three_slides_of_one_stem_are_three_rows(tmp_path):
+    for name in ("x.svs", "x.tif", "x.svs.tif"):
+        touch(tmp_path / name)
+    assert [job.name for job in plan_jobs([tmp_path])] == ["x.svs", "x.svs.tif", "x.tif"]

@@ -1,0 +1,60 @@
+import os
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from wsiseg.run.names import name_outputs
+
+
+def names_of(*slides):
+    return name_outputs([(Path("/in", slide), Path(slide)) for slide in slides])
+
+
+def test_a_name_is_the_slides_without_its_extension():
+    assert names_of("a.svs", "sub/a.svs", "b.c.tif") == ["a", "sub/a", "b.c"]
+
+
+@pytest.mark.parametrize("order", list(permutations(["x.svs", "x.tif", "x.svs.tif"])))
+def test_an_extension_that_was_kept_is_no_other_slides_name(order):
+    found = dict(zip(order, names_of(*order), strict=True))
+    assert found == {"x.svs": "x.svs", "x.tif": "x.tif", "x.svs.tif": "x.svs.tif"}
+
+
+def test_names_of_one_kind_on_some_file_systems():
+    assert names_of("S.svs", "s.svs") != ["S", "s"]
+    found = names_of("M\u00fc.svs", "Mu\u0308.svs")  # composed and not
+    assert [len(Path(name).name.split("-")[-1]) for name in found] == [8, 8]
+
+
+def test_slides_of_one_name_in_two_folders_get_a_hash():
+    found = name_outputs([(Path("/x/s.svs"), Path("s.svs")), (Path("/y/s.svs"), Path("s.svs"))])
+    assert len(set(found)) == 2
+    assert all(name.startswith("s.svs-") and len(name) == 14 for name in found)
+
+
+@pytest.mark.parametrize("letter", ["a", "\u65e5", "\udce9"])
+def test_long_names_are_cut_and_told_apart(letter):
+    size = len(os.fsencode(letter))
+    first, second = (letter * (250 // size - 1) + end for end in ("x", "y"))
+    found = names_of(f"sub/{first}.svs", f"sub/{second}.svs")
+    assert found[0] != found[1]
+    for name in found:
+        assert name.startswith("sub/")
+        assert len(os.fsencode(name.removeprefix("sub/"))) <= 200
+    assert found == names_of(f"sub/{first}.svs", f"sub/{second}.svs")
+
+
+SLIDES = st.tuples(
+    st.sampled_from(["", "sub/"]), st.sampled_from(["x", "X", "x.svs", "x.tif", "x.svs.tif"]),
+    st.sampled_from([".svs", ".tif", ".SVS"]),
+).map("".join)  # fmt: skip
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # of the machine, not ours
+@given(st.lists(st.tuples(st.sampled_from(["/a", "/b"]), SLIDES), unique=True, max_size=12))
+def test_no_two_are_alike(slides):
+    found = name_outputs([(Path(root, slide), Path(slide)) for root, slide in slides])
+    assert len({name.casefold() for name in found}) == len(slides)

@@ -1,0 +1,224 @@
+"""What a finished slide's outputs are on the next run: left alone, made anew, or kept as edited."""
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+import wsiseg.run.after_tiling as after_tiling
+from wsiseg.cli import app
+from wsiseg.config import Config
+from wsiseg.demo.synthesis import synthesize_slide
+from wsiseg.errors import StoreError
+from wsiseg.run import annotate
+from wsiseg.store import FORMAT, SlideStore
+from wsiseg.tile import tile_slide
+
+SETTINGS = {
+    "tile": {"block": 448},
+    "predict": {"checkpoint": "tiny"},
+    "export": {"formats": ["geojson", "png", "masks"]},
+}
+CONFIG = Config.model_validate(SETTINGS)
+
+
+def configure(**changes):
+    return Config.model_validate({**SETTINGS, **changes})
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    path = tmp_path_factory.mktemp("slide") / "one.svs"
+    synthesize_slide(path, width=1536, height=1280, seed=3)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(slide, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "out"
+    (result,) = annotate(slide, out, CONFIG, executor="serial")
+    assert result.status == "done", result.error
+    return out, result
+
+
+@pytest.fixture
+def out(finished, tmp_path):
+    """A copy of the finished run, time stamps and all."""
+    return shutil.copytree(finished[0], tmp_path / "out")
+
+
+def run(slide, out, config=CONFIG, **others):
+    (result,) = annotate(slide, out, config, executor="serial", **others)
+    assert result.status == "done", result.error
+    return result
+
+
+def outputs(out):
+    """Files that a run writes of a slide, beside its store."""
+    places = ("geojson", "overlays", "png", "masks")
+    files = [file for place in places for file in (out / place).rglob("*") if file.is_file()]
+    return {str(file.relative_to(out)): file for file in files}
+
+
+def contents(out):
+    return {name: file.read_bytes() for name, file in outputs(out).items()}
+
+
+def test_a_finished_slide_is_neither_traced_nor_written(slide, finished, out, monkeypatch):
+    monkeypatch.setattr(after_tiling, "outline_regions", lambda *_: pytest.fail("traced again"))
+    before = {name: file.stat() for name, file in outputs(out).items()}
+    result = run(slide, out)
+    assert {name: file.stat() for name, file in outputs(out).items()} == before
+    assert result.measurements == finished[1].measurements
+    assert (result.class_mm2, result.note) == (finished[1].class_mm2, finished[1].note)
+
+
+def test_copied_without_its_time_stamps_it_is_still_finished(slide, out, monkeypatch):
+    monkeypatch.setattr(after_tiling, "outline_regions", lambda *_: pytest.fail("traced again"))
+    for file in outputs(out).values():
+        file.write_bytes(file.read_bytes())
+    run(slide, out)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["geojson/one.geojson", "overlays/one.jpg", "png/one.png"])
+def test_an_edited_output_is_kept_beside_and_said(slide, finished, out, name, overwrite):
+    path = out / name
+    path.write_bytes(b"mine")
+    result = run(slide, out, overwrite=overwrite)
+    kept = path.with_name(f"one.edited{path.suffix}")
+    assert kept.read_bytes() == b"mine"
+    assert f"{path.name} was edited: it is kept as {kept.name}" in result.note
+    assert kept.name in (out / "summary.csv").read_text(encoding="utf-8-sig")
+    assert contents(out) == {
+        **contents(finished[0]), str(kept.relative_to(out)): b"mine"
+    }  # fmt: skip
+    run(slide, out)
+    assert len(contents(out)) == len(contents(finished[0])) + 1, "once is enough"
+
+
+def test_a_corrected_class_in_the_geojson_is_kept(slide, finished, out):
+    """As QuPath saves it: other bytes, and no word of wsiseg in them."""
+    path = out / "geojson" / "one.geojson"
+    features = json.loads(path.read_bytes())["features"]
+    features[0]["properties"]["classification"] = {"name": "Other", "color": [255, 200, 0]}
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    path.write_text(text)
+    run(slide, out, configure(outline={"simplify_um": 2}))
+    assert (out / "geojson" / "one.edited.geojson").read_text() == text
+    assert path.read_bytes() != contents(finished[0])["geojson/one.geojson"]
+
+
+def test_a_file_in_a_folder_of_ours_is_left_alone(slide, finished, out):
+    mask = next((out / "masks" / "one").iterdir())
+    mask.write_bytes(b"mine")
+    (mask.parent / "notes.txt").write_text("mine, too")
+    result = run(slide, out)
+    kept = mask.with_name(f"{mask.stem}.edited{mask.suffix}")
+    assert kept.read_bytes() == b"mine"
+    assert result.note.count("was edited") == 1
+    assert (mask.parent / "notes.txt").read_text() == "mine, too"
+    assert mask.read_bytes() == contents(finished[0])[f"masks/one/{mask.name}"]
+
+
+def test_what_is_missing_and_what_has_other_settings_is_made(slide, finished, out):
+    (out / "png" / "one.png").unlink()
+    (out / "geojson" / "one.geojson").unlink()
+    result = run(slide, out)
+    assert contents(out) == contents(finished[0])
+    assert result.note == finished[1].note
+    changed = run(slide, out, configure(outline={"min_area_um2": 20_000}))
+    assert contents(out).keys() == contents(finished[0]).keys(), "nothing was edited"
+    assert contents(out) != contents(finished[0])
+    assert changed.measurements != result.measurements
+
+
+def test_with_the_record_lost_nothing_is_taken_for_edited(slide, finished, out):
+    shutil.rmtree(out / "runs")
+    result = run(slide, out)
+    assert contents(out) == contents(finished[0])
+    assert result.note == finished[1].note
+
+
+def test_what_a_killed_run_put_aside_is_no_edit(slide, finished, out):
+    """Killed between writing a picture and noting it, and again while it was made anew."""
+    shutil.rmtree(out / "runs")
+    picture = out / "overlays" / "one.jpg"
+    picture.rename(picture.with_name("one.edited.jpg"))
+    picture.with_name("one.edited2.jpg").write_bytes(b"a person's")
+    result = run(slide, out)
+    assert result.note == finished[1].note
+    kept = picture.with_name("one.edited2.jpg")
+    assert kept.read_bytes() == b"a person's"
+    kept.unlink()
+    assert contents(out) == contents(finished[0])
+
+
+def test_a_record_that_is_cut_off_is_as_good_as_none(slide, finished, out):
+    (out / "runs" / "outputs" / "one.json").write_text('{"outputs": {"geo')
+    run(slide, out)
+    assert contents(out) == contents(finished[0])
+
+
+def test_with_the_store_deleted_an_edit_is_kept(slide, finished, out):
+    shutil.rmtree(out / "slides")
+    shutil.rmtree(out / "runs")
+    path = out / "geojson" / "one.geojson"
+    edited = path.read_bytes().replace(b"Tumor", b"Other")
+    assert edited != path.read_bytes()
+    path.write_bytes(edited)
+    run(slide, out)
+    assert path.with_name("one.edited.geojson").read_bytes() == edited
+    assert contents(out).keys() == contents(finished[0]).keys() | {"geojson/one.edited.geojson"}
+
+
+@pytest.mark.parametrize("meta", [{"format": FORMAT}, {"format": FORMAT - 1, "grid": {}}])
+def test_overwrite_works_where_a_plain_run_does(slide, finished, out, meta):
+    """A store that was killed while it was laid out, and one of an older format."""
+    path = out / "slides" / "one.zarr" / "zarr.json"
+    data = json.loads(path.read_text())
+    data["attributes"]["wsiseg"] = meta
+    path.write_text(json.dumps(data))
+    run(slide, out, overwrite=True)
+    assert contents(out) == contents(finished[0])
+
+
+def test_another_slide_does_not_take_a_store(slide, finished, out, tmp_path):
+    other = tmp_path / "two.svs"
+    synthesize_slide(other, width=1536, height=1280, seed=4)
+    path = out / "slides" / "one.zarr"
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    call = ["tile", str(other), "-o", str(path), "--set", "tile.block=448"]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 1
+    assert "holds the results of another slide" in done.output.replace("\n", " ")
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+    done = CliRunner().invoke(app, [*call, "--overwrite"])
+    assert done.exit_code == 0, done.output
+    store = SlideStore(path)
+    assert store.slide["name"] == "two.svs"
+    with pytest.raises(StoreError, match="run it first"):
+        store.finished("stitch")
+
+
+def test_tiling_again_keeps_the_labels_of_the_same_slide(slide, out):
+    from wsiseg.compute import open_executor
+
+    path = out / "slides" / "one.zarr"
+    before = SlideStore(path).finished("stitch")
+    with open_executor("serial", None) as pool:
+        tile_slide(slide, path, CONFIG, pool)
+    assert SlideStore(path).finished("stitch") == before
+
+
+def test_a_map_that_was_corrected_is_kept_when_it_is_made_anew(slide, out):
+    corrections = out / "corrections" / "one.geojson"
+    corrections.parent.mkdir()
+    corrections.write_text("{}")
+    before = (out / "geojson" / "one.geojson").read_bytes()
+    run(slide, out)
+    assert not (corrections.parent / ".maps").exists(), "nothing was made anew"
+    run(slide, out, configure(outline={"min_area_um2": 400}))
+    assert (corrections.parent / ".maps" / "one.geojson").read_bytes() == before
+    assert (out / "geojson" / "one.geojson").read_bytes() != before

@@ -1,0 +1,69 @@
+import csv
+import json
+
+import pytest
+
+from wsiseg.errors import StoreError
+from wsiseg.run.jobs import OutputTree
+from wsiseg.run.records import write_summary
+from wsiseg.run.slide import SlideResult
+
+NAMES = ["-a", "=b", "+c", "@d", "'=e", "f\n=g", " h", "\udce9", "-1"]
+
+
+def result(name, status="done"):
+    rows = [{"slide": name, "class": "=Tumor", "area_mm2": 2.0}]
+    return SlideResult(name, f"{name}.svs", status, mpp=0.25, tiles=3,
+                       class_mm2={"=Tumor": 2.0}, measurements=rows)  # fmt: skip
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rewriting_the_tables_adds_no_row_whatever_the_names(tmp_path):
+    tree = OutputTree(tmp_path)
+    write_summary(tree, [result(name) for name in NAMES])
+    first = {name: (tmp_path / name).read_bytes() for name in ("summary.csv", "measurements.csv")}
+    for name in NAMES:  # as runs of one slide each
+        write_summary(tree, [result(name)])
+    rows = rows_of(tmp_path / "summary.csv")
+    assert len(rows) == len(NAMES)
+    assert sorted(first["summary.csv"]) == sorted((tmp_path / "summary.csv").read_bytes())
+    assert sorted(first["measurements.csv"]) == sorted((tmp_path / "measurements.csv").read_bytes())
+    assert {row["slide"] for row in rows} >= {"'-a", "'=b", "'+c", "'@d"}
+    assert {row["'=Tumor_mm2"] for row in rows} == {"2"}
+
+
+def test_a_slides_row_is_replaced_and_the_others_stay(tmp_path):
+    tree = OutputTree(tmp_path)
+    write_summary(tree, [result("-a", "failed"), result("b")])
+    write_summary(tree, [result("-a")])
+    status = {row["slide"]: row["status"] for row in rows_of(tmp_path / "summary.csv")}
+    assert status == {"b": "done", "'-a": "done"}
+
+
+def test_tables_of_an_earlier_version_are_taken_over_once(tmp_path):
+    (tmp_path / "summary.csv").write_text(
+        "slide,path,status,mpp,Tumor_mm2,error\n'-a,-a.svs,done,0.25,2,\nb,b.svs,failed,,,'=x\n"
+    )
+    (tmp_path / "measurements.csv").write_text("slide,class,area_mm2\n'-a,Tumor,2\n")
+    tree = OutputTree(tmp_path)
+    write_summary(tree, [result("b")])
+    write_summary(tree, [result("c")])
+    rows = {row["slide"]: row for row in rows_of(tmp_path / "summary.csv")}
+    assert set(rows) == {"'-a", "b", "c"}
+    assert rows["'-a"]["Tumor_mm2"] == "2"
+    measured = [row["slide"] for row in rows_of(tmp_path / "measurements.csv")]
+    assert measured == ["'-a", "b", "c"]
+
+
+def test_damaged_records_are_told(tmp_path):
+    tree = OutputTree(tmp_path)
+    write_summary(tree, [result("a")])
+    record = tmp_path / "runs" / "slides.jsonl"
+    assert json.loads(record.read_text())["slide"] == "a"
+    record.write_text(record.read_text()[:20])
+    with pytest.raises(StoreError, match=r"slides\.jsonl: is damaged .* delete it"):
+        write_summary(tree, [result("a")])

@@ -1,0 +1,258 @@
+"""Outputs of a finished map: made once, again only if settings changed, edited files kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wsiseg.annotations import Annotations
+from wsiseg.atomic import free_name, list_taken, open_atomic
+from wsiseg.config import Config, ExportFormat, digest_of
+from wsiseg.export import export_slide, place_of
+from wsiseg.geometry import Box
+from wsiseg.labels import keep_corrected
+from wsiseg.qupath import export_geojson
+from wsiseg.report import measure_classes, write_overlay, write_pictures
+from wsiseg.run.jobs import OutputTree
+from wsiseg.run.origin import describe_origin
+from wsiseg.store import SlideStore
+
+__all__ = ["write_outputs"]
+
+_VERSION = 1
+"""Of outlining, measuring and writing: raising it makes every output again."""
+_LOG = logging.getLogger(__name__)
+
+_OwnKind = Literal["overlay", "report"]
+_Rows = list[dict[str, object]]
+_State = tuple[int, int, str]
+"""A file's size, time stamp in ns, and sha256."""
+
+
+def write_outputs(
+    store: SlideStore,
+    tree: OutputTree,
+    name: str,
+    config: Config,
+    tissue_mm2: float,
+    outline: Callable[[], Annotations],
+    *,
+    overwrite: bool = False,
+) -> tuple[_Rows, tuple[str, ...]]:
+    """Write the outputs that `config` asks for, except those that are there as a run wrote them.
+
+    ``runs/outputs/NAME.json`` records what was made, from what, and the state of its files. A file
+    that has changed since was edited by somebody: if it is in the way, it is renamed to
+    ``FILE.edited.SUFFIX``, and a note says so.
+
+    Parameters
+    ----------
+    store : of the stitched slide.
+    name : of the slide within the run.
+    outline : returns the regions; called only if something is to be made.
+    overwrite : make everything again.
+
+    Returns
+    -------
+    The rows of `measure_classes`, and notes on the outputs, one sentence each.
+
+    Raises
+    ------
+    WsisegError
+        If an output cannot be written.
+    """
+    made = _digest(store, config)
+    record = _Record(tree.root, name)
+    outputs = [_Output(kind, _place(tree, name, kind, config)) for kind in _kinds(config)]
+    pending = [out for out in outputs if overwrite or not record.is_finished(out, made)]
+    rows = None if overwrite else record.rows(made)
+    if pending or rows is None:
+        annotations = outline()
+        rows = measure_classes(annotations, tissue_mm2)
+        record.keep_rows(made, rows)
+        for out in pending:
+            if out.kind == "geojson":
+                keep_corrected(tree.root, name)
+            _write(out, store, annotations, config, record, made)
+        record.save()
+    return rows, tuple(note for out in outputs for note in record.notes(out))
+
+
+@dataclass(frozen=True)
+class _Output:
+    kind: ExportFormat | _OwnKind
+    path: Path
+    """The file, or the folder of those formats that write one."""
+
+
+def _kinds(config: Config) -> tuple[ExportFormat | _OwnKind, ...]:
+    return (*config.export.formats, "overlay", "report")
+
+
+def _place(tree: OutputTree, name: str, kind: ExportFormat | _OwnKind, config: Config) -> Path:
+    if kind == "overlay":
+        return tree.overlay(name)
+    if kind == "report":
+        return tree.pictures(name)
+    if kind == "geojson":
+        return tree.geojson(name, config.export.gzip)
+    return tree.root / place_of(kind, name)
+
+
+def _digest(store: SlideStore, config: Config) -> str:
+    """Digest of what all outputs depend on."""
+    facts = [store.slide["name"], store.slide["mpp"], store.slide["bounds"], store.mpp]
+    how = config.export.model_dump(mode="json", exclude={"formats"})
+    labels = [store.finished("stitch"), store.has_probabilities]
+    return digest_of("outputs", _VERSION, labels, facts, config.outline, how)
+
+
+def _write(
+    out: _Output, store: SlideStore, annotations: Annotations, config: Config, record: _Record,
+    made: str,
+) -> None:  # fmt: skip
+    written, notes = out.path, tuple[str, ...]()
+    if out.kind == "geojson":  # which keeps edited files itself
+        exported = export_geojson(annotations, out.path, config.export)
+        written, notes = exported.path, exported.notes
+    else:
+        with _cleared(out, record) as edited:
+            if out.kind == "overlay":
+                write_overlay(store, out.path, annotations, _find_damage(store, config))
+            elif out.kind == "report":
+                write_pictures(store, out.path, annotations, describe_origin(config))
+            else:
+                export_slide(store, lambda: annotations, out.path, out.kind, config.export)
+        notes = tuple(edited)
+    for note in notes:
+        _LOG.info("%s: %s", annotations.slide, note)
+    record.add(out, made, written, notes)
+
+
+def _find_damage(store: SlideStore, config: Config) -> list[Box]:
+    return [box for *_, box in store.read_damage()] if config.slide.damaged == "blank" else []
+
+
+@contextmanager
+def _cleared(out: _Output, record: _Record) -> Iterator[list[str]]:
+    """Move edited files aside while `out` is written; notes on them are in the list afterwards."""
+    notes: list[str] = []
+    asides = []
+    try:
+        for path in record.list_edited(out):
+            asides.append((path, free_name(path, ".edited")))
+            os.replace(*asides[-1])
+        yield notes
+    finally:
+        for path, aside in asides:
+            if not path.exists():
+                os.replace(aside, path)  # nothing was written there
+            elif _hash(path) == _hash(aside):
+                aside.unlink()  # not edited: the record of an earlier run is lost
+            else:
+                notes.append(f"{path.name} was edited: it is kept as {aside.name}")
+        _drop_copies(_list_files(out.path))
+
+
+def _drop_copies(paths: list[Path]) -> None:
+    """Delete copies that a killed run had moved aside, of files that turn out to be unedited."""
+    for path in paths:
+        for aside in list_taken(path, ".edited"):
+            if aside.stat().st_size == path.stat().st_size and _hash(aside) == _hash(path):
+                aside.unlink()
+
+
+class _Record:
+    """What was made from one slide, and the state of its files then."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self._root = root
+        self._path = root / "runs" / "outputs" / f"{name}.json"
+        try:
+            self._data: dict[str, Any] = dict(json.loads(self._path.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            self._data = {}
+
+    def is_finished(self, out: _Output, made: str) -> bool:
+        """Whether `out` was made from the same, and is unchanged since."""
+        entry = self._entry(out)
+        files = entry.get("files", {})
+        return entry.get("made") == made and all(
+            _is_unchanged(self._root / name, state) for name, state in files.items()
+        )
+
+    def list_edited(self, out: _Output) -> list[Path]:
+        """Return files where `out` is written that are not known to be as a run wrote them."""
+        files = self._entry(out).get("files", {})
+        return [
+            path
+            for path in _list_files(out.path)
+            if (state := files.get(self._name(path))) is None or not _is_unchanged(path, state)
+        ]
+
+    def rows(self, made: str) -> _Rows | None:
+        """Return the measurements, if they were made from the same."""
+        kept = self._data.get("measured", {})
+        return list(kept["rows"]) if kept.get("made") == made else None
+
+    def keep_rows(self, made: str, rows: _Rows) -> None:
+        self._data["measured"] = {"made": made, "rows": rows}
+
+    def notes(self, out: _Output) -> list[str]:
+        """Return the notes on `out` from when it was made."""
+        return list(self._entry(out).get("notes", ()))
+
+    def add(self, out: _Output, made: str, written: Path, notes: tuple[str, ...]) -> None:
+        """Record that `out` was made, and the state of its files."""
+        files = {self._name(path): _inspect(path) for path in _list_files(written)}
+        entry = {"made": made, "files": files, "notes": notes}
+        self._data.setdefault("outputs", {})[self._name(out.path)] = entry
+
+    def save(self) -> None:
+        with open_atomic(self._path) as file:
+            file.write(json.dumps(self._data, indent=1).encode())
+
+    def _entry(self, out: _Output) -> dict[str, Any]:
+        return dict(self._data.get("outputs", {}).get(self._name(out.path), {}))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix()
+
+
+def _list_files(path: Path) -> list[Path]:
+    """Return the files of an output: itself or, of a folder, those in it and in its ``images``.
+
+    Deeper inside there may be outputs of another slide, whose name begins with this one's.
+    """
+    if not path.is_dir():
+        return [path] if path.exists() else []
+    return sorted(
+        file for folder in (path, path / "images") for file in folder.glob("*") if file.is_file()
+    )
+
+
+def _inspect(path: Path) -> _State:
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns, _hash(path)
+
+
+def _is_unchanged(path: Path, state: _State) -> bool:
+    try:
+        facts = path.stat()
+    except OSError:
+        return False
+    if [facts.st_size, facts.st_mtime_ns] == list(state[:2]):
+        return True
+    return facts.st_size == state[0] and _hash(path) == state[2]
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,141 @@
+"""What a run leaves on record: the tables of all slides, and one file per run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from wsiseg.atomic import open_atomic
+from wsiseg.config import Config
+from wsiseg.errors import StoreError
+from wsiseg.lock import explained, hold
+from wsiseg.run.jobs import OutputTree
+from wsiseg.run.slide import SlideResult
+from wsiseg.table import unguard
+from wsiseg.version import __version__
+
+__all__ = ["name_run", "show_agreement", "write_run", "write_summary"]
+
+_TURN_S = 120.0
+_RECORDS = "runs/slides.jsonl"
+
+
+def write_summary(tree: OutputTree, results: Sequence[SlideResult]) -> None:
+    """Write the tables, with the rows of this run and those of slides from other runs.
+
+    Other runs may write into the same folder at the same time (array jobs, one slide each): each
+    waits for its turn to add its rows.
+
+    Raises
+    ------
+    StoreError
+        If the folder cannot be written.
+    """
+    with hold(tree.root / "summary.csv", wait_s=_TURN_S):
+        _add_rows(tree, results)
+
+
+def show_agreement(tree: OutputTree, scores: Mapping[str, Any]) -> Path:
+    """Add the scores of a run's maps, from `describe_slides`, to its report.
+
+    Raises
+    ------
+    StoreError
+        If the folder cannot be written.
+    """
+    from wsiseg.report import AGREEMENT  # loads drawing libraries, which no slide should wait for
+
+    with explained(tree.root), open_atomic(tree.root / AGREEMENT) as file:
+        file.write(json.dumps(scores, indent=1).encode())
+    write_summary(tree, [])
+    return tree.root / "report.html"
+
+
+def _add_rows(tree: OutputTree, results: Sequence[SlideResult]) -> None:
+    from wsiseg.report import write_tables  # as above
+
+    fresh = {result.slide for result in results}
+    records = [record for record in _read_records(tree.root) if record["slide"] not in fresh]
+    records += map(asdict, results)
+    lines = [json.dumps(record) for record in records]
+    with open_atomic(tree.root / _RECORDS) as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
+    write_tables(tree.root, [*map(_row, records)], [m for r in records for m in r["measurements"]])
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, object]:
+    """Return a row of `summary.csv`."""
+    row = {name: value for name, value in record.items() if name not in ("class_mm2", "error")}
+    del row["measurements"]
+    areas = {f"{name}_mm2": area for name, area in record["class_mm2"].items()}
+    return row | areas | {"error": record["error"]}
+
+
+def _read_records(root: Path) -> list[dict[str, Any]]:
+    """Return the fields of each slide's `SlideResult` so far; all tables are made from these."""
+    path = root / _RECORDS
+    if not path.exists():
+        return _read_tables(root)
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise StoreError(
+            f"{path}: is damaged ({error}); delete it, and run all slides again to have all in "
+            f"one table (finished ones take no time)"
+        ) from error
+
+
+def _read_tables(root: Path) -> list[dict[str, Any]]:
+    """Return the rows that an earlier wsiseg wrote, which kept no records."""
+    records = {
+        row["slide"]: {**row, "class_mm2": {}, "measurements": []}
+        for row in _read_rows(root / "summary.csv")
+    }
+    for row in _read_rows(root / "measurements.csv"):
+        if row["slide"] in records:
+            records[row["slide"]]["measurements"].append(row)
+    return list(records.values())
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        return [{unguard(name): unguard(cell) for name, cell in row.items()} for row in rows]
+
+
+def name_run() -> str:
+    """Return a unique name for the files of a run; names sort by time."""
+    return f"{time.strftime('%Y%m%dT%H%M%S')}_{uuid.uuid4().hex[:6]}"
+
+
+def write_run(
+    tree: OutputTree, run: str, config: Config, results: Sequence[SlideResult], executor: str,
+    workers: int | None,
+) -> None:  # fmt: skip
+    """Record the settings, machine and results of a run in ``runs/RUN.json``.
+
+    Raises
+    ------
+    StoreError
+        If the folder cannot be written.
+    """
+    record = {
+        "version": __version__,
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "executor": executor,
+        "workers": workers,
+        "config": config.model_dump(mode="json"),
+        "results": [asdict(result) for result in results],
+    }
+    with explained(tree.root), open_atomic(tree.root / "runs" / f"{run}.json") as file:
+        file.write(json.dumps(record, indent=1).encode())
