@@ -140,6 +140,8 @@ def _stitch_block(
     store_path: str | Path, run: str, config: StitchConfig, block: int, digest: str
 ) -> None:
     store = SlideStore(store_path, run)
+    if store.is_done(_STEP, block, digest):
+        return
     store.begin(_STEP, block)
     found = _classify(store, config, block)
     if found is None:  # most of a slide: what costs nothing here makes the whole cheap
