@@ -22,7 +22,7 @@ __all__ = ["check_held", "explained", "hold"]
 
 _BEAT_S = 10.0
 _STALE_S = 90.0
-_RETRY_S = 0.2  # a lock that is being restored is missing for less
+_RETRY_S = 10.0  # a lock that is being restored is missing for less, however busy the machine
 
 
 @contextmanager
@@ -91,17 +91,16 @@ def check_held(path: str | Path, token: str) -> None:
     """
     if not token:
         return
-    lock = _open(path)
-    if lock.read().get("token") != token:
-        time.sleep(_RETRY_S)  # a run that took it over by mistake is restoring it
-        holder = lock.read()
-        if holder.get("token") != token:
-            by = f"{_describe(holder)} took over" if holder else "its lock was deleted"
-            raise StoreError(
-                f"{path}: this run no longer holds it: {by} (a run that does not respond for "
-                f"{_STALE_S:.0f} s, because its machine sleeps or its disk hangs, is considered "
-                f"dead); it stops here, and its finished blocks are kept"
-            )
+    lock, deadline = _open(path), time.monotonic() + _RETRY_S
+    while not (holder := lock.read()) and time.monotonic() < deadline:
+        time.sleep(0.05)  # a run that took it over by mistake is restoring it
+    if holder.get("token") != token:
+        by = f"{_describe(holder)} took over" if holder else "its lock was deleted"
+        raise StoreError(
+            f"{path}: this run no longer holds it: {by} (a run that does not respond for "
+            f"{_STALE_S:.0f} s, because its machine sleeps or its disk hangs, is considered "
+            f"dead); it stops here, and its finished blocks are kept"
+        )
 
 
 @contextmanager
