@@ -177,6 +177,20 @@ def test_a_lock_that_is_being_restored_is_held(tmp_path, monkeypatch):
     assert len(naps) == 5
 
 
+def test_what_cannot_be_locked_is_not_left_locked(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("dumps", "now"):
+        with monkeypatch.context() as patch:
+            patch.setattr(*((FileLock, name) if name == "now" else (json, name)), fail)
+            with pytest.raises(StoreError, match="No space left"), hold(tmp_path / "x"):
+                pass
+        assert list(tmp_path.iterdir()) == []
+    with hold(tmp_path / "x"):
+        pass
+
+
 def test_a_failure_is_not_hidden_by_the_lost_lock(tmp_path):
     def work():
         with hold(tmp_path / "x"):

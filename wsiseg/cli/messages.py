@@ -63,7 +63,7 @@ class Messages(logging.Handler):
 
     def was_said(self, text: str) -> bool:
         """Whether a message that was shown holds `text`."""
-        return any(text in said for said in self._said)
+        return any(text in said for said in tuple(self._said))  # others may still say something
 
     def describe_kept(self) -> str:
         """What libraries said, in a line; empty if nothing, or if it was shown."""

@@ -63,11 +63,11 @@ def hold(path: str | Path, wait_s: float = 0.0) -> Iterator[str]:
     lock = _open(path)
     with explained(path):
         token = _acquire(lock, path, time.monotonic() + wait_s)
-        began = lock.now()
         stop = threading.Event()
         beat = threading.Thread(target=_beat, args=(lock, token, stop), daemon=True)
-        beat.start()
         try:
+            began = lock.now()
+            beat.start()
             yield token
             check_held(path, token)
             if isinstance(lock, FileLock):
@@ -76,7 +76,8 @@ def hold(path: str | Path, wait_s: float = 0.0) -> Iterator[str]:
                 remove_parts(path, before=min(began, lock.now() - _STALE_S))
         finally:
             stop.set()
-            beat.join()
+            if beat.ident:
+                beat.join()
             with suppress(OSError):
                 lock.release(token)
 
