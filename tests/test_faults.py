@@ -28,7 +28,7 @@ from wsiseg.store import SlideStore
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = Config.model_validate({"tile": {"block": 224}, "predict": {"checkpoint": "tiny"}})
 NAMES = ("a", "b")
-PATIENCE = 600
+PATIENCE = 1800
 """Seconds until a process counts as stuck; a busy machine takes minutes for what takes one."""
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="kills and limits are POSIX")
