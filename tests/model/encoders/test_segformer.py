@@ -10,6 +10,7 @@ from tests.model import golden
 from wsiseg.errors import CheckpointError, ConfigError
 from wsiseg.model.encoders import Teacher
 from wsiseg.model.encoders.segformer import SegformerTeacher
+from wsiseg.model.weights import read_tensors
 
 
 @golden.asserts("mit/strides????.stage?")
@@ -35,6 +36,32 @@ def test_stages_equal_those_of_transformers(mit_files: dict[str, Path], case: st
     for stage, found in enumerate(teacher.stages(golden.images("224"))):
         golden.check(f"{case}.hf_eps1e5.stage{stage}", found)
         assert 0 < (found - ours[stage]).abs().max() < 1e-4
+
+
+def test_transformers_own_network_gives_the_same_maps(
+    mit_files: dict[str, Path], tmp_path: Path
+) -> None:
+    """With the released code's epsilons; ours stays, for names that no version changes."""
+    transformers = pytest.importorskip("transformers")
+    strides = (4, 2, 2, 1)
+    sizes = {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 320, 512]}
+    config = transformers.SegformerConfig(
+        strides=list(strides), num_attention_heads=[1, 2, 5, 8], sr_ratios=[8, 4, 2, 1], **sizes
+    )
+    config.save_pretrained(tmp_path)
+    tensors = read_tensors(mit_files["hub"])
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    theirs = transformers.SegformerModel.from_pretrained(tmp_path).eval()
+    for name, module in theirs.named_modules():
+        reduced = "patch_emb" in name or "sequence_reduction" in name or ".self." in name
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = 1e-5 if reduced else 1e-6
+    images = golden.images("224")[:1, :, :96, :128]
+    with torch.inference_mode():
+        ours = SegformerTeacher(mit_files["hub"], strides=strides).encoder(images)
+        found = theirs(images, output_hidden_states=True).hidden_states
+    for own, other in zip(ours, found, strict=True):
+        torch.testing.assert_close(own, other, rtol=0.0, atol=1e-5)
 
 
 @golden.asserts("*/x_teacher", "*/teacher?")

@@ -1,7 +1,8 @@
 """MiT-B0 and MiT-B1 (Xie et al. 2021), from NVIDIA's files or the hub's; B1 is a teacher.
 
-Our own module, because the names inside transformers' SegFormer changed between its versions 4
-and 5; its norms also differ from the released code's in their epsilon.
+Our own module: transformers' SegFormer gives the same maps once its norms have the released code's
+epsilons, but the names inside it changed between its versions 4 and 5, and checkpoints of second
+stages hold these names.
 """
 
 from __future__ import annotations
