@@ -5,6 +5,11 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy is slow, and no test is of its speed.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Every worker has a core to itself: threads of several would only wait for each other. It is

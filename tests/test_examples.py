@@ -13,6 +13,8 @@ from nbformat.v4 import new_code_cell
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
+PATIENCE = 1200
+"""Seconds until a cell counts as stuck."""
 SHOWS = {
     "cluster": [
         r"two +stitch +\d+ of \d+ blocks",
@@ -45,7 +47,7 @@ def kernel():
     """One for all, as imports take longer than the rest; each notebook starts without names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # the suite's processes share the cores
-        manager, client = start_new_kernel(kernel_name="python3")
+        manager, client = start_new_kernel(startup_timeout=PATIENCE, kernel_name="python3")
     client.stop_channels()
     yield manager
     manager.shutdown_kernel(now=True)
@@ -56,7 +58,7 @@ def test_a_notebook_runs_and_shows_what_it_says(path, kernel, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     begin = new_code_cell(f"%reset -f\nimport os\nos.chdir({str(tmp_path)!r})\ndel os")
     notebook.cells.insert(0, begin)
-    NotebookClient(notebook, km=kernel, timeout=300, iopub_timeout=60).execute()
+    NotebookClient(notebook, km=kernel, timeout=PATIENCE, iopub_timeout=PATIENCE).execute()
     text = "".join(shown(notebook))
     assert not re.search("stderr|Warning|Traceback", text)
     at = 0

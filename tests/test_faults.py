@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import tifffile
 
+from wsiseg.compute import Step
 from wsiseg.config import Config
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.errors import ClusterError, StoreError
@@ -27,7 +28,7 @@ from wsiseg.store import SlideStore
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = Config.model_validate({"tile": {"block": 224}, "predict": {"checkpoint": "tiny"}})
 NAMES = ("a", "b")
-PATIENCE = 600
+PATIENCE = 1800
 """Seconds until a process counts as stuck; a busy machine takes minutes for what takes one."""
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="kills and limits are POSIX")
@@ -129,12 +130,15 @@ def read_log(spy: Path) -> list[list[str]]:
 @contextmanager
 def cluster(spy: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
     """A scheduler and workers as one starts them by hand: its address, and the processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    file = spy.with_name("scheduler.json")
+    file.unlink(missing_ok=True)
+    command = ["-m", "distributed.cli.dask_scheduler", "--host=127.0.0.1", "--port=0"]
+    command += ["--no-dashboard", f"--scheduler-file={file}"]
     with ExitStack() as stack:
         stack.callback(lambda: [one.kill() for one in started])
-        started = [start_scheduler(stack, address)]
+        started = [stack.enter_context(process(*command))]
+        wait_until(lambda: read_address(file))  # whoever connects may wait for less
+        address = read_address(file)
         for _ in range(workers):
             command = ["-m", "distributed.cli.dask_worker", address, "--nthreads=1", "--no-nanny"]
             command += ["--no-dashboard", f"--preload={spy}", f"--local-directory={spy.parent}"]
@@ -143,10 +147,11 @@ def cluster(spy: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Pope
         yield address, started
 
 
-def start_scheduler(stack: ExitStack, address: str) -> subprocess.Popen[str]:
-    port = address.rpartition(":")[2]
-    command = ["-m", "distributed.cli.dask_scheduler", "--host=127.0.0.1", f"--port={port}"]
-    return stack.enter_context(process(*command, "--no-dashboard"))
+def read_address(file: Path) -> str:
+    """Where a scheduler says that it listens; empty until it does."""
+    with suppress(OSError, ValueError):
+        return str(json.loads(file.read_text())["address"])
+    return ""
 
 
 @posix
@@ -181,7 +186,7 @@ def test_the_scheduler_is_killed_and_the_run_resumes(folder, finished, spy, tmp_
     with (
         cluster(spy, workers=1) as (address, started),
         wsiseg_annotate(
-            folder, out, "--scheduler", address, DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="2s"
+            folder, out, "--scheduler", address, DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="10s"
         ) as run,
     ):
         wait_until(lambda: len(read_log(spy)) > 16)
@@ -219,6 +224,27 @@ def test_nobody_answers_at_the_address(folder, tmp_path, monkeypatch):
         pytest.raises(ClusterError, match=r"tcp://127\.0\.0\.1:9: no dask scheduler answers"),
     ):
         annotate(folder, tmp_path / "out", CONFIG, executor="tcp://127.0.0.1:9")
+
+
+def test_a_block_that_is_done_is_not_begun_again(folder, finished, tmp_path, monkeypatch):
+    """By a cluster that lost the worker which had just done it, while others read its mark."""
+    out, begun, begin, task = tmp_path / "out", Counter(), SlideStore.begin, Step.task
+
+    def note(self, step, block):
+        begun[step, block] += 1
+        begin(self, step, block)
+
+    def twice(self, block):
+        call = task(self, block)
+        return lambda: (call(), call())
+
+    monkeypatch.setattr(SlideStore, "begin", note)
+    monkeypatch.setattr(Step, "task", twice)
+    (result,) = annotate(folder / "a.svs", out, CONFIG, executor="serial")
+    assert result.status == "done", result.error
+    assert {step for step, _ in begun} >= {"tile", "predict", "stitch"}
+    assert set(begun.values()) == {1}
+    assert contents(out) == {name: data for name, data in finished.items() if "/b." not in name}
 
 
 # -- slides ------------------------------------------------------------------------------------

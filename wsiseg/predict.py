@@ -189,6 +189,8 @@ def _predict_on(
     source: CamSource, store: SlideStore, settings: PredictConfig, kept: NDArray[np.bool_],
     block: int, digest: str,
 ) -> None:  # fmt: skip
+    if store.is_done(_STEP, block, digest):
+        return
     store.begin(_STEP, block)
     owned = list(store.grid.block_tiles(block))
     if owned:  # a block at the raster's edge may own none

@@ -268,6 +268,8 @@ def _tile_block(
 ) -> None:
     """Read and write one block, and mark it done."""
     store = SlideStore(store_path, run)
+    if store.is_done("tile", block, digest):
+        return
     box = store.grid.block_box(block)
     needed = _block_squares(store.grid, squares, block)
     pixels = scratch.array("block", (box.height, box.width, 3))

@@ -126,7 +126,7 @@ def test_a_step_that_has_nothing_to_do_is_told_too() -> None:
 
 def test_reading_and_the_model_overlap() -> None:
     """While one worker models a block, the other reads the next: neither waits for a whole step."""
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
 
     def work(name: str, block: int) -> None:
         if (name, block) in (("tile", 1), ("predict", 0)):
@@ -145,15 +145,13 @@ def test_a_failing_block_lets_no_other_begin(tmp_path: Path) -> None:
         begun.append(block)
         if block == 3:
             raise OSError("block 3")
-        time.sleep(0.01)
 
-    with open_executor("threads", 2) as threads:
+    with open_executor("threads", 1) as threads:  # of more, one might go on before another fails
         with pytest.raises(OSError, match="block 3"):
             run_steps(threads, [Step("tile", "", 100, list(range(100)), work)])
         count = len(begun)
-        assert count <= 4 + in_flight(threads)
-        time.sleep(0.05)
-        assert len(begun) == count
+        assert count <= 3 + in_flight(threads)
+    assert begun == list(range(count)), "some began after the failure was raised"
 
 
 def test_threads_read_on_while_a_block_waits_for_its_device() -> None:
@@ -165,7 +163,7 @@ def test_threads_read_on_while_a_block_waits_for_its_device() -> None:
             ahead.set()
 
     def wait_for_device(block: int) -> None:
-        assert ahead.wait(20), "reading stopped while the device was busy"
+        assert ahead.wait(60), "reading stopped while the device was busy"
 
     steps = [
         Step("tile", "", 20, range(20), read),
@@ -181,7 +179,7 @@ def test_what_waits_for_a_device_is_bounded_and_reading_with_it() -> None:
     go, read = threading.Event(), []
     steps = [
         Step("tile", "", 20, range(20), read.append),
-        Step("predict", "", 20, range(20), lambda _: go.wait(20), lambda b: [("tile", b)],
+        Step("predict", "", 20, range(20), lambda _: go.wait(60), lambda b: [("tile", b)],
              waits=1),
     ]  # fmt: skip
     with open_executor("threads", 1) as threads, ThreadPoolExecutor(1) as flow:
@@ -189,7 +187,7 @@ def test_what_waits_for_a_device_is_bounded_and_reading_with_it() -> None:
         time.sleep(0.3)
         held = len(read)
         go.set()
-        running.result(timeout=20)
+        running.result(timeout=60)
     assert held <= 5
     assert len(read) == 20
 
@@ -244,7 +242,7 @@ def test_later_steps_are_planned_while_blocks_are_done() -> None:
     log, planned = Log(), threading.Event()
 
     def wait(block: int) -> None:
-        assert planned.wait(10)
+        assert planned.wait(60)
         log.work("tile", block)
 
     def plan() -> list[Step]:

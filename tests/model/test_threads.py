@@ -9,7 +9,7 @@ from wsiseg.model.threads import fixed_threads
 
 def test_fixed_threads_hold_in_every_thread_and_are_restored():
     """Threads that start and end at other times must not set each other's count."""
-    before, barrier = torch.get_num_threads(), threading.Barrier(3)
+    before, barrier = torch.get_num_threads(), threading.Barrier(3, timeout=60)
     fixed = before + 1
 
     def work(number):

@@ -213,7 +213,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
         },
         capture_output=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     yield json.loads(made.stdout) | {"log": made.stderr.decode()}
     server.shutdown()

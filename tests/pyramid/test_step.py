@@ -238,6 +238,13 @@ def test_killed_in_the_middle_it_goes_on(store: SlideStore, finished: Path) -> N
     assert contents(store.path) == contents(finished)
 
 
+def test_a_finer_block_that_is_written_again_is_not_taken_for_empty(store: SlideStore) -> None:
+    step = plan(store.path, "stitch")
+    SlideStore(store.path).begin("stitch", 0)
+    with pytest.raises(StoreError, match=r"block 0 of stitch is not done; run it again"):
+        run_steps(SerialExecutor(), [step])
+
+
 def test_a_step_is_not_finished_before_its_levels_are(store: SlideStore) -> None:
     _, digests = store.digests("stitch")
     store.plan("stitch", digests)

@@ -110,7 +110,7 @@ def test_kill_and_resume_gives_the_same_bytes(slide, finished, tmp_path, step):
         "import sys, time\nfrom wsiseg.run import annotate\nfrom wsiseg.config import Config\n"
         "def report(job, step, done, total):\n"
         f"    if step == {step!r} and done >= 2:\n"
-        "        print('now', flush=True)\n        time.sleep(60)\n"
+        "        print('now', flush=True)\n        time.sleep(600)\n"
         f"annotate({str(slide)!r}, {str(tmp_path)!r}, Config.model_validate("
         "{'tile': {'block': 448}, 'predict': {'checkpoint': 'tiny'}}),\n"
         "    executor='serial', progress=report)\n"

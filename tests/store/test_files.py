@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -136,3 +137,25 @@ def test_a_file_that_was_replaced_is_synced_again(
             folder.begin_sync("x")
     folder.sync(["x"])
     assert (tmp_path / "new").stat().st_ino in inodes
+
+
+def test_a_file_that_vanishes_while_a_folder_is_listed_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a writer's temporary file does: marks were taken for missing."""
+    (tmp_path / "done").mkdir()
+    for name in (".part", "c.0.0", "c.1.0"):
+        (tmp_path / "done" / name).write_text("x")
+    scan = os.scandir
+
+    @contextmanager
+    def vanish(path: str) -> Any:
+        with scan(path) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+        (tmp_path / "done" / ".part").unlink()
+        yield listed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", vanish)
+        sizes = Folder(tmp_path).sizes("done")
+    assert sizes == {"done/c.0.0": 1, "done/c.1.0": 1}

@@ -663,6 +663,18 @@ def test_consolidated_metadata_of_a_user_change_nothing(store: SlideStore) -> No
     assert SlideStore(store.path).mpp == 0.25
 
 
+def test_a_block_that_lost_a_file_is_not_done_any_more(store: SlideStore) -> None:
+    """Who does it would take it for done."""
+    store.write_image(0, noise((128, 128, 3)))
+    store.mark_done("tile", 0, DIGEST)
+    for name in files(store, "image/0"):
+        (store.path / "image/0" / name).unlink()
+    assert store.is_done("tile", 0, DIGEST)
+    _, pending = store.plan("tile", [DIGEST] * GRID.n_blocks)
+    assert 0 in pending
+    assert not store.is_done("tile", 0, DIGEST)
+
+
 def test_who_lost_the_lock_begins_and_marks_no_block(store: SlideStore) -> None:
     """A late block of other settings landed under the mark of the run that took over."""
     store.mark_done("tile", 0, DIGEST)

@@ -1,7 +1,9 @@
 import os
+import random
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +70,23 @@ SLOW_CHILD = """
 import sys, time
 from datetime import timedelta
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import _get_default_group, _set_pg_timeout
 from tests.train.test_parallel import CONFIG, find_patches
 from wsiseg.train import train_model
+from wsiseg.train.parallel import Group
 
-dist.init_process_group("gloo", timeout=timedelta(seconds=4))
+dist.init_process_group("gloo")
 folder, out = sys.argv[1:]
+lead = Group.lead
+
+def lead_with_little_patience(group, work):
+    _set_pg_timeout(timedelta(seconds=1), _get_default_group())
+    try:
+        lead(group, work)
+    finally:
+        _set_pg_timeout(timedelta(minutes=30), _get_default_group())
+
+Group.lead = lead_with_little_patience
 
 class Validation:
     measure = identity = "made up"
@@ -90,7 +104,7 @@ def fail():
     raise RuntimeError("no such mask")
 
 patches, config = find_patches(folder), CONFIG.model_copy(update={"epochs": 1})
-slow = Validation(lambda: time.sleep(7) or 0.5)
+slow = Validation(lambda: time.sleep(4) or 0.5)
 train_model(patches, config, f"{out}/slow.safetensors", validate=slow)
 try:
     train_model(patches, config, f"{out}/failed.safetensors", validate=Validation(fail))
@@ -127,13 +141,19 @@ def call_command(folder, out):
     return CliRunner().invoke(app, call).output
 
 
+def find_port():
+    """A port of those that the system gives nobody by itself, for it is bound seconds later."""
+    for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
+
+
 def run_two(child, folder, out):
     """What each of two processes that run `child` printed; started as by torchrun."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     environment = os.environ | {
-        "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_port()),
         "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     started = [
@@ -143,7 +163,7 @@ def run_two(child, folder, out):
         )
         for rank in range(2)
     ]  # fmt: skip
-    printed = [process.communicate(timeout=200)[0] for process in started]
+    printed = [process.communicate(timeout=1200)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], printed
     return printed
 

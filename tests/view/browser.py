@@ -15,7 +15,7 @@ from wsiseg.view.app import build_app
 from wsiseg.view.library import Library
 from wsiseg.view.serve import _listen, make_server
 
-WAIT_S = 40
+WAIT_S = 120
 READ = """
 const read = (canvas, x = 0, y = 0, width = canvas.width, height = canvas.height) => {
   const copy = new OffscreenCanvas(canvas.width, canvas.height);
@@ -25,6 +25,12 @@ const read = (canvas, x = 0, y = 0, width = canvas.width, height = canvas.height
 };
 """
 """Reads a canvas of the page from a copy, as the browser complains of reading the page's own."""
+
+
+FRAMES = """
+const done = arguments[0];
+requestAnimationFrame(() => requestAnimationFrame(() => done()));
+"""
 
 
 def open_browser():
@@ -45,14 +51,15 @@ def open_browser():
     options.add_argument("--window-size=1300,850")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     try:
-        return webdriver.Chrome(options=options, service=Service(driver))
+        started = webdriver.Chrome(options=options, service=Service(driver))
     except WebDriverException as error:
         pytest.skip(f"Chromium does not start: {error.msg}")
+    started.set_script_timeout(WAIT_S)
+    return started
 
 
 def find_violations(driver):
     """What axe holds to be a serious or critical fault of the page that is shown."""
-    driver.set_script_timeout(120)
     driver.execute_script((Path(__file__).parent / "axe/axe.min.js").read_text(encoding="utf-8"))
     script = """
     const done = arguments[0];
@@ -84,7 +91,7 @@ def serving(*paths):
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(WAIT_S)
 
 
 class Page:
@@ -121,6 +128,8 @@ class Page:
 
         def rests():
             nonlocal last
+            # What was just changed is drawn, and moves, with the next frame, which may come late.
+            self.driver.execute_async_script(FRAMES)
             before, last = last, (self.place(), self.pixels("raster"))
             return before == last and self.run("return document.body.dataset.settled") == "true"
 

@@ -1,5 +1,7 @@
 import io
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from tests.view.conftest import HOST
 from tests.view.runs import make_run, stitch_anew
 from wsiseg.qupath import lint_geojson
 from wsiseg.store import SlideStore
+from wsiseg.view import library as library_module
 from wsiseg.view import open_run
 from wsiseg.view.app import build_app
 from wsiseg.view.library import Library
@@ -182,3 +185,33 @@ def test_slides_are_closed_when_others_are_looked_at(tmp_path):
             assert client.get(f"/api/slides/{one['id']}/hover?x=1&y=1").status_code == 200
         assert len(library._open) == 3
     assert len(library._open) == 0
+
+
+def test_a_slide_whose_regions_are_read_holds_up_no_other(tmp_path, monkeypatch):
+    """What was kept of each slide had one lock for all."""
+    asked, go_on, read = threading.Event(), threading.Event(), library_module.read_regions
+
+    def slowly(paths):
+        if paths[0].stem == "a":
+            asked.set()
+            assert go_on.wait(60)
+        return read(paths)
+
+    for name in "ab":
+        make_run(tmp_path, name)
+    monkeypatch.setattr(library_module, "read_regions", slowly)
+    library = Library([open_run(tmp_path)])
+    first, second = (entry.id for _, entries in library.list_entries() for entry in entries)
+    with (
+        library.borrow(first) as one,
+        library.borrow(second) as other,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        early, late = (pool.submit(lambda: one.corrections) for _ in range(2))
+        assert asked.wait(60)
+        try:
+            assert pool.submit(lambda: other.corrections).result(50) is other.corrections
+        finally:
+            go_on.set()
+        assert early.result(60) is late.result(60) is one.corrections
+    library.close()

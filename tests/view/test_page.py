@@ -236,7 +236,6 @@ def test_a_snapshot_holds_photo_map_scale_and_legend(page):
       reader.readAsDataURL(blob);
     });
     """
-    page.driver.set_script_timeout(40)
     height, data = page.driver.execute_async_script(script)
     import base64
 

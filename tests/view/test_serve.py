@@ -31,9 +31,9 @@ def test_the_command_prints_an_address_that_answers_and_stops_on_interrupt(run):
             address = process.stdout.readline().strip()
             assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=sesame", address)
             opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-            assert b"<title>wsiseg view</title>" in opener.open(address, timeout=60).read()
+            assert b"<title>wsiseg view</title>" in opener.open(address, timeout=300).read()
             process.send_signal(2)
-            process.wait(60)
+            process.wait(300)
         finally:
             process.kill()
 

@@ -63,7 +63,7 @@ class Messages(logging.Handler):
 
     def was_said(self, text: str) -> bool:
         """Whether a message that was shown contains `text`."""
-        return any(text in shown for shown in self._shown)
+        return any(text in shown for shown in tuple(self._shown))  # threads may add
 
     def describe_kept(self) -> str:
         """Summarise libraries' messages in a line; empty if there are none, or they were shown."""

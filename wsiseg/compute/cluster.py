@@ -11,7 +11,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -33,11 +33,14 @@ _R = TypeVar("_R")
 
 _RETRIES = 1  # a file server may hiccup; a block that fails twice fails
 _REFRESH_S = 10.0  # how old the known number of workers may be
-_ANSWER_S = 10.0  # a scheduler that takes longer over a greeting is taken for lost
-_RESULT_S = 60.0
+_ANSWER_S = 60.0  # a scheduler that takes longer over a greeting is taken for lost
+_RESULT_S = 600.0  # what a worker took along when it left is computed anew meanwhile
 _FEWEST = 8  # blocks in flight while no worker has come yet
 _LOOK_S = 10.0  # between looks whether there still are workers with a GPU
 _GPU_WAIT_S = 60.0  # a worker that died is started again within less
+
+_GONE = ("closing", "closed")
+"""A client's states in which it takes and tells nothing any more."""
 
 _TOPIC = "wsiseg-messages"
 
@@ -101,9 +104,12 @@ class DaskExecutor(Executor):
 
     def __init__(self, client: distributed.Client, fewest: int = _FEWEST) -> None:
         self._client, self._fewest, self._open = client, fewest, True
-        self._futures: set[Any] = set()
-        self._on_gpu: dict[Any, _Task] = {}
-        self._watching = threading.Lock()
+        self._address = client.scheduler.address  # a client that was closed has none
+        self._under_way: dict[Any, _Task] = {}
+        """By dask's futures; who takes one out sees to its outcome."""
+        self._changing = threading.Lock()
+        """Held while these change, or are sent."""
+        self._watched, self._ended = False, threading.Event()
         self._capacity, self._has_gpu, self._asked = fewest, False, -_REFRESH_S
 
     @property
@@ -129,19 +135,16 @@ class DaskExecutor(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with `cancel_futures`, those that did not begin never will."""
-        self._open = False
+        with self._changing:
+            self._open = False
+            futures = list(self._under_way)
+        self._ended.set()
         if cancel_futures:
-            self._client.cancel(list(self._futures))
+            self._cancel(futures)
 
     def is_alive(self) -> bool:
         """Whether the scheduler answers."""
-        if self._client.status != "running":
-            return False
-        try:
-            self._client.sync(self._client.scheduler.identity, callback_timeout=_ANSWER_S)
-        except (OSError, TimeoutError):
-            return False
-        return True
+        return self._client.status == "running" and self._greet() is not None
 
     def _submit(
         self, call: Callable[[], Any], name: str, *, result: bool = False, gpu: bool = False
@@ -154,84 +157,125 @@ class DaskExecutor(Executor):
             outcome.set_exception(self._lost())
             return outcome
         self._send(_Task(call, name, outcome, result, gpu))
-        if gpu and self._watching.acquire(blocking=False):
-            threading.Thread(target=self._watch_gpus, daemon=True).start()
+        if gpu:
+            with self._changing:
+                begun, self._watched = self._watched, True
+            if not begun:
+                threading.Thread(target=self._watch_gpus, daemon=True).start()
         return outcome
 
     def _send(self, task: _Task) -> None:
+        """Have a task done; if its outcome is not of dask's making, set it."""
+        with self._changing:
+            if not self._open:
+                task.outcome.set_exception(RuntimeError("the executor was shut down"))
+                return
+            try:
+                future = self._submit_to_dask(task)
+            except Exception as error:  # noqa: BLE001  # as that of a call that fails
+                gone = self._client.status in _GONE
+                task.outcome.set_exception(self._lost() if gone else error)
+                return
+            self._under_way[future] = task
+        future.add_done_callback(self._pass_on)
+        if self._client.status in _GONE and self._take(future):  # nobody may call back any more
+            task.outcome.set_exception(self._lost())
+
+    def _submit_to_dask(self, task: _Task) -> Any:
         # Named after the step, so that the dashboard shows one bar a step.
-        future = self._client.submit(
-            _do,
-            __version__,
-            task.call,
-            key=f"{task.name}-{uuid4()}",
-            pure=False,
-            retries=_RETRIES,
+        return self._client.submit(
+            _do, __version__, task.call,
+            key=f"{task.name}-{uuid4()}", pure=False, retries=_RETRIES,
             resources={"GPU": 1} if task.gpu else None,
-        )
-        self._futures.add(future)
-        if task.gpu:
-            self._on_gpu[future] = task
-        future.add_done_callback(partial(self._pass_on, task))
+        )  # fmt: skip
+
+    def _take(self, future: Any) -> _Task | None:
+        with self._changing:
+            return self._under_way.pop(future, None)
+
+    def _cancel(self, futures: list[Any]) -> None:
+        from distributed.client import ClosedClientError
+
+        with suppress(RuntimeError, ClosedClientError):  # a closed client has cancelled them
+            self._client.cancel(futures)
 
     def _watch_gpus(self) -> None:
         """Send what waits for a GPU elsewhere, once there has been none for long."""
         seen = time.monotonic()
-        with suppress(RuntimeError):  # the client was closed meanwhile
-            while self._open and self._client.status == "running":
-                time.sleep(_LOOK_S)
-                self._ask_workers()
-                if self._has_gpu or not self._on_gpu:
-                    seen = time.monotonic()
-                elif time.monotonic() - seen >= _GPU_WAIT_S:
-                    _LOG.warning("dask: no worker with a GPU is left; its blocks go to the others")
-                    self._leave_gpus()
-        self._watching.release()
+        while not self._ended.wait(_LOOK_S) and self._client.status not in _GONE:
+            self._ask_workers()
+            with self._changing:
+                wanted = any(task.gpu for task in self._under_way.values())
+            if self._has_gpu or not wanted:
+                seen = time.monotonic()
+            elif time.monotonic() - seen >= _GPU_WAIT_S:
+                _LOG.warning("dask: no worker with a GPU is left; its blocks go to the others")
+                self._leave_gpus()
 
     def _leave_gpus(self) -> None:
-        for future in list(self._on_gpu):
-            task = self._on_gpu.pop(future, None)
-            if task is not None and future.status == "pending":
-                self._client.cancel([future])
-                self._send(task._replace(gpu=False))
-            elif task is not None:  # just done: `_pass_on` may not have seen it yet
-                self._on_gpu[future] = task
+        with self._changing:  # what is done at this moment is passed on before or not at all
+            tasks = self._under_way
+            waiting = [f for f, task in tasks.items() if task.gpu and f.status == "pending"]
+            moved = [tasks.pop(future) for future in waiting]
+        self._cancel(waiting)
+        for task in moved:
+            self._send(task._replace(gpu=False))
 
-    def _pass_on(self, task: _Task, future: Any) -> None:
+    def _pass_on(self, future: Any) -> None:
+        task = self._take(future)
+        if task is None:
+            return  # it was sent elsewhere
+        try:
+            task.outcome.set_result(self._fetch(future, task.result))
+        except BaseException as error:  # noqa: BLE001  # who waits must learn of it, whatever it is
+            task.outcome.set_exception(error)
+
+    def _fetch(self, future: Any, result: bool) -> Any:
+        """What a future that ended comes to; its status may change at any moment."""
         from distributed import KilledWorker
 
-        self._futures.discard(future)
-        if task.gpu and self._on_gpu.pop(future, None) is None:
-            return  # it was sent elsewhere
-        outcome, result = task.outcome, task.result
+        status = future.status
+        if status == "cancelled":
+            raise self._lost()
+        if status == "error":
+            error = future.exception(timeout=_RESULT_S)
+            if isinstance(error, KilledWorker):
+                raise ClusterError(f"workers die of this block: {error}") from error
+            raise self._lost() if error is None else error  # None: and the scheduler lost since
+        if not result:  # done, even if its worker has left since and taken what it returned along
+            return None
         try:
-            if future.status == "error":
-                outcome.set_exception(future.exception(timeout=_RESULT_S))
-            elif future.status == "cancelled":
-                outcome.set_exception(self._lost())
-            else:  # done, even if its worker has left since and taken what it returned along
-                outcome.set_result(future.result(timeout=_RESULT_S) if result else None)
-        except KilledWorker as error:
-            outcome.set_exception(ClusterError(f"workers die of this block: {error}"))
-        except Exception as error:  # noqa: BLE001  # whoever waits must learn of it, whatever it is
-            outcome.set_exception(error)
+            return future.result(timeout=_RESULT_S)
+        except (OSError, CancelledError) as error:
+            if future.status == "error":  # computed anew, it failed
+                raise
+            raise self._lost() from error
 
     def _lost(self) -> ClusterError:
         return ClusterError(
-            f"the dask scheduler at {self._client.scheduler.address} was lost; finished blocks are "
-            f"kept: start it again and run the same command"
+            f"the dask scheduler at {self._address} was lost; finished blocks are kept: start it "
+            f"again and run the same command"
         )
+
+    def _greet(self) -> dict[str, Any] | None:
+        """What the scheduler knows of its workers; None if it does not answer.
+
+        Asked directly: what the client keeps of it, it replaces by less every two seconds.
+        """
+        # The last two, where the client is closed meanwhile.
+        with suppress(OSError, TimeoutError, RuntimeError, AttributeError):
+            identity = self._client.scheduler.identity
+            return dict(self._client.sync(identity, callback_timeout=_ANSWER_S)["workers"])
+        return None
 
     def _ask_workers(self) -> None:
         self._asked = time.monotonic()
-        with suppress(OSError, TimeoutError):  # a lost scheduler is told by the next call
-            told = self._client.scheduler_info(n_workers=-1)
-            if "workers" not in told:  # a client that is just being closed knows nothing any more
-                return
-            workers = told["workers"].values()
-            threads = sum(worker["nthreads"] for worker in workers)
-            self._capacity = max(2 * threads, self._fewest)
-            self._has_gpu = any(worker["resources"].get("GPU") for worker in workers)
+        if (told := self._greet()) is None:  # a lost scheduler is told by the next call
+            return
+        workers = told.values()
+        threads = sum(worker["nthreads"] for worker in workers)
+        self._capacity = max(2 * threads, self._fewest)
+        self._has_gpu = any(worker["resources"].get("GPU") for worker in workers)
 
 
 def _join(client: distributed.Client, fewest: int = _FEWEST) -> DaskExecutor:

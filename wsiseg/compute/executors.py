@@ -53,13 +53,15 @@ class ThreadExecutor(ThreadPoolExecutor):
         self.capacity = 2 * workers
         """See `in_flight`."""
         self._beside: ThreadPoolExecutor | None = None
-        self._opening = threading.Lock()
+        self._opening, self._ended = threading.Lock(), False
 
     def submit_block(self, step: Step, block: int) -> Future[Any]:
         """Have ``step.work(block)`` done, beside the others' work if it waits."""
         if not step.waits:
             return self.submit(step.task(block))
         with self._opening:
+            if self._ended:
+                raise RuntimeError("the executor was shut down")
             if self._beside is None:
                 self._beside = ThreadPoolExecutor(step.waits, "beside")
                 self.capacity += 2 * step.waits
@@ -67,6 +69,8 @@ class ThreadExecutor(ThreadPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End both."""
+        with self._opening:
+            self._ended = True
         super().shutdown(wait, cancel_futures=cancel_futures)
         if self._beside is not None:
             self._beside.shutdown(wait, cancel_futures=cancel_futures)

@@ -17,7 +17,7 @@ from wsiseg.log_warnings import log_warning
 __all__ = ["Levels", "Said", "hear", "listening", "send_to", "tell"]
 
 _BACKLOG = 64  # processes that connect at once
-_WAIT_S = 5.0  # for what was said last
+_WAIT_S = 30.0  # for what was said last
 
 
 class Said(NamedTuple):
@@ -84,13 +84,14 @@ def listening() -> Iterator[Any]:
         finally:
             closing.set()
             with suppress(OSError):
-                _connect(listener.address).close()
+                Client(listener.address).close()  # no key: nobody may be left to ask for it
             thread.join(_WAIT_S)
 
 
 def send_to(address: Any, levels: Levels) -> None:
     """In a process that was started by this one: send what is said to its `listening`."""
-    with suppress(OSError):  # else it is said on standard error, as it would be
+    # Else, or where the listener ends just now, it is said on standard error, as it would be.
+    with suppress(OSError, EOFError):
         connection = _connect(address)
         tell(lambda said: connection.send_bytes(json.dumps(said).encode()), levels)
 
@@ -102,14 +103,11 @@ def _connect(address: Any) -> Connection[Any, Any]:
 def _accept(listener: Listener, closing: threading.Event) -> None:
     """Read every connection to its end, until one more comes when it is time to close."""
     readers = []
-    while True:
+    while not closing.is_set():
         try:
             connection = listener.accept()
         except (OSError, EOFError, AuthenticationError):  # gone already, or none of ours
             continue
-        if closing.is_set():
-            connection.close()
-            break
         reader = threading.Thread(target=_read, args=(connection,), daemon=True)
         reader.start()
         readers.append(reader)

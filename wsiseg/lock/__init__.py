@@ -22,7 +22,7 @@ __all__ = ["check_held", "explained", "hold"]
 
 _BEAT_S = 10.0
 _STALE_S = 90.0
-_RETRY_S = 0.2  # a lock that is being restored is missing for less
+_RETRY_S = 10.0  # a lock that is being restored is missing for less, however busy the machine
 
 
 @contextmanager
@@ -63,11 +63,11 @@ def hold(path: str | Path, wait_s: float = 0.0) -> Iterator[str]:
     lock = _open(path)
     with explained(path):
         token = _acquire(lock, path, time.monotonic() + wait_s)
-        began = lock.now()
         stop = threading.Event()
         beat = threading.Thread(target=_beat, args=(lock, token, stop), daemon=True)
-        beat.start()
         try:
+            began = lock.now()
+            beat.start()
             yield token
             check_held(path, token)
             if isinstance(lock, FileLock):
@@ -76,7 +76,8 @@ def hold(path: str | Path, wait_s: float = 0.0) -> Iterator[str]:
                 remove_parts(path, before=min(began, lock.now() - _STALE_S))
         finally:
             stop.set()
-            beat.join()
+            if beat.ident:
+                beat.join()
             with suppress(OSError):
                 lock.release(token)
 
@@ -91,17 +92,16 @@ def check_held(path: str | Path, token: str) -> None:
     """
     if not token:
         return
-    lock = _open(path)
-    if lock.read().get("token") != token:
-        time.sleep(_RETRY_S)  # a run that took it over by mistake is restoring it
-        holder = lock.read()
-        if holder.get("token") != token:
-            by = f"{_describe(holder)} took over" if holder else "its lock was deleted"
-            raise StoreError(
-                f"{path}: this run no longer holds it: {by} (a run that does not respond for "
-                f"{_STALE_S:.0f} s, because its machine sleeps or its disk hangs, is considered "
-                f"dead); it stops here, and its finished blocks are kept"
-            )
+    lock, deadline = _open(path), time.monotonic() + _RETRY_S
+    while not (holder := lock.read()) and time.monotonic() < deadline:
+        time.sleep(0.05)  # a run that took it over by mistake is restoring it
+    if holder.get("token") != token:
+        by = f"{_describe(holder)} took over" if holder else "its lock was deleted"
+        raise StoreError(
+            f"{path}: this run no longer holds it: {by} (a run that does not respond for "
+            f"{_STALE_S:.0f} s, because its machine sleeps or its disk hangs, is considered "
+            f"dead); it stops here, and its finished blocks are kept"
+        )
 
 
 @contextmanager

@@ -33,8 +33,13 @@ class FileLock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Windows may refuse to create a file while another process is deleting it.
         with suppress(FileExistsError, *([PermissionError] if sys.platform == "win32" else [])):
-            with self.path.open("x", encoding="utf-8") as file:
-                file.write(json.dumps(holder))
+            file = self.path.open("x", encoding="utf-8")
+            try:
+                with file:
+                    file.write(json.dumps(holder))
+            except OSError:  # the disk is full: an empty lock would be waited for
+                self.path.unlink(missing_ok=True)
+                raise
             return True
         return False
 

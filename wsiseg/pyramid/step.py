@@ -141,6 +141,8 @@ def _find_finer(store: SlideStore, of: str, block: int) -> _Finer:
 def _write_part(store_path: str | Path, run: str, of: str, block: int, digest: str) -> None:
     """Write one shard of each array, and mark the block as done."""
     store, step = SlideStore(store_path, run), pyramid_of(of)
+    if store.is_done(step, block, digest):
+        return
     source = _find_finer(store, of, block)
     store.begin(step, block)
     written = store.has_written(source.step, source.blocks, source.names)

@@ -193,11 +193,17 @@ class _Pool:
         with self._lock:
             if executor is not self.executor or self.lost or self._stopped or is_alive(executor):
                 return
+            # Whatever fails here, the slides get rows that say so, and the tables are written.
             try:
                 self._stack.close()
+            except Exception as error:  # noqa: BLE001  # as above
+                _LOG.debug("the executor that died does not close", exc_info=error)
+            try:
                 self.executor = self._stack.enter_context(self._open())
             except ClusterError as error:
                 self.lost = str(error)
+            except Exception as error:  # noqa: BLE001  # as above
+                self.lost = f"no executor starts again: {type(error).__name__}: {error}"
 
     def stop(self) -> None:
         """Begin no more blocks."""

@@ -23,7 +23,7 @@ from wsiseg.version import __version__
 
 __all__ = ["name_run", "show_agreement", "write_run", "write_summary"]
 
-_TURN_S = 120.0
+_TURN_S = 600.0  # the jobs of an array may end together
 _RECORDS = "runs/slides.jsonl"
 
 

@@ -142,6 +142,8 @@ def _stitch_block(
     store_path: str | Path, run: str, config: StitchConfig, block: int, digest: str
 ) -> None:
     store = SlideStore(store_path, run)
+    if store.is_done(_STEP, block, digest):
+        return
     store.begin(_STEP, block)
     maps = _classify(store, config, block)
     if maps is None:  # the case for most of a slide, so it must cost next to nothing

@@ -187,7 +187,8 @@ class Folder:
                 for entry in entries:
                     if entry.is_dir():
                         folders.append(f"{folder}/{entry.name}")
-                    else:
+                        continue
+                    with suppress(FileNotFoundError):  # renamed meanwhile; the others are there
                         found[f"{folder}/{entry.name}"] = entry.stat().st_size
         return found
 

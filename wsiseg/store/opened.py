@@ -77,7 +77,11 @@ class OpenedStore:
         return dict(self.meta["slide"])
 
     def is_done(self, step: str, block: int, digest: str) -> bool:
-        """Whether `step` finished `block` with exactly this digest."""
+        """Whether `step` finished `block` with exactly this digest.
+
+        A cluster has a block done again if it loses the worker that just did it: by then, others
+        may read its mark.
+        """
         mark = self._marks.read(step, block)
         return mark is not None and mark.digest == digest
 
@@ -87,17 +91,25 @@ class OpenedStore:
         That includes finished ones that lost a file, or part of one, since. `digest` is one for
         all blocks, or one for each.
         """
+        return self._find_pending(step, digest)[0]
+
+    def _find_pending(self, step: str, digest: str | Sequence[str]) -> tuple[list[int], set[int]]:
+        """Return the blocks of `pending`, and those of them whose marks promise lost files."""
         marks = self._marks.read_all(step)
         wanted = [digest] * len(marks) if isinstance(digest, str) else digest
         lost = self._marks.lost(step, marks, self._array_or_none)
-        return [
+        pending = [
             block
             for block, mark in enumerate(marks)
             if mark is None or mark.digest != wanted[block] or block in lost
         ]
+        return pending, lost
 
     def plan(self, step: str, digests: Sequence[str], after: str = "") -> tuple[str, list[int]]:
         """Record what `step` is about to make, so that `finished` can tell when it is complete.
+
+        Marks of blocks that lost files are deleted, so that from then on `is_done` tells what the
+        run has done.
 
         Parameters
         ----------
@@ -116,7 +128,9 @@ class OpenedStore:
         plan = {"blocks": whole, "after": after}
         if self._marks.plan(step) != plan:
             self._group[f"done/{step}"].attrs["plan"] = plan
-        return whole, self.pending(step, digests)
+        pending, lost = self._find_pending(step, digests)
+        self._marks.forget(step, sorted(lost))
+        return whole, pending
 
     def begin(self, step: str, block: int) -> None:
         """Delete the mark of a block that is about to be written.
@@ -248,11 +262,19 @@ class OpenedStore:
     def has_written(
         self, step: str, blocks: Sequence[int], names: Sequence[str]
     ) -> list[list[bool]]:
-        """Return for each block and each of `names` whether the block's mark lists a shard."""
+        """Return for each block and each of `names` whether the block's mark lists a shard.
+
+        Raises
+        ------
+        StoreError
+            If a block has no mark.
+        """
 
         def look(block: int) -> list[bool]:
             mark = self._marks.read(step, block)
-            return [mark is not None and mark.promises(name) for name in names]
+            if mark is None:  # to take its shards for empty would make wrong pixels
+                raise StoreError(f"{self.path}: block {block} of {step} is not done; run it again")
+            return [mark.promises(name) for name in names]
 
         return self._files.each(look, blocks)
 

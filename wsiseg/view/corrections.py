@@ -48,7 +48,7 @@ __all__ = ["CHECKED", "IGNORED", "Corrections", "kind_of", "make_area", "make_fe
 CHECKED, IGNORED = "Checked*", "Ignore*"
 """QuPath measures no class whose name ends in an asterisk."""
 _COLORS = {CHECKED: (40, 120, 200), IGNORED: (180, 180, 180)}
-_WAIT_S = 10.0
+_WAIT_S = 30.0
 _MAX_UNDO = 200
 _MAX_POINTS = 50_000
 

@@ -6,7 +6,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,10 @@ class Shown:
         self.entry = entry
         self.scene = Scene(entry.store, slides)
         self.users, self.dropped = 0, False
-        self._lock = threading.Lock()
+        # Of each slide its own: the lock of a `cached_property` is one for all, or none at all.
+        self._lock = threading.RLock()
         self._regions: Regions | None = None
+        self._corrections: Corrections | None = None
 
     @property
     def regions(self) -> Regions:
@@ -62,22 +63,25 @@ class Shown:
                 return regions
         return outlined_regions(outline_regions(self.scene.store.path, Config(), SerialExecutor()))
 
-    @cached_property
+    @property
     def origin(self) -> tuple[float, float]:
         """Level-0 position of (0, 0) in the files of regions and corrections."""
         stored = self.regions.facts.get("origin")
         x, y = stored if stored else self.scene.store.slide["bounds"][:2]
         return float(x), float(y)
 
-    @cached_property
+    @property
     def corrections(self) -> Corrections:
-        """Its corrections."""
-        facts = {
-            "slide": self.scene.store.slide.get("name", self.entry.name),
-            "labels": self.scene.labelled,
-            "origin": list(self.origin),
-        }
-        return Corrections(self.entry.corrections, facts)
+        """Its corrections: the same for all threads, as what can be undone is kept with them."""
+        with self._lock:
+            if self._corrections is None:
+                facts = {
+                    "slide": self.scene.store.slide.get("name", self.entry.name),
+                    "labels": self.scene.labelled,
+                    "origin": list(self.origin),
+                }
+                self._corrections = Corrections(self.entry.corrections, facts)
+            return self._corrections
 
     def to_file(self, x: float, y: float) -> tuple[float, float]:
         """Convert a point of the frame to the pixels of these files."""

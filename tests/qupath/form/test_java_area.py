@@ -96,7 +96,7 @@ def run_java(rings, folder):
     source.write_text(AREA)
     done = subprocess.run(
         [java, "-XX:TieredStopAtLevel=1", str(source)], input=lines, capture_output=True,
-        text=True, timeout=120, check=False,
+        text=True, timeout=600, check=False,
     )  # fmt: skip
     if done.returncode:
         pytest.skip(f"this Java runs no source file: {done.stderr[:200]}")

@@ -60,7 +60,7 @@ def run_script(tmp_path_factory):
 
     def call(*command):
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, check=False, env=quick
+            command, capture_output=True, text=True, timeout=600, check=False, env=quick
         )
         if "JAVA_HOME" in done.stdout + done.stderr:
             pytest.skip(f"groovy finds no Java: {(done.stdout + done.stderr).strip()}")
