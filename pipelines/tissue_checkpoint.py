@@ -2,10 +2,10 @@
 
     python pipelines/tissue_checkpoint.py ATLAS FOLDER tissue.safetensors
 
-FOLDER holds fold0.safetensors to fold4.safetensors, made by small_encoder.py --without 0 to 4. With
-each, a model is trained without the fold's slides (FOLDER/fold0_tissue.safetensors ...). Their
-logits on those slides calibrate the final model, which is trained on all slides with the shipped
-encoder. benchmarks/tissue measures them; its scores go into the card configs/tissue_card.yaml.
+FOLDER holds fold0.safetensors to fold4.safetensors, made by small_encoder.py --without 0 to 4, or
+some of them. With each, a model is trained without the fold's slides (FOLDER/fold0_tissue.safetensors
+...). Their logits on those slides calibrate the final model, which is trained on all slides with the
+shipped encoder. benchmarks/tissue measures them; its scores go into the card configs/tissue_card.yaml.
 """
 
 import sys
@@ -54,10 +54,18 @@ def read_folds(atlas: Path) -> tuple[TileSet, np.ndarray, np.ndarray]:
     return tile_set._replace(tiles=tile_set.tiles._replace(labels=named)), fold, pure
 
 
+def find_encoders(folder: Path) -> list[int]:
+    """Return the numbers of the folds without which an encoder was trained."""
+    numbers = [n for n in range(FOLDS) if (folder / f"fold{n}.safetensors").exists()]
+    if not numbers:
+        raise SystemExit(f"{folder}: holds no fold0.safetensors ...; see small_encoder.py --without")
+    return numbers
+
+
 def main(atlas: Path, folder: Path, out: Path) -> None:
     """Train the folds' models and the final one, and calibrate that."""
     (tile_set, fold, pure), cells = read_folds(atlas), []
-    for number in range(FOLDS):
+    for number in find_encoders(folder):
         weights = folder / f"fold{number}.safetensors"
         made = folder / f"fold{number}_tissue.safetensors"
         if not made.exists():

@@ -1,4 +1,5 @@
 import pytest
+
 from wsiseg.run import batch
 
 
