@@ -1,20 +1,19 @@
-"""What prototypes begin as, how many there are, and how fine the CAM is: ablations with intervals.
+"""Ablations with intervals: the start and number of prototypes, and the resolution of the CAM.
 
     python benchmarks/ablations.py synthetic                  encoder tiny, on synthetic slides
     python benchmarks/ablations.py real ATLAS CRC             encoder small, on real tiles
 
-Each seed trains a head on patch labels of its own slides and is scored on slides that it never saw;
-CAMs as they are, without CRF. `labels given` lets the classes through that a picture shows, `none
-given` lets all of them compete. On synthetic slides the truth is known. Real tiles have no masks,
-so tiles of one slide that show one class each are joined along a random wavy line: the map of such
-a mosaic is known. CRC's tiles are from elsewhere; nobody says which are of one patient. Intervals
-(95 %) resample slides (CRC: mosaics), all seeds of a slide together, with the same draws for every
-row, so that differences are paired. Learning rate, pooling and batches are those of
-configs/tissue.yaml and of the demo; the diversity weight and everything else was set before
-anything was scored, and nothing was tuned after.
+Each seed trains a head on patch labels of its own slides and is scored on other slides, on CAMs
+without the CRF. With `labels given`, only the classes that a picture shows are allowed; with `none
+given`, all compete. On synthetic slides the truth is known. Real tiles have no masks, so tiles of
+one slide that show one class each are joined along a random wavy line: the map of such a mosaic is
+known. CRC's tiles come from another source, without patients. Intervals (95 %) resample slides
+(CRC: mosaics), all seeds of a slide together, with the same draws for every row, so that
+differences are paired. Learning rate, pooling and batches are those of configs/tissue.yaml and of
+the demo; the diversity weight and everything else were set before scoring, and not tuned after.
 
-`small` itself was taught on tiles of all slides of ATLAS, so that figures there are too high; which
-head does better is what the table is for.
+`small` itself was trained on tiles of all slides of ATLAS, so the figures there are too high; the
+table only compares heads.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ CAMS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 class Kept(nn.Module):
-    """An encoder that remembers what it saw of whole patches: every head asks for the same."""
+    """An encoder that caches the features of whole patches, which every head needs."""
 
     seen: ClassVar[dict[tuple[str, str, object], Tensor]] = {}
 
@@ -103,18 +102,18 @@ class Kept(nn.Module):
             return getattr(self.inner, name)
 
     def pyramid(self, images: Tensor, levels: Sequence[int] = (0, 1, 2, 3)) -> list[Tensor]:
-        """As the encoder's, from memory."""
+        """Do as the encoder, from the cache."""
         return [
             self._recall(images, level, lambda one, at=level: self.inner.pyramid(one, [at])[0])
             for level in levels
         ]
 
     def embed_image(self, images: Tensor) -> Tensor:
-        """As the encoder's, from memory."""
+        """Do as the encoder, from the cache."""
         return self._recall(images, "embedding", self.inner.embed_image)
 
     def _recall(self, images: Tensor, what: object, look: Any) -> Tensor:
-        if images.shape[2] < SIDE:  # regions of the contrast are new each time
+        if images.shape[2] < SIDE:  # the contrast has new regions each time
             return look(images)
         found = []
         for image in images:
@@ -126,25 +125,25 @@ class Kept(nn.Module):
 
 
 def keep_small() -> Kept:
-    """`small`, remembering."""
+    """Return `small` with a cache."""
     return Kept("small")
 
 
 def keep_tiny() -> Kept:
-    """`tiny`, remembering."""
+    """Return `tiny` with a cache."""
     return Kept("tiny")
 
 
 @dataclass
 class Pictures:
-    """Pictures whose map is known."""
+    """Pictures with known maps."""
 
     pixels: list[np.ndarray] = field(default_factory=list)
     truth: list[np.ndarray] = field(default_factory=list)
     slides: list[str] = field(default_factory=list)
 
     def add(self, pixels: np.ndarray, truth: np.ndarray, slide: str) -> None:
-        """One more."""
+        """Add a result."""
         self.pixels.append(pixels)
         self.truth.append(truth)
         self.slides.append(slide)
@@ -152,7 +151,7 @@ class Pictures:
 
 @dataclass
 class Case:
-    """What one seed trains and scores on."""
+    """The training and test data of one seed."""
 
     train: Patches
     sets: dict[str, Pictures]
@@ -160,7 +159,7 @@ class Case:
 
 
 def train(case: Case, config: TrainConfig, folder: Path) -> Any:
-    """A head, as `wsiseg train` makes it."""
+    """Train a head as `wsiseg train` does."""
     out = folder / "model.safetensors"
     return load_trained(train_model(case.train, config, out, overwrite=True))
 
@@ -184,7 +183,7 @@ def confusions(source: Any, pictures: Pictures, classes: int) -> tuple[np.ndarra
 
 
 def precision(source: Any, held: Patches) -> float:
-    """Mean average precision of tile labels."""
+    """Compute the mean average precision of tile labels."""
     logits = []
     with torch.inference_mode():
         for start in range(0, len(held), 16):
@@ -198,7 +197,7 @@ def precision(source: Any, held: Patches) -> float:
 
 
 def synthetic(seeds: Iterable[int], folder: Path) -> tuple[dict[int, Case], tuple[str, ...]]:
-    """Patches of a slide a seed; windows of eight other slides to score."""
+    """Make patches of one slide per seed, and windows of eight other slides to score."""
     windows, names = Pictures(), ()
     for number in range(8):
         path = folder / f"test{number}.svs"
@@ -222,7 +221,7 @@ def synthetic(seeds: Iterable[int], folder: Path) -> tuple[dict[int, Case], tupl
 
 
 def real(seeds: Iterable[int], atlas: Path, crc: Path) -> tuple[dict[int, Case], tuple[str, ...]]:
-    """Tiles of most slides a seed; mosaics of the others, and of CRC, to score."""
+    """Take tiles of most slides per seed, and mosaics of the others and of CRC to score."""
     with (atlas / "labels.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["Other"] == "0"]
     names = (*TISSUES, "Glass")
@@ -246,7 +245,7 @@ def real(seeds: Iterable[int], atlas: Path, crc: Path) -> tuple[dict[int, Case],
 
 
 def pick(paths: list[Path], labels: np.ndarray, which: np.ndarray) -> Patches:
-    """Some of the tiles."""
+    """Select some of the tiles."""
     return Patches(tuple(paths[i] for i in which), labels[which], SIDE)
 
 
@@ -254,7 +253,7 @@ def join_slides(
     paths: list[Path], labels: np.ndarray, slides: np.ndarray, held: np.ndarray,
     rng: np.random.Generator,
 ) -> Pictures:  # fmt: skip
-    """Mosaics of two tiles of one slide that show one class each, and not the same."""
+    """Make mosaics of two tiles of one slide, each of a single and different class."""
     pure = (labels.sum(1) == 1) & (labels[:, -1] == 0)
     found = Pictures()
     for slide in held:
@@ -269,7 +268,7 @@ def join_slides(
 
 
 def join_crc(folder: Path) -> Pictures:
-    """Mosaics of two tiles of CRC's classes."""
+    """Make mosaics of two tiles of CRC's classes."""
     tiles = [(path, CRC[path.name.split("_")[0]]) for path in sorted(folder.glob("*___*.jpg"))]
     rng, found = np.random.default_rng(0), Pictures()
     while len(found.pixels) < CRC_MOSAICS:
@@ -282,7 +281,7 @@ def join_crc(folder: Path) -> Pictures:
 def join(
     pair: Sequence[tuple[Path, int]], found: Pictures, slide: str, rng: np.random.Generator
 ) -> None:
-    """Two tiles on the two sides of a wavy line."""
+    """Join two tiles along a wavy line."""
     angle, phase, wave = rng.uniform(0, 2 * np.pi, 3)
     down, right = np.mgrid[:SIDE, :SIDE] - SIDE / 2
     along = right * np.cos(angle) + down * np.sin(angle)
@@ -299,14 +298,14 @@ def join(
 
 @dataclass
 class Row:
-    """What an arm reached, all seeds together."""
+    """The results of an arm over all seeds."""
 
     matrices: dict[str, np.ndarray] = field(default_factory=dict)
     slides: dict[str, list[str]] = field(default_factory=dict)
     precision: list[float] = field(default_factory=list)
 
     def draws(self, name: str) -> np.ndarray:
-        """Mean IoU of 1,000 draws of slides; the last is of all of them as they are."""
+        """Return the mean IoU of 1,000 draws of slides; the last is without resampling."""
         matrices = self.matrices[name]
         whole = draw_means(matrices.sum(0, keepdims=True), resamples=1)
         return np.append(draw_means(matrices, cases=self.slides[name]), whole)
@@ -316,7 +315,7 @@ def run(
     keep: Path, encoder: str, seed: int, case: Case, common: dict[str, Any], names: Any,
     tissues: int, arms: Sequence[str],
 ) -> None:  # fmt: skip
-    """Train and score every arm on one seed; what is kept already is not done again."""
+    """Train and score every arm on one seed; stored results are reused."""
     torch.set_num_threads(1)
     ENCODERS["kept"] = Entry(f"{__name__}:keep_{encoder}", teacher="tiny")
     for number, (arm, settings) in enumerate((ARMS | CAMS[encoder]).items()):
@@ -342,7 +341,7 @@ def run(
 
 
 def gather(keep: Path, encoder: str) -> dict[str, Row]:
-    """The arms that all seeds have done."""
+    """Gather the arms that are finished for all seeds."""
     rows = {}
     for number, arm in enumerate(ARMS | CAMS[encoder]):
         paths = [keep / f"{encoder}-{seed}-{number}.npz" for seed in SEEDS]

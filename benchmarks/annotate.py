@@ -1,10 +1,9 @@
-"""The whole job on one slide, beside the bare reading of the same tiles.
+"""The whole job on one slide, compared with only reading the same tiles.
 
-Its steps overlap: of each, the time is given after which its last block was done.
+Steps overlap: for each, the time until its last block was done is given.
 
-The limit here is what any pipeline pays first: openslide-python reading every tissue tile once, in
-one thread. Ratios are to that, in the same run. Peak memory is that of a process which does
-nothing but annotate.
+The limit is a cost of every pipeline: openslide-python reading every tissue tile once, in one
+thread. Ratios are to this, in the same run. Peak memory is that of a process which only annotates.
 
 Run: python benchmarks/annotate.py SLIDE [--repeat 3] [--executor threads] [--set ...]
 """
@@ -45,7 +44,7 @@ print(json.dumps({"stages": stages, "seconds": result.seconds, "tiles": result.t
 
 
 def annotate_once(slide: Path, out: Path, config: Config, executor: str) -> dict[str, object]:
-    """Annotate in a process of its own: seconds until each step ended, in all, peak memory."""
+    """Annotate in a separate process: seconds until each step ended and in total, peak memory."""
     command = [
         sys.executable,
         "-c",
@@ -65,7 +64,7 @@ def annotate_once(slide: Path, out: Path, config: Config, executor: str) -> dict
 
 
 def read_tiles(slide: Path, store: SlideStore, config: Config) -> float:
-    """Seconds that openslide-python takes for the same tiles, one by one, resized by Pillow."""
+    """Measure openslide-python on the same tiles, one by one, resized by Pillow, in seconds."""
     tiles = np.argwhere(kept_tiles(store, config.tissue))
     scale = store.mpp / store.slide["mpp"][0]
     start = time.perf_counter()

@@ -1,14 +1,14 @@
-"""What dask costs, what a second worker and the overlap of the steps gain, and dispatch.
+"""The cost of dask, the gain of a second worker and of overlapping steps, and dispatch.
 
 overhead: a slide annotated by threads and by a local dask cluster in turn, workers and compiled
 code warm. The limit is the thread pool, which has no scheduler, no processes and no messages.
 workers: `tile` and `annotate` with one worker and with two. What the machine itself gives is
-measured beside: two processes that only count, against one; on a busy machine it is less than 2.
-overlap: the flow of tile, predict and stitch against the three one after another; then the model
-on a device of its own, a stand-in that takes as long as reading does and no core: the slower
-should bound the time.
-dispatch: blocks that do nothing, the task counts of 1 to 1,000 slides, as many in flight as 128
-workers would have: tasks/s against dask's own `Client.map`, and the client's memory.
+measured too: two processes that only count, against one; on a busy machine it is less than 2.
+overlap: tile, predict and stitch overlapping, against one after another; then with the model on a
+separate device, simulated by a wait as long as reading that uses no core: the slower of the two
+should determine the time.
+dispatch: blocks that do nothing, with the task counts of 1 to 1,000 slides, as many in flight as
+with 128 workers: tasks/s against dask's own `Client.map`, and the client's memory.
 
 Run: python benchmarks/cluster.py [overhead workers overlap dispatch] [--folder KEPT] [--side 20000]
      [--rounds 3] [--kinds threads processes] [--slides 1 10 100 1000]
@@ -52,18 +52,18 @@ Work = Callable[[Path, Path, Executor], object]
 
 
 def annotate(slide: Path, out: Path, executor: Executor) -> None:
-    """All steps."""
+    """Run all steps."""
     result = annotate_slide(Job(slide, slide.stem), OutputTree(out), CONFIG, executor)
     assert result.status == "done", result.error
 
 
 def tile(slide: Path, out: Path, executor: Executor) -> None:
-    """The first step."""
+    """Run the first step."""
     tile_slide(slide, out / "a.zarr", CONFIG, executor)
 
 
 def measure(work: Work, slide: Path, executor: Executor) -> tuple[float, float]:
-    """Seconds of `work` into a fresh folder: wall, and CPU with that of the workers."""
+    """Measure `work` in a new folder: wall seconds, and CPU seconds including workers."""
     with tempfile.TemporaryDirectory() as out:
         wall, cpu = time.perf_counter(), cpu_seconds()
         work(slide, Path(out), executor)
@@ -71,7 +71,7 @@ def measure(work: Work, slide: Path, executor: Executor) -> tuple[float, float]:
 
 
 def cpu_seconds() -> float:
-    """CPU seconds of this process and its living children."""
+    """Return the CPU seconds of this process and its living children."""
     me = psutil.Process()
     times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
     return sum(one.user + one.system for one in times)
@@ -79,7 +79,7 @@ def cpu_seconds() -> float:
 
 @contextmanager
 def open_warm(warm: Path, *kinds: tuple[str, int]) -> Iterator[dict[tuple[str, int], Executor]]:
-    """Executors by kind and workers, each of which has loaded and compiled all that it needs."""
+    """Open executors by kind and workers, with everything loaded and compiled."""
     with ExitStack() as stack:
         pools = {kind: stack.enter_context(open_executor(*kind)) for kind in kinds}
         for pool in pools.values():
@@ -88,7 +88,7 @@ def open_warm(warm: Path, *kinds: tuple[str, int]) -> Iterator[dict[tuple[str, i
 
 
 def compare_dask(slide: Path, warm: Path, rounds: int) -> None:
-    """Print threads and dask in turn, a row a round, and the medians."""
+    """Print threads and dask in turn, one row per round, and the medians."""
     print("\n| round | threads s | dask s | ratio | threads CPU s | dask CPU s | ratio |")
     print("|---|---|---|---|---|---|---|")
     rows = []
@@ -103,7 +103,7 @@ def compare_dask(slide: Path, warm: Path, rounds: int) -> None:
 
 
 def compare_workers(slide: Path, warm: Path, rounds: int, kinds: Sequence[str]) -> None:
-    """Print what a second worker gains, and what the machine has to give."""
+    """Print the gain of a second worker, and what the machine allows."""
     print("\n| job | workers are | one s | two s | gain | counting gains | one CPU s | two CPU s |")
     print("|---|---|---|---|---|---|---|---|")
     for kind in kinds:
@@ -121,7 +121,7 @@ def compare_workers(slide: Path, warm: Path, rounds: int, kinds: Sequence[str]) 
 
 
 def counting_gain() -> float:
-    """How much more two processes count than one, for a second each."""
+    """Measure how much more two processes count than one, for a second each."""
     seconds = []
     for count in (1, 2):
         processes = [multiprocessing.Process(target=count_up) for _ in range(count)]
@@ -141,7 +141,7 @@ def count_up() -> None:
 
 
 def compare_overlap(slide: Path, warm: Path, rounds: int) -> None:
-    """Print the flow of the steps against the steps one after another."""
+    """Print overlapping steps against steps one after another."""
     print("\n| workers | tile s | predict s | stitch s | sum s | flow s | flow of sum |")
     print("|---|---|---|---|---|---|---|")
     with open_warm(warm, ("threads", 1), ("threads", 2)) as pools:
@@ -159,7 +159,7 @@ def compare_overlap(slide: Path, warm: Path, rounds: int) -> None:
 
 
 def one_by_one(seconds: dict[str, float], slide: Path, out: Path, executor: Executor) -> None:
-    """The steps that overlap in `annotate`, one after another; each one's `seconds` by name."""
+    """Run the steps that overlap in `annotate` one after another; record their `seconds`."""
     store = out / "a.zarr"
     with timed(seconds, "tile"):
         tile_slide(slide, store, CONFIG, executor)
@@ -170,7 +170,7 @@ def one_by_one(seconds: dict[str, float], slide: Path, out: Path, executor: Exec
 
 
 def all_at_once(seconds: dict[str, float], slide: Path, out: Path, executor: Executor) -> None:
-    """`annotate`, of which `seconds` holds those until the last block is stitched."""
+    """Run `annotate`; record the `seconds` until the last block is stitched."""
     started = time.perf_counter()
 
     def report(step: str, done: int, total: int) -> None:
@@ -183,7 +183,7 @@ def all_at_once(seconds: dict[str, float], slide: Path, out: Path, executor: Exe
 
 @contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Note how long the block takes."""
+    """Record how long the block takes."""
     started = time.perf_counter()
     yield
     seconds[name] = time.perf_counter() - started
@@ -212,7 +212,7 @@ def read_and_wait(
     seconds: dict[str, float], model_s: float | None, waits: int, slide: Path, out: Path,
     executor: Executor,
 ) -> None:  # fmt: skip
-    """Tile, and let the blocks have the device that stands for the model's for `model_s` in all."""
+    """Tile, with a simulated device that the blocks occupy for `model_s` seconds in total."""
     device = threading.Lock()
     store, tile = plan_tile(slide, out / "a.zarr", CONFIG)
 
@@ -229,7 +229,7 @@ def read_and_wait(
 
 
 def compare_dispatch(counts: Sequence[int]) -> None:
-    """Print the rates of blocks that do nothing, and the client's memory."""
+    """Print the rates of empty blocks, and the client's memory."""
     print("\n| slides | tasks | dask tasks/s | Client.map tasks/s | client MB | threads tasks/s |")
     print("|---|---|---|---|---|---|")
     with open_cluster("dask", 2) as dask, open_executor("threads", 2) as threads:
@@ -243,7 +243,7 @@ def compare_dispatch(counts: Sequence[int]) -> None:
 
 
 def dispatch(slides: int, executor: Executor) -> float:
-    """Tasks/s of `slides` slides of blocks that do nothing, a few at a time as `annotate` does."""
+    """Measure tasks/s for empty blocks of `slides` slides, a few at a time as in `annotate`."""
     blocks = range(BLOCKS)
     steps = [
         Step("tile", "", BLOCKS, blocks, nothing),
@@ -258,16 +258,16 @@ def dispatch(slides: int, executor: Executor) -> float:
 
 
 def nothing(block: int) -> None:
-    """A block that costs only its dispatch."""
+    """Do nothing: a block that costs only its dispatch."""
 
 
 def neighbours(block: int) -> list[tuple[str, int]]:
-    """What a stitched block needs: itself and those around it in a row."""
+    """Yield what a stitched block needs: itself and its neighbours in the row."""
     return [("predict", other) for other in range(max(0, block - 1), min(BLOCKS, block + 2))]
 
 
 def map_nothing(client: Any, tasks: int) -> float:
-    """Tasks/s of dask alone, as many at a time."""
+    """Measure tasks/s of dask alone, with as many at a time."""
     started = time.perf_counter()
     for first in range(0, tasks, IN_FLIGHT):
         client.gather(client.map(nothing, range(first, first + IN_FLIGHT), pure=False))
@@ -275,7 +275,7 @@ def map_nothing(client: Any, tasks: int) -> float:
 
 
 def print_row(name: object, *cells: object, digits: int = 2) -> None:
-    """A row of the table at hand."""
+    """Print a row of the current table."""
     shown = [f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell) for cell in cells]
     print("|", " | ".join([str(name), *shown]), "|", flush=True)
 
@@ -305,7 +305,7 @@ def main() -> None:
 
 
 def make_slide(path: Path, side: int) -> Path:
-    """A synthetic slide, unless it is there."""
+    """Make a synthetic slide, unless it exists."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         synthesize_slide(path, width=side, height=side, seed=3)

@@ -1,18 +1,17 @@
-"""The slide's context against each tile by itself and against the true classes: how much it closes.
+"""The slide's context compared with single tiles and with the true classes.
 
     python benchmarks/context.py slides FOLDER [--seeds 21 22 ...] [--models 1 4 5] [--crf]
     python benchmarks/context.py patches FOLDER [--seeds 21 22 ...] [--models 1 4 5]
     python benchmarks/context.py tiles FOLDER ATLAS
 
-`slides`: synthetic slides with truth, by models trained on other slides; FOLDER keeps what was
-made. The map of each gate is scored on every pixel. `oracle` lets through the classes whose pixels
-are in a tile. Settings were chosen on slides 2, 3 and 7 to 11, which are not reported.
+`slides`: synthetic slides with truth, by models trained on other slides; FOLDER caches results. The
+map of each gate is scored on every pixel. `oracle` allows the classes that have pixels in a tile.
+Settings were chosen on slides 2, 3 and 7 to 11, which are not reported.
 
 `patches`: the tiles of such slides as patches, scored by `wsiseg evaluate` in its three protocols.
 
-`tiles`: real tiles with the classes that readers saw in them and their places, by models that saw
-no slide of theirs; FOLDER holds what pipelines/tissue_checkpoint.py made. No setting was chosen
-here.
+`tiles`: real tiles with labels and positions, by models trained on other slides; FOLDER has the
+results of pipelines/tissue_checkpoint.py. No setting was chosen here.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ ORACLE = ContextConfig(neighbours=0, sharpness=0)  # in whose place the truth is
 
 
 class Model(NamedTuple):
-    """What a model learns from."""
+    """The training data of a model."""
 
     slide: int
     seed: int
@@ -70,7 +69,7 @@ MODELS = (Model(1, 42, 12_288, 9_216, 12), Model(4, 43), Model(5, 44))  # the fi
 
 
 def make_slide(folder: Path, seed: int, width: int, height: int) -> tuple[Path, Truth]:
-    """A slide and its truth."""
+    """Make a slide and its truth."""
     path = folder / f"s{seed}.svs"
     truth = path.with_suffix(".npz")
     if not truth.exists():
@@ -79,7 +78,7 @@ def make_slide(folder: Path, seed: int, width: int, height: int) -> tuple[Path, 
 
 
 def make_model(folder: Path, model: Model) -> Path:
-    """A checkpoint, from 400 patches of its slide."""
+    """Train a checkpoint on 400 patches of its slide."""
     path = folder / f"m{model.slide}.safetensors"
     if not path.exists():
         slide, truth = make_slide(folder, model.slide, model.width, model.height)
@@ -90,7 +89,7 @@ def make_model(folder: Path, model: Model) -> Path:
 
 
 def make_store(folder: Path, model: Model, seed: int) -> tuple[SlideStore, Truth]:
-    """A slide that the model has looked at."""
+    """Make a store of a slide with the model's CAMs."""
     checkpoint = make_model(folder, model)
     slide, truth = make_slide(folder, seed, WIDTH, HEIGHT)
     path = folder / f"m{model.slide}_s{seed}.zarr"
@@ -112,7 +111,7 @@ def put_truth(store: SlideStore, truth: Truth, config: StitchConfig) -> None:
 
 
 def score_map(store: SlideStore, truth: Truth, gate: str, crf: bool) -> float:
-    """Mean IoU of a gate's map."""
+    """Compute the mean IoU of a gate's map."""
     settings = {"gate": "context" if gate == "oracle" else gate, "refine": crf}
     config = Config.model_validate({"stitch": settings})
     if gate == "oracle":
@@ -126,7 +125,7 @@ def score_map(store: SlideStore, truth: Truth, gate: str, crf: bool) -> float:
 
 
 def measure_slides(folder: Path, models: list[Model], seeds: list[int], crf: bool) -> None:
-    """A row a model and slide, and all together."""
+    """Print a row per model and slide, and the total."""
     print(f"| model, slide | {' | '.join(GATES)} | closed |\n|---|{'---|' * (len(GATES) + 1)}")
     rows = []
     for model, seed in product(models, seeds):
@@ -137,7 +136,7 @@ def measure_slides(folder: Path, models: list[Model], seeds: list[int], crf: boo
 
 
 def sum_up(rows: np.ndarray, slides: int) -> None:
-    """The mean, and an interval over draws of slides, all models of a slide together."""
+    """Return the mean, and an interval over draws of slides, all models of a slide together."""
     tell("mean", list(rows.mean(0)))
     gained, rng = rows[:, 1] - rows[:, 0], np.random.default_rng(0)
     by_slide = rows.reshape(-1, slides, rows.shape[1]).mean(0)
@@ -158,7 +157,7 @@ def tell(name: str, values: list[float]) -> None:
 
 
 def cut_patches(store: SlideStore, truth: Truth, folder: Path, seed: int) -> Path:
-    """The tiles that the model looked at, with their masks."""
+    """Cut the tiles with tissue, and their masks."""
     grid, classes = store.grid, len(truth.names)
     for name in ("img", "mask"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -175,7 +174,7 @@ def cut_patches(store: SlideStore, truth: Truth, folder: Path, seed: int) -> Pat
 
 
 def measure_patches(folder: Path, models: list[Model], seeds: list[int]) -> None:
-    """A row a model and slide: mean IoU by protocol, one look a patch, without the CRF."""
+    """Print mean IoU by protocol per model and slide, without augmentation and CRF."""
     protocols = ("deploy", "slide", "oracle")
     crf = CrfConfig(backend="numba", iterations=0)
     config = EvaluateConfig(protocols=protocols, tta=1, resamples=1, crf=crf)
@@ -195,7 +194,7 @@ def measure_patches(folder: Path, models: list[Model], seeds: list[int]) -> None
 
 
 class Seen(NamedTuple):
-    """What the models say of tiles of slides that they never saw."""
+    """Predictions for tiles of held-out slides."""
 
     logits: np.ndarray
     """``(N, C)`` class logits."""
@@ -204,7 +203,7 @@ class Seen(NamedTuple):
 
 
 def look(folder: Path, found, fold: np.ndarray) -> Seen:
-    """Each tile by its fold's model."""
+    """Predict each tile by its fold's model."""
     kept = folder / "context_cams.npz"
     if not kept.exists():
         logits: list = [None] * len(fold)
@@ -234,7 +233,7 @@ def look(folder: Path, found, fold: np.ndarray) -> Seen:
 
 
 def measure_tiles(folder: Path, atlas: Path) -> None:
-    """Classes let through against those that readers saw, and the class of the largest part."""
+    """Compare the allowed classes with the labels, and with the largest class."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
     from tissue_checkpoint import CONFIG, read_folds
 

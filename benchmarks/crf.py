@@ -1,8 +1,8 @@
-"""The dense CRF: agreement with the exact sum, cost beside pydensecrf, margins, blocks, a floor.
+"""The dense CRF: agreement with the exact sum, cost against pydensecrf, margins, blocks, a floor.
 
     python benchmarks/crf.py [SECTION ...]      sections: see SECTIONS; default: all
 
-pydensecrf (`pip install wsiseg[pydensecrf]`, needs a compiler) is left out where it is missing.
+pydensecrf (`pip install wsiseg[pydensecrf]`, needs a compiler) is skipped if it is missing.
 CPU times are CPU seconds of one thread, back ends in turn within one process, medians.
 """
 
@@ -46,12 +46,12 @@ Input = tuple[torch.Tensor, torch.Tensor]
 
 
 def differing(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Per cent of labels that differ."""
+    """Return the percentage of labels that differ."""
     return 100 * float((a.argmax(1) != b.argmax(1)).float().mean())
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
-    """CPU seconds of this thread."""
+    """Return the CPU seconds of this thread."""
     start = time.thread_time()
     work()
     return time.thread_time() - start
@@ -59,7 +59,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Torch's (and the batch's) number of threads, for a while."""
+    """Set the number of threads of torch (and of batches) in the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     yield
@@ -67,7 +67,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def measure_agreement() -> None:
-    """Labels equal to the exact sum over the whole tile, five saved cases."""
+    """Compare labels with the exact sum over the whole tile, for five saved cases."""
     print("\n| way | " + " | ".join(NAMES) + " | mean | min | mean abs dQ |")
     print("|---|" + "---|" * (len(NAMES) + 3))
     for name, config in WAYS.items():
@@ -81,7 +81,7 @@ def measure_agreement() -> None:
 
 
 def measure_other_cases() -> None:
-    """Further cases, not the saved ones; the truth is a window of six blocks, 4.8 deviations."""
+    """Compare further cases; the truth is a window of six blocks, 4.8 standard deviations."""
     print("\n| case (160 x 160) | " + " | ".join(WAYS) + " |\n|---|" + "---|" * len(WAYS))
     for name, (probabilities, image) in _other_cases():
         truth = refine_batch(probabilities, image, EXACT, radius=6)
@@ -109,7 +109,7 @@ def _other_cases() -> Iterator[tuple[str, Input]]:
 
 
 def measure_cpu(rounds: int = 5) -> None:
-    """CPU time a tile on one thread, numba and pydensecrf in turn, torch beside them once."""
+    """Measure CPU time per tile on one thread: numba and pydensecrf in turn, torch once."""
     cases = [(name, saved_case(name)) for name in NAMES]
     print("\n| case | numba ms | pydensecrf ms | ratio | torch fast ms | torch exact ms |")
     print("|---|---|---|---|---|---|")
@@ -140,7 +140,7 @@ def _refine_peer(number: int) -> None:
 
 
 def measure_throughput(rounds: int = 3) -> None:
-    """Tiles a second: a batch on two threads against a pool of two pydensecrf processes."""
+    """Measure tiles per second: a batch on two threads against two pydensecrf processes."""
     if not HAS_PEER:
         print("\nthroughput: pydensecrf is not installed")
         return
@@ -166,7 +166,7 @@ def measure_throughput(rounds: int = 3) -> None:
 
 
 def measure_margins() -> None:
-    """Per cent of labels in a block of 160 that differ from the whole of 416, by margin."""
+    """Measure by margin how many labels in a block of 160 differ from the whole of 416."""
     margins = (0, 16, 32, 48, 64, 96)
     ways = {name: config for name, config in WAYS.items() if name != "torch exact"}
     print("\n| margin px | " + " | ".join(map(str, margins)) + " |\n|---|" + "---|" * len(margins))
@@ -207,7 +207,7 @@ print(f" | {{memory:.0f}} |")
 
 
 def measure_blocks() -> None:
-    """A slide's block with its margins: CPU seconds, and memory above the inputs, Q included."""
+    """Measure a slide's block with margins: CPU seconds, and memory above the inputs with Q."""
     print("\n| block, 6 classes, numba | CPU s | ms a tile's area | peak MB |\n|---|---|---|---|")
     for side, noise in ((512, 8.0), (1920, 8.0), (1920, 25.0)):
         code = _BLOCK.format(root=str(ROOT), side=side, noise=noise)
@@ -215,7 +215,7 @@ def measure_blocks() -> None:
 
 
 def measure_compilation() -> None:
-    """CPU seconds of the first call, with and without numba's cache on disk."""
+    """Measure CPU seconds of the first call, with and without numba's cache on disk."""
     code = (
         f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\n"
         "import torch; from wsiseg.config import CrfConfig; from wsiseg.model.crf import refine\n"
@@ -241,7 +241,7 @@ def _run(code: str, **environment: str) -> str:
 
 
 def measure_floor() -> None:
-    """What the card's arithmetic allows, counted; benchmarks/gpu.py measures."""
+    """Count what a GPU's arithmetic allows; benchmarks/gpu.py measures it."""
     for mode in ("exact", "fast"):
         _print_floor(CrfConfig(backend="triton", mode=mode))
 
@@ -279,7 +279,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
 
 
 def main(names: list[str]) -> None:
-    """Run the sections named, or all."""
+    """Run the named sections, or all."""
     if not HAS_PEER:
         print("pydensecrf: not installed")
     for name in names or SECTIONS:

@@ -1,12 +1,11 @@
-"""The CRF of real blocks and of made-up ones, before and after a change: CPU time and labels.
+"""The CRF on real and synthetic blocks, before and after a change: CPU time and labels.
 
     python benchmarks/crf_blocks.py STORE [--before CHECKOUT] [--rounds 3] [--most 4]
 
-STORE is a finished `slides/NAME.zarr` of `wsiseg annotate`, of which the fullest blocks are taken.
-Each way runs in a process of its own, in turn, on what this checkout has made of them; CPU
-milliseconds of one thread for the area of a tile of 224 x 224 from probabilities to labels, medians
-of the rounds. Labels are compared where a class is possible, as the CRF gives them and after
-smoothing.
+STORE is a finished `slides/NAME.zarr` of `wsiseg annotate`, whose fullest blocks are used. Each way
+runs in its own process, in turn, on inputs from this checkout; times are CPU milliseconds of one
+thread per area of a tile of 224 x 224, from probabilities to labels, medians of the rounds. Labels
+are compared where a class is possible, before and after smoothing.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ WAYS["scale 2, band 24 (default)"] = {"scale": 2, "band": 24}
 
 
 def save_blocks(store: Path, most: int, out: Path) -> None:
-    """What the CRF is given of the fullest blocks of a store."""
+    """Save the CRF's inputs for the fullest blocks of a store."""
     opened, settings = SlideStore(store), StitchConfig()
     saved: dict[str, np.ndarray] = {}
     refine = stitch._refine
@@ -92,7 +91,7 @@ def save_blocks(store: Path, most: int, out: Path) -> None:
 
 
 def make_block(side: int, out: Path) -> None:
-    """Patches some 24 px wide of six classes."""
+    """Make a block with patches some 24 px wide of six classes."""
     sys.path.insert(0, str(ROOT))
     from tests.model.crf.cases import make_case
 
@@ -102,7 +101,7 @@ def make_block(side: int, out: Path) -> None:
 
 
 def run(way: str, before: Path | None, inputs: Path, out: Path) -> float:
-    """CPU ms a tile's area of one way, whose labels go to `out`."""
+    """Measure CPU ms per tile area of one way; its labels go to `out`."""
     root = before if way == "before" else ROOT
     line = [sys.executable, "-c", CHILD, str(root), str(inputs), json.dumps(WAYS[way]), str(out)]
     kept = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
@@ -111,7 +110,7 @@ def run(way: str, before: Path | None, inputs: Path, out: Path) -> float:
 
 
 def agreement(inputs: Path, one: Path, other: Path) -> tuple[float, float]:
-    """Per cent of labels in common, raw and smoothed by 3 µm at 0.5 µm/px."""
+    """Return the percentage of equal labels, raw and smoothed by 3 µm at 0.5 µm/px."""
     blocks, a, b = np.load(inputs), np.load(one), np.load(other)
     same = []
     for key in a:

@@ -1,15 +1,16 @@
-"""What the teacher brings: models trained with and without distillation, beside each other.
+"""The gain by the teacher: models trained with and without distillation.
 
     python benchmarks/distillation.py FOLDER [--seeds 1 2 3]         FOLDER holds CLASS___*.jpg
 
 Preset `wsiseg` with the encoder pair `tiny`, whose teacher guides the level that the CAM reads.
-Synthetic: patches of one slide are learned from, and CAMs scored by the masks of patches of another
-(mean IoU of the largest CAM, no gate and no CRF). Real: seven tissues of Kather et al., each tile
-scored once by a model that did not see its fold (share of tiles whose largest class logit is right;
-there are no masks). A seed is a pair of slides, a split, and a start. Both models of a seed see the
-same patches in the same order. Intervals: 1,000 draws of patches, alike for both.
+Synthetic: models are trained on patches of one slide, and CAMs scored on masks of patches of
+another (mean IoU of the largest CAM, without gate and CRF). Real: seven tissues of Kather et al.,
+each tile scored once by a model that was not trained on its fold (share of tiles whose largest
+class logit is right; there are no masks). A seed is a pair of slides, a split, and a start. Both
+models of a seed see the same patches in the same order. Intervals: 1,000 draws of patches, the same
+for both.
 
-CONCH with SegFormer MiT-B1, the pair of the paper, needs their weights and is not measured here.
+The paper's pair, CONCH and SegFormer MiT-B1, needs their weights and is not measured here.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def measure(
     name: str, seeds: list[int], value: Callable[[np.ndarray], float],
     run: Callable[[int, float], np.ndarray],
 ) -> None:  # fmt: skip
-    """A row a seed, then the mean of the seeds with the interval of the difference."""
+    """Print a row per seed, then the mean with the interval of the difference."""
     began, found = time.process_time(), []
     for seed in seeds:
         found.append([run(seed, weight) for weight in WEIGHTS.values()])
@@ -89,7 +90,7 @@ def measure(
 
 
 def synthetic(seed: int, weight: float, epochs: int) -> np.ndarray:
-    """``(N, K + 1, K + 1)``: the confusion of each asked patch of the second slide of a pair."""
+    """Return the confusion ``(N, K + 1, K + 1)`` of each patch of the pair's second slide."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         learned, asked = (folder / f"{at}.svs" for at in (1, 2))
@@ -114,7 +115,7 @@ def synthetic(seed: int, weight: float, epochs: int) -> np.ndarray:
 
 
 def ask(path: Path, truth: Truth, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pixels, true labels, and where they are tissue, of patches that are mostly that."""
+    """Cut pixels, true labels and tissue masks of patches that are mostly tissue."""
     random, left = np.random.default_rng(seed), ASKED
     height, width = truth.labels.shape
     with open_slide(path) as slide:
@@ -128,7 +129,7 @@ def ask(path: Path, truth: Truth, seed: int) -> Iterator[tuple[np.ndarray, np.nd
 
 
 def find_largest(model: torch.nn.Module, pixels: np.ndarray) -> np.ndarray:
-    """``(H, W)`` uint8: the class with the largest CAM at each pixel."""
+    """Return the class with the largest CAM at each pixel, ``(H, W)`` uint8."""
     with torch.inference_mode():
         cams = model(to_images(pixels[None])).cams
         large = F.interpolate(cams, size=pixels.shape[:2], mode="bilinear")
@@ -136,7 +137,7 @@ def find_largest(model: torch.nn.Module, pixels: np.ndarray) -> np.ndarray:
 
 
 def miou(confusions: np.ndarray) -> float:
-    """Mean IoU of all patches together."""
+    """Compute the mean IoU over all patches."""
     return score(confusions.sum(0)).miou
 
 
@@ -144,7 +145,7 @@ def miou(confusions: np.ndarray) -> float:
 
 
 def real(tiles: Tiles, seed: int, weight: float, epochs: int) -> np.ndarray:
-    """``(N,)`` bool: whether each tile was told right by the model of its fold."""
+    """Return ``(N,)`` bool: whether the model of its fold classified each tile correctly."""
     fold, right = split(tiles.labels, FOLDS, seed), np.zeros(len(tiles.labels), bool)
     for number in range(FOLDS):
         (known,), (asked,) = np.nonzero(fold != number), np.nonzero(fold == number)
@@ -164,13 +165,13 @@ def real(tiles: Tiles, seed: int, weight: float, epochs: int) -> np.ndarray:
 
 
 def gather(tiles: Tiles, which: np.ndarray) -> Patches:
-    """Some of the tiles with their labels."""
+    """Select some of the tiles with their labels."""
     labels = np.eye(len(tiles.classes), dtype=np.float32)[tiles.labels[which]]
     return Patches(tuple(tiles.paths[at] for at in which), labels, SIDE)
 
 
 def share(right: np.ndarray) -> float:
-    """Of tiles that were told right."""
+    """Return the share of correctly classified tiles."""
     return float(right.mean())
 
 

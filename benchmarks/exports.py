@@ -1,13 +1,12 @@
-"""Every export of one slide: speed against tifffile and libvips on arrays in memory, and memory.
+"""Every export of one slide: speed and memory, against tifffile and libvips on arrays in memory.
 
     python benchmarks/exports.py [side ...]        # needs: pip install pyvips-binary
 
-Makes a store of ``side x side`` px, about 35 % tissue of four classes, then runs each way in a
-process of its own, OME-TIFFs in turn, three rounds; CPU seconds are medians, of all threads. Peers
-get whole arrays in memory, already decoded: ours reads the store within its time. Libvips makes the
-coarser levels itself. "Above" is the
-peak of resident memory above what stood before the export began (the interpreter, and for what is
-made of regions the regions).
+Makes a store of ``side x side`` px with about 35 % tissue of four classes, then runs each way in
+its own process, OME-TIFFs in turn, three rounds; CPU seconds are medians over all threads. Peers
+get whole decoded arrays in memory, while our time includes reading the store. Libvips makes the
+coarser levels itself. "Above" is the peak of resident memory above that before the export (the
+interpreter, and the regions where these are exported).
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ ROUNDS = 3
 
 
 def make_texture() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Labels and confidence ``(4096, 4096)`` uint8 of smooth regions; periodic."""
+    """Make periodic labels and confidence ``(4096, 4096)`` uint8 of smooth regions."""
     rng = np.random.default_rng(0)
     fields = rng.standard_normal((4, TEXTURE // 16, TEXTURE // 16))
     fine = [
@@ -58,7 +57,7 @@ def make_texture() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def make_store(path: Path, side: int) -> None:
-    """A store whose tissue is three discs, 35 % of the slide in all."""
+    """Make a store with three discs of tissue, 35 % of the slide in total."""
     labels, trust = make_texture()
     facts = {"name": "big.svs", "mpp": [0.25, 0.25], "bounds": [0, 0, 2 * side, 2 * side]}
     store = SlideStore.create(path, TileGrid(side, side, 224, 224, 1792), 0.5, facts)
@@ -82,7 +81,7 @@ def make_store(path: Path, side: int) -> None:
 
 
 def read_pyramids(store: SlideStore) -> list[list[NDArray[np.uint8]]]:
-    """Both rasters whole, every level."""
+    """Read both rasters completely, at every level."""
     levels = range(len(store.pyramid_factors))
     return [
         [read(store.level_box(i), i) for i in levels]
@@ -91,7 +90,7 @@ def read_pyramids(store: SlideStore) -> list[list[NDArray[np.uint8]]]:
 
 
 def write_by_tifffile(compression: str, pyramids: list[list[NDArray[np.uint8]]], out: Path) -> None:
-    """The usual way: whole arrays to `TiffWriter`, which compresses tiles on threads."""
+    """Write as usual: whole arrays to `TiffWriter`, which compresses tiles in threads."""
     import tifffile
 
     with tifffile.TiffWriter(out.with_suffix(".ome.tif"), bigtiff=True) as tiff:
@@ -102,7 +101,7 @@ def write_by_tifffile(compression: str, pyramids: list[list[NDArray[np.uint8]]],
 
 
 def write_by_vips(pyramids: list[list[NDArray[np.uint8]]], out: Path) -> None:
-    """libvips, which makes the coarser levels itself, two files."""
+    """Write two files by libvips, which makes the coarser levels itself."""
     import pyvips
 
     for number, levels in enumerate(pyramids):
@@ -113,7 +112,7 @@ def write_by_vips(pyramids: list[list[NDArray[np.uint8]]], out: Path) -> None:
 
 
 def prepare(way: str, store: SlideStore, out: Path) -> Callable[[], object]:
-    """What is measured; everything that it needs beforehand is done here."""
+    """Return what is measured, after all preparations."""
     from wsiseg import export
 
     if way.startswith("wsiseg ome-tiff"):
@@ -134,7 +133,7 @@ def prepare(way: str, store: SlideStore, out: Path) -> Callable[[], object]:
 
 
 def resident() -> float:
-    """MB of resident memory now."""
+    """Return the current resident memory in MB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
 
 
@@ -174,7 +173,7 @@ N_TIFFS = 5  # of the ways, the first
 
 
 def main() -> None:
-    """Print a table a size."""
+    """Print a table per size."""
     if sys.argv[1:2] == ["--one"]:
         measure(sys.argv[2], Path(sys.argv[3]))
         return

@@ -1,10 +1,10 @@
-"""Write and lint 100,000 regions, against the json module on the same features in the same run.
+"""Write and lint 100,000 regions, compared with the json module in the same run.
 
     python benchmarks/geojson.py [regions]
 
 CPU seconds, as the machine may be shared; memory is the process's peak above what the regions
-themselves take. The json module writes the rounded coordinates and gives no id, no check and no
-repair; `write_geojson` does all of it.
+themselves take. The json module writes rounded coordinates, without ids, checks and repair;
+`write_geojson` does all of these.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STEPS = 18  # a staircase of this many steps has 39 points, near the mean of a f
 
 
 def make_regions(count: int) -> tuple[Region, ...]:
-    """Staircase-shaped regions of four classes, side by side."""
+    """Make staircase-shaped regions of four classes, side by side."""
     rng = np.random.default_rng(0)
     x = np.repeat(np.arange(STEPS + 1), 2)[1:-1]
     regions = []
@@ -44,7 +44,7 @@ def make_regions(count: int) -> tuple[Region, ...]:
 
 
 def make_features(annotations: Annotations) -> Iterator[dict[str, Any]]:
-    """The features as plain Python, for the json module."""
+    """Return the features as plain Python, for the json module."""
     scale = np.array(annotations.scale)
     for number, region in enumerate(annotations.regions):
         name = annotations.palette.names[region.label]
@@ -72,14 +72,14 @@ def make_features(annotations: Annotations) -> Iterator[dict[str, Any]]:
 
 
 def dump_by_json(annotations: Annotations, path: Path) -> None:
-    """`json.dump` of the whole collection to a file: the usual way."""
+    """Write the whole collection by `json.dump`, as usual."""
     with path.open("w") as file:
         whole = {"type": "FeatureCollection", "features": list(make_features(annotations))}
         json.dump(whole, file, separators=(",", ":"))
 
 
 def stream_by_json(annotations: Annotations, path: Path) -> None:
-    """`json.dumps` feature by feature: the json module at its fastest."""
+    """Write feature by feature by `json.dumps`, the json module's fastest way."""
     with path.open("w") as file:
         file.write('{"type":"FeatureCollection","features":[')
         for number, feature in enumerate(make_features(annotations)):
@@ -88,7 +88,7 @@ def stream_by_json(annotations: Annotations, path: Path) -> None:
 
 
 def measure(work: Callable[[], object]) -> tuple[float, float]:
-    """CPU seconds, and MB by which the process's peak grew."""
+    """Measure CPU seconds, and the growth of the process's peak memory in MB."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.process_time()
     work()
@@ -97,7 +97,7 @@ def measure(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def compare(annotations: Annotations, folder: Path) -> None:
-    """Print a row a writer: the medians of rounds in turn."""
+    """Print a row per writer: medians of alternating rounds."""
     ours, others = folder / "a.geojson", folder / "b.geojson"
     ways: dict[str, Callable[[], object]] = {
         "write_geojson": lambda: write_geojson(annotations, ours),

@@ -3,13 +3,13 @@
     python benchmarks/gpu.py [--parts kernels crf model training job decode] [--seconds 480]
                              [--device cuda|cpu] [--out gpu.json]
 
-Every part is a process of its own with its share of the time: what does not fit is named, and
-nothing is lost. It makes its own data. `kernels`, `crf`, `model` and `training` need torch, numba,
+Every part is a separate process with its share of the time; measurements that do not fit are named.
+It makes its own data. `kernels`, `crf`, `model` and `training` need torch, numba,
 pydantic, PyYAML, safetensors and the checkout (`model` and `training` what `wsiseg predict` imports
 besides); `job` needs all that wsiseg does. On a machine without a network they can come as wheels:
 `pip download --only-binary=:all: -d wheels ...` elsewhere, `pip install --no-index --target site
-wheels/*` there, and `PYTHONPATH=site`. `--device cpu` is a rehearsal: small, and its times mean
-nothing.
+wheels/*` there, and `PYTHONPATH=site`. `--device cpu` is a small rehearsal, whose times are
+meaningless.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Row = dict[str, Any]
 
 
 class Part:
-    """What a part measures on, until when, and the rows that it has so far."""
+    """A part: its device, its deadline, and its rows so far."""
 
     def __init__(self, device: str, seconds: float) -> None:
         self.device = torch.device(device)
@@ -56,7 +56,7 @@ class Part:
         self.rows: list[Row] = []
 
     def measure(self, row: Row, work: Callable[[], Row]) -> None:
-        """Add a row: what `work` finds, or why there is nothing."""
+        """Add a row: the result of `work`, or why there is none."""
         if time.monotonic() > self.end:
             found: Row = {"why": "no time was left"}
         else:
@@ -68,12 +68,12 @@ class Part:
         print(json.dumps(self.rows[-1]), flush=True)
 
     def wait(self) -> None:
-        """Until the device has done what it was told."""
+        """Wait until the device has finished."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
     def seconds(self, work: Callable[[], object], rounds: int = ROUNDS) -> float:
-        """Median of some rounds, after one that warms up."""
+        """Return the median seconds of some rounds, after a warm-up."""
         work()
         times = []
         for _ in range(1 if self.small else rounds):
@@ -86,7 +86,7 @@ class Part:
 
     @contextmanager
     def memory(self, row: Row, held: int = 1) -> Iterator[None]:
-        """Put the most MB of the device that are in use meanwhile, over `held`, into a row."""
+        """Record the device's peak memory in the block, in MB above `held`."""
         if self.device.type != "cuda":
             yield
             return
@@ -101,18 +101,18 @@ class Part:
 
 
 def ways(part: Part) -> list[tuple[str, str]]:
-    """Back ends and modes that can run here."""
+    """List the back ends and modes that can run here."""
     tensor = [("torch", "exact"), ("torch", "fast")]
     return tensor[1:] if part.small else [("triton", "exact"), ("triton", "fast"), *tensor]
 
 
 def models(part: Part) -> tuple[str, ...]:
-    """The one that matters most first; a rehearsal is too short for it."""
+    """List the models, the most important first; a rehearsal skips it."""
     return ("small", "tiny") if part.small else ("vit-b", "small", "tiny")
 
 
 def kernels(part: Part) -> None:
-    """Every back end and encoder on the device against the CPU."""
+    """Compare every back end and encoder on the device with the CPU."""
     from tests.model.crf.cases import NAMES, saved_case
     from wsiseg.config import CrfConfig
     from wsiseg.model.crf import refine
@@ -140,7 +140,7 @@ def kernels(part: Part) -> None:
 
 
 def compare(part: Part, model: str, precision: str, folder: Path) -> Row:
-    """CAMs of one model on the device, and in float32 on the CPU."""
+    """Compare CAMs of one model on the device with those in float32 on the CPU."""
     from training import Noise, make_model
 
     from wsiseg.model.device import autocast, to_images
@@ -159,7 +159,7 @@ def compare(part: Part, model: str, precision: str, folder: Path) -> Row:
 
 
 def crf(part: Part) -> None:
-    """Milliseconds and memory a tile by the number of tiles at once, all on the device."""
+    """Measure time (ms) and memory per tile by batch size, all on the device."""
     from tests.model.crf.cases import NAMES, saved_case
     from wsiseg.config import CrfConfig
     from wsiseg.model.crf import refine
@@ -191,7 +191,7 @@ def crf(part: Part) -> None:
 
 @contextmanager
 def weights() -> Iterator[Path]:
-    """A folder with random weights of CONCH's and SegFormer's layout."""
+    """Write a folder of random weights in the layouts of CONCH and SegFormer."""
     from training import write_weights
 
     with tempfile.TemporaryDirectory() as folder:
@@ -200,7 +200,7 @@ def weights() -> Iterator[Path]:
 
 
 def model(part: Part) -> None:
-    """Images a second of each encoder, as a share of what its FLOPs allow."""
+    """Measure images per second of each encoder, as a share of what its FLOPs allow."""
     from training import Noise, make_model
 
     batch = {"vit-b": 256, "small": 512, "tiny": 512}
@@ -222,7 +222,7 @@ def model(part: Part) -> None:
 
 
 def count_flops(network: Any, pixels: Any, device: torch.device) -> float:
-    """GFLOP an image."""
+    """Count GFLOP per image."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from wsiseg.model.device import to_images
@@ -233,7 +233,7 @@ def count_flops(network: Any, pixels: Any, device: torch.device) -> float:
 
 
 def product_rate(part: Part, precision: str) -> float:
-    """GFLOP/s of a large matrix product."""
+    """Measure GFLOP/s of a large matrix product."""
     from wsiseg.model.device import autocast
 
     side = 512 if part.small else 8192
@@ -246,7 +246,7 @@ def see(
     part: Part, network: Any, pixels: Any, precision: Any, way: str, tta: int, gflop: float,
     rate: float,
 ) -> Row:  # fmt: skip
-    """One way to look at a batch of images."""
+    """Run the network once on a batch of images."""
     from wsiseg.config import PredictConfig
     from wsiseg.model.checkpoint import read_info
     from wsiseg.model.device import autocast, to_images
@@ -275,7 +275,7 @@ def see(
 
 
 def arrange(network: Any, images: torch.Tensor, way: str, precision: Any) -> Callable[[], object]:
-    """The network on these images, in one of the ways."""
+    """Return a function that runs the network on these images in one of the ways."""
     from wsiseg.model.device import autocast
 
     if way == "compiled":
@@ -296,7 +296,7 @@ def arrange(network: Any, images: torch.Tensor, way: str, precision: Any) -> Cal
 
 
 def training(part: Part) -> None:
-    """Steps a second of `wsiseg train`."""
+    """Measure steps per second of `wsiseg train`."""
     import training as cpu_too
 
     with weights() as folder:
@@ -325,7 +325,7 @@ def training(part: Part) -> None:
 
 
 def job(part: Part) -> None:
-    """`wsiseg annotate` of a synthetic slide from end to end, and how long the GPU worked."""
+    """Run `wsiseg annotate` on a synthetic slide, and measure how long the GPU was busy."""
     from tiling.slides import write_slide
 
     from wsiseg.geometry import Size
@@ -342,7 +342,7 @@ def job(part: Part) -> None:
 
 
 def annotate(part: Part, slide: Path, refine: str) -> Row:
-    """One run in a process of its own."""
+    """Run it once in a separate process."""
     out = slide.parent / f"out-{refine}"
     command = [sys.executable, "-m", "wsiseg", "annotate", str(slide), "-o", str(out), "--quiet"]
     for setting in (f"stitch.refine={refine}", f"predict.device={part.device.type}"):
@@ -361,7 +361,7 @@ def annotate(part: Part, slide: Path, refine: str) -> Row:
 
 @contextmanager
 def sampling(device: torch.device) -> Iterator[list[int]]:
-    """Per cent of the time that the GPU works, ten times a second; empty where nobody says."""
+    """Sample the utilisation of the GPU in per cent, ten times a second; empty if unknown."""
     samples: list[int] = []
     ended = threading.Event()
 
@@ -382,7 +382,7 @@ def sampling(device: torch.device) -> Iterator[list[int]]:
 
 
 def decode(part: Part) -> None:
-    """JPEG tiles a second: one core as the reader decodes them, and nvJPEG where torchvision is."""
+    """Measure JPEG tiles per second: on one core as in the reader, and by nvJPEG of torchvision."""
     import simplejpeg
     from training import Noise
 
@@ -413,7 +413,7 @@ PARTS: dict[str, Callable[[Part], None]] = {
 
 
 def main() -> None:
-    """Run the parts one after the other, print their tables, keep the figures."""
+    """Run the parts one after the other, print their tables, and save the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_AsWritten)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--seconds", type=float, default=480)
@@ -438,7 +438,7 @@ def main() -> None:
 
 
 def run_part(part: str, device: str, seconds: float) -> list[Row]:
-    """The rows of one part, of which a process that hangs or dies keeps none back."""
+    """Run a part in a process; rows are kept even if it hangs or dies."""
     command = [sys.executable, "-u", __file__, "--one", "--parts", part, "--device", device]
     command += ["--seconds", str(0.9 * seconds)]
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as wrong:
@@ -459,7 +459,7 @@ def run_part(part: str, device: str, seconds: float) -> list[Row]:
 
 
 def print_table(part: str, rows: list[Row]) -> None:
-    """Markdown, for RESULTS.md."""
+    """Print a Markdown table for RESULTS.md."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     print(f"\n## {part}\n\n| {' | '.join(names)} |\n|{'---|' * len(names)}")
     for row in rows:
@@ -467,7 +467,7 @@ def print_table(part: str, rows: list[Row]) -> None:
 
 
 class _AsWritten(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description."""
+    """A formatter that keeps the lines of the description."""
 
 
 if __name__ == "__main__":

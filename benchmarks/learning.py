@@ -2,14 +2,14 @@
 
     python benchmarks/learning.py ATLAS [--organ colon] [--encoders tiny small] [--tiles 60]
 
-ATLAS holds labels.csv, slides.csv and SLIDE/NAME.jpg. Each slide's tiles are laid side by side as a
-store, and a table labels them. One patient (repository) after the other is left out: `learn`, which
-holds out patients among the others to choose its epochs, then scores tiles that it was not given.
-At last it learns from the whole organ and scores slides of all other organs. Beside it stand stain
-statistics and textures with the best of several classifiers. Intervals are over slides.
+ATLAS has labels.csv, slides.csv and SLIDE/NAME.jpg. The tiles of each slide are laid side by side
+as a store, and labelled by a table. Each patient (repository) is left out in turn: `learn`, which
+holds out patients among the others to choose its epochs, is scored on the tiles of that patient.
+Finally it is trained on the whole organ and scored on slides of all other organs. For comparison,
+stain statistics and textures with the best of several classifiers. Intervals are over slides.
 
-The encoder `tiny` never saw real tissue. `small` was taught on all slides of the atlas, those of
-the test included: its figures say what labels do on top of it, not what to expect of new slides.
+The encoder `tiny` was not trained on real tissue. `small` was trained on all slides of the atlas,
+including the test slides: its figures show the effect of labels, not what to expect on new slides.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SIDE, MPP, COLS, LEAST = 224, 0.5, 8, 10
 
 
 class Tiles(NamedTuple):
-    """Tiles of some slides."""
+    """The tiles of some slides."""
 
     pixels: np.ndarray
     """``(N, 224, 224, 3)`` uint8."""
@@ -56,12 +56,12 @@ class Tiles(NamedTuple):
     """``(N,)``: the repositories."""
 
     def pick(self, which: np.ndarray) -> Tiles:
-        """Those of the tiles that are `which` ``(N,)``."""
+        """Select the tiles where `which` ``(N,)`` is true."""
         return Tiles(*(column[which] for column in self))
 
 
 def read_tiles(atlas: Path, most: int, organ: str, others: int) -> tuple[Tiles, Tiles]:
-    """Up to `most` tiles a slide of the organ, and `others` of each other slide, evenly taken."""
+    """Read up to `most` tiles per slide of the organ, and `others` of each other slide, evenly."""
     with (atlas / "slides.csv").open() as file:
         slides = {row["slide"]: row for row in csv.DictReader(file)}
     rows: dict[str, list[dict[str, str]]] = {}
@@ -86,7 +86,7 @@ def read_tiles(atlas: Path, most: int, organ: str, others: int) -> tuple[Tiles, 
 
 
 def write_slides(tiles: Tiles, classes: list[str], folder: Path) -> None:
-    """A store a slide, its tiles side by side, and labels.csv and slides.csv of them."""
+    """Write a store per slide with its tiles side by side, labels.csv and slides.csv."""
     labels, patients = [["slide", "row", "col", *classes]], [["slide", "patient"]]
     for name in dict.fromkeys(tiles.slides):
         own = tiles.pick(tiles.slides == name)
@@ -110,7 +110,7 @@ def write_slides(tiles: Tiles, classes: list[str], folder: Path) -> None:
 
 
 def learn_and_ask(known: Tiles, asked: Tiles, encoder: str, classes: list[str]) -> np.ndarray:
-    """``(M, K)`` class logits of tiles of other patients."""
+    """Learn, and return class logits ``(M, K)`` for tiles of other patients."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_slides(known, classes, folder)
@@ -158,7 +158,7 @@ def show_all(
     organ: str, classes: list[str], parts: tuple[Tiles, Tiles],
     found: dict[str, tuple[np.ndarray, np.ndarray]],
 ) -> None:  # fmt: skip
-    """The tables of both tests, a column a way."""
+    """Print the tables of both tests, one column per way."""
     titles = f"{organ}, patients left out", f"{organ} to other organs"
     for at, (title, tiles) in enumerate(zip(titles, parts, strict=True)):
         figures = {way: score(tiles, both[at]) for way, both in found.items()}
@@ -166,12 +166,12 @@ def show_all(
 
 
 def score(tiles: Tiles, logits: np.ndarray) -> Figure:
-    """Average precision of each class over all tiles, with intervals over slides."""
+    """Compute each class's average precision over all tiles, with intervals over slides."""
     return by_slide(average_precision, tiles.labels, logits, tiles.slides)
 
 
 def keep_classes(organ: Tiles, others: Tiles) -> tuple[Tiles, Tiles, list[str]]:
-    """Those that enough tiles of at least three patients show."""
+    """Keep the classes that enough tiles of at least three patients show."""
     useful = [
         at for at in range(len(CLASSES))
         if len(set(organ.patients[organ.labels[:, at]])) >= 3 and organ.labels[:, at].sum() >= LEAST
@@ -181,7 +181,7 @@ def keep_classes(organ: Tiles, others: Tiles) -> tuple[Tiles, Tiles, list[str]]:
 
 
 def ask(way: str, known: Tiles, asked: Tiles, classes: list[str]) -> np.ndarray:
-    """``(M, K)`` scores of `asked`, by what was learned from `known`."""
+    """Train on `known`, and return scores ``(M, K)`` for `asked`."""
     if way != BASELINE:
         return learn_and_ask(known, asked, way, classes)
     facts = [describe(tiles.pixels) for tiles in (known, asked)]
@@ -189,7 +189,7 @@ def ask(way: str, known: Tiles, asked: Tiles, classes: list[str]) -> np.ndarray:
 
 
 def show(title: str, classes: list[str], tiles: Tiles, figures: dict[str, Figure]) -> None:
-    """A row a class, a column a way; a guess reaches the share of tiles that show the class."""
+    """Print a row per class and a column per way; a random guess reaches the share of tiles."""
     print(f"\n{title}: average precision\n| class | tiles | a guess | {' | '.join(figures)} |")
     print(f"|---|---|---|{'---|' * len(figures)}")
     shares = tiles.labels.mean(0)

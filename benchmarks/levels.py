@@ -1,9 +1,10 @@
-"""Files of a large store, and what a viewer's first screen opens of them: format 3 beside 4.
+"""Files of a large store, and how many a viewer's first screen opens: formats 3 and 4.
 
     python benchmarks/levels.py [--side 50000] [--rounds 5]
 
-One synthetic block, in all places. The first screen is the whole slide in at most 1,600 px: photo,
-labels and confidence, as `wsiseg view` cuts them into tiles. Files are counted by an audit hook.
+One synthetic block is repeated everywhere. The first screen is the whole slide in at most 1,600 px:
+photo, labels and confidence, as `wsiseg view` cuts them into tiles. Files are counted by an audit
+hook.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _note(event: str, arguments: tuple[object, ...]) -> None:
 
 
 def make_store(path: Path, side: int) -> None:
-    """A store whose blocks all hold the same, by links to the files of the first."""
+    """Make a store of identical blocks, which are links to the files of the first."""
     grid = TileGrid(side, side, 224, 224, BLOCK)
     slide = {
         "name": "large.svs", "path": "large.svs", "identity": "0", "size": [side, side],
@@ -88,7 +89,7 @@ def make_store(path: Path, side: int) -> None:
 
 
 def describe(path: Path, rounds: int) -> str:
-    """A row of the table."""
+    """Print a row of the table."""
     shards = [file for file in path.glob("[!d]*/**/c/**/*") if file.is_file()]
     folders = sum(one.is_dir() for one in path.rglob("*"))
     found = []
@@ -109,7 +110,7 @@ def describe(path: Path, rounds: int) -> str:
 
 
 def show_first_screen(scene: Scene) -> None:
-    """Ask for what a viewer shows first: the whole slide."""
+    """Request what a viewer shows first: the whole slide."""
     zoom = 0
     while max(scene.size) / 2**zoom > SCREEN:
         zoom += 1

@@ -2,10 +2,10 @@
 
     python benchmarks/real_he.py FOLDER [--seeds 1 2 3 4 5]       FOLDER holds CLASS___*.jpg
 
-Each seed splits the tiles into five folds anew; every tile is scored once, by a model that did not
-see its fold. Against the best constant guess, and colour histograms (RGB and HSV, joint and by
-channel) with logistic regression or nearest neighbours, all of whose settings are chosen within
-the training folds. ConStruct's settings were chosen on seed 0, which is not reported.
+Each seed splits the tiles into five folds; every tile is scored once, by a model that was not
+trained on its fold. It is compared with the best constant guess, and with colour histograms (RGB
+and HSV, joint and by channel) with logistic regression or nearest neighbours, whose settings are
+chosen within the training folds. ConStruct's settings were chosen on seed 0, which is not reported.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from wsiseg.train import Patches, train_model
 
 FOLDS = 5
 INNER = 4
-# As many steps as the demo takes. No contrast: a tile holds one tissue, so it has no background.
+# As many steps as in the demo. No contrast: a tile shows one tissue, so it has no background.
 SETTINGS = {"epochs": 120, "contrast_weight": 0.0}
 
 
@@ -41,7 +41,7 @@ class Tiles(NamedTuple):
 
 
 def find_tiles(folder: Path) -> Tiles:
-    """The tiles of a folder; the class is the name up to the first underscore."""
+    """Find the tiles of a folder; the class is the name up to the first underscore."""
     paths = tuple(sorted(folder.glob("*___*.jpg")))
     names = [path.name.split("_")[0] for path in paths]
     classes = tuple(sorted(set(names)))
@@ -49,7 +49,7 @@ def find_tiles(folder: Path) -> Tiles:
 
 
 def split(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """``(N,)``: the fold of each tile, alike in every class."""
+    """Return the fold of each tile ``(N,)``, stratified by class."""
     rng, fold = np.random.default_rng(seed), np.zeros(len(labels), int)
     for label in np.unique(labels):
         (at,) = np.nonzero(labels == label)
@@ -58,7 +58,7 @@ def split(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 
 def construct(tiles: Tiles, train: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
-    """Labels of the `test` tiles: the largest class logit of a model trained on the others."""
+    """Label the `test` tiles by the largest class logit of a model trained on the others."""
     config = TrainConfig(classes=tiles.classes, device="cpu", seed=seed, **SETTINGS)
     known, asked = (_patches(tiles, which) for which in (train, test))
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +74,7 @@ def _patches(tiles: Tiles, which: np.ndarray) -> Patches:
 
 
 def histograms(paths: tuple[Path, ...]) -> list[np.ndarray]:
-    """Square roots of relative frequencies ``(N, D)``, one array a kind of histogram."""
+    """Return square roots of relative frequencies ``(N, D)``, one array per kind of histogram."""
     images = [Image.open(path).convert("RGB") for path in paths]
     pixels = {
         mode: [np.asarray(image.convert(mode)).reshape(-1, 3) for image in images]
@@ -93,7 +93,7 @@ def histograms(paths: tuple[Path, ...]) -> list[np.ndarray]:
 
 
 def regress(x: np.ndarray, y: np.ndarray, asked: np.ndarray, penalty: float) -> np.ndarray:
-    """Multinomial logistic regression."""
+    """Classify by multinomial logistic regression."""
     known, labels = torch.from_numpy(x), torch.from_numpy(y)
     weight = torch.zeros(x.shape[1], int(y.max()) + 1, dtype=torch.double, requires_grad=True)
     bias = torch.zeros(weight.shape[1], dtype=torch.double, requires_grad=True)
@@ -111,7 +111,7 @@ def regress(x: np.ndarray, y: np.ndarray, asked: np.ndarray, penalty: float) -> 
 
 
 def neighbours(x: np.ndarray, y: np.ndarray, asked: np.ndarray, k: int) -> np.ndarray:
-    """Majority of the k nearest."""
+    """Classify by the majority of the k nearest neighbours."""
     near = ((asked[:, None] - x) ** 2).sum(2).argsort(1, kind="stable")[:, :k]
     return np.array([np.bincount(y[row]).argmax() for row in near])
 
@@ -122,7 +122,7 @@ WAYS = [*product([regress], (1e-5, 1e-4, 1e-3, 1e-2)), *product([neighbours], (1
 def colours(
     found: list[np.ndarray], y: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int
 ) -> np.ndarray:
-    """Labels by the histogram, method and setting that do best within the training tiles."""
+    """Label by the histogram, method and setting that are best within the training tiles."""
     inner = split(y[train], INNER, seed)
     scores = {}
     for (at, x), (method, setting) in product(enumerate(found), WAYS):

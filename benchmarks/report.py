@@ -1,11 +1,11 @@
-"""The report of many slides in a browser: its size, and the time until it can be read and used.
+"""The report of many slides in a browser: its size, and the time until it is usable.
 
     python benchmarks/report.py OUT [--slides 1000] [--rounds 5] [--pdf FILE]
 
-OUT is a finished run of `wsiseg annotate`; its slides are repeated, each with pictures of its own,
-in a folder for the time of the test. Headless Chromium, which needs chromedriver beside it, opens
-the page from files: `first paint` is when something was drawn, `load` when the page and the
-pictures that are in view are there. `--pdf` prints the report of OUT itself.
+OUT is a finished run of `wsiseg annotate`; its slides are repeated in a temporary folder, each with
+its own pictures. Headless Chromium, which needs chromedriver, opens the page from files: `first
+paint` is when something was drawn, `load` when the page and the visible pictures are loaded.
+`--pdf` prints the report of OUT itself.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ return performance.now() - start;
 
 
 def main() -> None:
-    """Make the run, open it, print."""
+    """Make the run, open it, and print times."""
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--slides", type=int, default=1000)
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def repeat_run(out: Path, root: Path, slides: int) -> None:
-    """Write the report of `slides` slides into `root`: those of `out` in turn, renamed."""
+    """Write a report of `slides` slides to `root`: those of `out` in turn, renamed."""
     rows, measured = read_rows(out / "summary.csv"), read_rows(out / "measurements.csv")
     all_rows: list[Row] = []
     all_measured: list[Row] = []
@@ -85,7 +85,7 @@ def repeat_run(out: Path, root: Path, slides: int) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a table."""
+    """Read the rows of a table."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

@@ -1,13 +1,13 @@
-"""How often labels change across tile and block borders, against the same places without a border.
+"""How often labels change across tile and block borders, compared with other grids.
 
     python benchmarks/seams.py SLIDE [--stride 112] [--refine] [--shifts 7] [--checkpoint tissue]
 
-The slide is annotated several times, each time with the grid of tiles laid a
-little farther right and down. So every border of one grid is no border of the others, and the rate
-of label changes on it (the share of neighbouring pixel pairs, both in tissue, whose labels differ)
-is compared with the rate on the same line under the other grids: what the tissue does there cancels
-out. 1 means that a border cannot be seen. The standard error is taken over the lines. The peer's
-way, beside it: tiles side by side, each enlarged and labelled by itself.
+The slide is annotated several times, each time with the grid of tiles shifted a little to the right
+and down, so that no border of one grid is a border of another. The rate of label changes on a
+border (the share of neighbouring pixel pairs, both in tissue, whose labels differ) is compared with
+the rate on the same line under the other grids, which cancels out the tissue itself. 1 means that
+borders are invisible. The standard error is over the lines. For comparison, the peers' way: tiles
+side by side, each enlarged and labelled on its own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Labels = NDArray[np.uint8]
 
 
 def lay_grid(base: SlideStore, path: Path, shift: int) -> SlideStore:
-    """A store of the same pixels and tissue, `shift` px farther right and down."""
+    """Make a store of the same pixels and tissue, shifted by `shift` px to the right and down."""
     own = base.grid
     grid = TileGrid(own.height + shift, own.width + shift, own.tile, own.stride, own.block)
     store = SlideStore.create(path, grid, base.mpp, base.slide)
@@ -55,7 +55,7 @@ def lay_grid(base: SlideStore, path: Path, shift: int) -> SlideStore:
 
 
 def label_like_peers(store: SlideStore) -> Labels:
-    """Tiles side by side, each enlarged and labelled by itself."""
+    """Label tiles side by side, each enlarged and labelled on its own."""
     grid = store.grid
     step = grid.tile // grid.stride
     out = np.full((grid.height + grid.tile, grid.width + grid.tile), BACKGROUND, np.uint8)
@@ -79,7 +79,7 @@ def label_like_peers(store: SlideStore) -> Labels:
 def label_shifted(
     base: SlideStore, config: Config, pool: Executor, shifts: list[int]
 ) -> tuple[list[Labels], list[Labels]]:
-    """The maps of each grid, ours and the peer's, laid back onto the base's pixels."""
+    """Return the maps of each grid, ours and the peers', shifted back to the base's pixels."""
     ours, peers = [], []
     for shift in shifts:
         with tempfile.TemporaryDirectory() as folder:
@@ -93,7 +93,7 @@ def label_shifted(
 
 
 def count_changes(labels: Labels) -> NDArray[np.int64]:
-    """``(H, 2)`` changes, and pairs in tissue, between each row and the one above."""
+    """Count changes and pairs in tissue ``(H, 2)`` between each row and the one above."""
     above, below = labels[:-1], labels[1:]
     both = (above != BACKGROUND) & (below != BACKGROUND)
     changes = (both & (above != below)).sum(axis=1)
@@ -105,7 +105,7 @@ def compare(
     shifts: list[int],
     is_border: Callable[[NDArray[np.intp]], NDArray[np.bool_]],
 ) -> str:
-    """The rate on the borders of each grid over the rate there under the other grids."""
+    """Divide the rate on the borders of each grid by the rate there under the other grids."""
     own, other = [], []
     for turn in (False, True):
         counts = np.stack([count_changes(one.T if turn else one) for one in maps])
@@ -129,7 +129,7 @@ def compare(
 
 
 def main() -> None:
-    """Annotate with every grid, count, print."""
+    """Annotate with every grid, count changes, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("slide", type=Path)
     parser.add_argument("--stride", type=int, default=112)

@@ -1,15 +1,15 @@
-"""A second stage beside the first one: agreement with the truth, and tiles a second on one core.
+"""The second stage against the first: agreement with the truth, and tiles per second on one core.
 
     python benchmarks/second_stage.py synthetic FOLDER
     python benchmarks/second_stage.py real FOLDER --atlas ATLAS --kather KATHER
 
 Stage one predicts with six augmentations and the dense CRF, stage two in one pass without it; both
-label tile by tile, with the classes that they predict themselves. FOLDER keeps what was made.
-`synthetic`: ConStruct `tiny` learns from patch labels of one generated slide, its pseudo-masks of
-these patches teach the second stage, and patches of other slides, whose masks are known, are
-scored. `real`: the shipped `tissue` labels tiles of ATLAS, of which the labels gate the masks, and
-tiles of Kather et al., from other laboratories, are scored: each shows one tissue, which is taken
-for every pixel of it, alone and four side by side. Intervals: 1,000 draws of tiles or pictures.
+label tile by tile, gated by the classes that they predict. FOLDER caches results. `synthetic`:
+ConStruct `tiny` is trained on patch labels of one generated slide, its pseudo-masks of these
+patches train the second stage, and patches of other slides, whose masks are known, are scored.
+`real`: the shipped `tissue` labels tiles of ATLAS, gated by their labels, and tiles of Kather et
+al., from other laboratories, are scored: each shows one tissue, which is the truth for all of its
+pixels, alone and four side by side. Intervals: 1,000 draws of tiles or pictures.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ ROUNDS, TIMED = 3, 20
 
 
 class Scored(NamedTuple):
-    """Images whose every pixel is known."""
+    """Images with known labels of all pixels."""
 
     images: np.ndarray
     """``(N, H, W, 3)`` uint8."""
@@ -63,7 +63,7 @@ class Scored(NamedTuple):
 
 
 def label(source: CamSource, images: np.ndarray, first: bool) -> np.ndarray:
-    """``(B, H, W)`` labels, as `deploy` has them."""
+    """Label images ``(B, H, W)`` as in protocol `deploy`."""
     config = FIRST if first else SECOND
     found = predict_maps(source, images, config)
     gates = predicted_gates(found, len(source.palette), config.gate_threshold)
@@ -83,7 +83,7 @@ def confusions(source: CamSource, scored: Scored, first: bool) -> np.ndarray:
 
 
 def describe(matrices: np.ndarray, beside: np.ndarray | None = None) -> str:
-    """Mean IoU with its interval, and the paired difference from `beside`."""
+    """Format mean IoU with its interval, and the paired difference from `beside`."""
     rng = np.random.default_rng(0)
     draws = rng.integers(len(matrices), size=(1000, len(matrices)))
     drawn = np.array([score(matrices[rows].sum(0)).miou for rows in draws])
@@ -100,7 +100,7 @@ def describe(matrices: np.ndarray, beside: np.ndarray | None = None) -> str:
 
 
 def speed(stages: dict[str, tuple[CamSource, bool]], images: np.ndarray) -> None:
-    """CPU seconds of one thread, in turn; medians."""
+    """Measure CPU seconds of one thread, in turn; medians."""
     images, spent = images[:TIMED], {name: [] for name in stages}
     for turn in range(ROUNDS + 1):
         for name, (source, first) in stages.items():
@@ -116,7 +116,7 @@ def speed(stages: dict[str, tuple[CamSource, bool]], images: np.ndarray) -> None
 
 
 def teach(masks: Path, images: Path, out: Path, epochs: int, seed: int) -> CamSource:
-    """The second stage of some seed."""
+    """Train the second stage with some seed."""
     if out.exists():
         return load_source(out)
     windows = load_masks(masks, images, mpp=0.5)
@@ -125,13 +125,13 @@ def teach(masks: Path, images: Path, out: Path, epochs: int, seed: int) -> CamSo
 
 
 def tell(step: str, done: int, total: int) -> None:
-    """Say where a training is."""
+    """Print the progress of a training."""
     if done % 25 == 0:
         print(f"  {step} {done}/{total}", flush=True)
 
 
 def compare(first: CamSource, seconds: dict[int, CamSource], sets: dict[str, Scored]) -> None:
-    """The tables."""
+    """Print the tables."""
     for name, scored in sets.items():
         print(f"\n| {name}, {len(scored.images)} | mIoU | against stage one |\n|---|---|---|")
         one = confusions(first, scored, True)
@@ -150,7 +150,7 @@ def compare(first: CamSource, seconds: dict[int, CamSource], sets: dict[str, Sco
 
 
 def cut_patches(folder: Path, seed: int, count: int) -> Scored:
-    """Patches of a generated slide and their masks; the former as files with labels, too."""
+    """Cut patches of a generated slide and their masks; also write the patches with labels."""
     path = folder / f"{seed}.svs"
     if not path.with_suffix(".npz").exists():
         synthesize_slide(path, WIDTH, HEIGHT, seed).save(path.with_suffix(".npz"))
@@ -163,7 +163,7 @@ def cut_patches(folder: Path, seed: int, count: int) -> Scored:
 
 
 def write_patches(scored: Scored, folder: Path) -> Path:
-    """As a person would label them: the classes that cover a twentieth of each."""
+    """Write patches with labels as a person would give: classes that cover a twentieth of each."""
     folder.mkdir(parents=True, exist_ok=True)
     names = PALETTES["bcss"].names
     rows = [["image", *names]]
@@ -177,7 +177,7 @@ def write_patches(scored: Scored, folder: Path) -> Path:
 
 
 def synthetic(folder: Path, seeds: list[int], epochs: int, count: int, tests: int) -> None:
-    """Generated slides, whose truth is known."""
+    """Measure on generated slides, whose truth is known."""
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "patches" / "patches.csv"
     if not table.exists():
@@ -201,7 +201,7 @@ def synthetic(folder: Path, seeds: list[int], epochs: int, count: int, tests: in
 
 
 def choose_atlas(atlas: Path, out: Path, count: int) -> Path:
-    """A table of some tiles, rare classes first, with the classes of `tissue`."""
+    """Choose a table of tiles, rare classes first, with the classes of `tissue`."""
     names = PALETTES["tissue"].names
     with (atlas / "labels.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["Other"] == "0"]
@@ -223,7 +223,7 @@ def choose_atlas(atlas: Path, out: Path, count: int) -> Path:
 
 
 def read_kather(folder: Path) -> dict[str, Scored]:
-    """The tiles, and four of them side by side."""
+    """Read the tiles, and make pictures of four side by side."""
     names = PALETTES["tissue"].names
     paths = sorted(folder.glob("*.jpg"))
     images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
@@ -244,7 +244,7 @@ def read_kather(folder: Path) -> dict[str, Scored]:
 def real(
     folder: Path, seeds: list[int], epochs: int, count: int, atlas: Path, kather: Path
 ) -> None:
-    """Real tiles."""
+    """Measure on real tiles."""
     folder.mkdir(parents=True, exist_ok=True)
     table = choose_atlas(atlas, folder / "atlas.csv", count)
     write_masks("tissue", table, folder / "masks", TEACH, executor=SerialExecutor(), progress=tell)

@@ -1,8 +1,8 @@
-"""What a command takes before it does anything: seconds of the clock and of the processor.
+"""The start-up time of commands, in wall and CPU seconds.
 
-Commands run in processes of their own, the two checkouts in turn, after one round that is not
-counted, in which compiled code is cached. `annotate` is ended when its first block is about to
-begin. Seconds of the processor hold on a busy machine too, those of the clock on a quiet one only.
+Commands run in separate processes, the two checkouts in turn, after an uncounted round that caches
+compiled code. `annotate` is stopped before its first block. CPU seconds are also valid on a busy
+machine, wall seconds only on a quiet one.
 
 Run: python benchmarks/start.py SLIDE [--before CHECKOUT] [--rounds 5]
 """
@@ -24,14 +24,14 @@ HERE = Path(__file__).parents[1]
 
 
 class Seconds(NamedTuple):
-    """Of one command."""
+    """The times of one command."""
 
     clock: float
     processor: float
 
 
 def measure(checkout: Path, *arguments: str, first_block: bool = False) -> Seconds:
-    """Run a command of a checkout, to its end or until its first block is about to begin."""
+    """Run a command of a checkout, to its end or until its first block would start."""
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "wsiseg", *arguments],
@@ -55,7 +55,7 @@ def measure(checkout: Path, *arguments: str, first_block: bool = False) -> Secon
 
 
 def measure_all(checkout: Path, slide: Path) -> dict[str, Seconds]:
-    """Each command once."""
+    """Measure each command once."""
     with tempfile.TemporaryDirectory() as folder:
         store, out = str(Path(folder, "a.zarr")), str(Path(folder, "out"))
         return {

@@ -1,10 +1,10 @@
-"""CPU time of `tile_slide` and `stitch_labels` in this tree and in another, in turn.
+"""CPU time of `tile_slide` and `stitch_labels` in this and another checkout, in turn.
 
     python benchmarks/steps.py SLIDE --before WORKTREE [--rounds 5]
 
-WORKTREE is a checkout of an earlier commit (`git worktree add`). Each tree has a process of its
-own, which does everything once before it counts; medians of the rounds, each of which begins with
-the other. Without the CRF, which is not what is compared.
+WORKTREE is a checkout of an earlier commit (`git worktree add`). Each checkout has its own process,
+which does everything once before it is measured; medians of the rounds, which alternate the order.
+The CRF is off, as it is not compared.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def start(tree: Path, slide: Path) -> subprocess.Popen[str]:
-    """A process that works with the code of `tree`, when it is ready."""
+    """Start a process with the code of `tree`, and wait until it is ready."""
     worker = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", WORKER, str(slide)], text=True,
         env={**os.environ, "PYTHONPATH": str(tree)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -93,7 +93,7 @@ def start(tree: Path, slide: Path) -> subprocess.Popen[str]:
 
 
 def ask(worker: subprocess.Popen[str]) -> dict[str, list[float]]:
-    """CPU and clock seconds of each step."""
+    """Request CPU and wall seconds of each step."""
     assert worker.stdin is not None
     assert worker.stdout is not None
     worker.stdin.write("go\n")

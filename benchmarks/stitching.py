@@ -4,12 +4,12 @@
         [--no-peers]
 
 Stores are generated: 35 % of the slide is tissue, CAMs are smooth random fields whose maps have
-about as many regions, holes and vertices a megapixel as `lung_scc_HE2.svs` without the CRF
-(``real``), or have no smoothness at all (``noise``). The work is a process of its own with two
-threads; seconds are CPU seconds, peaks are the process's own within the stage. Beside it the
-straightforward way, where the slide fits: the whole raster in memory, OpenCV contours, the json
-module; and `rasterio.features.shapes` with a union a class. Last, what the tiny model takes for
-the same tiles.
+about as many regions, holes and vertices per megapixel as `lung_scc_HE2.svs` without the CRF
+(``real``), or have no smoothness at all (``noise``). The work is done in a separate process with
+two threads; seconds are CPU seconds, peaks are those of the process within the stage. If the slide
+fits in memory, this is compared with the straightforward way: the whole raster in memory, OpenCV
+contours, the json module; and with `rasterio.features.shapes` and a union per class. Last, the time
+of the tiny model for the same tiles.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def make_store(path: Path, side: int, density: str, refine: bool = False) -> flo
 
 
 def make_pixels(rng: np.random.Generator) -> np.ndarray:
-    """A block of pixels in the colours of H&E: patches some 30 px wide, under grain."""
+    """Make a block of pixels in the colours of H&E: patches some 30 px wide, with grain."""
     tint = ndimage.gaussian_filter(rng.standard_normal((112, 112)), 2, mode="wrap")
     tint = ndimage.zoom(tint / tint.std(), 16, order=1, mode="grid-wrap", grid_mode=True)
     grain = rng.normal(0, 8, (1792, 1792, 3))
@@ -86,7 +86,7 @@ def make_pixels(rng: np.random.Generator) -> np.ndarray:
 
 
 def write_block(store: SlideStore, block: int, field, tissue, rng) -> None:  # type: ignore[no-untyped-def]  # arrays
-    """CAMs of one block's tiles that hold tissue: a piece of the field, from anywhere in it."""
+    """Write CAMs of a block's tissue tiles: a random part of the field."""
     tiles = list(store.grid.block_tiles(block))
     if tiles:
         (top, left), (bottom, right) = tiles[0], tiles[-1]
@@ -105,7 +105,7 @@ def write_block(store: SlideStore, block: int, field, tissue, rng) -> None:  # t
 
 
 def memory(name: str) -> float:
-    """A figure of this process in MB."""
+    """Read a memory figure of this process in MB."""
     (found,) = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found) / 1024
 
@@ -128,7 +128,7 @@ class Stages:
 
 
 def work(path: Path, config: Config, small: Path) -> None:
-    """In a process of its own: all stages; a small store first, so that compiling is left out."""
+    """Run all stages in a separate process, first on a small store to exclude compilation."""
     from wsiseg.compute import open_executor
     from wsiseg.export import export_ome_tiff
     from wsiseg.outline import outline_regions
@@ -149,13 +149,13 @@ def work(path: Path, config: Config, small: Path) -> None:
 
 
 def read_whole(path: Path) -> np.ndarray:
-    """All labels in memory."""
+    """Read all labels into memory."""
     store = SlideStore(path)
     return store.read_labels(store.grid.box)
 
 
 def contours(path: Path) -> None:
-    """The whole raster, OpenCV's contours a class, the json module."""
+    """Use the whole raster, OpenCV's contours per class, and the json module."""
     import cv2
 
     stages = Stages()
@@ -179,7 +179,7 @@ def contours(path: Path) -> None:
 
 
 def shapes(path: Path) -> None:
-    """The whole raster, rasterio's shapes, shapely's union a class."""
+    """Use the whole raster, rasterio's shapes, and shapely's union per class."""
     import shapely
     from rasterio.features import shapes as find
 
@@ -199,7 +199,7 @@ def shapes(path: Path) -> None:
 
 
 def predict_rate() -> float:
-    """CPU seconds that the tiny model takes for a megapixel of tiles, from pixels in memory."""
+    """Measure the tiny model's CPU seconds per megapixel of tiles in memory."""
     from wsiseg.model.trained import load_trained
     from wsiseg.predict import run_model
 
@@ -213,7 +213,7 @@ def predict_rate() -> float:
 
 
 def child(*arguments: str) -> list:  # type: ignore[type-arg]  # JSON
-    """What this file prints as a process of its own."""
+    """Return the output of this file run as a separate process."""
     command = [sys.executable, __file__, "--child", *arguments]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -1,10 +1,10 @@
-"""What checksums and syncing cost: the store as it was without them beside the store of now.
+"""The cost of checksums and syncing: the store without them and as it is now.
 
     python benchmarks/store.py [--rounds 15]
 
-Generated pixels, which lz4 packs about as it does a slide's (1.7 times). The old way of reading is
-kept here: all chunks of a shard read, then decoded, none held against its checksum. The old way of
-writing has no checksums, no receipts and no syncing. Both work on the same arrays in turn in one
+Pixels are generated so that lz4 compresses them like a slide's (1.7 times). The old way of reading
+is kept here: all chunks of a shard are read, then decoded, without checking checksums. The old way
+of writing has no checksums, receipts or syncing. Both work on the same arrays in turn in one
 process; medians of the rounds.
 """
 
@@ -34,7 +34,7 @@ Times = tuple[float, float]
 
 
 class Unchecked(ShardedArray):
-    """Reads as before checksums."""
+    """A reader without checksums."""
 
     def _cut(self, box: Box, out: NDArray[Any]) -> Iterator[tuple[tuple[int, int], Any]]:
         inside = box.intersect(self.box)
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def draw_tissue(seed: int) -> NDArray[np.uint8]:
-    """Pixels ``(BLOCK, BLOCK, 3)`` with the entropy of a stained slide's."""
+    """Make pixels ``(BLOCK, BLOCK, 3)`` with the entropy of a stained slide."""
     draw = np.random.default_rng(seed)
     rough = draw.normal(0, 25, (BLOCK // 16, BLOCK // 16, 3)).repeat(16, 0).repeat(16, 1)
     smooth = rough + draw.normal(0, 2, (BLOCK // 4, BLOCK // 4, 3)).repeat(4, 0).repeat(4, 1)
@@ -108,7 +108,7 @@ def draw_tissue(seed: int) -> NDArray[np.uint8]:
 
 
 def in_turn(ways: tuple[Callable[[], object], ...], rounds: int) -> list[Times]:
-    """Median times of each way; each round begins with another, and the first does not count."""
+    """Return median times of each way; rounds rotate the order, and the first is not counted."""
     taken: list[list[Times]] = [[] for _ in ways]
     for turn in range(rounds + 1):
         for index in range(len(ways)):
@@ -122,7 +122,7 @@ def in_turn(ways: tuple[Callable[[], object], ...], rounds: int) -> list[Times]:
 
 
 def readers(store: SlideStore) -> dict[str, tuple[Callable[[], object], ...]]:
-    """Whole blocks, and batches of random tiles."""
+    """Return ways to read whole blocks, and batches of random tiles."""
     now = ShardedArray(store._files, "image/0")
     before = Unchecked(store._files, "image/0")
     boxes = [store.grid.block_box(block) for block in range(BLOCKS)]
@@ -152,7 +152,7 @@ def readers(store: SlideStore) -> dict[str, tuple[Callable[[], object], ...]]:
 def writers(
     store: SlideStore, blocks: list[NDArray[np.uint8]]
 ) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Blocks with their coarser levels, and their marks."""
+    """Return ways to write blocks with coarser levels and marks."""
 
     def before() -> None:
         with (

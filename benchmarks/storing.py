@@ -3,10 +3,10 @@
     python benchmarks/storing.py SLIDE [--blocks 6] [--labels 16384]
 
 CPU seconds of all threads, every way in turn in one process, medians of the rounds. The pixels are
-the slide's densest tissue at 0.5 µm/px. zarr, zarrs and tensorstore work on the very files that the
-store wrote (or, when writing, on an array of the same layout), in which a chunk's colours lie
-interleaved: the codec `transpose`, which costs zarrs dear. What is not installed is left out.
-ome-zarr writes the same labels as a pyramid of its own, with its defaults.
+the slide's densest tissue at 0.5 µm/px. zarr, zarrs and tensorstore use the files of the store (or,
+when writing, an array of the same layout), whose chunks have interleaved colours: the codec
+`transpose`, which is slow in zarrs. Libraries that are not installed are skipped. ome-zarr writes
+the same labels as its own pyramid, with its defaults.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def read_tissue(path: Path, count: int) -> list[NDArray[np.uint8]]:
-    """The `count` blocks of a slide that hold most tissue."""
+    """Read the `count` blocks of a slide with the most tissue."""
     with open_slide(path) as slide:
         size = slide.raster_size(MPP)
         grid = TileGrid(size.height, size.width, TILE, TILE, BLOCK)
@@ -75,7 +75,7 @@ def read_tissue(path: Path, count: int) -> list[NDArray[np.uint8]]:
 
 
 def cpu_seconds(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each way, in turn; one round before that does not count."""
+    """Measure median CPU seconds of each way, in turn, after an uncounted round."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for index in range(rounds + 1):
         for name, way in ways.items():
@@ -87,7 +87,7 @@ def cpu_seconds(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str,
 
 
 def compare_images(blocks: list[NDArray[np.uint8]], folder: Path, rounds: int) -> None:
-    """Whole shards written, blocks read, batches read, by codec and library."""
+    """Compare writing shards, reading blocks and reading batches, by codec and library."""
     size = sum(block.nbytes for block in blocks) / 1e6
     batch = BATCH * TILE * TILE * 3 / 1e6
     print(f"{len(blocks)} blocks of {BLOCK} px, {size:.0f} MB; batches of {BATCH} random tiles\n")
@@ -118,7 +118,7 @@ def compare_images(blocks: list[NDArray[np.uint8]], folder: Path, rounds: int) -
 def writers(
     store: SlideStore, blocks: list[NDArray[np.uint8]], other: Path
 ) -> dict[str, Callable[[], object]]:
-    """Ways to write every block."""
+    """Return ways to write every block."""
     image = store._array("image/0")
     shutil.rmtree(other, ignore_errors=True)
     shutil.copytree(store.path / "image" / "0", other)
@@ -145,7 +145,7 @@ def writers(
 
 
 def readers(path: Path, store: SlideStore) -> dict[str, Callable[[], object]]:
-    """Ways to read every block, interleaved as a model has it."""
+    """Return ways to read every block, interleaved as models need it."""
     boxes = [store.grid.block_box(block) for block in range(store.grid.n_blocks)]
 
     def plain() -> None:
@@ -170,7 +170,7 @@ def readers(path: Path, store: SlideStore) -> dict[str, Callable[[], object]]:
 def samplers(
     path: Path, store: SlideStore, tiles: list[tuple[int, int]]
 ) -> dict[str, Callable[[], object]]:
-    """Ways to read a batch of random tiles ``(N, tile, tile, 3)``."""
+    """Return ways to read a batch of random tiles ``(N, tile, tile, 3)``."""
     boxes = [store.grid.tile_box(*tile) for tile in tiles]
 
     def fill(read: Callable[[slice, slice], Any]) -> NDArray[np.uint8]:
@@ -202,7 +202,7 @@ def samplers(
 
 
 def with_zarrs(way: Callable[[], object]) -> Callable[[], object] | None:
-    """The same with the zarrs codec pipeline, if it is installed."""
+    """Do the same with the zarrs codec pipeline, if it is installed."""
     try:
         import zarrs  # noqa: F401  # whether it is there
     except ImportError:
@@ -216,7 +216,7 @@ def with_zarrs(way: Callable[[], object]) -> Callable[[], object] | None:
 
 
 def open_tensorstore(path: Path) -> Any:
-    """The store's image in tensorstore, or None."""
+    """Open the store's image in tensorstore; None if it is not installed."""
     try:
         import tensorstore
     except ImportError:
@@ -226,7 +226,7 @@ def open_tensorstore(path: Path) -> Any:
 
 
 def draw_labels(side: int) -> NDArray[np.uint8]:
-    """Five classes in regions of some 38 px, with borders that waver."""
+    """Draw five classes in regions of some 38 px with wavy borders."""
     coarse = np.random.default_rng(0).integers(0, 5, (side // 32 + 2,) * 2, dtype=np.uint8)
     coarse[coarse == 4] = 255
     at = np.arange(side)
@@ -237,7 +237,7 @@ def draw_labels(side: int) -> NDArray[np.uint8]:
 
 
 def compare_pyramids(side: int, folder: Path, rounds: int) -> None:
-    """The maps' pyramids as `wsiseg stitch` writes them, synced, and one as ome-zarr does."""
+    """Compare the pyramids of `wsiseg stitch`, synced, with that of ome-zarr."""
     labels = draw_labels(side)
     grid = TileGrid(side, side, TILE, TILE, BLOCK)
     store = SlideStore.create(folder / "labels.zarr", grid, MPP, {"name": "a", "identity": "0"})

@@ -1,12 +1,12 @@
-"""What `wsiseg suggest` is worth: places that it chooses beside as many at random, over seeds.
+"""The gain by `wsiseg suggest`: the places that it chooses against random ones, over seeds.
 
     python benchmarks/suggesting.py FOLDER SEED... [--times 2]
 
-The slides, the first 30 rectangles and the person are those of examples/loop/loop.py: synthetic
-slides, two labelled and one held out, whose truth is known. Here nothing but the choice differs
-between the two ways: every model is trained for the same number of steps and scored on all pixels
-of the slide held out, without the CRF. Settings of `suggest` were chosen on seeds 11 to 13. With
-`--times 2` slides are twice as wide and as high, so that what is labelled is a sixth of them.
+The slides, the first 30 rectangles and the simulated person are those of examples/loop/loop.py:
+synthetic slides, two labelled and one held out, whose truth is known. The two ways differ only in
+the choice of places: every model is trained for the same number of steps and scored on all pixels
+of the held-out slide, without the CRF. Settings of `suggest` were chosen on seeds 11 to 13. With
+`--times 2` slides are twice as wide and high, so that a sixth of them is labelled.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ WAYS = ("suggested", "at random")
 
 
 class Way(loop.Loop):
-    """One way through the loop, with no folds, reports or outlines."""
+    """One way through the loop, without folds, reports and outlines."""
 
     def learn(self, whole: bool = True) -> None:
-        """Train on all labels so far, map the slides, score the one that nobody labelled."""
+        """Train on all labels so far, map the slides, and score the one without labels."""
         found = label_slides(self.root / "labels", [self.out])
         tiles = gather_tiles(found.slides)
         epochs = -(-STEPS // -(-len(tiles) // BATCH))
@@ -59,11 +59,11 @@ class Way(loop.Loop):
         print(f"  {len(tiles)} windows, mean IoU {scores.miou:.3f} ({iou})", flush=True)
 
     def store(self, name: str) -> Path:
-        """Where a slide's store is."""
+        """Return the path of a slide's store."""
         return self.out / "slides" / f"{name}.zarr"
 
     def score(self) -> Scores:
-        """Of every pixel of the slide held out."""
+        """Score every pixel of the held-out slide."""
         store, truth = SlideStore(self.store(loop.TEST)), self.truths[loop.TEST].labels
         names = store.palette.classes.names
         order = np.full(256, 255, np.uint8)
@@ -73,7 +73,7 @@ class Way(loop.Loop):
         return score(confusion_matrix(order[truth[:height, :width]], found, len(names)))
 
     def run(self) -> list[float]:
-        """The mean IoU of the slide held out, first and after each round."""
+        """Return the mean IoU of the held-out slide, initially and after each round."""
         chosen = self.how == WAYS[0]
         for number in range(1, ROUNDS + 1):
             places = (self.suggest if chosen else self.pick_any)(loop.PLACES)
@@ -83,7 +83,7 @@ class Way(loop.Loop):
 
 
 def begin(root: Path, seed: int) -> Way:
-    """The slides, their stores and the first round, which both ways have in common."""
+    """Make the slides, their stores and the first round, which both ways share."""
     truths = loop.make_slides(root / "slides", seed)
     first = Way(root / "first", root / "slides", truths, seed, False)
     shutil.rmtree(first.root, ignore_errors=True)
@@ -120,7 +120,7 @@ def main() -> None:
 
 
 def show(scores: dict[str, np.ndarray], seeds: list[int]) -> None:
-    """A row a seed so far, then mean and standard deviation, and those of the difference."""
+    """Print a row per finished seed, then mean and standard deviation, also of the difference."""
     print(
         "| seed | first |" + "".join(f" {w}, round {r + 1} |" for r in range(ROUNDS) for w in WAYS)
     )

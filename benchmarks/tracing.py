@@ -2,11 +2,11 @@
 
     python benchmarks/tracing.py [side ...]        (rasterio beside wsiseg for the peer's rows)
 
-Every measurement is a process of its own, which loads the raster, traces a corner of it (so that
-compiling does not count) and then the whole. CPU seconds, as the machine may be shared; the
-contenders take turns, and the median of the rounds counts. Peak memory is the process's, and holds
-the raster except for "blocks", which reads them one by one from a file, as the outline step does.
-Last, polygons of both are compared on the smallest raster.
+Every measurement is a separate process, which loads the raster, traces a corner of it (to exclude
+compilation) and then the whole. Times are CPU seconds, as the machine may be shared; contenders
+take turns, and the median of the rounds is reported. Peak memory is that of the process and
+includes the raster, except for "blocks", which reads blocks one by one from a file, as the outline
+step does. Finally, the polygons of both are compared on the smallest raster.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ Labels = NDArray[np.uint8]
 
 
 def make_raster(side: int) -> Labels:
-    """Four classes and background; about 660 regions a megapixel with borders of one pixel's grain.
+    """Make four classes and background; about 660 regions per megapixel with pixel-level grain.
 
-    Pieces of smoothed noise, some 38 px a region, put together with seams as in a tissue map.
+    Pieces of smoothed noise, some 38 px per region, are joined with seams as in a tissue map.
     """
     rng = np.random.default_rng(0)
     pieces = []
@@ -57,12 +57,12 @@ def make_raster(side: int) -> Labels:
 
 
 def trace_whole(labels: Labels) -> int:
-    """`trace_regions` of the raster in memory."""
+    """Apply `trace_regions` to the raster in memory."""
     return len(trace_regions(np.asarray(labels)))
 
 
 def trace_in_blocks(labels: Labels) -> int:
-    """Block by block, then merged; `labels` may be a file."""
+    """Trace block by block, then merge; `labels` may be a file."""
     raster, traces = Box(0, 0, labels.shape[1], labels.shape[0]), {}
     corners = product(range(0, raster.height, BLOCK), range(0, raster.width, BLOCK))
     for i, (y, x) in enumerate(corners):
@@ -75,7 +75,7 @@ def trace_in_blocks(labels: Labels) -> int:
 
 
 def trace_by_rasterio(labels: Labels) -> int:
-    """`rasterio.features.shapes` at 4-connectivity, of the raster in memory."""
+    """Apply `rasterio.features.shapes` with 4-connectivity to the raster in memory."""
     from rasterio.features import shapes
 
     return len(list(shapes(labels, mask=labels != BACKGROUND, connectivity=4)))
@@ -89,7 +89,7 @@ CONTENDERS: dict[str, Callable[[Labels], int]] = {
 
 
 def measure(name: str, path: str) -> None:
-    """In a process of its own: print the count of polygons, CPU seconds and peak MB."""
+    """Print the number of polygons, CPU seconds and peak MB; runs in a separate process."""
     labels = np.load(path, mmap_mode="r" if "blocks" in name else None)
     CONTENDERS[name](labels[:256, :256].copy())
     started = time.process_time()
@@ -99,13 +99,13 @@ def measure(name: str, path: str) -> None:
 
 
 def peak_megabytes() -> float:
-    """This process's peak; `ru_maxrss` would start with that of the process that began it."""
+    """Return this process's peak; `ru_maxrss` would start with that of its parent."""
     (line,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(line) / 1024
 
 
 def compare(path: str) -> str:
-    """Whether both give the same polygons, and how many of ours are invalid."""
+    """Return whether both give the same polygons, and how many of ours are invalid."""
     import shapely
     from rasterio.features import shapes
 

@@ -1,9 +1,9 @@
-"""Training and inference of ConStruct: time and memory an image, against the floor of its FLOPs.
+"""Training and inference of ConStruct: time and memory per image, against the floor by FLOPs.
 
     python benchmarks/training.py [--device cpu|cuda] [--repeat 5] [--models tiny vit-b]
 
 `vit-b` is CONCH's ViT-B/16 at 224 px with MiT-B1 as teacher, both with random weights; `tiny` and
-`small` are the encoders that ship. Every case is a process of its own: one thread and CPU seconds
+`small` are the encoders that ship. Every case is a separate process: one thread and CPU seconds
 on a CPU, wall time on a GPU. The floor is the counted FLOPs of matrix products, convolutions and
 attention over the rate of a large matrix product in the same precision, measured in turn with the
 work. Images are in memory; decoding is left out.
@@ -44,7 +44,7 @@ BATCH = {"cpu": 8, "cuda": 64}
 
 
 class Noise:
-    """Patches in memory; keeps the promise `PatchSource` as far as training reads it."""
+    """Patches in memory; implements `PatchSource` as far as training uses it."""
 
     known = None
 
@@ -60,7 +60,7 @@ class Noise:
 
 
 def write_weights(folder: Path) -> None:
-    """Random weights in the layouts of CONCH's and NVIDIA's files."""
+    """Write random weights in the layouts of CONCH's and NVIDIA's files."""
     from wsiseg.model.encoders.conch_file import _Conch
     from wsiseg.model.encoders.segformer import MixTransformer, _name_sources
 
@@ -78,7 +78,7 @@ def _meta(make: Callable[[], torch.nn.Module]) -> dict[str, torch.Tensor]:
 
 
 def make_model(name: str, folder: Path, teacher: bool) -> ConStruct:
-    """The model with random weights."""
+    """Make the model with random weights."""
     from wsiseg.model.encoders import default_teacher, load_encoder, load_teacher
 
     vit = name == "vit-b"
@@ -92,19 +92,19 @@ def make_model(name: str, folder: Path, teacher: bool) -> ConStruct:
 
 
 def inference(case: dict[str, Any], folder: Path) -> Callable[[], object]:
-    """One batch through what `wsiseg predict` runs."""
+    """Run one batch as in `wsiseg predict`."""
     device = torch.device(case["device"])
     model = make_model(case["model"], folder, teacher=False).eval().requires_grad_(False).to(device)
     settings = PredictConfig(precision=case["precision"], tta=case["tta"])
     images = Noise(case["batch"]).pixels
-    source = TrainedModel(model, read_info("tiny"))  # whose names and colours play no part
+    source = TrainedModel(model, read_info("tiny"))  # names and colours do not matter
     return lambda: run_model(source, images, settings)
 
 
 def training(case: dict[str, Any], folder: Path) -> Callable[[], object]:
-    """One step of `wsiseg train`: frozen encoders, losses, gradients, AdamW.
+    """Run one step of `wsiseg train`: frozen encoders, losses, gradients, AdamW.
 
-    With `tiny`, whose features are kept, the encoders run in the first pass only.
+    With `tiny`, whose features are cached, the encoders run only in the first pass.
     """
     shrink = 1 if case["model"] == "vit-b" else 2
     config = TrainConfig(precision=case["precision"], contrast_shrink=shrink)
@@ -120,7 +120,7 @@ def training(case: dict[str, Any], folder: Path) -> Callable[[], object]:
 
 
 def multiply(device: torch.device, precision: str) -> tuple[Callable[[], object], float]:
-    """A large matrix product, and its FLOPs."""
+    """Return a large matrix product, and its FLOPs."""
     side = 1024 if device.type == "cpu" else 8192
     a = torch.randn(side, side, device=device)
 
@@ -132,7 +132,7 @@ def multiply(device: torch.device, precision: str) -> tuple[Callable[[], object]
 
 
 def measure(case: dict[str, Any], folder: Path) -> dict[str, float]:
-    """Seconds and FLOPs an image, the floor, and the peak memory in MB beside the model."""
+    """Measure seconds and FLOPs per image, the floor, and the peak memory in MB above the model."""
     device = torch.device(case["device"])
     work = (inference if case["task"] == "inference" else training)(case, folder)
     product_, flops = multiply(device, case["precision"])
@@ -153,7 +153,7 @@ def measure(case: dict[str, Any], folder: Path) -> dict[str, float]:
 
 
 def peak_above(work: Callable[[], object], device: torch.device) -> float:
-    """Most memory in MB while working, above what was held before."""
+    """Measure the peak memory in MB during the work, above that before."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -166,13 +166,13 @@ def peak_above(work: Callable[[], object], device: torch.device) -> float:
 
 
 def resident(name: str) -> float:
-    """A line of this process's memory in MB."""
+    """Read a line of this process's memory in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
 
 def clock(work: Callable[[], object], device: torch.device) -> float:
-    """CPU seconds of the process; on a GPU wall seconds until it has finished."""
+    """Return the CPU seconds of the process; on a GPU the wall time once it has finished."""
     if device.type == "cpu":
         start = time.process_time()
         work()
@@ -185,7 +185,7 @@ def clock(work: Callable[[], object], device: torch.device) -> float:
 
 
 def cases(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """What is measured."""
+    """List the cases."""
     common = {"device": given.device, "repeat": given.repeat, "batch": BATCH[given.device]}
     tasks = [("inference", 1), ("inference", 6), ("training", 1)]
     return [

@@ -2,10 +2,10 @@
 
     python benchmarks/viewer.py [--folder FOLDER] [--requests 2000] [--browser PICTURES]
 
-The slide is made once, of one block that repeats. Requests come over six connections, as from a
+The slide is made once, from one repeated block. Requests come over six connections, as from a
 browser that pans and zooms at random: photo, labels, confidence, scores, outlines and hover. With
-`--browser`, headless Chromium works on the page instead, and leaves pictures of what it shows. A
-folder that holds a run already is taken as it is: so any run is measured, or looked at.
+`--browser`, headless Chromium uses the page instead, and saves screenshots. A folder that contains
+a run is used as it is, so that any run can be measured.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CONNECTIONS = 6
 
 
 def main() -> None:
-    """Make the slide if need be, serve it, ask, print."""
+    """Make the slide if necessary, serve it, send requests, and print times."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--requests", type=int, default=2000)
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def make_run(folder: Path) -> None:
-    """A finished run of one slide, without the slide itself."""
+    """Make a finished run of one slide, without the slide itself."""
     grid = TileGrid(HEIGHT, WIDTH, 224, 224, BLOCK)
     slide = {
         "name": "large.svs", "path": "large.svs", "identity": "0", "size": [WIDTH, HEIGHT],
@@ -111,7 +111,7 @@ def make_run(folder: Path) -> None:
 
 
 def paint_block() -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """Ellipses with ragged borders on background, and their outlines."""
+    """Paint ellipses with ragged borders on background, and return their outlines."""
     from PIL import Image, ImageDraw
 
     picture = Image.new("L", (BLOCK, BLOCK), 255)
@@ -130,13 +130,13 @@ def paint_block() -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
 
 
 def area_of(ring: np.ndarray) -> int:
-    """Pixels within a closed ring."""
+    """Return the pixels within a closed ring."""
     x, y = ring.T.astype(float)
     return round(abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1])) / 2)
 
 
 def repeat_block(path: Path, grid: TileGrid) -> None:
-    """Give every block the files of the first: its own shards, under other names."""
+    """Copy the files of the first block to every block, under other names."""
     for first in [file for file in path.rglob("0") if file.is_file() and "done" not in file.parts]:
         row_folder = first.parent
         for row in range(grid.block_rows):
@@ -148,7 +148,7 @@ def repeat_block(path: Path, grid: TileGrid) -> None:
 
 
 def measure(port: int, pid: int, count: int) -> None:
-    """Print times of `count` requests, and what the server holds after them."""
+    """Print the times of `count` requests, and the server's memory after them."""
     first = http.client.HTTPConnection("127.0.0.1", port)
     slide = get(first, "/api/slides")["runs"][0]["slides"][0]["id"]
     started = time.perf_counter()
@@ -183,7 +183,7 @@ def measure(port: int, pid: int, count: int) -> None:
 
 
 def ask(rng: random.Random, scene: dict, kind: str) -> tuple[str, str]:
-    """Kind and address of a request at a random place."""
+    """Return kind and address of a request at a random position."""
     x, y = rng.random() * scene["width"], rng.random() * scene["height"]
     if kind == "hover":
         return kind, f"/api/slides/{scene['id']}/hover?x={x}&y={y}"
@@ -198,7 +198,7 @@ def ask(rng: random.Random, scene: dict, kind: str) -> tuple[str, str]:
 
 
 def send(port: int, asked: list[tuple[str, str]]) -> list[tuple[str, float]]:
-    """Kind and seconds of requests, one after the other on one connection."""
+    """Send requests one after the other on one connection; return kind and seconds of each."""
     connection, found = http.client.HTTPConnection("127.0.0.1", port), []
     for kind, path in asked:
         started = time.perf_counter()
@@ -212,19 +212,19 @@ def send(port: int, asked: list[tuple[str, str]]) -> list[tuple[str, float]]:
 
 
 def get(connection: http.client.HTTPConnection, path: str) -> dict:
-    """What the server says, as JSON."""
+    """Return the server's answer as JSON."""
     connection.request("GET", path)
     return json.loads(connection.getresponse().read())
 
 
 def cpu(pid: int) -> float:
-    """Seconds that a process computed."""
+    """Return the CPU seconds of a process."""
     ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int) -> float:
-    """MB of a process that are in memory."""
+    """Return the resident memory of a process in MB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1000
 

@@ -1,4 +1,4 @@
-"""Headless Chromium on the viewer's page of one run: what a person does, with pictures of it."""
+"""Drive the viewer's page of a run in headless Chromium, with screenshots."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ requestAnimationFrame(step);
 
 
 def drive(run: Path, pictures: Path) -> None:
-    """Work on the first slide of a run, beside itself at the end; print what took how long."""
+    """Use the page of a run's first slide, finally side by side with itself; print the times."""
     pictures.mkdir(parents=True, exist_ok=True)
     (store,) = sorted((run / "slides").rglob("*.zarr"))[:1]
     name = store.relative_to(run / "slides").with_suffix("").as_posix()
@@ -36,7 +36,7 @@ def drive(run: Path, pictures: Path) -> None:
 
 
 class _Shown(Page):
-    """A page that is timed and pictured."""
+    """A page with timing and screenshots."""
 
     def __init__(self, driver: Any, address: str, pictures: Path) -> None:
         super().__init__(driver, address)
@@ -44,7 +44,7 @@ class _Shown(Page):
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """One thing that is done, then a picture."""
+        """Time one action, then take a screenshot."""
         started = time.perf_counter()
         yield
         self.settle()

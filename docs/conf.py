@@ -1,7 +1,7 @@
 """The documentation: `pip install '.[docs]'`, then `sphinx-build -W docs site`.
 
-The notebooks of examples/ are run, for a minute, so that their pages show what they show; with
-NOTEBOOKS=off in the environment they are not, as in CI, where a test runs them.
+The notebooks of examples/ are run, for about a minute, so that their pages have outputs. With
+NOTEBOOKS=off in the environment they are not run, as in CI, where a test runs them.
 """
 
 import os

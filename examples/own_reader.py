@@ -1,4 +1,4 @@
-"""Your own slide format: provide the pixels of a level, `PyramidSlide` does all the geometry.
+"""Read your own slide format: provide the pixels of a level; `PyramidSlide` does the geometry.
 
 Here a slide is a folder of `.npy` levels, finest first, and a text file with its µm/px.
 

@@ -21,8 +21,8 @@ def test_config_prints_what_is_set():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("tile.codec.x=1", "tile.codec is one setting and holds no others, now it is 'lz4'"),
-        ("tile.mpp.x=1", "tile.mpp is one setting and holds no others, now it is None"),
+        ("tile.codec.x=1", "tile.codec is a single setting without others in it, and is 'lz4'"),
+        ("tile.mpp.x=1", "tile.mpp is a single setting without others in it, and is None"),
         ("export.formats=[a,b", "'[a,b' is not valid YAML"),
         ("tile.mpp", "needs the form name=value"),
     ],

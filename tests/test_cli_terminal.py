@@ -188,9 +188,9 @@ def test_lines_tell_step_rate_time_left_and_what_bounds():
         "a_slide_with_a_long_name", "━" * 10 + "╌" * 10, "50%", "predict", "5/10", "0.5/s",
         "0:00:10",
     ]  # fmt: skip
-    assert whole == "0/2 slides, mostly model (80%), 0:00:10 gone, 0:00:30 left"
+    assert whole == "0/2 slides, mostly model (80%), 0:00:10 elapsed, 0:00:30 left"
     view.take(SlideFinished(SlideResult("a_slide_with_a_long_name", "", "failed", error="x")))
-    assert board.texts(100, 24) == ["1/2 slides, 1 failed, mostly model (80%), 0:00:10 gone"]
+    assert board.texts(100, 24) == ["1/2 slides, 1 failed, mostly model (80%), 0:00:10 elapsed"]
 
 
 @pytest.mark.parametrize("width", [20, 40, 75, 76, 80])
@@ -224,7 +224,7 @@ def test_without_a_terminal_a_plain_line_comes_now_and_then():
     for clock.now in (31.0, 32.0, 59.0, 62.0):
         view.take(StepAdvanced("a_slide_with_a_long_name", "tile", 6, 10, 3.0))
     assert len(told) == 2
-    assert told[0].startswith("0/2 slides, mostly model (73%), 0:00:31 gone")
+    assert told[0].startswith("0/2 slides, mostly model (73%), 0:00:31 elapsed")
     assert "a_slide_with_a_long_name tile 6/10, 55%, 0.19/s" in told[0]
 
 
@@ -261,7 +261,7 @@ def test_a_terminal_shows_a_line_a_slide(slides, tmp_path, columns, mute):
     lines = [line.strip() for line in plain.replace("\r", "\n").splitlines()]
     mine = [line for line in lines if re.match(r"good .*(open|tile|predict|stitch|outline)", line)]
     assert mine, written
-    assert any(re.match(r"0/1 slides, .*gone", line) for line in lines)
+    assert any(re.match(r"0/1 slides, .*elapsed", line) for line in lines)
     assert max(map(len, mine)) <= columns
     colours = re.findall(r"\x1b\[(?:3|9)\d(?:;\d+)*m", written)
     assert not mute or not colours

@@ -121,8 +121,8 @@ def test_bad_files_are_explained(tmp_path, text, message):
     ("settings", "message"),
     [
         ({"classes": []}, r"classes = \[\]: .*at least 1 item"),
-        ({"classes": ["A", "B", "A"]}, "classes = .*'A' is there 2 times"),
-        ({"classes": ["A", " "]}, "classes = .*' ' is no name of a class"),
+        ({"classes": ["A", "B", "A"]}, "classes = .*'A' occurs 2 times"),
+        ({"classes": ["A", " "]}, "classes = .*' ' is not a class name"),
         ({"colors": [[0, 0, 256]]}, r"colors\.0\.2 = 256: .*less than or equal to 255"),
         ({"colors": [[0, -1, 0]]}, r"colors\.0\.1 = -1: .*greater than or equal to 0"),
     ],

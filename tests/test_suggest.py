@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from wsiseg.cli import app
 from wsiseg.errors import DataError
 from wsiseg.qupath import lint_geojson
-from wsiseg.suggest import suggest_places
+from wsiseg.suggest import suggest_places, write_suggestions
 
 from .labels.slides import BOUNDS, COLS, PALETTE, ROWS, make_store
 from .labels.test_forms import collection, feature, polygon, square
@@ -61,6 +61,16 @@ def test_equally_unsure_places_are_taken_unlike_each_other(tmp_path):
     predict(make_store(tmp_path), logits)
     found = suggest_places([tmp_path], 2)
     assert {one.predicted for one in found} == {"Pink", "Blue"}, "though 18 of 20 are alike"
+
+
+def test_slides_of_one_name_in_two_sub_folders_get_frames_each(tmp_path):
+    for folder in ("x", "y"):
+        predict(make_store(tmp_path / "slides" / folder), np.zeros((ROWS, COLS)))
+    places = suggest_places([tmp_path], 4, per_slide=2)
+    table, *files = write_suggestions(places, tmp_path / "out")
+    assert {row["slide"] for row in csv.DictReader(table.open())} == {"x/one", "y/one"}
+    assert set(files) >= {tmp_path / "out" / "geojson" / name / "one.geojson" for name in "xy"}
+    assert not list((tmp_path / "out").rglob("*.old*"))
 
 
 def test_places_are_mostly_tissue(tmp_path):

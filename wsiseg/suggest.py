@@ -1,4 +1,4 @@
-"""What to label next: places of which a map is unsure, and that are unlike each other."""
+"""Suggest what to label next: places where a map is unsure, and which differ from each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsiseg.atomic import open_atomic, put_aside
 from wsiseg.compute import Progress
 from wsiseg.config import LabelConfig
 from wsiseg.errors import DataError
-from wsiseg.labels import find_stores, label_slides
+from wsiseg.labels import find_stores, label_slides, name_in_run
 from wsiseg.qupath import write_geojson, write_scripts
 from wsiseg.store import SlideStore
 from wsiseg.tissue import tile_fractions
@@ -25,13 +25,13 @@ from wsiseg.tissue import tile_fractions
 __all__ = ["Suggestion", "suggest_places", "write_suggestions"]
 
 _FRAME = Palette(("Region*",), ((0, 0, 180),))
-"""QuPath draws it as a mere frame, and no reader of labels takes it for one."""
-_MOST = 20_000
-"""Candidates that are compared with each other, the most unsure ones."""
+"""QuPath draws this class as a frame without filling, and readers of labels ignore it."""
+_MAX_CANDIDATES = 20_000
+"""Only this many candidates, the most uncertain ones, are compared with each other."""
 _TISSUE = 0.5
-"""A place is mostly tissue: nobody learns from a rim of glass."""
-_MOST_A_SLIDE = 2.0
-"""No slide has more than this many times its even share."""
+"""Minimum tissue fraction of a place, as nothing can be learned from a rim of glass."""
+_MAX_SHARE = 2.0
+"""No slide gets more than this many times its even share."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +42,25 @@ class Suggestion:
     row: int
     col: int
     uncertainty: float
-    """From 0, sure of one class everywhere, to 1, undecided between two on all of it; glass counts
-    as sure."""
+    """From 0, certain of one class everywhere, to 1, undecided between two everywhere; glass counts
+    as certain."""
     predicted: str
-    """The class that the map has there."""
+    """The class of the tile in the map."""
 
 
 class _Candidates(NamedTuple):
-    """Tiles of all slides."""
+    """The tiles of all slides."""
 
     places: NDArray[np.int64]
     """``(N, 3)``: number of the store, row, column."""
-    unsure: NDArray[np.float32]
+    uncertainty: NDArray[np.float32]
     """``(N,)``: `Suggestion.uncertainty`."""
     views: NDArray[np.float32]
-    """``(N, D)``: what the model makes of each."""
+    """``(N, D)``: mean and spread of each tile's probabilities."""
     free: NDArray[np.bool_]
-    """``(N,)``: those that may be suggested."""
-    taken: NDArray[np.bool_]
-    """``(N,)``: those that somebody labelled."""
+    """``(N,)``: whether each tile may be suggested."""
+    labelled: NDArray[np.bool_]
+    """``(N,)``: whether each tile is labelled."""
 
 
 def suggest_places(
@@ -74,19 +74,19 @@ def suggest_places(
 ) -> list[Suggestion]:
     """Choose tiles to label, the most useful first.
 
-    One after the other, that tile is taken whose uncertainty times its distance to all that was
-    taken or labelled before is greatest: uncertainty alone would take fifty of one border.
+    Tiles are chosen one by one, each with the highest product of its uncertainty and its distance
+    to all chosen or labelled tiles: uncertainty alone would choose fifty tiles on one border.
 
     Parameters
     ----------
     slides
         Output folders, stores or folders of stores, predicted with one model.
     count
-        How many.
+        Number of tiles.
     labels
-        Label files or folders: what is labelled already is not suggested.
+        Label files or folders; labelled tiles are not suggested.
     per_slide
-        Most of one slide; None for twice the even share.
+        Maximum per slide; None for twice the even share.
 
     Raises
     ------
@@ -102,24 +102,24 @@ def suggest_places(
             f"the slides were predicted with {len(set(palettes.values()))} sets of classes; "
             f"predict all with one model first"
         )
-    taken = _find_labelled(stores, labels, config or LabelConfig())
+    labelled = _find_labelled(stores, labels, config or LabelConfig())
     parts = []
-    for at, store in enumerate(stores):
-        parts.append(_look(at, store, taken))
+    for number, store in enumerate(stores):
+        parts.append(_list_candidates(number, store, labelled))
         if progress is not None:
-            progress("suggest", at + 1, len(stores))
-    found = _Candidates(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-    if not found.free.any():
-        raise DataError("no tile is left to suggest: all that hold tissue are labelled")
+            progress("suggest", number + 1, len(stores))
+    tiles = _Candidates(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    if not tiles.free.any():
+        raise DataError("no tile is left to suggest: all tiles with tissue are labelled")
     even = -(-count // len(stores))
-    most = int(np.ceil(_MOST_A_SLIDE * even)) if per_slide is None else per_slide
-    chosen = _choose(found, count, most)
+    limit = int(np.ceil(_MAX_SHARE * even)) if per_slide is None else per_slide
+    chosen = _choose(tiles, count, limit)
     names = next(iter(palettes.values()))
     classes = len(names)
     return [
         Suggestion(
-            stores[int(found.places[i, 0])], int(found.places[i, 1]), int(found.places[i, 2]),
-            float(found.unsure[i]), names[int(found.views[i, :classes].argmax())],
+            stores[int(tiles.places[i, 0])], int(tiles.places[i, 1]), int(tiles.places[i, 2]),
+            float(tiles.uncertainty[i]), names[int(tiles.views[i, :classes].argmax())],
         )
         for i in chosen
     ]  # fmt: skip
@@ -128,24 +128,26 @@ def suggest_places(
 def _find_labelled(
     stores: Sequence[SlideStore], labels: Sequence[str | Path], config: LabelConfig
 ) -> set[tuple[int, int, int]]:
-    """Number of the store, row and column of every labelled tile."""
+    """Return store number, row and column of every labelled tile."""
     if not labels:
         return set()
-    found = label_slides(labels, [store.path for store in stores], None, config)
-    numbers = {store.path: at for at, store in enumerate(stores)}
+    labelling = label_slides(labels, [store.path for store in stores], None, config)
+    numbers = {store.path: number for number, store in enumerate(stores)}
     return {
         (numbers[slide.store.path], row, col)
-        for slide in found.slides
+        for slide in labelling.slides
         for row, col in slide.found.tiles(slide.store.grid)
     }
 
 
-def _look(at: int, store: SlideStore, taken: set[tuple[int, int, int]]) -> _Candidates:
-    """The tiles of one slide, block by block."""
+def _list_candidates(
+    number: int, store: SlideStore, labelled: set[tuple[int, int, int]]
+) -> _Candidates:
+    """List the tiles of one slide, block by block."""
     grid, calibration = store.grid, store.cam_calibration
     mask, mask_mpp, _ = store.read_tissue()
     tissue = tile_fractions(mask, mask_mpp, grid, store.mpp)
-    places, unsure, views = [], [], []
+    places, uncertainty, views = [], [], []
     for block in range(grid.n_blocks):
         tiles = list(grid.block_tiles(block))
         if not tiles:
@@ -153,88 +155,90 @@ def _look(at: int, store: SlideStore, taken: set[tuple[int, int, int]]) -> _Cand
         rows, cols = ([tile[axis] for tile in tiles] for axis in (0, 1))
         span = slice(min(rows), max(rows) + 1), slice(min(cols), max(cols) + 1)
         cams, _ = store.read_cams(*span)
-        known = np.argwhere(np.isfinite(cams[:, :, 0, 0, 0]))
-        if not len(known):
+        predicted = np.argwhere(np.isfinite(cams[:, :, 0, 0, 0]))
+        if not len(predicted):
             continue
-        shares = _shares(cams[known[:, 0], known[:, 1]].astype(np.float32), calibration)
+        fields = cams[predicted[:, 0], predicted[:, 1]].astype(np.float32)
+        shares = _compute_shares(fields, calibration)
         ordered = np.sort(shares, 1)
-        unsure.append(1 - (ordered[:, -1] - ordered[:, -2]).mean((1, 2)))
+        uncertainty.append(1 - (ordered[:, -1] - ordered[:, -2]).mean((1, 2)))
         views.append(np.concatenate([shares.mean((2, 3)), shares.std((2, 3))], 1))
-        places.append(known + np.array((min(rows), min(cols))))
+        places.append(predicted + np.array((min(rows), min(cols))))
     if not places:
         count = 2 * store.cam_channels
         return _Candidates(
             np.empty((0, 3), np.int64), np.empty(0, np.float32),
             np.empty((0, count), np.float32), np.empty(0, bool), np.empty(0, bool),
         )  # fmt: skip
-    where = np.insert(np.concatenate(places), 0, at, 1)
-    labelled = np.array([tuple(place) in taken for place in where.tolist()])
+    where = np.insert(np.concatenate(places), 0, number, 1)
+    taken = np.array([tuple(place) in labelled for place in where.tolist()])
     share = tissue[where[:, 1], where[:, 2]].astype(np.float32)
-    free = (share >= _TISSUE) & ~labelled
-    # Of glass any map is unsure, and where half a tile is glass, half of it cannot be labelled.
-    return _Candidates(where, np.concatenate(unsure) * share, np.concatenate(views), free, labelled)
+    # Maps are always unsure about glass, and the glass in a tile cannot be labelled.
+    weighted = np.concatenate(uncertainty) * share
+    free = (share >= _TISSUE) & ~taken
+    return _Candidates(where, weighted, np.concatenate(views), free, taken)
 
 
-def _shares(
+def _compute_shares(
     cams: NDArray[np.float32], calibration: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
-    """``(N, C, h, w)`` softmax over channels of the CAMs, as logits to believe where that is known.
+    """Return the softmax over channels of CAMs ``(N, C, h, w)``, calibrated if possible.
 
-    A single class competes with nothing: it stands beside its own absence.
+    A single class is compared with its own absence.
     """
     if calibration is not None:
         cams = cams * calibration[:, 0, None, None] + calibration[:, 1, None, None]
     if cams.shape[1] == 1:
         cams = np.concatenate([cams, np.zeros_like(cams)], 1)
-    powers = np.exp(cams - cams.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True))
+    exponentials = np.exp(cams - cams.max(1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(1, keepdims=True))
 
 
-def _choose(found: _Candidates, count: int, most: int) -> list[int]:
-    """Numbers of the tiles to take, in order; ties go to the first."""
-    free = np.flatnonzero(found.free)
-    free = free[np.argsort(-found.unsure[free], kind="stable")][:_MOST]
-    scale = found.views[free].std(0) + 1e-6
-    views = found.views / scale
-    near = np.full(len(free), np.inf, np.float32)
-    for i in np.flatnonzero(found.taken):
-        near = np.minimum(near, _distance(views[free], views[i]))
-    if not np.isfinite(near).all():
-        near = _distance(views[free], views[free].mean(0))
-    left = {int(at): most for at in np.unique(found.places[free, 0])}
+def _choose(tiles: _Candidates, count: int, limit: int) -> list[int]:
+    """Choose tiles in order, at most `limit` per slide; ties go to the first."""
+    free = np.flatnonzero(tiles.free)
+    free = free[np.argsort(-tiles.uncertainty[free], kind="stable")][:_MAX_CANDIDATES]
+    scale = tiles.views[free].std(0) + 1e-6
+    views = tiles.views / scale
+    distance = np.full(len(free), np.inf, np.float32)
+    for i in np.flatnonzero(tiles.labelled):
+        distance = np.minimum(distance, _measure_distance(views[free], views[i]))
+    if not np.isfinite(distance).all():
+        distance = _measure_distance(views[free], views[free].mean(0))
+    remaining = {int(slide): limit for slide in np.unique(tiles.places[free, 0])}
     chosen: list[int] = []
-    while len(chosen) < count and np.isfinite(near).any():
-        worth = np.where(np.isfinite(near), (found.unsure[free] + 1e-3) * near, -1)
-        best = int(worth.argmax())
+    while len(chosen) < count and np.isfinite(distance).any():
+        scores = (tiles.uncertainty[free] + 1e-3) * distance
+        best = int(np.where(np.isfinite(distance), scores, -1).argmax())
         chosen.append(int(free[best]))
-        slide = int(found.places[free[best], 0])
-        left[slide] -= 1
-        near = np.minimum(near, _distance(views[free], views[free[best]]))
-        near[best] = -np.inf
-        if left[slide] == 0:
-            near[found.places[free, 0] == slide] = -np.inf
+        slide = int(tiles.places[free[best], 0])
+        remaining[slide] -= 1
+        distance = np.minimum(distance, _measure_distance(views[free], views[free[best]]))
+        distance[best] = -np.inf
+        if remaining[slide] == 0:
+            distance[tiles.places[free, 0] == slide] = -np.inf
     return chosen
 
 
-def _distance(views: NDArray[np.float32], one: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(np.sqrt(((views - one) ** 2).sum(1)))
+def _measure_distance(views: NDArray[np.float32], view: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(np.sqrt(((views - view) ** 2).sum(1)))
 
 
 # -- files ---------------------------------------------------------------------------------------
 
 
 def write_suggestions(places: Sequence[Suggestion], out: str | Path) -> list[Path]:
-    """Write a frame a place for QuPath, the script that imports them, and a table; the paths.
+    """Write frames of the places for QuPath, an import script and a table; return the paths.
 
-    ``geojson/<slide>.geojson`` holds frames of the class ``Region*``: give one a class, or draw in
-    it, and it is a label. Files of an earlier call are kept as ``.old``.
+    ``geojson/<slide>.geojson`` has frames of the class ``Region*``: to label one, give it a class,
+    or draw in it. Files of an earlier call are renamed to ``.old``.
     """
     out = Path(out)
     written = [_write_table(places, out / "suggestions.csv")]
     stores = {place.store.path: place.store for place in places}
     for path, store in stores.items():
         own = [place for place in places if place.store.path == path]
-        target = out / "geojson" / f"{path.stem}.geojson"
+        target = out / "geojson" / f"{name_in_run(store)}.geojson"
         if target.exists():
             put_aside(target)
         written.append(write_geojson(_frame(store, own), target))
@@ -270,13 +274,13 @@ def _write_table(places: Sequence[Suggestion], path: Path) -> Path:
 
 
 def _rows(places: Sequence[Suggestion]) -> Iterator[list[object]]:
-    """x and y are the tile's corner as QuPath shows it."""
+    """Yield rows of the table; x and y are the tile's corner as in QuPath."""
     for rank, place in enumerate(places, 1):
         scale = [place.store.mpp / value for value in place.store.slide["mpp"]]
         box = place.store.grid.tile_box(place.row, place.col)
         origin = place.store.slide["bounds"][:2]
         x, y = (round(v * s - o, 2) for v, s, o in zip((box.x, box.y), scale, origin, strict=True))
         yield [
-            rank, place.store.path.stem, place.row, place.col, x, y, f"{place.uncertainty:.4f}",
-            place.predicted,
+            rank, name_in_run(place.store), place.row, place.col, x, y,
+            f"{place.uncertainty:.4f}", place.predicted,
         ]  # fmt: skip

@@ -1,12 +1,12 @@
-"""Read and tile slides, against what others do, in the same run.
+"""Read and tile slides, compared with other tools in the same run.
 
     python benchmarks/tiling [--quick] [--peer NAME[,NAME ...]=PYTHON ...] [SLIDE ...]
 
 Without slides, on a synthetic one: 40,000 x 32,000 px, Aperio's layout, JPEG quality 80 4:2:0 in
-240 x 240 tiles, 0.25 µm/px, about a third of it tissue (`--quick`: a quarter of the area). Slides
-that are given take its place in the first two tables. Other programs run in processes of their
-own, each by the interpreter that `--peer` names (this one by default), started and imported before
-the clock runs; those that do not start are left out, with the reason. Tables (`--parts`):
+240 x 240 tiles, 0.25 µm/px, about a third of it tissue (`--quick`: a quarter of the area). Given
+slides replace it in the first two tables. Other programs run in separate processes, by the
+interpreter that `--peer` names (this one by default), started and imported before measuring; those
+that do not start are skipped, with the reason. Tables (`--parts`):
 
 reading  CPU milliseconds for a tile of 224 px; all read the same squares with tissue of the same
          blocks. "Limit" is libjpeg-turbo decoding each compressed tile that they touch once, all
@@ -14,7 +14,7 @@ reading  CPU milliseconds for a tile of 224 px; all read the same squares with t
 job      CPU seconds to find the tissue and write all tiles, on one thread.
 growth   time, memory and files of `wsiseg tile` by area and workers; shares of memory are
          proportional, so that what processes share counts once (Linux).
-workers  what a second worker brings, wall, beside what it brings to decoding alone.
+workers  the gain of a second worker in wall time, compared with its gain in decoding alone.
 
 Times are medians of rounds in turn.
 """
@@ -42,7 +42,7 @@ PARTS = ("reading", "job", "growth", "workers")
 
 
 def parse() -> argparse.Namespace:
-    """The options."""
+    """Parse the options."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -61,7 +61,7 @@ def parse() -> argparse.Namespace:
 
 
 def find_slides(folder: Path, quick: bool) -> dict[str, Path]:
-    """Synthetic slides by area, made if they are not there."""
+    """Return synthetic slides by area; make them if they do not exist."""
     slides = {}
     for times in (1, 2) if quick else (1, 2, 4):
         path = slides[f"{times * times} x"] = folder / f"synthetic-{times}.svs"

@@ -1,4 +1,4 @@
-"""Time, memory and files of `wsiseg tile` by area and workers, and what a second worker brings."""
+"""Time, memory and files of `wsiseg tile` by area and workers, and the gain of a second worker."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PIECES = 24
 
 
 class Run(NamedTuple):
-    """What one command took."""
+    """The cost of one command."""
 
     wall: float
     cpu: float
@@ -43,7 +43,7 @@ class Run(NamedTuple):
 
 
 def run_tile(slide: Path, executor: str, workers: int, watched: bool) -> Run:
-    """`wsiseg tile` in a process of its own; memory is looked at only if `watched`, as it costs."""
+    """Run `wsiseg tile` in a separate process; memory is only measured if `watched`."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, "-m", "wsiseg", "tile", str(slide), "-o", f"{folder}/a.zarr",
@@ -68,7 +68,7 @@ def run_tile(slide: Path, executor: str, workers: int, watched: bool) -> Run:
 
 
 def watch(pid: int, peaks: list[float]) -> None:
-    """Note the largest share and resident set of a process and its descendants till it ends."""
+    """Record the largest share and resident set of a process and its descendants."""
     while members := family(pid):
         sizes = [memory(member) for member in members]
         for i, total in enumerate(map(sum, zip(*sizes, strict=True))):
@@ -77,7 +77,7 @@ def watch(pid: int, peaks: list[float]) -> None:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its descendants; none once it has ended."""
+    """List a process and its descendants; empty once it has ended."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
@@ -86,7 +86,7 @@ def family(pid: int) -> list[int]:
 
 
 def memory(pid: int) -> tuple[float, float]:
-    """Proportional share and resident set of a process, MB (Linux)."""
+    """Return proportional share and resident set of a process in MB (Linux)."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -96,7 +96,7 @@ def memory(pid: int) -> tuple[float, float]:
 
 
 def medians(runs: Iterable[Run]) -> Run:
-    """Of each figure."""
+    """Return the median of each figure."""
     return Run(*(statistics.median(column) for column in zip(*runs, strict=True)))
 
 
@@ -130,10 +130,10 @@ def compare_growth(slides: dict[str, Path], rounds: int) -> None:
 
 
 def compare_workers(path: Path, rounds: int) -> None:
-    """Print what two workers that are there already bring over one: `tile_slide` in this process.
+    """Print the gain of two running workers over one: `tile_slide` in this process.
 
-    Beside it what two threads and two processes reach that do nothing but decode the same tiles
-    from memory, each worker half of them: what the machine has to give at that moment.
+    For comparison, two threads and two processes only decode the same tiles from memory, half of
+    them each: what the machine allows at that moment.
     """
     exact = Config.model_validate({"slide": {"scaled_decode": False}})
     with ExitStack() as stack:
@@ -175,7 +175,7 @@ def time_in_turn(
     pools: dict[tuple[str, int], Executor],
     rounds: int,
 ) -> dict[tuple[str, str, int], list[float]]:
-    """Wall seconds of every way on every pool, after one round that does not count."""
+    """Measure wall seconds of every way on every pool, after an uncounted round."""
     walls: dict[tuple[str, str, int], list[float]] = {}
     for index in range(rounds + 1):
         for name, way in ways.items():

@@ -20,13 +20,13 @@ from wsiseg.tissue import kept_tiles
 
 
 def tile_with_wsiseg(path: Path, out: Path, mpp: float, scaled: bool) -> SlideStore:
-    """The step `wsiseg tile`, in this process, on one thread."""
+    """Run the step `wsiseg tile` in this process, on one thread."""
     config = Config.model_validate({"slide": {"scaled_decode": scaled}, "tile": {"mpp": mpp}})
     return tile_slide(path, out / "a.zarr", config, SerialExecutor())
 
 
 def compare_jobs(path: Path, rounds: int, mpp: float, peers: dict[str, Peer]) -> None:
-    """Print the table of one slide at the µm/px that is nearest to `mpp`."""
+    """Print the table of one slide at the µm/px closest to `mpp`."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out")
 
@@ -60,7 +60,7 @@ def compare_jobs(path: Path, rounds: int, mpp: float, peers: dict[str, Peer]) ->
 
 
 def describe(path: Path, out: Path, mpp: float) -> tuple[dict[str, object], int]:
-    """What peers are asked for, and the number of tiles that wsiseg keeps."""
+    """Return the request to peers, and the number of tiles that wsiseg keeps."""
     out.mkdir()
     store = tile_with_wsiseg(path, out, mpp, True)
     kept = np.argwhere(kept_tiles(store, Config().tissue)).tolist()
@@ -75,7 +75,7 @@ def describe(path: Path, out: Path, mpp: float) -> tuple[dict[str, object], int]
 
 
 def print_jobs(took: dict[str, float], counts: dict[str, int], versions: dict[str, str]) -> None:
-    """A row for each way; ratios are of milliseconds a tile, as tissues differ a little."""
+    """Print a row per way; ratios are of milliseconds per tile, as tissue masks differ a little."""
     ms = {name: 1e3 * seconds / counts[name] for name, seconds in took.items()}
     print("| way | version | tiles | CPU s | ms a tile | exact is faster | scaled is faster |")
     print("|---|---|---|---|---|---|---|")

@@ -1,4 +1,4 @@
-"""CPU time of contenders in turn, and programs of others as contenders."""
+"""Measure the CPU time of contenders in turn, including other programs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Way = Callable[[], float]
 
 
 def cpu() -> float:
-    """CPU seconds of this process and the children that it has waited for."""
-    children = os.times()  # coarse, so that its own time is taken elsewhere
+    """Return the CPU seconds of this process and its finished children."""
+    children = os.times()  # coarse, so its time is measured elsewhere
     return time.process_time() + children.children_user + children.children_system
 
 
 def timed(work: Callable[[], object]) -> Way:
-    """`work` as a contender in this process."""
+    """Make `work` a contender in this process."""
 
     def way() -> float:
         before = cpu()
@@ -34,14 +34,14 @@ def timed(work: Callable[[], object]) -> Way:
 
 
 class Peer:
-    """Another program in a process of its own, started once: its start and imports do not count.
+    """Another program in a separate process, whose start and imports are not counted.
 
-    `python` is the interpreter that has it; see `peer.py` for what is asked of it.
+    `python` is the interpreter that has it; see `peer.py` for the requests.
     """
 
     def __init__(self, name: str, python: str) -> None:
         self.name = name
-        # Spinning threads of a pool that waits would be counted as its work.
+        # Otherwise spinning threads of a waiting pool would be counted as work.
         single = {f"{pool}_NUM_THREADS": "1" for pool in ("OMP", "MKL", "OPENBLAS")}
         self._process = subprocess.Popen(
             [python, str(Path(__file__).with_name("peer.py")), name],
@@ -51,12 +51,12 @@ class Peer:
         self.version = self._answer()["version"]
 
     def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
-        """What it says of one job: its CPU seconds and number of tiles.
+        """Request one job; return its CPU seconds and number of tiles.
 
         Raises
         ------
         RuntimeError
-            If it fails; the message is its own.
+            If it fails, with its message.
         """
         assert self._process.stdin
         try:
@@ -67,7 +67,7 @@ class Peer:
         return self._answer()
 
     def close(self) -> None:
-        """End it."""
+        """Stop the process."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()
@@ -86,7 +86,7 @@ class Peer:
 
 
 def start_peers(names: list[str], pythons: Mapping[str, str]) -> dict[str, Peer]:
-    """Those of `names` that start; of the others, why not. Default is this interpreter."""
+    """Start the peers `names`, by this interpreter by default; print why others cannot start."""
     peers = {}
     for name in names:
         package = name.split()[0]
@@ -98,9 +98,9 @@ def start_peers(names: list[str], pythons: Mapping[str, str]) -> dict[str, Peer]
 
 
 def measure(ways: dict[str, Way], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each way, in turn, after a round that does not count.
+    """Measure median CPU seconds of each way, in turn, after an uncounted round.
 
-    Those that fail are left out, with the reason.
+    Ways that fail are skipped, with the reason.
     """
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):  # the first one compiles, and fills the disk's cache

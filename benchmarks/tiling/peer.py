@@ -1,4 +1,4 @@
-"""Run by the interpreter of a peer: does what it is asked to and says how long it took.
+"""Run by a peer's interpreter: performs requested jobs and reports their times.
 
     PYTHON peer.py NAME
 
@@ -19,7 +19,7 @@ import peer_readers
 
 
 def cpu() -> float:
-    """CPU seconds of this process and the children that it has waited for."""
+    """Return the CPU seconds of this process and its finished children."""
     children = os.times()
     return time.process_time() + children.children_user + children.children_system
 
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def find_version(package: str) -> str:
-    """As installed; the distribution may have another name."""
+    """Find the installed version; the distribution may have another name."""
     names = {"openslide": "openslide-python", "cucim": "cucim-cu12", "TRIDENT": "trident-test"}
     try:
         return version(names.get(package, package))

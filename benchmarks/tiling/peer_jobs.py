@@ -1,10 +1,10 @@
-"""How others find the tissue of a slide and write its tiles: each prepares and returns the work.
+"""How other tools find the tissue of a slide and write its tiles; each returns the work to do.
 
-A request names the `slide`, a folder `out` to write into, and the side `tile` of a tile at `mpp`
-µm/px. Peers find the tissue with their own means and defaults; `least` is the part of a tile that
-must be tissue. What writes no tiles itself gives them to an HDF5 file, as CLAM does: uncompressed,
-one tile a chunk, which costs less than any file format of pictures. CLAM and TRIDENT find
-tissue with what is left of them without downloaded weights; both are given tiles or mask.
+A request gives the `slide`, an output folder `out`, and the side `tile` of a tile at `mpp` µm/px.
+Peers find the tissue in their own way, with their defaults; `least` is the minimum tissue fraction
+of a tile. Tools that do not write tiles write them to an HDF5 file, as CLAM does: uncompressed, one
+tile per chunk, which is cheaper than any image format. CLAM and TRIDENT find tissue as far as
+possible without downloaded weights; both are given tiles or a mask.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from peer_readers import Request, Work
 
 
 def write_h5(path: Path, tiles: Iterable[Any], count: int, tile: int) -> int:
-    """Every tile's pixels into one dataset."""
+    """Write every tile's pixels to one dataset."""
     import h5py
 
     with h5py.File(path, "w") as file:
@@ -33,7 +33,7 @@ def write_h5(path: Path, tiles: Iterable[Any], count: int, tile: int) -> int:
 
 
 def saturation_mask(slide: Any) -> tuple[Any, float]:
-    """CLAM's `segmentTissue` on the coarsest level: ``(h, w)`` uint8 and its downsample."""
+    """Run CLAM's `segmentTissue` on the coarsest level: ``(h, w)`` uint8 and its downsample."""
     import cv2
 
     level = slide.level_count - 1
@@ -68,7 +68,7 @@ def trident(reader: str) -> Callable[[], Work]:
 
         def work(request: Request) -> int:
             slide = load_wsi(request["slide"], reader_type=reader, lazy_init=False)
-            # Its own network for tissue needs weights that are downloaded.
+            # Its own tissue network needs downloaded weights.
             mask, downsample = saturation_mask(openslide.OpenSlide(request["slide"]))
             tissue = mask_to_gdf(
                 mask // 255, pixel_size=slide.mpp, max_nb_holes=20, contour_scale=downsample

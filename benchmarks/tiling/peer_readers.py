@@ -1,8 +1,8 @@
-"""How others read tiles: each prepares (imports) and returns what reads a request's tiles.
+"""How other tools read tiles; each returns a function that reads a request's tiles.
 
-A request names the `slide`, the `corners` ``[x, y]`` and the `side` of its tiles in level-0
-pixels, the side `tile` that they are to have, and `boxes` ``[x, y, width, height]`` in level-0
-pixels that hold the same tiles, as a reader that reads more at once may want them.
+A request gives the `slide`, the `corners` ``[x, y]`` and the `side` of its tiles in level-0 pixels,
+the side `tile` of the result, and `boxes` ``[x, y, width, height]`` in level-0 pixels that cover
+the same tiles, for readers of larger areas.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Work = Callable[[Request], int]
 
 
 def shrink(image: Any, factor: float) -> Any:
-    """By area with Pillow, as fast as it can."""
+    """Shrink by area with Pillow, in its fastest way."""
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     if factor == 1:
         return np.asarray(image)
@@ -88,7 +88,7 @@ def pyvips() -> Work:
     """libvips' own TIFF loader (no Aperio colours), fetched tile by tile."""
     import pyvips
 
-    pyvips.cache_set_max(0)  # else the next round finds its tiles decoded
+    pyvips.cache_set_max(0)  # otherwise the next round would find its tiles decoded
 
     def work(request: Request) -> int:
         side = request["side"]
@@ -139,7 +139,7 @@ def large_image() -> Work:
     import large_image_source_tiff
 
     def work(request: Request) -> int:
-        large_image.cache_util.cachesClear()  # else the next round decodes nothing
+        large_image.cache_util.cachesClear()  # otherwise the next round would decode nothing
         slide = large_image_source_tiff.open(request["slide"])
         side, tile = request["side"], request["tile"]
         for x, y in request["corners"]:

@@ -1,4 +1,4 @@
-"""Reading alone: our readers, those of others, and the decoder's limit, on the same tiles."""
+"""Reading alone: our readers, other tools, and the decoder's limit, on the same tiles."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BASE = "openslide"
 
 
 def read_wsiseg(task: Task, reader: str = "direct", scaled: bool = True) -> None:
-    """As `wsiseg tile` reads a block."""
+    """Read as `wsiseg tile` reads a block."""
     config = SlideConfig.model_validate({"reader": reader, "scaled_decode": scaled})
     with open_slide(task.path, config) as slide:
         for box in task.parts:
@@ -32,7 +32,7 @@ def read_wsiseg(task: Task, reader: str = "direct", scaled: bool = True) -> None
 
 
 def ask_to_read(peer: Peer, task: Task) -> float:
-    """CPU seconds that a peer takes for the same tiles."""
+    """Request the CPU seconds of a peer for the same tiles."""
     boxes = [[int(side * task.factor) for side in box] for box in task.parts]
     answer = peer.ask({
         "slide": str(task.path), "tile": TILE, "side": task.side, "boxes": boxes,
@@ -45,7 +45,7 @@ def ask_to_read(peer: Peer, task: Task) -> float:
 
 
 def touched(task: Task) -> list[int]:
-    """The compressed tiles of level 0 that the task's tiles touch, each once."""
+    """List the compressed tiles of level 0 that the task's tiles touch, each once."""
     with DirectReader(task.path) as slide:
         level = slide._levels[0]
     found = {}
@@ -59,16 +59,16 @@ def touched(task: Task) -> list[int]:
 
 
 def load(path: Path, tiles: list[int]) -> list[bytes]:
-    """Their bytes."""
+    """Load their bytes."""
     with DirectReader(path) as slide:
         level = slide._levels[0]
         return [slide._file.read_at(int(level.offsets[i]), int(level.counts[i])) for i in tiles]
 
 
 def decode_all(path: Path, data: list[bytes], shrink: int, plain: bool = False) -> None:
-    """Decode each into the same hot memory, and nothing else.
+    """Decode each tile into the same cached memory, and nothing else.
 
-    `plain` memory is aligned as allocators and others' readers have it; see `slide.scratch`.
+    `plain` memory is aligned as by allocators and in other readers; see `slide.scratch`.
     """
     with DirectReader(path) as slide:
         level = slide._levels[0]
@@ -79,7 +79,7 @@ def decode_all(path: Path, data: list[bytes], shrink: int, plain: bool = False) 
 
 
 def aligned(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Memory that starts on a cache line."""
+    """Allocate memory that starts on a cache line."""
     memory = np.empty(math.prod(shape) + 64, np.uint8)
     first = -memory.ctypes.data % 64
     return memory[first : first + math.prod(shape)].reshape(shape)
@@ -89,7 +89,7 @@ def aligned(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 
 def contenders(task: Task, peers: dict[str, Peer]) -> dict[str, Way]:
-    """By name."""
+    """Return the contenders by name."""
     with DirectReader(task.path) as slide:
         scales = task.factor in slide._levels[0].shrinks
     data = load(task.path, touched(task))

@@ -1,4 +1,4 @@
-"""The synthetic slide, and which of a slide's tiles are read."""
+"""The synthetic slide, and the choice of tiles that are read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Pixels = NDArray[np.uint8]
 
 
 def write_slide(path: Path, size: Size) -> None:
-    """Blobs of textured violet and pink on glass with its noise, about a third of the slide."""
+    """Write blobs of textured violet and pink on noisy glass, about a third of the slide."""
     rng = np.random.default_rng(0)
     texture = paint_texture(rng)
     blobs = ndimage.zoom(ndimage.gaussian_filter(rng.standard_normal((40, 50)), 3), 20, order=1)
@@ -37,7 +37,7 @@ def write_slide(path: Path, size: Size) -> None:
 
 
 def paint_texture(rng: np.random.Generator, side: int = 1920) -> Pixels:
-    """``(side, side, 3)`` of stroma and nuclei, seamless."""
+    """Paint a seamless texture of stroma and nuclei ``(side, side, 3)``."""
     coarse, fine = (
         ndimage.gaussian_filter(rng.standard_normal((side, side)), sigma, mode="wrap") * sigma
         for sigma in (9, 1.2)
@@ -54,12 +54,12 @@ def paint_texture(rng: np.random.Generator, side: int = 1920) -> Pixels:
 def cut_strip(
     top: int, size: Size, texture: Pixels, glass: Pixels, inside: NDArray[np.bool_]
 ) -> Pixels:
-    """Rows ``top .. top + 240`` of the slide."""
+    """Return rows ``top .. top + 240`` of the slide."""
     height, side = min(240, size.height - top), len(texture)
     down, across = inside.shape
     rows = (np.arange(top, top + height) % side, top // side)
     repeats = -(-size.width // side)
-    # Every repeat starts elsewhere, so that no two tiles are the same bytes.
+    # Every repeat starts at another offset, so that no two tiles have the same bytes.
     tissue, bare = (
         np.concatenate(
             [np.roll(image[rows[0]], 240 * k + 97 * rows[1], 1) for k in range(repeats)], 1
@@ -86,12 +86,12 @@ class Task(NamedTuple):
 
     @property
     def side(self) -> int:
-        """Level-0 pixels of a tile's side."""
+        """The side of a tile in level-0 pixels."""
         return round(TILE * self.factor)
 
 
 def choose(path: Path, factor: float, blocks: int) -> Task:
-    """The tiles with tissue of the `blocks` blocks that are spread over those that have most."""
+    """Choose the tissue tiles of `blocks` blocks, spread over those with the most tissue."""
     with open_slide(path) as slide:
         size = slide.raster_size(slide.mpp.x * factor)
         small = slide.read(

@@ -1,11 +1,11 @@
-"""The checkpoint `tissue` on slides that its models never saw: labels, borders, confidence, stains.
+"""The checkpoint `tissue` on held-out slides: labels, borders, confidence, stains.
 
     python benchmarks/tissue ATLAS FOLDER --parts labels mosaics confidence stains likeness
     python benchmarks/tissue ATLAS FOLDER --parts baseline tiny        (slow: an hour)
 
-FOLDER holds what pipelines/tissue_checkpoint.py made. Every tile is scored by the model of its
-fold, which saw no slide of the tile's repository. Intervals are over slides (500 draws). Results
-that take long are kept in FOLDER; scores.yaml there is what goes into the model card.
+FOLDER has the results of pipelines/tissue_checkpoint.py. Every tile is scored by the model of its
+fold, which was not trained on slides of the tile's repository. Intervals are over slides (500
+draws). Slow results are cached in FOLDER; its scores.yaml goes into the model card.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Bench:
         self.cards: list[dict[str, object]] = []
 
     def ask(self, change=None, mpp: float = 0.5) -> np.ndarray:
-        """``(N, K)`` class logits, each tile by its fold's model."""
+        """Predict class logits ``(N, K)``, each tile by its fold's model."""
         logits = np.zeros((len(self.fold), K), np.float32)
         for number, model in enumerate(self.models):
             for at in batches(np.flatnonzero(self.fold == number)):
@@ -71,7 +71,7 @@ class Bench:
         return logits
 
     def calibrations(self) -> list[torch.Tensor]:
-        """For each fold, fitted on what the others' models say of their own held-out tiles."""
+        """Fit a calibration for each fold on the other folds' held-out predictions."""
         self.cells = [
             read_cells(
                 self.sources[n],
@@ -88,12 +88,12 @@ class Bench:
 
 
 def batches(which: np.ndarray, size: int = 32) -> list[np.ndarray]:
-    """Numbers in groups."""
+    """Yield numbers in batches."""
     return np.array_split(which, -(-len(which) // size)) if len(which) else []
 
 
 def show(title: str, figures: dict[str, Figure]) -> None:
-    """A table: a row a class, a column a figure."""
+    """Print a table with a row per class and a column per figure."""
     print(f"\n{title}\n| class | {' | '.join(figures)} |\n|---|{'---|' * len(figures)}")
     for k, name in enumerate((*NAMES, "mean")):
         cells = []
@@ -104,7 +104,7 @@ def show(title: str, figures: dict[str, Figure]) -> None:
 
 
 def measure_labels(bench: Bench) -> None:
-    """Average precision and F1 of the tile labels."""
+    """Measure average precision and F1 of the tile labels."""
     logits, slides = bench.ask(), bench.tiles.slides
     found = np.zeros_like(bench.truth)
     for number in range(FOLDS):
@@ -129,7 +129,7 @@ def measure_labels(bench: Bench) -> None:
 
 
 def measure_mosaics(bench: Bench) -> None:
-    """Mean IoU on pictures of pure tiles, of the calibrated CAMs alone."""
+    """Measure mean IoU on pictures of pure tiles, from calibrated CAMs alone."""
     confusion = np.zeros((K + 1, K + 1), np.int64)
     for number, calibration in enumerate(bench.calibrations()):
         at = np.flatnonzero(bench.pure & (bench.fold == number))
@@ -169,7 +169,7 @@ def measure_mosaics(bench: Bench) -> None:
 
 
 def measure_confidence(bench: Bench) -> None:
-    """Expected calibration error, each fold calibrated on the others."""
+    """Measure the expected calibration error, with each fold calibrated on the others."""
     before = after = None
     for number, calibration in enumerate(bench.calibrations()):
         logits, classes = bench.cells[number]
@@ -200,7 +200,7 @@ def measure_confidence(bench: Bench) -> None:
 
 
 def measure_stains(bench: Bench) -> None:
-    """Macro average precision under other dyes and at other scales."""
+    """Measure macro average precision under other dyes and at other scales."""
     print("\n| change | macro AP |\n|---|---|")
     for name, dyes in pictures.DYES.items():
         logits = bench.ask(partial(pictures.other_dyes, dyes=dyes))
@@ -210,12 +210,12 @@ def measure_stains(bench: Bench) -> None:
 
 
 def macro(bench: Bench, logits: np.ndarray) -> float:
-    """Mean average precision of the classes."""
+    """Return the mean average precision of the classes."""
     return float(np.mean([average_precision(bench.truth[:, k], logits[:, k]) for k in range(K)]))
 
 
 def measure_likeness(bench: Bench) -> None:
-    """Share of each held-out slide's tiles that is told as unlike; the same with dyes swapped."""
+    """Measure the share of each held-out slide's tiles reported as unlike; also with other dyes."""
     swapped = pictures.DYES["brown and blue (IHC)"]
     shares: dict[str, list[float]] = {"as it is": [], "IHC": []}
     for number, model in enumerate(bench.models):
@@ -241,7 +241,7 @@ def measure_likeness(bench: Bench) -> None:
 
 
 def measure_baseline(bench: Bench) -> None:
-    """Stain statistics and local binary patterns, settings chosen within the training folds."""
+    """Measure stain statistics and local binary patterns, tuned within the training folds."""
     from baseline import describe, fit_and_ask
 
     kept = bench.folder / "baseline.npy"
@@ -260,7 +260,7 @@ def measure_baseline(bench: Bench) -> None:
 
 
 def measure_tiny(bench: Bench) -> None:
-    """`tiny` trained on the same folds and labels."""
+    """Measure `tiny`, trained on the same folds and labels."""
     kept = bench.folder / "tiny.npy"
     if not kept.exists():
         logits = np.zeros(bench.truth.shape, np.float32)

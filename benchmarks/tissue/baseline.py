@@ -1,4 +1,4 @@
-"""What stain statistics and local binary patterns reach, each class by its best classifier."""
+"""A baseline of stain statistics and local binary patterns, with the best classifier per class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INNER = 3
 
 
 def describe(pixels: np.ndarray) -> np.ndarray:
-    """``(N, D)``: moments and quantiles of stains and colours, LBP histograms of H and E."""
+    """Return features ``(N, D)``: moments and quantiles of stains and colours, LBP histograms."""
     return np.stack([_describe(image) for image in pixels])
 
 
@@ -35,7 +35,7 @@ def _describe(image: np.ndarray) -> np.ndarray:
 
 
 def candidates() -> list[object]:
-    """Classifiers and their settings, of which each class takes the best."""
+    """Return classifiers and settings, from which each class takes the best."""
     regressions = [
         make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=300, class_weight=w))
         for c in (0.003, 0.03) for w in (None, "balanced")
@@ -47,7 +47,7 @@ def candidates() -> list[object]:
 def fit_and_ask(
     known: np.ndarray, labels: np.ndarray, slides: np.ndarray, asked: np.ndarray
 ) -> np.ndarray:
-    """``(M, K)`` probabilities; settings are chosen within the known tiles, by slide."""
+    """Predict probabilities ``(M, K)``; settings are chosen within the known tiles, by slide."""
     columns = []
     for k in range(labels.shape[1]):
         truth, best = labels[:, k].astype(int), (-1.0, None)
@@ -61,7 +61,7 @@ def fit_and_ask(
 
 
 def fit_one(model: object, known: np.ndarray, truth: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """``(M,)`` probabilities of one class; what all or none of the known tiles show is all told."""
+    """Predict probabilities ``(M,)`` of one class; constant if all or no known tiles show it."""
     if truth.min() == truth.max():
         return np.full(len(asked), float(truth[0]))
     return clone(model).fit(known, truth).predict_proba(asked)[:, 1]

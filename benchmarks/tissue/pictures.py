@@ -1,4 +1,4 @@
-"""What held-out tiles become: mosaics with known borders, other dyes, other scales."""
+"""Variants of held-out tiles: mosaics with known borders, other dyes, other scales."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DYES = {
 
 
 def other_dyes(pixels: np.ndarray, dyes: np.ndarray) -> np.ndarray:
-    """``(N, H, W, 3)`` uint8 whose haematoxylin and eosin are replaced by `dyes` ``(2, 3)``."""
+    """Replace haematoxylin and eosin by `dyes` ``(2, 3)`` in ``(N, H, W, 3)`` uint8."""
     unmix = np.linalg.inv(HED / np.linalg.norm(HED, axis=1, keepdims=True))
     new = np.vstack([dyes / np.linalg.norm(HED[:2], axis=1, keepdims=True), HED[2]])
     matrix = (unmix @ new).astype(np.float32)
@@ -34,7 +34,7 @@ def other_dyes(pixels: np.ndarray, dyes: np.ndarray) -> np.ndarray:
 
 
 def other_scale(images: torch.Tensor, mpp: float) -> torch.Tensor:
-    """``(B, 3, 224, 224)`` at 0.5 µm/px as they look at `mpp`, in whole cells of 32 px."""
+    """Rescale ``(B, 3, 224, 224)`` from 0.5 µm/px to `mpp`, in whole cells of 32 px."""
     side = max(32, round(images.shape[2] * 0.5 / mpp / 32) * 32)
     return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
 
@@ -42,10 +42,10 @@ def other_scale(images: torch.Tensor, mpp: float) -> torch.Tensor:
 def mosaics(
     pixels: np.ndarray, classes: np.ndarray, slides: np.ndarray, count: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pictures ``(H, W, 3)`` of 2 x 2 or 3 x 3 pure tiles of differing classes, and their labels.
+    """Make pictures ``(H, W, 3)`` of 2 x 2 or 3 x 3 pure tiles of different classes, with labels.
 
-    Classes are drawn alike, so rare ones count; half of the pictures are of one slide as far as it
-    has the classes.
+    Classes are drawn uniformly, so rare ones count; half of the pictures are from one slide as far
+    as it has the classes.
     """
     random, side = np.random.default_rng(seed), pixels.shape[1]
     for number in range(count):

@@ -1,4 +1,4 @@
-"""Scores of tile labels and of maps, with intervals from drawing slides anew."""
+"""Scores of tile labels and maps, with intervals from resampling slides."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RESAMPLES = 500
 
 
 class Figure(NamedTuple):
-    """A score of each class and their mean, each with the ends of its 95 % interval."""
+    """A score of each class and their mean, each with its 95 % interval."""
 
     classes: np.ndarray
     """``(K, 3)``: value, low, high."""
@@ -20,7 +20,7 @@ class Figure(NamedTuple):
 
 
 def average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Area under precision by recall, as steps; NaN where nothing is true. ``(N,)`` each."""
+    """Compute average precision, from ``(N,)`` each; NaN without positives."""
     if not truth.any():
         return float("nan")
     order = np.argsort(-scores, kind="stable")
@@ -30,7 +30,7 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def f1(truth: np.ndarray, found: np.ndarray) -> float:
-    """Of ``(N,)`` bool; NaN where nothing is true."""
+    """Compute F1 from ``(N,)`` bool; NaN without positives."""
     hits = (truth & found).sum()
     return float(2 * hits / (truth.sum() + found.sum())) if truth.any() else float("nan")
 
@@ -39,7 +39,7 @@ def by_slide(
     measure: Callable[[np.ndarray, np.ndarray], float],
     truth: np.ndarray, found: np.ndarray, slides: np.ndarray, seed: int = 0,
 ) -> Figure:  # fmt: skip
-    """`measure` of each column of ``(N, K)``, over all tiles; intervals over slides."""
+    """Apply `measure` to each column of ``(N, K)`` over all tiles, with intervals over slides."""
     random, names = np.random.default_rng(seed), np.unique(slides)
     members = [np.flatnonzero(slides == name) for name in names]
     draws = [np.arange(len(slides))]
@@ -57,7 +57,7 @@ def by_slide(
 
 
 def miou(confusion: np.ndarray) -> tuple[np.ndarray, float]:
-    """IoU of each class of ``(K, K)`` (rows truth) and the mean over those that occur."""
+    """Compute each class's IoU from ``(K, K)`` (rows are truth), and the mean of those present."""
     both = np.diag(confusion)
     either = confusion.sum(0) + confusion.sum(1) - both
     with np.errstate(invalid="ignore"):

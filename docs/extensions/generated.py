@@ -1,6 +1,7 @@
-"""Pages that are written from the code: the commands, the settings, the public names.
+"""Pages generated from the code: the commands, the settings, the public names.
 
-They lie in `docs/reference/`, and copies of the notebooks in `docs/examples/`; git ignores both.
+They are written to `docs/reference/`, and copies of the notebooks to `docs/examples/`; git ignores
+both.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ STEPS = {
 
 
 def setup(sphinx: Sphinx) -> dict[str, bool]:
-    """Sphinx calls this."""
+    """Register the extension with Sphinx."""
     sphinx.connect("builder-inited", write_pages)
     return {"parallel_read_safe": True}
 
 
 def write_pages(sphinx: Sphinx) -> None:
-    """Write the three pages and the copies."""
+    """Write the three pages, and copy the notebooks."""
     docs = Path(sphinx.srcdir)
     pages = {"commands": commands(), "settings": settings(), "api": names()}
     for name, lines in pages.items():
@@ -52,16 +53,16 @@ def write_pages(sphinx: Sphinx) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Leave a file as it is if nothing changed, so that Sphinx does not read it again."""
+    """Write a file only if it changes, so that Sphinx does not read it again."""
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 
 
 def commands() -> Iterator[str]:
-    """Every command's help, as the terminal shows it."""
+    """Yield the help of every command, as on the terminal."""
     yield "# Commands\n"
-    yield "As `wsiseg COMMAND --help` shows them."
-    yield "`wsiseg --install-completion` makes the shell complete them.\n"
+    yield "The output of `wsiseg COMMAND --help`."
+    yield "`wsiseg --install-completion` sets up completion in the shell.\n"
     for name in ["", *_command_names(get_command(app))]:
         shown = CliRunner().invoke(app, [*name.split(), "--help"], env=PLAIN)
         assert shown.exit_code == 0, (name, shown.output)
@@ -78,11 +79,11 @@ def _command_names(group: Any, before: str = "") -> Iterator[str]:
 
 
 def settings() -> Iterator[str]:
-    """Every setting with its default and what it means, from the models themselves."""
+    """Yield every setting with its default and meaning, from the models."""
     yield "# Settings\n"
-    yield "In a file with `-c FILE` (of several, later ones go over earlier; a file may say"
+    yield "Set them in a file with `-c FILE` (later files override earlier ones; a file may contain"
     yield "`extends: OTHER.yaml`), or one at a time with `--set SECTION.NAME=VALUE`."
-    yield "`wsiseg config` prints what that comes to, and where each value came from.\n"
+    yield "`wsiseg config` prints the resulting values, and where each came from.\n"
     for name, model in STEPS.items():
         yield f"## {name}\n"
         fields = model.model_fields.items()
@@ -133,13 +134,13 @@ def _escape(text: str) -> str:
 
 
 def names() -> Iterator[str]:
-    """The public names, from their docstrings."""
+    """Yield the public names with their docstrings."""
     yield "# Python\n"
-    yield "All of these are names of `wsiseg`; modules below it may change between versions.\n"
+    yield "All of these are names in `wsiseg`; its modules may change between versions.\n"
     for name in wsiseg.__all__:
         home = wsiseg._HOME[name]
-        what = getattr(import_module(home), name)
-        kind = "autofunction" if isinstance(what, types.FunctionType) else "autoclass"
-        members = "\n   :members:" if kind == "autoclass" and not _is_model(what) else ""
+        value = getattr(import_module(home), name)
+        kind = "autofunction" if isinstance(value, types.FunctionType) else "autoclass"
+        members = "\n   :members:" if kind == "autoclass" and not _is_model(value) else ""
         yield f"## {name}\n"
         yield f"```{{eval-rst}}\n.. {kind}:: {home}.{name}{members}\n```\n"

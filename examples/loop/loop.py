@@ -1,11 +1,11 @@
 """The annotation loop on synthetic slides: label, learn, map, score; suggest; correct; again.
 
-A person is played by the known truth. Beside places that `suggest` chose, as many are labelled at
-random, so that one sees what choosing is worth.
+The known truth acts as the person. For comparison with the places that `suggest` chooses, the same
+number is also labelled at random.
 
-`learn` would hold each of the two labelled slides out in turn to choose its epochs, which takes
-three times as long. Here both are said to be of one patient, so it trains for a fixed number;
-with --folds it does as with slides of your own.
+`learn` would hold out each of the two labelled slides in turn to choose its epochs, which takes
+three times as long. Here both count as slides of one patient, so it trains for a fixed number of
+epochs; with --folds, it works as with slides of your own.
 
 Run: python examples/loop/loop.py OUT [SEED ...] [--folds]
 """
@@ -37,10 +37,10 @@ PALETTE = PALETTES["bcss"]
 TRAIN, TEST = ("one", "two"), "held_out"
 WIDTH, HEIGHT = 4608, 3584
 FIRST, PLACES, CORRECTIONS = 30, 20, 10
-SIDE = 224  # of a first rectangle, in px at 0.5 µm/px: as large as a suggested place
+SIDE = 224  # of the first rectangles, in px at 0.5 µm/px, like suggested places
 
 ONE_PATIENT = "slide,patient\none,A\ntwo,A\n"
-QUICK = {"epochs": 30, "batch_size": 16}  # of which half are trained where nothing is held out
+QUICK = {"epochs": 30, "batch_size": 16}  # of which half are trained if nothing is held out
 
 Place = tuple[str, Box]
 
@@ -48,7 +48,7 @@ Place = tuple[str, Box]
 def main(out: str, *given: str) -> None:
     """Run the loop for each seed, both ways; print the mean IoU of the held-out slide by round."""
     scores: dict[str, list[list[float]]] = {"suggested": [], "at random": []}
-    seeds = [int(one) for one in given if one != "--folds"] or [1]
+    seeds = [int(text) for text in given if text != "--folds"] or [1]
     for seed in seeds:
         root = Path(out) / f"seed{seed}"
         truths = make_slides(root / "slides", seed)
@@ -61,25 +61,25 @@ def main(out: str, *given: str) -> None:
     for how, rows in scores.items():
         print(f"{how}: mean IoU by round {summarize(np.array(rows))}")
     gains = np.array(scores["suggested"])[:, :3] - np.array(scores["at random"])
-    print(f"suggested less at random: {summarize(gains)}")
+    print(f"suggested minus random: {summarize(gains)}")
 
 
 def summarize(table: np.ndarray) -> str:
-    """Mean and standard deviation over the seeds ``(S, R)``, round by round."""
+    """Format mean and standard deviation over the seeds ``(S, R)``, round by round."""
     spread = table.std(0, ddof=1) if len(table) > 1 else np.full(table.shape[1], np.nan)
     return ", ".join(f"{m:.3f} ± {s:.3f}" for m, s in zip(table.mean(0), spread, strict=True))
 
 
 def make_slides(folder: Path, seed: int) -> dict[str, Truth]:
-    """Three slides, of which the last is never labelled, and their truths."""
+    """Make three slides, the last of which is never labelled, and return their truths."""
     folder.mkdir(parents=True, exist_ok=True)
     truths = {}
-    for at, name in enumerate((*TRAIN, TEST)):
-        known = folder / f"{name}.npz"
-        if not known.exists():
+    for number, name in enumerate((*TRAIN, TEST)):
+        truth = folder / f"{name}.npz"
+        if not truth.exists():
             path = folder / f"{name}.svs"
-            synthesize_slide(path, WIDTH, HEIGHT, 10 * seed + at).save(known)
-        truths[name] = Truth.load(known)
+            synthesize_slide(path, WIDTH, HEIGHT, 10 * seed + number).save(truth)
+        truths[name] = Truth.load(truth)
     return truths
 
 
@@ -96,13 +96,13 @@ class Loop:
         self.how, self.found = "", list[float]()
 
     def begin(self) -> None:
-        """The round that both ways have in common."""
+        """Run the first round, which both ways share."""
         self.draw("truth", [(TEST, Box(0, 0, WIDTH // 2, HEIGHT // 2))])
         self.draw("labels/first", self.pick_clear(FIRST))
         self.learn()
 
     def branch(self, root: Path, how: str) -> "Loop":
-        """Go on from a copy, with places chosen another way."""
+        """Continue from a copy, with places chosen in another way."""
         shutil.copytree(self.root, root)
         other = type(self)(root, self.slides, self.truths, self.seed, self.folds)
         other.rng.bit_generator.state = self.rng.bit_generator.state
@@ -110,7 +110,7 @@ class Loop:
         return other
 
     def run(self) -> list[float]:
-        """The mean IoU of the held-out slide after each round; corrections follow suggestions."""
+        """Return the mean IoU of the held-out slide after each round."""
         chosen = self.how == "suggested"
         for number in (1, 2):
             places = self.suggest(PLACES) if chosen else self.pick_any(PLACES)
@@ -122,13 +122,13 @@ class Loop:
         return self.found
 
     def learn(self, whole: bool = True) -> None:
-        """Learn from all labels so far, map the slides, score the one that nobody labelled.
+        """Learn from all labels so far, map the slides, and score the one without labels.
 
-        The others' maps are made anew only where somebody will look at them (`whole`).
+        The other slides are mapped again only if their maps will be used (`whole`).
         """
         started = time.process_time()
         labels = [self.root / "labels", *filter(Path.exists, [self.out / "corrections"])]
-        if not self.out.exists():  # the first round needs tiles, no map
+        if not self.out.exists():  # the first round needs tiles, but no map
             (self.out / "slides").mkdir(parents=True)
             with open_executor("threads") as pool:
                 for name in self.truths:
@@ -156,7 +156,7 @@ class Loop:
     # -- the person ------------------------------------------------------------------------------
 
     def draw(self, folder: str, places: Sequence[Place]) -> None:
-        """Outline what the truth shows in each place, as drawn in QuPath; all of it was seen."""
+        """Outline the truth in each place, as drawn in QuPath, and mark the place as checked."""
         for name in dict.fromkeys(name for name, _ in places):
             shown = np.full_like(self.truths[name].labels, BACKGROUND)
             for _, box in (place for place in places if place[0] == name):
@@ -170,7 +170,7 @@ class Loop:
             path.write_text(json.dumps({"type": "FeatureCollection", "features": checked}))
 
     def pick_clear(self, count: int) -> list[Place]:
-        """Rectangles that a class fills, as people begin: the classes take turns."""
+        """Choose rectangles that a class fills, as people start; the classes take turns."""
         places: list[Place] = []
         while len(places) < count:
             label = len(places) % len(PALETTE)
@@ -180,29 +180,30 @@ class Loop:
         return places
 
     def pick_filled(self, labels: np.ndarray, label: int, drawn: Sequence[Box]) -> Box:
-        """The fullest of a hundred squares about pixels of a class, beside what was drawn."""
+        """Choose the fullest of a hundred squares around pixels of a class, off `drawn` ones."""
         rows, cols = np.nonzero(labels == label)
-        best, most = Box(0, 0, SIDE, SIDE), -1.0
-        for at in self.rng.integers(len(rows), size=100):
+        best, highest = Box(0, 0, SIDE, SIDE), -1.0
+        for index in self.rng.integers(len(rows), size=100):
             y, x = (
                 int(np.clip(v - SIDE // 2, 0, n - SIDE))
-                for v, n in zip((rows[at], cols[at]), labels.shape, strict=True)
+                for v, n in zip((rows[index], cols[index]), labels.shape, strict=True)
             )
             box = Box(x, y, SIDE, SIDE)
             share = float((labels[box.slices()] == label).mean())
             share -= any(min(box.intersect(other)[2:]) > 0 for other in drawn)
-            if share > most:
-                best, most = box, share
+            if share > highest:
+                best, highest = box, share
         return best
 
     def suggest(self, count: int) -> list[Place]:
-        """The places that `wsiseg suggest` chooses."""
+        """Choose places as `wsiseg suggest` does."""
         stores = [self.out / "slides" / f"{name}.zarr" for name in TRAIN]
-        found = suggest_places(stores, count, [self.root / "labels"])
-        return [(one.store.path.stem, one.store.grid.tile_box(one.row, one.col)) for one in found]
+        places = suggest_places(stores, count, [self.root / "labels"])
+        return [(place.store.path.stem, place.store.grid.tile_box(place.row, place.col))
+                for place in places]  # fmt: skip
 
     def pick_any(self, count: int) -> list[Place]:
-        """Tiles that are mostly tissue, as suggested ones are, whichever."""
+        """Choose tiles at random that are mostly tissue, like suggested ones."""
         places = []
         for name in TRAIN:
             store = SlideStore(self.out / "slides" / f"{name}.zarr")
@@ -210,10 +211,10 @@ class Loop:
             rows, cols = np.nonzero(tile_fractions(mask, mpp, store.grid, store.mpp) >= 0.5)
             tiles = zip(rows.tolist(), cols.tolist(), strict=True)
             places += [(name, store.grid.tile_box(*tile)) for tile in tiles]
-        return [places[at] for at in self.rng.permutation(len(places))[:count]]
+        return [places[index] for index in self.rng.permutation(len(places))[:count]]
 
     def correct(self, count: int) -> None:
-        """Give the regions of which most is wrong their right class, if one fills most of them."""
+        """Correct the class of the regions with the largest wrong area, if one class fills most."""
         wrong: list[tuple[float, str, dict]] = []
         for name in TRAIN:
             labels = self.truths[name].labels
@@ -224,7 +225,7 @@ class Loop:
                     right = PALETTE.names[int(shares.argmax())]
                     size = gain * region.geometry.area
                     wrong.append((size, name, reclassify(region, right)))
-        wrong.sort(key=lambda one: -one[0])
+        wrong.sort(key=lambda item: -item[0])
         for name in TRAIN:
             features = [feature for _, slide, feature in wrong[:count] if slide == name]
             path = self.out / "corrections" / f"{name}.geojson"
@@ -233,13 +234,13 @@ class Loop:
 
 
 def config(model: Path | None = None) -> Config:
-    """Maps without the CRF, for speed."""
+    """Return settings without the CRF, for speed."""
     predict = {} if model is None else {"checkpoint": str(model)}
     return Config.model_validate({"predict": predict, "stitch": {"refine": False}})
 
 
 def find_shares(labels: np.ndarray, geometry: object) -> np.ndarray:
-    """``(K,)``: how much of a region, given in level-0 pixels, is of each class in truth."""
+    """Return ``(K,)``: the true share of each class in a region, given in level-0 pixels."""
     from shapely.affinity import scale
 
     shape = scale(geometry, 0.5, 0.5, origin=(0, 0))
@@ -253,7 +254,7 @@ def find_shares(labels: np.ndarray, geometry: object) -> np.ndarray:
 
 
 def frame(box: Box) -> dict:
-    """An area of class Checked*: what is not outlined in it is not there."""
+    """Return an area of class Checked*: everything in it has been outlined."""
     left, top, right, bottom = (2 * v for v in (box.x, box.y, box.right, box.bottom))
     ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
     return {
@@ -263,7 +264,7 @@ def frame(box: Box) -> dict:
 
 
 def reclassify(region: object, name: str) -> dict:
-    """A correction, as `qupath/export.groovy` writes it."""
+    """Return a correction as `qupath/export.groovy` writes it."""
     color = list(PALETTE.colors[PALETTE.names.index(name)])
     return {
         "type": "Feature", "id": region.id, "geometry": region.geometry.__geo_interface__,

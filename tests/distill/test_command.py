@@ -23,7 +23,7 @@ def test_a_dry_run_says_what_teaches_and_writes_nothing(given, tmp_path):
     assert result.exit_code == 0, result.output
     for line in (
         r"held out +2 windows of 1 case\(s\)", r"windows +4", "steps +2", "cases +2",
-        r"pixels that teach +87\.5%", "network +small, body begun small-",
+        r"pixels used +87\.5%", "network +small, body from small-",
         "labels +Pink .*, Blue .*, background", r"window +64 px at 0\.5 µm/px",
     ):  # fmt: skip
         assert re.search(line, result.output), (line, result.output)
@@ -38,12 +38,12 @@ def test_a_share_of_the_cases_chooses_the_epoch(given, tmp_path):
     assert "best epoch by 2 windows of 1 case(s)" in result.output
     assert (tmp_path / "m.best.safetensors").exists()
     table = out.with_name("m.safetensors.validation.csv").read_text().splitlines()
-    assert table[0] == "epoch,mean IoU with the first stage on the windows held out"
+    assert table[0] == "epoch,mean IoU with the first stage on the held-out windows"
     assert len(table) == 2
     assert read_info(out).card.title == "Fast"
     page = " ".join(CliRunner().invoke(app, ["model", "show", str(out)]).output.split())
     for text in ("segmentation network, trained on the labels of a first stage", "small-", "ab" * 9,
-                 "first stage, labels", "background: shown as nothing"):  # fmt: skip
+                 "first stage, labels", "background: not shown in maps"):  # fmt: skip
         assert text in page, text
     picture = CliRunner().invoke(
         app, ["picture", str(out), str(next(given[0].iterdir())), "-o", str(tmp_path / "p")]
@@ -68,7 +68,7 @@ def test_a_folder_with_labels_chooses_too(given, masked, tmp_path):
     ("more", "message"),
     [
         (["--set", "network=x"], "network = 'x'"),
-        (["--set", "scales=[2, 1]"], "scales = .*least first"),
+        (["--set", "scales=[2, 1]"], "scales = .*smallest first"),
         (["--set", "network_options.size=3"], "has no option 'size'; it takes weights"),
         (["--validate", "2"], "--validate 2: is neither a folder, a table, nor a share"),
         (["--set", "device=cuda:7"], "device 'cuda:7' is not available"),

@@ -55,13 +55,13 @@ def test_every_problem_of_masks_is_listed(tmp_path):
     Image.fromarray(np.zeros((32, SIDE), np.uint8)).save(third)
     with pytest.raises(DataError) as caught:
         load_masks(folder, folder / "img")
-    for text in ("3 problem", "run `wsiseg masks` again", "holds 7; 2 classes are 0 to 1",
+    for text in ("3 problem", "run `wsiseg masks` again", "contains 7; 2 classes are 0 to 1",
                  "its mask is 64 x 32 px, the image 64 x 64"):  # fmt: skip
         assert text in str(caught.value)
 
 
 def test_a_folder_of_other_masks_is_refused(masked, tmp_path):
-    with pytest.raises(DataError, match=r"holds no masks\.json; give a folder that `wsiseg masks`"):
+    with pytest.raises(DataError, match=r"contains no masks\.json; give a folder that `wsi"):
         load_masks(tmp_path, masked / "img")
     (tmp_path / "masks.json").write_text(json.dumps({"numbers": {"A": 3}, "colors": {}}))
     with pytest.raises(DataError, match=r"masks\.json: does not say what the masks mean"):

@@ -108,7 +108,7 @@ def test_two_folders_on_the_command_line(tmp_path):
     both = ("--predictions", good, "--predictions", bad, "--protocol", "deploy")
     done = run(MINI_BCSS, *both, "-o", tmp_path / "out", "--set", "resamples=99")
     assert done.exit_code == 0, done.output
-    assert "less" in done.output
+    assert "minus" in done.output
     assert "p = 0.02 " in done.output, "none of 99 draws turns the sign"
     said = json.loads((tmp_path / "out" / "bad" / "scores.json").read_text())
     assert said["predictions"] == f"{tmp_path.name}/bad"
@@ -126,7 +126,7 @@ def test_two_folders_on_the_command_line(tmp_path):
     ("arguments", "message"),
     [
         ((MINI_BCSS, "--predictions", "{}"), "--protocol oracle"),
-        (("tiny", MINI_BCSS, "--predictions", "{}", "--protocol", "deploy"), "patches alone"),
+        (("tiny", MINI_BCSS, "--predictions", "{}", "--protocol", "deploy"), "only the folder"),
         ((MINI_BCSS, "--predictions", "{}", "--protocol", "deploy", "--numbers", "1:A"), "1=Tumor"),
         (("tiny",), "give a checkpoint and"),
     ],

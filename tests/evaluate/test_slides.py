@@ -109,17 +109,17 @@ def test_the_report_of_the_run_shows_the_table_until_a_map_is_made_anew(folder):
     done = [SlideResult(slide=name, path=f"{name}.svs", status="done") for name in ("one", "two")]
     (folder / "runs").mkdir()
     write_summary(tree, done)
-    assert "Against labels" not in (folder / "report.html").read_text()
+    assert "Agreement with labels" not in (folder / "report.html").read_text()
     call = ["evaluate", "--slides", str(folder), "--labels", str(folder / "labels")]
     result = CliRunner().invoke(app, [*call, "-o", str(folder / "evaluation")])
     assert result.exit_code == 0, result.output
     assert "report.html" in result.output
     page = (folder / "report.html").read_text()
     assert "Mean IoU 50.0% (25.0% to " in page
-    assert "Pink all over would have 25.0%" in page
+    assert "labelling everything Pink would give 25.0%" in page
     assert '<th scope="row">Pink</th><td>50.0%</td>' in page
-    assert "Mapped anew" not in page
+    assert "mapped again" not in page
     (folder / "report" / "one.files").mkdir()
     (folder / "report" / "one.files" / "facts.json").write_text('{"steps": {"stitch": "other"}}')
     write_summary(tree, [])
-    assert "the maps before: one." in (folder / "report.html").read_text()
+    assert "the earlier maps: one." in (folder / "report.html").read_text()

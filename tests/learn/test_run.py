@@ -99,7 +99,7 @@ def test_a_checkpoints_classes_go_on_and_new_ones_begin_as_their_tiles_look(slid
     former, known = load_checkpoint("tissue")
     assert known.calibration
     assert len(set(info.calibration)) == 1, "one scale, by which no class wins"
-    assert any("calibrated on 24 windows held out" in note for note in learned.notes)
+    assert any("calibrated on 24 held-out windows" in note for note in learned.notes)
     before = out.read_bytes()
     learn_model([slides], slides / "labels", out, start="tissue", settings=still)
     assert out.read_bytes() == before
@@ -225,7 +225,7 @@ def test_a_fold_begins_as_the_other_slides_look(slides):
     tiles = gather_tiles(found.slides)
     held, model, other = tiles.windows[:, 0] == 0, make_model(config), make_model(config)
     assert tiles.stores[0].path.stem == "one"
-    assert Folds(model, tiles, config)._begin(held) == []
+    assert Folds(model, tiles, config)._initialise(held) == []
     start_from(None, other, tiles.pick(~held), config)
     assert torch.equal(model.prototypes, other.prototypes)
     start_from(None, other, tiles, config)

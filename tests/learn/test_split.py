@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +9,7 @@ from wsiseg.learn.split import group_slides, plan_folds
 
 
 def slide(name, patient="", split="", identity=None, tiles=4):
-    path = SimpleNamespace(stem=name, __str__=lambda: name)
-    store = SimpleNamespace(path=path, slide={"identity": identity or name})
+    store = SimpleNamespace(path=Path(f"{name}.zarr"), slide={"identity": identity or name})
     found = SimpleNamespace(labels=np.zeros((tiles, 2)))
     return SimpleNamespace(store=store, found=found, patient=patient, split=split)
 
@@ -44,7 +44,7 @@ def test_a_split_that_leaks_is_refused():
     slides = [slide("a", "P", "train"), slide("b", "P", "test"), slide("c", "Q")]
     with pytest.raises(DataError, match=r"split .* leaks: P is on both sides \(a, b\)"):
         plan_folds(slides)
-    with pytest.raises(DataError, match=r"has 2 labelled slides for test of 2; both sides"):
+    with pytest.raises(DataError, match=r"has 2 of 2 labelled slides for test; both sides"):
         plan_folds([slide("a", split="test"), slide("b", split="test")])
     (fold,) = plan_folds([slide("a", "P", "test"), slide("b", "Q"), slide("c", "R", "train")])
     assert fold.held.tolist() == [True, False, False]

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from wsiseg.annotations import Palette
 from wsiseg.cli import app
 from wsiseg.errors import DataError
-from wsiseg.report import compare_runs, format_changes
+from wsiseg.report import compare_runs, format_changes, write_changes
 
 from ..evaluate.test_slides import make_map
 from ..labels.slides import COLORS, COLS, ROWS, TILE
@@ -41,12 +41,26 @@ def test_what_changed_is_counted_by_class_names(runs):
 
 def test_runs_that_cannot_be_compared(runs):
     before, after = runs
-    with pytest.raises(DataError, match="have no slide of one name"):
+    with pytest.raises(DataError, match="have no slide name in common"):
         compare_runs(before, after / "slides" / "two.zarr")
     shutil.rmtree(before / "slides" / "one.zarr")
     shutil.copytree(after / "slides" / "two.zarr", before / "slides" / "one.zarr")
     with pytest.raises(DataError, match="has another raster or slide than"):
         compare_runs(before, after)
+
+
+def test_slides_of_one_name_in_two_sub_folders_are_both_compared(tmp_path):
+    for run, other in (("a", BEFORE), ("b", AFTER)):
+        make_map(tmp_path / run / "slides" / "x", "one", BEFORE)
+        make_map(tmp_path / run / "slides" / "y", "one", other)
+    same, changed = compare_runs(tmp_path / "a", tmp_path / "b")
+    assert (same.name, same.share, changed.name) == ("x/one", 0, "y/one")
+    assert changed.share > 0
+    written = write_changes([same, changed], tmp_path / "out")
+    assert [path.name for path in written] == ["changes.csv", "one.jpg", "one.jpg"]
+    assert written[1] != written[2]
+    with pytest.raises(DataError, match=r"one\.zarr: has the same name as .*a/slides/x/one\.zarr"):
+        compare_runs(tmp_path, tmp_path / "b")
 
 
 def test_the_command_draws_only_what_changed(runs, tmp_path):

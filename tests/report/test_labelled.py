@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from wsiseg.cli import app
 from wsiseg.labels import label_slides
-from wsiseg.report.labelled import draw_labels
+from wsiseg.report.labelled import draw_labels, write_labels
 
 from ..labels.slides import CLASSES, COLORS, TILE, make_store
 from ..labels.test_forms import collection, feature, polygon, square
@@ -44,6 +44,17 @@ def test_the_command_says_what_was_found_and_draws_it(tmp_path):
     assert result.exit_code == 1
     assert "no store of slide 'three'; there are one, two" in result.output
     assert other.path.exists()
+
+
+def test_slides_of_one_name_in_two_sub_folders_get_a_picture_each(tmp_path):
+    stores = [make_store(tmp_path / "slides" / folder) for folder in ("x", "y")]
+    for folder in ("x", "y"):
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        write(tmp_path / "labels" / folder, "one", feature("Pink", polygon(square(0, 0))))
+    labelling = label_slides(tmp_path / "labels", [store.path for store in stores], ["Pink"])
+    table, *pictures = write_labels(labelling, tmp_path / "out")
+    assert [row["slide"] for row in csv.DictReader(table.open())] == ["x/one", "y/one"]
+    assert pictures == [tmp_path / "out" / folder / "one.png" for folder in ("x", "y")]
 
 
 def test_labelled_tiles_are_tinted_and_the_others_stay(tmp_path):

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -153,6 +153,7 @@ def test_a_name_that_is_not_utf8(tmp_path):
 
 
 @given(st.floats(0.01, 2000), st.integers(100, 4000))
+@example(99.99999999999999 / 200, 1000)
 def test_the_scale_bar_is_round_and_fits(mpp, width):
     length, pixels = choose_bar(mpp, width)
     assert f"{length:e}"[0] in "125"

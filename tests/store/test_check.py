@@ -90,7 +90,7 @@ def test_a_whole_store_is_said_to_be(finished: Path) -> None:
     assert found.files == len(names) > 40
     assert contents(finished) == before, "a look writes nothing"
     result = run("check", finished)
-    assert (result.exit_code, f"whole ({found.files} files)" in said(result)) == (0, True)
+    assert (result.exit_code, f"complete ({found.files} files)" in said(result)) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_damage_is_found_and_only_it_is_done_again(
     result = run("check", store)
     assert result.exit_code == 1
     assert f"{file.relative_to(store)}: " in said(result)
-    left = f"1 of {blocks} blocks are to be done"
+    left = f"1 of {blocks} blocks are missing"
     assert left in said(result)
     again = run("check", store)
     assert (again.exit_code, left in said(again)) == (1, True)
@@ -260,7 +260,7 @@ def test_one_bad_store_does_not_hide_another(store: Path, tmp_path: Path) -> Non
     result = run("check", tmp_path / "none.zarr", store)
     assert result.exit_code == 1
     assert "none.zarr: is not a wsiseg store" in said(result)
-    assert "a.zarr: whole" in said(result)
+    assert "a.zarr: complete" in said(result)
 
 
 @pytest.fixture(scope="module")

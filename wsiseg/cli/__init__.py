@@ -1,4 +1,4 @@
-"""The command line: each command is its options and one call."""
+"""The command line: each command consists of its options and one call."""
 
 from wsiseg.cli import (  # isort: skip  # the order of `--help`
     steps,

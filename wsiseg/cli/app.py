@@ -1,6 +1,6 @@
-"""The application that every command registers with.
+"""The application with which every command registers.
 
-Exit codes: 0 all is done, 1 a slide failed or an error ended the command, 2 wrong usage.
+Exit codes: 0 success, 1 a slide failed or an error ended the command, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ MAPS, MODELS, LOOP = "Maps", "Models", "Labels and the loop"
 LOOK, FILES = "Look", "Files and set-up"
 """Panels of ``wsiseg --help``."""
 
-_EPILOG = "Exit codes: 0 all is done, 1 a slide failed or an error, 2 wrong usage."
+_EPILOG = "Exit codes: 0 success, 1 a slide failed or an error, 2 wrong usage."
 
 
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; what nobody expected ends in a line, not in a traceback."""
-        for stream in (sys.stdout, sys.stderr):  # names that a terminal cannot show are escaped
+        """Run a command; an unexpected error gives one line instead of a traceback."""
+        for stream in (sys.stdout, sys.stderr):  # escape names that the terminal cannot show
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         debug = ctx.params["debug"] or os.environ.get("WSISEG_DEBUG", "") not in ("", "0")
@@ -37,7 +37,7 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """The commands of each panel, in the order in which they were registered."""
+        """List the commands of each panel in the order of registration."""
         panels: dict[str, list[tuple[str, str]]] = {}
         for name in self.list_commands(ctx):
             command: Any = self.get_command(ctx, name)
@@ -50,7 +50,7 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    rich_markup_mode=None,  # plain help takes half the time: rich would load for its frames alone
+    rich_markup_mode=None,  # plain help takes half the time: rich would be loaded only for frames
     help="Tissue maps of whole slides from patch labels, as polygons for QuPath.",
     epilog=_EPILOG,
     no_args_is_help=True,
@@ -62,11 +62,11 @@ app = typer.Typer(
 def _main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")
+        bool, typer.Option("--quiet", "-q", help="Print only results, warnings and errors.")
     ] = False,
     debug: Annotated[
         bool,
-        typer.Option("--debug", help="Tracebacks and all messages; as WSISEG_DEBUG=1."),
+        typer.Option("--debug", help="Show tracebacks and all messages; same as WSISEG_DEBUG=1."),
     ] = False,
 ) -> None:
     if version:

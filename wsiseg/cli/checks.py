@@ -1,4 +1,4 @@
-"""Commands that look and say: a slide, a file, a store, the settings, the installation."""
+"""Commands that inspect a slide, a file, a store, the settings or the installation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def init(
         Path | None, typer.Option("--out", "-o", help="The file; FOLDER/wsiseg.yaml if not given.")
     ] = None,
 ) -> None:
-    """Look at a folder, write settings that fit it, and say what to run next."""
+    """Inspect a folder, write settings that fit it, and suggest the next command."""
     from wsiseg.survey import describe, next_command, survey_folder, write_settings
 
     with progress_bars() as bars:
@@ -65,22 +65,22 @@ def info(
 
 @app.command(rich_help_panel=FILES, epilog="Example: wsiseg lint out/geojson/slide.geojson")
 def lint(
-    files: Annotated[list[Path], typer.Argument(help="GeoJSON files, ours or others'.")],
+    files: Annotated[list[Path], typer.Argument(help="GeoJSON files from any source.")],
     fix: Annotated[bool, typer.Option("--fix", help="Write a repaired copy.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The copy; NAME.fixed.geojson if not given.")
     ] = None,
 ) -> None:
-    """Check GeoJSON files against every rule that QuPath's importer has, or repair them."""
+    """Check GeoJSON files against all rules of QuPath's importer, or repair them."""
     if out is not None and (not fix or len(files) != 1):
-        raise typer.BadParameter("--out names the repaired copy of one file: give --fix and one")
+        raise typer.BadParameter("--out names one repaired copy: give --fix and a single file")
     clean = [_fix(file, out) if fix else _lint(file) for file in files]
     if not all(clean):
         raise typer.Exit(1)
 
 
 def _lint(file: Path) -> bool:
-    """Say what is wrong with a file; whether QuPath loses nothing of it."""
+    """Print what is wrong with a file; return whether QuPath imports all of it."""
     from wsiseg.qupath import lint_geojson
 
     findings = lint_geojson(file)
@@ -92,7 +92,7 @@ def _lint(file: Path) -> bool:
 
 
 def _fix(file: Path, out: Path | None) -> bool:
-    """Write a repaired copy of a file, say what was done, and hold it against the rules."""
+    """Write a repaired copy of a file, print the repairs, and check the copy."""
     from wsiseg.qupath import fix_geojson
 
     copy, repairs = fix_geojson(file, out)
@@ -105,35 +105,35 @@ def _fix(file: Path, out: Path | None) -> bool:
 def check(
     stores: Annotated[list[str], typer.Argument(help=".zarr stores: folders or URLs.")],
 ) -> None:
-    """Hold every file of stores against its checksum; what is damaged, the next run mends."""
+    """Check every file of stores against its checksum; the next run repairs damage."""
     if not all([_check(store) for store in stores]):
         raise typer.Exit(1)
 
 
 def _check(location: str) -> bool:
-    """Say what is wrong with a store; whether nothing is."""
+    """Print what is wrong with a store; return whether nothing is."""
     from wsiseg.store import check_store
 
     try:
-        found = check_store(location)
-    except WsisegError as error:  # the others are looked at all the same
+        report = check_store(location)
+    except WsisegError as error:  # the others are still checked
         complain(f"error: {error}")
         return False
-    for fault in found.damage:
+    for fault in report.damage:
         say(f"{location}: {fault.key}: {fault.why}")
-    for step, (left, total) in found.unfinished.items():
-        say(f"{location}: {step}: {left:,} of {total:,} blocks are to be done")
-    if found.damage:
-        say(f"{location}: run again what made it; it does the damaged blocks, and no others")
-    elif found.whole:
-        old = "" if found.checked else " by all that can be told: its format has no checksums"
-        say(f"{location}: whole ({found.files:,} files){old}")
-    return found.whole
+    for step, (left, total) in report.unfinished.items():
+        say(f"{location}: {step}: {left:,} of {total:,} blocks are missing")
+    if report.damage:
+        say(f"{location}: repeat the command that made it, to redo only the damaged blocks")
+    elif report.whole:
+        caveat = "" if report.checked else ", as far as can be checked: its format has no checksums"
+        say(f"{location}: complete ({report.files:,} files){caveat}")
+    return report.whole
 
 
 @app.command("config", rich_help_panel=FILES, epilog="Example: wsiseg config -c wsiseg.yaml")
 def show_config(config: ConfigFile = None, settings: Settings = None) -> None:
-    """Print what the settings come to, as YAML, and where each comes from."""
+    """Print the resulting settings as YAML, and where each comes from."""
     from wsiseg.config import Config
     from wsiseg.settings import read_settings
 
@@ -145,26 +145,26 @@ def show_config(config: ConfigFile = None, settings: Settings = None) -> None:
 
 
 def _lay_out(
-    data: Mapping[str, object], origins: Mapping[str, str], within: str = ""
+    data: Mapping[str, object], origins: Mapping[str, str], parent: str = ""
 ) -> Iterator[str]:
-    """Lines of YAML; a value that is no default says in a comment where it comes from."""
+    """Yield lines of YAML; a comment names the origin of values that are not defaults."""
     import yaml
 
-    lead = "  " * within.count(".")
+    indent = "  " * parent.count(".")
     for key, value in data.items():
-        name = f"{within}{key}"
+        name = f"{parent}{key}"
         if isinstance(value, dict) and value:
-            yield f"{lead}{key}:"
+            yield f"{indent}{key}:"
             yield from _lay_out(value, origins, f"{name}.")
         else:
             (text,) = yaml.safe_dump([value], default_flow_style=True, width=math.inf).splitlines()
             origin = f"  # {origins[name]}" if name in origins else ""
-            yield f"{lead}{key}: {text[1:-1]}{origin}"
+            yield f"{indent}{key}: {text[1:-1]}{origin}"
 
 
 @app.command(rich_help_panel=FILES, epilog="Example: wsiseg doctor")
 def doctor() -> None:
-    """Say what is installed, what is missing, and what this machine is ready for.
+    """Report what is installed, what is missing, and what this machine is ready for.
 
     Exits with 1 only if it cannot make a first map.
     """
@@ -172,10 +172,10 @@ def doctor() -> None:
 
     print_table(("part", "found", "what to do"), check_installation())
     purposes = check_purposes()
-    for one in purposes:
-        if one.missing:
-            say(f"not ready for {one.name}: {one.missing}; {one.remedy}")
+    for purpose in purposes:
+        if purpose.missing:
+            say(f"not ready for {purpose.name}: {purpose.missing}; {purpose.remedy}")
         else:
-            say(f"ready for {one.name}: {one.remedy}")
-    if any(one.needed and one.missing for one in purposes):
+            say(f"ready for {purpose.name}: {purpose.remedy}")
+    if any(purpose.needed and purpose.missing for purpose in purposes):
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Where commands print. The first line loads rich, so that ``--help`` starts without it."""
+"""The consoles of commands; rich is loaded at the first use, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["stderr", "stdout"]
 
 @cache
 def stdout() -> Console:
-    """The console of results."""
+    """Return the console for results."""
     from rich.console import Console
 
     return Console()
@@ -21,7 +21,7 @@ def stdout() -> Console:
 
 @cache
 def stderr() -> Console:
-    """The console of progress, warnings and errors."""
+    """Return the console for progress, warnings and errors."""
     from rich.console import Console
 
     return Console(stderr=True)

@@ -1,4 +1,4 @@
-"""The command that trains a second stage on the labels of a first one."""
+"""The command that trains a second stage on the labels of a first stage."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def distill(
     data: Annotated[
         list[Path],
         typer.Argument(
-            help="Finished stores or folders of them; with --masks the patches that these are of."
+            help="Finished stores or folders of them; with --masks, the patches of the masks."
         ),
     ],
     out: CheckpointOut,
     masks: Annotated[
-        Path | None, typer.Option(help="Pseudo-masks of the patches, as `wsiseg masks` wrote them.")
+        Path | None, typer.Option(help="Pseudo-masks of the patches, from `wsiseg masks`.")
     ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
@@ -40,25 +40,25 @@ def distill(
     validate: Annotated[
         str | None,
         typer.Option(
-            help="What chooses the best epoch: a folder of patches with masks, a folder or table "
+            help="Data to choose the best epoch: a folder of patches with masks, a folder or table "
             "with labels, or a share of these windows, such as 0.2, by whole cases.",
         ),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option(help="Check settings, labels, weights and device, count steps, no more."),
+        typer.Option(help="Only check settings, labels, weights and device, and count steps."),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option(help="Replace a model of other settings or labels that is there.")
+        bool, typer.Option(help="Replace an existing model of other settings or labels.")
     ] = False,
 ) -> None:
-    """Train a fast network on what a model said: one pass a tile; resumes what was interrupted."""
+    """Train a fast network on a model's labels; an interrupted run resumes."""
     from wsiseg.config import DistillConfig
     from wsiseg.distill import describe_distill, distill_model, load_masks, load_stores
     from wsiseg.model.card import load_card
 
     if masks is not None and len(data) > 1:
-        raise typer.BadParameter("--masks are of one folder or table of patches; give one input")
+        raise typer.BadParameter("--masks belong to one folder or table of patches; give one input")
     with progress_bars() as bars:
         settled = configure(DistillConfig, config, settings)
         windows = (
@@ -66,21 +66,21 @@ def distill(
             if masks is None
             else load_masks(masks, data[0], mpp=settled.mpp)
         )
-        told = None if card is None else load_card(card, windows.palette.names)
-        used, chooses, held = _open_validation(validate, windows, settled)
+        text = None if card is None else load_card(card, windows.palette.names)
+        used, score, held_out = _open_validation(validate, windows, settled)
         if dry_run:
-            print_plan(describe_distill(used, settled), held)
+            print_plan(describe_distill(used, settled), held_out)
             return
-        distill_model(used, settled, out, bars, card=told, validate=chooses, overwrite=overwrite)
-    if held:
-        say(f"best epoch by {held}: {out.with_name(f'{out.stem}.best{out.suffix}')}")
+        distill_model(used, settled, out, bars, card=text, validate=score, overwrite=overwrite)
+    if held_out:
+        say(f"best epoch by {held_out}: {out.with_name(f'{out.stem}.best{out.suffix}')}")
     say(str(out))
 
 
 def _open_validation(
     given: str | None, windows: LabelledWindows, config: DistillConfig
 ) -> tuple[LabelledWindows, Validate | None, str]:
-    """What is learned from, what chooses the epoch, and what is held out in a few words."""
+    """Return the training windows, the score that chooses the epoch, and what is held out."""
     from wsiseg.cli.validation import count_cases, open_other, read_share
     from wsiseg.distill import Agreement, choose_least
     from wsiseg.train import hold_out
@@ -89,10 +89,9 @@ def _open_validation(
         return windows, None, ""
     names = windows.palette.names
     if Path(given).exists():
-        validate, held = open_other(Path(given), names, names)
-        return windows, validate, held
+        validate, held_out = open_other(Path(given), names, names)
+        return windows, validate, held_out
     kept, out = hold_out(windows, read_share(given), names, config.seed)
     least = tuple(choose_least(windows, config).tolist())
-    held_out = windows.pick(out.which)
-    chooses = Agreement(held_out, least)
-    return windows.pick(kept.which), chooses, f"{len(out)} windows of {count_cases(out.cases)}"
+    validate = Agreement(windows.pick(out.which), least)
+    return windows.pick(kept.which), validate, f"{len(out)} windows of {count_cases(out.cases)}"

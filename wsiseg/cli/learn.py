@@ -1,4 +1,4 @@
-"""Commands that train models and use them on patches, and the demo."""
+"""Commands that train models and apply them to patches, and the demo."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def train(
     out: CheckpointOut,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Of tiles: anything that `wsiseg label` reads."),
+        typer.Option(help="Labels of tiles in stores: anything that `wsiseg label` reads."),
     ] = None,
     name_map: NameMap = None,
     config: ConfigFile = None,
@@ -51,21 +51,21 @@ def train(
     validate: Annotated[
         str | None,
         typer.Option(
-            help="What chooses the best epoch: a folder of patches with masks, a folder or table "
+            help="Data to choose the best epoch: a folder of patches with masks, a folder or table "
             "with labels, or a share of these patches, such as 0.2, by whole cases.",
         ),
     ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
-            help="Check settings, patches, encoder and device, count parameters and steps, no more."
+            help="Only check settings, patches, encoder and device, count parameters and steps."
         ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option(help="Replace a model of other settings or patches that is there.")
+        bool, typer.Option(help="Replace an existing model of other settings or patches.")
     ] = False,
 ) -> None:
-    """Train on patch labels (no masks needed); resumes what was interrupted."""
+    """Train on patch labels (no masks needed); an interrupted run resumes."""
     from wsiseg.cli.validation import open_validation
     from wsiseg.config import TrainConfig
     from wsiseg.model.card import load_card
@@ -79,22 +79,22 @@ def train(
     )
 
     if labels is None and len(data) > 1:
-        raise typer.BadParameter("several inputs are stores, which need --labels")
+        raise typer.BadParameter("several inputs must be stores, which need --labels")
     with progress_bars() as bars:
         settled = configure(TrainConfig, config, with_map(settings, name_map, "labels.map"))
         check_settings(settled)
-        told = None if card is None else load_card(card, settled.classes)
-        found = (
+        text = None if card is None else load_card(card, settled.classes)
+        patches = (
             load_patches(data[0], settled.classes)
             if labels is None
             else load_tiles(data, labels, settled.classes, settled.labels)
         )
-        split = None if validate is None else open_validation(validate, found, settled)
-        used, chooses = (found, None) if split is None else (split.patches, split.validate)
+        split = None if validate is None else open_validation(validate, patches, settled)
+        used, score = (patches, None) if split is None else (split.patches, split.validate)
         if dry_run:
             facts = describe_training(used, settled)
         else:
-            train_model(used, settled, out, bars, card=told, validate=chooses, overwrite=overwrite)
+            train_model(used, settled, out, bars, card=text, validate=score, overwrite=overwrite)
     if not leads():
         return
     if dry_run:
@@ -119,20 +119,21 @@ def masks(
     settings: Settings = None,
     gate: Annotated[
         str | None,
-        typer.Option(help="Classes let through: labels, predicted, none; auto if not given."),
+        typer.Option(help="Gate of the classes: labels, predicted or none; auto if not given."),
     ] = None,
     crf: Annotated[
-        bool | None, typer.Option("--crf/--no-crf", help="Follow the edges in the image or not.")
+        bool | None,
+        typer.Option("--crf/--no-crf", help="Refine masks along edges in the image or not."),
     ] = None,
     confidence: Annotated[
-        bool | None, typer.Option("--confidence", help="Write each pixel's confidence as well.")
+        bool | None, typer.Option("--confidence", help="Also write each pixel's confidence.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option(help="Replace masks of other settings; never edited ones.")
+        bool, typer.Option(help="Replace masks of other settings, but not edited ones.")
     ] = False,
     workers: Workers = None,
 ) -> None:
-    """Write pseudo-masks of patches as PNG; resumes what was interrupted."""
+    """Write pseudo-masks of patches as PNG; an interrupted run resumes."""
     from wsiseg.compute import open_executor
     from wsiseg.config import MasksConfig
     from wsiseg.masks import write_masks
@@ -153,22 +154,22 @@ def picture(
     out: Out = Path("pictures"),
     kinds: Annotated[
         list[str] | None,
-        typer.Option("--kind", help="cams, prototypes or features; all that it has if none."),
+        typer.Option("--kind", help="cams, prototypes or features; all available if not given."),
     ] = None,
     without: Annotated[
         Path | None,
-        typer.Option(help="A checkpoint trained without distillation, to compare features with."),
+        typer.Option(help="A checkpoint trained without distillation, to compare its features."),
     ] = None,
     encoder_options: EncoderOptions = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
 ) -> None:
-    """Draw what a checkpoint sees in patches: CAMs, prototypes' similarity, features by stage."""
+    """Draw a checkpoint's CAMs, similarity to prototypes, and features by stage for patches."""
     from wsiseg.evaluate import write_figures
     from wsiseg.evaluate.figures import KINDS
 
     unknown = sorted(set(kinds or ()) - set(KINDS))
     if unknown:
-        raise typer.BadParameter(f"--kind {unknown[0]!r} is none of {', '.join(KINDS)}")
+        raise typer.BadParameter(f"--kind {unknown[0]!r} is not one of {', '.join(KINDS)}")
     written = write_figures(
         checkpoint, patches, out, [kind for kind in KINDS if kind in (kinds or ())],
         without=without, device=device,
@@ -181,7 +182,7 @@ def picture(
 @app.command(rich_help_panel=MAPS, epilog="Example: wsiseg demo --quick -o demo")
 def demo(
     out: Out = Path("demo"),
-    quick: Annotated[bool, typer.Option(help="Small slides, for a check in seconds.")] = False,
+    quick: Annotated[bool, typer.Option(help="Use small slides, for a check in seconds.")] = False,
     workers: Workers = None,
 ) -> None:
     """Make two synthetic slides, train on patch labels of one, annotate and score the other."""

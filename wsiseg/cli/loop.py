@@ -1,4 +1,4 @@
-"""Commands of the annotation loop: labels looked at, learned from."""
+"""Commands of the annotation loop: check labels, learn, suggest, compare."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def label(
         Path,
         typer.Argument(
             help="GeoJSON, ImageScope or ASAP XML, a CSV (slide,x,y[,width,height],class), or a "
-            "folder of these, named as the slides."
+            "folder of these, named like the slides."
         ),
     ],
     slides: Annotated[
@@ -42,23 +42,23 @@ def label(
     out: Out = Path("labelled"),
     name_map: NameMap = None,
     classes: Annotated[
-        str | None, typer.Option(help="Class names, as A,B,C; all that are found if not given.")
+        str | None, typer.Option(help="Class names, as A,B,C; all in the labels if not given.")
     ] = None,
     manifest: Manifest = None,
     settings: Settings = None,
 ) -> None:
-    """Say what label files hold and which windows they label, before anything trains."""
+    """Check label files before training: their contents, and the windows that they label."""
     from wsiseg.labels import label_slides
     from wsiseg.report import write_labels
 
     config = _configure_labels(settings, name_map)
     wanted = None if classes is None else [name.strip() for name in classes.split(",")]
-    found = label_slides(labels, slides, wanted, config, manifest=manifest)
-    written = write_labels(found, out)
-    _print_labelling(found)
+    labelling = label_slides(labels, slides, wanted, config, manifest=manifest)
+    written = write_labels(labelling, out)
+    _print_labelling(labelling)
     for path in written:
         say(str(path))
-    if found.problems or found.unmatched:
+    if labelling.problems or labelling.unmatched:
         raise typer.Exit(1)
 
 
@@ -77,14 +77,14 @@ def learn(
     out: CheckpointOut,
     start: Annotated[
         str | None,
-        typer.Option("--from", help="A checkpoint to go on from, such as tissue."),
+        typer.Option("--from", help="A checkpoint to continue from, such as tissue."),
     ] = None,
     name_map: NameMap = None,
     manifest: Manifest = None,
     config: ConfigFile = None,
     settings: Settings = None,
 ) -> None:
-    """Learn from all labels there are; says how well on slides held out; resumes."""
+    """Train on all given labels, and score on held-out slides; an interrupted run resumes."""
     from wsiseg.config import TrainConfig, load_config
     from wsiseg.learn import describe_learned, learn_model
 
@@ -94,13 +94,13 @@ def learn(
         learned = learn_model(
             slides, labels, out, start=start, manifest=manifest, settings=plain, progress=bars
         )
-    columns = ("class", "windows with", "windows without", "precision held out", "a guess")
+    columns = ("class", "windows with", "windows without", "held-out precision", "random guess")
     rows = []
-    for name, *counts, found, guess in zip(
+    for name, *counts, precision, guess in zip(
         learned.classes, learned.shown, learned.absent, learned.precision, learned.guess,
         strict=True,
     ):  # fmt: skip
-        shares = ("" if value != value else f"{value:.3f}" for value in (found, guess))
+        shares = ("" if value != value else f"{value:.3f}" for value in (precision, guess))
         rows.append((name, *counts, *shares))
     print_table(columns, rows)
     for line in describe_learned(learned):
@@ -116,21 +116,21 @@ def suggest(
     count: Annotated[int, typer.Option("-n", "--count", help="How many places.", min=1)] = 50,
     out: Out = Path("suggest"),
     labels: Annotated[
-        list[Path] | None, typer.Option(help="What is labelled already, which is left out.")
+        list[Path] | None, typer.Option(help="Existing labels, whose places are left out.")
     ] = None,
     per_slide: Annotated[
         int | None,
-        typer.Option(help="Most of one slide; twice the even share if not given.", min=1),
+        typer.Option(help="At most this many per slide; twice the even share if not given.", min=1),
     ] = None,
 ) -> None:
-    """Choose places to label next: unsure ones, unlike each other; frames for QuPath."""
+    """Suggest places to label next, unsure and diverse, as frames for QuPath."""
     from wsiseg.suggest import suggest_places, write_suggestions
 
     with progress_bars() as bars:
         places = suggest_places(slides, count, labels or (), per_slide=per_slide, progress=bars)
         written = write_suggestions(places, out)
     if len(places) < count:
-        say(f"only {len(places)} places are left within --per-slide")
+        say(f"only {len(places)} places are available within --per-slide")
     for path in written:
         say(str(path))
 
@@ -145,9 +145,9 @@ def compare(
     from wsiseg.report import compare_runs, format_changes, write_changes
 
     with progress_bars() as bars:
-        found = compare_runs(before, after, bars)
-        written = write_changes(found, out)
-    say(format_changes(found))
+        changes = compare_runs(before, after, bars)
+        written = write_changes(changes, out)
+    say(format_changes(changes))
     for path in written:
         say(str(path))
 
@@ -156,18 +156,18 @@ def score_slides(
     slides: list[Path], labels: list[Path], name_map: str | None, settings: list[str] | None,
     out: Path,
 ) -> None:  # fmt: skip
-    """What `evaluate --slides` does: finished maps against labels."""
+    """Score finished maps on labels, for `evaluate --slides`."""
     from wsiseg.evaluate import describe_slides, evaluate_slides, format_slides, write_slides
     from wsiseg.run import OutputTree, show_agreement
 
     with progress_bars() as bars:
         config = _configure_labels(settings, name_map)
-        found = evaluate_slides(slides, labels, config=config, progress=bars)
-        written = write_slides(found, out)
+        scores = evaluate_slides(slides, labels, config=config, progress=bars)
+        written = write_slides(scores, out)
         run = OutputTree(slides[0])
         if len(slides) == 1 and run.is_one():
-            written.append(show_agreement(run, describe_slides(found)))
-    say(format_slides(found))
+            written.append(show_agreement(run, describe_slides(scores)))
+    say(format_slides(scores))
     for path in written:
         say(str(path))
 
@@ -179,14 +179,14 @@ def _configure_labels(settings: list[str] | None, name_map: str | None) -> Label
     return parse_config(plain, LabelConfig, "the command line")
 
 
-def _print_labelling(found: Labelling) -> None:
-    """The table of classes and slides, then what needs a look."""
+def _print_labelling(labelling: Labelling) -> None:
+    """Print the table of slides and classes, then notes and problems."""
     from wsiseg.report.labelled import COLUMNS, describe_labels
 
-    print_table(COLUMNS, (tuple(row.values()) for row in describe_labels(found)))
-    for note in (*found.notes, *found.advise()):
+    print_table(COLUMNS, (tuple(row.values()) for row in describe_labels(labelling)))
+    for note in (*labelling.notes, *labelling.advise()):
         say(note)
-    if found.unlabelled:
-        say(f"not labelled: {', '.join(path.stem for path in found.unlabelled)}")
-    for problem in (*found.unmatched, *found.problems):
+    if labelling.unlabelled:
+        say(f"not labelled: {', '.join(path.stem for path in labelling.unlabelled)}")
+    for problem in (*labelling.unmatched, *labelling.problems):
         complain(problem)

@@ -1,4 +1,4 @@
-"""What is said on the way: ours on standard error, once each; the libraries' kept for the log."""
+"""Messages during a command: ours go to standard error, once each; libraries' to the log."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from wsiseg.log_warnings import log_warning
 __all__ = ["MESSAGES", "listen", "write"]
 
 _QUIETER = {"HF_HUB_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"}
-"""These libraries print by themselves, past any log, unless they are told not to."""
+"""These libraries print messages without logging, unless told not to."""
 
 
 class Messages(logging.Handler):
-    """Shows what wsiseg logs and warns of, each text once, and counts what libraries say.
+    """Shows wsiseg's log records and warnings, each text once, and counts those of libraries.
 
-    A damaged file makes its reader say the same line at every attempt; what it means for the slide
-    is in our own message. With `debug`, everything is shown, and with its traceback.
+    The reader of a damaged file repeats its message at every attempt; our own message says what it
+    means for the slide. With `debug`, everything is shown, with tracebacks.
     """
 
     def __init__(self) -> None:
@@ -29,13 +29,13 @@ class Messages(logging.Handler):
         self.reset()
 
     def reset(self, *, debug: bool = False, quiet: bool = False) -> None:
-        """Forget what was said before."""
+        """Forget earlier messages."""
         self.debug, self.quiet = debug, quiet
         self.log = ""
-        """Path of the run's log, once there is one."""
+        """Path of the run's log; empty if there is none."""
         self.on_warning: Callable[[str], None] | None = None
-        """Told of warnings instead of standard error."""
-        self._said: set[str] = set()
+        """Receives warnings instead of standard error."""
+        self._shown: set[str] = set()
         self._kept: dict[str, set[str]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -46,9 +46,9 @@ class Messages(logging.Handler):
             if not self.debug:
                 return
             text = f"{record.name}: {text}"
-        if text in self._said:
+        if text in self._shown:
             return
-        self._said.add(text)
+        self._shown.add(text)
         if self.debug and record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
         self._show(text, record.levelno >= logging.WARNING)
@@ -62,14 +62,14 @@ class Messages(logging.Handler):
             write(text)
 
     def was_said(self, text: str) -> bool:
-        """Whether a message that was shown holds `text`."""
-        return any(text in said for said in self._said)
+        """Whether a message that was shown contains `text`."""
+        return any(text in shown for shown in self._shown)
 
     def describe_kept(self) -> str:
-        """What libraries said, in a line; empty if nothing, or if it was shown."""
+        """Summarise libraries' messages in a line; empty if there are none, or they were shown."""
         if self.debug or not self._kept:
             return ""
-        counts = ", ".join(f"{name} ({len(said)})" for name, said in sorted(self._kept.items()))
+        counts = ", ".join(f"{name} ({len(texts)})" for name, texts in sorted(self._kept.items()))
         where = f"in {self.log}" if self.log else "shown by `wsiseg --debug ...`"
         return f"Messages of {counts} are {where}"
 
@@ -78,13 +78,13 @@ MESSAGES = Messages()
 
 
 def write(text: str, style: str = "") -> None:
-    """A line on standard error, as it is."""
+    """Print a line on standard error, without markup."""
     stderr().print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def listen(*, debug: bool, quiet: bool) -> Iterator[None]:
-    """Take what is logged and warned of meanwhile, and say in the end what was kept back."""
+    """Handle log records and warnings in the block; at the end, mention hidden messages."""
     MESSAGES.reset(debug=debug, quiet=quiet)
     for name, value in _QUIETER.items():
         os.environ.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""Commands about models: which there are, what one says of itself, and its card."""
+"""Commands about models: list, show, card, calibrate, export and import."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ from wsiseg.cli.show import progress_bars, say
 
 __all__ = ["calibrate", "card", "export_model", "import_model", "list_models", "show_model"]
 
-models = typer.Typer(
-    rich_markup_mode=None, help="What models there are, and what each says of itself."
-)
+models = typer.Typer(rich_markup_mode=None, help="List, describe, calibrate and convert models.")
 app.add_typer(models, name="model", no_args_is_help=True, rich_help_panel=MODELS)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -31,7 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @models.command("list")
 def list_models(as_json: AsJson = False) -> None:
-    """List the models that have a name: those that ship, and those to be had elsewhere."""
+    """List the named models: those that ship, and those available elsewhere."""
     from wsiseg.cli.model_list import describe_catalog, print_catalog
 
     if as_json:
@@ -42,10 +40,10 @@ def list_models(as_json: AsJson = False) -> None:
 
 @models.command("show")
 def show_model(
-    model: Annotated[str, typer.Argument(help="A checkpoint's file, or a name of `model list`.")],
+    model: Annotated[str, typer.Argument(help="A checkpoint's file, or a name from `model list`.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show what a checkpoint says of itself: classes, data, labels, scores, limits."""
+    """Show what is known about a model: classes, data, labels, scores, limits."""
     from wsiseg.cli.model_list import describe_row, print_row
     from wsiseg.model.catalog import find_named
 
@@ -77,12 +75,12 @@ def card(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The copy (.safetensors) to write.")],
     overwrite: Annotated[
-        bool, typer.Option(help="Write over a file that is there, even the checkpoint.")
+        bool, typer.Option(help="Replace an existing file, even the checkpoint.")
     ] = False,
 ) -> None:
-    """Write a copy of a checkpoint with another card; its tensors stay byte for byte.
+    """Write a copy of a checkpoint with another card; its tensors stay identical.
 
-    The copy has another hash: a store that was predicted with the original is predicted anew.
+    The copy has another hash, so stores predicted with the original are predicted again.
     """
     from wsiseg.model.card import load_card
     from wsiseg.model.card_file import with_card
@@ -96,22 +94,22 @@ def card(
 def calibrate(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint's file or name.")],
     patches: Annotated[
-        Path, typer.Argument(help="Labelled patches of slides that it never saw: CSV or folder.")
+        Path, typer.Argument(help="Labelled patches of slides not used in training: CSV or folder.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The copy (.safetensors) to write.")],
     encoder_options: EncoderOptions = None,
     overwrite: Annotated[
-        bool, typer.Option(help="Write over a file that is there, even the checkpoint.")
+        bool, typer.Option(help="Replace an existing file, even the checkpoint.")
     ] = False,
 ) -> None:
-    """Fit a checkpoint's confidence on patches of one class each, and write a copy that has it."""
+    """Calibrate a checkpoint's confidence on patches of one class each; writes a copy."""
     from wsiseg.model.checkpoint import read_info
     from wsiseg.train import calibrate_checkpoint, load_patches
 
     with progress_bars() as bars:
-        found = load_patches(patches, read_info(checkpoint).names, to_learn=False)
+        labelled = load_patches(patches, read_info(checkpoint).names, to_learn=False)
         written = calibrate_checkpoint(
-            checkpoint, found, out, overwrite=overwrite, progress=bars,
+            checkpoint, labelled, out, overwrite=overwrite, progress=bars,
             encoder_options=read_encoder_options(encoder_options),
         )  # fmt: skip
     say(str(written))
@@ -121,12 +119,12 @@ def calibrate(
 def export_model(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint of `wsiseg distill`.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file (.onnx) to write.")],
-    overwrite: Annotated[bool, typer.Option(help="Write over a file that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a second stage's network as ONNX, any batch and size, for other programs to run.
+    """Export a second stage's network as ONNX, for any batch and image size.
 
-    It takes RGB in [0, 1] and gives each class's probability at every pixel; its metadata say the
-    µm/px, the classes and what is normalised.
+    Its input is RGB in [0, 1], its output each class's probability at every pixel; its metadata
+    give the µm/px, the classes and the normalisation.
     """
     from wsiseg.model.onnx import export_onnx
     from wsiseg.model.segment.source import load_segmenter
@@ -137,19 +135,19 @@ def export_model(
 @models.command("import")
 def import_model(
     released: Annotated[
-        Path, typer.Argument(metavar="FILE", help="best_cam.pth, as the released code writes it.")
+        Path, typer.Argument(metavar="FILE", help="best_cam.pth of the released code.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint (.safetensors).")],
     classes: Annotated[
-        str, typer.Option(help="Class names in the order of the labels, with commas between.")
+        str, typer.Option(help="Class names in the order of the labels, separated by commas.")
     ],
     config: ConfigFile = None,
     settings: Settings = None,
-    overwrite: Annotated[bool, typer.Option(help="Write over a file that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
 ) -> None:
-    """Make a checkpoint of the authors' released code one of ours; nothing in it is run.
+    """Convert a checkpoint of the authors' released code, without running code in it.
 
-    It needs the student's weights, from the hub or by `--set encoder_options.weights=PATH`.
+    Needs the student's weights, from the hub or by `--set encoder_options.weights=PATH`.
     """
     from wsiseg.config import TrainConfig, load_config, parse_config
     from wsiseg.train import RELEASED, import_released

@@ -16,24 +16,24 @@ __all__ = ["describe_catalog", "describe_row", "print_catalog", "print_row"]
 
 
 def describe_catalog() -> list[dict[str, Any]]:
-    """Every row, as plain values."""
+    """Return all rows as plain values."""
     return [describe_row(row) for row in CATALOG]
 
 
 def describe_row(row: NamedModel) -> dict[str, Any]:
-    """One row, as plain values; what ships with its size and its path."""
+    """Return a row as plain values; a model that ships has its size and path."""
     path = row.path
-    bytes_ = None if path is None or not path.is_file() else path.stat().st_size
+    size = None if path is None or not path.is_file() else path.stat().st_size
     return {
         **asdict(row),
         "ships": path is not None,
         "file": "" if path is None else str(path),
-        "megabytes": row.megabytes if bytes_ is None else round(bytes_ / 1e6, 3),
+        "megabytes": row.megabytes if size is None else round(size / 1e6, 3),
     }
 
 
 def print_catalog(console: Console) -> None:
-    """A table that fits 100 columns, and below it the commands, unbroken, to copy."""
+    """Print a table for 100 columns, and below it commands to copy, without line breaks."""
     names = ("name", "kind", "what it is", "licence", "gate", "px", "µm/px", "size")
     table = Table(*names, box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.columns[3].max_width = 15
@@ -45,14 +45,14 @@ def print_catalog(console: Console) -> None:
         cells = (row.name, row.kind, row.summary, row.licence or "unknown", gate, *sides)
         table.add_row(*map(escape, cells), _size(row))
     console.print(table)
-    console.print("To fetch what does not ship (`wsiseg model show NAME` says more):")
+    console.print("To fetch models that do not ship (`wsiseg model show NAME` for details):")
     for row in CATALOG:
         if row.fetch:
             _print_line(console, f"  {row.fetch}")
 
 
 def print_row(console: Console, row: NamedModel) -> None:
-    """What is known of a model that is not here."""
+    """Print what is known about a model that does not ship."""
     facts = {
         "kind": row.kind,
         "licence": row.licence or "unknown",

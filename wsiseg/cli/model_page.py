@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself and what its card says, joined: a page to read, and JSON."""
+"""The contents of a checkpoint and its card as a page and as JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SETTINGS = ("epochs", "batch_size", "learning_rate", "precision", "seed")
 
 
 def describe_checkpoint(path: Path, info: CheckpointInfo) -> dict[str, Any]:
-    """All of it as plain values; the card is null where there is none."""
+    """Return everything as plain values; the card is None if there is none."""
     plain = asdict(info)
     del plain["card"]
     card = None if info.card is None else info.card.model_dump(mode="json")
@@ -38,13 +38,13 @@ def describe_checkpoint(path: Path, info: CheckpointInfo) -> dict[str, Any]:
 
 
 def print_page(console: Console, path: Path, info: CheckpointInfo) -> None:
-    """One section after the other; what nobody said is said to be unknown."""
+    """Print the page section by section; missing information is shown as unknown."""
     card = info.card or Card()
     console.print(Text(card.title or path.name, style="bold"))
     for text in filter(None, (card.summary, info.note)):
         console.print(Text(text))
     if info.card is None:
-        console.print(Text("This file has no card: the rest is what its checkpoint knows."))
+        console.print(Text("This file has no card: the rest comes from its checkpoint."))
     _print_section(console, "Classes", [_list_classes(info, card)])
     _print_section(console, "Model", [_list_facts(_describe_model(path, info, card))])
     if info.card is not None:
@@ -106,12 +106,11 @@ def _describe_model(path: Path, info: CheckpointInfo, card: Card) -> dict[str, o
         "scale": f"trained at {info.mpp:g} µm/px; may be used at: {usable}",
         "tile": f"{info.tile} x {info.tile} px",
         "kind": _KINDS[info.kind],
-        _PART[info.kind]: f"{info.encoder}, {info.identity or 'begun at random'}",
+        _PART[info.kind]: f"{info.encoder}, {info.identity or 'from random weights'}",
     }
     for part, weights in info.weights.items():
         facts[f"{part} from"] = f"{weights['source']}, revision {weights['revision'] or 'none'}"
         facts[f"{part} sha256"] = weights["sha256"]
-    settings = [f"{name} {info.config[name]}" for name in _SETTINGS if name in info.config]
     settings = [f"{name} {info.config[name]}" for name in _SETTINGS if name in info.config]
     if info.kind == "construct":
         settings = [f"preset {info.preset}", *settings]
@@ -121,7 +120,7 @@ def _describe_model(path: Path, info: CheckpointInfo, card: Card) -> dict[str, o
         facts[f"first stage, {name}"] = value
     facts["training"] = ", ".join(settings)
     if info.background:
-        facts["background"] = ", ".join(info.names[-info.background :]) + ": shown as nothing"
+        facts["background"] = ", ".join(info.names[-info.background :]) + ": not shown in maps"
     facts["confidence"] = "calibrated" if info.calibration else "as trained, not calibrated"
     return facts
 
@@ -147,12 +146,12 @@ def _list_score(score: Score, names: Sequence[str]) -> list[RenderableType]:
     if score.note:
         parts.append(Padding(Text(score.note), (0, 0, 0, 2)))
     order = [name for name in (*names, *score.by_class) if name in score.by_class]
-    by_class = {name: score.by_class[name] for name in order}  # JSON has lost the labels' order
+    by_class = {name: score.by_class[name] for name in order}  # JSON loses the labels' order
     tables: list[tuple[str, Mapping[str, float | None]]]
     tables = [("by class", by_class), ("by slide", score.by_slide)]
-    for what, figures in tables:
+    for heading, figures in tables:
         if figures:
-            parts.append(Padding(Text(what), (0, 0, 0, 2)))
+            parts.append(Padding(Text(heading), (0, 0, 0, 2)))
             shown = {name: _show_figure(value) for name, value in figures.items()}
             parts.append(Padding(_list_facts(shown), (0, 0, 0, 4)))
     return parts

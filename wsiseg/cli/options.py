@@ -1,4 +1,4 @@
-"""The options that commands share, and the settings that they add up to."""
+"""Options shared by commands, and the settings that result from them."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ CheckpointOut = Annotated[
 ]
 CardFile = Annotated[
     Path | None,
-    typer.Option(help="YAML that tells people of the model; see configs/card.yaml."),
+    typer.Option(help="A model card as YAML; see configs/card.yaml."),
 ]
 ConfigFile = Annotated[
     list[Path] | None,
-    typer.Option("--config", "-c", help="YAML settings; of several, later ones go over earlier."),
+    typer.Option("--config", "-c", help="YAML settings; later files override earlier ones."),
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="One setting, as stitch.refine=false.")
+    list[str] | None, typer.Option("--set", help="One setting, such as stitch.refine=false.")
 ]
 EncoderOptions = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="Where the encoder is, if not on the hub: encoder_options.weights=PATH."
+        "--set", help="The encoder's weights, if not on the hub: encoder_options.weights=PATH."
     ),
 ]
 MppOverride = Annotated[
@@ -74,61 +74,62 @@ Executor = Annotated[
     typer.Option(
         "--executor",
         "--scheduler",
-        help="serial, threads, processes, dask (workers here), a dask scheduler's tcp://HOST:PORT, "
-        "or a cluster's FILE.yaml.",
+        help="serial, threads, processes, dask (local workers), a dask scheduler's "
+        "tcp://HOST:PORT, or a cluster's FILE.yaml.",
     ),
 ]
-Workers = Annotated[int | None, typer.Option(help="Workers; the number of cores if not given.")]
+Workers = Annotated[int | None, typer.Option(help="Number of workers; one per core if not given.")]
 NameMap = Annotated[
     str | None,
     typer.Option(
-        "--map", help='Classes renamed or merged, as "Tumour=Tumor,Tumor: invasive=Tumor".'
+        "--map", help='Classes to rename or merge, as "Tumour=Tumor,Tumor: invasive=Tumor".'
     ),
 ]
 Manifest = Annotated[
     Path | None,
-    typer.Option(
-        help="CSV slide[,labels][,patient][,split]: whose labels, of whom, train or test."
-    ),
+    typer.Option(help="CSV slide[,labels][,patient][,split]; split is train or test."),
 ]
 StorePath = Annotated[
-    str, typer.Argument(help="A slide's .zarr store: a folder, or a URL as s3://BUCKET/NAME.zarr.")
+    str,
+    typer.Argument(help="A slide's .zarr store: a folder, or a URL such as s3://BUCKET/NAME.zarr."),
 ]
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")]
 Prompts = Annotated[
     Path | None,
-    typer.Option(help="Classes in words (configs/prompts/*.yaml), in place of a checkpoint."),
+    typer.Option(help="Classes in words (configs/prompts/*.yaml), instead of a checkpoint."),
 ]
 Devices = Annotated[
     str | None,
-    typer.Option(help="Where the model runs: cpu, cuda, or several as cuda:0,cuda:1."),
+    typer.Option(help="Devices for the model: cpu, cuda, or several as cuda:0,cuda:1."),
 ]
 MaxObjects = Annotated[
-    int | None, typer.Option(help="Regions from which they become detections, not annotations.")
+    int | None,
+    typer.Option(help="More regions than this are written as detections."),
 ]
 MaxVertices = Annotated[
-    int | None, typer.Option(help="Vertices from which a slide's GeoJSON comes in parts.")
+    int | None, typer.Option(help="More vertices than this are written in parts.")
 ]
 MaxMb = Annotated[
-    float | None, typer.Option(help="MB from which GeoJSON is packed, and packed, in parts.")
+    float | None,
+    typer.Option(help="Larger GeoJSON (MB) is compressed, then written in parts."),
 ]
 Origin = Annotated[
     str | None,
     typer.Option(
-        help="qupath: (0, 0) is the slide's bounds corner, as QuPath shows it; or level0."
+        help="qupath: (0, 0) is the corner of the slide's bounds, as in QuPath; or level0."
     ),
 ]
 
 
 def with_given(settings: list[str] | None, options: Mapping[str, object]) -> list[str]:
-    """The settings of the command line, and those of its options by name that were given."""
+    """Return the settings of the command line, and those of its options that were given."""
     given = [f"{name}={_to_yaml(value)}" for name, value in options.items() if value is not None]
     return [*(settings or []), *given]
 
 
 def with_map(settings: list[str] | None, text: str | None, name: str) -> list[str]:
-    """The settings, and the classes that ``--map`` renames as the setting `name`."""
+    """Return the settings, with the classes that ``--map`` renames as the setting `name`."""
     from wsiseg.labels.names import parse_map
 
     if text is None:
@@ -137,7 +138,7 @@ def with_map(settings: list[str] | None, text: str | None, name: str) -> list[st
 
 
 def _to_yaml(value: object) -> object:
-    """A path stays a string, whatever its name looks like, and a number a number, as 1e-5."""
+    """Quote paths, so that they stay strings whatever they look like; floats as YAML has them."""
     import yaml
 
     if isinstance(value, float):
@@ -146,7 +147,7 @@ def _to_yaml(value: object) -> object:
 
 
 def configure(model: type[_M], files: Files, settings: list[str] | None) -> _M:
-    """The settings of the files, then those of the command line."""
+    """Read the settings of the files, overridden by those of the command line."""
     from wsiseg.config import load_config, parse_config
 
     data = override(load_config(files, model).model_dump(), settings, "--set")
@@ -154,11 +155,13 @@ def configure(model: type[_M], files: Files, settings: list[str] | None) -> _M:
 
 
 def read_encoder_options(settings: list[str] | None) -> dict[str, Any]:
-    """The options of commands that take ``--set encoder_options.NAME=VALUE`` and no more."""
+    """Return the options of commands that accept only ``--set encoder_options.NAME=VALUE``."""
     given = override({"encoder_options": {}}, settings, "--set")
     others = sorted(given.keys() - {"encoder_options"})
     if others or not isinstance(given["encoder_options"], dict):
-        raise typer.BadParameter(f"--set takes encoder_options.NAME=VALUE here, not {settings}")
+        raise typer.BadParameter(
+            f"--set takes only encoder_options.NAME=VALUE here, not {settings}"
+        )
     return dict(given["encoder_options"])
 
 
@@ -177,8 +180,8 @@ def override(data: dict[str, Any], settings: list[str] | None, option: str) -> d
             if not isinstance(target, dict):
                 group = ".".join(parents[:depth])
                 raise typer.BadParameter(
-                    f"{option} {setting!r}: {group} is one setting and holds no others, now it is "
-                    f"{target!r}; give {group}=VALUE"
+                    f"{option} {setting!r}: {group} is a single setting without others in it, and "
+                    f"is {target!r}; give {group}=VALUE"
                 )
         try:
             target[leaf] = yaml.safe_load(value)

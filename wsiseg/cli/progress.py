@@ -1,4 +1,4 @@
-"""How far work is: lines that change on a terminal, a line now and then where there is none."""
+"""Progress: updating lines on a terminal, or a plain line now and then without one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rich.text import Text
 __all__ = ["NARROW", "Board", "Line", "clock_time", "show_board"]
 
 NARROW = 76
-"""Columns below which lines leave out the bar and count in percent."""
+"""Below this many columns, lines have a percentage instead of a bar."""
 _EVERY_S = 30.0
-"""Between plain lines."""
+"""Interval of plain lines."""
 
 
 class Line:
-    """One line: the steps of a slide, or of a command."""
+    """The line of a slide or a command, with its steps."""
 
     def __init__(self, name: str, clock: Callable[[], float]) -> None:
         self.name, self.step, self._clock = name, "", clock
@@ -28,7 +28,7 @@ class Line:
         self._first: dict[str, tuple[float, int]] = {}
 
     def update(self, step: str, done: int, total: int) -> None:
-        """So many blocks of a step are done."""
+        """Set how many blocks of a step are done."""
         if step not in self._first:
             self._first[step] = (self._clock(), done)
         if self.step in ("", step) or done > self._counts.get(step, (0, 0))[0]:
@@ -37,33 +37,35 @@ class Line:
 
     @property
     def share(self) -> float:
-        """Of all steps that are known of, in [0, 1]."""
+        """The finished share of all known steps, in [0, 1]."""
         total = sum(total for _, total in self._counts.values())
         return sum(done for done, _ in self._counts.values()) / total if total else 0.0
 
     @property
     def rate(self) -> float:
-        """Blocks of the current step a second; 0 where it is not known yet."""
+        """Blocks of the current step per second; 0 if not known yet."""
         return self._speed(self.step)
 
     @property
     def seconds_left(self) -> float | None:
-        """By the rate of all steps together, none of which waits for another's end."""
+        """Seconds left at the overall rate, as steps run side by side; None if not known yet."""
         left = sum(total - done for done, total in self._counts.values())
-        begun = min((start for start, _ in self._first.values()), default=0.0)
+        started = min((start for start, _ in self._first.values()), default=0.0)
         done = sum(self._counts[step][0] - first for step, (_, first) in self._first.items())
-        spent = self._clock() - begun
-        return left * spent / done if done and spent > 0 else None
+        elapsed = self._clock() - started
+        return left * elapsed / done if done and elapsed > 0 else None
 
     def _speed(self, step: str) -> float:
         started, first = self._first.get(step, (0.0, 0))
-        spent = self._clock() - started
-        return (self._counts[step][0] - first) / spent if step in self._first and spent > 0 else 0.0
+        elapsed = self._clock() - started
+        if step not in self._first or elapsed <= 0:
+            return 0.0
+        return (self._counts[step][0] - first) / elapsed
 
     def text(self, width: int, names: int) -> str:
-        """The line, for a terminal of `width` columns; the name takes `names` of them."""
+        """Format the line for a terminal of `width` columns, `names` of them for the name."""
         done, total = self._counts.get(self.step, (0, 0))
-        step = self.step.rpartition("-")[2]  # of a pyramid; whose it is needs no room
+        step = self.step.rpartition("-")[2]  # a pyramid without its step, to save space
         percent = f"{self.share:4.0%}"
         rate = f"{self.rate:.1f}/s" if self.rate else ""
         left = clock_time(self.seconds_left)
@@ -78,7 +80,7 @@ class Line:
         ).rstrip()
 
     def plain(self) -> str:
-        """The line for a log."""
+        """Format the line for a log."""
         done, total = self._counts.get(self.step, (0, 0))
         parts = [f"{self.step} {done}/{total}", f"{self.share:.0%}"] if total else [self.step]
         parts += [f"{self.rate:.2g}/s"] if self.rate else []
@@ -87,7 +89,7 @@ class Line:
 
 
 class Board:
-    """The lines of what is under way, and one for the whole."""
+    """The lines of running work, and one for the whole."""
 
     def __init__(
         self,
@@ -95,49 +97,49 @@ class Board:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.size, self.clock = size, clock
-        """`size` gives columns and rows to draw on, asked anew each time: windows change."""
+        """`size` returns columns and rows; it is called for each drawing, as windows change."""
         self.lines: dict[str, Line] = {}
         self.whole: Callable[[int], str] = lambda width: ""
-        """Gives the line below the others, for a number of columns."""
+        """Formats the last line for a number of columns."""
         self.lock = threading.RLock()
-        """Held while lines change, and while they are drawn by another thread."""
+        """Held while lines change, and while another thread draws them."""
         self._told = clock()
         self.tell: Callable[[str], None] | None = None
-        """Takes a plain line now and then."""
+        """Receives a plain line now and then."""
 
     def update(self, name: str, step: str, done: int, total: int) -> None:
-        """So many blocks of a step of `name` are done."""
+        """Set how many blocks of a step of `name` are done."""
         with self.lock:
             line = self.lines.setdefault(name, Line(name, self.clock))
             line.update(step, done, total)
         self.pulse()
 
     def drop(self, name: str) -> None:
-        """Nothing is under way there any more."""
+        """Remove the line of `name`."""
         with self.lock:
             self.lines.pop(name, None)
 
     def report(self, step: str, done: int, total: int) -> None:
-        """Progress of a command that works at one thing; a line a step, till it is finished."""
+        """Report the progress of a command: one line per step until it is finished."""
         if done >= total:
             self.drop(step)
         else:
             self.update(step, step, done, total)
 
     def texts(self, width: int, height: int) -> list[str]:
-        """What a terminal shows."""
+        """Format the lines for a terminal."""
         with self.lock:
-            shown, most = list(self.lines.values()), max(1, height - 3)
-            # A line of a step alone says its name as the step.
+            shown, limit = list(self.lines.values()), max(1, height - 3)
+            # The line of a single step has the step as its name.
             names = [len(line.name) for line in shown if line.name != line.step]
             wide = min(max(names, default=0), max(8, width - (23 if width < NARROW else 64)))
-            texts = [line.text(width, wide if names else 0) for line in shown[:most]]
-            texts += [f"and {len(shown) - most} more"] if len(shown) > most else []
+            texts = [line.text(width, wide if names else 0) for line in shown[:limit]]
+            texts += [f"and {len(shown) - limit} more"] if len(shown) > limit else []
             texts += [whole] if (whole := self.whole(width)) else []
         return [_cut(text, width) for text in texts]
 
     def pulse(self) -> None:
-        """Give the plain line, if its time has come."""
+        """Print the plain line if it is due."""
         with self.lock:
             if self.tell is None or self.clock() - self._told < _EVERY_S:
                 return
@@ -147,14 +149,14 @@ class Board:
             self.tell("; ".join(filter(None, [self.whole(200), *shown[:3], *more])))
 
     def __rich__(self) -> Group:
-        """What is drawn."""
+        """Return what rich draws."""
         width, height = self.size()
         return Group(*(Text(text, no_wrap=True) for text in self.texts(width, height)))
 
 
 @contextmanager
 def show_board(console: Console, *, quiet: bool = False) -> Iterator[Board]:
-    """A board on a terminal; where `console` is none, a plain line now and then; or nothing."""
+    """Show a board on a terminal, a plain line now and then elsewhere, or nothing if `quiet`."""
     board = Board(lambda: (console.width, console.height))
     if quiet:
         yield board
@@ -173,7 +175,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def clock_time(seconds: float | None) -> str:
-    """Hours, minutes and seconds; nothing of None."""
+    """Format hours, minutes and seconds; empty for None."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)

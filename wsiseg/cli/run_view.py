@@ -1,19 +1,19 @@
-"""What `wsiseg annotate` shows of a run: lines on a terminal, or JSON for programs.
+"""The output of `wsiseg annotate` during a run: lines on a terminal, or JSON for programs.
 
-With ``--json``, standard output holds one JSON object a line and nothing else. Each has `event` and
+With ``--json``, standard output has one JSON object per line and nothing else. Each has `event` and
 the fields of the class of that name in `wsiseg.run.events`:
 
-- ``run_started``: `run`, `slides` (how many), `log` (path)
+- ``run_started``: `run`, `slides` (count), `log` (path)
 - ``slide_started``: `slide`, `path`
 - ``step``: `slide`, `step` (tile, tile-pyramid, predict, stitch, stitch-pyramid, outline), `done`,
   `total` (blocks), `worker_seconds`
 - ``slide_finished``: `slide`, `path`, `status`, `tiles`, `seconds`, `tissue_mm2`, `class_mm2`,
-  `note`, `error` and what else is in ``summary.csv``
+  `note`, `error` and the other columns of ``summary.csv``
 - ``warning``: `text`
-- ``run_finished``: `slides` (how many ended with each status), `seconds`, `error` (why the run
-  ended before its slides did; empty if it did not). Always the last, but for wrong usage.
+- ``run_finished``: `slides` (count by status), `seconds`, `error` (why the run ended early; empty
+  if it did not). Always the last, except after wrong usage.
 
-Names and fields are only ever added to.
+Names and fields may be added, but do not change.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ __all__ = ["RunView", "show_run"]
 
 _BOUND_BY = {"tile": "reading", "predict": "model", "stitch": "CRF"}
 _BOUND_BY |= {"tile-pyramid": "writing levels", "stitch-pyramid": "writing levels"}
-_TELLING_S = 1.0
-"""Seconds of workers from which it is said what they mostly do."""
-_SURE = 0.05
-"""Slides from which the time left is told."""
+_MIN_WORK_S = 1.0
+"""Seconds of work before the main activity is shown."""
+_MIN_SHARE = 0.05
+"""Finished slides before the remaining time is shown."""
 
 
 @contextmanager
 def show_run(*, as_json: bool) -> Iterator[Callable[[Event], None]]:
-    """Show the events of a run; gives what takes them."""
+    """Show the events of a run; yields the function that receives them."""
     if as_json:
         with _json_lines() as take:
             yield take
@@ -73,8 +73,8 @@ def _json_lines() -> Iterator[Callable[[Event], None]]:
         yield take
     except BaseException as error:
         if not finished:
-            why = str(error) or type(error).__name__
-            take(RunFinished({}, time.perf_counter() - started, why))
+            reason = str(error) or type(error).__name__
+            take(RunFinished({}, time.perf_counter() - started, reason))
         raise
     finally:
         MESSAGES.on_warning = None
@@ -120,7 +120,7 @@ class RunView:
             self._board.pulse()
 
     def describe(self, width: int) -> str:
-        """The line for the whole run."""
+        """Format the line for the whole run."""
         if not self._slides:
             return ""
         ended, failed = self._ended.total(), self._ended["failed"]
@@ -128,24 +128,25 @@ class RunView:
         parts += [f"{failed} failed"] if failed else []
         if (bound := self._bound()) and width >= NARROW:
             parts.append(bound)
-        parts.append(f"{clock_time(self._board.clock() - self._started)} gone")
+        parts.append(f"{clock_time(self._board.clock() - self._started)} elapsed")
         if (left := self._seconds_left()) is not None and self._slides > 1:
             parts.append(f"{clock_time(left)} left")
         return ", ".join(parts)
 
     def _bound(self) -> str:
-        """What the workers mostly do."""
+        """Return what the workers mostly do."""
         spent: Counter[str] = Counter()
         for (_, step), seconds in self._spent.items():
             spent[_BOUND_BY.get(step, step)] += seconds  # type: ignore[assignment]  # a Counter of floats
-        if spent.total() < _TELLING_S:
+        if spent.total() < _MIN_WORK_S:
             return ""
-        (what, most), *_ = spent.most_common(1)
-        return f"mostly {what} ({most / spent.total():.0%})"
+        ((activity, longest),) = spent.most_common(1)
+        return f"mostly {activity} ({longest / spent.total():.0%})"
 
     def _seconds_left(self) -> float | None:
-        """As if slides were alike, but for those that failed."""
+        """Estimate the time left as if all slides, except failed ones, took equally long."""
         slides, ended = self._slides - self._ended["failed"], self._ended.total()
-        share = ended - self._ended["failed"] + sum(one.share for one in self._board.lines.values())
-        gone = self._board.clock() - self._started
-        return gone * (slides - share) / share if share > _SURE else None
+        running = sum(line.share for line in self._board.lines.values())
+        share = ended - self._ended["failed"] + running
+        elapsed = self._board.clock() - self._started
+        return elapsed * (slides - share) / share if share > _MIN_SHARE else None

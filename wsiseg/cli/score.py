@@ -1,4 +1,4 @@
-"""The command that scores: a checkpoint, or masks that anybody made."""
+"""The command that scores a checkpoint, masks from any source, or finished maps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["evaluate"]
 def evaluate(
     checkpoint: Annotated[
         str | None,
-        typer.Argument(help="A checkpoint's path or name; with --predictions, leave it out."),
+        typer.Argument(help="A checkpoint's path or name; omit it with --predictions."),
     ] = None,
     data: Annotated[
         Path | None,
@@ -38,25 +38,26 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split of the data set: test or valid.")] = "test",
     config: ConfigFile = None,
     settings: Settings = None,
-    pictures: Annotated[int, typer.Option(help="Patches drawn.", min=0)] = 8,
+    pictures: Annotated[int, typer.Option(help="Number of patches to draw.", min=0)] = 8,
     compare: Annotated[
         Path | None,
-        typer.Option(help="YAML of published scores to stand beside ours (configs/published_*)."),
+        typer.Option(help="YAML of published scores to show beside ours (configs/published_*)."),
     ] = None,
     save_labels: Annotated[
         bool, typer.Option("--save-labels", help="Write every patch's labels as PNG.")
     ] = False,
     slides: Annotated[
         list[Path] | None,
-        typer.Option(help="Finished maps instead: output folders or stores, scored on --labels."),
+        typer.Option(help="Score finished maps instead: output folders or stores, on --labels."),
     ] = None,
     labels: Annotated[
-        list[Path] | None, typer.Option(help="What `wsiseg label` reads, for --slides.")
+        list[Path] | None,
+        typer.Option(help="Labels for --slides, as for `wsiseg label`."),
     ] = None,
     name_map: NameMap = None,
     predictions: Annotated[
         list[Path] | None,
-        typer.Option(help="Score a folder of masks instead; of two, the difference as well."),
+        typer.Option(help="Score a folder of masks instead; with two, also the difference."),
     ] = None,
     protocol: Annotated[
         str | None,
@@ -64,17 +65,19 @@ def evaluate(
     ] = None,
     classes: Annotated[
         str,
-        typer.Option(help="Of --predictions: A,B,C in the order of the numbers, or a YAML."),
+        typer.Option(help="Classes of --predictions: A,B,C in the order of numbers, or a YAML."),
     ] = "Tumor,Stroma,Immune cells,Necrosis",
     numbers: Annotated[
         str | None,
-        typer.Option(help="Of --predictions, if not the data's: 1=Tumor,2=Stroma,0=background."),
+        typer.Option(
+            help="Numbers of --predictions, if not the data's: 1=Tumor,2=Stroma,0=background."
+        ),
     ] = None,
     workers: Workers = None,
 ) -> None:
-    """Score a checkpoint, or anybody's masks, on patches with masks; or maps of slides on labels.
+    """Score a checkpoint or other masks on patches with masks, or maps of slides on labels.
 
-    A checkpoint is scored with and without the true classes given.
+    A checkpoint is scored with and without the true classes of each patch.
     """
     from wsiseg.compute import open_executor
     from wsiseg.config import EvaluateConfig
@@ -87,7 +90,7 @@ def evaluate(
 
     if slides or labels:
         if not (slides and labels) or checkpoint or data:
-            raise typer.BadParameter("maps are scored by --slides and --labels, without others")
+            raise typer.BadParameter("to score maps, give only --slides and --labels")
         score_slides(slides, labels, name_map, settings, out)
         return
     if checkpoint is None:
@@ -111,15 +114,15 @@ def evaluate(
                 progress=bars,
             )
         )  # fmt: skip
-        beside = [format_comparison(one, published) for one in evaluations if published]
-        beside += _differences(evaluations) if predictions else []
-    for text in (*map(format_table, evaluations), *beside):
+        comparisons = [format_comparison(one, published) for one in evaluations if published]
+        comparisons += _differences(evaluations) if predictions else []
+    for text in (*map(format_table, evaluations), *comparisons):
         say(text + "\n")
 
 
 def _only_data(first: str, second: Path | None) -> Path:
     if second is not None:
-        raise typer.BadParameter("--predictions are masks: give the folder of the patches alone")
+        raise typer.BadParameter("with --predictions, give only the folder of the patches")
     return Path(first)
 
 
@@ -133,32 +136,33 @@ def _score_masks(
     config: EvaluateConfig,
     **shared: Any,
 ) -> list[Evaluation]:
-    """Score each folder of masks; a report of each in a folder of its name."""
+    """Score each folder of masks, and write its report to a folder of the same name."""
     from wsiseg.evaluate import evaluate_predictions, write_report
     from wsiseg.evaluate.patches import find_split
     from wsiseg.evaluate.protocols import Protocol
 
     if protocol not in get_args(Protocol):
         raise typer.BadParameter(
-            "--predictions do not say how they were made: give --protocol oracle if the true "
-            "classes of each patch were given, else --protocol deploy"
+            "the protocol of --predictions is not known: give --protocol oracle if the true "
+            "classes of each patch were used, else --protocol deploy"
         )
     made = cast("Protocol", protocol)
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
-        raise typer.BadParameter("--predictions need different names, as their reports bear them")
-    palette, meant = _palette(classes), None if numbers is None else _parse_numbers(numbers)
-    found = []
+        raise typer.BadParameter("--predictions need different names, which their reports get")
+    palette = _read_palette(classes)
+    mapping = None if numbers is None else _parse_numbers(numbers)
+    evaluations = []
     for folder, name in zip(folders, names, strict=True):
-        found.append(
-            evaluate_predictions(folder, data, palette, made, config, numbers=meant, **shared)
+        evaluations.append(
+            evaluate_predictions(folder, data, palette, made, config, numbers=mapping, **shared)
         )
-        write_report(found[-1], None, find_split(data, shared["split"]), out / name)
-    return found
+        write_report(evaluations[-1], None, find_split(data, shared["split"]), out / name)
+    return evaluations
 
 
-def _palette(classes: str) -> Palette:
-    """Of names, or of the settings of a training; kinds of background are no classes."""
+def _read_palette(classes: str) -> Palette:
+    """Read a palette from class names or training settings, without background classes."""
     from wsiseg.annotations import Palette
     from wsiseg.config import TrainConfig, load_config, parse_config
     from wsiseg.train.setup import describe_classes
@@ -166,33 +170,34 @@ def _palette(classes: str) -> Palette:
     if classes.endswith((".yaml", ".yml")):
         config = load_config(Path(classes), TrainConfig)
     else:
-        named = [name.strip() for name in classes.split(",")]
-        config = parse_config({"classes": named}, TrainConfig, "--classes")
+        names = [name.strip() for name in classes.split(",")]
+        config = parse_config({"classes": names}, TrainConfig, "--classes")
     palette = describe_classes(config)[1]
     count = len(palette) - len(config.background)
     return Palette(palette.names[:count], palette.colors[:count])
 
 
 def _parse_numbers(text: str) -> dict[int, str | None]:
-    found: dict[int, str | None] = {}
+    names: dict[int, str | None] = {}
     for part in text.split(","):
         number, equals, name = (piece.strip() for piece in part.partition("="))
-        if not equals or not number.isdecimal() or int(number) in found:
+        if not equals or not number.isdecimal() or int(number) in names:
             raise typer.BadParameter(f"--numbers {part!r} needs the form 1=Tumor, each number once")
-        found[int(number)] = None if name.casefold() == "background" else name
-    return found
+        names[int(number)] = None if name.casefold() == "background" else name
+    return names
 
 
 def _differences(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The first against each of the others."""
+    """Compare the first evaluation with each of the others."""
     from wsiseg.evaluate import compare_pair
 
-    lines = []
+    lines, first = [], evaluations[0]
     for other in evaluations[1:]:
-        first, found = evaluations[0], compare_pair(evaluations[0], other)
+        difference = compare_pair(first, other)
         lines.append(
-            f"{first.predictions} less {other.predictions}: mIoU {100 * found.value:+.2f} points "
-            f"[{100 * found.low:+.2f}, {100 * found.high:+.2f}], p = {found.p:.3g} "
+            f"{first.predictions} minus {other.predictions}: mIoU {100 * difference.value:+.2f} "
+            f"points [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}], p = "
+            f"{difference.p:.3g} "
             f"(paired bootstrap over images)"
         )
     return lines

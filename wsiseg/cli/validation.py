@@ -1,4 +1,4 @@
-"""What `--validate` names: a folder or table of other patches, or a share of these."""
+"""The data of `--validate`: a folder or table of other patches, or a share of these."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Split", "count_cases", "open_other", "open_validation", "read_share"
 
 
 class Split(NamedTuple):
-    """What is trained on, and what chooses the epoch."""
+    """The training patches, and the score that chooses the epoch."""
 
     patches: PatchSource
     validate: Validate
     held_out: str
-    """What is held out, in a few words."""
+    """A short description of the held-out data."""
 
 
 def open_validation(given: str, patches: PatchSource, config: TrainConfig) -> Split:
-    """Find what is held out of, or beside, the `patches`.
+    """Open the validation data, from other files or held out of the `patches`.
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ def open_validation(given: str, patches: PatchSource, config: TrainConfig) -> Sp
     Raises
     ------
     ConfigError
-        If it is neither.
+        If it is none of these.
     DataError
-        If patches are wrong, or cannot be split.
+        If patches are invalid, or cannot be split.
     """
     from wsiseg.train import HeldOut, hold_out
 
@@ -50,14 +50,14 @@ def open_validation(given: str, patches: PatchSource, config: TrainConfig) -> Sp
 
 
 def open_other(path: Path, classes: Sequence[str], shown: Sequence[str]) -> tuple[Validate, str]:
-    """Other patches that choose the epoch, and what they are in a few words.
+    """Open other patches that choose the epoch; also return a short description.
 
     Parameters
     ----------
     classes
-        All names of the model, which labels may speak of.
+        All class names of the model, which labels may use.
     shown
-        Those that masks are numbered by.
+        The class names in the order of mask numbers.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def open_other(path: Path, classes: Sequence[str], shown: Sequence[str]) -> tupl
 
 
 def read_share(given: str) -> float:
-    """The share of the patches that `--validate` names; raises `ConfigError` if it is none."""
+    """Read the share of patches in `--validate`; raises `ConfigError` if it is not one."""
     try:
         share = float(given)
     except ValueError:
@@ -94,6 +94,6 @@ def _has_masks(folder: Path) -> bool:
 
 
 def count_cases(cases: Sequence[str | None]) -> str:
-    """How many cases patches are of, in words."""
-    known = set(cases)
-    return f"{len(known)} case(s)" if known - {None} else "no known case, one by one"
+    """Describe the number of known cases."""
+    known = set(cases) - {None}
+    return f"{len(known)} case(s)" if known else "unknown cases, held out one by one"

@@ -20,21 +20,21 @@ def view(
         typer.Argument(help="Output folders, .zarr stores or folders of them; two: side by side."),
     ],
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but the loopback needs a token.")
+        str, typer.Option(help="Address to listen on; all except the loopback need a token.")
     ] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Port; a free one if not given.")] = None,
     token: Annotated[
-        str | None, typer.Option(help="What the page's address must bear; made if needed.")
+        str | None, typer.Option(help="Secret in the page's address; generated if needed.")
     ] = None,
     slides: Annotated[
-        Path | None, typer.Option(help="Folder of the slides, if they are not where they were.")
+        Path | None, typer.Option(help="Folder of the slides, if they were moved.")
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
-    """Look at maps in the browser, on their slides, and correct them."""
+    """View maps over their slides in the browser, and correct them."""
     from wsiseg.view.serve import serve
 
     def tell(address: str) -> None:
-        say(f"{address}\nCtrl-C ends it.")
+        say(f"{address}\nPress Ctrl-C to stop.")
 
     serve(paths, host=host, port=port, token=token, slides=slides, browser=browser, tell=tell)

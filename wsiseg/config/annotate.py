@@ -1,4 +1,4 @@
-"""Everything of one run, by step."""
+"""The settings of a run, by step."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["Config"]
 
 
 class Config(Settings):
-    """Everything that `wsiseg annotate` needs."""
+    """The settings of `wsiseg annotate`."""
 
     slide: SlideConfig = SlideConfig()
     """How slides are opened."""
     tissue: TissueConfig = TissueConfig()
-    """Where tissue is looked for."""
+    """How tissue is found."""
     tile: TileConfig = TileConfig()
     """The tile grid and store."""
     predict: PredictConfig = PredictConfig()
-    """The model over the tiles."""
+    """How the model is applied to the tiles."""
     stitch: StitchConfig = StitchConfig()
-    """CAMs to label rasters."""
+    """From CAMs to label rasters."""
     outline: OutlineConfig = OutlineConfig()
-    """Labels to regions."""
+    """From labels to regions."""
     export: ExportConfig = ExportConfig()
-    """What is written, and how."""
+    """Which files are written, and how."""

@@ -1,4 +1,4 @@
-"""The second stage."""
+"""Settings of the second stage."""
 
 from __future__ import annotations
 
@@ -12,45 +12,47 @@ __all__ = ["DistillConfig"]
 
 
 class DistillConfig(Settings):
-    """The second stage: a compact network that learns from the labels of a first one."""
+    """The second stage: a compact network trained on the labels of a first stage."""
 
     network: Literal["small", "segformer-b0", "segformer-b1"] = "small"
-    """`small`: a U on the encoder `small`, for CPUs; or SegFormer, which wants `weights`."""
+    """`small`: a U-Net on the encoder `small`, for CPUs; or SegFormer, which should start from
+    `weights`."""
     network_options: dict[str, Any] = Field(default={})
-    """`weights`: a file that its body begins as: MiT-B0 or B1 for SegFormer, which else begins at
-    random; for `small` another than the encoder that ships."""
+    """`weights`: a file from which the network's body starts: MiT-B0 or B1 for SegFormer, which is
+    otherwise random; for `small`, an encoder other than the one that ships."""
     background: Literal["learn", "ignore"] = "learn"
-    """What is learned where the first stage says background: that nothing is there, or nothing."""
+    """Whether the first stage's background is learned as a class, or ignored."""
     least_sure: float = Field(default=0.2, ge=0, lt=1)
-    """This share of the pixels of each class, those that the first stage is least sure of, teach
-    nothing. Needs its confidence."""
+    """This share of the pixels of each class, those with the lowest confidence, is not used. Needs
+    the first stage's confidence."""
     min_confidence: float = Field(default=0.0, ge=0, lt=1)
-    """Nor do pixels of which it is less sure than this."""
+    """Pixels with a lower confidence than this are not used."""
     window: int | None = Field(default=None, ge=32)
-    """Side in pixels of what is learned from at a time; if null, that of the patches, or of slides
-    two tiles, so that what lies around a tile is known."""
+    """Side in pixels of the training windows. If null, that of the patches; for slides two tiles,
+    so that the surroundings of a tile are included."""
     stains: bool = True
-    """Whether windows are shown in other dyes, light, focus and coding."""
+    """Whether to augment stain, light, focus and JPEG artefacts."""
     scales: tuple[float, float] = (0.7, 1.4)
-    """Least and most by which a window is enlarged; 1 and 1: as it is."""
+    """Smallest and largest factor by which a window is scaled; 1 and 1 keep its size."""
     mpp: float | None = Field(default=None, gt=0)
-    """µm/px of the patches, where their masks do not say; slides know their own."""
+    """µm/px of the patches, if their masks do not give it; slides have their own."""
     epochs: int = Field(default=12, ge=1)
     """Passes over the windows."""
     batch_size: int = Field(default=8, ge=1)
-    """Windows a step."""
+    """Windows per step."""
     learning_rate: float = Field(default=2e-3, gt=0)
-    """AdamW's largest: it rises over a tenth of the steps, and falls to nothing."""
+    """AdamW's highest learning rate: it rises over a tenth of the steps, then falls to 0."""
     body_rate: float = Field(default=0.2, ge=0)
-    """Of a body that began as weights, as a share of `learning_rate`; 0 leaves it as it is."""
+    """Learning rate of a body that started from weights, as a share of `learning_rate`; 0 freezes
+    it."""
     weight_decay: float = Field(default=0.01, ge=0)
-    """AdamW's decoupled weight decay, of all but biases and norms."""
+    """AdamW's decoupled weight decay, except for biases and norms."""
     balance: bool = True
     """Whether pixels of rare classes count more, as in `TrainConfig`."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`; only a CPU repeats bit by bit."""
+    """`auto`, `cpu`, `cuda` or `cuda:N`; only CPU runs are repeatable bit by bit."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of products; weights stay float32."""
+    """Precision of products; weights stay float32."""
     seed: int = 42
     """Seed of initialisation, shuffling and augmentation."""
 
@@ -58,5 +60,5 @@ class DistillConfig(Settings):
     @classmethod
     def _check_scales(cls, ends: tuple[float, float]) -> tuple[float, float]:
         if not 0.25 <= ends[0] <= ends[1] <= 4:
-            raise ValueError(f"{ends[0]:g} to {ends[1]:g}: least first, both from 0.25 to 4")
+            raise ValueError(f"{ends[0]:g} to {ends[1]:g}: smallest first, both from 0.25 to 4")
         return ends

@@ -1,4 +1,4 @@
-"""What all settings share: frozen models that refuse unknown keys, and their digest."""
+"""The base of all settings: frozen models that refuse unknown keys, and their digest."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["Precision", "Settings", "digest_of"]
 
 
 Precision = Literal["float32", "bfloat16", "float16"]
-"""What a model computes in; the lower two are for GPUs."""
+"""Number format of a model's computations; the two smaller ones are for GPUs."""
 
 
 class Settings(BaseModel):
-    """The base of all settings; each field's docstring is its documentation."""
+    """Base class of all settings; the docstring of each field documents it."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid",
@@ -25,7 +25,7 @@ class Settings(BaseModel):
 
 
 def digest_of(*parts: Any) -> str:
-    """Hex sha256 of `parts` (models, strings, numbers, plain containers), order kept."""
+    """Return the hex sha256 of `parts` (models, strings, numbers, plain containers), in order."""
     plain = [
         part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts
     ]

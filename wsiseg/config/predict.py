@@ -1,4 +1,4 @@
-"""The model over the tiles of a slide."""
+"""How the model is applied to the tiles of a slide."""
 
 from __future__ import annotations
 
@@ -12,38 +12,40 @@ __all__ = ["PredictConfig"]
 
 
 class PredictConfig(Settings):
-    """The model over the tiles."""
+    """How the model is applied to the tiles."""
 
     checkpoint: str = "tissue"
-    """The path of a checkpoint, or a name of `wsiseg model list`: `tissue` (H&E: epithelium,
-    stroma, immune cells, necrosis, muscle, fat, mucin, blood) or `tiny` (synthetic tissue only)."""
+    """Path of a checkpoint, or a name from `wsiseg model list`: `tissue` (H&E: epithelium, stroma,
+    immune cells, necrosis, muscle, fat, mucin, blood) or `tiny` (synthetic tissue only)."""
     prompts: str | None = None
-    """A prompt file, such as `configs/prompts/breast.yaml`: classes named in words, which need no
-    training. It takes the checkpoint's place."""
+    """A prompt file, such as `configs/prompts/breast.yaml`: classes described in words, which need
+    no training. Replaces the checkpoint."""
     encoder: str = "conch"
-    """What compares tiles and `prompts`: `conch` or `open_clip`."""
+    """The encoder that compares tiles with `prompts`: `conch` or `open_clip`."""
     encoder_options: dict[str, Any] = Field(default={})
-    """Where the weights of the checkpoint's encoder are, as `{weights: PATH}`, if not on the hub;
-    with `prompts` whatever `encoder` takes: weights, tokenizer, image_size."""
+    """Location of the weights of the checkpoint's encoder, as `{weights: PATH}`, if they are not on
+    the hub; with `prompts`, the options of `encoder`: weights, tokenizer, image_size."""
     prompt_features: Literal["window", "patch"] = "window"
-    """What is compared with `prompts`: each window as a whole, which is what the encoder was
-    trained for, or each of its patches by itself (MaskCLIP): finer, and less sure."""
+    """What is compared with `prompts`: each window as a whole, for which the encoder was trained,
+    or each of its patches (MaskCLIP), which is finer but less reliable."""
     prompt_window: int | None = Field(default=None, ge=16)
-    """Side in pixels of the windows in which the encoder looks at a tile, resized to its image size
-    if need be; its image size if null. `tile.tile` is one window, or more by whole strides."""
+    """Side in pixels of the windows of a tile that the encoder sees, resized to its image size if
+    necessary; its image size if null. `tile.tile` must be one window, or larger by whole strides.
+    """
     prompt_stride: int | None = Field(default=None, ge=1)
-    """Pixels between the windows of a tile that is larger than one; a cell is the mean of those
-    over it. Side by side if null: `tile.stride` overlaps windows that are a tile each."""
+    """Distance in pixels between the windows of a tile with several; a cell is the mean of the
+    windows over it. Side by side if null; with one window per tile, `tile.stride` makes them
+    overlap."""
     context: int | None = Field(default=None, ge=0)
-    """Pixels around a tile that the model sees with it, so that its map goes on across the tile's
-    border; null for what its encoder takes: 64 with `small`, none with others, which see each tile
-    by itself, as with 0."""
+    """Pixels around a tile that the model also sees, so that maps continue across the borders of
+    tiles. If null, 64 with the encoder `small`, and 0 with others, which see each tile on its own.
+    """
     batch_size: int = Field(default=32, ge=1)
-    """Tiles a forward pass; with `context`, some 16 neighbours are one."""
+    """Tiles per forward pass; with `context`, some 16 neighbouring tiles count as one."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`; of several, as ``cuda:0,cuda:1``, each block takes the one
-    that has the fewest."""
+    """`auto`, `cpu`, `cuda` or `cuda:N`; of several, as ``cuda:0,cuda:1``, each block takes the
+    least busy one."""
     precision: Precision = "float32"
-    """What the model computes in: `bfloat16` and `float16` are faster on a GPU."""
+    """Number format of the model's computations: `bfloat16` and `float16` are faster on a GPU."""
     tta: Literal[1, 6] = 1
     """Test-time augmentations: 1 (none) or the paper's 6."""

@@ -1,4 +1,4 @@
-"""How a slide is cut into tiles and blocks, and stored."""
+"""How a slide is divided into tiles and blocks, and stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["TileConfig", "Tiling"]
 
 
 class Tiling(NamedTuple):
-    """How a slide is cut, in numbers; as in `TileConfig`."""
+    """The tiling of a slide in numbers, as in `TileConfig`."""
 
     mpp: float
     tile: int
@@ -25,7 +25,8 @@ _MPP, _TILE, _BLOCK = 0.5, 224, 1792
 
 
 def _choose_block(unit: int) -> int:
-    """A multiple of `unit`, by a power of two if 1792 is none: pyramids halve whole blocks."""
+    """Return 1792 if it is a multiple of `unit`, otherwise `unit` times a power of two, as pyramids
+    halve whole blocks."""
     if _BLOCK % unit == 0 or unit > 2 * _BLOCK:  # the grid says what is wrong with the latter
         return _BLOCK
     return unit << max(0, (_BLOCK // unit).bit_length() - 1)
@@ -35,26 +36,27 @@ class TileConfig(Settings):
     """The tile grid and the tile store."""
 
     mpp: float | None = Field(default=None, gt=0)
-    """Working µm/px. If null, that of the patches that taught the checkpoint; 0.5 with prompts."""
+    """Working µm/px. If null, that of the checkpoint's training patches; 0.5 with prompts."""
     mpp_tolerance: float = Field(default=0.02, ge=0, lt=0.5)
-    """A whole multiple of the slide's own µm/px within this share of `mpp` is used instead of it:
-    sharper and faster."""
+    """If a whole multiple of the slide's own µm/px is within this share of `mpp`, it is used
+    instead, which is sharper and faster."""
     tile: int | None = Field(default=None, ge=16)
-    """Tile side in pixels at the working resolution. If null, that of the patches that taught the
-    checkpoint; with prompts `predict.prompt_window`, or 224."""
+    """Side of a tile in pixels at the working resolution. If null, that of the checkpoint's
+    training patches; with prompts `predict.prompt_window`, or 224."""
     stride: int | None = Field(default=None, ge=1)
-    """Distance between tile corners in pixels; smaller than `tile` overlaps. `tile` if null."""
+    """Distance between the corners of tiles in pixels; tiles overlap if it is smaller than `tile`,
+    which is the default."""
     block: int | None = Field(default=None, ge=16)
     """Side in pixels of the unit of work and storage: a multiple of `tile` and of `stride`. If
-    null, 1792 (eight tiles of 224) or the nearest below that is one."""
+    null, 1792 (eight tiles of 224) if that fits, otherwise their least common multiple times a
+    power of 2."""
     codec: Literal["zstd", "lz4", "none"] = "lz4"
-    """How a new store packs its pixels, always without loss: `lz4` is written and read several
-    times as fast as `zstd`, which is some 15 to 25 % smaller. A store that is there keeps its own.
-    """
+    """Lossless compression of a new store's pixels: `lz4` is written and read several times as fast
+    as `zstd`, which is some 15 to 25 % smaller. An existing store keeps its own."""
 
     @property
     def tiling(self) -> Tiling:
-        """The numbers, with wsiseg's own for what is null: what no checkpoint decides."""
+        """The numbers, with defaults for null values that no checkpoint determines."""
         mpp = _MPP if self.mpp is None else self.mpp
         tile = self.tile or _TILE
         stride = self.stride or tile

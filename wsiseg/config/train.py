@@ -1,4 +1,4 @@
-"""Training on patch labels, and on labelled tiles of stores."""
+"""Training on patch labels, or on labelled tiles of stores."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ __all__ = ["LabelConfig", "Pooling", "Preset", "Prototypes", "TrainConfig"]
 
 
 Pooling = Literal["mean", "smooth"]
-"""What a patch's class logit is of its CAM: the `mean`, or the logarithm of the mean exponential,
-a `smooth` maximum, so that a class that fills a part of the patch counts by that part."""
+"""How a patch's class logit is derived from its CAM: the `mean`, or the logarithm of the mean
+exponential, a `smooth` maximum, in which a class that fills part of the patch counts by that part.
+"""
 
 
 Preset = Literal["reference", "paper", "wsiseg"]
-"""Whose reading of ConStruct is computed: the released code's, the paper's text, or ours."""
+"""The version of ConStruct: the released code's, the paper's text, or ours."""
 
 
 Prototypes = Literal["auto", "text", "images", "both", "random"]
-"""What the prototypes of classes begin as."""
+"""What class prototypes start from."""
 
 
 _Level = Annotated[int, Field(ge=0, le=255)]
 
 
 class LabelConfig(Settings):
-    """Tiles of stores as training data: which are used, and which classes show in them."""
+    """Tiles of stores as training data: which are used, and which classes they show."""
 
     origin: Literal["qupath", "level0"] = "qupath"
-    """Where coordinates begin: at the slide's bounds corner, as QuPath has it, or at level 0's."""
+    """Origin of coordinates: the corner of the slide's bounds, as in QuPath, or that of level 0."""
     class_fraction: float = Field(default=0.05, gt=0, le=1)
-    """A window shows a class if annotations of it cover at least this fraction of what was labelled
-    or checked there."""
+    """A window shows a class if annotations of it cover at least this fraction of the labelled or
+    checked part."""
     annotated_fraction: float = Field(default=0.5, gt=0, le=1)
-    """An area larger than a tile has windows where it covers at least this fraction of a tile; one
-    that does so nowhere has one."""
+    """An area larger than a tile gets a window wherever it covers at least this fraction of a tile,
+    and one window if it does so nowhere."""
     corrected_weight: float = Field(default=3.0, gt=0)
-    """How much a correction counts, beside one of the first labels."""
+    """Weight of a correction relative to a first label."""
     map: dict[str, str] = Field(default={})
-    """Classes of the label files by what they are to be called; empty leaves one out. On the
-    command line: `--map "Tumour=Tumor,Tumor: invasive=Tumor"`."""
+    """Names of classes in the label files, and the classes that they become; an empty one is
+    ignored. On the command line: `--map "Tumour=Tumor,Tumor: invasive=Tumor"`."""
     tissue_fraction: float = Field(default=0.05, ge=0, le=1)
     """A tile of a store can be used if at least this fraction of it is tissue."""
 
@@ -50,9 +51,9 @@ class LabelConfig(Settings):
 def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if not name.strip():
-            raise ValueError(f"{name!r} is no name of a class")
+            raise ValueError(f"{name!r} is not a class name")
         if names.count(name) > 1:
-            raise ValueError(f"{name!r} is there {names.count(name)} times")
+            raise ValueError(f"{name!r} occurs {names.count(name)} times")
     return names
 
 
@@ -60,70 +61,72 @@ class TrainConfig(Settings):
     """Training on patch labels."""
 
     preset: Preset = "wsiseg"
-    """`reference`: what the released code computes, its accidents included. `paper`: what the text
-    says. `wsiseg`: neither's dead weight, contrast that reaches the prototypes, and a teacher that
-    reaches the CAM."""
+    """`reference`: what the released code computes, including its accidents. `paper`: what the text
+    says. `wsiseg`: without parts that have no effect in either, with a contrast that reaches the
+    prototypes and a teacher that reaches the CAM."""
     encoder: str = "tiny"
     """The frozen student: `tiny`, `small`, `conch`, `open_clip`, `timm` (any vision transformer),
     or one that an installed package adds as an entry point of the group `wsiseg.encoders`."""
     encoder_options: dict[str, Any] = Field(default={})
-    """What the student takes: `model`, `weights`, `image_size`, ... ; an unknown one lists the
-    known."""
+    """Options of the student: `model`, `weights`, `image_size`, ...; an unknown one is an error
+    that lists them."""
     teacher: str = ""
     """The frozen teacher: `segformer` or `tiny`; empty for the one that goes with the encoder."""
     teacher_options: dict[str, Any] = Field(default={})
-    """What the teacher takes: `weights`, `strides`, ..."""
+    """Options of the teacher: `weights`, `strides`, ..."""
     classes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_check_names)] = (
         "Tumor", "Stroma", "Immune cells", "Necrosis",
     )  # fmt: skip
-    """Class names in label order, none twice."""
+    """Class names in label order, without duplicates."""
     prompts: tuple[str, ...] = ()
-    """A text a class, which its prototypes begin as; empty for wsiseg's own."""
+    """One text per class, from which its prototypes start; empty for built-in ones."""
     prototypes: Prototypes = "auto"
-    """What prototypes begin as: the embedded prompts (`text`), clusters of the patches that show
+    """What prototypes start from: the embedded prompts (`text`), clusters of the patches that show
     the class (`images`), `both` side by side, or `random` directions (for comparison). `auto` is
-    `text`, or `images` with an encoder that has no text tower."""
+    `text`, or `images` for an encoder without a text tower."""
     colors: tuple[tuple[_Level, _Level, _Level], ...] = ()
-    """RGB a class for labels and polygons; empty for QuPath's own."""
+    """RGB per class for labels and polygons; empty for QuPath's own."""
     mpp: float = Field(default=0.5, gt=0)
-    """µm/px of the patches; the checkpoint remembers it. Stores know their own."""
+    """µm/px of the patches, which is stored in the checkpoint. Stores have their own."""
     labels: LabelConfig = LabelConfig()
     """How tiles of stores get their labels."""
     background: tuple[str, ...] = ()
-    """Classes that are learned but are no tissue, such as glass: the last of `classes`. They
-    compete with the others, and where they win a map shows nothing."""
+    """Classes that are learned but are not tissue, such as glass; they must be the last of
+    `classes`. They compete with the others, and where they win a map shows nothing."""
     balance: bool = False
-    """Whether rare classes count more: both answers of a class, shown or not, are brought nearer to
-    each other, by the square root of what would make them alike, and at most five times."""
+    """Whether rare classes count more: for each class, the weights of patches with and without it
+    are brought closer by the square root of what would make them equal, at most five times."""
     pooling: Pooling = "mean"
     """A patch's class logit: the `mean` of its CAM, as in the paper, or a `smooth` maximum, for
-    labels of classes that fill only a part of the patch."""
+    classes that fill only part of a labelled patch."""
     prototypes_per_class: int = Field(default=1, ge=1)
-    """k of the prototype bank; `both` has k of each kind."""
+    """Prototypes per class; `both` has this many of each kind."""
     diversity_weight: float = Field(default=0.0, ge=0)
-    """Weight of the term that keeps a class's several prototypes apart: it is high where two of
-    them respond alike within the class's region (LPD)."""
+    """Weight of the term that keeps the prototypes of a class apart (LPD): it is high if two of
+    them respond alike within the class's region."""
     cam_levels: tuple[Annotated[int, Field(ge=0, le=3)], ...] = ()
-    """Pyramid levels (0 the finest) that the CAM reads; empty for the encoder's own. Several are
-    fused top-down, and the CAM has the grid of the finest. Of `tiny`, levels 1 and 2 fused measured
-    better than its own after 96 steps on 64 patches, and worse after 150 on 400, so one it is."""
+    """Pyramid levels (0 is the finest) that the CAM reads; empty for the encoder's default. Several
+    are fused top-down, and the CAM has the grid of the finest. With `tiny`, fusing levels 1 and 2
+    was better than its default after 96 steps on 64 patches, and worse after 150 on 400, so the
+    default is one level."""
     cam_overlap: Literal[1, 2] = 1
-    """2: the finished model looks at an image four times, a quarter cell off each way, so that its
+    """2: the finished model sees an image four times, shifted by a quarter of a cell, so that its
     CAM has twice the rows and columns; training is the same."""
     guidance_levels: tuple[Annotated[int, Field(ge=0, le=3)], ...] = ()
-    """Pyramid levels (0 the finest) that the teacher guides; empty for the encoder's own. Preset
-    `wsiseg` guides the level that the CAM reads and no other, as guiding others changes no CAM."""
+    """Pyramid levels (0 is the finest) that the teacher guides; empty for the encoder's default.
+    Preset `wsiseg` guides only the level that the CAM reads, as guiding others does not change the
+    CAM."""
     turns: bool = True
-    """Whether patches are flipped and turned. If not, what any frozen encoder sees of them is
-    computed once: much faster, for encoders that were taught so that turning tells them nothing."""
+    """Whether to flip and rotate patches. If not, the features of a frozen encoder are computed
+    only once: much faster, for encoders that were trained to ignore rotation."""
     epochs: int = Field(default=12, ge=1)
     """Passes over the patches."""
     batch_size: int = Field(default=16, ge=1)
-    """Patches a step."""
+    """Patches per step."""
     learning_rate: float = Field(default=3e-3, gt=0)
     """AdamW's learning rate before decay."""
     warmup_steps: int = Field(default=0, ge=0)
-    """Steps over which the learning rate rises from almost nothing."""
+    """Steps over which the learning rate rises from almost 0."""
     weight_decay: float = Field(default=1e-3, ge=0)
     """AdamW's decoupled weight decay."""
     struct_weight: float = Field(default=1.5, ge=0)
@@ -131,12 +134,12 @@ class TrainConfig(Settings):
     contrast_weight: float = Field(default=0.2, ge=0)
     """Weight of the foreground/background contrastive loss."""
     contrast_shrink: int = Field(default=2, ge=1)
-    """Its regions are cut from patches this many times smaller: faster, less detail. Presets
-    `reference` and `paper` take them whole."""
+    """The factor by which patches are shrunk before the contrast's regions are cut out: faster,
+    with less detail. Presets `reference` and `paper` do not shrink."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`; only a CPU repeats bit by bit."""
+    """`auto`, `cpu`, `cuda` or `cuda:N`; only CPU runs are repeatable bit by bit."""
     precision: Precision = "float32"
-    """Of the frozen encoders and of products in the trained part; weights stay float32. With
-    `float16` the loss is scaled, and a step whose gradients overflow is left out."""
+    """Precision of the frozen encoders, and of products in the trained part; weights stay float32.
+    With `float16` the loss is scaled, and steps whose gradients overflow are skipped."""
     seed: int = 42
     """Seed of initialisation, shuffling and augmentation."""

@@ -1,4 +1,4 @@
-"""The second stage: a compact network that learns from the labels of a first one."""
+"""The second stage: a compact network trained on the labels of a first stage."""
 
 from wsiseg.distill.agreement import Agreement
 from wsiseg.distill.labels import LabelledWindows, choose_least

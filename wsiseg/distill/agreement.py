@@ -1,4 +1,4 @@
-"""What chooses the best epoch of the second stage: windows that it does not learn from."""
+"""Choose the best epoch of the second stage on held-out windows."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class Agreement:
-    """Windows held out, with the first stage's labels; keeps the promise `Validate`."""
+    """Held-out windows with the first stage's labels; implements `Validate`."""
 
-    measure: ClassVar[str] = "mean IoU with the first stage on the windows held out"
+    measure: ClassVar[str] = "mean IoU with the first stage on the held-out windows"
     windows: LabelledWindows
     least: tuple[int, ...]
-    """The least confidence by which a pixel of each label counts."""
+    """The lowest confidence at which a pixel of each label counts."""
 
     @property
     def identity(self) -> str:
-        """That of the windows."""
+        """The identity of the windows."""
         return self.windows.identity
 
     def check(self, source: CamSource) -> None:
-        """Refuse windows of a side that the network does not take."""
+        """Refuse windows of a size that the network does not accept."""
         if not source.sides.fits(self.windows.side):
             raise DataError(
-                f"the windows held out are {self.windows.side} px a side; {source.name} takes "
+                f"the held-out windows are {self.windows.side} px a side; {source.name} accepts "
                 f"{source.sides}"
             )
 
     def __call__(self, source: CamSource) -> float:
-        """The mean IoU, in [0, 1]."""
+        """Return the mean IoU, in [0, 1]."""
         classes = len(self.windows.palette)
         total = np.zeros((classes + 1, classes + 1), np.int64)
         for start in range(0, len(self.windows), _BATCH):
@@ -56,13 +56,13 @@ class Agreement:
         with torch.inference_mode():
             cams = source.cams(to_images(read.images, source.device))
             shares = share_maps(cams, read.labels.shape[1:], source.calibration)
-            found = shares.argmax(1).cpu().numpy()
+            predicted = shares.argmax(1).cpu().numpy()
         least = np.array(self.least, np.uint8)[np.minimum(read.labels, classes)]
         used = (read.labels <= classes) & (read.confidence >= least)
         return confusion_matrix(
-            _outside(read.labels[used], classes), _outside(found[used], classes), classes
+            _to_labels(read.labels[used], classes), _to_labels(predicted[used], classes), classes
         )
 
 
-def _outside(labels: np.ndarray, classes: int) -> np.ndarray:
-    return np.where(labels >= classes, BACKGROUND, labels).astype(np.uint8)
+def _to_labels(channels: np.ndarray, classes: int) -> np.ndarray:
+    return np.where(channels >= classes, BACKGROUND, channels).astype(np.uint8)

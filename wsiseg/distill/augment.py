@@ -1,4 +1,4 @@
-"""Views of windows: larger or smaller, turned, and under other dyes, light, focus and coding."""
+"""Augmented views of windows: scale, rotation, stain, light, focus and JPEG artefacts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from wsiseg.train.encoder.augment import compress, defocus, draw_dyes, draw_ligh
 
 __all__ = ["Views", "draw_views"]
 
-_RECODED = 0.15  # of the windows are JPEG once more
+_RECODED = 0.15  # share of windows that are compressed as JPEG again
 _QUALITY = (25, 85)
 
 
 class Views(NamedTuple):
-    """A batch as it is learned from."""
+    """An augmented batch."""
 
     images: Tensor
     """``(B, 3, side, side)`` float32 RGB in [0, 1]."""
@@ -34,7 +34,7 @@ class Views(NamedTuple):
 
 
 def draw_views(read: Read, side: int, config: DistillConfig, rng: Generator) -> Views:
-    """One view of each window, `side` px a side, a multiple of what the network takes."""
+    """Draw one view of each window, `side` px a side, which must suit the network."""
     shapes = [_change_shape(*window, side, config, rng) for window in zip(*read, strict=True)]
     images, labels, confidence = (np.stack(part) for part in zip(*shapes, strict=True))
     if not config.stains:
@@ -50,29 +50,29 @@ def _change_shape(
 ) -> tuple[NDArray[np.uint8], ...]:  # fmt: skip
     low, high = config.scales
     span = side / math.exp(rng.uniform(math.log(low), math.log(high)))
-    # What lies beyond a window is its mirror image.
-    beyond = max(0, math.ceil((span - len(image)) / 2))
-    planes = [_mirror(plane, beyond) for plane in (image, labels, confidence)]
+    # Windows are continued by their mirror image.
+    margin = max(0, math.ceil((span - len(image)) / 2))
+    planes = [_mirror(plane, margin) for plane in (image, labels, confidence)]
     x, y = rng.uniform(0, max(0.0, len(planes[0]) - span), 2).tolist()
     box = (x, y, min(x + span, len(planes[0])), min(y + span, len(planes[0])))
-    # Labels are numbers, of which no two can be mixed.
-    ways = (Image.Resampling.BILINEAR, Image.Resampling.NEAREST, Image.Resampling.NEAREST)
+    # Labels cannot be interpolated.
+    filters = (Image.Resampling.BILINEAR, Image.Resampling.NEAREST, Image.Resampling.NEAREST)
     pictures = [
-        Image.fromarray(plane).resize((side, side), way, box=box)
-        for plane, way in zip(planes, ways, strict=True)
+        Image.fromarray(plane).resize((side, side), filter_, box=box)
+        for plane, filter_ in zip(planes, filters, strict=True)
     ]
     if config.stains and rng.random() < _RECODED:
         pictures[0] = compress(pictures[0], int(rng.integers(*_QUALITY)))
-    found = [np.asarray(picture) for picture in pictures]
+    arrays = [np.asarray(picture) for picture in pictures]
     if config.stains:
-        found[0] = defocus(found[0], rng)
+        arrays[0] = defocus(arrays[0], rng)
     flip, quarter = rng.integers(2), int(rng.integers(4))
-    turned = [np.rot90(plane[:, ::-1] if flip else plane, quarter) for plane in found]
+    turned = [np.rot90(plane[:, ::-1] if flip else plane, quarter) for plane in arrays]
     return tuple(np.ascontiguousarray(plane) for plane in turned)
 
 
-def _mirror(plane: NDArray[np.uint8], beyond: int) -> NDArray[np.uint8]:
-    if not beyond:
+def _mirror(plane: NDArray[np.uint8], margin: int) -> NDArray[np.uint8]:
+    if not margin:
         return plane
-    margins = [(beyond, beyond)] * 2 + [(0, 0)] * (plane.ndim - 2)
+    margins = [(margin, margin)] * 2 + [(0, 0)] * (plane.ndim - 2)
     return np.pad(plane, margins, mode="symmetric")

@@ -1,4 +1,4 @@
-"""What the second stage learns from: windows of images, and what a first stage says of them."""
+"""The training data of the second stage: image windows with labels from a first stage."""
 
 from __future__ import annotations
 
@@ -16,57 +16,57 @@ from wsiseg.config import DistillConfig, digest_of
 __all__ = ["UNKNOWN", "LabelledWindows", "Read", "Survey", "choose_least", "count_window"]
 
 UNKNOWN = 255
-"""Label of a pixel of which the first stage does not say anything."""
+"""Label of a pixel that the first stage did not label."""
 
 
 class Read(NamedTuple):
-    """Some windows."""
+    """A batch of windows."""
 
     images: NDArray[np.uint8]
     """``(B, side, side, 3)`` RGB."""
     labels: NDArray[np.uint8]
     """``(B, side, side)``: 0 .. K - 1, K for background, or `UNKNOWN`."""
     confidence: NDArray[np.uint8]
-    """``(B, side, side)``: of the label, 255 being 1."""
+    """``(B, side, side)``: confidence of the label in 255ths."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What is in all windows together, counted once."""
+    """The contents of all windows, counted once."""
 
     counts: NDArray[np.int64]
     """``(K + 1, 256)`` pixels by label and confidence; the last label is background."""
     shown: NDArray[np.bool_]
-    """``(N, K)`` whether each window shows a class."""
+    """``(N, K)`` whether each window shows each class."""
 
 
 @dataclass(frozen=True)
 class LabelledWindows:
-    """Square windows, the labels of their pixels and where these come from.
+    """Square windows, the labels of their pixels and the origin of these.
 
-    Keeps the promise `PatchSource`; the labels of a window are the classes that it shows.
+    Implements `PatchSource`; the labels of a window are the classes that it shows.
     """
 
     palette: Palette
     """Names and colours of the K classes."""
     first_stage: dict[str, str]
-    """What made the labels, by what it is called."""
+    """Facts about what made the labels, by name."""
     has_confidence: bool
-    """Whether the first stage said how sure it is; if not, it counts as sure of all."""
+    """Whether the first stage gives confidence; if not, every label counts as certain."""
     calibrated: bool
-    """Whether its confidence is a probability to believe."""
+    """Whether its confidence is a calibrated probability."""
     side: int
-    """Of every window, pixels."""
+    """Side of every window in pixels."""
     tile: int
-    """Side of the tiles or patches that the first stage saw, pixels."""
+    """Side in pixels of the tiles or patches of the first stage."""
     mpp: float | None
-    """µm/px; None if nobody says."""
+    """µm/px; None if unknown."""
     identity: str
-    """Hash of pixels and labels; where they lie does not count."""
+    """Hash of pixels and labels, independent of their location."""
     names: tuple[str, ...]
-    """What a person calls each."""
+    """Readable name of each window."""
     cases: tuple[str | None, ...]
-    """The patient or slide of each, None where nobody says."""
+    """Patient or slide of each window; None if unknown."""
     survey: Survey
     reader: Callable[[Sequence[int]], Read]
     """Reads windows by their numbers."""
@@ -76,7 +76,7 @@ class LabelledWindows:
 
     @property
     def labels(self) -> NDArray[np.float32]:
-        """``(N, K)`` float32: 1 where the class shows, else 0."""
+        """``(N, K)`` float32: 1 if the window shows the class, else 0."""
         return self.survey.shown.astype(np.float32)
 
     @property
@@ -86,31 +86,31 @@ class LabelledWindows:
 
     @property
     def known(self) -> None:
-        """Labels are of whole windows."""
+        """None: labels describe whole windows."""
         return None
 
     def name(self, index: int) -> str:
-        """The file's name, or slide and place."""
+        """Return the file's name, or slide and position."""
         return self.names[index]
 
     def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """``(B, side, side, 3)`` uint8 RGB."""
+        """Read ``(B, side, side, 3)`` uint8 RGB."""
         return self.reader(indices).images
 
-    def pick(self, which: Sequence[int]) -> LabelledWindows:
-        """Some of them. What all of them hold together stays what was counted: it sets limits."""
-        chosen = list(which)
+    def pick(self, indices: Sequence[int]) -> LabelledWindows:
+        """Select some windows; `survey.counts`, which sets limits, still covers all of them."""
+        chosen = list(indices)
         return LabelledWindows(
             self.palette, self.first_stage, self.has_confidence, self.calibrated, self.side,
             self.tile, self.mpp, digest_of(self.identity, chosen),
             tuple(self.names[n] for n in chosen),
             tuple(self.cases[n] for n in chosen),
             Survey(self.survey.counts, self.survey.shown[chosen]),
-            partial(_read_some, self.reader, tuple(chosen)),
+            partial(_read_chosen, self.reader, tuple(chosen)),
         )  # fmt: skip
 
 
-def _read_some(
+def _read_chosen(
     reader: Callable[[Sequence[int]], Read], chosen: tuple[int, ...], indices: Sequence[int]
 ) -> Read:
     return reader([chosen[index] for index in indices])
@@ -119,17 +119,17 @@ def _read_some(
 def count_window(
     labels: NDArray[np.uint8], confidence: NDArray[np.uint8], classes: int
 ) -> NDArray[np.int64]:
-    """``(K + 1, 256)``: pixels by label and confidence; those `UNKNOWN` are left out."""
+    """Count pixels by label and confidence ``(K + 1, 256)``, without those `UNKNOWN`."""
     known = labels <= classes
     pairs = labels[known].astype(np.int64) * 256 + confidence[known]
     return np.bincount(pairs, minlength=(classes + 1) * 256).reshape(-1, 256)
 
 
 def choose_least(windows: LabelledWindows, config: DistillConfig) -> NDArray[np.uint8]:
-    """``(K + 1,)``: the least confidence by which a pixel of each label teaches.
+    """Choose the lowest confidence ``(K + 1,)`` at which a pixel of each label is used.
 
-    The quantile of each label by itself: a first stage is less sure of rare classes, and one limit
-    for all would take them away.
+    Each label has its own quantile: a first stage is less sure of rare classes, and a common limit
+    would remove them.
     """
     floor = np.ceil(config.min_confidence * 255)
     if not windows.has_confidence:

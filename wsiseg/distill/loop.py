@@ -1,4 +1,4 @@
-"""The second stage's training: labels of a first stage in, checkpoint out, resumed bit for bit."""
+"""The training of the second stage, from a first stage's labels to a checkpoint; resumable."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from wsiseg.train.validate import Validate
 __all__ = ["distill_model"]
 
 _VERSION = 1
-"""Of what is computed: raised when the same run comes out otherwise."""
-_AHEAD = 2  # batches that are drawn while one is learned
+"""Version of the computation: raised when the same run gives another result."""
+_AHEAD = 2  # batches prepared in advance
 _COLUMNS = ("learning_rate", "loss")
 
 
@@ -51,12 +51,12 @@ def distill_model(
     validate: Validate | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Teach a compact network what a first stage says of the pixels of windows.
+    """Train a compact network on a first stage's labels of windows.
 
-    A pixel counts by the confidence of its label, and those of which the first stage is least sure
-    teach nothing. Windows are seen larger and smaller, turned, in other dyes, light and focus.
-    Bit-repeatable on the CPU of one machine; after each epoch all files are written anew, and a run
-    that was cut off goes on after its last whole epoch. One that is finished is left as it is.
+    Pixels are weighted by the confidence of their label, and the least confident ones are not used.
+    Windows are augmented in scale, rotation, stain, light and focus. Bit-repeatable on the CPU of
+    one machine. After each epoch all files are rewritten, and an interrupted run resumes after its
+    last whole epoch; a finished one is left as it is.
 
     Parameters
     ----------
@@ -69,22 +69,23 @@ def distill_model(
     progress
         Called with ("distill", step, steps).
     card
-        What people should know of the model; without it, or where it does not say, what taught it.
+        What people should know about the model; gaps are filled in with its training data.
     validate
         Scores each epoch (``<out>.validation.csv``); without it, the best has the lowest loss.
     overwrite
-        Whether the finished model or unfinished run of others that is in `out` may be replaced.
+        Whether `out` may be replaced if it is the finished model or unfinished run of other
+        settings or windows.
 
     Raises
     ------
     DataError
-        If nothing in the windows teaches, or their side does not fit the network.
+        If nothing can be learned from the windows, or their size does not fit the network.
     ConfigError
-        If a setting or the card does not fit, or what is in `out` is not to be replaced.
+        If a setting or the card does not fit, or `out` is not to be replaced.
     CheckpointError
-        If the weights of the network's body are not found or not its own.
+        If the weights of the network's body are not found, or of another network.
     TrainingError
-        If a loss is no finite number any more; what was written before stays.
+        If a loss is no longer finite; files written before are kept.
     """
     with fixed_threads(1), torch.random.fork_rng(devices=[]):
         run = _Run(windows, config, Path(out), card, validate)
@@ -98,7 +99,7 @@ def distill_model(
 
 
 class _Run:
-    """One run, from wherever it stands."""
+    """One training run, new or resumed."""
 
     def __init__(
         self,
@@ -120,10 +121,12 @@ class _Run:
             self.steps,
         )  # fmt: skip
         self.card = complete_card(card, windows)
-        told = "" if validate is None else validate.identity
+        validation = "" if validate is None else validate.identity
         plain = config.model_dump(mode="json", exclude={"device"})
         plain["network_options"] = keep_portable(plain["network_options"])
-        self.digest = digest_of("distill", _VERSION, plain, windows.identity, network.begun, told)
+        self.digest = digest_of(
+            "distill", _VERSION, plain, windows.identity, network.begun, validation
+        )
         self.info = replace(describe_info(windows, config, network, self.card), run=self.digest)
         self.epoch, self.best = 0, -float("inf")
         self.scores: list[float] = []
@@ -135,7 +138,7 @@ class _Run:
         return Segmenter(self.trainer.finished(), self.info)
 
     def resume(self, overwrite: bool) -> bool:
-        """Take up what a run that was cut off left; whether nothing is left to do."""
+        """Restore the state of an interrupted run; return whether nothing is left to do."""
         state = read_unfinished(self.unfinished, self.digest, overwrite=overwrite)
         if state is None:
             return not overwrite and is_finished(self.out, self.digest, self.card)
@@ -145,7 +148,7 @@ class _Run:
         return False
 
     def train_epoch(self, progress: Progress | None) -> None:
-        """Every window once, in new order; the last batch may be smaller."""
+        """Train on every window once, in a new order; the last batch may be smaller."""
         order = _draw(self.config, self.epoch).permutation(len(self.windows))
         batches = np.split(order, range(self.config.batch_size, len(order), self.config.batch_size))
         for batch, views in zip(batches, self._stream(batches), strict=True):
@@ -165,25 +168,25 @@ class _Run:
         self.epoch += 1
 
     def _stream(self, batches: list[np.ndarray]) -> Iterator[Views]:
-        """Batch after batch; the next are drawn while one is learned."""
+        """Yield batch after batch, preparing the next in threads."""
         with ThreadPoolExecutor(_AHEAD) as pool:
-            waiting = [
+            pending = [
                 pool.submit(self._view, batch, step) for step, batch in enumerate(batches[:_AHEAD])
             ]
             for step in range(len(batches)):
-                views = waiting.pop(0).result()
+                views = pending.pop(0).result()
                 if step + _AHEAD < len(batches):
                     ahead = step + _AHEAD
-                    waiting.append(pool.submit(self._view, batches[ahead], ahead))
+                    pending.append(pool.submit(self._view, batches[ahead], ahead))
                 yield views
 
     def _view(self, batch: np.ndarray, step: int) -> Views:
-        # The random numbers of a step hang on none before it.
+        # The random numbers of a step do not depend on earlier steps.
         rng = _draw(self.config, self.epoch, step + 1)
         return draw_views(self.windows.reader(batch.tolist()), self.side, self.config, rng)
 
     def save(self) -> None:
-        """Write the epoch: what is a result first, what takes it up again last."""
+        """Write the epoch's files: results first, the state to resume from last."""
         source = self._source()
         save_segmenter(source.network, self.info, self.out)
         score = self._score(source)
@@ -201,7 +204,7 @@ class _Run:
         )  # fmt: skip
 
     def _score(self, source: Segmenter) -> float:
-        """That of `validate`, which is written too, or minus the mean loss of the epoch."""
+        """Return the score of `validate`, also written, or minus the mean loss of the epoch."""
         if self.validate is None:
             losses = [row[1] for row in self.history[-(self.steps // self.config.epochs) :]]
             return -sum(losses) / len(losses)

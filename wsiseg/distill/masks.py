@@ -1,4 +1,4 @@
-"""Pseudo-masks of patches as training data: what `wsiseg masks` wrote, and their images."""
+"""Pseudo-masks of `wsiseg masks` and their patches as training data."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ __all__ = ["load_masks"]
 def load_masks(
     masks: str | Path, patches: str | Path, *, mpp: float | None = None
 ) -> LabelledWindows:
-    """Find the masks of patches, and check every one of them.
+    """Load the masks of patches, and check every one of them.
 
-    A mask that somebody edited is taken as it is.
+    Edited masks are used as they are.
 
     Parameters
     ----------
     masks
-        A folder that `wsiseg masks` wrote, with ``confidence/`` if it was asked for it.
+        A folder from `wsiseg masks`, with ``confidence/`` if that was requested.
     patches
-        What it was given: a table, a BCSS-WSSS folder, or any folder of images.
+        The patches it was given: a table, a BCSS-WSSS folder, or any folder of images.
     mpp
-        µm/px of the patches; None: that of the first stage, which the folder says.
+        µm/px of the patches; None for the first stage's, from the masks folder.
 
     Raises
     ------
@@ -51,26 +51,26 @@ def load_masks(
     numbers: dict[str, int] = about["numbers"]
     names = tuple(name for name in numbers if name != "background")
     palette = Palette(names, tuple(tuple(about["colors"][name]) for name in names))
-    found = (
+    images = (
         load_patches(patches, names, to_learn=False)
         if has_labels(patches)
         else load_images(patches)
     )
     confident = (masks / "confidence").is_dir()
-    look = partial(_look, masks, confident, found, len(names))
+    check = partial(_check_pair, masks, confident, images, len(names))
     with ThreadPoolExecutor() as pool:
-        looked = list(pool.map(look, range(len(found))))
-    refuse(masks, [problem for problem in looked if isinstance(problem, str)], "masks")
-    counted = [one for one in looked if not isinstance(one, str)]
-    counts = np.stack([counts for counts, _ in counted])
+        checked = list(pool.map(check, range(len(images))))
+    refuse(masks, [problem for problem in checked if isinstance(problem, str)], "masks")
+    pairs = [pair for pair in checked if not isinstance(pair, str)]
+    counts = np.stack([counts for counts, _ in pairs])
     made = about["checkpoint"]
     return LabelledWindows(
         palette=palette, first_stage=_describe(about), has_confidence=confident, calibrated=False,
-        side=found.side, tile=found.side, mpp=mpp or made.get("mpp"),
-        identity=digest_of(found.identity, [digest for _, digest in counted], numbers),
-        names=tuple(path.name for path in found.paths), cases=tuple(found.cases),
+        side=images.side, tile=images.side, mpp=mpp or made.get("mpp"),
+        identity=digest_of(images.identity, [digest for _, digest in pairs], numbers),
+        names=tuple(path.name for path in images.paths), cases=tuple(images.cases),
         survey=Survey(counts.sum(0), counts[:, :-1].sum(2) > 0),
-        reader=partial(_read, masks, confident, found),
+        reader=partial(_read, masks, confident, images),
     )  # fmt: skip
 
 
@@ -84,12 +84,12 @@ def _read_about(masks: Path) -> dict[str, Any]:
             raise ValueError(f"numbers {numbers} are not those of {names}")
     except FileNotFoundError as error:
         raise DataError(
-            f"{masks}: holds no masks.json; give a folder that `wsiseg masks` wrote"
+            f"{masks}: contains no masks.json; give a folder that `wsiseg masks` wrote"
         ) from error
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
-            f"{path}: does not say what the masks mean ({error!r}); run `wsiseg masks` again (what "
-            f"is there is kept)"
+            f"{path}: does not say what the masks mean ({error!r}); run `wsiseg masks` again "
+            f"(existing masks are kept)"
         ) from error
     return about
 
@@ -104,10 +104,10 @@ def _describe(about: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _look(
+def _check_pair(
     masks: Path, confident: bool, patches: Patches, classes: int, number: int
 ) -> tuple[NDArray[np.int64], str] | str:
-    """What a mask and its confidence hold and a hash of them, or what is wrong with them."""
+    """Count a mask and its confidence, and hash them; or return what is wrong with them."""
     path = patches.paths[number]
     try:
         labels, confidence = _read_pair(masks, confident, path)
@@ -115,16 +115,16 @@ def _look(
         return f"{path.name}: has no {error.filename}; run `wsiseg masks` again"
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         return f"{path.name}: its mask cannot be read ({error})"
-    for what, values in (("mask", labels), ("confidence", confidence)):
+    for kind, values in (("mask", labels), ("confidence", confidence)):
         if values.shape != (patches.side, patches.side):
             height, width = values.shape[:2]
             return (
-                f"{path.name}: its {what} is {width} x {height} px, the image {patches.side} x "
+                f"{path.name}: its {kind} is {width} x {height} px, the image {patches.side} x "
                 f"{patches.side}"
             )
     if labels.max(initial=0) > classes:
         return (
-            f"{path.name}: its mask holds {int(labels.max())}; {classes} classes are 0 to "
+            f"{path.name}: its mask contains {int(labels.max())}; {classes} classes are 0 to "
             f"{classes - 1}, background is {classes}"
         )
     digest = hashlib.sha256(labels.tobytes() + confidence.tobytes()).hexdigest()

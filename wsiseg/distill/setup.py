@@ -1,4 +1,4 @@
-"""What a run of the second stage starts from, and whether windows and settings fit each other."""
+"""Set up a run of the second stage: its network, its card, and checks of the settings."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ __all__ = [
 ]
 
 BACKGROUND_NAME = "background"
-"""What a network calls where the first stage says background."""
+"""The network's class for the first stage's background."""
 
 
 def channel_names(windows: LabelledWindows, config: DistillConfig) -> tuple[str, ...]:
-    """What the network tells apart: the classes, and background if it is learned."""
+    """Return the network's channels: the classes, and background if it is learned."""
     extra = (BACKGROUND_NAME,) if config.background == "learn" else ()
     return (*windows.palette.names, *extra)
 
 
 def make_network(windows: LabelledWindows, config: DistillConfig) -> SegmentNetwork:
-    """The untrained network, seeded; the caller keeps torch's random numbers."""
+    """Make the untrained network; seeds torch's global generator, which the caller saves."""
     torch.manual_seed(config.seed)
     channels = len(channel_names(windows, config))
     return begin_network(config.network, channels, config.network_options)
 
 
 def view_side(windows: LabelledWindows, config: DistillConfig) -> int:
-    """Side in pixels of what is learned from at a time."""
+    """Return the side of the training views in pixels."""
     return config.window or windows.side
 
 
 def check_windows(windows: LabelledWindows, config: DistillConfig) -> None:
-    """Refuse windows of which nothing can be learned, or that do not fit the settings.
+    """Check that something can be learned from the windows, and that they fit the settings.
 
     Raises
     ------
     DataError, ConfigError
-        If so.
+        If not.
     """
     side, step = view_side(windows, config), find_network(config.network).step
     if side > windows.side:
@@ -67,30 +67,30 @@ def check_windows(windows: LabelledWindows, config: DistillConfig) -> None:
             f"to {max(1, side // step) * step}"
         )
     if windows.mpp is None and config.mpp is None:
-        raise ConfigError("nobody says the µm/px of the patches; set mpp")
+        raise ConfigError("the µm/px of the patches is unknown; set mpp")
     if BACKGROUND_NAME in windows.palette.names:
         raise ConfigError(
-            f"a class is called {BACKGROUND_NAME!r}, which is what is of no class; set background "
-            f"to ignore"
+            f"a class is named {BACKGROUND_NAME!r}, which stands for pixels without a class; set "
+            f"background to ignore"
         )
     shown = windows.survey.counts[:-1].sum(1) > 0
     if shown.sum() + (config.background == "learn") < 2:
         names = [n for n, s in zip(windows.palette.names, shown, strict=True) if s]
         raise DataError(
-            f"the labels show {', '.join(names) or 'no class'} alone; there is nothing to tell "
-            f"apart"
+            f"the labels show only {', '.join(names) or 'background'}; at least two classes are "
+            f"needed"
         )
 
 
 def count_steps(windows: LabelledWindows, config: DistillConfig) -> int:
-    """Steps of the whole run."""
+    """Count the steps of the whole run."""
     return config.epochs * -(-len(windows) // config.batch_size)
 
 
 def describe_info(
     windows: LabelledWindows, config: DistillConfig, network: SegmentNetwork, card: Card
 ) -> CheckpointInfo:
-    """What the checkpoint says of itself."""
+    """Describe the checkpoint."""
     plain = config.model_dump(mode="json")
     plain["network_options"] = keep_portable(plain["network_options"])
     names, colors = channel_names(windows, config), windows.palette.colors
@@ -106,37 +106,37 @@ def describe_info(
 
 
 def complete_card(card: Card | None, windows: LabelledWindows) -> Card:
-    """The card that people wrote, or an empty one, with what taught the model where it is silent.
+    """Return the given card, or an empty one, with gaps filled in from the training data.
 
     Raises
     ------
     ConfigError
-        If the card speaks of other classes.
+        If the card mentions other classes.
     """
-    found = add_data(card, windows, windows.palette.names)
+    completed = add_data(card, windows, windows.palette.names)
     stage = ", ".join(f"{name} {value}" for name, value in windows.first_stage.items())
     added: dict[str, object] = {}
-    if not found.labels:
+    if not completed.labels:
         added["labels"] = f"made by a first stage and not by people: {stage}"
-    if found.calibration is None and windows.calibrated:
+    if completed.calibration is None and windows.calibrated:
         added["calibration"] = Calibration(
             method="learned as the first stage's confidence, which was calibrated",
         )
-    return found.model_copy(update=added)
+    return completed.model_copy(update=added)
 
 
 def describe_distill(windows: LabelledWindows, config: DistillConfig) -> dict[str, int | str]:
-    """What `distill_model` would do, without doing it; the same errors."""
+    """Describe what `distill_model` would do; raises the same errors."""
     device = open_device(config.device)
     check_windows(windows, config)
     with torch.random.fork_rng(devices=[]):
         network = make_network(windows, config)
     counts = windows.survey.counts
     least = choose_least(windows, config)
-    taught = sum(int(row[limit:].sum()) for row, limit in zip(counts, least, strict=True))
+    used = sum(int(row[limit:].sum()) for row, limit in zip(counts, least, strict=True))
     names = (*windows.palette.names, BACKGROUND_NAME)
     shares = counts.sum(1) / max(1, counts.sum())
-    sure = "calibrated" if windows.calibrated else "as the first stage has it"
+    confidence = "calibrated" if windows.calibrated else "the first stage's, not calibrated"
     return {
         "windows": len(windows),
         "window": f"{view_side(windows, config)} px at {windows.mpp or config.mpp:g} µm/px",
@@ -145,10 +145,10 @@ def describe_distill(windows: LabelledWindows, config: DistillConfig) -> dict[st
         "labels": ", ".join(
             f"{name} {share:.1%}" for name, share in zip(names, shares, strict=True)
         ),
-        "pixels that teach": f"{taught / max(1, counts.sum()):.1%}",
-        "confidence": sure if windows.has_confidence else "none: all pixels count alike",
+        "pixels used": f"{used / max(1, counts.sum()):.1%}",
+        "confidence": confidence if windows.has_confidence else "none: all pixels count equally",
         "steps": count_steps(windows, config),
         "device": str(device),
-        "network": f"{config.network}, body begun {network.begun or 'at random'}",
+        "network": f"{config.network}, body from {network.begun or 'random weights'}",
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }

@@ -1,4 +1,4 @@
-"""One step of the second stage: what a batch teaches, the loss, AdamW, and the whole state."""
+"""Training steps of the second stage: targets, loss, AdamW, and the state to resume from."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from wsiseg.train.encoder.fit import follow
 
 __all__ = ["Targets", "Teaching", "Trainer", "plan_teaching", "to_targets"]
 
-_MOST = 5.0
-"""A rare class counts at most so many times as much: few pixels are not a whole class."""
-_WARM = 0.1  # of the steps the rate rises
+_MAX_WEIGHT = 5.0
+"""Highest weight of a rare class, as a few pixels do not represent a class."""
+_WARMUP = 0.1  # share of the steps during which the rate rises
 _CLIP = 2.0
-_FOLLOW = 0.995
+_DECAY = 0.995  # of the running mean of weights
 
 
 class Teaching(NamedTuple):
-    """How pixels count."""
+    """How the pixels of windows are used."""
 
     least: NDArray[np.uint8]
-    """``(K + 1,)``: the least confidence by which a pixel of each label teaches."""
+    """``(K + 1,)``: the lowest confidence at which a pixel of each label is used."""
     weights: NDArray[np.float32]
-    """``(C,)`` of each channel of the network: K, or K + 1 if background is learned."""
+    """``(C,)`` weights of the network's channels: K, or K + 1 if background is learned."""
     soft: bool
-    """Whether the confidence is what is to be learned: a pixel's label has it, and the other
-    channels share the rest, so that what is calibrated stays so."""
+    """Whether to learn the confidence itself: the target is the confidence for a pixel's label, and
+    the rest is shared among the other channels, so that calibration is kept."""
 
 
 class Targets(NamedTuple):
-    """What a batch teaches, at the places of the logits."""
+    """The targets of a batch, at the resolution of the logits."""
 
     shares: Tensor
-    """``(B, C, h, w)`` float32: the weight by which each channel is wanted."""
+    """``(B, C, h, w)`` float32: the weight of each channel as target."""
     total: Tensor
-    """Scalar: their sum without the weights of the channels; 0 if nothing teaches."""
+    """Scalar: their sum, before the weights of the channels; 0 if no pixel is used."""
 
 
 def plan_teaching(windows: LabelledWindows, config: DistillConfig) -> Teaching:
-    """How the pixels of these windows count, by what all of them hold."""
+    """Plan how the pixels of windows are used, from the contents of all windows."""
     least = choose_least(windows, config)
     channels = len(windows.palette) + (config.background == "learn")
     used = np.arange(256) >= least[:, None]
@@ -60,21 +60,21 @@ def plan_teaching(windows: LabelledWindows, config: DistillConfig) -> Teaching:
     weights = np.ones(channels)
     if config.balance and shown.any():
         mean = counts[shown].mean()
-        weights[shown] = np.minimum(np.sqrt(mean / counts[shown]), _MOST)
+        weights[shown] = np.minimum(np.sqrt(mean / counts[shown]), _MAX_WEIGHT)
     return Teaching(least, weights.astype(np.float32), windows.calibrated)
 
 
 def to_targets(views: Views, teaching: Teaching, stride: int) -> Targets:
-    """Average over each place what its pixels teach; a pixel counts by its confidence."""
+    """Average the targets of the pixels under each logit, weighted by confidence."""
     channels = len(teaching.weights)
     labels = torch.from_numpy(views.labels).long()
-    sure = torch.from_numpy(views.confidence).float() / 255
+    confidence = torch.from_numpy(views.confidence).float() / 255
     known = labels < channels
     least = torch.from_numpy(teaching.least)[labels.clamp(max=len(teaching.least) - 1)]
     used = known & (torch.from_numpy(views.confidence) >= least)
-    weight = sure * used
-    other = weight * (1 - sure) / max(1, channels - 1) if teaching.soft else torch.zeros(())
-    own = weight * sure if teaching.soft else weight
+    weight = confidence * used
+    other = weight * (1 - confidence) / max(1, channels - 1) if teaching.soft else torch.zeros(())
+    own = weight * confidence if teaching.soft else weight
     shares = torch.stack(
         [
             F.avg_pool2d(torch.where(labels == channel, own, other)[:, None], stride)[:, 0]
@@ -86,14 +86,14 @@ def to_targets(views: Views, teaching: Teaching, stride: int) -> Targets:
 
 
 class Trainer:
-    """A network in training, the running mean of its numbers, optimiser and schedule.
+    """A network in training, the running mean of its weights, optimiser and schedule.
 
     Parameters
     ----------
     network
         Trained in place; switched to training mode.
     steps
-        How many there will be in all, for the schedule.
+        Total number of steps, for the schedule.
     """
 
     def __init__(
@@ -108,19 +108,19 @@ class Trainer:
 
     @property
     def rate(self) -> float:
-        """The share of the learning rate of the next step: a line up, then half a cosine down."""
-        warm = max(1, round(_WARM * self.steps))
-        if self.done < warm:
-            return (self.done + 1) / warm
-        return 0.5 * (1 + math.cos(math.pi * (self.done - warm) / max(1, self.steps - warm)))
+        """The next step's share of the learning rate: a linear rise, then half a cosine."""
+        warmup = max(1, round(_WARMUP * self.steps))
+        if self.done < warmup:
+            return (self.done + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (self.done - warmup) / max(1, self.steps - warmup)))
 
     def step(self, views: Views) -> float:
-        """Change the network by one batch, and say the loss; 0 if nothing in it teaches.
+        """Train on one batch and return the loss; 0 if no pixel is used.
 
         Raises
         ------
         TrainingError
-            If the loss is not a finite number; the weights are as they were.
+            If the loss is not finite; the weights are unchanged.
         """
         targets = to_targets(views, self.teaching, self.network.stride)
         loss = self._loss(views.images.to(self.device), targets)
@@ -134,7 +134,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
         self.optimizer.step()
         self.done += 1
-        follow(self.mean, self.network, min(_FOLLOW, self.done / (self.done + 9)))
+        follow(self.mean, self.network, min(_DECAY, self.done / (self.done + 9)))
         return value
 
     def _loss(self, images: Tensor, targets: Targets) -> Tensor:
@@ -147,16 +147,19 @@ class Trainer:
 
     @torch.no_grad()
     def finished(self) -> SegmentNetwork:
-        """The running mean as it is used. If the confidence is learned, what the weights of the
-        channels did to it is taken off: they make a channel as much likelier as they weigh."""
-        made = self.mean.folded()
+        """Return the running mean for use.
+
+        If the confidence is learned, the channels' weights, which make a channel likelier by their
+        factor, are corrected for.
+        """
+        network = self.mean.folded()
         if self.teaching.soft:
-            head = made.get_submodule("head")
+            head = network.get_submodule("head")
             head.get_parameter("bias").sub_(self.weights[:, 0, 0].log())
-        return made
+        return network
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on, as tensors, numbers and plain containers."""
+        """Return the state on which the next step depends, as tensors, numbers and containers."""
         return {
             "network": self.network.state_dict(),
             "mean": self.mean.state_dict(),
@@ -165,7 +168,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Restore a `state`."""
         self.network.load_state_dict(state["network"])
         self.mean.load_state_dict(state["mean"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -173,7 +176,7 @@ class Trainer:
 
 
 def _groups(network: SegmentNetwork, config: DistillConfig) -> list[dict[str, Any]]:
-    """Parameters by rate, and by whether they decay."""
+    """Group parameters by learning rate, and by whether they decay."""
     body = {id(parameter) for parameter in network.body.parameters()} if network.begun else set()
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
@@ -184,9 +187,9 @@ def _groups(network: SegmentNetwork, config: DistillConfig) -> list[dict[str, An
         groups.setdefault((slow, parameter.ndim > 1), []).append(parameter)
     return [
         {
-            "params": held,
+            "params": parameters,
             "top": config.learning_rate * (config.body_rate if slow else 1.0),
             "weight_decay": config.weight_decay if decays else 0.0,
         }
-        for (slow, decays), held in groups.items()
+        for (slow, decays), parameters in groups.items()
     ]

@@ -1,4 +1,4 @@
-"""Finished maps of slides as training data: the labels and the confidence of their stores."""
+"""Finished maps of slides as training data, with labels and confidence from their stores."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from wsiseg.table import refuse
 __all__ = ["load_stores"]
 
 _TISSUE = 0.05
-"""Share of a window that is labelled, at least."""
+"""Minimum labelled share of a window."""
 _TILES = 2
-"""Tiles along the side of a window: what lies around a tile is known."""
+"""Tiles along the side of a window, as maps also give the surroundings of a tile."""
 
 
 def load_stores(paths: Sequence[str | Path], window: int | None = None) -> LabelledWindows:
@@ -32,15 +32,15 @@ def load_stores(paths: Sequence[str | Path], window: int | None = None) -> Label
     Parameters
     ----------
     paths
-        ``.zarr`` stores, or folders of them, of which every slide is stitched.
+        ``.zarr`` stores, or folders of them; every slide must be stitched.
     window
-        Side of the windows in pixels; None: two tiles.
+        Side of the windows in pixels; None for two tiles.
 
     Raises
     ------
     DataError
-        If anything is wrong; lists every problem: stores that are unfinished or unlike each other,
-        no window that shows tissue.
+        If anything is wrong; lists every problem: stores that are unfinished or do not match, no
+        window with tissue.
     """
     problems: list[str] = []
     stores = open_stores(find_stores(paths), problems)
@@ -50,8 +50,8 @@ def load_stores(paths: Sequence[str | Path], window: int | None = None) -> Label
     places, counts = _lay_windows(stores, side, palette)
     if not places:
         refuse(_name(paths), ["no window shows tissue of any class"], "stores")
-    known = [str(store.slide["name"]) for store in stores]
-    cases = [find_case(name) or Path(name).stem for name in known]
+    slides = [str(store.slide["name"]) for store in stores]
+    cases = [find_case(name) or Path(name).stem for name in slides]
     table = np.stack(counts)
     return LabelledWindows(
         palette=palette, first_stage=_describe(stores), has_confidence=True,
@@ -59,15 +59,15 @@ def load_stores(paths: Sequence[str | Path], window: int | None = None) -> Label
         tile=stores[0].grid.tile,
         mpp=float(np.median([store.mpp for store in stores])),
         identity=digest_of(digests, places, palette.names),
-        names=tuple(f"{known[at]} at ({x}, {y})" for at, x, y in places),
-        cases=tuple(cases[at] for at, _, _ in places),
+        names=tuple(f"{slides[number]} at ({x}, {y})" for number, x, y in places),
+        cases=tuple(cases[number] for number, _, _ in places),
         survey=Survey(table.sum(0), table[:, :-1].sum(2) > 0),
         reader=partial(_read, tuple(stores), tuple(places), side),
     )  # fmt: skip
 
 
 def _check(store: SlideStore, first: SlideStore, problems: list[str]) -> list[str]:
-    """The digests of a store's pixels and labels."""
+    """Return the digests of a store's pixels and labels; report what does not match `first`."""
     try:
         digests = [store.finished("tile"), store.finished("stitch")]
         palette, other = store.palette.classes, first.palette.classes
@@ -92,22 +92,21 @@ def _describe(stores: Sequence[SlideStore]) -> dict[str, str]:
 def _lay_windows(
     stores: Sequence[SlideStore], side: int, palette: Palette
 ) -> tuple[list[tuple[int, int, int]], list[np.ndarray]]:
-    """Number of the store, x and y of each window that shows tissue, and what is in it."""
+    """Return store number, x and y of each window with tissue, and its counts."""
     places, counts = [], []
-    for at, store in enumerate(stores):
+    for number, store in enumerate(stores):
         for y in range(0, store.grid.height, side):
             for x in range(0, store.grid.width, side):
                 labels, confidence = _read_labels(store, Box(x, y, side, side))
-                found = count_window(labels, confidence, len(palette))
-                if found[:-1].sum() >= _TISSUE * side**2:
-                    places.append((at, x, y))
-                    counts.append(found)
+                counted = count_window(labels, confidence, len(palette))
+                if counted[:-1].sum() >= _TISSUE * side**2:
+                    places.append((number, x, y))
+                    counts.append(counted)
     return places, counts
 
 
 def _read_labels(store: SlideStore, box: Box) -> tuple[np.ndarray, np.ndarray]:
-    """Labels as `LabelledWindows` has them. Of background no confidence is kept: it is taken for
-    sure."""
+    """Read labels as in `LabelledWindows`; background, stored without confidence, is certain."""
     classes = len(store.palette.classes)
     labels, confidence = store.read_labels(box), store.read_confidence(box)
     outside = labels == BACKGROUND

@@ -1,4 +1,4 @@
-"""One round of the annotation loop: from a person's labels to a model, with its score."""
+"""One round of the annotation loop: from a person's labels to a model with a score."""
 
 from wsiseg.learn.report import Learned, Missed, Round, describe_learned
 from wsiseg.learn.run import learn_model

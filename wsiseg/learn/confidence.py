@@ -1,4 +1,4 @@
-"""A calibration for a model that began from a calibrated one: that was of other weights."""
+"""Recalibrate a model that started from a calibrated one, as its weights have changed."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from wsiseg.model.card_file import with_calibration
 
 __all__ = ["calibrate_from_folds"]
 
-_LEAST = 10
-"""Windows of one class that it takes."""
+_MIN_WINDOWS = 10
+"""Held-out windows of a single class that a calibration needs."""
 
 
-def calibrate_from_folds(checkpoint: Path, found: Sequence[Places]) -> str:
-    """Calibrate a checkpoint in place by what folds `found` on tiles held out; what was done.
+def calibrate_from_folds(checkpoint: Path, folds: Sequence[Places]) -> str:
+    """Calibrate a checkpoint in place on the held-out tiles of folds; return what was done.
 
-    Their models learned as this one did, and saw nothing of the tiles that they were asked about.
+    The folds' models were trained like this one, and without the tiles that they predicted.
     """
-    classes = np.concatenate([np.empty(0, np.int64), *(one.classes for one in found)])
-    count = len(np.unique(np.concatenate([np.empty(0), *(one.tiles for one in found)])))
-    if count < _LEAST or len(np.unique(classes)) < 2:
+    classes = np.concatenate([np.empty(0, np.int64), *(fold.classes for fold in folds)])
+    count = len(np.unique(np.concatenate([np.empty(0), *(fold.tiles for fold in folds)])))
+    if count < _MIN_WINDOWS or len(np.unique(classes)) < 2:
         return (
-            f"the confidence of maps is as trained, not calibrated: of the windows held out, "
-            f"{count} show one class only; it takes {_LEAST}, of two classes"
+            f"the confidence of maps is as trained, not calibrated: {count} of the held-out "
+            f"windows show a single class; calibration needs {_MIN_WINDOWS}, of two classes"
         )
-    logits = torch.from_numpy(np.concatenate([one.logits for one in found]))
+    logits = torch.from_numpy(np.concatenate([fold.logits for fold in folds]))
     scale = fit_temperature(logits, torch.from_numpy(classes), count)
     with_calibration(checkpoint, [(scale, 0.0)] * logits.shape[1], checkpoint, overwrite=True)
-    return f"confidence was calibrated on {count} windows held out: logits times {scale:.2f}"
+    return f"confidence was calibrated on {count} held-out windows: logits times {scale:.2f}"

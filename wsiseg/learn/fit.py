@@ -1,4 +1,4 @@
-"""Training with slides held out: the features of all tiles are computed once, for every fold."""
+"""Train with slides held out; the features of all tiles are computed once for all folds."""
 
 from __future__ import annotations
 
@@ -23,50 +23,50 @@ from wsiseg.train.weigh import weigh_labels
 
 __all__ = ["FoldScore", "Folds", "Places", "choose_epochs"]
 
-_PLACES = 7
-"""Along a tile's side."""
-_LEAST_STEPS = 60
-"""Steps before which no epoch is the best: prototypes have hardly moved, whatever is held out."""
+_CELLS = 7
+"""Cells along a tile's side, at most."""
+_MIN_STEPS = 60
+"""No epoch before this step can be the best: prototypes have hardly moved until then."""
 _PATIENCE, _PATIENT_STEPS = 5, 40
-"""Epochs and steps without a lower held-out loss after which a fold ends: few tiles are few steps
-an epoch, and the loss does not fall evenly."""
+"""A fold ends after this many epochs and steps without a lower held-out loss: with few tiles an
+epoch has few steps, and the loss does not fall evenly."""
 
 
 class FoldScore(NamedTuple):
-    """What a model made of slides that it had not seen."""
+    """The score of a model on slides that it was not trained on."""
 
     epoch: int
-    """The one with the lowest loss, from 1."""
+    """The epoch with the lowest held-out loss, from 1."""
     epochs: int
-    """How many were tried."""
+    """Number of epochs trained."""
     precision: list[list[float]]
-    """``(2, K)`` of `precision_by_class` after it."""
+    """``(2, K)``: `precision_by_class` after the best epoch."""
 
 
 class Places(NamedTuple):
-    """Places in tiles of one class, and what a model that had not seen them made of them."""
+    """Cells of tiles that show one class, as predicted by a model that was not trained on them."""
 
     logits: NDArray[np.float32]
     """``(M, C)`` CAM logits."""
     classes: NDArray[np.int64]
     """``(M,)``: the class of the tile."""
     tiles: NDArray[np.int64]
-    """``(M,)``: its number."""
+    """``(M,)``: the number of the tile."""
 
 
 class Folds:
-    """Trains one model after the other from one start, on parts of the tiles.
+    """Trains one model per fold from the same start, on parts of the tiles.
 
     Parameters
     ----------
     model
-        Untrained; used up.
+        Untrained; trained in place.
     tiles
-        All of them.
+        Those of all folds.
     config
-        Its epochs are the most that a fold takes.
+        Its `epochs` are the maximum for a fold.
     start
-        The checkpoint that every fold begins from, as `start_from` has it.
+        The checkpoint from which every fold starts, as in `start_from`.
     """
 
     def __init__(
@@ -88,87 +88,87 @@ class Folds:
     def run(
         self, held: NDArray[np.bool_], name: str, progress: Progress | None = None
     ) -> tuple[FoldScore, Places]:
-        """Train on all but the tiles `held` ``(N,)``, and end when their loss stops falling.
+        """Train on all tiles except `held` ``(N,)``, until the loss on those stops falling.
 
-        Not when their precision stops rising: that asks for the order of tiles alone, which is
-        right after a few steps, long before classes can be compared with each other in a map.
+        Precision is no criterion: it depends only on the order of tiles, which is right after a few
+        steps, long before classes can be compared with each other in a map.
 
-        A class that only the tiles `held` show cannot be learned from the others, and has no score.
+        A class that only the tiles `held` show cannot be learned from the others; it gets no score.
         """
         config, labels = self._config, self._patches.labels.copy()
-        unshown = np.isin(np.arange(labels.shape[1]), self._begin(held))
-        labels[(labels == 1) & held[:, None] & unshown] = np.nan
-        learned, unseen = (torch.from_numpy(np.flatnonzero(which)) for which in (~held, held))
-        weights, asked = (
-            weigh_labels(labels[which], self._patches.weights[which], config.balance)
-            for which in (~held, held)
+        unseen = np.isin(np.arange(labels.shape[1]), self._initialise(held))
+        labels[(labels == 1) & held[:, None] & unseen] = np.nan
+        train, test = (torch.from_numpy(np.flatnonzero(mask)) for mask in (~held, held))
+        weights, test_weights = (
+            weigh_labels(labels[mask], self._patches.weights[mask], config.balance)
+            for mask in (~held, held)
         )
         generator = torch.Generator().manual_seed(config.seed)
-        steps = config.epochs * -(-len(learned) // config.batch_size)
+        steps = config.epochs * -(-len(train) // config.batch_size)
         trainer = Trainer(self._model, config, steps, generator)
-        first = min(config.epochs, -(-_LEAST_STEPS * config.epochs // steps))
+        first = min(config.epochs, -(-_MIN_STEPS * config.epochs // steps))
         patience = max(_PATIENCE, -(-_PATIENT_STEPS * config.epochs // steps))
-        best, least = first, float("inf")
+        best, lowest = first, float("inf")
         for epoch in range(1, config.epochs + 1):
-            self._train(trainer, learned, weights, generator)
+            self._train(trainer, train, weights, generator)
             if epoch >= first:
-                logits, seen = self._ask(unseen, labels)
-                loss = _measure_loss(logits, labels[unseen.numpy()], asked)
-                if epoch == first or loss < least:
-                    least, best, kept = loss, epoch, (logits, seen)
+                predicted = self._predict(test, labels)
+                loss = _measure_loss(predicted[0], labels[test.numpy()], test_weights)
+                if epoch == first or loss < lowest:
+                    lowest, best, (logits, places) = loss, epoch, predicted
             if progress is not None:
                 progress(f"without {name}", epoch, config.epochs)
             if epoch - best >= patience:
                 break
         if progress is not None:
             progress(f"without {name}", config.epochs, config.epochs)
-        precision = precision_by_class(kept[0], labels[unseen.numpy()])
-        return FoldScore(best, epoch, precision.tolist()), kept[1]
+        precision = precision_by_class(logits, labels[test.numpy()])
+        return FoldScore(best, epoch, precision.tolist()), places
 
-    def _begin(self, held: NDArray[np.bool_]) -> list[int]:
-        """Begin as what the tiles that are not `held` look like; the classes that none shows."""
+    def _initialise(self, held: NDArray[np.bool_]) -> list[int]:
+        """Initialise the model from the tiles not `held`; return new classes that none shows."""
         known, rest = known_classes(self._start), self._patches.pick(~held)
         shown = (rest.labels == 1).any(0)
         names = enumerate(self._config.classes)
-        unseen = [at for at, name in names if not shown[at] and name not in known]
+        unseen = [index for index, name in names if not shown[index] and name not in known]
         self._model.load_state_dict(self._fresh, strict=False)
-        begun = start_from(self._start, self._model, rest, self._config, unseen)
-        self._model.load_state_dict(begun or {}, strict=False)
+        state = start_from(self._start, self._model, rest, self._config, unseen)
+        self._model.load_state_dict(state or {}, strict=False)
         return unseen
 
     def _train(
         self,
         trainer: Trainer,
-        learned: torch.Tensor,
+        tiles: torch.Tensor,
         weights: NDArray[np.float32] | None,
         generator: torch.Generator,
     ) -> None:
-        """One epoch over the tiles `learned`, of which row i has the weights i."""
+        """Train one epoch on `tiles` ``(n,)``, whose `weights` are ``(n, K)``."""
         self._model.train()
         labels = torch.from_numpy(self._patches.labels).nan_to_num(0)
-        order = torch.randperm(len(learned), generator=generator)
+        order = torch.randperm(len(tiles), generator=generator)
         batches = torch.split(order, self._config.batch_size)
         turns = [draw_turns(len(b), self._config.preset, generator) for b in batches]
         if not self._config.turns:
-            turns = [torch.zeros_like(some) for some in turns]
-        plan = [(learned[batch], turn) for batch, turn in zip(batches, turns, strict=True)]
+            turns = [torch.zeros_like(drawn) for drawn in turns]
+        plan = [(tiles[batch], turn) for batch, turn in zip(batches, turns, strict=True)]
         for batch, seen in zip(batches, self._source.stream(plan), strict=True):
             part = None if weights is None else torch.from_numpy(weights)[batch]
-            trainer.step(seen, labels[learned[batch]], part)
+            trainer.step(seen, labels[tiles[batch]], part)
 
-    def predict(self, which: torch.Tensor) -> NDArray[np.float32]:
-        """``(n, K)`` class logits of what is known of some tiles, by the model as it stands."""
-        return self._ask(which, self._patches.labels)[0]
+    def predict(self, tiles: torch.Tensor) -> NDArray[np.float32]:
+        """Predict class logits ``(n, K)`` for the labelled part of each tile."""
+        return self._predict(tiles, self._patches.labels)[0]
 
     @torch.no_grad()
-    def _ask(
-        self, which: torch.Tensor, labels: NDArray[np.float32]
+    def _predict(
+        self, tiles: torch.Tensor, labels: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], Places]:
-        """`predict`, and the places of which the class is known by `labels` ``(N, K)``."""
+        """Do as `predict`; also return the cells whose class follows from `labels` ``(N, K)``."""
         self._model.eval()
         shown = (self._patches.labels == 1).any(0)
         pure = ((labels == 1).sum(1) == 1) & np.isfinite(labels[:, shown]).all(1)
-        batches = torch.split(which, self._config.batch_size) if len(which) else ()
+        batches = torch.split(tiles, self._config.batch_size) if len(tiles) else ()
         plan = [(batch, torch.zeros(len(batch), 2, dtype=torch.int64)) for batch in batches]
         logits = [np.empty((0, labels.shape[1]), np.float32)]
         places = [Places(logits[0], np.empty(0, np.int64), np.empty(0, np.int64))]
@@ -182,7 +182,7 @@ class Folds:
 def _measure_loss(
     logits: NDArray[np.float32], labels: NDArray[np.float32], weights: NDArray[np.float32] | None
 ) -> float:
-    """The class loss of training, over all that is known."""
+    """Compute the class loss of training over all known labels."""
     known = np.isfinite(labels)
     losses = np.logaddexp(0, np.where(labels == 1, -logits, logits))
     return float((losses * (known if weights is None else weights)).sum() / max(1, known.sum()))
@@ -192,23 +192,23 @@ def _find_places(
     cams: torch.Tensor, known: torch.Tensor | None, tiles: NDArray[np.int64],
     labels: NDArray[np.float32], pure: NDArray[np.bool_],
 ) -> Places:  # fmt: skip
-    """Some 49 places of each tile that is `pure` ``(N,)``: those that are known throughout."""
-    side = min(_PLACES, cams.shape[2])
-    found = F.adaptive_avg_pool2d(cams, side).permute(0, 2, 3, 1).cpu().numpy()
-    useful = np.broadcast_to(pure[tiles, None, None], found.shape[:3]).copy()
+    """Return the labelled cells, of up to 49, of each `pure` ``(N,)`` tile."""
+    side = min(_CELLS, cams.shape[2])
+    cells = F.adaptive_avg_pool2d(cams, side).permute(0, 2, 3, 1).cpu().numpy()
+    useful = np.broadcast_to(pure[tiles, None, None], cells.shape[:3]).copy()
     if known is not None:
         useful &= F.adaptive_avg_pool2d(known[:, None].float(), side)[:, 0].cpu().numpy() > 1 - 1e-6
     numbers = np.broadcast_to(tiles[:, None, None], useful.shape)[useful]
-    return Places(found[useful], (labels[numbers] == 1).argmax(1), numbers)
+    return Places(cells[useful], (labels[numbers] == 1).argmax(1), numbers)
 
 
 def choose_epochs(scores: Sequence[FoldScore], config: TrainConfig) -> int:
-    """As many as the folds' best were worth, in the mean; a half of the most where there are none.
+    """Choose the epochs of the final training: the folds' mean best, or half without folds.
 
-    The learning rate falls to 0 over all epochs, so one that ends early has spent more of it an
-    epoch than a whole training of as many would.
+    The learning rate falls to 0 over all epochs, so a fold that ends early has had a higher rate
+    per epoch than a full training of as many epochs; its best epoch is converted accordingly.
     """
     if not scores:
         return max(1, config.epochs // 2)
-    found = [2 * score.epoch - score.epoch**2 / config.epochs for score in scores]
-    return max(1, round(float(np.mean(found))))
+    equivalent = [2 * score.epoch - score.epoch**2 / config.epochs for score in scores]
+    return max(1, round(float(np.mean(equivalent))))

@@ -1,4 +1,4 @@
-"""Labels to a model in one call: labelled, split, trained, scored, and trained again on all."""
+"""From labels to a model in one call: label, split, train and score folds, train on all."""
 
 from __future__ import annotations
 
@@ -43,37 +43,80 @@ def learn_model(
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Learned:
-    """Learn from all labels there are, and say how well on slides that were held out.
+    """Train on all given labels, and score on held-out slides.
 
-    Every patient's slides are held out in turn, or those that the manifest says; a fold ends when
-    its loss stops falling. Then a model learns from all slides, for as many epochs as were best.
-    What was done is kept, so that the same call again goes on where it was.
+    Each patient's slides are held out in turn, or those that the manifest names; a fold ends when
+    its loss stops falling. Then a model is trained on all slides, for the best number of epochs.
+    Finished folds are kept, so that the same call again resumes.
 
     Parameters
     ----------
     slides
         Output folders, stores or folders of stores, as `label_slides` takes them.
     labels
-        Files or folders: the first labels, corrections, all that count.
+        Files or folders with all labels to use: first labels and corrections.
     out
-        The ``.safetensors`` file to write. A model of other labels that is there is kept as
-        ``<out>.old``. Beside it goes ``<out>.json``, with every figure.
+        The ``.safetensors`` file to write. An existing model of other labels is kept as
+        ``<out>.old``. ``<out>.json`` beside it has every figure.
     start
-        A checkpoint whose classes go on; new ones begin as their tiles look.
+        A checkpoint to continue from; prototypes of new classes start from their tiles.
     manifest
         Table ``slide[,labels][,patient][,split]``.
     settings
-        Of `TrainConfig`, over those of `start` and `wsiseg.learn.start.DEFAULTS`.
+        Fields of `TrainConfig` that override those of `start` and `wsiseg.learn.start.DEFAULTS`.
 
     Raises
     ------
     DataError
-        If a label file cannot be used, a class looks like a typing error of another, is shown by no
-        tile or missing in none, or the manifest's split leaks; lists every problem.
+        If a label file cannot be used, a class looks like a misspelling of another, no tile or
+        every tile shows it, or the manifest's split leaks; lists every problem.
     ConfigError
         If a setting does not fit `start`.
     """
-    out, settings = Path(out), dict(settings or {})
+    out = Path(out)
+    labelling, config = _label(slides, labels, manifest, start, dict(settings or {}))
+    tiles, unshown = _drop_unshown(gather_tiles(labelling.slides), config.classes)
+    folds = plan_folds(labelling.slides)
+    digest = digest_of(config, tiles.identity, start or "", [fold.name for fold in folds])
+    work = out.with_name(f"{out.name}.folds")
+    with fixed_threads(1), torch.random.fork_rng(devices=[]):
+        model = make_model(config)
+        check_fit(tiles, config, model.encoder)
+        model.to(open_device(config.device))
+        trainer = Folds(model, tiles, config, start)
+        state = start_from(start, model, tiles, config)
+        results = _score_folds(trainer, folds, tiles, work, digest, progress)
+    scores = [score for score, _ in results]
+    epochs = choose_epochs(scores, config)
+    was_calibrated = start is not None and bool(read_info(start).calibration)
+    _keep_former(out, digest)
+    final = config.model_copy(update={"epochs": epochs})
+    train_model(tiles, final, out, progress, note=_note(start), start=state)
+    notes = [*labelling.notes, *_explain(labelling, folds)]
+    if was_calibrated:
+        notes.append(calibrate_from_folds(out, [places for _, places in results]))
+    learned = Learned(
+        out=out, digest=digest, classes=config.classes, tiles=len(tiles),
+        shown=tuple(int(n) for n in (tiles.labels == 1).sum(0)),
+        absent=tuple(int(n) for n in (tiles.labels == 0).sum(0)),
+        slides=len(labelling.slides), folds=tuple(fold.name for fold in folds), epochs=epochs,
+        precision=_mean(scores, 0, config), guess=_mean(scores, 1, config),
+        kept=unshown, missed=_find_missed(out, tiles, config),
+        notes=tuple(notes), rounds=read_rounds(out, digest), balance=config.balance,
+    )  # fmt: skip
+    write_report(learned)
+    shutil.rmtree(work, ignore_errors=True)
+    return learned
+
+
+# -- before training ----------------------------------------------------------------------------
+
+
+def _label(
+    slides: Sequence[str | Path], labels: str | Path | Sequence[str | Path],
+    manifest: str | Path | None, start: str | None, settings: dict[str, Any],
+) -> tuple[Labelling, TrainConfig]:  # fmt: skip
+    """Label the slides, and complete the settings with the classes of the labels."""
     draft = extend_config(start, ["any"], settings)
     found = label_slides(labels, slides, settings.get("classes"), draft.labels, manifest=manifest)
     if not (found.slides and found.classes):
@@ -87,57 +130,23 @@ def learn_model(
             labels, slides, config.classes, config.labels, manifest=manifest, known=known
         )
     _check(found, known, config)
-    tiles, forgotten = _drop_unshown(gather_tiles(found.slides), config.classes)
-    folds = plan_folds(found.slides)
-    digest = digest_of(config, tiles.identity, start or "", [fold.name for fold in folds])
-    work = out.with_name(f"{out.name}.folds")
-    with fixed_threads(1), torch.random.fork_rng(devices=[]):
-        model = make_model(config)
-        check_fit(tiles, config, model.encoder)
-        model.to(open_device(config.device))
-        folded = Folds(model, tiles, config, start)
-        begin = start_from(start, model, tiles, config)
-        tried = _score_folds(folded, folds, tiles, work, digest, progress)
-    scores = [score for score, _ in tried]
-    epochs = choose_epochs(scores, config)
-    was_calibrated = start is not None and bool(read_info(start).calibration)
-    _keep_former(out, digest)
-    final = config.model_copy(update={"epochs": epochs})
-    train_model(tiles, final, out, progress, note=_note(start), start=begin)
-    notes = [*found.notes, *_tell(found, folds)]
-    if was_calibrated:
-        notes.append(calibrate_from_folds(out, [places for _, places in tried]))
-    learned = Learned(
-        out=out, digest=digest, classes=config.classes, tiles=len(tiles),
-        shown=tuple(int(n) for n in (tiles.labels == 1).sum(0)),
-        absent=tuple(int(n) for n in (tiles.labels == 0).sum(0)),
-        slides=len(found.slides), folds=tuple(fold.name for fold in folds), epochs=epochs,
-        precision=_mean(scores, 0, config), guess=_mean(scores, 1, config),
-        kept=forgotten, missed=_find_missed(out, tiles, config),
-        notes=tuple(notes), rounds=read_rounds(out, digest),
-    )  # fmt: skip
-    write_report(learned)
-    shutil.rmtree(work, ignore_errors=True)
-    return learned
+    return found, config
 
 
-# -- before -------------------------------------------------------------------------------------
-
-
-def _check(found: Labelling, known: Sequence[str], config: TrainConfig) -> None:
-    """Refuse what would spoil a training, all at once."""
-    problems = [*found.problems, *found.unmatched, *found.advise()]
+def _check(labelling: Labelling, known: Sequence[str], config: TrainConfig) -> None:
+    """Refuse labels that cannot be trained on, with all problems at once."""
+    problems = [*labelling.problems, *labelling.unmatched, *labelling.advise()]
     if not problems:
-        labels = gather_tiles(found.slides).labels
-        for at, name in enumerate(config.classes):
+        labels = gather_tiles(labelling.slides).labels
+        for name, column in zip(config.classes, labels.T, strict=True):
             if name in config.background:
                 continue
-            if not (labels[:, at] == 1).any() and name not in known:
+            if not (column == 1).any() and name not in known:
                 problems.append(
                     f"nothing shows {name!r}, so it cannot be learned: label some, or leave it "
                     f"out of the classes"
                 )
-            elif (labels[:, at] == 1).any() and not (labels[:, at] == 0).any():
+            elif (column == 1).any() and not (column == 0).any():
                 problems.append(
                     f"nothing is known to be without {name!r}: label other classes, or mark areas "
                     f"as Checked*"
@@ -146,29 +155,29 @@ def _check(found: Labelling, known: Sequence[str], config: TrainConfig) -> None:
 
 
 def _drop_unshown(tiles: StoreTiles, classes: Sequence[str]) -> tuple[StoreTiles, tuple[str, ...]]:
-    """Classes that no window shows go on as they were: they are unknown, but where a correction is.
+    """Mark classes that no window shows as unknown, so that they stay unchanged; and name them.
 
-    There something else was said to be, which a class that goes on untouched would outshine.
+    Corrected windows are the exception: there the class must not win over what was corrected.
     """
     unshown = ~(tiles.labels == 1).any(0)
     labels = tiles.labels.copy()
     labels[np.ix_(~tiles.corrected, unshown)] = np.nan
     useful = np.asarray(np.isfinite(labels).any(1))
     kept = replace(tiles, labels=labels).pick(useful)
-    return kept, tuple(name for name, no in zip(classes, unshown, strict=True) if no)
+    return kept, tuple(np.array(classes)[unshown].tolist())
 
 
-def _tell(found: Labelling, folds: Sequence[Fold]) -> list[str]:
+def _explain(labelling: Labelling, folds: Sequence[Fold]) -> list[str]:
     notes = []
     if not folds:
         notes.append(
             "only one patient is labelled, so nothing could be held out and there is no score; "
-            "label a slide of another"
+            "label a slide of another patient"
         )
-    if not any(slide.patient for slide in found.slides) and len(found.slides) > 1:
-        notes.append("nobody said which slides are of one patient (--manifest): each is its own")
-    if found.unlabelled:
-        notes.append(f"{len(found.unlabelled)} slides have no labels and were passed over")
+    if not any(slide.patient for slide in labelling.slides) and len(labelling.slides) > 1:
+        notes.append("no patients are given (--manifest), so each slide counts as a patient")
+    if labelling.unlabelled:
+        notes.append(f"{len(labelling.unlabelled)} slides have no labels and were skipped")
     return notes
 
 
@@ -179,12 +188,12 @@ def _score_folds(
     model: Folds, folds: Sequence[Fold], tiles: StoreTiles, work: Path, digest: str,
     progress: Progress | None,
 ) -> list[tuple[FoldScore, Places]]:  # fmt: skip
-    """Each fold's score, from the file that an earlier call left or by training."""
-    tried = []
+    """Score each fold by training, unless an earlier call has."""
+    results = []
     for number, fold in enumerate(folds):
         path = work / f"{digest[:16]}-{number}.npz"
         if path.exists():
-            tried.append(_read_fold(path))
+            results.append(_read_fold(path))
             continue
         held = fold.held[tiles.windows[:, 0]]
         if held.all() or not held.any():
@@ -192,28 +201,28 @@ def _score_folds(
         score, places = model.run(held, fold.name, progress)
         with open_atomic(path) as file:
             np.savez(file, score=json.dumps(score._asdict()), **places._asdict())
-        tried.append((score, places))
-    return tried
+        results.append((score, places))
+    return results
 
 
 def _read_fold(path: Path) -> tuple[FoldScore, Places]:
-    with np.load(path, allow_pickle=False) as kept:
-        score = FoldScore(**json.loads(str(kept["score"])))
-        return score, Places(*(kept[name] for name in Places._fields))
+    with np.load(path, allow_pickle=False) as arrays:
+        score = FoldScore(**json.loads(str(arrays["score"])))
+        return score, Places(*(arrays[name] for name in Places._fields))
 
 
-def _mean(scores: Sequence[FoldScore], which: int, config: TrainConfig) -> tuple[float, ...]:
+def _mean(scores: Sequence[FoldScore], row: int, config: TrainConfig) -> tuple[float, ...]:
     if not scores:
         return (float("nan"),) * len(config.classes)
-    values = np.array([score.precision[which] for score in scores], float)
+    values = np.array([score.precision[row] for score in scores], float)
     return tuple(mean_known(values).tolist())
 
 
-# -- after --------------------------------------------------------------------------------------
+# -- after training -----------------------------------------------------------------------------
 
 
 def _keep_former(out: Path, digest: str) -> None:
-    """Keep a finished model of other labels or settings under another name."""
+    """Rename a finished model of other labels or settings, to keep it."""
     report = out.with_name(f"{out.name}.json")
     unfinished = out.with_name(f"{out.name}.unfinished")
     if not out.exists() or unfinished.exists():
@@ -222,9 +231,8 @@ def _keep_former(out: Path, digest: str) -> None:
         same = json.loads(report.read_text(encoding="utf-8"))["digest"] == digest
     except (OSError, ValueError, KeyError, TypeError):
         same = False
-    if same:
-        return
-    put_aside(out)
+    if not same:
+        put_aside(out)
 
 
 def _note(start: str | None) -> str:
@@ -233,24 +241,24 @@ def _note(start: str | None) -> str:
 
 
 def _find_missed(out: Path, tiles: StoreTiles, config: TrainConfig) -> tuple[Missed, ...]:
-    """Corrections that the finished model still does not follow."""
+    """Find corrections that the finished model did not learn."""
     from wsiseg.model.trained import load_trained
 
-    which = np.flatnonzero(tiles.corrected)
-    if not len(which):
+    corrected = np.flatnonzero(tiles.corrected)
+    if not len(corrected):
         return ()
     trained = load_trained(out, config.encoder_options)
-    logits = Folds(trained.model, tiles, config).predict(torch.from_numpy(which))
-    return tuple(_compare(tiles, which, logits, config.classes))
+    logits = Folds(trained.model, tiles, config).predict(torch.from_numpy(corrected))
+    return tuple(_compare(tiles, corrected, logits, config.classes))
 
 
 def _compare(
-    tiles: StoreTiles, which: NDArray[np.intp], logits: NDArray[np.float32], classes: Sequence[str]
-) -> list[Missed]:
-    wrong = np.where(tiles.labels[which] == 1, logits < 0, logits > 0)
-    wrong &= np.isfinite(tiles.labels[which])
-    missed = []
-    for row, at in np.argwhere(wrong).tolist():
-        shown = bool(tiles.labels[which[row], at] == 1)
-        missed.append(Missed(tiles.name(int(which[row])), classes[at], shown))
-    return missed
+    tiles: StoreTiles, numbers: NDArray[np.intp], logits: NDArray[np.float32],
+    classes: Sequence[str],
+) -> list[Missed]:  # fmt: skip
+    labels = tiles.labels[numbers]
+    wrong = np.where(labels == 1, logits < 0, logits > 0) & np.isfinite(labels)
+    return [
+        Missed(tiles.name(int(numbers[row])), classes[k], bool(labels[row, k] == 1))
+        for row, k in np.argwhere(wrong).tolist()
+    ]

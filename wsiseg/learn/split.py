@@ -1,4 +1,4 @@
-"""Which slides are held out: never a tile of a patient whose other tiles are learned from."""
+"""Choose the slides to hold out: all slides of a patient are on the same side."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.errors import DataError
-from wsiseg.labels import SlideLabels
+from wsiseg.labels import SlideLabels, name_in_run
 
 __all__ = ["Fold", "group_slides", "plan_folds"]
 
 _FEW = 6
-"""Up to so many patients each is held out once by itself."""
+"""Up to this many patients, each is held out on its own."""
 _FOLDS = 5
 
 
 class Fold(NamedTuple):
-    """One way to hold slides out."""
+    """A set of slides to hold out."""
 
     name: str
-    """Who is held out."""
+    """The patients, or slides, that are held out."""
     held: NDArray[np.bool_]
-    """``(S,)``: the slides that are."""
+    """``(S,)``: which slides are held out."""
 
 
 def group_slides(slides: Sequence[SlideLabels]) -> list[str]:
-    """``(S,)`` the patient of each slide; the slide itself where nobody says of whom it is.
+    """Return the patient of each slide; the slide itself if no patient is given.
 
-    One slide under two names is one, by what identifies its file.
+    A slide under two names is recognised by its file's identity.
     """
     names = [slide.patient or str(slide.store.path) for slide in slides]
     identities = [str(slide.store.slide["identity"]) for slide in slides]
     joined = dict(zip(names, names, strict=True))
     for name, identity in zip(names, identities, strict=True):
         other = names[identities.index(identity)]
-        kept, gone = joined[other], joined[name]
-        joined = {one: kept if group == gone else group for one, group in joined.items()}
+        kept, merged = joined[other], joined[name]
+        joined = {key: kept if group == merged else group for key, group in joined.items()}
     return [joined[name] for name in names]
 
 
 def plan_folds(slides: Sequence[SlideLabels]) -> list[Fold]:
-    """The slides of the manifest's ``test``; else each patient in turn, or fifths if they are many.
+    """Hold out the manifest's ``test`` slides; otherwise each patient, or fifths of many patients.
 
-    Empty if there is but one patient: then nothing can be held out.
+    Empty if there is only one patient, so that nothing can be held out.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def plan_folds(slides: Sequence[SlideLabels]) -> list[Fold]:
         return []
     bins: list[list[str]] = [[] for _ in range(len(sizes) if len(sizes) <= _FEW else _FOLDS)]
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
-        min(bins, key=lambda held: sum(sizes[one] for one in held)).append(name)
+        min(bins, key=lambda held: sum(map(sizes.__getitem__, held))).append(name)
     folds = [Fold(", ".join(held), np.isin(groups, held)) for held in bins]
     return [Fold(_short(fold, slides), fold.held) for fold in folds]
 
@@ -72,22 +72,23 @@ def _given(slides: Sequence[SlideLabels], groups: Sequence[str]) -> Fold:
     leaks = sorted(set(np.array(groups)[held]) & set(np.array(groups)[~held]))
     if leaks:
         both = [
-            slide.store.path.stem
+            name_in_run(slide.store)
             for slide, name in zip(slides, groups, strict=True)
             if name in leaks
         ]
         raise DataError(
             f"the split of the manifest leaks: {', '.join(leaks)} is on both sides "
-            f"({', '.join(both)}); put all slides of a patient on one"
+            f"({', '.join(both)}); put all slides of a patient on one side"
         )
     if held.all() or not held.any():
         raise DataError(
-            f"the split of the manifest has {held.sum()} labelled slides for test of {len(held)}; "
+            f"the split of the manifest has {held.sum()} of {len(held)} labelled slides for test; "
             f"both sides need some"
         )
     return Fold("test", held)
 
 
 def _short(fold: Fold, slides: Sequence[SlideLabels]) -> str:
-    named = [s.patient or s.store.path.stem for s, h in zip(slides, fold.held, strict=True) if h]
-    return ", ".join(dict.fromkeys(named))
+    held = [slide for slide, held in zip(slides, fold.held, strict=True) if held]
+    names = [slide.patient or name_in_run(slide.store) for slide in held]
+    return ", ".join(dict.fromkeys(names))

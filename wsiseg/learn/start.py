@@ -1,4 +1,4 @@
-"""What learning starts from: fresh prototypes, or a checkpoint's, with new classes beside them."""
+"""The start of training: new prototypes, or those of a checkpoint and new classes."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ DEFAULTS: dict[str, Any] = {
     "encoder": "small", "pooling": "smooth", "turns": False, "balance": True, "epochs": 60,
     "batch_size": 32, "contrast_weight": 0.0, "struct_weight": 0.0,
 }  # fmt: skip
-"""Settings of `learn` where nobody says otherwise: those that `tissue` was trained with, but for
-`balance` and more epochs, of which most are cut off."""
+"""Default settings of `learn`: those of `tissue`, except for `balance` and more epochs, as most
+folds end early."""
 
 _SPARE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178))
 
 
 def known_classes(start: str | None) -> tuple[str, ...]:
-    """The classes of a checkpoint's name or path; none without one."""
+    """Return the classes of a checkpoint, given by name or path; none without one."""
     return () if start is None else read_info(start).names
 
 
 def extend_config(
     start: str | None, found: Sequence[str], settings: Mapping[str, Any]
 ) -> TrainConfig:
-    """The settings for the classes `found` in labels, beside those of the checkpoint `start`.
+    """Return the settings for the classes `found` in labels and those of the checkpoint `start`.
 
-    The encoder, the preset and all that shapes a model are the checkpoint's; kinds of background
-    stay last.
+    The encoder, the preset and everything else that shapes the model come from the checkpoint;
+    background classes stay last.
 
     Raises
     ------
     ConfigError
-        If a setting would change what the checkpoint's weights are made for.
+        If a setting does not fit the checkpoint's weights.
     """
     if start is None:
         return parse_config({**DEFAULTS, **settings, "classes": list(found)}, TrainConfig, "learn")
@@ -66,12 +66,12 @@ def extend_config(
     new = [name for name in found if name not in info.names]
     colors = [KNOWN_COLORS.get(n, _SPARE[i % len(_SPARE)]) for i, n in enumerate(new)]
 
-    def between(known: Sequence[Any], fresh: Sequence[Any]) -> list[Any]:
-        return [*known[:split], *fresh, *known[split:]]
+    def insert(old: Sequence[Any], added: Sequence[Any]) -> list[Any]:
+        return [*old[:split], *added, *old[split:]]
 
     plain = {
-        **DEFAULTS, **shape, **settings, "classes": between(info.names, new),
-        "prompts": between(info.prompts, new), "colors": between(info.colors, colors),
+        **DEFAULTS, **shape, **settings, "classes": insert(info.names, new),
+        "prompts": insert(info.prompts, new), "colors": insert(info.colors, colors),
         "encoder_options": {**info.encoder_options, **settings.get("encoder_options", {})},
     }  # fmt: skip
     return parse_config(plain, TrainConfig, f"learn --from {start}")
@@ -84,10 +84,10 @@ def start_from(
     config: TrainConfig,
     unseen: Container[int] = (),
 ) -> dict[str, Tensor] | None:
-    """The trained part that `model` is to begin as, by name; None for what it is.
+    """Return the tensors that `model` starts from, by name; None if it is initialised in place.
 
-    Prototypes of the checkpoint's classes go on. A class that is new begins as what the encoder
-    sees in its tiles, in whose space prototypes lie; of the numbers `unseen`, as it is in `model`.
+    Classes of the checkpoint keep their prototypes. Prototypes of a new class start from the
+    encoder's embeddings of its tiles; those of the numbers `unseen` stay as they are in `model`.
     """
     if start is None:
         begin_as_images(model, patches, config, unseen=unseen)
@@ -101,11 +101,11 @@ def start_from(
     }
     count = info.prototypes_per_class
     rows = state["prototypes"].view(len(config.classes), count, -1).clone()
-    known = trained_state(former)["prototypes"].view(len(info.names), count, -1)
-    for at, name in enumerate(config.classes):
+    trained = trained_state(former)["prototypes"].view(len(info.names), count, -1)
+    for index, name in enumerate(config.classes):
         if name in info.names:
-            rows[at] = known[info.names.index(name)]
-        elif at not in unseen:
-            rows[at] = image_prototypes(model, patches, at, count, config.seed)
+            rows[index] = trained[info.names.index(name)]
+        elif index not in unseen:
+            rows[index] = image_prototypes(model, patches, index, count, config.seed)
     state["prototypes"] = rows.view_as(state["prototypes"])
     return state

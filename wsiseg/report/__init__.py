@@ -1,4 +1,4 @@
-"""What a person looks at after a run: pictures, tables and pages that show both."""
+"""Reports for people to read after a run: pictures, tables and HTML pages."""
 
 from wsiseg.report.agreement import AGREEMENT
 from wsiseg.report.changes import compare_runs, format_changes, write_changes

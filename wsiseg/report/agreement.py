@@ -1,4 +1,4 @@
-"""How far the maps agreed with what somebody labelled, when that was last scored."""
+"""The agreement of the maps with labels, as last scored."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from wsiseg.report.pictures import FACTS
 __all__ = ["AGREEMENT", "describe_agreement"]
 
 AGREEMENT = "report/agreement.json"
-"""Below an output folder: what `wsiseg evaluate --slides` found, as its ``slides.json``."""
+"""Path in an output folder: the scores of `wsiseg evaluate --slides`, as in its ``slides.json``."""
 
 
 def describe_agreement(root: Path) -> dict[str, Any] | None:
-    """The table as the page shows it; None if the maps were not scored.
+    """Return the scores as the page shows them; None if the maps were not scored.
 
-    A slide that was mapped anew since is named: its score is of the map before.
+    ``former`` lists slides that were mapped again since: their scores describe the earlier map.
     """
     try:
-        found = json.loads((root / AGREEMENT).read_bytes())
+        scores = json.loads((root / AGREEMENT).read_bytes())
         return {
-            "classes": [_format_class(one) for one in found["classes"]],
+            "classes": [_format_class(row) for row in scores["classes"]],
             "summary": (
-                f"Mean IoU {_percent(found['miou'])} ({_span(found['miou_interval'])}), mean Dice "
-                f"{_percent(found['mdice'])}; {found['guess']} all over would have "
-                f"{_percent(found['guess_miou'])}."
+                f"Mean IoU {_percent(scores['miou'])} ({_span(scores['miou_interval'])}), mean "
+                f"Dice {_percent(scores['mdice'])}; labelling everything {scores['guess']} would "
+                f"give {_percent(scores['guess_miou'])}."
             ),
             "slides": [
-                (one["name"], _percent(one["miou"]), f"{one['mm2']:,.3f}")
-                for one in found["slides"]
+                (slide["name"], _percent(slide["miou"]), f"{slide['mm2']:,.3f}")
+                for slide in scores["slides"]
             ],
-            "notes": found["notes"],
-            "former": [one["name"] for one in found["slides"] if _is_former(root, one)],
+            "notes": scores["notes"],
+            "former": [slide["name"] for slide in scores["slides"] if _is_former(root, slide)],
         }
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _is_former(root: Path, scored: Mapping[str, Any]) -> bool:
-    """Whether the map that the page shows is another than the one that was scored."""
+    """Whether the map on the page is not the one that was scored."""
     try:
         facts = json.loads((root / "report" / f"{scored['name']}.files" / FACTS).read_bytes())
         return bool(facts["steps"]["stitch"] != scored["made"])
@@ -49,10 +49,10 @@ def _is_former(root: Path, scored: Mapping[str, Any]) -> bool:
         return False
 
 
-def _format_class(one: Mapping[str, Any]) -> tuple[str, ...]:
+def _format_class(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
-        one["name"], _percent(one["iou"]), _span(one["iou_interval"]), _percent(one["dice"]),
-        _percent(one["area_error"]), _percent(one["labelled"]),
+        row["name"], _percent(row["iou"]), _span(row["iou_interval"]), _percent(row["dice"]),
+        _percent(row["area_error"]), _percent(row["labelled"]),
     )  # fmt: skip
 
 

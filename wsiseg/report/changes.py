@@ -1,4 +1,4 @@
-"""Two runs on the same slides compared: which tissue changed its class, how much, and where."""
+"""Compare two runs on the same slides: which tissue changed its class, how much, and where."""
 
 from __future__ import annotations
 
@@ -17,37 +17,39 @@ from wsiseg.annotations import BACKGROUND, Palette
 from wsiseg.atomic import open_atomic
 from wsiseg.compute import Progress
 from wsiseg.errors import DataError
-from wsiseg.labels import find_stores
-from wsiseg.report.overlay import blend_labels, shrink_image, shrink_labels
+from wsiseg.labels import find_stores, name_in_run
+from wsiseg.report.overlay import blend_labels, choose_factor, shrink_image, shrink_labels
 from wsiseg.store import SlideStore
 
 __all__ = ["Changes", "compare_runs", "format_changes", "write_changes"]
 
 _NOTHING = "nothing"
-"""What a map shows where it shows no class."""
-_LONGEST = 1600
+"""Name in the tables for pixels without a class."""
+_LONGEST = 1600  # pixels of a picture's longer side, at most
 
 
 @dataclass(frozen=True)
 class Changes:
-    """One slide in two runs."""
+    """The changes of one slide between two runs."""
 
+    name: str
+    """The slide's name in the output folder."""
     before: SlideStore
     after: SlideStore
     names: tuple[str, ...]
-    """Classes of both, then `_NOTHING`."""
+    """Classes of both runs, then `_NOTHING`."""
     pixels: NDArray[np.int64]
-    """``(n, n)``: by class before (row) and after, over what is tissue in either."""
+    """``(n, n)`` pixels by class before (row) and after (column), where either map has a class."""
 
     @property
     def share(self) -> float:
-        """Share of the tissue that changed; NaN if there is none."""
+        """Share of the tissue that changed its class; NaN without tissue."""
         total = int(self.pixels.sum())
         return 1 - float(np.trace(self.pixels)) / total if total else math.nan
 
     @property
     def mm2(self) -> NDArray[np.float64]:
-        """The pixels as areas."""
+        """`pixels` as areas in mm²."""
         return np.asarray(self.pixels * (self.after.mpp / 1000) ** 2)
 
 
@@ -56,35 +58,46 @@ def compare_runs(
 ) -> list[Changes]:
     """Compare the maps of two output folders, slide by slide, pixel by pixel.
 
-    Slides that only one of them has are left out.
+    Slides that are in only one of them are skipped.
 
     Raises
     ------
     DataError
-        If they have no slide in common, or one was tiled differently.
+        If they have no slide in common, or one was tiled differently, or names are not unique.
     StoreError
         If a map is not finished.
     """
-    first, second = (
-        {path.stem: SlideStore(path) for path in find_stores([folder])}
-        for folder in (before, after)
-    )
+    first, second = _open_stores(before), _open_stores(after)
     common = sorted(first.keys() & second.keys())
     if not common:
-        raise DataError(f"{before} and {after} have no slide of one name")
-    found = []
+        raise DataError(f"{before} and {after} have no slide name in common")
+    changes = []
     for done, name in enumerate(common, 1):
-        found.append(_compare(first[name], second[name]))
+        changes.append(_compare(name, first[name], second[name]))
         if progress is not None:
             progress("compare", done, len(common))
-    return found
+    return changes
 
 
-def _compare(before: SlideStore, after: SlideStore) -> Changes:
+def _open_stores(folder: str | Path) -> dict[str, SlideStore]:
+    """Open the stores of a run, by the slides' names in it."""
+    stores: dict[str, SlideStore] = {}
+    for store in map(SlideStore, find_stores([folder])):
+        name = name_in_run(store)
+        if name in stores:
+            raise DataError(
+                f"{store.path}: has the same name as {stores[name].path}; compare the two folders "
+                f"one by one"
+            )
+        stores[name] = store
+    return stores
+
+
+def _compare(name: str, before: SlideStore, after: SlideStore) -> Changes:
     if before.grid != after.grid or before.slide["identity"] != after.slide["identity"]:
         raise DataError(
-            f"{after.path}: has another raster or slide than {before.path}; compare runs that "
-            f"tiled alike"
+            f"{after.path}: has another raster or slide than {before.path}; compare runs with the "
+            f"same slides and tiling"
         )
     for store in (before, after):
         store.finished("stitch")
@@ -101,69 +114,68 @@ def _compare(before: SlideStore, after: SlideStore) -> Changes:
         counts = np.bincount((a * len(names) + b).ravel(), minlength=len(names) ** 2)
         pixels += counts.reshape(pixels.shape)
     pixels[-1, -1] = 0  # glass in both
-    return Changes(before, after, names, pixels)
+    return Changes(name, before, after, names, pixels)
 
 
 def _renumber(palette: Palette, names: Sequence[str]) -> NDArray[np.int64]:
-    """``(256,)``: the place in `names` of each label."""
+    """Return ``(256,)``: the index in `names` for each label."""
     table = np.full(256, len(names) - 1, np.int64)
     table[: len(palette)] = [names.index(name) for name in palette.names]
     return table
 
 
-def format_changes(found: Sequence[Changes]) -> str:
-    """A line a slide, then the largest changes of class to class in all."""
-    lines = [
-        f"{one.after.path.stem}: {100 * one.share:.1f} % of the tissue changed" for one in found
-    ]
+def format_changes(changes: Sequence[Changes]) -> str:
+    """Format a line per slide, then the ten largest changes between classes over all slides."""
+    lines = [f"{slide.name}: {100 * slide.share:.1f} % of the tissue changed" for slide in changes]
     total: dict[tuple[str, str], float] = {}
-    for one in found:
-        for before, after, mm2 in _moves(one):
+    for slide in changes:
+        for before, after, mm2 in _list_changes(slide):
             total[before, after] = total.get((before, after), 0) + mm2
     largest = sorted(total.items(), key=lambda item: (-item[1], item[0]))[:10]
     lines += [f"{before} to {after}: {mm2:.3g} mm²" for (before, after), mm2 in largest]
     return "\n".join(lines)
 
 
-def _moves(one: Changes) -> Iterator[tuple[str, str, float]]:
-    areas = one.mm2
-    for i, j in np.argwhere(one.pixels > 0).tolist():
+def _list_changes(slide: Changes) -> Iterator[tuple[str, str, float]]:
+    """Yield class before, class after and mm² of each change."""
+    areas = slide.mm2
+    for i, j in np.argwhere(slide.pixels > 0).tolist():
         if i != j:
-            yield one.names[i], one.names[j], float(areas[i, j])
+            yield slide.names[i], slide.names[j], float(areas[i, j])
 
 
-def write_changes(found: Sequence[Changes], out: str | Path) -> list[Path]:
-    """Write ``changes.csv``, a row a slide and pair of classes, and a picture a slide.
+def write_changes(changes: Sequence[Changes], out: str | Path) -> list[Path]:
+    """Write ``changes.csv``, one row per slide and pair of classes, and a picture per slide.
 
-    A picture shows the tissue that changed in the colour that it has now, and nothing else.
+    A picture colours only the tissue that changed, by its new class.
     """
     out = Path(out)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["slide", "before", "after", "mm2", "share_of_tissue"])
-    for one in found:
-        total = max(int(one.pixels.sum()), 1)
-        for i, j in np.argwhere(one.pixels > 0).tolist():
-            share = one.pixels[i, j] / total
-            cells = (one.names[i], one.names[j], f"{one.mm2[i, j]:.6f}", f"{share:.6f}")
-            table.writerow([one.after.path.stem, *cells])
+    for slide in changes:
+        total, areas, names = max(int(slide.pixels.sum()), 1), slide.mm2, slide.names
+        for i, j in np.argwhere(slide.pixels > 0).tolist():
+            share = slide.pixels[i, j] / total
+            cells = (names[i], names[j], f"{areas[i, j]:.6f}", f"{share:.6f}")
+            table.writerow([slide.name, *cells])
     written = [out / "changes.csv"]
     with open_atomic(written[0]) as file:
         file.write(text.getvalue().encode())
-    for one in found:
-        written.append(out / f"{one.after.path.stem}.jpg")
+    for slide in changes:
+        written.append(out / f"{slide.name}.jpg")
         with open_atomic(written[-1]) as file:
-            Image.fromarray(_draw(one)).save(file, "JPEG", quality=90, subsampling=0)
+            Image.fromarray(_draw(slide)).save(file, "JPEG", quality=90, subsampling=0)
     return written
 
 
-def _draw(one: Changes) -> NDArray[np.uint8]:
-    grid = one.after.grid
-    factor = 2 ** max(0, math.ceil(math.log2(max(grid.height, grid.width) / _LONGEST)))
-    labels = [shrink_labels(store, factor) for store in (one.before, one.after)]
+def _draw(slide: Changes) -> NDArray[np.uint8]:
+    factor = choose_factor(slide.after, _LONGEST)
+    stores = (slide.before, slide.after)
+    labels = [shrink_labels(store, factor) for store in stores]
     before, after = (
-        _renumber(store.palette, one.names)[raster]
-        for store, raster in zip((one.before, one.after), labels, strict=True)
+        _renumber(store.palette, slide.names)[raster]
+        for store, raster in zip(stores, labels, strict=True)
     )
-    shown = np.where(before != after, labels[1], BACKGROUND).astype(np.uint8)
-    return blend_labels(shrink_image(one.after, factor), shown, one.after.palette)
+    changed = np.where(before != after, labels[1], BACKGROUND).astype(np.uint8)
+    return blend_labels(shrink_image(slide.after, factor), changed, slide.after.palette)

@@ -1,4 +1,4 @@
-"""report.html and a page for each slide, from the tables' rows and what `write_pictures` left."""
+"""Render report.html and a page per slide from the tables' rows and `write_pictures`' files."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ __all__ = ["render_pages"]
 def render_pages(
     root: Path, summary_rows: Sequence[Row], measurement_rows: Sequence[Row]
 ) -> dict[Path, str]:
-    """``report.html``, and ``report/NAME.html`` of each slide that was measured or drawn, by path.
+    """Render ``report.html``, and ``report/NAME.html`` of each measured or drawn slide, by path.
 
-    Of the latter, none that is there and was made of the same. What exists below `root` is linked
-    relatively. Slides that need somebody come first: those that failed, then those without tissue,
-    then those with a note.
+    Slide pages that exist and would not change are left out. Links are relative, and only to files
+    that exist below `root`. Slides that need attention come first: failed ones, then those without
+    tissue, then those with a note.
     """
     grouped, colors = group_rows(measurement_rows), choose_class_colors(measurement_rows)
     slides, pages = [], {}
@@ -46,7 +46,8 @@ def render_pages(
         slide = describe_slide(root, row, measured, colors)
         slides.append(slide)
         if slide["page"]:
-            facts, path = _read_facts(root, name), root / "report" / f"{name}.html"
+            facts = _read_facts(root, name)
+            path = root / "report" / f"{name}.html"
             made = _hash(_sources(), json.dumps([slide, facts], sort_keys=True))
             if made not in _read_head(path):
                 pages[path] = _render_slide(slide, facts, made)
@@ -90,24 +91,24 @@ def _render_slide(slide: Mapping[str, Any], facts: dict[str, Any] | None, made: 
     )
 
 
-def _list_origin(facts: Mapping[str, Any], of: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the map was made of and with, as name and value."""
+def _list_origin(facts: Mapping[str, Any], row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List name and value of what the map was made from and with."""
     slide, raster = facts["slide"], facts["raster"]
-    listed = {
+    values = {
         "wsiseg": facts.get("version"),
         **{f"model: {name}": value for name, value in facts.get("model", {}).items()},
         "slide: file": slide.get("name"),
         "slide: identity": slide.get("identity"),
         "slide: size": "{:,} x {:,} px".format(*slide["size"]) if "size" in slide else "",
-        "slide: µm/px": " x ".join(f"{own:g}" for own in slide.get("mpp", ())),
+        "slide: µm/px": " x ".join(f"{mpp:g}" for mpp in slide.get("mpp", ())),
         "slide: vendor": slide.get("vendor"),
         "slide: reader": slide.get("reader"),
         "map: size": f"{raster['width']:,} x {raster['height']:,} px, {raster['mpp']:g} µm/px",
         **{f"hash: {step}": digest for step, digest in facts["steps"].items()},
-        "last run: time": f"{of['seconds']:.1f} s" if of["seconds"] else "",
-        "last run: peak memory": f"{of['peak_mb']:,.0f} MB" if of["peak_mb"] else "",
+        "last run: time": f"{row['seconds']:.1f} s" if row["seconds"] else "",
+        "last run: peak memory": f"{row['peak_mb']:,.0f} MB" if row["peak_mb"] else "",
     }
-    return [(name, str(value)) for name, value in listed.items() if value]
+    return [(name, str(value)) for name, value in values.items() if value]
 
 
 def _format_settings(facts: Mapping[str, Any] | None) -> str:
@@ -116,7 +117,7 @@ def _format_settings(facts: Mapping[str, Any] | None) -> str:
 
 
 def _read_facts(root: Path, name: str) -> dict[str, Any] | None:
-    """What `write_pictures` noted; None if it wrote nothing that can be read."""
+    """Read the facts from `write_pictures`; None if there are none that can be read."""
     try:
         return dict(json.loads((root / "report" / f"{name}.files" / FACTS).read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -124,7 +125,7 @@ def _read_facts(root: Path, name: str) -> dict[str, Any] | None:
 
 
 def _read_head(path: Path) -> str:
-    """The first lines of a page, which say what it was made of."""
+    """Read the first lines of a page, which hold the hash of its inputs."""
     try:
         with path.open("rb") as file:
             return file.read(400).decode("utf-8", "replace")
@@ -142,11 +143,11 @@ def _templates() -> Environment:
 
 @cache
 def _sources() -> str:
-    """A hash of the templates and of the code that fills them."""
+    """Hash the templates and the code that fills them."""
     folder = files("wsiseg.report")
-    parts = [*(folder / "templates").iterdir(), *folder.iterdir()]
-    found = sorted((one.name, one) for one in parts if one.is_file())
-    return _hash(*(one.read_text(encoding="utf-8") for _, one in found))
+    entries = [*(folder / "templates").iterdir(), *folder.iterdir()]
+    sources = sorted((entry.name, entry) for entry in entries if entry.is_file())
+    return _hash(*(source.read_text(encoding="utf-8") for _, source in sources))
 
 
 def _hash(*parts: str) -> str:

@@ -1,10 +1,9 @@
-"""What was labelled: a table by class and slide, and a picture a slide."""
+"""Report on labels: a table by slide and class, and a picture per slide."""
 
 from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,35 +14,35 @@ from PIL import Image, ImageDraw
 
 from wsiseg.annotations import KNOWN_COLORS
 from wsiseg.atomic import open_atomic
-from wsiseg.labels import Labelling, SlideLabels
-from wsiseg.report.overlay import shrink_image
+from wsiseg.labels import Labelling, SlideLabels, name_in_run
+from wsiseg.report.overlay import choose_factor, shrink_image
 
 __all__ = ["COLUMNS", "describe_labels", "draw_labels", "write_labels"]
 
 COLUMNS = ("slide", "class", "regions", "mm2", "windows with", "windows without", "unknown")
-"""Of the table: training windows that show the class, that do not, and where nobody knows."""
+"""Columns of the table; windows are training windows that do, do not or may show the class."""
 
-_LONGEST = 1600
+_LONGEST = 1600  # pixels of a picture's longer side, at most
 _SPARE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (0, 114, 178))
 
 
 def describe_labels(labelling: Labelling) -> list[dict[str, object]]:
-    """One row a slide and class, with the columns `COLUMNS`."""
+    """Return one row per slide and class, with the columns `COLUMNS`."""
     rows: list[dict[str, object]] = []
     for slide in labelling.slides:
-        labels = slide.found.labels
-        for at, name in enumerate(labelling.classes):
+        labels, areas = slide.found.labels, slide.area_mm2
+        for index, name in enumerate(labelling.classes):
             values = (
-                slide.store.path.stem, name, slide.regions[at], round(slide.area_mm2[at], 4),
-                int((labels[:, at] == 1).sum()), int((labels[:, at] == 0).sum()),
-                int(np.isnan(labels[:, at]).sum()),
+                name_in_run(slide.store), name, slide.regions[index], round(areas[index], 4),
+                int((labels[:, index] == 1).sum()), int((labels[:, index] == 0).sum()),
+                int(np.isnan(labels[:, index]).sum()),
             )  # fmt: skip
             rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 
 
 def write_labels(labelling: Labelling, out: str | Path) -> list[Path]:
-    """Write ``labels.csv`` and a picture a labelled slide into a folder; the paths."""
+    """Write ``labels.csv`` and a picture per labelled slide into a folder; return the paths."""
     out = Path(out)
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -53,36 +52,36 @@ def write_labels(labelling: Labelling, out: str | Path) -> list[Path]:
     with open_atomic(written[0]) as file:
         file.write(text.getvalue().encode())
     for slide in labelling.slides:
-        written.append(out / f"{slide.store.path.stem}.png")
+        written.append(out / f"{name_in_run(slide.store)}.png")
         with open_atomic(written[-1]) as file:
             Image.fromarray(draw_labels(slide, labelling.classes)).save(file, "PNG")
     return written
 
 
 def draw_labels(slide: SlideLabels, classes: Sequence[str]) -> NDArray[np.uint8]:
-    """``(H, W, 3)`` uint8: the slide, its marks outlined, each training window as a square.
+    """Draw ``(H, W, 3)`` uint8: the slide, outlines of its marks, a square per training window.
 
-    The cells of which something is known have the colours of the classes that show in them, side by
-    side; they are grey where none does, and tinted faintly where some class is unknown.
+    A window's labelled cells are striped in the colours of its classes, grey if it shows none, and
+    paler if some class is unknown.
     """
-    grid, found = slide.store.grid, slide.found
-    factor = 2 ** max(0, math.ceil(math.log2(max(grid.height, grid.width) / _LONGEST)))
+    windows = slide.found
+    factor = choose_factor(slide.store, _LONGEST)
     page = Image.fromarray(shrink_image(slide.store, factor)).convert("RGBA")
-    over = Image.new("RGBA", page.size, (0, 0, 0, 0))
-    draw = ImageDraw.Draw(over)
+    layer = Image.new("RGBA", page.size, (0, 0, 0, 0))
+    draw = ImageDraw.Draw(layer)
     colors = [KNOWN_COLORS.get(n, _SPARE[i % len(_SPARE)]) for i, n in enumerate(classes)]
-    side = max(1, round(grid.tile / factor))
+    side = max(1, round(slide.store.grid.tile / factor))
     for (y, x), labels, known in zip(
-        found.corners.tolist(), found.labels, found.known, strict=True
+        windows.corners.tolist(), windows.labels, windows.known, strict=True
     ):
-        shown = [colors[at] for at in np.flatnonzero(labels == 1)] or [(128, 128, 128)]
+        shown = [colors[index] for index in np.flatnonzero(labels == 1)] or [(128, 128, 128)]
         opacity = 120 if np.isfinite(labels).all() else 60
         cells = Image.fromarray(known).resize((side, side), Image.Resampling.NEAREST)
         left, top = round(x / factor), round(y / factor)
-        for at, color in enumerate(shown):
-            near, far = (side * number // len(shown) for number in (at, at + 1))
-            stripe = cells.crop((near, 0, far, side))
-            over.paste((*color, opacity), (left + near, top), stripe)
+        for number, color in enumerate(shown):
+            start, end = (side * edge // len(shown) for edge in (number, number + 1))
+            stripe = cells.crop((start, 0, end, side))
+            layer.paste((*color, opacity), (left + start, top), stripe)
         draw.rectangle((left, top, left + side, top + side), outline=(*shown[0], 255))
     for shape, color in zip(slide.layers.classes, colors, strict=True):
         for part in shapely.get_parts(shape):
@@ -90,13 +89,13 @@ def draw_labels(slide: SlideLabels, classes: Sequence[str]) -> NDArray[np.uint8]
                 line = (shapely.get_coordinates(part.exterior) / factor).ravel().tolist()
                 draw.line(line, fill=(*color, 255), width=2)
     _draw_names(draw, classes, colors)
-    return np.asarray(Image.alpha_composite(page, over).convert("RGB"))
+    return np.asarray(Image.alpha_composite(page, layer).convert("RGB"))
 
 
 def _draw_names(
     draw: ImageDraw.ImageDraw, classes: Sequence[str], colors: Sequence[tuple[int, int, int]]
 ) -> None:
-    for at, (name, color) in enumerate(zip(classes, colors, strict=True)):
-        top = 4 + 14 * at
+    for row, (name, color) in enumerate(zip(classes, colors, strict=True)):
+        top = 4 + 14 * row
         draw.rectangle((4, top, 14, top + 10), fill=(*color, 255))
         draw.text((18, top - 1), name, fill=(0, 0, 0, 255))

@@ -1,4 +1,4 @@
-"""The panel below a picture: slide, classes with their areas, scale bar."""
+"""The legend below a picture: slide name, classes with their areas, scale bar."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["choose_bar", "draw_legend"]
 
 _INK, _PALE, _LINE = (32, 36, 42), (104, 110, 118), (216, 220, 224)
 _MIN_WIDTH = 900  # a narrow slide still gets a legible panel
-_DESIGN_WIDTH = 1300  # the lengths below are for a page this wide, and grow with it
+_DESIGN_WIDTH = 1300  # the lengths below are for this page width, and scale with it
 _MARGIN, _COLUMN, _ROW, _HEAD = 24, 300, 62, 90
 
 
@@ -28,7 +28,7 @@ def draw_legend(
     tissue_mm2: float,
     mpp: float,
 ) -> NDArray[np.uint8]:
-    """`picture` ``(H, W, 3)`` uint8 with a panel below it.
+    """Return `picture` ``(H, W, 3)`` uint8 with a panel below it.
 
     `rows` are those of `measure_classes`; `mpp` is µm per pixel of the picture.
     """
@@ -50,16 +50,17 @@ def draw_legend(
 
 
 def choose_bar(mpp: float, width: int) -> tuple[float, int]:
-    """A round length of at most a fifth of `width` pixels: in mm, and in pixels."""
+    """Choose a round length of at most a fifth of `width` pixels: in mm, and in pixels."""
     longest = width / 5 * mpp / 1000
     power = 10.0 ** np.floor(np.log10(longest))
-    length = max(step * power for step in (1, 2, 5) if step * power <= longest)
+    # A rounded logarithm may put `power` just above `longest`; 0.5 is for that case.
+    length = max(step * power for step in (0.5, 1, 2, 5) if step * power <= longest)
     return float(length), max(1, round(length * 1000 / mpp))
 
 
 @dataclass(frozen=True)
 class _Pen:
-    """Draws in design lengths, measured from the panel's left upper corner."""
+    """Draws in design lengths, measured from the panel's top left corner."""
 
     draw: ImageDraw.ImageDraw
     top: int
@@ -74,7 +75,7 @@ class _Pen:
     def text(
         self, x: float, y: float, text: str, size: float, fill: tuple[int, int, int] = _INK
     ) -> None:
-        """Write `text`; Pillow's own font has no ``²``, so that is a small raised 2."""
+        """Draw `text`; Pillow's default font lacks ``²``, so it is drawn as a small raised 2."""
         for number, part in enumerate(text.split("²")):
             if number:
                 self.draw.text(self.at(x, y - 1), "2", fill=fill, font=self.font(size * 0.62))
@@ -85,10 +86,11 @@ class _Pen:
     def length(self, text: str, size: float) -> float:
         return self.draw.textlength(text, font=self.font(size)) / self.scale
 
-    def shorten(self, text: str, size: float, room: float) -> str:
-        if self.length(text, size) <= room:
+    def shorten(self, text: str, size: float, width: float) -> str:
+        """Cut `text` so that it fits `width`."""
+        if self.length(text, size) <= width:
             return text
-        while text and self.length(text + "...", size) > room:
+        while text and self.length(text + "...", size) > width:
             text = text[:-1]
         return text + "..."
 
@@ -102,10 +104,10 @@ def _draw_bar(pen: _Pen, page_width: int, mpp: float) -> None:
     pen.draw.text(middle, f"{length:g} mm", fill=_INK, font=pen.font(20), anchor="mb")
 
 
-def _draw_title(pen: _Pen, title: str, tissue_mm2: float, room: float) -> None:
-    title = title.encode("utf-8", "backslashreplace").decode()  # a name that is not UTF-8
-    title = " ".join(title.split())  # a name may hold a line break
-    pen.text(_MARGIN, 16, pen.shorten(title, 26, room), 26)
+def _draw_title(pen: _Pen, title: str, tissue_mm2: float, width: float) -> None:
+    title = title.encode("utf-8", "backslashreplace").decode()  # the name may not be UTF-8
+    title = " ".join(title.split())  # or hold line breaks
+    pen.text(_MARGIN, 16, pen.shorten(title, 26, width), 26)
     tissue = f"tissue {tissue_mm2:.2f} mm²" if tissue_mm2 > 0 else "no tissue"
     pen.text(_MARGIN, 48, tissue, 19, _PALE)
 

@@ -1,4 +1,4 @@
-"""How much of each class one slide holds."""
+"""Measurements of each class on one slide."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.annotations import Annotations, Region
+from wsiseg.report.colors import to_hex
 
 __all__ = ["measure_classes"]
 
-_CHUNK = 4096  # regions whose outlines are measured at a time: bounds the copies of points
+_CHUNK = 4096  # regions measured at a time, to bound the copies of points
 
 
 def measure_classes(annotations: Annotations, tissue_mm2: float) -> list[dict[str, object]]:
-    """One row a class, in palette order, also for a class that does not occur.
+    """Measure each class: one row per class in palette order, absent ones too.
 
     Parameters
     ----------
-    tissue_mm2 : tissue area of the slide in mm².
+    tissue_mm2
+        Tissue area of the slide in mm².
 
     Returns
     -------
     Rows of slide, class, area_mm2, fraction_of_tissue, n_regions, perimeter_um, crofton_um,
-    mean_confidence (weighted by area; empty where there is no region) and color (#rrggbb).
+    mean_confidence (weighted by area; empty without regions) and color (#rrggbb).
 
-    ``perimeter_um`` is the length of the outlines as they are drawn, holes included. Along pixel
-    edges that is too long by up to √2, as a slanting border is a staircase. ``crofton_um`` corrects
-    it: by Cauchy and Crofton, a length is π/4 of the distance along x plus y, in the mean over all
-    directions. So it is right for borders that prefer no direction, exactly so for a circle; an
+    ``perimeter_um`` is the length of the outlines as drawn, holes included. Along pixel edges that
+    is too long by up to √2, as a slanting border is a staircase. ``crofton_um`` corrects it: by
+    Cauchy and Crofton, a length is, on average over all directions, π/4 of the distances along x
+    and y. So it is right for borders without a preferred direction, exactly so for a circle; an
     upright square comes out 21 % too short, one on its tip 11 % too long.
     """
     palette, count = annotations.palette, len(annotations.palette)
     labels = np.array([region.label for region in annotations.regions], np.intp)
     pixels = np.array([region.area_px for region in annotations.regions], np.float64)
-    trust = np.array([region.confidence for region in annotations.regions], np.float64)
+    confidence = np.array([region.confidence for region in annotations.regions], np.float64)
     areas = np.bincount(labels, pixels, count)
-    weighted = np.bincount(labels, pixels * trust, count)
+    weighted = np.bincount(labels, pixels * confidence, count)
     regions = np.bincount(labels, minlength=count)
     lengths = _measure_outlines(annotations) * annotations.mpp
     rows: list[dict[str, object]] = []
@@ -55,14 +57,14 @@ def measure_classes(annotations: Annotations, tissue_mm2: float) -> list[dict[st
                 "mean_confidence": (
                     round(float(weighted[label] / areas[label]), 6) if areas[label] else ""
                 ),
-                "color": "#{:02x}{:02x}{:02x}".format(*color),
+                "color": to_hex(color),
             }
         )
     return rows
 
 
 def _measure_outlines(annotations: Annotations) -> NDArray[np.float64]:
-    """``(K, 2)`` length of each class's outlines, and along x plus y, in the regions' pixels."""
+    """Return ``(K, 2)``: lengths of each class's outlines, direct and along x plus y, in pixels."""
     totals = np.zeros((len(annotations.palette), 2))
     for first in range(0, len(annotations.regions), _CHUNK):
         _add_outlines(annotations.regions[first : first + _CHUNK], totals)

@@ -1,4 +1,4 @@
-"""One picture of a slide with its classes drawn over it, so that a batch is checked in a minute."""
+"""A picture of a slide with its classes drawn over it, to check a batch in a minute."""
 
 from __future__ import annotations
 
@@ -20,12 +20,19 @@ from wsiseg.shrink import FACTORS, shrink_mean
 from wsiseg.store import SlideStore
 from wsiseg.tissue import mask_window
 
-__all__ = ["blend_labels", "sample_level", "shrink_image", "shrink_labels", "write_overlay"]
+__all__ = [
+    "blend_labels",
+    "choose_factor",
+    "sample_level",
+    "shrink_image",
+    "shrink_labels",
+    "write_overlay",
+]
 
-_LONGEST = 2000  # pixels, about: reads well on a screen, a few hundred kB as JPEG
+_LONGEST = 2000  # pixels, roughly: fits a screen, a few hundred kB as JPEG
 _TINT = 0.4
 _DAMAGE = (200, 0, 0)
-_STRIP = 64  # rows of the picture
+_STRIP = 64  # rows of the picture read at a time
 
 
 def write_overlay(
@@ -36,8 +43,8 @@ def write_overlay(
 ) -> None:
     """Write a JPEG of the slide with class colours, region borders, legend and scale bar.
 
-    The longest side is 1,400 to 2,800 px, or what the raster has. Tiles of the slide's file that
-    are `damaged`, in level-0 pixels, are crossed out.
+    The longer side is 1,400 to 2,800 px, or the raster's if that is smaller. Damaged tiles of the
+    slide's file (`damaged`, in level-0 pixels) are crossed out.
     """
     longest = max(store.grid.height, store.grid.width)
     factor = 2 ** max(0, round(math.log2(longest / _LONGEST)))
@@ -54,10 +61,10 @@ def write_overlay(
 def _cross_out(
     picture: NDArray[np.uint8], store: SlideStore, factor: int, boxes: Sequence[Box]
 ) -> NDArray[np.uint8]:
-    """`picture`, each of the level-0 `boxes` framed and crossed."""
+    """Frame and cross out each of the level-0 `boxes` in `picture`."""
     if not boxes:
         return picture
-    across, down = (own / (store.mpp * factor) for own in store.slide["mpp"])
+    across, down = (mpp / (store.mpp * factor) for mpp in store.slide["mpp"])
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
     for box in boxes:
@@ -69,49 +76,55 @@ def _cross_out(
     return np.asarray(image)
 
 
-def shrink_image(store: SlideStore, factor: int) -> NDArray[np.uint8]:
-    """The whole image ``(H, W, 3)`` uint8, each pixel the mean of ``factor x factor``.
+def choose_factor(store: SlideStore, longest: int) -> int:
+    """Return the smallest power of two that shrinks the raster to at most `longest` pixels."""
+    factor = 1
+    while max(store.grid.height, store.grid.width) > longest * factor:
+        factor *= 2
+    return factor
 
-    `factor` is a power of two, so that blocks can be taken one by one from the pyramid; those
-    without tissue are white without being read.
+
+def shrink_image(store: SlideStore, factor: int) -> NDArray[np.uint8]:
+    """Return the whole image ``(H, W, 3)`` uint8, each pixel the mean of ``factor x factor``.
+
+    `factor` is a power of two, so that blocks can be read one by one from the pyramid; blocks
+    without tissue are white, and not read.
     """
     grid = store.grid
-    level, known = [(i, f) for i, f in enumerate(store.image_factors) if f <= factor][-1]
+    level, read = [(i, f) for i, f in enumerate(store.image_factors) if f <= factor][-1]
     picture = np.full((_ceil(grid.height, factor), _ceil(grid.width, factor), 3), 255, np.uint8)
-    # Blocks, but for those without powers of two.
+    # One block at a time, rounded up to whole pixels of the result.
     for box in _boxes_with_tissue(store, _ceil(grid.block, factor) * factor):
-        there = Box(
-            box.x // known, box.y // known, _ceil(box.width, known), _ceil(box.height, known)
-        )
-        pixels, left = store.read_image(there, level), factor // known
-        while left > 1:
-            step = min(left, FACTORS[-1])
-            pixels, left = shrink_mean(pixels, step), left // step
+        window = Box(box.x // read, box.y // read, _ceil(box.width, read), _ceil(box.height, read))
+        pixels, remaining = store.read_image(window, level), factor // read
+        while remaining > 1:
+            step = min(remaining, FACTORS[-1])
+            pixels, remaining = shrink_mean(pixels, step), remaining // step
         y, x = box.y // factor, box.x // factor
         picture[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
     return picture
 
 
 def shrink_labels(store: SlideStore, factor: int) -> NDArray[np.uint8]:
-    """Labels ``(H, W)`` uint8 at the centres of ``factor x factor`` pixels, from the pyramid."""
+    """Read labels ``(H, W)`` uint8 at the centres of ``factor x factor`` pixels."""
     return sample_level(store, store.read_labels, factor)
 
 
 def sample_level(
     store: SlideStore, read: Callable[[Box, int], NDArray[np.uint8]], factor: int
 ) -> NDArray[np.uint8]:
-    """``(..., H, W)`` uint8 at the centres of ``factor x factor`` pixels of a label pyramid.
+    """Read ``(..., H, W)`` uint8 at the centres of ``factor x factor`` pixels of a label pyramid.
 
     `read` is `store.read_labels`, `read_confidence` or `read_probabilities`.
     """
-    level = max(i for i, known in enumerate(store.pyramid_factors) if known <= factor)
-    known = store.pyramid_factors[level]
+    level = max(i for i, shrunk in enumerate(store.pyramid_factors) if shrunk <= factor)
+    shrunk = store.pyramid_factors[level]
     grid = store.grid
-    shape = _ceil(grid.height, known), _ceil(grid.width, known)
-    rows = _centres(_ceil(grid.height, factor), factor / known, shape[0])
-    cols = _centres(_ceil(grid.width, factor), factor / known, shape[1])
+    shape = _ceil(grid.height, shrunk), _ceil(grid.width, shrunk)
+    rows = _centres(_ceil(grid.height, factor), factor / shrunk, shape[0])
+    cols = _centres(_ceil(grid.width, factor), factor / shrunk, shape[1])
     strips = []
-    # In strips: a block without powers of two has no pyramid, and the whole may not fit.
+    # In strips: without a pyramid (blocks not a power of two), the raster may not fit in memory.
     for part in np.split(rows, range(_STRIP, len(rows), _STRIP)):
         top = int(part[0])
         values = read(Box(0, top, shape[1], int(part[-1]) + 1 - top), level)
@@ -122,7 +135,7 @@ def sample_level(
 def blend_labels(
     image: NDArray[np.uint8], labels: NDArray[np.uint8], palette: Palette
 ) -> NDArray[np.uint8]:
-    """Class colours over `image` ``(H, W, 3)`` uint8, with each region's border drawn dark."""
+    """Blend class colours over `image` ``(H, W, 3)`` uint8, and draw region borders dark."""
     colors = np.full((256, 3), 255.0, np.float32)
     colors[: len(palette)] = palette.colors
     opacity = np.zeros(256, np.float32)
@@ -130,14 +143,14 @@ def blend_labels(
     alpha = opacity[labels]
     edge = _borders(labels) & (alpha > 0)
     alpha[edge] = 1.0
-    over = colors[labels]
-    over[edge] *= 0.6
-    blended = image * (1 - alpha[..., None]) + over * alpha[..., None]
+    tint = colors[labels]
+    tint[edge] *= 0.6
+    blended = image * (1 - alpha[..., None]) + tint * alpha[..., None]
     return np.asarray(np.round(blended)).astype(np.uint8)
 
 
 def _borders(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels that have another label above, below, left or right."""
+    """Return the mask of pixels with another label above, below, left or right."""
     edge = np.zeros(labels.shape, bool)
     down, right = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
     edge[1:] |= down
@@ -148,7 +161,7 @@ def _borders(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _boxes_with_tissue(store: SlideStore, side: int) -> Iterator[Box]:
-    """The squares of `side` pixels, cut at the raster's edge, that tiles with tissue reach into."""
+    """Yield the squares of `side` pixels, cut at the raster's edge, that may touch tissue tiles."""
     whole = Box(0, 0, store.grid.width, store.grid.height)
     squares = (
         Box(x, y, side, side).intersect(whole)
@@ -159,8 +172,9 @@ def _boxes_with_tissue(store: SlideStore, side: int) -> Iterator[Box]:
         mask, mpp, _ = store.read_tissue()
     except StoreError:
         return squares
-    near, ratio, masked = store.grid.tile, mpp / store.mpp, Box(0, 0, mask.shape[1], mask.shape[0])
-    windows = ((box, mask_window(box.grow(near), ratio).intersect(masked)) for box in squares)
+    margin, ratio = store.grid.tile, mpp / store.mpp
+    whole_mask = Box(0, 0, mask.shape[1], mask.shape[0])
+    windows = ((box, mask_window(box.grow(margin), ratio).intersect(whole_mask)) for box in squares)
     return (box for box, window in windows if mask[window.slices()].any())
 
 

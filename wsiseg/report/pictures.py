@@ -1,7 +1,7 @@
-"""What the report's page of one slide shows: its pictures and figures, as small files.
+"""The pictures and figures of a slide's page in the report, as small files.
 
-All come from the coarse levels of the store. ``facts.json`` names them, and holds nothing that
-changes from run to run, so that the same map gives the same bytes.
+All come from the coarse levels of the store. ``facts.json`` describes them, and contains nothing
+that changes from run to run, so that the same map gives the same bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wsiseg.atomic import open_atomic
 from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
 from wsiseg.report.colors import choose_safe_colors, scale_colors, to_hex
-from wsiseg.report.overlay import sample_level, shrink_image, shrink_labels
+from wsiseg.report.overlay import choose_factor, sample_level, shrink_image, shrink_labels
 from wsiseg.report.scores import read_scores
 from wsiseg.shrink import shrink_mean
 from wsiseg.store import SlideStore
@@ -30,12 +30,12 @@ __all__ = ["BINS", "FACTS", "write_pictures"]
 
 FACTS = "facts.json"
 BINS = 20
-"""Of the histogram of confidence, each 1/20 wide."""
+"""Bins of the histogram of confidence, each 1/20 wide."""
 _LONGEST = 1200  # pixels of the page's large picture, at most
-_SHRINK = 4  # the thumbnail, against that
-_PLACES = 6  # to look at first
-_PLACE_MM2 = 0.01  # regions from this size on are worth a look, where there are any
-_SCREEN = 1000  # pixels that a place of the viewer is to fill
+_SHRINK = 4  # the thumbnail, relative to that
+_PLACES = 6  # regions listed for review
+_PLACE_MM2 = 0.01  # smaller regions are listed only if there are no others
+_SCREEN = 1000  # pixels that a region should fill in the viewer
 _INK = (20, 20, 20)
 
 _Rgb = tuple[int, int, int]
@@ -44,13 +44,11 @@ _Rgb = tuple[int, int, int]
 def write_pictures(
     store: SlideStore, folder: Path, annotations: Annotations, made: Mapping[str, Any]
 ) -> None:
-    """Write the pictures of a stitched slide, and the facts that its page shows, into `folder`.
+    """Write the pictures of a stitched slide and the facts for its page into `folder`.
 
-    `made` is plain JSON on what made the map: the version, the settings, the model.
+    `made` is plain JSON about what made the map: version, settings, model.
     """
-    factor = 1
-    while max(store.grid.height, store.grid.width) / factor > _LONGEST:
-        factor *= 2
+    factor = choose_factor(store, _LONGEST)
     image, labels = shrink_image(store, factor), shrink_labels(store, factor)
     confidence = sample_level(store, store.read_confidence, factor)
     kind, scores = read_scores(store, factor)
@@ -92,14 +90,14 @@ def _save_photo(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def _save_labels(path: Path, labels: NDArray[np.uint8], colors: Any) -> None:
-    """Labels as a palette PNG that is transparent where there is none."""
+    """Save labels as a palette PNG, transparent where there is no label."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(colors)] = colors
     _save_indexed(path, labels, table, BACKGROUND)
 
 
 def _save_scores(path: Path, values: NDArray[np.uint8]) -> None:
-    """Values in 255ths on the report's scale; transparent where they are 0."""
+    """Save values in 255ths on the report's colour scale, transparent where they are 0."""
     _save_indexed(path, values, scale_colors(), 0)
 
 
@@ -116,7 +114,7 @@ def _save_indexed(
 def _draw_tissue(
     store: SlideStore, factor: int, shape: tuple[int, ...]
 ) -> NDArray[np.uint8] | None:
-    """``(H, W)`` uint8, 0 along the border of the tissue, `BACKGROUND` elsewhere."""
+    """Return ``(H, W)`` uint8: 0 along the border of the tissue, `BACKGROUND` elsewhere."""
     try:
         mask, mpp, _ = store.read_tissue()
     except StoreError:
@@ -130,28 +128,29 @@ def _draw_tissue(
 def _describe_classes(palette: Palette) -> list[dict[str, str]]:
     safe = choose_safe_colors(palette.names)
     return [
-        {"name": name, "color": to_hex(own), "safe": to_hex(other)}
-        for name, own, other in zip(palette.names, palette.colors, safe, strict=True)
+        {"name": name, "color": to_hex(color), "safe": to_hex(safe_color)}
+        for name, color, safe_color in zip(palette.names, palette.colors, safe, strict=True)
     ]
 
 
 def _count(
     labels: NDArray[np.uint8], confidence: NDArray[np.uint8], count: int, pixel_mm2: float
 ) -> list[list[float]]:
-    """mm² of each class by confidence, `BINS` values a class."""
+    """Return mm² by class and confidence, `BINS` values per class."""
     bins = np.minimum(confidence.astype(np.intp) * BINS // 255, BINS - 1)
-    known = labels < count
-    cells = np.bincount(labels[known] * BINS + bins[known].astype(np.intp), minlength=count * BINS)
+    mapped = labels < count
+    cells = np.bincount(labels[mapped] * BINS + bins[mapped], minlength=count * BINS)
     return [[round(n * pixel_mm2, 6) for n in row] for row in cells.reshape(count, BINS).tolist()]
 
 
 def _find_places(annotations: Annotations) -> list[dict[str, Any]]:
-    """The regions that the model was least sure of, of those that are large enough to matter."""
+    """List the regions with the lowest confidence among those that are large enough to matter."""
     pixel = annotations.mpp**2 / 1e6
-    large = [one for one in annotations.regions if one.area_px * pixel >= _PLACE_MM2]
-    large = large or sorted(annotations.regions, key=lambda one: -one.area_px)[:_PLACES]
-    unsure = sorted(large, key=lambda one: (one.confidence, -one.area_px))[:_PLACES]
-    return [_describe_place(one, annotations, pixel) for one in unsure]
+    regions = annotations.regions
+    large = [region for region in regions if region.area_px * pixel >= _PLACE_MM2]
+    large = large or sorted(regions, key=lambda region: -region.area_px)[:_PLACES]
+    unsure = sorted(large, key=lambda region: (region.confidence, -region.area_px))[:_PLACES]
+    return [_describe_place(region, annotations, pixel) for region in unsure]
 
 
 def _describe_place(region: Region, annotations: Annotations, pixel: float) -> dict[str, Any]:
@@ -168,7 +167,7 @@ def _describe_place(region: Region, annotations: Annotations, pixel: float) -> d
 def _place(
     x: float, y: float, width: float, height: float, mpp: float, margin: float = 1.0
 ) -> dict[str, float]:
-    """Centre (µm) and scale (µm a screen pixel) that show a box of pixels in the viewer."""
+    """Return centre (µm) and scale (µm per screen pixel) that show a box in the viewer."""
     return {
         "x": round((x + width / 2) * mpp, 1),
         "y": round((y + height / 2) * mpp, 1),

@@ -1,4 +1,4 @@
-"""What the pages say of each slide and of all, from the rows of the tables."""
+"""Contents of the pages, for each slide and in total, from the rows of the tables."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class ClassColors(NamedTuple):
     """CSS colours by class, in the order of the classes."""
 
     own: dict[str, str]
-    """The checkpoint's."""
+    """The checkpoint's colours."""
     safe: dict[str, str]
-    """Those that the colour-blind tell apart."""
+    """Colours that are safe for colour-blind readers."""
 
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -38,10 +38,11 @@ _LOOKS = {"done": "good", "no tissue": "odd", "failed": "bad"}
 _RANKS = {"failed": 0, "no tissue": 1, "done": 3}
 _NOTED = 2
 _ADVICE = {
-    "failed": "mend what the message names, and run the same command again: what is finished is "
-    "kept, and only the rest is done.",
-    "no tissue": "if there is some, outline it in QuPath, save that as tissue/{name}.geojson, and "
-    "run the same command again; pale tissue may need a lower tissue.min_density.",
+    "failed": "fix the problem that the message names, and run the same command again: finished "
+    "work is kept, and only the rest is done.",
+    "no tissue": "if the slide has tissue, outline it in QuPath, save that as "
+    "tissue/{name}.geojson, and run the same command again; pale tissue may need a lower "
+    "tissue.min_density.",
 }
 _LINKS = (
     ("geojson/{}.geojson", "polygons"),
@@ -58,7 +59,7 @@ _LINKS = (
 
 
 def group_rows(measurement_rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """The rows of each slide."""
+    """Group rows by slide."""
     grouped: dict[str, list[Row]] = {}
     for row in measurement_rows:
         grouped.setdefault(str(row.get("slide", "")), []).append(row)
@@ -68,11 +69,11 @@ def group_rows(measurement_rows: Iterable[Row]) -> dict[str, list[Row]]:
 def describe_slide(
     root: Path, row: Row, measured: Sequence[Row], colors: ClassColors
 ) -> dict[str, Any]:
-    """All that a page shows of a slide; `measured` are its own measurements."""
+    """Return what a page shows of a slide; `measured` are the slide's own measurements."""
     name, status = str(row.get("slide", "")), str(row.get("status", ""))
     note = str(row.get("note") or "")
     shares = share_classes([row], measured, colors)
-    areas = {one["name"]: one["area"] for one in shares}
+    areas = {share["name"]: share["area"] for share in shares}
     drawn = _is_plain(name) and (root / "report" / f"{name}.files" / "thumbnail.jpg").is_file()
     has_page = drawn or (_is_plain(name) and bool(measured))
     state = "done, with a note" if status == "done" and note else status
@@ -88,19 +89,19 @@ def describe_slide(
         "notes": [note] if note else [],
         "facts": _list_facts(row),
         "shares": shares if sum(areas.values()) > 0 else [],
-        "measured": [_format_measured(one) for one in measured],
+        "measured": [_format_measured(each) for each in measured],
         "tissue": _number(row, "tissue_mm2"),
         "seconds": _number(row, "seconds"),
         "peak_mb": _number(row, "peak_mb"),
         "confidence": _mean_confidence(measured),
-        "areas": " ".join(f"{areas.get(one, 0):.6g}" for one in colors.own),
+        "areas": " ".join(f"{areas.get(each, 0):.6g}" for each in colors.own),
         "files": _link(f"report/{name}.files") if drawn else "",
         "page": _link(f"report/{name}.html") if has_page else "",
         "overlay": _find_overlay(root, name),
         "links": [
-            (_link(place.format(name)), text)
-            for place, text in _LINKS
-            if (root / place.format(name)).exists()
+            (_link(path.format(name)), text)
+            for path, text in _LINKS
+            if (root / path.format(name)).exists()
         ],
     }
 
@@ -108,7 +109,7 @@ def describe_slide(
 def describe_totals(
     summary_rows: Sequence[Row], measurement_rows: Sequence[Row]
 ) -> list[tuple[str, str]]:
-    """Figures of the whole run, as name and value."""
+    """Return figures of the whole run, as name and value."""
     counts: dict[str, int] = {}
     for row in summary_rows:
         counts[str(row.get("status", ""))] = counts.get(str(row.get("status", "")), 0) + 1
@@ -122,7 +123,7 @@ def describe_totals(
 
 
 def choose_class_colors(measurement_rows: Sequence[Row]) -> ClassColors:
-    """The checkpoints' colours as the rows hold them; a class without one gets one of its own."""
+    """Return the checkpoints' colours from the rows, and choose one for classes without."""
     names = tuple(dict.fromkeys(str(row.get("class", "")) for row in measurement_rows))
     own, safe = (
         dict(zip(names, map(to_hex, choose(names)), strict=True))
@@ -134,9 +135,9 @@ def choose_class_colors(measurement_rows: Sequence[Row]) -> ClassColors:
 def share_classes(
     summary_rows: Sequence[Row], measured: Sequence[Row], colors: ClassColors
 ) -> list[dict[str, Any]]:
-    """Each class of `measured`: name, area (mm²), share of the tissue, color and safe as CSS.
+    """Return name, area (mm²), share of the tissue, and both CSS colours of each class.
 
-    Nothing where no class has an area.
+    Empty if no class has an area.
     """
     areas: dict[str, float] = {}
     for row in measured:
@@ -156,13 +157,13 @@ def share_classes(
 
 
 def _read_colors(rows: Sequence[Row]) -> dict[str, str]:
-    """The checkpoints' colours, as far as the rows, which may come from a table, hold them."""
-    found: dict[str, str] = {}
+    """Return the checkpoints' colours in the rows; rows from a table may have invalid ones."""
+    colors: dict[str, str] = {}
     for row in rows:
         color = str(row.get("color", ""))
         if _COLOR.fullmatch(color):
-            found.setdefault(str(row.get("class", "")), color)
-    return found
+            colors.setdefault(str(row.get("class", "")), color)
+    return colors
 
 
 def _list_facts(row: Row) -> list[tuple[str, str]]:
@@ -178,7 +179,7 @@ def _list_facts(row: Row) -> list[tuple[str, str]]:
 
 
 def _format_measured(row: Row) -> tuple[str, ...]:
-    trust = row.get("mean_confidence")
+    confidence = row.get("mean_confidence")
     return (
         str(row.get("class", "")),
         f"{_number(row, 'area_mm2'):,.3f}",
@@ -186,12 +187,12 @@ def _format_measured(row: Row) -> tuple[str, ...]:
         f"{_number(row, 'n_regions'):,.0f}",
         f"{_number(row, 'crofton_um') / 1000:,.1f}",
         f"{_number(row, 'perimeter_um') / 1000:,.1f}",
-        "" if trust in (None, "") else f"{_number(row, 'mean_confidence'):.2f}",
+        "" if confidence in (None, "") else f"{_number(row, 'mean_confidence'):.2f}",
     )
 
 
 def _mean_confidence(measured: Sequence[Row]) -> str:
-    """Weighted by area; empty where nothing was measured."""
+    """Return the mean weighted by area; empty if nothing was measured."""
     areas = [_number(row, "area_mm2") for row in measured]
     if sum(areas) <= 0:
         return ""
@@ -200,12 +201,12 @@ def _mean_confidence(measured: Sequence[Row]) -> str:
 
 
 def _find_overlay(root: Path, name: str) -> str:
-    place = f"overlays/{name}.jpg"
-    return _link(place) if (root / place).is_file() else ""
+    path = f"overlays/{name}.jpg"
+    return _link(path) if (root / path).is_file() else ""
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a slide's name, which may come from a table, stays below a folder."""
+    """Whether a slide's name, perhaps from a table, is a path that stays below a folder."""
     parts = PurePosixPath(name)
     return bool(name) and not parts.is_absolute() and ".." not in parts.parts
 
@@ -215,7 +216,7 @@ def _link(path: str) -> str:
 
 
 def _number(row: Row, key: str) -> float:
-    """A figure of a row, which may come from a CSV; 0 where there is none."""
+    """Return a number of a row, perhaps from a CSV; 0 if it is missing."""
     try:
         return float(str(row.get(key)))
     except ValueError:

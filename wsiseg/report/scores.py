@@ -1,4 +1,4 @@
-"""Each class's score over a whole slide, coarse: probabilities where they were kept, else CAMs."""
+"""Coarse scores of each class over a whole slide: probabilities if stored, otherwise CAMs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from wsiseg.store import SlideStore
 
 __all__ = ["read_scores", "share_of"]
 
-_MOST_CELLS = 1_000_000  # of one class; CAMs beyond are not read: the tiles' logits serve
+_MAX_CELLS = 1_000_000  # per class; on larger slides, class logits replace CAMs
 
 
 def read_scores(store: SlideStore, factor: int) -> tuple[str, NDArray[np.uint8]]:
-    """What the scores are, `probability`, `CAM` or nothing, and ``(K, h, w)`` uint8 in 255ths.
+    """Read the kind of scores, `probability`, `CAM` or empty, and ``(K, h, w)`` uint8 in 255ths.
 
-    0 is where no tissue is. Probabilities have a pixel for ``factor x factor`` of the raster, CAMs
-    one for each of their cells, or one a tile on large slides.
+    0 means no tissue. Probabilities have a pixel per ``factor x factor`` of the raster; CAMs have
+    one per cell, or one per tile on large slides.
     """
     if store.has_probabilities:
         return "probability", sample_level(store, store.read_probabilities, factor)
@@ -30,10 +30,10 @@ def read_scores(store: SlideStore, factor: int) -> tuple[str, NDArray[np.uint8]]
 
 
 def _lay_out_cams(store: SlideStore) -> NDArray[np.uint8]:
-    """Each tile's middle, which no other tile is nearer to, side by side."""
+    """Lay out the central part of each tile, to which no other tile is closer, side by side."""
     grid = store.grid
     rows, cols = slice(0, grid.rows), slice(0, grid.cols)
-    if grid.rows * grid.cols * store.cam_size[0] * store.cam_size[1] > _MOST_CELLS:
+    if grid.rows * grid.cols * store.cam_size[0] * store.cam_size[1] > _MAX_CELLS:
         fields = store.read_class_logits(rows, cols)[..., None, None]
     else:
         fields = store.read_cams(rows, cols)[0].astype(np.float32)
@@ -45,40 +45,41 @@ def _lay_out_cams(store: SlideStore) -> NDArray[np.uint8]:
         max(1, round(side * n / grid.stride))
         for side, n in zip((grid.height, grid.width), cells, strict=True)
     )
-    shares = _divide(*_raise(fields, store.cam_calibration))[:, :, : len(store.cam_palette)]
-    laid = shares.transpose(2, 0, 3, 1, 4).reshape(-1, grid.rows * cells[0], grid.cols * cells[1])
-    return laid[:, :height, :width]
+    shares = _normalise(*_exponentiate(fields, store.cam_calibration))
+    layout = shares[:, :, : len(store.cam_palette)].transpose(2, 0, 3, 1, 4)
+    layout = layout.reshape(-1, grid.rows * cells[0], grid.cols * cells[1])
+    return layout[:, :height, :width]
 
 
 def share_of(
-    fields: NDArray[np.float32], which: int, calibration: NDArray[np.float32] | None
+    fields: NDArray[np.float32], channel: int, calibration: NDArray[np.float32] | None
 ) -> NDArray[np.uint8]:
-    """A channel's share of the softmax over ``(rows, cols, C, h, w)`` CAM logits, in 255ths.
+    """Return a channel's softmax probability, in 255ths, of ``(rows, cols, C, h, w)`` CAM logits.
 
-    ``(rows, cols, h, w)`` uint8: 0 where there is no tile, which is NaN, at least 1 elsewhere.
+    ``(rows, cols, h, w)`` uint8: 0 where there is no tile (NaN), at least 1 elsewhere.
     """
-    there, powers = _raise(fields, calibration)
-    return _divide(there, powers, slice(which, which + 1))[:, :, 0]
+    mask, exponentials = _exponentiate(fields, calibration)
+    return _normalise(mask, exponentials, slice(channel, channel + 1))[:, :, 0]
 
 
-def _raise(
+def _exponentiate(
     fields: NDArray[np.float32], calibration: NDArray[np.float32] | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Where there is a tile, ``(rows, cols, h, w)``, and the powers of e of `fields`."""
+    """Return the mask of tiles ``(rows, cols, h, w)``, and e to the power of `fields`."""
     if calibration is not None:
         scale, offset = calibration.T[:, :, None, None]
         fields = fields * scale + offset
-    there = np.isfinite(fields[:, :, 0])
-    powers = np.where(there[:, :, None], fields, 0)
-    powers -= powers.max(axis=2, keepdims=True)
-    return there, np.exp(powers, out=powers)
+    mask = np.isfinite(fields[:, :, 0])
+    exponents = np.where(mask[:, :, None], fields, 0)
+    exponents -= exponents.max(axis=2, keepdims=True)
+    return mask, np.exp(exponents, out=exponents)
 
 
-def _divide(
-    there: NDArray[np.bool_], powers: NDArray[np.float32], which: slice = slice(None)
+def _normalise(
+    mask: NDArray[np.bool_], exponentials: NDArray[np.float32], channels: slice = slice(None)
 ) -> NDArray[np.uint8]:
-    """Shares ``(rows, cols, n, h, w)`` of some channels, in 255ths."""
-    shares = powers[:, :, which] * (255 / powers.sum(axis=2, keepdims=True))
-    # A share is at least 1, so that it is seen where tiles are.
+    """Return the probabilities ``(rows, cols, n, h, w)`` of some channels, in 255ths."""
+    shares = exponentials[:, :, channels] * (255 / exponentials.sum(axis=2, keepdims=True))
+    # At least 1, to show where tiles are.
     shares = np.maximum(1, np.rint(shares, out=shares), out=shares)
-    return np.where(there[:, :, None], shares, 0).astype(np.uint8)
+    return np.where(mask[:, :, None], shares, 0).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""summary.csv, measurements.csv and the report's pages, each written whole or not at all."""
+"""Write summary.csv, measurements.csv and the report's pages, each atomically."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Row = Mapping[str, object]
 def write_tables(
     root: str | Path, summary_rows: Sequence[Row], measurement_rows: Sequence[Row]
 ) -> None:
-    """Write the tables of a run below `root`, report.html, and a page for each slide in `report/`.
+    """Write a run's tables, report.html and a page per slide in `report/` into `root`.
 
     Summary columns: slide, path, status, mpp, mpp_source, tiles, seconds, tissue_mm2, one
-    ``<class>_mm2`` a class, any further ones, error. Text that a spreadsheet would take for a
-    formula is led by an apostrophe.
+    ``<class>_mm2`` per class, any further ones, error. Text that a spreadsheet would take for a
+    formula is prefixed with an apostrophe.
     """
     root = Path(root)
     summary = _order(_SUMMARY, summary_rows, last=("error",))
@@ -42,9 +42,9 @@ def write_tables(
 
 
 def _order(first: Sequence[str], rows: Iterable[Row], last: Sequence[str] = ()) -> list[str]:
-    """Fixed columns, then areas, then what else the rows hold, as they come, then `last`."""
-    found = dict.fromkeys(name for row in rows for name in row)
-    others = [name for name in found if name not in first and name not in last]
+    """Order columns: fixed ones, areas, others in order of appearance, then `last`."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    others = [name for name in names if name not in first and name not in last]
     areas = [name for name in others if name.endswith("_mm2")]
     return [*first, *areas, *(name for name in others if name not in areas), *last]
 
@@ -59,7 +59,7 @@ def _write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
 
 
 def _encode(text: str) -> bytes:
-    """UTF-8; a file name that is not UTF-8 comes as lone surrogates, which are spelt out."""
+    """Encode as UTF-8; lone surrogates, from file names that are not UTF-8, are escaped."""
     return text.encode("utf-8", "backslashreplace")
 
 

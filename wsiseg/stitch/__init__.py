@@ -32,10 +32,10 @@ __all__ = ["class_probabilities", "plan_stitch", "stitch_labels"]
 
 _STEP = "stitch"
 _VERSION = 6
-"""Of the arithmetic here: a digest holds it, so that other sums redo the work."""
+"""Version of the arithmetic; part of the digest, so that a change redoes the work."""
 
 _CRF_GRID = 8
-"""Pixels a side of the squares into which the CRF's back ends cut an image from its corner."""
+"""Side in pixels of the squares into which the CRF's back ends divide an image."""
 
 
 def stitch_labels(
@@ -43,15 +43,15 @@ def stitch_labels(
 ) -> str:
     """Write the store's label and confidence rasters, with their pyramids.
 
-    And, if the settings ask for them, the classes' probabilities.
+    The classes' probabilities are written too if the settings ask for them.
 
-    Each block pulls the tiles that reach it (and its margin) and sums them in a fixed order, so
-    neither the order nor the executor shows in the result. Background is what is no tissue, and
-    where no class was predicted.
+    Each block reads the tiles that reach it (and its margin) and sums them in a fixed order, so the
+    result depends neither on the order of blocks nor on the executor. Pixels without tissue, or
+    where no class was predicted, are background.
 
     Returns
     -------
-    The digest that the blocks are marked with.
+    The digest with which the blocks are marked.
 
     Raises
     ------
@@ -70,15 +70,16 @@ def stitch_labels(
 def plan_stitch(
     store_path: str | Path, config: Config, predict: str, cams: Sequence[str], run: str = ""
 ) -> tuple[Step, ...]:
-    """What `stitch_labels` has to do once there are CAMs of the digest `predict`, `cams` by block.
+    """Plan the steps of `stitch_labels`.
 
-    The last step is the stitching itself; with ``gate: context`` the slide's context comes before.
-    `run` is the token of the run that holds the store.
+    `predict` is the digest of the CAMs, `cams` their digests by block, `run` the token of the run
+    that holds the store. The last step is the stitching itself; with ``gate: context`` the slide's
+    context comes first.
 
     Raises
     ------
     StoreError
-        If the arrays for the CAMs were not made yet.
+        If the arrays for the CAMs do not exist yet.
     """
     store = SlideStore(store_path)
     store.create_labels(_label_palette(store, config.stitch))
@@ -103,13 +104,13 @@ def _block_digests(
     store: SlideStore, config: StitchConfig, predict: str, cams: Sequence[str],
     needs: Callable[[int], Iterable[tuple[str, int]]],
 ) -> list[str]:  # fmt: skip
-    """Of what makes each block: the tissue, pixels and CAMs within its margin.
+    """Digest what determines each block: the tissue, pixels and CAMs within its margin.
 
-    With ``gate: context`` the CAMs of the whole slide decide a little, so every block hangs on all.
-    Not of whether probabilities are kept: they are there or not, and change no label.
+    With ``gate: context`` every block depends on the CAMs of the whole slide. Whether probabilities
+    are stored is not part of it, as that changes no label.
     """
-    told = config.model_dump(mode="json", exclude={"probabilities", "context"})
-    common = digest_of(_STEP, FORMAT, _VERSION, told)
+    settings = config.model_dump(mode="json", exclude={"probabilities", "context"})
+    common = digest_of(_STEP, FORMAT, _VERSION, settings)
     if config.gate == "context":
         common = digest_of(common, context_digest(config, predict))
     margin, digests = _margin(config, store.mpp), []
@@ -117,17 +118,18 @@ def _block_digests(
     for block in range(store.grid.n_blocks):
         outer = _outer_box(store.grid, margin, block)
         tissue = mask[mask_window(outer, mask_mpp / store.mpp).slices()]
-        seen = [hashlib.sha256(np.packbits(tissue).tobytes()).hexdigest(), *tissue.shape, mask_mpp]
-        # The pixels of a block are named by the digest of its CAMs.
-        around = sorted({other for step, other in needs(block) if step != "context"})
-        digests.append(digest_of(common, block, seen, [cams[other] for other in around]))
+        mask_hash = hashlib.sha256(np.packbits(tissue).tobytes()).hexdigest()
+        mask_key = [mask_hash, *tissue.shape, mask_mpp]
+        # The digest of a block's CAMs covers its pixels.
+        sources = sorted({other for step, other in needs(block) if step != "context"})
+        digests.append(digest_of(common, block, mask_key, [cams[other] for other in sources]))
     return digests
 
 
 def _needed_blocks(
     grid: TileGrid, margin: int, slide_wide: bool, block: int
 ) -> Iterator[tuple[str, int]]:
-    """The blocks of pixels within a block's margin, and those that own the tiles reaching it."""
+    """Yield the blocks of pixels within the margin, and of the tiles that reach it, by step."""
     if slide_wide:
         yield "context", 0
     outer = _outer_box(grid, margin, block)
@@ -141,18 +143,18 @@ def _stitch_block(
 ) -> None:
     store = SlideStore(store_path, run)
     store.begin(_STEP, block)
-    found = _classify(store, config, block)
-    if found is None:  # most of a slide: what costs nothing here makes the whole cheap
+    maps = _classify(store, config, block)
+    if maps is None:  # the case for most of a slide, so it must cost next to nothing
         store.erase_labels(block)
         if config.probabilities:
             store.erase_probabilities(block)
     else:
-        _write_pyramids(store, config, block, found)
+        _write_pyramids(store, config, block, maps)
     store.mark_done(_STEP, block, digest)
 
 
-def _write_pyramids(store: SlideStore, config: StitchConfig, block: int, found: _Maps) -> None:
-    labels, confidence, shares = found
+def _write_pyramids(store: SlideStore, config: StitchConfig, block: int, maps: _Maps) -> None:
+    labels, confidence, shares = maps
     for level in store.block_levels:
         if level:
             labels, confidence = halve_labels(labels), halve_confidence(confidence)
@@ -163,24 +165,24 @@ def _write_pyramids(store: SlideStore, config: StitchConfig, block: int, found: 
 
 
 class _Maps(NamedTuple):
-    """What one block comes to."""
+    """The maps of one block."""
 
     labels: NDArray[np.uint8]
     """``(H, W)``."""
     confidence: NDArray[np.uint8]
     """``(H, W)``."""
     shares: NDArray[np.uint8]
-    """``(K, H, W)`` probability of each class, as the model has it; empty if unasked."""
+    """``(K, H, W)`` the model's probability of each class, in 255ths; empty if not requested."""
 
 
 def _classify(store: SlideStore, config: StitchConfig, block: int) -> _Maps | None:
-    """Maps of one block; None if all is background."""
+    """Compute the maps of one block; None if all is background."""
     box = store.grid.block_box(block)
     outer = _outer_box(store.grid, _margin(config, store.mpp), block)
     tissue = sample_tissue(store, outer)
     if not tissue.any():
         return None
-    # Background is known beforehand: only what tissue and its margin lie in is computed.
+    # Only the box of the tissue and its margin is computed; the rest is background.
     part = _align(_bounding_box(tissue, outer).grow(_margin(config, store.mpp))).intersect(outer)
     placed = _place(store, config, part)
     if placed is None:
@@ -196,7 +198,7 @@ def _classify(store: SlideStore, config: StitchConfig, block: int) -> _Maps | No
 
 
 def _frame(values: NDArray[np.uint8], part: Box, box: Box, outside: int) -> NDArray[np.uint8]:
-    """``(..., H, W)`` of `box`, from those of a `part` of it."""
+    """Pad the values ``(..., H, W)`` of a `part` to its `box`, with `outside`."""
     if part == box:
         return np.ascontiguousarray(values)
     out = np.full((*values.shape[:-2], box.height, box.width), outside, np.uint8)
@@ -208,10 +210,10 @@ def _pick(
     store: SlideStore, config: StitchConfig, box: Box, fields: Tiles, gates: Tiles,
     tissue: NDArray[np.bool_],
 ) -> Pick:  # fmt: skip
-    """Winners of a box, by the CRF if there is one, and shares as the model alone has them.
+    """Pick the labels of a box, by the CRF if it is on; the shares are the model's in any case.
 
-    A CRF's marginals are near 0 or 1 whatever the model knows (Kraehenbuehl and Koltun 2011 have
-    no use for their values), so they say where borders run and not how sure a label is.
+    A CRF's marginals are near 0 or 1 however unsure the model is (Kraehenbuehl and Koltun 2011 do
+    not use their values): they tell where borders run, but not how sure a label is.
     """
     classes = len(store.cam_palette)
     if not config.refine:
@@ -220,7 +222,7 @@ def _pick(
     possible = probabilities[-1] < 1
     pick = pick_labels(probabilities, possible)
     if possible.any():
-        # The CRF sees no farther than its margin, so what lies beyond it need not be computed.
+        # The CRF does not look beyond its margin, so the rest need not be computed.
         crop = _align(_bounding_box(possible, box).grow(config.margin)).intersect(box)
         part = crop.slices(box)
         pick.winner[part] = _refine(
@@ -236,7 +238,7 @@ def _radius(config: StitchConfig, mpp: float) -> int:
 
 
 def _margin(config: StitchConfig, mpp: float) -> int:
-    """Pixels around a block that decide its labels."""
+    """Return how many pixels around a block influence its labels."""
     return max(_radius(config, mpp), config.margin if config.refine else 0)
 
 
@@ -245,19 +247,19 @@ def _outer_box(grid: TileGrid, margin: int, block: int) -> Box:
 
 
 def _reaching(grid: TileGrid, box: Box) -> list[tuple[int, int]]:
-    """``(row, col)`` of the tiles whose CAM or gate reaches a box, row-major."""
+    """List ``(row, col)`` of the tiles whose CAM or gate reaches a box, row-major."""
     return list(grid.touching(box.grow(reach(grid, 1))))
 
 
 def class_probabilities(store: SlideStore, config: StitchConfig, box: Box) -> NDArray[np.float32]:
-    """``(K + 1, H, W)`` float32 before the CRF: the classes, then background; they sum to 1.
+    """Compute ``(K + 1, H, W)`` float32 before the CRF: classes, then background; they sum to 1.
 
-    The tiles' CAM logits blend to a field ``G``, their gates (1 where the tile's label is
-    predicted, else 0; with ``gate: context`` its weight there) to ``A``, more widely: a class fades
-    in and out between the centres of neighbouring tiles instead of at their border. Then ``p_k`` is
-    ``A_k exp(G_k)``, normalised to leave to background the share of tiles that let nothing through,
-    or all where there is no tissue.
-    A pixel depends on the tiles that reach it only, so that any box gives it the same value.
+    The tiles' CAM logits blend to a field ``G``. Their gates (1 if the tile's label is predicted,
+    otherwise 0; with ``gate: context`` the class's weight) blend to ``A``, more widely: a class
+    fades in and out between the centres of neighbouring tiles instead of at their border. Then
+    ``p_k`` is proportional to ``A_k exp(G_k)``; background has the share of tiles without an open
+    gate, and everything outside the tissue. A pixel depends only on the tiles that reach it, so it
+    has the same value in any box.
     """
     placed, tissue = _place(store, config, box), sample_tissue(store, box)
     if placed is None:
@@ -268,7 +270,7 @@ def class_probabilities(store: SlideStore, config: StitchConfig, box: Box) -> ND
 
 
 def _place(store: SlideStore, config: StitchConfig, box: Box) -> tuple[Tiles, Tiles] | None:
-    """CAMs and gates of the tiles that reach a box; None if there are none."""
+    """Place the CAMs and gates of the tiles that reach a box; None if there are no tiles."""
     first, cams, gates = _read_gated(store, config, box)
     if not np.isfinite(gates).any():
         return None
@@ -278,10 +280,10 @@ def _place(store: SlideStore, config: StitchConfig, box: Box) -> tuple[Tiles, Ti
 def _read_gated(
     store: SlideStore, config: StitchConfig, box: Box
 ) -> tuple[tuple[int, int], NDArray[np.float32], NDArray[np.float32]]:
-    """The first tile that reaches `box`, CAMs ``(rows, cols, K, h, w)`` and gates float32.
+    """Read the first tile that reaches `box`, CAMs ``(rows, cols, C, h, w)`` and gates, float32.
 
-    Gates are ``(rows, cols, C + 1, 1, 1)`` in [0, 1], one cell a tile: each channel, then whether
-    any is let through.
+    Gates are ``(rows, cols, C + 1, 1, 1)`` in [0, 1], one cell per tile: each channel's, then
+    whether any is open.
     """
     tiles = _reaching(store.grid, box)
     (top, left), (bottom, right) = tiles[0], tiles[-1]
@@ -291,7 +293,7 @@ def _read_gated(
         # sigmoid(logit) >= threshold, without computing the sigmoid
         threshold = np.log(config.gate_threshold / (1 - config.gate_threshold))
         gates = (logits >= threshold).astype(np.float32)
-        gates[..., classes:] = 1  # kinds of background may always win
+        gates[..., classes:] = 1  # background channels are always open
     else:
         gates = np.ones(logits.shape, np.float32)
         if config.gate == "context":
@@ -308,7 +310,7 @@ def _read_gated(
 
 
 def _align(box: Box) -> Box:
-    """The box grown to whole squares of the CRF's grid, so that crops meet the same squares."""
+    """Grow a box to whole squares of the CRF's grid, so that all crops have the same squares."""
     x, y = box.x // _CRF_GRID * _CRF_GRID, box.y // _CRF_GRID * _CRF_GRID
     right, bottom = -(-box.right // _CRF_GRID), -(-box.bottom // _CRF_GRID)
     return Box(x, y, right * _CRF_GRID - x, bottom * _CRF_GRID - y)
@@ -325,7 +327,7 @@ def _refine(
     probabilities: NDArray[np.float32], image: NDArray[np.uint8], winners: NDArray[np.uint8],
     box: Box, config: CrfConfig,
 ) -> NDArray[np.uint8]:  # fmt: skip
-    """``(H, W)`` the CRF's labels of a box; `winners` are those before it."""
+    """Return the CRF's labels ``(H, W)`` of a box; `winners` are the labels before it."""
     import torch  # heavy, and not needed without the CRF
 
     from wsiseg.model.crf import refine_labels
@@ -335,17 +337,19 @@ def _refine(
     return refine_labels(prior[None], pixels[None], config, corner, before)[0].cpu().numpy()
 
 
-def _label(pick: Pick, radius: int, least: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The most probable class, smoothed, and its probability; background elsewhere.
+def _label(
+    pick: Pick, radius: int, threshold: float
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the picked classes, smoothed, and their probability; background elsewhere.
 
-    With `least`, pixels of a class whose probability is below it are labelled K, `UNSURE`.
+    Pixels whose class is less probable than `threshold` are labelled K, which is `UNSURE`.
     """
     winner, classes = pick.winner, len(pick.shares)
-    background = classes + 1 if least else classes
-    if least:
-        doubted = pick_confidence(pick.shares, winner) < 255 * least
+    background = classes + 1 if threshold else classes
+    if threshold:
+        unsure = pick_confidence(pick.shares, winner) < 255 * threshold
         winner = np.where(winner == classes, np.uint8(background), winner)
-        winner[doubted & (winner < classes)] = classes
+        winner[unsure & (winner < classes)] = classes
     labels = majority_filter(winner, radius, background + 1)
     labels[~pick.possible | (labels == background)] = BACKGROUND
     return labels, pick_confidence(pick.shares, labels)
@@ -357,7 +361,7 @@ def _label_palette(store: SlideStore, config: StitchConfig) -> Palette:
         return palette
     if UNSURE in palette.names:
         raise ConfigError(
-            f"stitch.min_confidence = {config.min_confidence:g} labels what is in doubt "
-            f"{UNSURE!r}, which is a class of the model already; set it to 0"
+            f"stitch.min_confidence = {config.min_confidence:g} labels unsure tissue "
+            f"{UNSURE!r}, but the model has a class of this name; set it to 0"
         )
     return palette.with_unsure()

@@ -1,10 +1,10 @@
-"""Overlapping CAMs blended into one field over a box.
+"""Blend overlapping CAMs into one field over a box.
 
-Every CAM cell spreads over a tent of one cell's radius about its centre, and the field is the
+Each CAM cell spreads as a tent with a radius of one cell about its centre, and the field is the
 weighted mean of the cells that reach a pixel (a normalised convolution). Where tiles lie side by
-side this is bilinear interpolation *across* their border, so that there is no seam even without
-overlap; where they overlap, a window that falls off towards the tile's edge weighs them. Either
-way the sum is divided by the summed weights, so a constant field stays constant.
+side this is bilinear interpolation *across* their border, so there is no seam even without overlap;
+overlapping tiles are weighted by a window that falls off towards the tile's edge. In both cases the
+sum is divided by the summed weights, so a constant field stays constant.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ __all__ = ["Tiles", "add_span", "blend_cams", "make_cells", "place_tiles", "reac
 
 
 class Taps(NamedTuple):
-    """How much of two neighbouring cells reaches each pixel along one side of a tile."""
+    """Weights of the two neighbouring cells at each pixel along one side of a tile."""
 
     low: NDArray[np.float32]
-    """``(n,)`` weight of the cell before the pixel's centre, from `reach` px before the tile on."""
+    """``(n,)`` weight of the cell before the pixel's centre; starts `reach` px before the tile."""
     high: NDArray[np.float32]
     """``(n,)`` weight of the cell after it."""
     starts: NDArray[np.int64]
-    """``(cells + 2,)``: from ``starts[i]`` on the cells are ``i - 1`` and ``i``."""
+    """``(cells + 2,)``: from pixel ``starts[i]``, the two cells are ``i - 1`` and ``i``."""
 
 
 class Tiles(NamedTuple):
-    """Maps of a rectangle of tiles, ready to be summed over the rows of a box."""
+    """CAMs of a rectangle of tiles, prepared for summation over the rows of a box."""
 
     cams: NDArray[np.float32]
     """``(rows, cols, K, h, w)``."""
     known: NDArray[np.bool_]
-    """``(rows, cols)``."""
+    """``(rows, cols)``: which tiles exist."""
     tall: Taps
     wide: Taps
     top: int
-    """Row of the box at which the first tile's taps begin; negative above it."""
+    """Row of the box where the first tile's taps begin; negative if above the box."""
     left: int
     stride: int
 
 
 def reach(grid: TileGrid, cells: int) -> int:
-    """Pixels by which a tile of `cells` CAM cells a side spreads past its own window."""
+    """Return by how many pixels a tile of `cells` CAM cells per side extends past its window."""
     return math.ceil(grid.tile / cells / 2)
 
 
 def window(grid: TileGrid, cells: int) -> NDArray[np.float32]:
-    """``(cells,)`` weights along one side: Tukey's window, 1 where tiles do not overlap.
+    """Return weights ``(cells,)`` along one side: Tukey's window; all 1 if tiles do not overlap.
 
-    The taper of a squared sine is as long as the overlap, but at most half a tile. Its outermost
-    cells, which a model with padding knows least of, hardly count: with a straight ramp, labels
-    changed 8 % more often at the borders of tiles than elsewhere. At a stride that divides the
-    tile, the windows of overlapping tiles add up to a constant.
+    The squared-sine taper is as long as the overlap, but at most half a tile. The outermost cells,
+    which suffer most from a model's padding, hardly count: with a linear ramp, labels changed 8 %
+    more often at the borders of tiles than elsewhere. If the stride divides the tile, the windows
+    of overlapping tiles add up to a constant.
     """
     overlap = grid.tile - grid.stride
     if overlap == 0:
@@ -72,24 +72,24 @@ def window(grid: TileGrid, cells: int) -> NDArray[np.float32]:
 def blend_cams(
     grid: TileGrid, box: Box, first: tuple[int, int], cams: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The blended field over `box`, and where any tile reaches.
+    """Return the blended field over `box`, and where any tile reaches.
 
     Parameters
     ----------
     grid
-        The tiles' geometry.
+        Geometry of the tiles.
     box
-        Raster pixels wanted.
+        In raster pixels.
     first
         ``(row, col)`` of the tile ``cams[0, 0]``.
     cams
-        ``(rows, cols, K, h, w)`` float32; tiles whose first value is NaN are left out.
+        ``(rows, cols, K, h, w)`` float32; tiles whose first value is NaN are skipped.
 
     Returns
     -------
-    ``(K, H, W)`` float32, 0 where no tile reaches, and ``(H, W)`` bool. A pixel sums the tiles of
-    each column from above, then the columns from the left, whatever the box: boxes cut from a
-    larger one agree bit by bit.
+    ``(K, H, W)`` float32, 0 where no tile reaches, and ``(H, W)`` bool. For any box,
+    a pixel sums the tiles of each column from the top, then the columns from the left, so boxes
+    cut from a larger one are identical bit by bit.
     """
     field, weights = _blend(place_tiles(grid, box, first, cams), box.height, box.width)
     return field, weights > 0
@@ -98,7 +98,7 @@ def blend_cams(
 def place_tiles(
     grid: TileGrid, box: Box, first: tuple[int, int], cams: NDArray[np.float32]
 ) -> Tiles:
-    """The tiles of `blend_cams` for `add_span`."""
+    """Prepare the tiles of `blend_cams` for `add_span`."""
     height, width = cams.shape[3:]
     corner = grid.tile_box(*first)
     return Tiles(
@@ -133,17 +133,17 @@ def _blend(tiles, height, width):  # type: ignore[no-untyped-def]  # numba infer
 
 @kernel
 def make_cells(tiles):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Room for one row of a tile's cells, with a cell of nothing at either end."""
+    """Allocate one row of a tile's cells, with an empty cell at either end."""
     return np.zeros((tiles.cams.shape[2], tiles.cams.shape[4] + 2), np.float32)
 
 
 @kernel
 def add_span(tiles, y, first, cells, field, weights):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Sums of a span of the box's row `y` from column `first` on.
+    """Sum a span of the box's row `y`, starting at column `first`.
 
-    Weighted maps ``(K, n)`` and weights ``(n,)``, float32, are put in `field` and `weights`;
-    `cells` is from `make_cells`. The tiles of a column are summed first, cell by cell, as these
-    are few; pixels then sum along the row only.
+    Weighted maps ``(K, n)`` and weights ``(n,)``, float32, are written to `field` and `weights`;
+    `cells` comes from `make_cells`. The tiles of a column are summed first, cell by cell, as there
+    are few cells; pixels are then summed only along the row.
     """
     size, stride, taps = weights.size, tiles.stride, tiles.wide
     field[:], weights[:] = 0, 0
@@ -173,7 +173,7 @@ def add_span(tiles, y, first, cells, field, weights):  # type: ignore[no-untyped
 
 @kernel
 def _sum_column(tiles, y, col, cells):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Sum row `y` of a column of tiles from above into `cells`; the weights' sum."""
+    """Sum row `y` of a column of tiles from the top into `cells`; return the sum of weights."""
     rows, _, classes, height, width = tiles.cams.shape
     tall, total = tiles.tall, np.float32(0)
     cells[:] = 0

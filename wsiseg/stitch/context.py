@@ -1,4 +1,4 @@
-"""The slide context of a store: one small task between the CAMs of all blocks and the first map."""
+"""The slide context of a store: one small task after all CAMs and before the first map."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["context_digest", "plan_context"]
 
 _STEP = "context"
 _VERSION = 1
-"""Of the arithmetic here and in `wsiseg.context`."""
+"""Version of the arithmetic here and in `wsiseg.context`."""
 
 
 def context_digest(config: StitchConfig, predict: str) -> str:
-    """Of what decides the slide context: its settings, and the CAMs of the whole slide."""
+    """Digest what determines the slide context: its settings and the CAMs of the whole slide."""
     return digest_of(_STEP, FORMAT, _VERSION, config.context, predict)
 
 
 def plan_context(store: SlideStore, config: StitchConfig, predict: str, run: str = "") -> Step:
-    """What has to be done, once all CAMs are there, before any block is stitched.
+    """Plan the step that runs after all CAMs and before any block is stitched.
 
     `predict` is the digest of all CAMs, `run` the token of the run that holds the store.
     """
@@ -48,15 +48,15 @@ def _weigh_slide(
     store = SlideStore(store_path, run)
     grid, classes = store.grid, len(store.cam_palette)
     logits = store.read_class_logits(slice(0, grid.rows), slice(0, grid.cols))[..., :classes]
-    known = np.argwhere(np.isfinite(logits[..., 0]))
-    rows, cols = known.T
-    places = known.astype(np.float64) * (grid.stride / grid.tile)
-    found = weigh_context(logits[rows, cols], places, config.context)
+    tiles = np.argwhere(np.isfinite(logits[..., 0]))
+    rows, cols = tiles.T
+    positions = tiles.astype(np.float64) * (grid.stride / grid.tile)
+    context = weigh_context(logits[rows, cols], positions, config.context)
     weights = np.zeros(logits.shape, np.uint8)
-    weights[rows, cols] = _to_255ths(found.weights)
-    store.write_context(weights, digest, found.shares.round(6).tolist())
+    weights[rows, cols] = _to_255ths(context.weights)
+    store.write_context(weights, digest, context.shares.round(6).tolist())
 
 
 def _to_255ths(weights: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """What is let through at all stays so."""
+    """Round weights to 255ths; positive ones stay positive."""
     return np.where(weights > 0, np.maximum(np.rint(255 * weights), 1), 0).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""A majority filter: takes away specks and ragged edges that no pathologist would draw."""
+"""A majority filter that removes specks and ragged edges that no pathologist would draw."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["majority_filter"]
 
 
 def majority_filter(labels: NDArray[np.uint8], radius: int, classes: int) -> NDArray[np.uint8]:
-    """The most frequent label in the square of `radius` pixels about each pixel.
+    """Return the most frequent label in the square of `radius` pixels around each pixel.
 
-    A pixel keeps its label where no other is more frequent; among others, the smallest wins. A
-    pixel depends on its square only, so a box read with a margin of `radius` equals the crop of
-    the whole. The square is cut at the array's edge.
+    A pixel keeps its label unless another is more frequent; of several, the smallest wins. A pixel
+    depends only on its square, so a box read with a margin of `radius` gives the same as the whole
+    array, cropped. The square is cut at the array's edge.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def majority_filter(labels: NDArray[np.uint8], radius: int, classes: int) -> NDA
     """
     if not radius:
         return labels.copy()
-    # Twice the count, and one more, must fit; narrow numbers are added more at a time.
+    # Twice the count plus one must fit; narrow integers vectorise better.
     counter = np.uint16 if 2 * (2 * radius + 1) ** 2 + 1 < 1 << 16 else np.int32
     lines = np.zeros((4, labels.shape[1] + 2 * radius), counter)
     columns = np.zeros((classes, labels.shape[1] + 2 * radius), counter)
@@ -38,7 +38,7 @@ def majority_filter(labels: NDArray[np.uint8], radius: int, classes: int) -> NDA
 
 @kernel
 def _filter(labels, radius, columns, lines):  # type: ignore[no-untyped-def]  # numba infers the types
-    """`columns` counts each class in the rows about y, by column, with a margin of `radius`."""
+    """`columns` counts each class in the rows around y, by column, with a margin of `radius`."""
     height, width = labels.shape
     out = np.zeros_like(labels)
     counts, best = lines[2, :width], lines[3, :width]
@@ -72,7 +72,7 @@ def _count_row(labels, columns, radius, step):  # type: ignore[no-untyped-def]  
 
 @kernel
 def _sum_windows(values, side, lines, out):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Sums of `side` neighbours, put in `out`: by sums of 1, 2, 4 ... of them, not one by one."""
+    """Write sums of `side` neighbours to `out`, built from sums of 1, 2, 4 ... of them."""
     for x in range(out.size):
         out[x] = 0
     powers, offset, bit = values, 0, 0
@@ -82,7 +82,7 @@ def _sum_windows(values, side, lines, out):  # type: ignore[no-untyped-def]  # n
             for x in range(out.size):
                 out[x] += shifted[x]
             offset += 1 << bit
-        # From line to line: the compiler adds many at a time only where nothing overlaps.
+        # Between two buffers: the compiler vectorises only if nothing overlaps.
         shifted, doubled = powers[1 << bit :], lines[bit & 1]
         for x in range(shifted.size):
             doubled[x] = powers[x] + shifted[x]

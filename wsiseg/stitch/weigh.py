@@ -1,4 +1,4 @@
-"""From blended CAMs and gates to probabilities, and from these to labels: row by row, in cache."""
+"""Turn blended CAMs and gates into probabilities and labels, row by row in the CPU cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wsiseg.stitch.blend import Tiles, add_span, make_cells
 
 __all__ = ["Pick", "pick_confidence", "pick_labels", "weigh_classes", "weigh_labels"]
 
-# exp as Cephes computes it: the same bits on every machine, unlike the system's own.
+# exp as in Cephes: the same bits on every machine, unlike the system's.
 _LEAST = np.float32(-87.0)
 _LOG2E = np.float32(1.44269504088896341)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
@@ -26,34 +26,34 @@ _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _SCALE = np.float32(255)
 
 _SPAN = 256
-"""Pixels of a row weighed at a time: all that is known of them fits into the fastest cache, and
-some classes are gated out of all of them."""
+"""Pixels of a row processed at a time: their data fits into the fastest cache, and some classes
+are gated out in all of them."""
 
 
 class Pick(NamedTuple):
-    """What probabilities of K classes and background come to."""
+    """The most probable class per pixel, and the probabilities of all K classes."""
 
     winner: NDArray[np.uint8]
-    """``(H, W)`` the most probable class, of equals the first; K for background."""
+    """``(H, W)`` the most probable class, the first of equal ones; K for background."""
     shares: NDArray[np.uint8]
     """``(K, H, W)`` probability of each class in 255ths; 0 where none is possible."""
     possible: NDArray[np.bool_]
-    """``(H, W)`` whether any class is."""
+    """``(H, W)`` whether any class is possible."""
 
 
 def weigh_classes(
     fields: Tiles, gates: Tiles, tissue: NDArray[np.bool_], classes: int
 ) -> NDArray[np.float32]:
-    """``(K + 1, H, W)`` float32: the classes, then background; they sum to 1.
+    """Return ``(K + 1, H, W)`` float32: the classes, then background; they sum to 1.
 
     Parameters
     ----------
     fields
-        CAMs of K classes, then of kinds of background, if the model knows any.
+        CAMs of K classes, then of the model's background channels, if any.
     gates
-        One cell a tile: the gates of each of these, then whether any is let through.
+        One cell per tile: the gate of each channel, then whether any is open.
     tissue
-        ``(H, W)``; elsewhere all is background.
+        ``(H, W)``; everything else is background.
     classes
         K.
     """
@@ -62,12 +62,12 @@ def weigh_classes(
 
 
 def weigh_labels(fields: Tiles, gates: Tiles, tissue: NDArray[np.bool_], classes: int) -> Pick:
-    """`weigh_classes` and `pick_labels` in one: a third of the memory, and faster."""
+    """Do `weigh_classes` and `pick_labels` in one: faster, in a third of the memory."""
     return Pick(*_weigh_and_pick(fields, gates, tissue, classes))
 
 
 def pick_labels(probabilities: NDArray[np.float32], possible: NDArray[np.bool_]) -> Pick:
-    """What ``(K + 1, H, W)`` float32 come to; all is background where nothing is `possible`."""
+    """Pick labels from ``(K + 1, H, W)`` float32; background where nothing is `possible`."""
     winner, shares = _pick(probabilities, possible)
     return Pick(winner, shares, possible)
 
@@ -133,7 +133,7 @@ def _make_pick(classes, height, width):  # type: ignore[no-untyped-def]  # numba
 
 @kernel
 def _pick_span(found, possible, winner, shares, y, begin):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Winner and shares of the probabilities `found` ``(K + 1, >= n)`` of a span."""
+    """Write winner and shares of a span's probabilities `found` ``(K + 1, >= n)``."""
     classes, size = found.shape[0] - 1, winner.size
     best = np.full(size, -_ONE, np.float32)
     for k in range(classes + 1):
@@ -154,16 +154,16 @@ def _pick_span(found, possible, winner, shares, y, begin):  # type: ignore[no-un
 
 @kernel
 def _make_span(fields, gates):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Room for a span of a row: maps, gates, probabilities and three lines, all in fast cache."""
+    """Allocate the buffers of a span: maps, gates, probabilities and four lines."""
     classes = fields.cams.shape[2]
     sums = np.empty((classes, _SPAN), np.float32), np.empty((classes + 1, _SPAN), np.float32)
     found, lines = np.empty((classes + 1, _SPAN), np.float32), np.empty((4, _SPAN), np.float32)
     return make_cells(fields), make_cells(gates), sums, found, lines, np.empty(_SPAN, np.int32)
 
 
-@kernel(error_model="numpy")  # else division branches, and is not vectorised
+@kernel(error_model="numpy")  # else division branches and is not vectorised
 def _weigh_span(fields, gates, y, begin, tissue, room, classes):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Probabilities ``(K + 1, >= n)`` of a span of row `y`; they lie in `room`."""
+    """Compute probabilities ``(K + 1, >= n)`` of a span of row `y`, in the buffers `room`."""
     cells, gate_cells, (field, gate), out, lines, powers = room
     channels, size = field.shape[0], tissue.size
     weight, rest, top, total = lines[0, :size], lines[1, :size], lines[2, :size], lines[3, :size]
@@ -186,7 +186,7 @@ def _weigh_span(fields, gates, y, begin, tissue, room, classes):  # type: ignore
         found = out[k, :size]
         for x in range(size):
             found[x] *= total[x]
-    for k in range(channels - 1, classes - 1, -1):  # kinds of background, if there are any
+    for k in range(channels - 1, classes - 1, -1):  # background channels, if any
         found, below = out[k, :size], out[k + 1, :size]
         for x in range(size):
             found[x] += below[x]
@@ -195,8 +195,8 @@ def _weigh_span(fields, gates, y, begin, tissue, room, classes):  # type: ignore
 
 @kernel
 def _exp_gated(field, gate, weight, top, total, out, powers):  # type: ignore[no-untyped-def]  # numba infers the types
-    """``A_k exp(G_k - top)`` in `out`, its sum over classes in `total`."""
-    # Values are loaded before they are chosen from: a load that depends is not vectorised.
+    """Write ``A_k exp(G_k - top)`` to `out`, and its sum over classes to `total`."""
+    # Values are loaded before one is selected: a conditional load is not vectorised.
     size = total.size
     for k in range(field.shape[0]):
         line, passed = field[k, :size], gate[k, :size]
@@ -223,14 +223,14 @@ def _exp_gated(field, gate, weight, top, total, out, powers):  # type: ignore[no
 @kernel
 def _any_positive(line):  # type: ignore[no-untyped-def]  # numba infers the types
     count = 0
-    for x in range(line.size):  # whole numbers add up many at a time; a maximum does not
+    for x in range(line.size):  # an integer sum is vectorised; a maximum is not
         count += line[x] > _ZERO
     return count > 0
 
 
 @kernel
 def _exp(line, powers):  # type: ignore[no-untyped-def]  # numba infers the types
-    """``exp`` in place of float32 that are at most 0; 2 units in the last place."""
+    """Compute ``exp`` in place of float32 values up to 0, to 2 units in the last place."""
     for i in range(line.size):
         x = max(line[i], _LEAST)
         whole = np.floor(x * _LOG2E + _HALF)
@@ -245,7 +245,7 @@ def _exp(line, powers):  # type: ignore[no-untyped-def]  # numba infers the type
 
 @kernel
 def pick_confidence(shares, labels):  # type: ignore[no-untyped-def]  # numba infers the types
-    """The share ``(H, W)`` uint8 of each pixel's label; of label K, the largest; else 0."""
+    """Return the share ``(H, W)`` uint8 of each pixel's label; the largest for K, 0 beyond."""
     out, classes = np.zeros(labels.shape, np.uint8), shares.shape[0]
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):

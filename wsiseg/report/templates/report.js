@@ -9,15 +9,15 @@
 
   const safe = get("safe");
   if (safe) {
-    const keep = "wsiseg-safe-colours";
+    const key = "wsiseg-safe-colours";
     try {
-      safe.checked = localStorage.getItem(keep) === "1";
-    } catch { /* a page from a file may have no storage */ }
+      safe.checked = localStorage.getItem(key) === "1";
+    } catch { /* pages opened from a file may have no storage */ }
     const apply = () => root.classList.toggle("safe", safe.checked);
     safe.addEventListener("change", () => {
       apply();
       try {
-        localStorage.setItem(keep, safe.checked ? "1" : "0");
+        localStorage.setItem(key, safe.checked ? "1" : "0");
       } catch { /* as above */ }
     });
     apply();
@@ -43,21 +43,21 @@
       text: row.textContent.toLowerCase(),
       areas: row.dataset.areas.split(" ").map(Number),
     }));
-    const value = (one, key) => {
-      if (key === "name") return one.row.dataset.name;
-      if (/^\d+$/.test(key)) return one.areas[Number(key)] || 0;
-      const said = one.row.dataset[key];
-      return said === "" ? Infinity : Number(said);
+    const value = (slide, key) => {
+      if (key === "name") return slide.row.dataset.name;
+      if (/^\d+$/.test(key)) return slide.areas[Number(key)] || 0;
+      const text = slide.row.dataset[key];
+      return text === "" ? Infinity : Number(text);
     };
     const sort = () => {
       const chosen = get("sort").selectedOptions[0];
-      const way = "up" in chosen.dataset ? 1 : -1;
-      const order = slides.map((one, at) => ({ one, at, key: value(one, chosen.value) }));
+      const direction = "up" in chosen.dataset ? 1 : -1;
+      const order = slides.map((slide, index) => ({ slide, index, key: value(slide, chosen.value) }));
       order.sort((a, b) => {
         if (typeof a.key === "string") return a.key.localeCompare(b.key, undefined, { numeric: true });
-        return a.key === b.key ? a.at - b.at : way * (a.key < b.key ? -1 : 1);
+        return a.key === b.key ? a.index - b.index : direction * (a.key < b.key ? -1 : 1);
       });
-      list.append(...order.map(({ one }) => one.row));
+      list.append(...order.map(({ slide }) => slide.row));
     };
     const filter = () => {
       const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
