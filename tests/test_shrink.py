@@ -58,5 +58,5 @@ def test_compiled_code_and_numpy_give_the_same_bytes(factors: tuple[float, float
 def test_compiled_code_is_loaded_once_there_is_work_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling._Work, "loaded", False)
     monkeypatch.setattr(compiling._Work, "values", 0)
-    assert not compiling.pays(compiling._LITTLE)
+    assert not compiling.pays(compiling._BREAK_EVEN)
     assert compiling.pays(1)

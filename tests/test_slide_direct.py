@@ -244,9 +244,9 @@ def test_runs_of_a_block_decode_each_tile_once(
 def test_tiles_lie_where_libjpeg_turbo_writes_through_the_cache() -> None:
     shape = (256, 256, 3)
     ring = TileRing(4 * 256 * 256 * 3)
-    places = [scratch.array("tile", shape), TileRing(9).room(shape)]
+    places = [scratch.array("tile", shape), TileRing(9).reserve(shape)]
     for key in range(3):
-        places.append(ring.room(shape))
+        places.append(ring.reserve(shape))
         ring.keep(key, places[-1])
     assert all(tile.ctypes.data % 16 for tile in places)
 
@@ -256,7 +256,7 @@ def test_the_ring_gives_back_what_it_holds_and_never_more_than_its_size() -> Non
     random_ = random.Random(0)
     for key in range(500):
         side = random_.randint(1, 9)
-        tile = ring.room((side, side, 3))
+        tile = ring.reserve((side, side, 3))
         tile[:] = key % 251
         ring.keep(key, tile)
         held[key] = side
@@ -267,7 +267,7 @@ def test_the_ring_gives_back_what_it_holds_and_never_more_than_its_size() -> Non
                 assert (found == other % 251).all()
         assert sum(tile.size for _, tile in ring._tiles.values()) <= 1000
         assert ring.get(key) is not None
-    big = ring.room((20, 20, 3))
+    big = ring.reserve((20, 20, 3))
     ring.keep("big", big)
     assert ring.get("big") is None
 

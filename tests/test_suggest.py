@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from wsiseg.cli import app
-from wsiseg.errors import DataError
+from wsiseg.errors import ConfigError, DataError
 from wsiseg.qupath import lint_geojson
 from wsiseg.suggest import suggest_places, write_suggestions
 
@@ -61,6 +61,12 @@ def test_equally_unsure_places_are_taken_unlike_each_other(tmp_path):
     predict(make_store(tmp_path), logits)
     found = suggest_places([tmp_path], 2)
     assert {one.predicted for one in found} == {"Pink", "Blue"}, "though 18 of 20 are alike"
+
+
+def test_a_slide_may_have_one_place_or_more(folder):
+    assert len({place[0] for place in places(suggest_places([folder], 2, per_slide=1))}) == 2
+    with pytest.raises(ConfigError, match="per_slide is 0; it must be at least 1"):
+        suggest_places([folder], 2, per_slide=0)
 
 
 def test_slides_of_one_name_in_two_sub_folders_get_frames_each(tmp_path):

@@ -1,4 +1,4 @@
-"""``python -m wsiseg``, and ``torchrun -m wsiseg train ...``: the command line."""
+"""The command line, for ``python -m wsiseg`` and ``torchrun -m wsiseg train ...``."""
 
 from wsiseg.cli import app
 

@@ -88,7 +88,7 @@ _GOLDEN = 0.618034
 
 
 def choose_colors(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
-    """Return an RGB for each class: its known one, or one that no other class has."""
+    """Return the colour of each class: its predefined one, or one that no other class has."""
     known = KNOWN_COLORS | {UNSURE: UNSURE_COLOR}
     taken = {known[name] for name in names if name in known}
     spare = _draw_colors()
@@ -144,14 +144,14 @@ class Annotations:
     """Level-0 point that is (0, 0) in the written file (the slide's bounds corner)."""
     provenance: dict[str, str] = field(default_factory=dict)
     locked: bool = True
-    """Whether QuPath keeps the outlines from being moved by accident; it can be unlocked there."""
+    """Whether QuPath keeps the outlines from being moved by accident; users can unlock them."""
     exact: bool = False
-    """Whether the rings are pixel edges as traced: valid polygons, at any scale that keeps the
-    raster's columns and rows apart. Leave it False for other outlines, which are then checked."""
+    """Whether the rings are pixel edges as traced: valid polygons at any scale that keeps the
+    raster's columns and rows distinct. Leave it False for other outlines: they are then checked."""
     valid: bool = False
-    """Whether the rings are valid polygons as they are, on the raster: traced, simplified or
-    smoothed here."""
+    """Whether the rings are valid polygons in raster coordinates: traced, simplified or smoothed
+    by wsiseg."""
 
     def area_um2(self, region: Region) -> float:
-        """Area of a region in µm²."""
+        """Return the area of a region in µm²."""
         return region.area_px * self.mpp * self.mpp

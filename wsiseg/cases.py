@@ -44,9 +44,8 @@ def find_case(name: str) -> str | None:
     place = _NAMED.search(name) or _NUMBERS.search(name)
     if place is None:
         return None
-    case = re.sub(
-        r"\[[^\]]*$", "", name[: place.start()]
-    )  # an opened bracket belongs to the position
+    # A bracket that is still open belongs to the position.
+    case = re.sub(r"\[[^\]]*$", "", name[: place.start()])
     return case.rstrip(" _-[(") or None
 
 
@@ -66,7 +65,6 @@ def group_cases(names: Sequence[str], cases: Sequence[str | None]) -> list[str] 
 
     Returns None if cases cannot be told apart: none is known, or all patches belong to one.
     """
-    known = set(cases) - {None}
-    if not known or len(set(cases)) == 1:
+    if len(set(cases)) == 1 or not set(cases) - {None}:
         return None
     return [f"patch {n}" if c is None else c for n, c in zip(names, cases, strict=True)]

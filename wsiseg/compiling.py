@@ -1,7 +1,7 @@
-"""Compiled kernels: loaded where there is work enough for them, and told of while they compile.
+"""Load compiled kernels only when there is enough work for them, and report their compilation.
 
-numba takes a second of the processor to load, in which NumPy averages a small slide. What it
-compiles it keeps in its cache, once on a machine.
+Loading numba takes a second of CPU time, in which NumPy averages a small slide. Compiled kernels
+are cached, so each is compiled once per machine.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from functools import cache
 __all__ = ["compiling_told", "loading", "pays"]
 
 _LOG = logging.getLogger(__name__)
-_LITTLE = 2**26
-"""Values that NumPy averages in half the time that numba takes to load."""
+_BREAK_EVEN = 2**26
+"""Number of values that NumPy averages in half the time that numba takes to load."""
 
 
 class _Work:
-    """What this process averaged so far."""
+    """The work of this process so far."""
 
     values = 0
+    """Number of values averaged."""
     loaded = False
-    """Whether numba is there, and all of it."""
+    """Whether numba is completely loaded."""
 
 
 def pays(values: int) -> bool:
-    """Whether compiled code pays for so many values more: it does once it is loaded."""
+    """Count `values` more; return whether compiled code pays off, as it does once it is loaded."""
     _Work.values += values
-    return _Work.loaded or _Work.values > _LITTLE
+    return _Work.loaded or _Work.values > _BREAK_EVEN
 
 
 _LOADING = threading.RLock()
@@ -39,10 +40,10 @@ _LOADING = threading.RLock()
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Import what is heavy, beside other work: one thread at a time.
+    """Import heavy packages in the block, one thread at a time.
 
-    Of packages that import each other, as those under numba and torch do, a second thread may get
-    one that is half loaded.
+    When packages import each other, as those that numba and torch depend on do, a second thread
+    may get one that is half loaded.
     """
     with _LOADING:
         yield
@@ -52,7 +53,7 @@ def loading() -> Iterator[None]:
 
 
 class _Run:
-    told = False
+    logged = False
 
 
 _RUNS: list[_Run] = []
@@ -60,14 +61,14 @@ _RUNS: list[_Run] = []
 
 @contextmanager
 def compiling_told() -> Iterator[None]:
-    """Log, once, that this run takes longer than the next, if it compiles anything here.
+    """Log once, if anything is compiled during the block, that this run takes longer than the next.
 
-    Worker processes compile too, and say nothing.
+    Worker processes compile too, but log nothing.
     """
     run = _Run()
     _RUNS.append(run)
     try:
-        with loading():  # nothing more: numba may be loaded already
+        with loading():  # numba may be loaded already; start listening
             pass
         yield
     finally:
@@ -76,16 +77,16 @@ def compiling_told() -> Iterator[None]:
 
 @cache
 def _listen() -> None:
-    """Have numba say when it begins to compile."""
+    """Have numba report when it begins to compile."""
     from numba.core import event
 
-    class Told(event.Listener):  # type: ignore[misc]  # numba ships no types
+    class Listener(event.Listener):  # type: ignore[misc]  # numba ships no types
         def on_start(self, event: event.Event) -> None:
-            for run in [run for run in _RUNS if not run.told]:
-                run.told = True
+            for run in [run for run in _RUNS if not run.logged]:
+                run.logged = True
                 _LOG.info("Compiling for this machine, which takes up to a minute, once")
 
         def on_end(self, event: event.Event) -> None:
             pass
 
-    event.register("numba:compile", Told())
+    event.register("numba:compile", Listener())

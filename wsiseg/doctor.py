@@ -73,7 +73,7 @@ class Purpose:
 def check_purposes() -> list[Purpose]:
     """Check whether a first map, CONCH, the GPU, a cluster and the viewer would work here.
 
-    Nothing is downloaded, and no network is used.
+    Nothing is downloaded and the network is not used.
     """
     return [_first_map(), _conch(), _gpu_purpose(), _cluster(), _viewer()]
 
@@ -118,18 +118,18 @@ def _conch() -> Purpose:
     from huggingface_hub import try_to_load_from_cache
 
     *_, repository, file = model.fetch.split()
-    found = try_to_load_from_cache(repository, file)
-    if not isinstance(found, str) or not Path(found).is_file():
+    cached = try_to_load_from_cache(repository, file)
+    if not isinstance(cached, str) or not Path(cached).is_file():
         gate = f" ({model.gate})" if model.gate else ""
         return Purpose("CONCH", "its weights are not in the hub's cache", f"{model.fetch}{gate}")
     return Purpose("CONCH", remedy="wsiseg train DATA -c configs/bcss.yaml -o model.safetensors")
 
 
 def _gpu_purpose() -> Purpose:
-    _, found, remedy = _gpu()
-    if found in ("none", "unknown"):
+    _, name, remedy = _gpu()
+    if name in ("none", "unknown"):
         return Purpose("the GPU", "torch sees no CUDA device", remedy)
-    return Purpose("the GPU", remedy=f"predict.device=auto uses it ({found})")
+    return Purpose("the GPU", remedy=f"predict.device=auto uses it ({name})")
 
 
 def _cluster() -> Purpose:
@@ -138,7 +138,7 @@ def _cluster() -> Purpose:
         return Purpose("a cluster", f"{', '.join(missing)} not installed", extra)
     if shutil.which("sbatch") is not None:
         return Purpose("a cluster", remedy="SLURM: --executor configs/slurm.yaml")
-    return Purpose("a cluster", remedy="--executor tcp://HOST:PORT, of a dask scheduler; no SLURM")
+    return Purpose("a cluster", remedy="no SLURM; --executor tcp://HOST:PORT of a dask scheduler")
 
 
 def _viewer() -> Purpose:

@@ -61,7 +61,7 @@ class SlideReadError(SlideError):
 
 
 class MppError(SlideError):
-    """The slide's micrometres per pixel are missing or absurd."""
+    """The slide's micrometres per pixel are missing or implausible."""
 
 
 class StoreError(WsisegError, OSError):
@@ -69,7 +69,7 @@ class StoreError(WsisegError, OSError):
 
 
 class CheckpointError(WsisegError, ValueError):
-    """A checkpoint does not fit the model, or is not a checkpoint."""
+    """A file is not a checkpoint, or does not fit the model."""
 
 
 class DataError(WsisegError, ValueError):
@@ -93,7 +93,7 @@ class GeoJsonError(WsisegError, ValueError):
 
 
 class ClusterError(WsisegError, RuntimeError):
-    """The machines that run the blocks are unreachable, were lost, or have another wsiseg."""
+    """The machines that run the blocks are unreachable, were lost, or run another wsiseg."""
 
 
 class MissingDependencyError(WsisegError, ImportError):
@@ -101,4 +101,4 @@ class MissingDependencyError(WsisegError, ImportError):
 
 
 class WsisegWarning(UserWarning):
-    """Something to know about a result that was produced nonetheless."""
+    """Something that the user should know about a result that was produced nonetheless."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,8 +17,8 @@ class TileGrid:
     """Tiles of `tile` px every `stride` px over a raster, owned by square blocks of `block` px.
 
     Tile ``(row, col)`` has its corner at ``(col * stride, row * stride)``; the last row and column
-    may reach past the raster (white there). A tile belongs to the block that contains its corner,
-    so every tile has one owner. Blocks partition the raster.
+    may reach past the raster, where pixels are white. A tile belongs to the block that contains its
+    corner, so every tile has one owner. Blocks partition the raster.
 
     Raises
     ------
@@ -47,8 +48,6 @@ class TileGrid:
             )
 
     def _fitting_block(self) -> int:
-        import math
-
         unit = math.lcm(self.tile, self.stride)
         return -(-self.block // unit) * unit
 
@@ -84,15 +83,15 @@ class TileGrid:
 
     @property
     def tiles_per_block(self) -> int:
-        """Tiles along one side of a whole block."""
+        """Number of tiles along one side of a whole block."""
         return self.block // self.stride
 
     def tile_box(self, row: int, col: int) -> Box:
-        """The window of one tile; may reach past the raster's right and bottom edges."""
+        """Return the window of a tile; it may reach past the raster's right and bottom edges."""
         return Box(col * self.stride, row * self.stride, self.tile, self.tile)
 
     def block_box(self, index: int) -> Box:
-        """The square of one block (row-major index), clipped to the raster."""
+        """Return the square of a block (row-major index), clipped to the raster."""
         if not 0 <= index < self.n_blocks:
             raise GeometryError(f"block {index} does not exist; the grid has {self.n_blocks}")
         row, col = divmod(index, self.block_cols)
@@ -100,7 +99,7 @@ class TileGrid:
         return square.intersect(self.box)
 
     def block_tiles(self, index: int) -> Iterator[tuple[int, int]]:
-        """``(row, col)`` of the tiles that a block owns, row-major."""
+        """Yield ``(row, col)`` of the tiles that a block owns, row-major."""
         block_row, block_col = divmod(index, self.block_cols)
         n = self.tiles_per_block
         for row in range(block_row * n, min(self.rows, (block_row + 1) * n)):
@@ -108,7 +107,7 @@ class TileGrid:
                 yield row, col
 
     def blocks_touching(self, box: Box) -> Iterator[int]:
-        """Index of every block that shares a pixel with `box`, in order."""
+        """Yield the index of every block that shares a pixel with `box`, in order."""
         inside = box.intersect(self.box)
         if inside.empty:
             return
@@ -117,11 +116,11 @@ class TileGrid:
                 yield row * self.block_cols + col
 
     def owner(self, row: int, col: int) -> int:
-        """The block that owns a tile."""
+        """Return the index of the block that owns a tile."""
         return row // self.tiles_per_block * self.block_cols + col // self.tiles_per_block
 
     def touching(self, box: Box) -> Iterator[tuple[int, int]]:
-        """``(row, col)`` of every tile that shares a pixel with `box`, row-major."""
+        """Yield ``(row, col)`` of every tile that shares a pixel with `box`, row-major."""
         if box.empty:
             return
         first_row = max(0, (box.y - self.tile) // self.stride + 1)

@@ -1,4 +1,4 @@
-"""Warnings as messages of a log, so that they are heard with all the others."""
+"""Log Python's warnings, so that they appear with all other messages."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ _ROOT = Path(__file__).parent
 
 
 def log_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: object
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object
 ) -> None:
-    """Log a warning, as ``warnings.showwarning``: a library's by its own name, with its place."""
+    """Log a warning; for ``warnings.showwarning``.
+
+    A library's warning is logged under the library's name, with its location.
+    """
     if issubclass(category, WsisegWarning):
         logging.getLogger("wsiseg.warnings").warning("%s", message)
     else:
-        place = Path(filename)
-        where = place.relative_to(_ROOT.parent) if place.is_relative_to(_ROOT) else place
-        logging.getLogger(_library(place)).warning(
-            "%s: %s (%s:%d)", category.__name__, message, where, lineno
+        path = Path(filename)
+        shown = path.relative_to(_ROOT.parent) if path.is_relative_to(_ROOT) else path
+        logging.getLogger(_library(path)).warning(
+            "%s: %s (%s:%d)", category.__name__, message, shown, lineno
         )
 
 
 def _library(file: Path) -> str:
-    """The package that `file` is of, as its logger would be called."""
+    """Return the name of the package that `file` belongs to, as its logger is named."""
     for folder in ("site-packages", "dist-packages"):
         if folder in file.parts[:-1]:
             return Path(file.parts[file.parts.index(folder) + 1]).stem

@@ -1,4 +1,4 @@
-"""The step from the label raster to regions: absorb small ones, trace, join, simplify, smooth."""
+"""The step from a label raster to regions: absorb small ones, trace, join, simplify, smooth."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def outline_regions(
     """
     store, settings = SlideStore(store_path), config.outline
     palette, columns, n_blocks = store.palette, store.grid.block_cols, store.grid.n_blocks
-    labelled = store.finished("stitch")
+    labels_digest = store.finished("stitch")
     absorbs = settings.min_area_um2 > 0 or settings.min_hole_um2 > 0
     report = _count_up(progress, n_blocks * (1 + absorbs))
     items: list[_Item] = [(block, None) for block in range(n_blocks)]
@@ -78,7 +78,7 @@ def outline_regions(
     reshapes = settings.simplify_um > 0 or settings.smooth > 0
     work = partial(_trace_block, str(store_path), reshapes)
     regions = merge_blocks(_gather(executor, work, items, report), columns)
-    provenance = {"labels": labelled, "outline": settings.model_dump_json()}
+    provenance = {"labels": labels_digest, "outline": settings.model_dump_json()}
     if reshapes:
         # Even a tolerance of 0 removes the collinear points that tracing kept for neighbours.
         regions = simplify_regions(_consume(regions), settings.simplify_um / store.mpp)

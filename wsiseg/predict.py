@@ -1,4 +1,4 @@
-"""The model over a slide's tiles: CAM logits and class logits, block by block."""
+"""Run the model over a slide's tiles: CAM logits and class logits, block by block."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ __all__ = [
 
 _STEP = "predict"
 _VERSION = 1
-"""Of the arithmetic here and in `wsiseg.model`: a digest holds it, so that others redo the work."""
-_ASKED = 8  # one tile in so many is compared with the training patches
+"""Version of the arithmetic here and in `wsiseg.model`; a change makes digests differ, so that work
+is redone."""
+_SAMPLED = 8  # one tile in this many is compared with the training patches
 
 Array = NDArray[np.float32]
 _Tile = tuple[int, int]
@@ -54,7 +55,7 @@ def predict_tiles(
 ) -> str:
     """Write the CAM and class logits of every tile that holds tissue.
 
-    Each block reads its own tiles in batches of fixed composition; on a CPU it computes with one
+    Each block reads its own tiles in batches of fixed composition and, on a CPU, computes with one
     thread, so that every executor gives the same bytes.
 
     Returns
@@ -66,19 +67,19 @@ def predict_tiles(
     StoreError
         If the store is missing or its tiles are not finished.
     CheckpointError
-        If the checkpoint, or the encoder of prompts, cannot be used.
+        If the checkpoint, or the encoder of the prompts, cannot be used.
     ConfigError
-        If the tiles do not fit the encoder, the prompt file is refused, or the device does not
+        If the tiles do not fit the encoder, the prompt file is invalid, or the device does not
         exist.
     MissingDependencyError
         If the encoder needs a package that is not installed; gives the install line.
     ModelError
-        If what the model gives is no finite number, or too large to be stored.
+        If the model's output is not finite, or too large to be stored.
 
     Warns
     -----
     WsisegWarning
-        If the tiles' µm/px or side is more than 20 % off the training patches'.
+        If the tiles' µm/px or side differs from the training patches' by more than 20 %.
     """
     with hold(store_path) as run:
         tile, tiles = SlideStore(store_path).digests("tile")
@@ -90,10 +91,10 @@ def predict_tiles(
 def plan_predict(
     store_path: str | Path, config: Config, tile: str, tiles: Sequence[str], run: str = ""
 ) -> Step:
-    """What `predict_tiles` has to do once there are tiles of the digest `tile`, `tiles` by block.
+    """Plan what `predict_tiles` has to do once tiles of digest `tile`, `tiles` by block, exist.
 
-    `run` is the token of the run that holds the store. The device need not be here: a block opens
-    it where it runs. Else raises what `predict_tiles` raises, and warns as it does.
+    `run` is the token of the run that holds the store. The device need not be on this machine: a
+    block opens it where it runs. Otherwise raises and warns as `predict_tiles` does.
     """
     store, settings = SlideStore(store_path), config.predict
     pinned = pin_source(settings)
@@ -117,7 +118,7 @@ def plan_predict(
 
 
 def check_source(config: Config) -> None:
-    """Refuse settings with which no slide could be predicted; needs no store.
+    """Reject settings with which no slide could be predicted; needs no store.
 
     Raises
     ------
@@ -130,16 +131,16 @@ def check_source(config: Config) -> None:
 
 
 def predict_digest(store_path: str | Path, config: Config) -> str:
-    """Digest of what decides the CAMs: the tiles, the checkpoint's bytes and the settings.
+    """Return the digest of what determines the CAMs: tiles, checkpoint bytes and settings.
 
-    With prompts, what the prompt file says and the encoder's weights take the checkpoint's place.
+    With prompts, the prompt file's content and the encoder's weights replace the checkpoint.
 
     Raises
     ------
     StoreError
         If the store is missing or its tiles are not finished.
     CheckpointError
-        If the checkpoint is missing or not one.
+        If the checkpoint is missing, or not a checkpoint.
     """
     store, pinned = SlideStore(store_path), pin_source(config.predict)
     reach = _reach(config.predict, pinned.load(planning_device(config.predict.device)))
@@ -152,23 +153,23 @@ def _block_digests(
     grid: TileGrid, config: Config, tiles: Sequence[str], pinned: PinnedSource, reach: int,
     kept: NDArray[np.bool_],
 ) -> list[str]:  # fmt: skip
-    """Of what makes each block: which of its tiles are looked at, and the pixels that they see."""
+    """Return the digest of each block's inputs: which tiles are kept, and the pixels they see."""
     settings = config.predict
-    # The composition of a batch may decide how a sum rounds, so its size counts.
+    # The composition of a batch may affect the rounding of sums, so its size counts.
     common = digest_of(
         _STEP, FORMAT, _VERSION, pinned.identity, settings.tta, settings.batch_size,
         settings.precision, reach,
     )  # fmt: skip
     digests = []
     for block in range(grid.n_blocks):
-        looked = [bool(kept[tile]) for tile in grid.block_tiles(block)]
-        under = {block, *(other for _, other in _needed_blocks(grid, reach, block))}
-        digests.append(digest_of(common, block, looked, [tiles[other] for other in sorted(under)]))
+        flags = [bool(kept[tile]) for tile in grid.block_tiles(block)]
+        needed = {block, *(other for _, other in _needed_blocks(grid, reach, block))}
+        digests.append(digest_of(common, block, flags, [tiles[other] for other in sorted(needed)]))
     return digests
 
 
 def _needed_blocks(grid: TileGrid, reach: int, block: int) -> Iterator[tuple[str, int]]:
-    """The blocks of pixels under a block's tiles, and within `reach` of them."""
+    """Yield the blocks of pixels under a block's tiles and within `reach` of them."""
     owned = list(grid.block_tiles(block))
     if owned:
         first, last = grid.tile_box(*owned[0]), grid.tile_box(*owned[-1])
@@ -198,12 +199,12 @@ def _predict_on(
         cams = np.full((*shape, side, side), np.nan, np.float16)
         logits = np.full(shape, np.nan, np.float32)
         distances = np.full(shape[:2], np.nan, np.float32)
-        for batch, found in _predict_batches(store, source, tiles, settings):
+        for batch, outputs in _predict_batches(store, source, tiles, settings):
             at = tuple(np.subtract(batch, (top, left)).T)
-            _check_finite(store, settings, batch, found)
-            cams[at], logits[at], distances[at] = found
-        looked = np.isfinite(distances).any()
-        store.write_cams(block, cams, logits, distances if looked else None)
+            _check_finite(store, settings, batch, outputs)
+            cams[at], logits[at], distances[at] = outputs
+        measured = np.isfinite(distances).any()
+        store.write_cams(block, cams, logits, distances if measured else None)
     store.mark_done(_STEP, block, digest)
 
 
@@ -211,17 +212,17 @@ def _check_finite(
     store: SlideStore,
     settings: PredictConfig,
     tiles: list[_Tile],
-    found: tuple[Array, Array, Array],
+    outputs: tuple[Array, Array, Array],
 ) -> None:
-    """Refuse what would be stored as infinite or not a number, and pass for no tissue."""
+    """Reject outputs that would be stored as infinity or NaN, which would pass for no tissue."""
     largest = np.finfo(np.float16).max
-    whole = np.abs(found[0]).max(axis=(1, 2, 3)) <= largest
-    bad = ~(whole & np.isfinite(found[1]).all(axis=1))  # a comparison with NaN is false
+    storable = np.abs(outputs[0]).max(axis=(1, 2, 3)) <= largest
+    bad = ~(storable & np.isfinite(outputs[1]).all(axis=1))  # a comparison with NaN is false
     if bad.any():
         row, col = tiles[int(bad.argmax())]
         raise ModelError(
-            f"{store.path}: the model's CAM of tile row {row}, column {col} holds numbers that are "
-            f"not finite or above {largest:g}; use predict.precision=float32 (it was "
+            f"{store.path}: the model's CAM of tile row {row}, column {col} holds values that "
+            f"are not finite or above {largest:g}; use predict.precision=float32 (it was "
             f"{settings.precision}), or another checkpoint"
         )
 
@@ -229,7 +230,7 @@ def _check_finite(
 def _predict_batches(
     store: SlideStore, source: CamSource, tiles: list[_Tile], settings: PredictConfig
 ) -> Iterator[tuple[list[_Tile], tuple[Array, Array, Array]]]:
-    """Tiles of one block in batches, with CAMs, class logits and distances."""
+    """Yield the tiles of one block in batches, with their CAMs, class logits and distances."""
     if not tiles:
         return
     grid = store.grid
@@ -239,20 +240,20 @@ def _predict_batches(
     around = Box(x, y, right - x, bottom - y).grow(_reach(settings, source))
     pixels = store.read_image(around)
     if context_of(settings, source):
-        batches = _see_windows(grid, source, tiles, settings, pixels, around)
+        batches = _predict_windows(grid, source, tiles, settings, pixels, around)
     else:
-        batches = _see_tiles(grid, source, tiles, settings, pixels, around)
+        batches = _predict_single(grid, source, tiles, settings, pixels, around)
     for batch, cams, logits in batches:
         images = np.stack([pixels[grid.tile_box(*tile).slices(around)] for tile in batch])
-        asked = np.array([(3 * row + col) % _ASKED == 0 for row, col in batch])
-        yield batch, (cams, logits, _measure_distances(source, images, asked))
+        sampled = np.array([(3 * row + col) % _SAMPLED == 0 for row, col in batch])
+        yield batch, (cams, logits, _measure_distances(source, images, sampled))
 
 
-def _see_tiles(
+def _predict_single(
     grid: TileGrid, source: CamSource, tiles: list[_Tile], settings: PredictConfig,
     pixels: NDArray[np.uint8], around: Box,
 ) -> Iterator[tuple[list[_Tile], Array, Array]]:  # fmt: skip
-    """Each tile by itself, row by row."""
+    """Predict each tile by itself, row by row."""
     size = settings.batch_size
     batches = [tiles[start : start + size] for start in range(0, len(tiles), size)]
     stacks = (
@@ -263,43 +264,46 @@ def _see_tiles(
         yield batch, *_run(source, images, settings)
 
 
-def _see_windows(
+def _predict_windows(
     grid: TileGrid, source: CamSource, tiles: list[_Tile], settings: PredictConfig,
     pixels: NDArray[np.uint8], around: Box,
 ) -> Iterator[tuple[list[_Tile], Array, Array]]:  # fmt: skip
-    """Neighbouring tiles together, with what lies around them; each gets its part of the CAM."""
+    """Predict neighbouring tiles with their surroundings; each gets its part of the CAM."""
     stride, margin = source.stride, context_of(settings, source)
     side = cam_side(grid.tile, source)
     for window in plan_windows(grid, tiles, margin, stride, source.sides.step):
         (image,) = feed([pixels[window.box.slices(around)][None]], source.device)
         with _computing(source), autocast(source.device, settings.precision):
-            wide = _see(source, image, settings)
+            whole = _compute_cams(source, image, settings)
             cells = [window.cell(grid, tile, stride) for tile in window.tiles]
-            cams = torch.stack([wide[0, :, r : r + side, c : c + side] for r, c in cells])
+            cams = torch.stack([whole[0, :, r : r + side, c : c + side] for r, c in cells])
             logits = source.pool(cams)
         yield list(window.tiles), cams.cpu().numpy(), logits.cpu().numpy()
 
 
 def _measure_distances(
-    source: CamSource, images: NDArray[np.uint8], asked: NDArray[np.bool_]
+    source: CamSource, images: NDArray[np.uint8], sampled: NDArray[np.bool_]
 ) -> Array:
-    """``(B,)`` float32 how unlike what the source was taught; NaN where not asked or not known."""
+    """Measure how far tiles are from the training patches: ``(B,)`` float32.
+
+    NaN for tiles not in `sampled`, and for all if the source does not know its training patches.
+    """
     distances = np.full(len(images), np.nan, np.float32)
-    if asked.any():
-        (few,) = feed([images[asked]], source.device)
+    if sampled.any():
+        (batch,) = feed([images[sampled]], source.device)
         with _computing(source):
-            found = source.distance(few)
-        if found is not None:
-            distances[asked] = found.float().cpu().numpy()
+            measured = source.distance(batch)
+        if measured is not None:
+            distances[sampled] = measured.float().cpu().numpy()
     return distances
 
 
 def run_model(
     source: CamSource, images: NDArray[np.uint8], settings: PredictConfig
 ) -> tuple[Array, Array]:
-    """CAM logits ``(B, C, h, w)`` and class logits ``(B, C)`` float32 of ``(B, H, W, 3)`` tiles.
+    """Return CAM logits ``(B, C, h, w)`` and class logits ``(B, C)`` of ``(B, H, W, 3)`` tiles.
 
-    C are the source's channels.
+    Both are float32; C is the number of the source's channels.
     """
     (batch,) = feed([images], source.device)
     return _run(source, batch, settings)
@@ -307,51 +311,51 @@ def run_model(
 
 def _run(source: CamSource, images: torch.Tensor, settings: PredictConfig) -> tuple[Array, Array]:
     with _computing(source), autocast(source.device, settings.precision):
-        cams = _see(source, images, settings)
+        cams = _compute_cams(source, images, settings)
         return cams.cpu().numpy(), source.pool(cams).cpu().numpy()
 
 
-def _see(source: CamSource, images: torch.Tensor, settings: PredictConfig) -> torch.Tensor:
+def _compute_cams(source: CamSource, images: torch.Tensor, settings: PredictConfig) -> torch.Tensor:
     return augmented_cams(source.cams, images, source.mean, settings.tta).float()
 
 
 @contextmanager
 def _computing(source: CamSource) -> Iterator[None]:
-    """No gradients; one thread on a CPU: blocks run side by side, whose number must not show."""
+    """Disable gradients, and on a CPU use one thread, so that parallel blocks change no result."""
     threads = fixed_threads(1) if source.device.type == "cpu" else nullcontext()
     with threads, torch.inference_mode():
         yield
 
 
 def cam_side(tile: int, source: CamSource) -> int:
-    """Cells along one side of a tile's CAM.
+    """Return the number of cells along one side of a tile's CAM.
 
     Raises
     ------
     ConfigError
-        If the source does not take images of side `tile`.
+        If the source does not accept images of side `tile`.
     """
     if not source.sides.fits(tile):
         raise ConfigError(
-            f"tile {tile} does not fit {source.name}, which takes {source.sides}; the nearest that "
-            f"works is {source.sides.nearest(tile)}"
+            f"tile {tile} does not fit {source.name}, which takes {source.sides}; the nearest side "
+            f"that works is {source.sides.nearest(tile)}"
         )
     return tile // source.stride
 
 
 def _reach(settings: PredictConfig, source: CamSource) -> int:
-    """Pixels around a tile that its window may hold: the context, and what fills its last cell."""
+    """Return how many pixels around a tile its window may cover: the context, and a last cell."""
     margin = context_of(settings, source)
     return margin + source.sides.step if margin else 0
 
 
 def context_of(settings: PredictConfig, source: CamSource) -> int:
-    """Pixels that the source sees around each tile.
+    """Return how many pixels around each tile the source sees.
 
     Raises
     ------
     ConfigError
-        If it sees tiles one by one only, or the number does not fit its cells.
+        If it can only see tiles one by one, or the number is not a multiple of its cells.
     """
     if settings.context is None:
         return source.context
@@ -368,7 +372,7 @@ def context_of(settings: PredictConfig, source: CamSource) -> int:
 
 
 def _check_scale(store: SlideStore, source: CamSource) -> None:
-    """Warn where tiles show more or less of the tissue than the patches that taught the model."""
-    taught = Scale(source.mpp, source.tile)
-    for line in describe_mismatch(store.mpp, store.grid.tile, taught):
+    """Warn if tiles cover more or less tissue than the patches that the model was trained on."""
+    trained = Scale(source.mpp, source.tile)
+    for line in describe_mismatch(store.mpp, store.grid.tile, trained):
         warnings.warn(f"{store.path}: {line}", WsisegWarning, stacklevel=3)

@@ -22,7 +22,7 @@ __all__ = ["Files", "Settings", "describe_fields", "load_config", "parse_config"
 _M = TypeVar("_M", bound=BaseModel)  # PEP 695 syntax needs Python 3.12
 
 Files = str | Path | Sequence[str | Path] | None
-"""Settings files; later ones go over earlier ones."""
+"""Settings files; later ones override earlier ones."""
 
 _EXTENDS = "extends"
 
@@ -30,7 +30,7 @@ _EXTENDS = "extends"
 def describe_fields(model: type[BaseModel]) -> dict[str, str]:
     """Return the docstring under each field of a model, by name; a field without one is left out.
 
-    pydantic can read them too, but for every model and whenever it is imported, which takes half as
+    pydantic can read them too, but does so for every model on every import, which takes half as
     long as `wsiseg --help`.
     """
     described: dict[str, str] = {}
@@ -55,10 +55,10 @@ class Settings(NamedTuple):
 
 
 def read_settings(files: Files) -> Settings:
-    """Read YAML files, each over those before it.
+    """Read YAML files, each of which overrides those before it.
 
-    A file may say ``extends: FILE``, or a list of them, from its own folder: it then goes over
-    these. Mappings are merged key by key; anything else takes the place of what was there.
+    A file may say ``extends: FILE``, or list several, relative to its own folder; it overrides
+    them. Mappings are merged key by key; any other value replaces the earlier one.
 
     Raises
     ------
@@ -78,8 +78,8 @@ def load_config(files: Files, model: type[_M]) -> _M:
     Raises
     ------
     ConfigError
-        If `read_settings` does, or a key or value is refused; the message names the file, the key
-        and the closest known key.
+        As `read_settings` does, or if a key or value is invalid; the message names the file, the
+        key and the closest known key.
     """
     settings = read_settings(files)
     return parse_config(settings.data, model, "settings", settings.origins)
@@ -90,7 +90,7 @@ def parse_config(
 ) -> _M:
     """Validate `data` as `model`.
 
-    Errors give `source` as the place of a bad value, unless `origins` has its file.
+    Errors name `source` as the place of an invalid value, unless `origins` has its file.
     """
     try:
         return model.model_validate(data)
@@ -163,7 +163,7 @@ def _hides(new: str, old: str) -> bool:
 
 
 def _find_origin(steps: Sequence[str], origins: Mapping[str, str]) -> str | None:
-    """The file of a value, or of the first value within it."""
+    """Return the file of a value, or of the first value within it."""
     name = ".".join(steps)
     for length in range(len(steps), 0, -1):
         if ".".join(steps[:length]) in origins:
@@ -178,8 +178,8 @@ def _explain(problem: dict[str, Any], model: type[BaseModel]) -> str:
         return f"{where} = {problem['input']!r}: {problem['msg']}"
     owner: Any = model
     for step in problem["loc"][:-1]:
-        listed = isinstance(step, int)  # an index into a tuple, whose items are all of one type
-        owner = get_args(owner)[0] if listed else owner.model_fields[step].annotation
+        is_index = isinstance(step, int)  # into a tuple, whose items all have one type
+        owner = get_args(owner)[0] if is_index else owner.model_fields[step].annotation
         if NoneType in get_args(owner):  # `Model | None`: a setting that may be null
             owner = next(part for part in get_args(owner) if part is not NoneType)
     close = difflib.get_close_matches(str(problem["loc"][-1]), owner.model_fields, n=1, cutoff=0.3)

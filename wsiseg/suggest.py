@@ -1,4 +1,4 @@
-"""Suggest what to label next: places where a map is unsure, and which differ from each other."""
+"""Suggest what to label next: places where a map is unsure, and that differ from each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wsiseg.annotations import Annotations, Palette, Region
 from wsiseg.atomic import open_atomic, put_aside
 from wsiseg.compute import Progress
 from wsiseg.config import LabelConfig
-from wsiseg.errors import DataError
+from wsiseg.errors import ConfigError, DataError
 from wsiseg.labels import find_stores, label_slides, name_in_run
 from wsiseg.qupath import write_geojson, write_scripts
 from wsiseg.store import SlideStore
@@ -25,13 +25,13 @@ from wsiseg.tissue import tile_fractions
 __all__ = ["Suggestion", "suggest_places", "write_suggestions"]
 
 _FRAME = Palette(("Region*",), ((0, 0, 180),))
-"""QuPath draws this class as a frame without filling, and readers of labels ignore it."""
+"""A class that QuPath draws as an outline only, and that is not read as a label."""
 _MAX_CANDIDATES = 20_000
-"""Only this many candidates, the most uncertain ones, are compared with each other."""
-_TISSUE = 0.5
-"""Minimum tissue fraction of a place, as nothing can be learned from a rim of glass."""
+"""Candidates that are compared with each other: the most uncertain ones."""
+_MIN_TISSUE = 0.5
+"""Smallest share of tissue in a suggested tile: a rim of glass teaches nothing."""
 _MAX_SHARE = 2.0
-"""No slide gets more than this many times its even share."""
+"""No slide gets more than this many times an equal share."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,22 @@ class Suggestion:
     """From 0, certain of one class everywhere, to 1, undecided between two everywhere; glass counts
     as certain."""
     predicted: str
-    """The class of the tile in the map."""
+    """The class that the map shows there."""
 
 
 class _Candidates(NamedTuple):
-    """The tiles of all slides."""
+    """Tiles of all slides."""
 
     places: NDArray[np.int64]
     """``(N, 3)``: number of the store, row, column."""
     uncertainty: NDArray[np.float32]
     """``(N,)``: `Suggestion.uncertainty`."""
-    views: NDArray[np.float32]
-    """``(N, D)``: mean and spread of each tile's probabilities."""
-    free: NDArray[np.bool_]
-    """``(N,)``: whether each tile may be suggested."""
+    features: NDArray[np.float32]
+    """``(N, D)``: mean and deviation of each channel's share."""
+    eligible: NDArray[np.bool_]
+    """``(N,)``: those that may be suggested."""
     labelled: NDArray[np.bool_]
-    """``(N,)``: whether each tile is labelled."""
+    """``(N,)``: those that are already labelled."""
 
 
 def suggest_places(
@@ -74,8 +74,8 @@ def suggest_places(
 ) -> list[Suggestion]:
     """Choose tiles to label, the most useful first.
 
-    Tiles are chosen one by one, each with the highest product of its uncertainty and its distance
-    to all chosen or labelled tiles: uncertainty alone would choose fifty tiles on one border.
+    Each time, the tile is chosen whose uncertainty times its distance to the nearest chosen or
+    labelled tile is largest: uncertainty alone would choose fifty tiles of one border.
 
     Parameters
     ----------
@@ -84,17 +84,21 @@ def suggest_places(
     count
         Number of tiles.
     labels
-        Label files or folders; labelled tiles are not suggested.
+        Label files or folders: tiles that they label are not suggested.
     per_slide
-        Maximum per slide; None for twice the even share.
+        Largest number for one slide; None for twice an equal share.
 
     Raises
     ------
+    ConfigError
+        If `per_slide` is less than 1.
     DataError
         If the slides were predicted with different classes, or no tile is left to suggest.
     StoreError
         If a slide was not predicted.
     """
+    if per_slide is not None and per_slide < 1:
+        raise ConfigError(f"per_slide is {per_slide}; it must be at least 1")
     stores = [SlideStore(path) for path in find_stores(slides)]
     palettes = {store.path: store.cam_palette.names for store in stores}
     if len(set(palettes.values())) > 1:
@@ -104,50 +108,46 @@ def suggest_places(
         )
     labelled = _find_labelled(stores, labels, config or LabelConfig())
     parts = []
-    for number, store in enumerate(stores):
-        parts.append(_list_candidates(number, store, labelled))
+    for index, store in enumerate(stores):
+        parts.append(_collect(index, store, labelled))
         if progress is not None:
-            progress("suggest", number + 1, len(stores))
+            progress("suggest", index + 1, len(stores))
     tiles = _Candidates(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-    if not tiles.free.any():
-        raise DataError("no tile is left to suggest: all tiles with tissue are labelled")
-    even = -(-count // len(stores))
-    limit = int(np.ceil(_MAX_SHARE * even)) if per_slide is None else per_slide
-    chosen = _choose(tiles, count, limit)
+    if not tiles.eligible.any():
+        raise DataError("no tile is left to suggest: all that hold tissue are labelled")
+    equal_share = -(-count // len(stores))
+    limit = int(np.ceil(_MAX_SHARE * equal_share)) if per_slide is None else per_slide
     names = next(iter(palettes.values()))
-    classes = len(names)
     return [
         Suggestion(
             stores[int(tiles.places[i, 0])], int(tiles.places[i, 1]), int(tiles.places[i, 2]),
-            float(tiles.uncertainty[i]), names[int(tiles.views[i, :classes].argmax())],
+            float(tiles.uncertainty[i]), names[int(tiles.features[i, : len(names)].argmax())],
         )
-        for i in chosen
+        for i in _choose(tiles, count, limit)
     ]  # fmt: skip
 
 
 def _find_labelled(
     stores: Sequence[SlideStore], labels: Sequence[str | Path], config: LabelConfig
 ) -> set[tuple[int, int, int]]:
-    """Return store number, row and column of every labelled tile."""
+    """Return the number of the store, row and column of every labelled tile."""
     if not labels:
         return set()
-    labelling = label_slides(labels, [store.path for store in stores], None, config)
-    numbers = {store.path: number for number, store in enumerate(stores)}
+    labelled = label_slides(labels, [store.path for store in stores], None, config)
+    numbers = {store.path: index for index, store in enumerate(stores)}
     return {
         (numbers[slide.store.path], row, col)
-        for slide in labelling.slides
+        for slide in labelled.slides
         for row, col in slide.found.tiles(slide.store.grid)
     }
 
 
-def _list_candidates(
-    number: int, store: SlideStore, labelled: set[tuple[int, int, int]]
-) -> _Candidates:
-    """List the tiles of one slide, block by block."""
+def _collect(index: int, store: SlideStore, labelled: set[tuple[int, int, int]]) -> _Candidates:
+    """Collect the predicted tiles of one slide, block by block."""
     grid, calibration = store.grid, store.cam_calibration
     mask, mask_mpp, _ = store.read_tissue()
     tissue = tile_fractions(mask, mask_mpp, grid, store.mpp)
-    places, uncertainty, views = [], [], []
+    places, uncertainty, features = [], [], []
     for block in range(grid.n_blocks):
         tiles = list(grid.block_tiles(block))
         if not tiles:
@@ -158,11 +158,10 @@ def _list_candidates(
         predicted = np.argwhere(np.isfinite(cams[:, :, 0, 0, 0]))
         if not len(predicted):
             continue
-        fields = cams[predicted[:, 0], predicted[:, 1]].astype(np.float32)
-        shares = _compute_shares(fields, calibration)
+        shares = _shares(cams[predicted[:, 0], predicted[:, 1]].astype(np.float32), calibration)
         ordered = np.sort(shares, 1)
         uncertainty.append(1 - (ordered[:, -1] - ordered[:, -2]).mean((1, 2)))
-        views.append(np.concatenate([shares.mean((2, 3)), shares.std((2, 3))], 1))
+        features.append(np.concatenate([shares.mean((2, 3)), shares.std((2, 3))], 1))
         places.append(predicted + np.array((min(rows), min(cols))))
     if not places:
         count = 2 * store.cam_channels
@@ -170,21 +169,22 @@ def _list_candidates(
             np.empty((0, 3), np.int64), np.empty(0, np.float32),
             np.empty((0, count), np.float32), np.empty(0, bool), np.empty(0, bool),
         )  # fmt: skip
-    where = np.insert(np.concatenate(places), 0, number, 1)
-    taken = np.array([tuple(place) in labelled for place in where.tolist()])
+    where = np.insert(np.concatenate(places), 0, index, 1)
+    is_labelled = np.array([tuple(place) in labelled for place in where.tolist()])
     share = tissue[where[:, 1], where[:, 2]].astype(np.float32)
-    # Maps are always unsure about glass, and the glass in a tile cannot be labelled.
-    weighted = np.concatenate(uncertainty) * share
-    free = (share >= _TISSUE) & ~taken
-    return _Candidates(where, weighted, np.concatenate(views), free, taken)
+    # Every map is uncertain on glass, and the glass part of a tile cannot be labelled.
+    return _Candidates(
+        where, np.concatenate(uncertainty) * share, np.concatenate(features),
+        (share >= _MIN_TISSUE) & ~is_labelled, is_labelled,
+    )  # fmt: skip
 
 
-def _compute_shares(
+def _shares(
     cams: NDArray[np.float32], calibration: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
-    """Return the softmax over channels of CAMs ``(N, C, h, w)``, calibrated if possible.
+    """Return the softmax over channels of the CAMs, ``(N, C, h, w)``, calibrated where possible.
 
-    A single class is compared with its own absence.
+    A single class has no competitor, so it competes with its own absence.
     """
     if calibration is not None:
         cams = cams * calibration[:, 0, None, None] + calibration[:, 1, None, None]
@@ -195,43 +195,49 @@ def _compute_shares(
 
 
 def _choose(tiles: _Candidates, count: int, limit: int) -> list[int]:
-    """Choose tiles in order, at most `limit` per slide; ties go to the first."""
-    free = np.flatnonzero(tiles.free)
-    free = free[np.argsort(-tiles.uncertainty[free], kind="stable")][:_MAX_CANDIDATES]
-    scale = tiles.views[free].std(0) + 1e-6
-    views = tiles.views / scale
-    distance = np.full(len(free), np.inf, np.float32)
+    """Return the indices of the tiles to suggest, in order, at most `limit` per slide.
+
+    Ties go to the first.
+    """
+    candidates = np.flatnonzero(tiles.eligible)
+    order = np.argsort(-tiles.uncertainty[candidates], kind="stable")
+    candidates = candidates[order][:_MAX_CANDIDATES]
+    features = tiles.features / (tiles.features[candidates].std(0) + 1e-6)
+    own, uncertainty = features[candidates], tiles.uncertainty[candidates]
+    slides = tiles.places[candidates, 0]
+    # Distance to the nearest chosen or labelled tile; -inf for tiles that are ruled out.
+    distances = np.full(len(candidates), np.inf, np.float32)
     for i in np.flatnonzero(tiles.labelled):
-        distance = np.minimum(distance, _measure_distance(views[free], views[i]))
-    if not np.isfinite(distance).all():
-        distance = _measure_distance(views[free], views[free].mean(0))
-    remaining = {int(slide): limit for slide in np.unique(tiles.places[free, 0])}
+        distances = np.minimum(distances, _distances(own, features[i]))
+    if not np.isfinite(distances).all():
+        distances = _distances(own, own.mean(0))
+    remaining = {int(slide): limit for slide in np.unique(slides)}
     chosen: list[int] = []
-    while len(chosen) < count and np.isfinite(distance).any():
-        scores = (tiles.uncertainty[free] + 1e-3) * distance
-        best = int(np.where(np.isfinite(distance), scores, -1).argmax())
-        chosen.append(int(free[best]))
-        slide = int(tiles.places[free[best], 0])
+    while len(chosen) < count and np.isfinite(distances).any():
+        scores = np.where(np.isfinite(distances), (uncertainty + 1e-3) * distances, -1)
+        best = int(scores.argmax())
+        chosen.append(int(candidates[best]))
+        slide = int(slides[best])
         remaining[slide] -= 1
-        distance = np.minimum(distance, _measure_distance(views[free], views[free[best]]))
-        distance[best] = -np.inf
+        distances = np.minimum(distances, _distances(own, own[best]))
+        distances[best] = -np.inf
         if remaining[slide] == 0:
-            distance[tiles.places[free, 0] == slide] = -np.inf
+            distances[slides == slide] = -np.inf
     return chosen
 
 
-def _measure_distance(views: NDArray[np.float32], view: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(np.sqrt(((views - view) ** 2).sum(1)))
+def _distances(features: NDArray[np.float32], one: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(np.sqrt(((features - one) ** 2).sum(1)))
 
 
 # -- files ---------------------------------------------------------------------------------------
 
 
 def write_suggestions(places: Sequence[Suggestion], out: str | Path) -> list[Path]:
-    """Write frames of the places for QuPath, an import script and a table; return the paths.
+    """Write a frame per place for QuPath, the import script and a table; return the paths.
 
-    ``geojson/<slide>.geojson`` has frames of the class ``Region*``: to label one, give it a class,
-    or draw in it. Files of an earlier call are renamed to ``.old``.
+    ``geojson/<slide>.geojson`` holds frames of class ``Region*``: a frame becomes a label when it
+    is given a class or drawn in. Files of an earlier call are kept as ``.old``.
     """
     out = Path(out)
     written = [_write_table(places, out / "suggestions.csv")]
@@ -274,7 +280,7 @@ def _write_table(places: Sequence[Suggestion], path: Path) -> Path:
 
 
 def _rows(places: Sequence[Suggestion]) -> Iterator[list[object]]:
-    """Yield rows of the table; x and y are the tile's corner as in QuPath."""
+    """Yield the rows of the table; x and y are the tile's corner as QuPath shows it."""
     for rank, place in enumerate(places, 1):
         scale = [place.store.mpp / value for value in place.store.slide["mpp"]]
         box = place.store.grid.tile_box(place.row, place.col)

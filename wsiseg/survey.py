@@ -20,8 +20,8 @@ from wsiseg.train.patches import has_labels
 
 __all__ = ["Found", "Survey", "describe", "next_command", "survey_folder", "write_settings"]
 
-_MOST_OPENED = 200
-_MOST_NAMED = 5
+_MAX_OPENED = 200
+_MAX_NAMED = 5
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
 
 
@@ -42,7 +42,7 @@ class Survey:
 
     folder: Path
     nested: bool
-    """Whether the slides are in sub-folders."""
+    """Whether the slides are in subfolders."""
     slides: tuple[Path, ...]
     opened: tuple[Found, ...]
     """Those of the first 200 slides that could be opened."""
@@ -74,7 +74,7 @@ def survey_folder(folder: str | Path, progress: Progress | None = None) -> Surve
     Raises
     ------
     ConfigError
-        If it is not a folder.
+        If `folder` is not a folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -84,7 +84,7 @@ def survey_folder(folder: str | Path, progress: Progress | None = None) -> Surve
     patches, masked = _find_patches(folder)
     inside = {*patches, *(place / part for place in masked for part in ("img", "mask"))}
     slides = [path for path in slides if path.parent not in inside]  # patches may be TIFF files
-    opened, broken = _open_all(slides[:_MOST_OPENED], progress)
+    opened, broken = _open_all(slides[:_MAX_OPENED], progress)
     return Survey(
         folder, bool(slides) and not flat, tuple(slides), opened, broken, patches, masked,
         _find_gpu(), shutil.which("sbatch") is not None, os.cpu_count() or 1,
@@ -94,18 +94,18 @@ def survey_folder(folder: str | Path, progress: Progress | None = None) -> Surve
 def _open_all(
     slides: Sequence[Path], progress: Progress | None
 ) -> tuple[tuple[Found, ...], tuple[tuple[Path, str], ...]]:
-    found, broken = [], []
+    opened, broken = [], []
     for count, path in enumerate(slides, start=1):
         try:
             with open_slide(path, SlideConfig()) as slide:
-                found.append(Found(path, slide.mpp.x, (slide.size.width, slide.size.height)))
+                opened.append(Found(path, slide.mpp.x, (slide.size.width, slide.size.height)))
         except SlideOpenError as error:
             broken.append((path, str(error)))
         except WsisegError:  # no µm/px
-            found.append(Found(path, None, (0, 0)))
+            opened.append(Found(path, None, (0, 0)))
         if progress is not None:
             progress("slides", count, len(slides))
-    return tuple(found), tuple(broken)
+    return tuple(opened), tuple(broken)
 
 
 def _find_patches(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -151,7 +151,7 @@ def _compose(survey: Survey) -> str:
         "slide:",
         *_scale_lines(survey),
         "tile:",
-        "  # Working µm/px; tissue is told apart well at 0.5, where `tissue` was trained.",
+        "  # Working µm/px; 0.5, at which `tissue` was trained, distinguishes tissue well.",
         f"  mpp: {_plain(default.tile.mpp)}",
         "predict:",
         "  # A checkpoint's file or name, see `wsiseg model list`.",
@@ -161,7 +161,7 @@ def _compose(survey: Survey) -> str:
         "  # The dense CRF follows the edges of the tissue, and takes most of the time.",
         f"  refine: {str(default.stitch.refine).lower()}",
         "outline:",
-        "  # Regions smaller than this become part of what is around them (µm²).",
+        "  # Regions smaller than this are absorbed by their neighbours (µm²).",
         f"  min_area_um2: {default.outline.min_area_um2}",
         "",
     ]
@@ -187,9 +187,9 @@ def next_command(survey: Survey, settings: Path | None) -> str:
 def describe(survey: Survey) -> list[str]:
     """Describe the findings, one line each."""
     lines = [_say_slides(survey)] if survey.slides else ["No slides."]
-    lines += [f"Cannot be opened: {error}" for _, error in survey.broken[:_MOST_NAMED]]
-    if len(survey.broken) > _MOST_NAMED:
-        lines.append(f"... and {len(survey.broken) - _MOST_NAMED} more that cannot be opened.")
+    lines += [f"Cannot be opened: {error}" for _, error in survey.broken[:_MAX_NAMED]]
+    if len(survey.broken) > _MAX_NAMED:
+        lines.append(f"... and {len(survey.broken) - _MAX_NAMED} more that cannot be opened.")
     lines += [f"Labelled patches: {place}" for place in survey.patches]
     lines += [f"Patches with masks: {place}" for place in survey.masked]
     lines.append(f"{survey.cores} cores, {_say_device(survey)}.")
@@ -204,7 +204,7 @@ def _say_slides(survey: Survey) -> str:
     scales = sorted({round(one.mpp, 4) for one in survey.opened if one.mpp is not None})
     wide = f"{scales[0]:g} to {scales[-1]:g}" if len(scales) > 1 else f"{scales[0]:g}"
     scale = f"; {wide} µm/px" if scales else ""
-    first = f" (of the first {_MOST_OPENED})" if scale and len(survey.slides) > _MOST_OPENED else ""
+    first = f" (of the first {_MAX_OPENED})" if scale and len(survey.slides) > _MAX_OPENED else ""
     return f"{len(survey.slides)} slide(s): {kind}{scale}{first}."
 
 
@@ -216,8 +216,8 @@ def _scale_lines(survey: Survey) -> list[str]:
     missing = [path.name for path in survey.unscaled]
     if not missing:
         return ["  # Every slide that was opened states its µm/px.", "  mpp_override: null"]
-    more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
-    named = ", ".join(missing[:_MOST_NAMED]) + more
+    more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
+    named = ", ".join(missing[:_MAX_NAMED]) + more
     advice = (
         f"{len(missing)} slide(s) do not state their µm/px: {named}. "
         f"Give it here if it is the same for all slides; else in a manifest, a CSV with the "

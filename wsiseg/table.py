@@ -29,7 +29,7 @@ __all__ = [
 
 _LOG = logging.getLogger(__name__)
 
-_MOST = 10
+_MAX_LISTED = 10
 """Number of examples in one message; further ones are only counted."""
 _SEPARATORS = (",", ";", "\t")
 _BOMS = (
@@ -125,8 +125,8 @@ def read_table(
 
 def list_problems(problems: Sequence[str]) -> str:
     """Format up to ten problems, one per indented line, and the number of the remaining ones."""
-    shown = "".join(f"\n  {problem}" for problem in problems[:_MOST])
-    more = len(problems) - _MOST
+    shown = "".join(f"\n  {problem}" for problem in problems[:_MAX_LISTED])
+    more = len(problems) - _MAX_LISTED
     return f"{shown}\n  and {more:,} more" if more > 0 else shown
 
 
@@ -184,7 +184,7 @@ def _decode(path: Path) -> str:
 
 def _as_text(data: bytes, path: Path) -> str:
     mark, encoding = next(
-        ((mark, name) for mark, name in _BOMS if data.startswith(mark)), (b"", _guess(data))
+        ((bom, name) for bom, name in _BOMS if data.startswith(bom)), (b"", _guess(data))
     )
     try:
         return data[len(mark) :].decode(encoding).lstrip("\ufeff")  # some tools write it twice
@@ -294,9 +294,9 @@ def _check_separator(head: Sequence[str], by_fold: Mapping[str, str], path: Path
     """Raise `DataError` if a header of one column is several names with another separator."""
     parts = re.split(r"\s*([|:，；、]|\s)\s*", head[0])
     names = {*map(_fold, parts[::2])}
-    found = names & {*by_fold}
-    whole = len(head) > 1 or len(parts) == 1 or _fold(head[0]) in by_fold
-    if not whole and found and (parts[1].strip() or found == names):
+    expected = names & {*by_fold}
+    is_valid = len(head) > 1 or len(parts) == 1 or _fold(head[0]) in by_fold
+    if not is_valid and expected and (parts[1].strip() or expected == names):
         raise DataError(
             f"{path}: has {parts[1]!r} between its columns; use commas, semicolons or tabs"
         )
@@ -342,5 +342,5 @@ def _read_rows(
 
 def _shorten(names: Iterable[str]) -> str:
     listed = list(names)
-    more = len(listed) - _MOST
-    return ", ".join(listed[:_MOST]) + (f" and {more} more" if more > 0 else "")
+    more = len(listed) - _MAX_LISTED
+    return ", ".join(listed[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""tile_slide: the slide at its working resolution, tissue only, into its store."""
+"""Write a slide's tissue at its working resolution into a store."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ from wsiseg.store import FORMAT, SlideStore
 __all__ = ["describe_damage", "plan_grid", "plan_tile", "tile_digest", "tile_slide", "working_mpp"]
 
 _LOG = logging.getLogger(__name__)
-_NAMED = 5
-"""Damaged tiles that are named one by one."""
+_MAX_LISTED = 5
+"""Number of damaged tiles that are listed one by one."""
 
 _VERSION = 1
-"""Of the arithmetic here and in `wsiseg.slide`: a digest holds it, so that others redo the work."""
+"""Version of the arithmetic here and in `wsiseg.slide`; a change makes digests differ, so that work
+is redone."""
 
 
 def tile_slide(
@@ -48,37 +49,37 @@ def tile_slide(
 ) -> SlideStore:
     """Find the tissue of a slide and stream its tiles into a store, block by block.
 
-    Only the squares that a kept tile touches are read and written; all else is white. Blocks that
-    were finished with the same settings are left as they are. A slide without tissue gives a store
-    without pixels.
+    Only the squares that a kept tile touches are read and written; the rest is white. Blocks that
+    were finished with the same settings are kept. A slide without tissue gives a store without
+    pixels.
 
     Parameters
     ----------
     slide_path, store_path
-        The slide's file, and the ``.zarr`` folder, or its URL, to make or to go on with.
+        The slide file, and the ``.zarr`` folder, or its URL, to create or to continue.
     config
-        Its `slide`, `tissue`, `tile` and `export` settings are used; where `tile` leaves µm/px or
-        side open, also which checkpoint `predict` names.
+        Its `slide`, `tissue`, `tile` and `export` settings are used and, if `tile` does not set
+        µm/px or side, the checkpoint that `predict` names.
     executor
-        What the blocks run on; each worker holds one block of pixels and opens the slide itself.
+        Runs the blocks; each worker holds one block of pixels and opens the slide itself.
     progress
-        Told of every finished block.
+        Called for every finished block.
     tissue
         GeoJSON file for the outline of the tissue: written if it is missing, read instead of
-        detecting if the user changed it.
+        detecting tissue if the user changed it.
     overwrite
         Redo every step, and replace the results of another slide.
 
     Raises
     ------
     SlideOpenError, SlideReadError, MppError
-        If the slide cannot be used; blocks that were finished stay.
+        If the slide cannot be used; finished blocks are kept.
     StoreError
         If `store_path` holds something else, or the results of another slide.
     GeoJsonError
         If the user's outline cannot be read.
     CheckpointError
-        If the checkpoint that decides the scale is missing or is none.
+        If the checkpoint that determines the scale is missing, or is not a checkpoint.
     """
     with hold(store_path) as run, compiling_told():
         store, step = plan_tile(
@@ -100,13 +101,13 @@ def plan_tile(
     run: str = "",
     draw: bool = True,
 ) -> tuple[SlideStore, Step]:
-    """Make the store, settle the tissue, and tell which blocks `tile_slide` has to read.
+    """Create the store, settle its tissue mask, and plan the blocks that `tile_slide` has to read.
 
     `run` is the token of the run that holds the store; without `draw`, the outline of the tissue is
-    not written (`draw_tissue` does). Else takes what `tile_slide` takes and
-    raises what it raises, but for `SlideReadError` in a block.
+    not written (`draw_tissue` does that). Otherwise takes and raises what `tile_slide` does, except
+    `SlideReadError` in a block.
     """
-    # Here, so that worker processes, which have no use for it, start in half the time.
+    # Imported here: worker processes do not need it, and start in half the time.
     from wsiseg.tissue import kept_tiles, settle_tissue
 
     config = settle_scale(config)
@@ -120,35 +121,35 @@ def plan_tile(
         if overwrite:
             store.clear_marks()
         settle_tissue(slide, store, config, tissue, draw=draw)
-        # A worker that chose anew might choose another reader, or find another slide.
+        # A worker that chose again might choose another reader, or find another slide.
         planned = _Planned.of(slide, Path(slide_path), config.slide)
     squares = _needed_squares(grid, kept_tiles(store, config.tissue))
     digests = _block_digests(store, config, squares)
     digest, pending = store.plan("tile", digests)
-    busy = [block for block in pending if _block_squares(grid, squares, block).any()]
-    store.leave_white(sorted(set(pending) - set(busy)), digests)
+    nonempty = [block for block in pending if _block_squares(grid, squares, block).any()]
+    store.leave_white(sorted(set(pending) - set(nonempty)), digests)
     work = partial(
         _tile_block, planned=planned, store_path=store.location, squares=squares, run=run
     )  # fmt: skip
-    return store, Step("tile", digest, grid.n_blocks, busy, work, digests=digests)
+    return store, Step("tile", digest, grid.n_blocks, nonempty, work, digests=digests)
 
 
 def _check_same_slide(store_path: str | Path, slide: Slide) -> None:
     """Refuse to write one slide's results over another's."""
     try:
-        known = SlideStore(store_path).slide
+        stored = SlideStore(store_path).slide
     except StoreError:
-        return  # nothing, an interrupted creation, or not ours: `SlideStore.create` tells apart
-    ours = slide.identity == known["identity"]
-    if not ours and not was_identified_as(slide.path, known["identity"]):
+        return  # nothing, interrupted creation, or not ours: `SlideStore.create` handles these
+    is_same = slide.identity == stored["identity"]
+    if not is_same and not was_identified_as(slide.path, stored["identity"]):
         raise StoreError(
-            f"{store_path}: holds the results of another slide ({known['path']}); choose another "
+            f"{store_path}: holds the results of another slide ({stored['path']}); choose another "
             f"output, or --overwrite to replace them"
         )
 
 
 def tile_digest(store: SlideStore, config: Config) -> str:
-    """Hex sha256 of all that a store's pixels hang on: slide, reader, resolution, grid, tissue.
+    """Return the hex sha256 of what determines a store's pixels: slide, reader, grid, tissue.
 
     Raises
     ------
@@ -162,7 +163,7 @@ def tile_digest(store: SlideStore, config: Config) -> str:
 
 
 def _block_digests(store: SlideStore, config: Config, squares: NDArray[np.bool_]) -> list[str]:
-    """Of what makes each block: of the tissue, those of its squares that are read."""
+    """Return the digest of each block's inputs; of the tissue, which of its squares are read."""
     reader = [store.slide["reader"], config.slide.scaled_decode]
     reader += ["blank"] if config.slide.damaged == "blank" else []
     reader += [config.slide.white_level] if config.slide.white_level else []
@@ -175,15 +176,15 @@ def _block_digests(store: SlideStore, config: Config, squares: NDArray[np.bool_]
 
 
 def describe_damage(store: SlideStore, config: Config) -> str:
-    """What to say of tiles of the slide's file that were taken for glass; empty if none were.
+    """Describe and log the damaged tiles of the slide file that were read as glass.
 
-    It is logged as well.
+    Returns an empty string if there are none.
     """
     damaged = store.read_damage() if config.slide.damaged == "blank" else ()
     if not damaged:
         return ""
-    places = [f"level {tile[0]}, column {tile[1]}, row {tile[2]}" for tile in damaged[:_NAMED]]
-    more = f" and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
+    places = [f"level {tile[0]}, column {tile[1]}, row {tile[2]}" for tile in damaged[:_MAX_LISTED]]
+    more = f" and {len(damaged) - _MAX_LISTED} more" if len(damaged) > _MAX_LISTED else ""
     count, were = ("1 tile", "was") if len(damaged) == 1 else (f"{len(damaged)} tiles", "were")
     line = (
         f"{count} of the slide's file cannot be decoded, and {were} taken for glass: "
@@ -194,27 +195,27 @@ def describe_damage(store: SlideStore, config: Config) -> str:
 
 
 def working_mpp(slide: Slide, config: TileConfig) -> Mpp:
-    """The µm/px at which a slide is tiled.
+    """Return the µm/px at which a slide is tiled.
 
-    The whole multiple of the slide's own µm/px that is nearest to ``config.mpp``, if it lies within
-    ``config.mpp_tolerance`` of it on both axes: pixels are then averaged, never interpolated. Else
-    ``config.mpp`` itself.
+    The integer multiple of the slide's own µm/px that is nearest to ``config.mpp``, if it differs
+    by at most ``config.mpp_tolerance`` on both axes: pixels are then averaged, never interpolated.
+    Otherwise ``config.mpp`` itself.
     """
-    wanted = config.tiling.mpp
-    multiple = round(wanted / slide.mpp.x)
-    furthest = max(abs(multiple * own - wanted) for own in slide.mpp)
-    if multiple >= 1 and furthest <= config.mpp_tolerance * wanted:
+    target = config.tiling.mpp
+    multiple = round(target / slide.mpp.x)
+    difference = max(abs(multiple * own - target) for own in slide.mpp)
+    if multiple >= 1 and difference <= config.mpp_tolerance * target:
         return Mpp(multiple * slide.mpp.x)
-    return Mpp(wanted)
+    return Mpp(target)
 
 
 def plan_grid(slide: Slide, config: TileConfig) -> tuple[TileGrid, Mpp]:
-    """The tiles of a slide, and the µm/px of their raster.
+    """Return the tiles of a slide, and the µm/px of their raster.
 
     Raises
     ------
     GeometryError
-        If tile, stride and block do not fit each other.
+        If tile, stride and block are not compatible.
     """
     mpp = working_mpp(slide, config)
     size = slide.raster_size(mpp)
@@ -238,7 +239,7 @@ def _describe(slide: Slide) -> dict[str, Any]:
 
 
 def _needed_squares(grid: TileGrid, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which squares of ``grid.tile`` px, the store's chunks, a kept tile touches: ``(n, m)``."""
+    """Return which squares of ``grid.tile`` px (chunks) that kept tiles touch: ``(n, m)``."""
     squares = np.zeros((-(-grid.height // grid.tile), -(-grid.width // grid.tile)), bool)
     rows, cols = np.nonzero(kept)
     for down in (0, grid.tile - 1):
@@ -265,61 +266,61 @@ def _tile_block(
     digest: str,
     run: str,
 ) -> None:
-    """Read and write one block, and mark it."""
+    """Read and write one block, and mark it done."""
     store = SlideStore(store_path, run)
     box = store.grid.block_box(block)
-    wanted = _block_squares(store.grid, squares, block)
+    needed = _block_squares(store.grid, squares, block)
     pixels = scratch.array("block", (box.height, box.width, 3))
     pixels[:] = 255
     with planned.open() as slide:
-        for part in _parts(wanted, store.grid.tile, box):
+        for part in _parts(needed, store.grid.tile, box):
             slide.read(part, store.mpp, pixels[part.slices(box)])
         planned.check(slide)
         damaged = slide.damaged
     store.begin("tile", block)
-    store.write_image(block, pixels, wanted)
+    store.write_image(block, pixels, needed)
     store.write_damage(str(block), digest, damaged)
     store.mark_done("tile", block, digest)
 
 
 @dataclass(frozen=True)
 class _Planned:
-    """A slide as it was when a run was planned: each worker reads just that, or fails."""
+    """A slide as it was when the run was planned; workers read exactly this slide, or fail."""
 
     path: Path
     identity: str
     content: str
-    """Of the file, whatever a reader of one's own takes for `identity`."""
+    """Identity of the file itself, as a custom reader may define `identity` otherwise."""
     config: SlideConfig
-    """With the reader that opened it."""
+    """Names the reader that opened it."""
 
     @classmethod
     def of(cls, slide: Slide, path: Path, config: SlideConfig) -> _Planned:
-        """`slide` as it is now, opened from `path`."""
+        """Record the present state of `slide`, opened from `path`."""
         pinned = config.model_copy(update={"reader": slide.reader})
         return cls(path, slide.identity, identify_slide(path), pinned)
 
     def open(self) -> Slide:
-        """Open it again.
+        """Open the slide again.
 
         Raises
         ------
         SlideReadError
-            If the file is another by now, or its reader does not open it here.
+            If the file has changed, or its reader does not open it here.
         """
         try:
             slide = open_slide(self.path, self.config)
         except SlideOpenError as error:
             raise SlideReadError(
                 f"{self.path}: was opened by {self.config.reader} when the run was planned, and "
-                f"is not now: {error}; the same command again goes on"
+                f"is not now: {error}; run the same command again to continue"
             ) from error
         try:
             self.check(slide)
             if slide.reader != self.config.reader:
                 raise SlideReadError(
                     f"{self.path}: was opened by {self.config.reader} when the run was planned, "
-                    f"and is not now, but by {slide.reader}; the same command again goes on"
+                    f"and is not now, but by {slide.reader}; run the same command again to continue"
                 )
         except BaseException:
             slide.close()
@@ -327,32 +328,33 @@ class _Planned:
         return slide
 
     def check(self, slide: Slide) -> None:
-        """See that the file is still the one that was planned, and `slide` opened.
+        """Check that the file and `slide`, opened from it, are still those that were planned.
 
         Raises
         ------
         SlideReadError
-            If it is not.
+            If the file has changed.
         """
         if slide.identity != self.identity or identify_slide(self.path) != self.content:
             raise SlideReadError(
-                f"{self.path}: is not the slide any more that it was when the run was planned; "
-                f"run again when nothing writes to it"
+                f"{self.path}: has changed since the run was planned; run again when nothing "
+                f"writes to it"
             )
 
 
 def _parts(squares: NDArray[np.bool_], side: int, block: Box) -> Iterator[Box]:
-    """The set `squares` of a block as few boxes: runs along rows, stacked where they repeat."""
-    left = squares.copy()
+    """Cover the set `squares` of a block with few boxes: runs in rows, stacked if they repeat."""
+    remaining = squares.copy()
     for row, col in np.argwhere(squares).tolist():
-        if not left[row, col]:
+        if not remaining[row, col]:
             continue
-        width = _run_length(left[row : row + 1, col:].all(axis=0))
-        height = _run_length(left[row:, col : col + width].all(axis=1))
-        left[row : row + height, col : col + width] = False
+        width = _run_length(remaining[row : row + 1, col:].all(axis=0))
+        height = _run_length(remaining[row:, col : col + width].all(axis=1))
+        remaining[row : row + height, col : col + width] = False
         part = Box(block.x + col * side, block.y + row * side, width * side, height * side)
         yield part.intersect(block)
 
 
 def _run_length(flags: Any) -> int:
+    """Return the number of leading true values."""
     return len(flags) if flags.all() else int(flags.argmin())

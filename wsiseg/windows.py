@@ -11,7 +11,7 @@ from wsiseg.grid import TileGrid
 __all__ = ["Window", "plan_windows"]
 
 _SIDE = 896
-"""Most pixels that a window's tiles span: enough that the margin costs little, yet fits memory."""
+"""Largest side of a window's tiles in pixels: the margin then costs little, and memory suffices."""
 
 
 class Window(NamedTuple):
@@ -40,7 +40,7 @@ def plan_windows(
     stride
         Pixels per CAM cell. Tiles whose corners are not whole cells apart get a window each.
     step
-        Sides of windows are rounded up to a multiple of it, to the right and below.
+        Sides of windows are rounded up to a multiple of it, to the right and downward.
     """
     count = 1
     if grid.stride % stride == 0 and grid.tile % stride == 0:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-import wsiseg.slide.layout as layout
+import wsiseg.slide.page_level as page_level
 from tests.slide.pictures import IMAGE, MPP, READERS, SCALE, TILE, write, write_tiles
 from wsiseg.config import SlideConfig
 from wsiseg.errors import SlideOpenError
@@ -114,7 +114,7 @@ def test_one_strip_is_cut_as_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, order: str, planes: bool
 ) -> None:
     """A whole slide may be one strip; of what is not compressed any rows can be read."""
-    monkeypatch.setattr(layout, "_RAW_PIXELS", 7 * IMAGE.shape[1])
+    monkeypatch.setattr(page_level, "_RAW_PIXELS", 7 * IMAGE.shape[1])
     array = IMAGE if bits == 8 else IMAGE.astype(np.uint16) * 257
     options = {"photometric": "rgb", "extratags": [(341, "H", 1, 2**bits - 1, True)]}
     if planes:
@@ -131,7 +131,7 @@ def test_one_strip_is_cut_as_it_is_read(
 def test_a_compressed_strip_that_is_too_large_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout, "_MOST_PIXELS", 31 * 150)
+    monkeypatch.setattr(page_level, "_MAX_PIXELS", 31 * 150)
     path = write(tmp_path / "a.tif", (IMAGE, {"photometric": "rgb", "compression": "zlib"}), False)
     with pytest.raises(SlideOpenError, match=r"a\.tif: .*150 x 32 pixels are too large.*tiles"):
         open_slide(path, SlideConfig(reader="direct"))

@@ -17,13 +17,13 @@ def plain_glass(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     darkest, brightest = image.min(2), image.max(2)
     range_ = ndimage.maximum_filter(darkest, 3) - ndimage.minimum_filter(darkest, 3)
     pink = np.minimum(image[..., 0], image[..., 2]).astype(np.int16) - image[..., 1]
-    glassy = (darkest >= glass._DARKEST) & (darkest < glass._WHITE)
-    glassy &= (brightest - darkest <= glass._TINT) & (pink <= glass._PINK)
-    glassy &= range_ <= glass._RANGE
+    glassy = (darkest >= glass._MIN_BRIGHTNESS) & (darkest < glass._WHITE)
+    glassy &= (brightest - darkest <= glass._MAX_TINT) & (pink <= glass._MAX_PINK)
+    glassy &= range_ <= glass._MAX_RANGE
     counts = np.bincount(darkest[glassy], minlength=256)
     mode = int(np.convolve(counts, [1, 1, 1], "same").argmax())
     near = glassy & (np.abs(darkest.astype(np.int16) - mode) <= 3)
-    if near.mean() < glass._SHARE:
+    if near.mean() < glass._MIN_SHARE:
         return np.full(3, 255.0)
     return np.asarray(np.median(image[near], axis=0))
 

@@ -1,7 +1,7 @@
-"""A slide's map in other tools' formats: rasters, tables, masks, training data.
+"""Export a slide's map in the formats of other tools: rasters, tables, masks, training data.
 
-What is drawn from the store's rasters (`ome.py`) is the stitched labels; everything else is the
-outlined regions, small ones absorbed and borders simplified as the settings ask.
+OME-TIFF (`ome.py`) holds the stitched labels of the store's rasters; all other formats hold the
+outlined regions, with small ones absorbed and borders simplified according to the settings.
 """
 
 from wsiseg.export.coco import export_coco

@@ -1,4 +1,4 @@
-"""Regions by tiles as a COCO data set: pictures, and every region's exact mask."""
+"""Export regions by tiles as a COCO data set: images, and every region's exact mask."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def export_coco(
 ) -> Path:
     """Write ``images/`` and ``annotations.json`` in COCO's format for object detection.
 
-    Tiles lie side by side, without overlap; those without any region are left out, those at the
+    Tiles are adjacent, without overlap; those without any region are left out, those at the
     raster's edge are cut. One annotation is one connected part of a region within a tile, as an
-    uncompressed RLE: exact, with holes, and read by every tool that reads COCO masks. Images say
-    slide, x and y (level-0 pixels from the annotations' origin) and µm/px. The JSON file is written
-    last, so a data set that has one is whole; nothing is deleted.
+    uncompressed RLE: exact, with holes, and read by every tool that reads COCO masks. Image entries
+    give slide, x and y (level-0 pixels from the annotations' origin) and µm/px. The JSON file is
+    written last, so a data set that has one is complete; nothing is deleted.
 
     Parameters
     ----------
     tile
-        Side in raster pixels; the store's own tile if not given.
+        Side in raster pixels; that of the store's tiles if not given.
     images
-        PNG keeps the store's pixels; JPEG (quality 90) takes about a sixth of the room.
+        PNG keeps the store's pixels; JPEG (quality 90) is about a sixth of the size.
 
     Returns
     -------
@@ -61,9 +61,9 @@ def export_coco(
     stem = re.sub(r"[^\w.-]+", "_", Path(annotations.slide).stem)
     work = partial(_export_window, store, raster, side, folder / "images" / stem, _SUFFIXES[images])
     windows = _split(store.grid.box, side * max(1, store.grid.block // side))
-    # Annotations wait in a file of their own, since COCO lists all images first.
+    # Annotations are collected in a temporary file, since all images are listed first.
     with (
-        tempfile.TemporaryFile() as waiting,
+        tempfile.TemporaryFile() as pending,
         open_atomic(folder / "annotations.json") as file,
     ):
         info = orjson.dumps(_describe(annotations, store.mpp))
@@ -72,11 +72,11 @@ def export_coco(
         file.write(b',\n"images":[\n')
         numbers = _Numbers()
         for tiles in map_ordered(work, windows, workers):
-            for one in tiles:
-                _write_tile(one, annotations, file, waiting, numbers)
+            for each in tiles:
+                _write_tile(each, annotations, file, pending, numbers)
         file.write(b'\n],\n"annotations":[\n')
-        waiting.seek(0)
-        while part := waiting.read(1 << 20):
+        pending.seek(0)
+        while part := pending.read(1 << 20):
             file.write(part)
         file.write(b"\n]}\n")
     return folder / "annotations.json"
@@ -84,7 +84,7 @@ def export_coco(
 
 @dataclass
 class _Numbers:
-    """How many images and annotations were written; ids count from 1."""
+    """Numbers of images and annotations written so far; ids count from 1."""
 
     image: int = 0
     annotation: int = 0
@@ -92,7 +92,7 @@ class _Numbers:
 
 @dataclass(frozen=True)
 class _Tile:
-    """One tile, written as a picture, and its regions."""
+    """One tile, whose image is written, and its regions."""
 
     file_name: str
     box: Box
@@ -101,7 +101,7 @@ class _Tile:
 
 
 def _split(box: Box, side: int) -> list[Box]:
-    """Squares that cover the box, row by row; the last ones are cut."""
+    """Return squares that cover the box, row by row; the last ones are cut."""
     return [
         Box(x, y, side, side).intersect(box)
         for y in range(box.y, box.bottom, side)
@@ -112,25 +112,25 @@ def _split(box: Box, side: int) -> list[Box]:
 def _export_window(
     store: SlideStore, raster: RegionRaster, side: int, stem: Path, suffix: str, window: Box
 ) -> list[_Tile]:
-    """Write the pictures of those tiles of a window that hold regions."""
+    """Write the images of the tiles in a window that contain regions."""
     labels = raster.read(window)
-    if labels.min() == BACKGROUND:  # no label is larger
+    if labels.min() == BACKGROUND:  # the largest label
         return []
-    # About a block at a time: tile by tile, each chunk would be decoded again and again.
-    pixels, trust = store.read_image(window), store.read_confidence(window)
+    # About a block at a time: tile by tile, each chunk would be decoded several times.
+    pixels, confidence = store.read_image(window), store.read_confidence(window)
     tiles = []
     for box in _split(window, side):
-        here = box.slices(window)
-        if labels[here].min() < BACKGROUND:
+        part = box.slices(window)
+        if labels[part].min() < BACKGROUND:
             path = Path(f"{stem}_x{box.x}_y{box.y}{suffix}")
-            _write_image(path, pixels[here])
-            regions = list(encode_regions(labels[here], trust[here]))
+            _write_image(path, pixels[part])
+            regions = list(encode_regions(labels[part], confidence[part]))
             tiles.append(_Tile(path.name, box, store.mpp, regions))
     return tiles
 
 
 def _write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
-    # Imagecodecs, as Pillow takes half as long again and makes no smaller files.
+    # With imagecodecs, as Pillow takes 1.5 times as long and its files are not smaller.
     if path.suffix == ".png":
         data = imagecodecs.png_encode(pixels, level=1)
     else:
@@ -142,17 +142,17 @@ def _write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
 def encode_regions(
     labels: NDArray[np.uint8], confidence: NDArray[np.uint8]
 ) -> Iterator[dict[str, Any]]:
-    """COCO annotations, without their ids, of every 4-connected region of a tile ``(H, W)``.
+    """Yield a COCO annotation, without id, for every 4-connected region of a tile ``(H, W)``.
 
-    In label order, then by first pixel. ``area`` counts pixels, ``bbox`` is the tightest ``x, y,
+    In order of label, then of first pixel. ``area`` counts pixels, ``bbox`` is the tightest ``x, y,
     width, height``, ``confidence`` the mean in 0..1.
     """
-    import scipy.ndimage  # heavy, and COCO alone needs it
+    import scipy.ndimage  # heavy, and needed only for COCO
 
     for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[:BACKGROUND]).tolist():
         parts, count = scipy.ndimage.label(labels == label)
         areas = np.bincount(parts.ravel(), minlength=count + 1)
-        trust = np.bincount(parts.ravel(), confidence.ravel(), count + 1)
+        sums = np.bincount(parts.ravel(), confidence.ravel(), count + 1)
         runs = _encode_runs(parts, count)
         for part, (rows, cols) in enumerate(scipy.ndimage.find_objects(parts), start=1):
             yield {
@@ -162,13 +162,13 @@ def encode_regions(
                 "bbox": [
                     cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start,
                 ],
-                "confidence": round(float(trust[part] / areas[part] / 255), 4),
+                "confidence": round(float(sums[part] / areas[part] / 255), 4),
                 "segmentation": {"size": list(labels.shape), "counts": runs[part - 1]},
             }  # fmt: skip
 
 
 def _encode_runs(parts: NDArray[np.integer[Any]], count: int) -> list[list[int]]:
-    """Lengths of runs out of and in each part, down the columns, beginning outside."""
+    """Return the lengths of runs outside and inside each part, down columns, outside first."""
     flat = parts.ravel(order="F")
     starts = np.flatnonzero(np.diff(flat, prepend=-1))
     stops = np.append(starts[1:], len(flat))
@@ -176,20 +176,19 @@ def _encode_runs(parts: NDArray[np.integer[Any]], count: int) -> list[list[int]]
     owner = flat[starts][order]
     edges = np.stack([starts[order], stops[order]], axis=1)
     bounds = np.searchsorted(owner, np.arange(1, count + 2))
-    whole = [0], [len(flat)]
     return [
-        _trim(np.diff(np.concatenate([whole[0], edges[a:b].ravel(), whole[1]])).tolist())
+        _trim(np.diff(np.concatenate([[0], edges[a:b].ravel(), [len(flat)]])).tolist())
         for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
     ]
 
 
 def _trim(counts: list[int]) -> list[int]:
-    """Without a last run of nothing."""
+    """Remove an empty last run."""
     return counts if counts[-1] else counts[:-1]
 
 
 def _write_tile(
-    tile: _Tile, annotations: Annotations, images: BinaryIO, waiting: BinaryIO, numbers: _Numbers
+    tile: _Tile, annotations: Annotations, images: BinaryIO, pending: BinaryIO, numbers: _Numbers
 ) -> None:
     numbers.image += 1
     x, y = (
@@ -205,15 +204,15 @@ def _write_tile(
     images.write((b"" if numbers.image == 1 else b",\n") + orjson.dumps(image))
     for region in tile.regions:
         numbers.annotation += 1
-        about = {"id": numbers.annotation, "image_id": numbers.image, **region}
-        waiting.write((b"" if numbers.annotation == 1 else b",\n") + orjson.dumps(about))
+        entry = {"id": numbers.annotation, "image_id": numbers.image, **region}
+        pending.write((b"" if numbers.annotation == 1 else b",\n") + orjson.dumps(entry))
 
 
 def _scale(annotations: Annotations, mpp: float) -> tuple[float, float]:
-    """Level-0 pixels per raster pixel, x and y."""
+    """Return level-0 pixels per raster pixel, x and y."""
     x, y = annotations.scale
-    finer = mpp / annotations.mpp  # a power of two, so exact
-    return x * finer, y * finer
+    factor = mpp / annotations.mpp  # a power of two, so exact
+    return x * factor, y * factor
 
 
 def _describe(annotations: Annotations, mpp: float) -> dict[str, Any]:
@@ -228,7 +227,7 @@ def _describe(annotations: Annotations, mpp: float) -> dict[str, Any]:
 
 
 def _list_categories(palette: Palette) -> list[dict[str, Any]]:
-    """Ids are labels + 1, as COCO keeps 0 for the background."""
+    """List the categories; ids are labels + 1, as COCO reserves 0 for the background."""
     return [
         {"id": label + 1, "name": name, "supercategory": "tissue", "color": list(color)}
         for label, (name, color) in enumerate(zip(palette.names, palette.colors, strict=True))

@@ -1,4 +1,4 @@
-"""Regions drawn back to pixels, window by window, at any µm/px."""
+"""Draw regions back to pixels, window by window, at any µm/px."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ __all__ = ["RegionRaster", "own_size"]
 
 
 def own_size(store: SlideStore, annotations: Annotations) -> Size:
-    """The slide's size in the regions' own pixels, which are finer where borders were smoothed."""
-    finer = round(store.mpp / annotations.mpp)
-    return Size(store.grid.width * finer, store.grid.height * finer)
+    """Return the slide's size in the regions' own pixels, which are finer if they were smoothed."""
+    factor = round(store.mpp / annotations.mpp)
+    return Size(store.grid.width * factor, store.grid.height * factor)
 
 
 class RegionRaster:
-    """The label raster that a slide's regions make, read by windows and never whole.
+    """The label raster that a slide's regions form, read by windows and never as a whole.
 
-    A pixel has the label of the region that holds its centre, 255 where there is none. At the
-    regions' own µm/px this is, for regions that were not simplified, the raster they were traced
-    from.
+    A pixel has the label of the region that contains its centre, 255 if there is none. At the
+    regions' own µm/px, regions that were not simplified give the raster that they were traced from.
 
     Parameters
     ----------
     annotations
-        Regions that do not overlap, such as `outline_regions` gives.
+        Regions that do not overlap, such as those of `outline_regions`.
     size
         Size of the raster in the regions' own pixels.
     mpp
@@ -51,29 +50,30 @@ class RegionRaster:
 
     def _place(self, mpp: float, own_mpp: float, own_size: Size) -> None:
         self.mpp, self._own_mpp, self._own_size = mpp, own_mpp, own_size
-        # Rounded first: 3 pixels of 0.1 are 1 of 0.3, not 1 and a bit.
+        # Rounded first: 3 pixels of 0.1 are 1 of 0.3, not slightly more.
         self.size = Size(*(max(1, ceil(round(n * own_mpp / mpp, 6))) for n in own_size))
-        self._scale = mpp / own_mpp  # the regions' pixels a pixel
+        self._scale = mpp / own_mpp  # the regions' pixels per pixel
 
     def at(self, mpp: float) -> RegionRaster:
-        """The same regions at another µm/px; they are held once."""
+        """Return the same regions at another µm/px, without a copy of them."""
         other = copy(self)
         other._place(mpp, self._own_mpp, self._own_size)
         return other
 
     def read(self, box: Box) -> NDArray[np.uint8]:
-        """Labels ``(H, W)`` uint8 of a box of this raster; it may reach past the raster."""
+        """Draw the labels ``(H, W)`` uint8 of a box, which may reach past the raster."""
         steps = np.zeros((box.height, box.width + 1), np.int16)
-        found = self._find(box)
-        if len(found):
-            rings = [self._rings[i] for i in found]
+        indices = self._find_rings(box)
+        if len(indices):
+            rings = [self._rings[i] for i in indices]
             starts = np.cumsum([0, *(len(ring) for ring in rings)])
             points = np.concatenate(rings)
-            _step_across(points, starts, self._heights[found], self._scale, (box.x, box.y), steps)
+            heights = self._heights[indices]
+            _step_across(points, starts, heights, self._scale, (box.x, box.y), steps)
         return np.asarray(_sum_along(steps))
 
-    def _find(self, box: Box) -> NDArray[np.intp]:
-        """Rings that may have a pixel in the box."""
+    def _find_rings(self, box: Box) -> NDArray[np.intp]:
+        """Return the indices of rings that may have a pixel in the box."""
         left, top, right, bottom = self._extents
         s = self._scale
         rows = (top < box.bottom * s) & (bottom > box.y * s)
@@ -81,25 +81,25 @@ class RegionRaster:
 
 
 def _measure_extents(rings: list[NDArray[np.int32]]) -> NDArray[np.float64]:
-    """``(4, R)`` least x, least y, largest x, largest y of each ring."""
+    """Return the smallest x and y and the largest x and y of each ring: ``(4, R)``."""
     extents = np.empty((4, len(rings)))
-    chunk = 4096  # bounds the copies of points
+    chunk = 4096  # limits the memory for copies of points
     for first in range(0, len(rings), chunk):
         part = rings[first : first + chunk]
         points = np.concatenate(part)
         starts = np.cumsum([0, *(len(ring) for ring in part[:-1])])
-        here = slice(first, first + len(part))
-        extents[:2, here] = np.minimum.reduceat(points, starts, axis=0).T
-        extents[2:, here] = np.maximum.reduceat(points, starts, axis=0).T
+        columns = slice(first, first + len(part))
+        extents[:2, columns] = np.minimum.reduceat(points, starts, axis=0).T
+        extents[2:, columns] = np.maximum.reduceat(points, starts, axis=0).T
     return extents
 
 
 @kernel
 def _step_across(points, starts, heights, scale, corner, steps):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Add to `steps` what each ring adds to the label from a pixel on, going right.
+    """Add to `steps` by how much each ring changes the label from a pixel on, going right.
 
-    ``points (N, 2)`` of all rings, ``starts (R + 1,)``, ``heights (R,)`` int16: what a
-    ring adds inside. ``steps (H, W + 1)`` int16. Whichever way a ring runs is found by its area.
+    ``points (N, 2)`` of all rings, ``starts (R + 1,)``, ``heights (R,)`` int16: what a ring adds
+    inside. ``steps (H, W + 1)`` int16. The sign of a ring's area gives its direction.
     """
     rows, columns = steps.shape[0], steps.shape[1] - 1
     for ring in range(len(heights)):
@@ -129,7 +129,7 @@ def _step_across(points, starts, heights, scale, corner, steps):  # type: ignore
 
 @kernel
 def _sum_along(steps):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Running sums of each row of `steps`, less 1: none is 255, the background."""
+    """Return running sums of each row of `steps`, minus 1: a sum of 0 gives 255, the background."""
     out = np.empty((steps.shape[0], steps.shape[1] - 1), np.uint8)
     for row in range(out.shape[0]):
         total = -1

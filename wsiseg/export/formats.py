@@ -1,4 +1,4 @@
-"""The formats by name: which file each writes, and where a run puts it."""
+"""The formats by name: which file each writes, and where a run writes it."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _PLACES: dict[ExportFormat, str] = {
     "masks": "masks/{}",
     "coco": "coco/{}",
 }
-"""Below the output folder; GeoJSON has rules of its own."""
+"""Paths below the output folder; GeoJSON has its own rules."""
 
 
 def infer_format(path: str | Path) -> ExportFormat:
-    """The format that the end of a file's name says.
+    """Infer the format from the end of a file's name.
 
     Raises
     ------
     ConfigError
-        If it says none.
+        If it belongs to no format.
     """
     name = Path(path).name.lower()
     for suffix, kind in _SUFFIXES.items():
@@ -60,21 +60,21 @@ def export_slide(
     config: ExportConfig,
     workers: int | None = None,
 ) -> tuple[Path, tuple[str, ...]]:
-    """Write one slide in one format to `path`: a folder for `masks` and `coco`, else a file.
+    """Write one slide in one format to `path`: a folder for ``masks`` and ``coco``, else a file.
 
-    `outline` gives the slide's regions; it is called only for a format that is made of them.
+    `outline` returns the slide's regions; it is called only for formats that contain them.
 
     Returns
     -------
-    Where it was written: `path`, unless GeoJSON is too large for it; and what is to be said of it.
+    Where it was written: `path`, unless GeoJSON is too large for it; and notes for the user.
     """
     match kind:
         case "geojson":
             annotations = outline()
             written = export_geojson(annotations, path, config)
             change = annotations.provenance.get("area_error")
-            more = (f"areas changed by {change}",) if change else ()
-            return written.path, (*written.notes, *more)
+            note = (f"areas changed by {change}",) if change else ()
+            return written.path, (*written.notes, *note)
         case "ome-tiff":
             export_ome_tiff(store, path, compression=config.tiff_compression, workers=workers)
         case "parquet":
@@ -96,25 +96,25 @@ def export_slide(
 
 
 def check_vacant(path: str | Path, kind: ExportFormat) -> None:
-    """See to it that nothing is lost at `path`, which a person named.
+    """Check that an export to `path`, given by the user, would replace nothing.
 
-    GeoJSON has rules of its own: `wsiseg.qupath.export_geojson` knows what is ours.
+    GeoJSON has its own rules: `wsiseg.qupath.export_geojson` recognises wsiseg's files.
 
     Raises
     ------
     ConfigError
-        If there is a file, or a folder that is not empty.
+        If it is a file, or a folder that is not empty.
     """
     path = Path(path)
-    held = any(path.iterdir()) if path.is_dir() else path.exists()
-    if kind != "geojson" and held:
+    occupied = any(path.iterdir()) if path.is_dir() else path.exists()
+    if kind != "geojson" and occupied:
         raise ConfigError(
             f"{path}: exists, and would be replaced; give --overwrite, or another name"
         )
 
 
 def check_formats(config: ExportConfig) -> None:
-    """See to it that `config.formats` can be written, before the work that leads there.
+    """Check that `config.formats` can be written, before the work begins.
 
     Raises
     ------
@@ -126,5 +126,5 @@ def check_formats(config: ExportConfig) -> None:
 
 
 def place_of(kind: ExportFormat, name: str) -> str:
-    """Where a run puts the slide of this name, below its output folder."""
+    """Return where a run writes the slide `name`, relative to its output folder."""
     return _PLACES[kind].format(name)

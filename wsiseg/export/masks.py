@@ -1,4 +1,4 @@
-"""Regions as pictures: one of all classes by palette, and a mask of each class."""
+"""Export regions as images: one of all classes with their palette, and a mask per class."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from wsiseg.geometry import Box, Size
 
 __all__ = ["export_masks", "export_png", "name_files"]
 
-_LONGEST_NAME = 150  # bytes; file systems take 255, with endings and temporary names
-_COARSEST = 512  # a pyramid ends where a level is at most this long
+_MAX_NAME = 150  # bytes; file systems allow 255, including suffixes and temporary names
+_COARSEST = 512  # largest side of a pyramid's last level
 
 
 def export_png(
@@ -29,13 +29,13 @@ def export_png(
 ) -> Path:
     """Write regions as one indexed PNG: values are labels, 255 is background.
 
-    `size` is that of the raster in the regions' own pixels; `mpp` the µm/px of the picture: if not
-    given, the regions' own, or that doubled until the picture is one that others open.
+    `size` is the raster's size in the regions' own pixels; `mpp` the µm/px of the image: if not
+    given, the regions' own, doubled until the image is small enough for other programs.
 
     Raises
     ------
     DataError
-        If at `mpp` it is not.
+        If the image is too large at `mpp`.
     """
     raster = RegionRaster(annotations, size, mpp)
     while mpp is None and raster.size.width * raster.size.height > LARGEST_PNG:
@@ -44,7 +44,7 @@ def export_png(
     if width * height > LARGEST_PNG:
         fits = raster.mpp * (width * height / LARGEST_PNG) ** 0.5
         raise DataError(
-            f"{path}: {width} x {height} px are too many for a PNG that others open "
+            f"{path}: {width} x {height} px are too many for a PNG that other programs open "
             f"({LARGEST_PNG:,}); use export.mask_mpp of {fits + 0.005:.2f} or more, or ome-tiff"
         )
     return write_png(path, raster.read, raster.size, raster.mpp, color_table(annotations.palette))
@@ -57,11 +57,11 @@ def export_masks(
     mpp: float | None = None,
     workers: int | None = None,
 ) -> list[Path]:
-    """Write a mask a class, and one picture of all classes by palette.
+    """Write a mask per class, and one image of all classes with their palette.
 
-    PNG where the picture fits (masks have 1 bit a pixel: they read as black and white), else
-    pyramidal OME-TIFF (masks are 0 and 255). Names say class and µm/px: ``Tumor_0.5mpp.png``,
-    ``classes_0.5mpp.png``. A pixel belongs to the region that holds its centre.
+    PNG if the image is small enough (masks have 1 bit per pixel, black and white), else pyramidal
+    OME-TIFF (masks are 0 and 255). Names give class and µm/px: ``Tumor_0.5mpp.png``,
+    ``classes_0.5mpp.png``. A pixel belongs to the region that contains its centre.
 
     Returns
     -------
@@ -93,30 +93,30 @@ def _write_pyramids(
     picture = partial(Picture, sizes=sizes, mpp=raster.mpp, block=1024)
     plane = Plane("classes", lambda level, box: levels[level].read(box))
     colors, notes = color_table(palette), describe_classes(palette)
-    everything = picture("classes", (plane,), palette=colors, notes=notes)
-    write_pyramids(paths[0], [everything], workers=workers)
+    all_classes = picture("classes", (plane,), palette=colors, notes=notes)
+    write_pyramids(paths[0], [all_classes], workers=workers)
     for label, (path, name) in enumerate(zip(paths[1:], palette.names, strict=True)):
         plane = Plane(name, partial(_read_level_mask, levels, label), palette.colors[label])
         write_pyramids(path, [picture(name, (plane,))], workers=workers)
 
 
 def name_files(names: Sequence[str]) -> list[str]:
-    """Each name as any system takes it, and no two alike, not even in case."""
-    taken: dict[str, int] = {}
-    found = []
+    """Return a file name for each name, valid on every system and unique even ignoring case."""
+    counts: dict[str, int] = {}
+    files = []
     for name in names:
-        plain = re.sub(r"[^\w.-]+", "_", name).strip("._ ") or "class"
-        plain = plain.encode()[:_LONGEST_NAME].decode("utf-8", "ignore")
-        while plain.casefold() in taken:
-            taken[plain.casefold()] += 1
-            plain = f"{plain}_{taken[plain.casefold()]}"
-        taken[plain.casefold()] = 1
-        found.append(plain)
-    return found
+        file = re.sub(r"[^\w.-]+", "_", name).strip("._ ") or "class"
+        file = file.encode()[:_MAX_NAME].decode("utf-8", "ignore")
+        while file.casefold() in counts:
+            counts[file.casefold()] += 1
+            file = f"{file}_{counts[file.casefold()]}"
+        counts[file.casefold()] = 1
+        files.append(file)
+    return files
 
 
 def _halve(raster: RegionRaster) -> list[RegionRaster]:
-    """The raster and those of twice, four times ... its µm/px."""
+    """Return the raster, and rasters at twice, four times, ... its µm/px."""
     levels = [raster]
     while max(levels[-1].size) > _COARSEST:
         levels.append(raster.at(2 * levels[-1].mpp))

@@ -1,4 +1,4 @@
-"""Label, confidence and probability rasters as one OME-TIFF."""
+"""Export label, confidence and probability rasters as one OME-TIFF."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def export_ome_tiff(
     """Write a store's rasters as a tiled, pyramidal OME-TIFF with the true µm/px.
 
     Image 0, ``classes``, holds labels as indexed colour: values are labels (255 is background),
-    and viewers that know colour tables show the classes' colours (Fiji, libvips, OpenSlide; QuPath
-    shows grey). Image 1, ``confidence``, is grey (255 is certain). Image 2, ``probabilities``,
-    has a channel a class, in 255ths; it is there if stitching kept them. Class names and colours
-    are in the OME-XML, as key-value pairs.
+    and viewers that support colour tables show the classes' colours (Fiji, libvips, OpenSlide;
+    QuPath shows grey). Image 1, ``confidence``, is grey (255 is certain). Image 2,
+    ``probabilities``, has a channel per class, in 255ths, if stitching kept them. Class names and
+    colours are in the OME-XML, as key-value pairs.
 
     Raises
     ------
@@ -48,19 +48,19 @@ def export_ome_tiff(
     labels = Plane("classes", lambda level, box: store.read_labels(box, level))
     pictures = [picture("classes", (labels,), palette=color_table(palette), notes=notes)]
     if confidence:
-        trust = Plane("confidence", lambda level, box: store.read_confidence(box, level))
-        pictures.append(picture("confidence", (trust,)))
+        certainty = Plane("confidence", lambda level, box: store.read_confidence(box, level))
+        pictures.append(picture("confidence", (certainty,)))
     if store.has_probabilities:
         pictures.append(picture("probabilities", _probability_planes(store)))
     return write_pyramids(path, pictures, compression, workers)
 
 
 def _probability_planes(store: SlideStore) -> tuple[Plane, ...]:
-    """A channel a class, in the class's colour."""
+    """Return one channel per class, in the class's colour."""
 
     def read(label: int, level: int, box: Box) -> NDArray[np.uint8]:
-        share: NDArray[np.uint8] = store.read_probabilities(box, level)[label]
-        return share
+        probability: NDArray[np.uint8] = store.read_probabilities(box, level)[label]
+        return probability
 
     palette = store.palette.classes
     return tuple(
@@ -70,14 +70,14 @@ def _probability_planes(store: SlideStore) -> tuple[Plane, ...]:
 
 
 def color_table(palette: Palette) -> NDArray[np.uint8]:
-    """``(256, 3)`` RGB of each label; white where there is no class."""
+    """Return the RGB of each label, ``(256, 3)`` uint8; white for labels without a class."""
     table = np.full((256, 3), 255, np.uint8)
     table[: len(palette)] = palette.colors
     return table
 
 
 def describe_classes(palette: Palette) -> dict[str, str]:
-    """What each label means: ``class 0`` is a name, ``color 0`` its colour as in HTML."""
+    """Describe each label: ``class 0`` is its name, ``color 0`` its colour as in HTML."""
     notes = {}
     for label, (name, color) in enumerate(zip(palette.names, palette.colors, strict=True)):
         notes[f"class {label}"] = _printable(name)
@@ -86,5 +86,5 @@ def describe_classes(palette: Palette) -> dict[str, str]:
 
 
 def _printable(text: str) -> str:
-    """Without what XML cannot hold: control characters, and surrogates of names not UTF-8."""
+    """Replace what XML cannot hold (control characters, surrogates) and all else not printable."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

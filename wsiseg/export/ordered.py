@@ -1,4 +1,4 @@
-"""Work on threads, handed on in order, with few results waiting."""
+"""Map a function over items on threads, in order, with few results in memory."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ _R = TypeVar("_R")
 def map_ordered(
     function: Callable[[_T], _R], items: Iterable[_T], workers: int | None = None
 ) -> Iterator[_R]:
-    """``function(item)`` of every item, in their order; at most two a worker are held.
+    """Yield ``function(item)`` of every item, in order; at most two per worker are pending.
 
-    `workers` threads, the number of cores if not given; 1 is the calling thread alone. A file is
-    written by one process, so threads suffice: reading, drawing and compressing hold no GIL.
+    `workers` is the number of threads (by default, of cores); 1 uses the calling thread only. A
+    file is written by one process, and threads suffice: reading, drawing and compressing release
+    the GIL.
     """
     count = workers or os.cpu_count() or 1
     if count == 1:
         yield from map(function, items)
         return
-    waiting: deque[Future[_R]] = deque()
+    pending: deque[Future[_R]] = deque()
     with ThreadPoolExecutor(count) as pool:
         try:
             for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= 2 * count:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                pending.append(pool.submit(function, item))
+                if len(pending) >= 2 * count:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
-            for future in waiting:
+            for future in pending:
                 future.cancel()

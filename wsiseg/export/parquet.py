@@ -1,4 +1,4 @@
-"""Regions as GeoParquet 1.1, in row groups, for GeoPandas, DuckDB, QGIS and the like."""
+"""Export regions as GeoParquet 1.1, in row groups, for GeoPandas, DuckDB, QGIS and others."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from wsiseg.qupath import identify_regions
 __all__ = ["export_parquet", "require_pyarrow"]
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_GROUP_POINTS = 500_000  # vertices a row group, some 50 MB while it is made
+_GROUP_POINTS = 500_000  # vertices per row group, about 50 MB while it is built
 
 
 def export_parquet(annotations: Annotations, path: str | Path) -> Path:
-    """Write one row a region: id, class, area_um2, mean_confidence, geometry, bbox.
+    """Write one row per region: id, class, area_um2, mean_confidence, geometry, bbox.
 
     Geometry is WKB in level-0 pixels from the annotations' origin, y down; ids are those of the
-    GeoJSON. Origin, µm/px and provenance are in the file's metadata, under ``wsiseg``. Memory is
-    that of a row group.
+    GeoJSON. Origin, µm/px and provenance are in the file's metadata, under ``wsiseg``. Only one row
+    group is in memory at a time.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def export_parquet(annotations: Annotations, path: str | Path) -> Path:
     ):
         for rows in _group(identify_regions(annotations)):
             regions, ids = zip(*rows, strict=True)
-            polygons = _place(annotations, regions)
+            polygons = _build_polygons(annotations, regions)
             corners = [pa.array(edge) for edge in shapely.bounds(polygons).T]
             labels = pa.array([region.label for region in regions], pa.int32())
             columns = [
@@ -75,7 +75,7 @@ def export_parquet(annotations: Annotations, path: str | Path) -> Path:
 
 
 def require_pyarrow() -> None:
-    """See to it that GeoParquet can be written.
+    """Check that GeoParquet can be written.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def require_pyarrow() -> None:
         If pyarrow is not installed.
     """
     try:
-        import pyarrow.parquet  # noqa: F401  # only whether it is there
+        import pyarrow.parquet  # noqa: F401  # only to see whether it is installed
     except ImportError as error:
         raise MissingDependencyError(
             "GeoParquet needs pyarrow: pip install 'wsiseg[parquet]'"
@@ -91,7 +91,7 @@ def require_pyarrow() -> None:
 
 
 def _group(rows: Iterable[tuple[Region, str]]) -> Iterator[list[tuple[Region, str]]]:
-    """Rows until they have enough vertices for a row group."""
+    """Yield groups of rows that have enough vertices for a row group."""
     group, points = [], 0
     for row in rows:
         group.append(row)
@@ -103,8 +103,8 @@ def _group(rows: Iterable[tuple[Region, str]]) -> Iterator[list[tuple[Region, st
         yield group
 
 
-def _place(annotations: Annotations, regions: Sequence[Region]) -> NDArray[np.object_]:
-    """Polygons in level-0 pixels from the annotations' origin."""
+def _build_polygons(annotations: Annotations, regions: Sequence[Region]) -> NDArray[np.object_]:
+    """Build polygons in level-0 pixels from the annotations' origin."""
     rings = [ring for region in regions for ring in (region.exterior, *region.holes)]
     points = np.concatenate(rings) * np.array(annotations.scale) - np.array(annotations.origin)
     ring_ends = np.cumsum([0, *(len(ring) for ring in rings)])
@@ -114,7 +114,7 @@ def _place(annotations: Annotations, regions: Sequence[Region]) -> NDArray[np.ob
 
 
 def _describe(annotations: Annotations) -> dict[str, str]:
-    """The file's own metadata: what GeoParquet asks for, and where the coordinates lie."""
+    """Return the file's metadata: those that GeoParquet requires, and wsiseg's own."""
     covering = {"bbox": {name: ["bbox", name] for name in _CORNERS}}
     geometry = {
         "encoding": "WKB", "geometry_types": ["Polygon"], "crs": None, "edges": "planar",

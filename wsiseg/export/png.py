@@ -1,4 +1,4 @@
-"""PNG written in strips, with its palette and its true resolution, and PNG packed in a hurry."""
+"""Write PNG in strips, with palette and true resolution; or compress a PNG fast, in memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from wsiseg.geometry import Box, Size
 __all__ = ["LARGEST_PNG", "pack_grey", "write_png"]
 
 LARGEST_PNG = 89_478_485
-"""Pixels from which Pillow takes a picture for an attack; many viewers stop there too."""
+"""Number of pixels above which Pillow suspects an attack; many viewers stop there too."""
 
-_STRIP = 1024
+_STRIP = 1024  # rows
 _GREY, _INDEXED = 0, 3
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _UP = 2  # the filter of a row that holds its differences to the row above
@@ -32,16 +32,16 @@ def write_png(
     mpp: float,
     palette: NDArray[np.uint8] | None = None,
 ) -> Path:
-    """Write a picture strip by strip.
+    """Write an image strip by strip.
 
     Parameters
     ----------
     read
-        Gives ``(H, W)`` uint8 of a box: values of the palette or, without one, 0 and 1.
+        Returns ``(H, W)`` uint8 of a box: palette indices or, without a palette, 0 and 1.
     mpp
-        µm per pixel, kept as pixels per metre.
+        µm per pixel, stored as pixels per metre.
     palette
-        ``(256, 3)`` RGB for 8 bits a pixel; without it the picture is black and white, 1 bit.
+        ``(256, 3)`` RGB for 8 bits per pixel; without it, the image is black and white with 1 bit.
 
     Returns
     -------
@@ -61,13 +61,13 @@ def write_png(
 
 
 def pack_grey(values: NDArray[np.uint8]) -> bytes:
-    """``(H, W)`` uint8 as a grey PNG, in a quarter of the time that Pillow takes."""
+    """Encode ``(H, W)`` uint8 as a grey PNG, in a quarter of the time that Pillow takes."""
     height, width = values.shape
     rows = np.empty((height, 1 + width), np.uint8)
     rows[:, 0], rows[0, 1:] = _UP, values[0]
     np.subtract(values[1:], values[:-1], out=rows[1:, 1:])
-    packed = bytes(imagecodecs.deflate_encode(rows.tobytes(), level=1))
-    return _begin(width, height, 8, _GREY) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
+    data = bytes(imagecodecs.deflate_encode(rows.tobytes(), level=1))
+    return _begin(width, height, 8, _GREY) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
 
 
 def _begin(width: int, height: int, bits: int, kind: int) -> bytes:
@@ -76,14 +76,14 @@ def _begin(width: int, height: int, bits: int, kind: int) -> bytes:
 
 
 def _compress(read: Callable[[Box], NDArray[np.uint8]], size: Size, bits: int) -> Iterator[bytes]:
-    packer = zlib.compressobj(level=6)
+    compressor = zlib.compressobj(level=6)
     for y in range(0, size.height, _STRIP):
         rows = read(Box(0, y, size.width, min(_STRIP, size.height - y)))
         packed = np.packbits(rows, axis=1) if bits == 1 else rows
-        # Each row is led by its filter: 0, none.
-        if data := packer.compress(np.pad(packed, ((0, 0), (1, 0))).tobytes()):
+        # Each row begins with its filter: 0, none.
+        if data := compressor.compress(np.pad(packed, ((0, 0), (1, 0))).tobytes()):
             yield data
-    yield packer.flush()
+    yield compressor.flush()
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A tiled, pyramidal OME-TIFF, written strip by strip whatever its size."""
+"""Write a tiled, pyramidal OME-TIFF of any size, row of blocks by row of blocks."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from wsiseg.geometry import Box, Size
 __all__ = ["Compression", "Picture", "Plane", "write_pyramids"]
 
 Compression = Literal["deflate", "zstd"]
-"""`deflate` is read by everything; `zstd` is faster, but older readers refuse it."""
+"""``deflate`` is read by everything; ``zstd`` is faster, but older readers cannot read it."""
 
-_TILE = 512  # pixels a tile has along a side at most
-_CLASSIC = 2**32 - 2**25  # bytes a TIFF may have before offsets need 64 bits, with room for tags
+_TILE = 512  # largest side of a tile in pixels
+_CLASSIC = 2**32 - 2**25  # bytes of pixels below which 32-bit offsets suffice, with space for tags
 _SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 
 
 @dataclass(frozen=True)
 class Plane:
-    """One channel of a picture."""
+    """One channel of an image."""
 
     name: str
     read: Callable[[int, Box], NDArray[np.uint8]]
-    """Pixels ``(H, W)`` uint8 of a level's box; it may reach past the level."""
+    """Reads pixels ``(H, W)`` uint8 of a level's box, which may reach past the level."""
     color: tuple[int, int, int] | None = None
     """Colour in which viewers show the channel."""
 
@@ -47,7 +47,7 @@ class Picture:
     name: str
     planes: tuple[Plane, ...]
     sizes: tuple[Size, ...]
-    """Of each level, the finest first; each has half the pixels of the last along either side."""
+    """Size of each level, finest first; sides are half those of the level before."""
     mpp: float
     """µm/px of the finest level."""
     block: int = 2048
@@ -55,7 +55,7 @@ class Picture:
     palette: NDArray[np.uint8] | None = None
     """``(256, 3)`` RGB of each value, for an indexed-colour image."""
     notes: dict[str, str] | None = None
-    """Key-value pairs kept with the image."""
+    """Key-value pairs stored with the image."""
 
 
 def write_pyramids(
@@ -66,9 +66,9 @@ def write_pyramids(
 ) -> Path:
     """Write `pictures` as the images of one OME-TIFF, each level but the finest as a SubIFD.
 
-    The file takes the place of `path` when it is whole; it is a BigTIFF only where 4 GB might not
-    do. Memory is some blocks a worker, and one row of blocks compressed. The bytes depend on the
-    pixels and the block only.
+    The file replaces `path` when it is complete; it is a BigTIFF only if it might exceed 4 GB.
+    Memory holds a few blocks per worker, and one row of compressed blocks. The bytes depend only on
+    the pixels and the block size.
 
     Returns
     -------
@@ -89,23 +89,23 @@ def write_pyramids(
                     tile=(side, side),
                     compression=codec,
                     subifds=len(picture.sizes) - 1 if level == 0 else 0,
-                    subfiletype=int(level > 0),  # 1: of reduced resolution
+                    subfiletype=int(level > 0),  # 1: reduced resolution
                     description=description,
                     metadata=None,
-                    **_look(picture, level),
+                    **_list_tags(picture, level),
                 )
-                description = None  # the first page's alone
+                description = None  # only on the first page
     return Path(path)
 
 
 def _tile_side(block: int) -> int:
-    """The largest side that TIFF allows (a multiple of 16) of which a block has a whole number."""
+    """Return the largest tile side that TIFF allows (a multiple of 16) and that divides `block`."""
     sides = [side for side in range(_TILE, 127, -16) if block % side == 0]
     return sides[0] if sides else _TILE
 
 
-def _look(picture: Picture, level: int) -> dict[str, object]:
-    """The tags that say how large and of which colour pixels are."""
+def _list_tags(picture: Picture, level: int) -> dict[str, object]:
+    """Return the tags of resolution and colours."""
     mpp = picture.mpp * 2**level
     tags: dict[str, object] = {
         "resolution": (1e4 / mpp, 1e4 / mpp),
@@ -119,7 +119,7 @@ def _look(picture: Picture, level: int) -> dict[str, object]:
 
 
 def _bytes(picture: Picture) -> int:
-    """What the picture takes at most: incompressible, whole tiles, their offsets."""
+    """Return an upper bound of the file size: incompressible full tiles, and their offsets."""
     side = _tile_side(picture.block)
     tiles = sum(-(-size.width // side) * -(-size.height // side) for size in picture.sizes)
     return len(picture.planes) * tiles * (side * side + 1024)
@@ -128,7 +128,7 @@ def _bytes(picture: Picture) -> int:
 def _encode_level(
     plane: Plane, picture: Picture, level: int, compression: Compression, workers: int | None
 ) -> Iterator[bytes]:
-    """Every tile of one level, compressed, row by row; those at the edge are whole too."""
+    """Yield every tile of one level, compressed, row by row; tiles at the edge are full as well."""
     size, tile = picture.sizes[level], _tile_side(picture.block)
     window = max(1, (picture.block >> level) // tile) * tile
     width = -(-size.width // tile) * tile
@@ -138,10 +138,10 @@ def _encode_level(
         for y in range(0, size.height, window)
         for x in range(0, width, window)
     ]
-    # TIFF wants tiles row by row: a row of windows waits, compressed, until it is whole.
-    done = map_ordered(work, boxes, workers)
+    # TIFF needs tiles row by row: a row of windows is kept, compressed, until it is complete.
+    encoded = map_ordered(work, boxes, workers)
     across = -(-width // window)
-    while band := list(islice(done, across)):
+    while band := list(islice(encoded, across)):
         for row in zip(*band, strict=True):
             yield from chain.from_iterable(row)
 
@@ -153,7 +153,7 @@ def _encode_window(
     side: int,
     box: Box,
 ) -> list[list[bytes]]:
-    """The tiles of one window by row and column."""
+    """Return the compressed tiles of one window, by row and column."""
     pixels = read(level, box)
     return [
         [
@@ -177,44 +177,44 @@ def _encode_constant(value: int, side: int, compression: Compression) -> bytes:
 
 
 def _compress(tile: NDArray[np.uint8], compression: Compression) -> bytes:
-    # The lowest levels: twice as fast as the next, and a tenth larger.
+    # The lowest compression levels: twice as fast as the next, and a tenth larger.
     if compression == "zstd":
         return bytes(imagecodecs.zstd_encode(tile.tobytes(), level=1))
     return bytes(imagecodecs.deflate_encode(tile.tobytes(), level=1))
 
 
 def _describe(pictures: Sequence[Picture]) -> str:
-    """The file's OME-XML."""
+    """Return the file's OME-XML."""
     root = ElementTree.Element("OME", {"xmlns": _SCHEMA, "Creator": "wsiseg"})
     images = [_describe_image(root, i, picture) for i, picture in enumerate(pictures)]
     first = 0
     for picture, pixels in zip(pictures, images, strict=True):
         for channel in range(len(picture.planes)):
-            where = {"IFD": first + channel, "FirstC": channel, "PlaneCount": 1}
-            _add(pixels, "TiffData", where)
+            plane = {"IFD": first + channel, "FirstC": channel, "PlaneCount": 1}
+            _add(pixels, "TiffData", plane)
         first += len(picture.planes)
     noted = [(i, picture.notes) for i, picture in enumerate(pictures) if picture.notes]
     if noted:
         annotations = _add(root, "StructuredAnnotations", {})
         for i, notes in noted:
-            about = {"ID": f"Annotation:{i}", "Namespace": "wsiseg"}
-            value = _add(_add(annotations, "MapAnnotation", about), "Value", {})
+            attributes = {"ID": f"Annotation:{i}", "Namespace": "wsiseg"}
+            value = _add(_add(annotations, "MapAnnotation", attributes), "Value", {})
             for key, text in notes.items():
                 _add(value, "M", {"K": key}).text = text
     return ElementTree.tostring(root).decode("ascii")
 
 
 def _describe_image(root: ElementTree.Element, index: int, picture: Picture) -> ElementTree.Element:
-    """Add an Image; its Pixels are returned, as yet without their planes' places."""
+    """Add an Image; return its Pixels, which still lack the TiffData of their planes."""
     image = _add(root, "Image", {"ID": f"Image:{index}", "Name": picture.name})
-    about = {
+    attributes = {
         "ID": f"Pixels:{index}", "DimensionOrder": "XYCZT", "Type": "uint8",
         "SizeX": picture.sizes[0].width, "SizeY": picture.sizes[0].height,
         "SizeC": len(picture.planes), "SizeZ": 1, "SizeT": 1,
         "PhysicalSizeX": picture.mpp, "PhysicalSizeXUnit": "µm",
         "PhysicalSizeY": picture.mpp, "PhysicalSizeYUnit": "µm",
     }  # fmt: skip
-    pixels = _add(image, "Pixels", about)
+    pixels = _add(image, "Pixels", attributes)
     for number, plane in enumerate(picture.planes):
         channel = {"ID": f"Channel:{index}:{number}", "Name": plane.name, "SamplesPerPixel": 1}
         if plane.color is not None:
@@ -233,7 +233,7 @@ def _add(
 
 
 def _signed_color(color: tuple[int, int, int]) -> int:
-    """RGBA as the signed 32-bit integer that OME keeps."""
+    """Return RGBA as the signed 32-bit integer that OME stores."""
     red, green, blue = color
     packed = (red << 24) | (green << 16) | (blue << 8) | 255
     return packed - (1 << 32) if packed >= 1 << 31 else packed

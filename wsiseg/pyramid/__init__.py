@@ -1,4 +1,4 @@
-"""Coarser levels of an image and of maps; those of which a block's part would be a tiny file."""
+"""Coarser levels of images and maps: those whose part of a block would be a tiny file."""
 
 from wsiseg.pyramid.halve import halve_confidence, halve_labels
 from wsiseg.pyramid.step import plan_pyramid, write_pyramid

@@ -1,4 +1,4 @@
-"""Coarser levels of labels and confidence; never by plain striding, which loses thin strands."""
+"""Halve labels and confidence, without subsampling, which loses thin strands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["halve_confidence", "halve_labels"]
 
 
 def halve_labels(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The most frequent label of each 2 x 2 square; of equals the smaller (background is 255).
+    """Return the most frequent label of each 2 x 2 square; on ties the smaller (background is 255).
 
     ``(H, W)`` uint8 to ``(ceil(H / 2), ceil(W / 2))`` uint8; squares are cut at the edge.
     """
@@ -25,7 +25,7 @@ def halve_labels(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def halve_confidence(confidence: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Mean of each 2 x 2 square, rounded half up: ``(H, W)`` to half of it, rounded up, uint8."""
+    """Average each 2 x 2 square, rounding half up; shapes are as in `halve_labels`, uint8."""
     even = _even(confidence)
     out = np.empty((even.shape[0] // 2, even.shape[1] // 2), np.uint8)
     _load_loops().mean(even[::2], even[1::2], out)
@@ -33,7 +33,7 @@ def halve_confidence(confidence: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The last row and column doubled where they are odd: neither vote nor mean sees it."""
+    """Repeat the last row or column of odd sides, which changes neither vote nor mean."""
     height, width = pixels.shape
     if height % 2 or width % 2:
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2)), mode="edge")

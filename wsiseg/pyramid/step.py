@@ -159,7 +159,7 @@ def _shrink(
     store: SlideStore, kind: _Kind, level: int, factors: Sequence[int], filled: Sequence[Box],
     box: Box,
 ) -> NDArray[np.uint8] | None:  # fmt: skip
-    """Compute a box of a level from the next finer one; None if that is empty there."""
+    """Compute a box of a level from the next finer one; None if the finer one is empty there."""
     ratio, finer = factors[level] // factors[level - 1], store.levels.box(factors[level - 1])
     source = _scale(box, ratio).intersect(finer)
     if all(source.intersect(one).empty for one in filled):

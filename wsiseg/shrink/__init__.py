@@ -1,4 +1,4 @@
-"""Downsampling by whole factors: the plain mean of each square of pixels."""
+"""Downsample by integer factors: the mean of each square of pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FACTORS = (2, 4, 8, 16)
 
 
 def shrink_mean(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Mean of each ``factor x factor`` square, rounded half up; squares are cut at the edge.
+    """Average each ``factor x factor`` square, rounding half up; squares are cut at the edge.
 
     ``(H, W, 3)`` uint8 to ``(ceil(H / factor), ceil(W / factor), 3)`` uint8; `factor` is one of
     `FACTORS`.
@@ -53,12 +53,12 @@ def mean_squares(
 
 
 def are_rows(pixels: NDArray[np.uint8]) -> bool:
-    """Whether the bytes of each row are contiguous, as `move` needs them."""
+    """Whether the bytes of each row are contiguous, as `loops.move` requires."""
     return pixels.strides[1:] == (3, 1) or pixels.shape[1] == 0
 
 
 def _mean_cut(strip: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """`shrink_mean` of a narrow edge strip, whose cut squares are divided by their true area."""
+    """Average a narrow edge strip, whose cut squares are divided by their true area."""
     sums = strip.astype(np.uint32)
     areas = np.ones((1, 1, 1), np.uint32)
     for axis in (0, 1):
@@ -70,7 +70,7 @@ def _mean_cut(strip: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
 
 
 def _mean_whole(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """`mean_squares` in NumPy, without compiled code."""
+    """Average squares with NumPy, without compiled code."""
     height, width, channels = pixels.shape
     sums = np.full((height // factor, width // factor, channels), factor * factor // 2, np.uint16)
     lines = pixels.reshape(len(sums), factor, -1).sum(1, dtype=np.uint16)

@@ -1,4 +1,4 @@
-"""Slides: open one with any reader, read any box of it at any µm/px."""
+"""Open slides with any reader, and read any box of them at any µm/px."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def _open_tiffslide(path: Path, config: SlideConfig) -> Slide:
-    from wsiseg.slide.tiffslide import TiffSlideReader  # loads zarr, and is seldom the one
+    from wsiseg.slide.tiffslide import TiffSlideReader  # loads zarr, and is seldom needed
 
     return TiffSlideReader(path, config)
 
@@ -55,7 +55,7 @@ READERS: dict[str, Callable[[Path, SlideConfig], Slide]] = {
     "openslide": OpenSlideReader,
     "tiffslide": _open_tiffslide,
 }
-"""Readers by name, in the order in which `auto` tries them."""
+"""Readers by name, in the order in which ``auto`` tries them."""
 
 _DEFAULT = SlideConfig()
 
@@ -63,24 +63,24 @@ _DEFAULT = SlideConfig()
 def open_slide(path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> Slide:
     """Open a slide file; use it as a context manager, or close it.
 
-    What a picture must be is the same for all readers (`wsiseg.slide.samples`). A TIFF whose pixels
-    they would not all read as they are meant, or that the one named does not open, is read by
-    `GenericReader`, whose name is ``"direct"``.
+    All readers accept the same kinds of images (`wsiseg.slide.samples`). A TIFF whose pixels some
+    of them would misread, or that the chosen one does not open, is read by `GenericReader`, whose
+    name is ``"direct"``.
 
     Parameters
     ----------
     path
-        The file; of a DICOM series any file, or the folder that holds it.
+        The file; for a DICOM series, any of its files or the folder that holds it.
     config
-        Reader and µm/px; ``reader="auto"`` takes the first of `READERS` that opens the file.
+        Reader and µm/px; ``reader="auto"`` uses the first of `READERS` that opens the file.
 
     Raises
     ------
     SlideOpenError
-        If the file is missing, is no brightfield picture in colour, or an aborted conversion, or no
-        reader opens it; the message says what each of them said.
+        If the file is missing, is not a brightfield image in colour, is an aborted conversion, or
+        no reader opens it; the message gives the reason of each reader.
     MppError
-        If the µm/px are missing or absurd, and `config` does not give them.
+        If the µm/px are missing or implausible, and `config` does not give them.
     """
     path = Path(path)
     layout = examine(slide_file(path), config.white_level)
@@ -94,24 +94,24 @@ def _open(path: Path, config: SlideConfig, layout: Layout | None) -> Slide:
     if layout is not None and layout.generic and not layout.native:
         return GenericReader(path, config)
     names: list[str] = list(READERS) if config.reader == "auto" else [config.reader]
-    refusals: list[SlideOpenError] = []
+    errors: list[SlideOpenError] = []
     for name in names:
         try:
             slide = READERS[name](path, config)
         except SlideOpenError as error:
-            refusals.append(error)
+            errors.append(error)
         else:
             return _prefer_levels(slide, config) if config.reader == "auto" else slide
     if layout is not None and layout.generic:
         try:
             return GenericReader(path, config)
         except SlideOpenError as error:
-            refusals.append(error)
-    raise SlideOpenError(_explain(path, names, refusals)) from refusals[-1]
+            errors.append(error)
+    raise SlideOpenError(_explain(path, names, errors)) from errors[-1]
 
 
 def _prefer_levels(slide: Slide, config: SlideConfig) -> Slide:
-    """`slide`, or the same from tiffslide where OpenSlide passes over levels (SubIFDs, Motic)."""
+    """Return `slide`, or open it with tiffslide if OpenSlide misses levels (SubIFDs, Motic)."""
     if slide.reader != "openslide" or slide.vendor != "generic-tiff":
         return slide
     if count_levels(slide.path, slide.size) <= len(slide.level_sizes):
@@ -124,10 +124,10 @@ def _prefer_levels(slide: Slide, config: SlideConfig) -> Slide:
     return other
 
 
-def _explain(path: Path, names: list[str], refusals: list[SlideOpenError]) -> str:
-    # Readers that share a library say the same.
-    said = "; ".join(dict.fromkeys(str(error).removeprefix(f"{path}: ") for error in refusals))
-    return f"{path}: not a slide that {' or '.join(names)} can read: {said}"
+def _explain(path: Path, names: list[str], errors: list[SlideOpenError]) -> str:
+    # Readers that share a library give the same reason.
+    reasons = dict.fromkeys(str(error).removeprefix(f"{path}: ") for error in errors)
+    return f"{path}: not a slide that {' or '.join(names)} can read: {'; '.join(reasons)}"
 
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A slide held in memory: for tests, examples and data that are no slide file."""
+"""A slide held in memory: for tests, examples and data that are not slide files."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class ArraySlide(PyramidSlide):
     Parameters
     ----------
     array
-        Level 0: ``(H, W, 3)`` uint8 RGB, or ``(H, W, 4)`` uint8 RGBA, which is laid on white.
+        Level 0: ``(H, W, 3)`` uint8 RGB, or ``(H, W, 4)`` uint8 RGBA, composited on white.
     mpp
         Level-0 µm/px of both axes.
     name
-        What stands for the path.
+        Used as the path.
     levels
         Coarser levels of the same image, finest first, shaped like `array`.
     bounds
@@ -41,7 +41,7 @@ class ArraySlide(PyramidSlide):
     GeometryError
         If an array is empty, not uint8, or has neither 3 nor 4 channels.
     MppError
-        If `mpp` is absurd.
+        If `mpp` is implausible.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ArraySlide(PyramidSlide):
             self.bounds = bounds
 
     def close(self) -> None:
-        """Do nothing: memory goes with the object."""
+        """Do nothing: memory is released with the object."""
 
     def _pixels(self, level: int, box: Box) -> NDArray[np.uint8]:
         return self._levels[level][box.slices()]

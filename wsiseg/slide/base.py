@@ -1,4 +1,4 @@
-"""What a slide is (`Slide`), and the geometry that all readers share (`PyramidSlide`)."""
+"""The interface of slides (`Slide`), and the geometry that all readers share (`PyramidSlide`)."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ __all__ = ["PyramidSlide", "Slide", "composite_on_white"]
 
 _CHUNK_WIDTH = 4096
 _CHUNK_PIXELS = 2**21
-"""Level pixels that are read and averaged at once, few enough for the processor's cache."""
+"""Level pixels that are read and averaged at a time; they fit in the processor's cache."""
 _LEVEL_SLACK = 1.01
-"""A level up to 1 % coarser than asked for still serves."""
+"""A level up to 1 % coarser than requested is still used."""
 _NOISE = 1e-6
 
 
 class Slide(Protocol):
-    """A slide that is open for reading; may be read from several threads at once."""
+    """A slide that is open for reading; several threads may read from it at once."""
 
     path: Path
     """The file."""
     reader: str
-    """Which reader opened it."""
+    """Name of the reader that opened it."""
     vendor: str
     """Scanner family, as the reader names it."""
     size: Size
@@ -46,9 +46,9 @@ class Slide(Protocol):
     mpp_source: str
     """Where `mpp` comes from; see `wsiseg.slide.mpp.resolve_mpp`."""
     objective: float | None
-    """Magnification of the objective; None where nothing says it."""
+    """Magnification of the objective; None if unknown."""
     bounds: Box
-    """Scanned part in level-0 pixels; the whole slide where the file names none."""
+    """Scanned part in level-0 pixels; the whole slide if the file does not give it."""
     identity: str
     """Hex sha256 that changes with the file's content (see `wsiseg.slide.identity`)."""
     level_sizes: tuple[Size, ...]
@@ -56,19 +56,19 @@ class Slide(Protocol):
     damaged: set[DamagedTile]
     """Tiles that could not be decoded and were read as glass so far (``slide.damaged: blank``)."""
     associated: Mapping[str, NDArray[np.uint8]]
-    """Label, macro and the like: ``(H, W, 3)`` uint8 RGB, read when looked up."""
+    """Label, macro and other images: ``(H, W, 3)`` uint8 RGB, read when looked up."""
     notes: tuple[str, ...]
-    """What a person should know of the file, as metadata that contradict each other."""
+    """What users should know about the file, such as contradictory metadata."""
 
     def read(self, box: Box, mpp: float, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Pixels of `box` of the raster at `mpp`: ``(height, width, 3)`` uint8 RGB.
+        """Read `box` of the raster at `mpp`: ``(height, width, 3)`` uint8 RGB.
 
-        They are written into `out` if it is given.
+        The pixels are written to `out` if it is given.
         """
         ...
 
     def raster_size(self, mpp: float) -> Size:
-        """Pixels of the whole slide at `mpp` µm/px."""
+        """Return the size of the whole slide in pixels at `mpp` µm/px."""
         ...
 
     def close(self) -> None:
@@ -86,16 +86,17 @@ class Slide(Protocol):
 
 
 class PyramidSlide(ABC):
-    """A `Slide` made of levels: a reader gives level pixels, this class does all the geometry.
+    """A `Slide` made of levels: readers supply level pixels, this class does all the geometry.
 
-    A level's downsample follows from its size (`wsiseg.slide.levels.find_downsample`), whatever the
-    file calls it. Outside the slide is white, and counts as white in the average of a pixel that
-    lies across the slide's edge; where a level's pixels end beside that edge, a finer one is read.
+    A level's downsample is derived from its size (`wsiseg.slide.levels.find_downsample`), not from
+    the file's metadata. Everything outside the slide is white, and counts as white in the average
+    of a pixel across the slide's edge; where a level's pixels do not end at that edge, a finer
+    level is read.
 
     Raises
     ------
     MppError
-        If `properties` and `mpp_override` give no believable µm/px.
+        If `properties` and `mpp_override` give no plausible µm/px.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class PyramidSlide(ABC):
 
     @abstractmethod
     def _pixels(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """``(height, width, 3)`` uint8 RGB of a non-empty `box` inside `level`, in its pixels."""
+        """Read a non-empty `box` inside `level`, in its pixels: ``(height, width, 3)`` uint8."""
 
     def __enter__(self) -> Self:
         return self
@@ -148,7 +149,7 @@ class PyramidSlide(ABC):
         self.close()
 
     def raster_size(self, mpp: float) -> Size:
-        """Pixels of the whole slide at `mpp` µm/px: ``ceil(size * slide.mpp / mpp)`` per axis."""
+        """Return the slide's size at `mpp` µm/px: ``ceil(size * slide.mpp / mpp)`` per axis."""
         scale_x, scale_y = self._scale(mpp)
         return Size(
             max(1, math.ceil(self.size.width / scale_x - _NOISE)),
@@ -156,19 +157,19 @@ class PyramidSlide(ABC):
         )
 
     def read(self, box: Box, mpp: float, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Pixels of `box` of the raster at `mpp` µm/px, area-averaged from the nearest finer level.
+        """Read `box` of the raster at `mpp` µm/px, area-averaged from the nearest finer level.
 
-        A box read whole equals the same box read in parts. Finer than level 0, pixels repeat.
+        A box read at once equals the same box read in parts. Below level-0 µm/px, pixels repeat.
 
         Parameters
         ----------
         box
-            In raster pixels: pixel ``i`` covers level-0 interval ``[i * s, (i + 1) * s)`` with
-            ``s = mpp / slide.mpp`` per axis. May lie outside the slide, which is white there.
+            In raster pixels: pixel ``i`` covers the level-0 interval ``[i * s, (i + 1) * s)`` with
+            ``s = mpp / slide.mpp`` per axis. May lie outside the slide, where pixels are white.
         mpp
             µm/px of the raster, both axes.
         out
-            ``(box.height, box.width, 3)`` uint8 to write into; a new one if not given.
+            ``(box.height, box.width, 3)`` uint8 to write to; a new array if not given.
 
         Returns
         -------
@@ -177,7 +178,7 @@ class PyramidSlide(ABC):
         Raises
         ------
         GeometryError
-            If `mpp` is not positive, the box has a negative side, or `out` another shape.
+            If `mpp` is not positive, the box has a negative side, or `out` has another shape.
         SlideReadError
             If the file's pixels cannot be read.
         """
@@ -198,7 +199,7 @@ class PyramidSlide(ABC):
         return out
 
     def read_level(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """``(box.height, box.width, 3)`` uint8 of `box` in pixels of `level`; white outside."""
+        """Read `box` in pixels of `level`: ``(box.height, box.width, 3)`` uint8; white outside."""
         inside = box.intersect(Box(0, 0, *self.level_sizes[level]))
         if inside == box and not box.empty:
             return self._pixels(level, box)
@@ -217,18 +218,18 @@ class PyramidSlide(ABC):
             elif inside:
                 self._read_chunks(level, part, factors, 1, target)
             else:
-                # What lies across the slide's edge is mixed with white: no mean of its pixels only.
+                # Pixels across the slide's edge are mixed with white.
                 finer = self._covering(level)
                 self._read_chunks(finer, part, self._factors(finer, scale)[0], 1, target)
 
     def _factors(self, level: int, scale: tuple[float, float]) -> tuple[tuple[float, float], int]:
-        """Pixels of `level` per raster pixel, x and y, and the whole number that both are, or 0."""
+        """Return pixels of `level` per raster pixel, x and y, and the integer both equal, or 0."""
         down_x, down_y = self._downsample(level)
         factors = scale[0] / down_x, scale[1] / down_y
-        return factors, _whole(factors)
+        return factors, _common_integer(factors)
 
     def _whole_pixels(self, level: int, factors: tuple[float, float]) -> Size:
-        """Raster pixels, from the origin, of which all lies on pixels of `level` on the slide."""
+        """Return the extent, from the origin, of raster pixels that level and slide fully cover."""
         level_size, down = self.level_sizes[level], self._downsample(level)
         width, height = (
             int(min(pixels, math.floor(length / step + _NOISE)) / factor + _NOISE)
@@ -239,7 +240,7 @@ class PyramidSlide(ABC):
         return Size(width, height)
 
     def _covering(self, level: int) -> int:
-        """The coarsest level up to `level` that ends where the slide ends."""
+        """Return the coarsest level up to `level` that ends where the slide ends."""
         while not covers(self.size, self.level_sizes[level], self._downsample(level)):
             level -= 1
         return level
@@ -256,7 +257,7 @@ class PyramidSlide(ABC):
         shrink: int,
         out: NDArray[np.uint8],
     ) -> None:
-        """Fill `out` with means over `factors` pixels of `level` made `shrink` times smaller."""
+        """Fill `out` with means over `factors` pixels of `level` read `shrink` times smaller."""
         columns = axis_weights(box.x, box.width, factors[0])
         rows = axis_weights(box.y, box.height, factors[1])
         width = min(box.width, max(1, int(_CHUNK_WIDTH / columns.factor)))
@@ -269,8 +270,8 @@ class PyramidSlide(ABC):
                 area_mean(source, down, across, out[top : top + height, left : left + width])
 
     def _source(self, level: int, box: Box, shrink: int) -> NDArray[np.uint8]:
-        """Pixels of `box` of a level `shrink` times smaller; the next call may overwrite them."""
-        assert shrink == 1, "a reader that shrinks does so here"
+        """Read `box` of a level `shrink` times smaller; the next call may overwrite the result."""
+        assert shrink == 1, "only readers that override this can shrink"
         return self.read_level(level, box)
 
     def _level_for(self, scale: tuple[float, float]) -> int:
@@ -297,7 +298,7 @@ class PyramidSlide(ABC):
 
 
 def composite_on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """``(H, W, 4)`` uint8, alpha last and not premultiplied, laid on white: ``(H, W, 3)`` uint8."""
+    """Composite ``(H, W, 4)`` uint8 RGBA, not premultiplied, on white: ``(H, W, 3)`` uint8."""
     alpha = rgba[..., 3:]
     if alpha.min(initial=255) == 255:
         return np.ascontiguousarray(rgba[..., :3])
@@ -306,14 +307,14 @@ def composite_on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return ((mixed + 127) // 255).astype(np.uint8)
 
 
-def _whole(factors: tuple[float, float]) -> int:
-    """The whole number that both factors are, or 0."""
+def _common_integer(factors: tuple[float, float]) -> int:
+    """Return the integer that both factors equal, or 0."""
     times = round(factors[0])
     return times if all(abs(factor - times) < _NOISE for factor in factors) else 0
 
 
 def _split(box: Box, inner: Size) -> Iterator[tuple[Box, bool]]:
-    """The part of `box` within `inner` (``True``), and what lies right of it and below."""
+    """Yield the part of `box` within `inner` (``True``), and the parts to the right and below."""
     right = min(max(inner.width, box.x), box.right)
     bottom = min(max(inner.height, box.y), box.bottom)
     parts = (

@@ -1,4 +1,4 @@
-"""Tiles of a slide's file that could not be decoded and were read as glass."""
+"""Tiles of a slide file that could not be decoded and were read as glass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["DamagedTile", "place_tile"]
 
 
 class DamagedTile(NamedTuple):
-    """Where a tile that was read as glass lies."""
+    """The position of a tile that was read as glass."""
 
     level: int
     column: int
@@ -22,13 +22,13 @@ class DamagedTile(NamedTuple):
 def place_tile(
     slide: Size, level: int, size: Size, tile: Size, column: int, row: int
 ) -> DamagedTile:
-    """A damaged tile of `level`, which has this `size` and tiles of this size.
+    """Return the position of a damaged tile of `level`, which has `size` px and tiles of `tile` px.
 
-    Its box covers it, to whole level-0 pixels.
+    Its box covers the tile, rounded outward to whole level-0 pixels.
     """
     edges = []
-    for whole, length, side, index in zip(slide, size, tile, (column, row), strict=True):
+    for full_length, length, side, index in zip(slide, size, tile, (column, row), strict=True):
         first, last = index * side, min((index + 1) * side, length)
-        edges.append((first * whole // length, -(-last * whole // length)))
+        edges.append((first * full_length // length, -(-last * full_length // length)))
     (left, right), (top, bottom) = edges
     return DamagedTile(level, column, row, Box(left, top, right - left, bottom - top))

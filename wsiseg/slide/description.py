@@ -1,4 +1,4 @@
-"""What the text in a TIFF's ImageDescription says of its pixels: OME-XML, ImageJ's, `MPP = `."""
+"""Read facts about pixels from a TIFF's ImageDescription: OME-XML, ImageJ's form, ``MPP =``."""
 
 from __future__ import annotations
 
@@ -29,56 +29,56 @@ _MICRONS = {
 }  # fmt: skip
 _MICRO = str.maketrans({"\N{GREEK SMALL LETTER MU}": "µ", "\N{ANGSTROM SIGN}": "å"})
 _DAMAGED = re.compile(r"(?:\\u00b5|\\xb5|[\xc2\xe2]µ|[\xce\xee]\xbc|\ufffd+|\?)(?=m)")
-"""A micro sign that a program wrote in its own way, or that was decoded in the wrong one."""
+"""A micro sign that was written in an unusual way, or decoded with the wrong encoding."""
 
 _NUMBER = r"([0-9]+(?:[.,][0-9]*)?(?:e[-+]?[0-9]+)?)"
 
 
 class OmePixels(NamedTuple):
-    """What OME-XML says of one image."""
+    """Facts about one image from OME-XML."""
 
     mpp: tuple[float, float] | None
     """µm/px along x and y."""
     planes: int
-    """Focal planes."""
+    """Number of focal planes."""
     objective: float | None
     """Nominal magnification."""
 
 
 def microns(unit: str) -> float | None:
-    """Micrometres in a unit of length, by any of its usual names; None for what is no length."""
+    """Return the micrometres in a unit of length, by any usual name; None for other units."""
     name = _DAMAGED.sub("µ", unit.strip().lower().translate(_MICRO))
     name = name.translate(_MICRO).replace("metre", "meter")
     return _MICRONS.get(name, _MICRONS.get(name.removesuffix("s")))
 
 
 def read_description(properties: Mapping[str, str]) -> str:
-    """The text, under whichever of OpenSlide's names the reader gives it; empty if none."""
+    """Return the description, under either of OpenSlide's names for it; empty if there is none."""
     return properties.get("tiff.ImageDescription") or properties.get("openslide.comment") or ""
 
 
 def read_number(text: str, key: str) -> float | None:
-    """The number above 0 in ``key = number`` of a description; a comma may stand for the point.
+    """Return the positive number in ``key = number`` of a description; the point may be a comma.
 
-    Key and number may be quoted, as in XML's attributes and in JSON.
+    Key and number may be quoted, as in XML attributes and JSON.
     """
-    found = re.search(
+    match = re.search(
         rf"""(?:^|[|;,{{\s"]){key}"?\s*[=:]\s*"?{_NUMBER}""", text, re.IGNORECASE | re.MULTILINE
     )
-    return to_measure(found[1]) if found else None
+    return to_measure(match[1]) if match else None
 
 
 def read_scale(text: str) -> float | None:
-    """The number above 0 in ``number µm/px`` of a description."""
-    found = re.search(
+    """Return the positive number in ``number µm/px`` of a description."""
+    match = re.search(
         rf"(?:^|[^\w.,-]){_NUMBER}\s*(?:[µ\u03bcu]m|microns?)\s*(?:/|per)\s*(?:px|pix|pixel)s?\b",
         text, re.IGNORECASE,
     )  # fmt: skip
-    return to_measure(found[1]) if found else None
+    return to_measure(match[1]) if match else None
 
 
 def to_measure(text: str | None) -> float | None:
-    """The finite number above 0 that `text` is; None if it is none, as 0 or ``nan`` is."""
+    """Parse a finite positive number; None for anything else, such as 0 or ``nan``."""
     try:
         value = float((text or "").replace(",", "."))
     except ValueError:
@@ -88,19 +88,19 @@ def to_measure(text: str | None) -> float | None:
 
 @lru_cache(8)
 def read_ome(text: str, size: Size | None = None) -> OmePixels | None:
-    """The image of `size` pixels, or the first, in OME-XML; None if `text` is none."""
+    """Read the image of `size` pixels, or the first, from OME-XML; None for other text."""
     if "<OME" not in text and ":OME" not in text:
         return None
     try:
-        # As text: what encoding it declares is no longer that of these characters.
+        # As text: the encoding that it declares no longer applies.
         root = ElementTree.fromstring(text.strip().strip("\0"))
     except (ElementTree.ParseError, ValueError):
         return None
     images = list(_elements(root, "Pixels"))
     if not images:
         return None
-    same = [one for one in images if size and _size(one) == size]
-    pixels = (same or images)[0]
+    matching = [image for image in images if size and _size(image) == size]
+    pixels = (matching or images)[0]
     mpp = _length(pixels, "X"), _length(pixels, "Y")
     x, y = mpp[0] or mpp[1], mpp[1] or mpp[0]
     planes = to_measure(pixels.get("SizeZ")) or 1
@@ -113,7 +113,7 @@ def read_ome(text: str, size: Size | None = None) -> OmePixels | None:
 
 
 def _elements(root: ElementTree.Element, name: str) -> Iterator[ElementTree.Element]:
-    return (one for one in root.iter() if one.tag.rpartition("}")[2] == name)
+    return (element for element in root.iter() if element.tag.rpartition("}")[2] == name)
 
 
 def _size(pixels: ElementTree.Element) -> Size | None:

@@ -1,4 +1,4 @@
-"""DICOM series: a slide that is several files, and what of their headers tells which."""
+"""Find the files of a DICOM series, which together are one slide, by their headers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DESCRIPTION, _SERIES, _CONTAINER = 0x0008103E, 0x0020000E, 0x00400512
 
 
 class DicomHeader(NamedTuple):
-    """What a file of a whole-slide series says of it."""
+    """The header of a file of a whole-slide series."""
 
     series: str
     """SeriesInstanceUID, common to all files of a slide."""
@@ -32,7 +32,7 @@ class DicomHeader(NamedTuple):
 
 
 def read_header(path: Path) -> DicomHeader | None:
-    """The header of a DICOM whole-slide image; None for any other file."""
+    """Read the header of a DICOM whole-slide image; None for any other file."""
     try:
         with path.open("rb") as file:
             head = file.read(132)
@@ -47,22 +47,22 @@ def read_header(path: Path) -> DicomHeader | None:
 
 
 def series_files(path: Path) -> tuple[Path, ...]:
-    """All files of the series that the file at `path` is of, sorted; empty if it is no DICOM."""
+    """Return all files of the series that `path` belongs to, sorted; empty if it is not DICOM."""
     header = read_header(path)
     return find_series(path.parent).get(header.series, (path,)) if header else ()
 
 
 def find_series(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The files of each whole-slide series that lies in `folder`, sorted, by SeriesInstanceUID."""
+    """Find the sorted files of each whole-slide series in `folder`, by SeriesInstanceUID."""
     try:
         return _find_series(folder, folder.stat().st_mtime_ns)
-    except OSError:  # not ours to list
+    except OSError:  # no permission to list it
         return {}
 
 
 @lru_cache(256)
 def _find_series(folder: Path, stamp: int) -> dict[str, tuple[Path, ...]]:
-    """`find_series` of the folder that bears this `stamp`, which is there for the cache alone."""
+    """Find the series in a folder; `stamp` only invalidates the cache when the folder changes."""
     series: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
         if _may_be_dicom(path.name) and path.is_file() and (header := read_header(path)):
@@ -71,14 +71,14 @@ def _find_series(folder: Path, stamp: int) -> dict[str, tuple[Path, ...]]:
 
 
 def _may_be_dicom(name: str) -> bool:
-    # Archives name files by their UID, or 0001, without a suffix.
+    # Archives name files by UID, or 0001, without a suffix.
     if name.startswith("."):
         return False
     return bool(re.search(r"\.(dcm|dicom)$|^[0-9.]+$|^[^.]+$", name, re.IGNORECASE))
 
 
 def _read_values(data: bytes) -> dict[int, str]:
-    """The text of the wanted elements, as far as `data` goes; it starts behind the preamble."""
+    """Read the text of the relevant elements, as far as they are in `data`, without preamble."""
     values: dict[int, str] = {}
     explicit, at = True, 0
     try:
@@ -96,7 +96,7 @@ def _read_values(data: bytes) -> dict[int, str]:
                 text = data[start : start + length].decode("utf-8", "replace")
                 values[tag] = text.strip(" \0")
             at = start + length
-    except (IndexError, RecursionError):  # cut off, or not what it says
+    except (IndexError, RecursionError):  # truncated or invalid
         pass
     return values
 
@@ -113,7 +113,7 @@ def _number(data: bytes, at: int, count: int) -> int:
 
 
 def _measure(data: bytes, at: int, explicit: bool) -> tuple[int, int]:
-    """Where the value of the element at `at` starts, and its bytes."""
+    """Return where the value of the element at `at` starts, and its length in bytes."""
     if not explicit or _tag(data, at) >> 16 == 0xFFFE:
         return at + 8, _number(data, at + 4, 4)
     if data[at + 4 : at + 6] in _LONG:
@@ -122,7 +122,7 @@ def _measure(data: bytes, at: int, explicit: bool) -> tuple[int, int]:
 
 
 def _skip(data: bytes, at: int, explicit: bool, end: int) -> int:
-    """Behind the delimiter `end` of the sequence or item whose content starts at `at`."""
+    """Return the offset after the delimiter `end` of the sequence or item with content at `at`."""
     while True:
         tag = _tag(data, at)
         start, length = _measure(data, at, explicit)

@@ -1,6 +1,6 @@
-"""Slides whose compressed tiles are read from the file and decoded here, each of them once.
+"""Read compressed tiles directly from the file and decode them, each of them once.
 
-OpenSlide still says what the slide is: vendor, µm/px, bounds, levels, associated images.
+OpenSlide still supplies the metadata: vendor, µm/px, bounds, levels, associated images.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from wsiseg.slide.tiff import Level, TiledLevel, TileError, find_levels
 __all__ = ["DirectReader", "Facts"]
 
 _VENDORS = frozenset({"aperio", "generic-tiff"})
-"""Whose levels are plain grids of tiles; others overlap, lie scattered, or are padded."""
-_LAYOUTS = 4
-"""Slides whose facts are remembered, so that a worker parses a file once and not once a block."""
+"""Vendors whose levels are plain grids of tiles; others overlap, are scattered, or are padded."""
+_CACHED = 4
+"""Number of slides whose facts are cached, so that a worker parses a file once, not per block."""
 _DEFAULT = SlideConfig()
-_tickets = itertools.count()
-"""One for every reader, so that nobody takes another's tiles."""
+_ids = itertools.count()
+"""An id for every reader, so that readers do not share cached tiles."""
 
 
 class DirectReader(PyramidSlide):
@@ -48,7 +48,7 @@ class DirectReader(PyramidSlide):
     SlideOpenError
         If OpenSlide does not open the file, or its levels are not plain grids of such tiles.
     MppError
-        If the µm/px are missing or absurd and ``config.mpp_override`` is ``None``.
+        If the µm/px are missing or implausible and ``config.mpp_override`` is ``None``.
     """
 
     def __init__(self, path: str | os.PathLike[str], config: SlideConfig = _DEFAULT) -> None:
@@ -71,13 +71,13 @@ class DirectReader(PyramidSlide):
             self._file.close()
             raise
         self._levels = facts.levels
-        self._ticket = next(_tickets)
+        self._id = next(_ids)
         self._scaled = config.scaled_decode
         self._blank = config.damaged == "blank"
 
     @staticmethod
     def _learn(path: Path, stamp: tuple[int, ...], config: SlideConfig) -> Facts:
-        """The facts of the file that bears this `stamp`."""
+        """Read the facts of a file; `stamp` only invalidates the cache when the file changes."""
         return _learn(path, stamp)
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class DirectReader(PyramidSlide):
         tile, shrinks = self._levels[level].tile, self._levels[level].shrinks
         shrink = max((s for s in shrinks if self._scaled and times % s == 0), default=1)
         if tile.width % times or tile.height % times:
-            # Means lie across the tiles' edges.
+            # Some means extend across tile edges.
             self._read_chunks(level, box, (times / shrink, times / shrink), shrink, out)
         else:
             self._fill(level, box, shrink, times // shrink, out)
@@ -108,14 +108,14 @@ class DirectReader(PyramidSlide):
     def _fill(self, level: int, box: Box, shrink: int, times: int, out: NDArray[np.uint8]) -> None:
         """Fill `out` tile by tile, shrunk by `shrink` in decoding and by `times` in averaging.
 
-        `box` is in such pixels, inside the level.
+        `box` is in these shrunken pixels, inside the level.
         """
         tiles = self._levels[level]
         shape = tiles.shape(shrink)
         columns = list(_cuts(box.x, box.right, shape[1], times))
         for row, down, rows in _cuts(box.y, box.bottom, shape[0], times):
             for column, across, cols in columns:
-                # Of a tile that is cut, the box beside it is likely to need the rest.
+                # The neighbouring box is likely to need the rest of a tile that is cut.
                 keep = rows is not None or cols is not None
                 pixels = self._tile(level, row * tiles.across + column, shrink, shape, keep)
                 if keep:
@@ -125,16 +125,16 @@ class DirectReader(PyramidSlide):
     def _tile(
         self, level: int, index: int, shrink: int, shape: Shape, keep: bool
     ) -> NDArray[np.uint8]:
-        """Pixels of a tile, valid until the next call from this thread."""
-        mine = scratch.kept
-        key = (self._ticket, level, index, shrink)
-        found = mine.get(key)
-        if found is not None:
-            return found
-        out = mine.room(shape) if keep else scratch.array("tile", shape)
+        """Return the pixels of a tile, valid until the next call from this thread."""
+        ring = scratch.tiles
+        key = (self._id, level, index, shrink)
+        cached = ring.get(key)
+        if cached is not None:
+            return cached
+        out = ring.reserve(shape) if keep else scratch.array("tile", shape)
         self._decode(level, index, shrink, out)
         if keep:
-            mine.keep(key, out)
+            ring.keep(key, out)
         return out
 
     def _decode(self, level: int, index: int, shrink: int, out: NDArray[np.uint8]) -> None:
@@ -160,9 +160,9 @@ class DirectReader(PyramidSlide):
 def _cuts(
     start: int, stop: int, side: int, times: int
 ) -> Iterator[tuple[int, slice, slice | None]]:
-    """Tiles of `side` pixels that means ``start .. stop`` over `times` of them touch.
+    """Yield the tiles of `side` pixels that the means ``start .. stop`` of `times` pixels touch.
 
-    The tile's index, its place among the means, and its pixels that they cover if not all.
+    Yields the tile's index, its slice of the means, and its slice of pixels; None if all of them.
     """
     means = side // times
     for index in range(start // means, -(-stop // means)):
@@ -185,7 +185,7 @@ def _average(pixels: NDArray[np.uint8], times: int, out: NDArray[np.uint8]) -> N
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file says of itself; pixels are not in it."""
+    """The metadata of a slide file, without its pixels."""
 
     vendor: str
     properties: dict[str, str]
@@ -195,11 +195,11 @@ class Facts:
     notes: tuple[str, ...]
 
 
-@lru_cache(_LAYOUTS)
+@lru_cache(_CACHED)
 def _learn(path: Path, stamp: tuple[int, ...]) -> Facts:
-    """The facts of the file that bears this `stamp`, which is there for the cache alone."""
+    """Read the facts of a file; `stamp` only invalidates the cache when the file changes."""
     try:
-        # Any believable µm/px will do: the caller's own are settled by `PyramidSlide`.
+        # Any plausible µm/px will do: `PyramidSlide` determines the real ones.
         slide = OpenSlideReader(path, SlideConfig(mpp_override=1.0))
     except SlideOpenError:
         facts = _learn_stack(path)
@@ -218,7 +218,7 @@ def _learn(path: Path, stamp: tuple[int, ...]) -> Facts:
 
 
 def _learn_stack(path: Path) -> Facts | None:
-    """The facts of an Aperio z-stack whose order of pages OpenSlide refuses; None if it is none."""
+    """Read an Aperio z-stack whose order of pages OpenSlide rejects; None for other files."""
     properties = read_aperio(path)
     if properties is None:
         return None
@@ -228,7 +228,7 @@ def _learn_stack(path: Path) -> Facts | None:
 
 
 def _check_missing(path: Path, vendor: str, levels: tuple[TiledLevel, ...]) -> None:
-    # OpenSlide paints these from the finer level.
+    # OpenSlide fills these from the finer level.
     gaps = [i for i, level in enumerate(levels) if i and not level.counts.all()]
     if vendor == "aperio" and gaps:
         raise SlideOpenError(f"{path}: direct reading: level {gaps[0]} leaves out tiles")

@@ -1,4 +1,4 @@
-"""Slide files in a folder, how one is read, and the images beside the pyramid."""
+"""Find slide files in folders, read them from several threads, and look up associated images."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ __all__ = [
 
 _LOG = logging.getLogger(__name__)
 
-# DICOM is not here: several .dcm files are one slide; see `find_slides`.
+# Without DICOM, as several .dcm files are one slide; see `find_slides`.
 SLIDE_SUFFIXES = frozenset(
     {".bif", ".czi", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu"}
 )
-"""Lower-case suffixes of the files that `find_slides` takes."""
+"""Lower-case suffixes of the files that `find_slides` returns."""
 
-_LONGEST_NAME = 100
+_MAX_NAME = 100
 
 
 class LazyImages(Mapping[str, NDArray[np.uint8]]):
-    """Images by name, read when they are looked up."""
+    """A mapping of names to images, which are read when looked up."""
 
     def __init__(self, names: tuple[str, ...], read: Callable[[str], NDArray[np.uint8]]) -> None:
         self._names = names
@@ -57,7 +57,7 @@ class LazyImages(Mapping[str, NDArray[np.uint8]]):
 
 
 class SharedFile:
-    """A file that several threads read from any place at once.
+    """A file that several threads may read from at once, at any offset.
 
     Raises
     ------
@@ -80,11 +80,11 @@ class SharedFile:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return os.fstat(self._file.fileno()).st_size
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """Bytes ``offset .. offset + count``; `OSError` if the file ends before."""
+        """Read bytes ``offset .. offset + count``; `OSError` if the file ends before that."""
         if hasattr(os, "pread"):
             data = os.pread(self._file.fileno(), count, offset)
         else:  # Windows
@@ -101,16 +101,16 @@ class SharedFile:
 
 
 def is_slide(path: Path) -> bool:
-    """Whether `path` is a file, not hidden, whose suffix is a slide's; it is not opened."""
+    """Whether `path` is a file with a slide's suffix, and not hidden; it is not opened."""
     return (
         path.suffix.lower() in SLIDE_SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
 
 
 def gather_slide(path: Path) -> Path:
-    """What stands for the slide that `path` is a part of: the same for all files of a series.
+    """Return the path that represents the slide of `path`: the same for all files of a series.
 
-    Of the folder that holds an MRXS file's data, that file.
+    For the folder that holds an MRXS file's data, it is that file.
     """
     if path.is_dir():
         index = path.parent / f"{path.name}.mrxs"
@@ -118,16 +118,16 @@ def gather_slide(path: Path) -> Path:
     files = series_files(path)
     if not files:
         return path
-    return path.parent if is_series_folder(path.parent) else files[0]
+    return path.parent if _is_series_folder(path.parent) else files[0]
 
 
 def slide_file(path: Path) -> Path:
-    """The file to open for the slide that `path` stands for.
+    """Return the file to open for the slide that `path` represents.
 
     Raises
     ------
     SlideOpenError
-        If it is missing, or a folder that does not hold one DICOM series.
+        If it is missing, or is a folder that does not hold exactly one DICOM series.
     """
     path = gather_slide(path) if path.is_dir() else path
     if path.is_file():
@@ -148,26 +148,26 @@ def slide_file(path: Path) -> Path:
 
 
 def name_slide(path: Path) -> str:
-    """The name of a slide, with an extension: a DICOM series has its folder's or its own."""
+    """Return a slide's name with an extension; a DICOM series has its folder's name or its own."""
     if path.is_dir():
-        return f"{Path(os.path.abspath(path)).name}.dcm"  # of "." too; a link keeps its own
+        return f"{Path(os.path.abspath(path)).name}.dcm"  # resolves "."; a link keeps its name
     header = read_header(path)
     if header is None:
         return path.name
-    # What a person typed at a scanner becomes a file's name.
-    name = re.sub(r"[^\w .+()-]+", "_", header.description).strip(" .")[:_LONGEST_NAME]
+    # Text typed in at the scanner becomes a file name.
+    name = re.sub(r"[^\w .+()-]+", "_", header.description).strip(" .")[:_MAX_NAME]
     return f"{name}.dcm" if name else f"{path.stem}.dcm"
 
 
-def is_series_folder(folder: Path) -> bool:
+def _is_series_folder(folder: Path) -> bool:
     """Whether `folder` is a slide: it holds the files of one DICOM series and no other slide."""
     return len(find_series(folder)) == 1 and not any(map(is_slide, folder.iterdir()))
 
 
-def find_dicom(folder: Path) -> list[Path]:
-    """What stands for each DICOM series in `folder`."""
+def _find_dicom(folder: Path) -> list[Path]:
+    """Return the path that represents each DICOM series in `folder`."""
     series = find_series(folder)
-    if len(series) == 1 and is_series_folder(folder):
+    if len(series) == 1 and _is_series_folder(folder):
         return [folder]
     return [files[0] for files in series.values()]
 
@@ -175,14 +175,14 @@ def find_dicom(folder: Path) -> list[Path]:
 def find_slides(
     folder: str | os.PathLike[str], nested: bool = False, *, broken: bool = False
 ) -> list[Path]:
-    """Slides in `folder`, sorted; with `nested`, in the folders below it too.
+    """Find the slides in `folder`, sorted; with `nested`, also in the folders below it.
 
-    A DICOM series is one slide: the folder that holds nothing else, which is found in `folder` and
-    may be it, or else the first of its files.
+    A DICOM series is one slide, represented by its folder if that holds no other slide (it may be
+    `folder` itself or lie in it), else by the first of its files.
 
     Hidden files and folders, ``.zarr`` folders and the folders that hold an MRXS file's data are
-    left out. Links to files are followed, links to folders are not, which is said. With `broken`,
-    links that lead nowhere count as slides, so that opening them tells.
+    left out. Links to files are followed; links to folders are not, with a warning. With `broken`,
+    links to missing files count as slides, so that opening them reports the error.
 
     Raises
     ------
@@ -192,25 +192,25 @@ def find_slides(
     root = Path(folder)
     if not root.is_dir():
         raise SlideOpenError(f"{root}: is not a folder")
-    found: list[Path] = []
+    slides: list[Path] = []
     for parent, folders, files in os.walk(root):
         paths = [Path(parent, name) for name in files]
-        found += [path for path in paths if is_slide(path) or (broken and _is_broken(path))]
+        slides += [path for path in paths if is_slide(path) or (broken and _is_broken(path))]
         for link in (Path(parent, name) for name in folders if nested):
             if link.is_symlink():
                 _LOG.warning("%s: is a link to a folder, and not followed; give it by itself", link)
-        found += find_dicom(Path(parent))
+        slides += _find_dicom(Path(parent))
         companions = {Path(name).stem for name in files if name.lower().endswith(".mrxs")}
         walked = [name for name in folders if _is_walked(name, companions)]
         if not nested:
-            found += [path for name in walked if is_series_folder(path := Path(parent, name))]
+            slides += [path for name in walked if _is_series_folder(path := Path(parent, name))]
         folders[:] = walked if nested else []
-    return sorted(found)
+    return sorted(slides)
 
 
 def _is_broken(path: Path) -> bool:
-    named = path.suffix.lower() in SLIDE_SUFFIXES and not path.name.startswith(".")
-    return named and path.is_symlink() and not path.exists()
+    has_name = path.suffix.lower() in SLIDE_SUFFIXES and not path.name.startswith(".")
+    return has_name and path.is_symlink() and not path.exists()
 
 
 def _is_walked(name: str, companions: set[str]) -> bool:

@@ -1,4 +1,4 @@
-"""TIFFs that the slide libraries cannot open, or would misread: every admitted kind of sample."""
+"""Read TIFFs that the slide libraries cannot open or would misread: all accepted sample types."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from wsiseg.slide.openslide import OpenSlideReader
 
 __all__ = ["GenericReader"]
 
-_LAYOUTS = 4
-"""Slides whose facts are remembered, so that a worker parses a file once and not once a block."""
+_CACHED = 4
+"""Number of slides whose facts are cached, so that a worker parses a file once, not per block."""
 
 
 class GenericReader(DirectReader):
     """A TIFF of tiles or strips, in one plane or several, with any codec that tifffile knows.
 
-    Samples become 8-bit RGB as `wsiseg.slide.samples` says. Slower than the other readers, as no
-    tile is decoded at a smaller size.
+    Samples are converted to 8-bit RGB as described in `wsiseg.slide.samples`. Slower than the other
+    readers, as no tile is decoded at a smaller size.
 
     Raises
     ------
     SlideOpenError
-        If the file is no TIFF whose pages are its levels, or `wsiseg.slide.samples` refuses it.
+        If the file is not a TIFF whose pages are its levels, or `wsiseg.slide.samples` rejects it.
     MppError
-        If the µm/px are missing or absurd and ``config.mpp_override`` is ``None``.
+        If the µm/px are missing or implausible and ``config.mpp_override`` is ``None``.
     """
 
     @staticmethod
@@ -37,17 +37,17 @@ class GenericReader(DirectReader):
         return _learn(path, stamp, config.white_level)
 
 
-@lru_cache(_LAYOUTS)
+@lru_cache(_CACHED)
 def _learn(path: Path, stamp: tuple[int, ...], white: int | None) -> Facts:
     layout = examine(path, white)
     if layout is None or not layout.generic:
         raise SlideOpenError(f"{path}: direct reading: not for the layout of this scanner")
     try:
         with OpenSlideReader(path, SlideConfig(mpp_override=1.0)) as slide:
-            known = slide.properties, slide.vendor, tuple(slide.associated), slide.notes
+            metadata = slide.properties, slide.vendor, tuple(slide.associated), slide.notes
             sizes = slide.level_sizes
     except SlideOpenError:
-        known, sizes = None, ()
+        metadata, sizes = None, ()
     levels, properties = find_page_levels(path, layout, sizes)
-    properties, vendor, associated, notes = known or (properties, "generic-tiff", (), ())
+    properties, vendor, associated, notes = metadata or (properties, "generic-tiff", (), ())
     return Facts(vendor, properties, identify_slide(path), associated, levels, notes)

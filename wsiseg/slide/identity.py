@@ -1,4 +1,4 @@
-"""What tells whether a slide is the one that was there before, without reading all of it."""
+"""Identify a slide by its content, without reading all of it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["identify_slide", "slide_files", "was_identified_as"]
 
 _ENDS = 64 * 1024
 _SAMPLES = 64
-"""Places at fixed fractions of a slide's bytes that are looked at, shared by its files."""
-_FEWEST = 4  # of a file
-_SAMPLE = 4096
+"""Number of samples at fixed fractions of a slide's bytes, divided among its files."""
+_MIN_SAMPLES = 4  # per file
+_SAMPLE = 4096  # bytes
 _TABLES = frozenset({273, 279, 324, 325, 330})
-"""TIFF's offsets and byte counts of strips and tiles, and SubIFDs."""
+"""TIFF tags: offsets and byte counts of strips and tiles, and SubIFDs."""
 _SUBIFDS = 330
-_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes of TIFF's types
-_MOST_IFDS, _MOST_BYTES = 4096, 2**27
+_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes per TIFF type
+_MAX_IFDS, _MAX_BYTES = 4096, 2**27
 
 
 def identify_slide(path: Path) -> str:
-    """Hex sha256 of the content of a slide's files, from a few places of each.
+    """Return a hex sha256 of the content of a slide's files, from a few parts of each.
 
-    Of every file its size, both ends and samples at fixed fractions; of a TIFF also the offsets and
-    byte counts of all tiles, which differ wherever compressed pixels do. Names do not count. Cheap
-    even over a network, and remembered until a time stamp or a size changes.
+    For every file: its size, both ends and samples at fixed fractions; for a TIFF also the offsets
+    and byte counts of all tiles, which differ wherever compressed pixels do. File names do not
+    count. Cheap even over a network, and cached until a time stamp or a size changes.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def identify_slide(path: Path) -> str:
 
 
 def was_identified_as(path: Path, identity: str) -> bool:
-    """Whether a store that was made before samples counted has this `identity` of the slide."""
+    """Whether `identity` is the slide's in stores made before samples were part of it."""
     file = SharedFile(slide_file(path))
     try:
         size, ends = file.size, min(_ENDS, file.size)
@@ -58,12 +58,12 @@ def was_identified_as(path: Path, identity: str) -> bool:
 
 
 def slide_files(path: Path) -> tuple[Path, ...]:
-    """The files of a slide: of most formats one, else its companions too, sorted.
+    """Return the files of a slide: one in most formats, else also its companions, sorted.
 
     Raises
     ------
     SlideOpenError
-        If `path` is no slide.
+        If `path` is not a slide.
     """
     main = slide_file(path)
     suffix = main.suffix.lower()
@@ -75,7 +75,7 @@ def slide_files(path: Path) -> tuple[Path, ...]:
 
 
 def _named_files(index: Path) -> list[Path]:
-    """The files beside a Hamamatsu index that it names."""
+    """Return the files that a Hamamatsu index names and that lie beside it."""
     lines = index.read_bytes().decode("latin-1").splitlines()
     names = {line.partition("=")[2].strip() for line in lines}
     return sorted(file for name in names if name and (file := index.parent / name).is_file())
@@ -88,9 +88,9 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 @lru_cache(64)
 def _identify(files: tuple[Path, ...], stamps: tuple[tuple[int, ...], ...]) -> str:
-    """The identity of the files that bear these `stamps`, which are there for the cache alone."""
-    share = max(_FEWEST, _SAMPLES // len(files))
-    digests = sorted(_digest(file, share, _ENDS // len(files)) for file in files)
+    """Identify files; `stamps` only invalidate the cache when the files change."""
+    samples = max(_MIN_SAMPLES, _SAMPLES // len(files))
+    digests = sorted(_digest(file, samples, _ENDS // len(files)) for file in files)
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
@@ -99,11 +99,11 @@ def _digest(path: Path, samples: int, ends: int) -> bytes:
     try:
         size = file.size
         digest = hashlib.sha256(str(size).encode() + b":")
-        places = [(0, ends), (size - ends, ends)]
-        places += [(size * i // samples, _SAMPLE) for i in range(1, samples)]
-        for at, count in places:
-            at = max(0, at)
-            digest.update(file.read_at(at, min(count, size - at)))
+        parts = [(0, ends), (size - ends, ends)]
+        parts += [(size * i // samples, _SAMPLE) for i in range(1, samples)]
+        for offset, count in parts:
+            offset = max(0, offset)
+            digest.update(file.read_at(offset, min(count, size - offset)))
         for table in _tiff_tables(file):
             digest.update(table)
         return digest.digest()
@@ -112,9 +112,9 @@ def _digest(path: Path, samples: int, ends: int) -> bytes:
 
 
 def _tiff_tables(file: SharedFile) -> Iterator[bytes]:
-    """The directories of a TIFF and its tables of offsets and byte counts, as they stand.
+    """Yield the raw directories of a TIFF and its tables of offsets and byte counts.
 
-    Nothing for other files; what a damaged one says is followed as far as it goes.
+    Yields nothing for other files; a damaged file is followed as far as possible.
     """
     head = file.read_at(0, min(16, file.size))
     order = {b"II": "little", b"MM": "big"}.get(head[:2])
@@ -127,20 +127,20 @@ def _tiff_tables(file: SharedFile) -> Iterator[bytes]:
     big = version == 43
     queue = [number.decode(head[8:16] if big else head[4:8])]
     seen: set[int] = set()
-    taken = 0
-    while queue and len(seen) < _MOST_IFDS and taken < _MOST_BYTES:
-        at = queue.pop()
-        if at in seen or not 0 < at < file.size:
+    count = 0
+    while queue and len(seen) < _MAX_IFDS and count < _MAX_BYTES:
+        offset = queue.pop()
+        if offset in seen or not 0 < offset < file.size:
             continue
-        seen.add(at)
-        for table, more in _read_ifd(number, at, big):
-            queue += more
-            taken += len(table)
+        seen.add(offset)
+        for table, further in _read_ifd(number, offset, big):
+            queue += further
+            count += len(table)
             yield table
 
 
 class _Numbers:
-    """Numbers of a file in its byte order; of what lies beyond its end, nothing."""
+    """Reads a file's numbers in its byte order; returns no bytes beyond its end."""
 
     def __init__(self, file: SharedFile, order: str) -> None:
         self._file, self._little = file, order == "little"
@@ -148,17 +148,17 @@ class _Numbers:
     def decode(self, data: bytes) -> int:
         return int.from_bytes(data, "little" if self._little else "big")
 
-    def read(self, at: int, count: int) -> bytes:
-        if at >= self._file.size:
+    def read(self, offset: int, count: int) -> bytes:
+        if offset >= self._file.size:
             return b""
-        return self._file.read_at(at, min(count, self._file.size - at, _MOST_BYTES))
+        return self._file.read_at(offset, min(count, self._file.size - offset, _MAX_BYTES))
 
 
-def _read_ifd(number: _Numbers, at: int, big: bool) -> Iterator[tuple[bytes, list[int]]]:
-    """The directory at `at` and its tables, each with the places of further directories."""
+def _read_ifd(number: _Numbers, offset: int, big: bool) -> Iterator[tuple[bytes, list[int]]]:
+    """Yield the directory at `offset` and its tables, each with offsets of further directories."""
     head, entry, word = (8, 20, 8) if big else (2, 12, 4)
-    count = number.decode(number.read(at, head))
-    body = number.read(at + head, min(count, 4096) * entry + word)
+    count = number.decode(number.read(offset, head))
+    body = number.read(offset + head, min(count, 4096) * entry + word)
     following = body[count * entry :]
     yield body, [number.decode(following)] if len(following) == word else []
     for start in range(0, len(body) - entry + 1, entry):
@@ -170,6 +170,6 @@ def _read_ifd(number: _Numbers, at: int, big: bool) -> Iterator[tuple[bytes, lis
         field = body[start + 4 + word : start + entry]
         if values * width > word:
             field = number.read(number.decode(field), values * width)
-        subifds = min(values, _MOST_IFDS) if tag == _SUBIFDS else 0
+        subifds = min(values, _MAX_IFDS) if tag == _SUBIFDS else 0
         offsets = range(0, min(len(field), subifds * width), width)
         yield field, [number.decode(field[i : i + width]) for i in offsets]

@@ -1,4 +1,4 @@
-"""How many times smaller a level is: a whole number where only its size is rounded."""
+"""Find how many times smaller a level is: an integer if only its size was rounded."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from wsiseg.geometry import Size
 __all__ = ["covers", "find_downsample", "is_level"]
 
 _NOISE = 1e-9
-_SKEWED = 1.1
-"""Factor between both axes' downsamples beyond which a picture is no level."""
+_MAX_SKEW = 1.1
+"""Ratio of the two axes' downsamples beyond which an image is not a level."""
 
 
 @lru_cache(256)
 def find_downsample(size: Size, level: Size) -> tuple[float, float]:
-    """Level-0 pixels per pixel of a level, along x and y.
+    """Return the level-0 pixels per pixel of a level, along x and y.
 
-    A whole ``n`` where both sides of `level` are ``size / n`` rounded down, up or to the nearest:
-    its pixels then are means of ``n x n``, and lack or exceed the slide at the far edges by less
-    than one of them. Else the ratio of the sizes, per axis.
+    An integer ``n`` if both sides of `level` are ``size / n`` rounded down, up or to the nearest:
+    its pixels are then means of ``n x n``, and at the far edges the level is less than one of its
+    pixels shorter or longer than the slide. Otherwise the ratio of the sizes, per axis.
 
-    Of several that fit a tiny level, one that divides the slide is taken, else a power of two,
-    else the one nearest to the ratio of the longer sides.
+    If several integers fit a tiny level, one that divides the slide is preferred, then a power of
+    two, then the one nearest to the ratio of the longer sides.
     """
     low, high = _fitting(size, level)
     if low > high:
@@ -38,16 +38,16 @@ def find_downsample(size: Size, level: Size) -> tuple[float, float]:
 
 
 def is_level(downsample: tuple[float, float]) -> bool:
-    """Whether a picture shrunk so has the slide's shape; a label flagged as a level has not.
+    """Whether an image of this downsample has the slide's shape, unlike a label stored as a level.
 
-    Of a level of few pixels, rounding explains another shape: `find_downsample` gives a whole
-    number then.
+    For a level of few pixels, rounding may explain another shape; `find_downsample` then returns an
+    integer.
     """
-    return max(downsample) <= _SKEWED * min(downsample)
+    return max(downsample) <= _MAX_SKEW * min(downsample)
 
 
 def covers(size: Size, level: Size, downsample: tuple[float, float]) -> bool:
-    """Whether the level's pixels end where the slide ends, along both axes."""
+    """Whether the level ends where the slide ends, along both axes."""
     return all(
         abs(pixels * down - length) < _NOISE * length
         for length, pixels, down in zip(size, level, downsample, strict=True)
@@ -55,7 +55,7 @@ def covers(size: Size, level: Size, downsample: tuple[float, float]) -> bool:
 
 
 def _fitting(size: Size, level: Size) -> tuple[int, int]:
-    """The least and the largest whole number that rounds both sides of `size` to `level`."""
+    """Return the smallest and the largest integer that round both sides of `size` to `level`."""
     low, high = 1, max(size)
     for length, pixels in zip(size, level, strict=True):
         low = max(low, length // (pixels + 1) + 1)  # length // n <= pixels

@@ -1,4 +1,4 @@
-"""What the readers that wrap a slide library share (`LibrarySlide`)."""
+"""The base class of readers that wrap a slide library (`LibrarySlide`)."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ __all__ = ["LibrarySlide"]
 
 _DEFAULT = SlideConfig()
 _PROBED = 4
-"""Rows, and columns, of the pixels of which one must be readable."""
+"""Rows and columns of the grid of pixels of which one must be readable."""
 _TILE = 256
-"""Side of what is left out where the library does not say how large a tile is."""
+"""Side of the square that is left out if the library does not give the size of tiles."""
 
 
 class LibrarySlide(PyramidSlide):
-    """A slide opened by a library whose object speaks OpenSlide's Python interface.
+    """A slide opened by a library whose objects have OpenSlide's Python interface.
 
     Raises
     ------
     SlideOpenError
         If the library does not open the file.
     MppError
-        If the µm/px are missing or absurd and ``config.mpp_override`` is ``None``.
+        If the µm/px are missing or implausible and ``config.mpp_override`` is ``None``.
     """
 
     _name: ClassVar[str]
@@ -45,15 +45,15 @@ class LibrarySlide(PyramidSlide):
         path = Path(path)
         self._blank = config.damaged == "blank"
         self._slide, properties = self._open(slide_file(path))
-        self._spent: list[Any] = []
+        self._failed: list[Any] = []
         try:
             sizes = [Size(*size) for size in self._slide.level_dimensions]
-            self._own, notes = self._choose_levels(path, sizes)
+            self._library_levels, notes = self._choose_levels(path, sizes)
             super().__init__(
                 path,
                 reader=self._name,
                 vendor=properties.get("openslide.vendor", "unknown"),
-                level_sizes=tuple(sizes[own] for own in self._own),
+                level_sizes=tuple(sizes[index] for index in self._library_levels),
                 properties=properties,
                 mpp_override=config.mpp_override,
                 identity=identify_slide(path),
@@ -68,11 +68,11 @@ class LibrarySlide(PyramidSlide):
 
     def close(self) -> None:
         """Release the file."""
-        for slide in (*self._spent, self._slide):
+        for slide in (*self._failed, self._slide):
             slide.close()
 
     def read_level(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """``(box.height, box.width, 3)`` uint8 of `box` in pixels of `level`; white outside."""
+        """Read `box` in pixels of `level`: ``(box.height, box.width, 3)`` uint8; white outside."""
         try:
             return super().read_level(level, box)
         except SlideReadError:
@@ -81,7 +81,7 @@ class LibrarySlide(PyramidSlide):
         return self._read_tiles(level, box)
 
     def _read_tiles(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """`read_level` tile by tile; those that cannot be read are white, and noted."""
+        """Read tile by tile; tiles that cannot be read are white, and recorded as damaged."""
         out = np.full((box.height, box.width, 3), 255, np.uint8)
         size = self.level_sizes[level]
         tile = self._tile_size(level)
@@ -96,25 +96,25 @@ class LibrarySlide(PyramidSlide):
                         out[part.slices(box)] = reader.read_level(level, part)
                     except SlideReadError:
                         self.damaged.add(place_tile(self.size, level, size, tile, column, row))
-                        # OpenSlide refuses everything after its first failure.
+                        # OpenSlide rejects all reads after its first failure.
                         reader.close()
                         reader = self._open_again()
         finally:
             reader.close()
-        # Others may be reading from the one that failed.
-        self._spent.append(self._slide)
+        # Other threads may still be reading from the one that failed.
+        self._failed.append(self._slide)
         self._slide = self._open(slide_file(self.path))[0]
         return out
 
     def _probe(self) -> None:
-        """Raise `SlideOpenError` if none of some pixels, spread over level 0, can be read."""
+        """Raise `SlideOpenError` if no pixel of a coarse grid over level 0 can be read."""
         width, height = self.size
-        for at in range(_PROBED**2):
-            row, column = divmod(at, _PROBED)
-            place = Box(column * width // _PROBED, row * height // _PROBED, 1, 1)
+        for index in range(_PROBED**2):
+            row, column = divmod(index, _PROBED)
+            pixel = Box(column * width // _PROBED, row * height // _PROBED, 1, 1)
             with self._open_again() as reader:
                 try:
-                    reader.read_level(0, place)
+                    reader.read_level(0, pixel)
                 except SlideReadError as error:
                     failure = error
                 else:
@@ -125,22 +125,23 @@ class LibrarySlide(PyramidSlide):
         return type(self)(self.path, SlideConfig(mpp_override=self.mpp.x))
 
     def _tile_size(self, level: int) -> Size:
-        names = (f"openslide.level[{self._own[level]}].tile-{side}" for side in ("width", "height"))
+        prefix = f"openslide.level[{self._library_levels[level]}].tile"
+        names = (f"{prefix}-{side}" for side in ("width", "height"))
         width, height = (int(self.properties.get(name) or 0) for name in names)
         return Size(width or _TILE, height or _TILE)
 
     @staticmethod
     @abstractmethod
     def _open(path: Path) -> tuple[Any, dict[str, str]]:
-        """The library's object, and its properties under OpenSlide's names."""
+        """Open a file: the library's object, and its properties under OpenSlide's names."""
 
     @staticmethod
     def _choose_levels(
         path: Path, sizes: Sequence[Size]
     ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """Which of the library's levels are the slide's, finest first, and what is to be said."""
+        """Return which of the library's levels are the slide's, finest first, and notes."""
         return tuple(range(len(sizes))), ()
 
     @abstractmethod
     def _read_associated(self, name: str) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` uint8 RGB of an image beside the pyramid."""
+        """Read an associated image: ``(H, W, 3)`` uint8 RGB."""

@@ -1,4 +1,4 @@
-"""Micrometres per pixel: what the user says, else the slide, else a guess, else an error."""
+"""Micrometres per pixel: from the user, else the slide, else an estimate, else an error."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from wsiseg.slide.description import (
 __all__ = ["MPP_MAX", "MPP_MIN", "SOURCES", "find_contradictions", "find_objective", "resolve_mpp"]
 
 MPP_MIN = 0.05
-"""Finest believable level-0 µm/px."""
+"""Finest plausible level-0 µm/px."""
 MPP_MAX = 10.0
-"""Coarsest believable level-0 µm/px."""
+"""Coarsest plausible level-0 µm/px."""
 
 _REMEDY = "give it with --mpp-override, or in the manifest's mpp column"
-_FURTHEST = 1.5
+_MAX_RATIO = 1.5
 """Sources of one slide that differ by more than this factor contradict each other."""
-_MOST_POWER = 200.0
+_MAX_POWER = 200.0
 _ADAPTERS = frozenset({"mirax"})
-"""Vendors with a magnifying camera adapter: 20x at 0.23 µm/px is usual and right."""
-_SAME = 1e-4
+"""Vendors with a magnifying camera adapter: 20x at 0.23 µm/px is usual and correct."""
+_SAME = 1e-4  # relative difference
 _KEYS = "(?:MPP|Microns?[-_ ]?Per[-_ ]?Pixel|ScanRes)"  # ScanRes: Ventana's µm/px
 _POWERS = "(?:AppMag|Magnification|Objective(?:[-_ ]?(?:Power|Magnification))?)"
 
@@ -39,7 +39,7 @@ Properties = Mapping[str, str]
 
 def _openslide(properties: Properties, _: Size | None) -> MppXY | None:
     mpp = _pair(properties, "openslide.mpp-x", "openslide.mpp-y")
-    # Of a plain TIFF it is the resolution tag once more, which is worth less than a description.
+    # In a plain TIFF it repeats the resolution tag, which is less reliable than a description.
     return None if mpp is None or _is_tag(mpp, properties) else mpp
 
 
@@ -74,8 +74,8 @@ def _imagej(properties: Properties, _: Size | None) -> MppXY | None:
 
 def _tag(properties: Properties, _: Size | None) -> MppXY | None:
     mpp = _per_unit(properties, microns(properties.get("tiff.ResolutionUnit", "")))
-    # 72 or 96 dpi is what software writes that knows no resolution: not a measurement.
-    return mpp if mpp and _is_believable(mpp) else None
+    # Software that does not know the resolution writes 72 or 96 dpi: not a measurement.
+    return mpp if mpp and _is_plausible(mpp) else None
 
 
 SOURCES: tuple[tuple[str, Callable[[Properties, Size | None], MppXY | None]], ...] = (
@@ -87,10 +87,10 @@ SOURCES: tuple[tuple[str, Callable[[Properties, Size | None], MppXY | None]], ..
     ("openslide.mpp", _openslide_from_tag),
     ("tiff.XResolution", _tag),
 )
-"""Where a slide's µm/px are looked for, in order; then comes its objective power."""
+"""Sources of a slide's µm/px, in order; the last resort is its objective power."""
 
 
-class _Found(NamedTuple):
+class _Stated(NamedTuple):
     source: str
     mpp: MppXY
 
@@ -101,63 +101,63 @@ def resolve_mpp(
     name: str = "slide",
     size: Size | None = None,
 ) -> tuple[MppXY, str]:
-    """Level-0 µm/px and where it comes from.
+    """Determine level-0 µm/px and its source.
 
     Parameters
     ----------
     properties
         Slide properties under OpenSlide's names.
     override
-        µm/px of both axes that the user gives; wins over all else.
+        µm/px of both axes given by the user; takes precedence over everything else.
     name
-        The slide, as error messages and warnings name it.
+        Name of the slide in error messages and warnings.
     size
-        Level-0 pixels, which tell the image from others that OME-XML describes.
+        Level-0 pixels, which identify the image among others that OME-XML describes.
 
     Returns
     -------
-    The µm/px and ``"override"``, the first of `SOURCES` that gives believable ones, or
+    The µm/px and ``"override"``, the first of `SOURCES` that gives plausible ones, or
     ``"objective power"`` (10 / power, with a `WsisegWarning`).
 
     Raises
     ------
     MppError
-        If nothing says it, or what does is outside ``[MPP_MIN, MPP_MAX]``.
+        If no source gives it, or the value is outside ``[MPP_MIN, MPP_MAX]``.
     """
     if override is not None:
-        return _believe(MppXY(Mpp(override), Mpp(override)), "override", name), "override"
-    found = list(_look(properties, size))
-    for source, mpp in found:
-        if _is_believable(mpp):
+        return _check(MppXY(Mpp(override), Mpp(override)), "override", name), "override"
+    stated = list(_read_sources(properties, size))
+    for source, mpp in stated:
+        if _is_plausible(mpp):
             return mpp, source
-    measured = [each for each in found if not _is_tag(each.mpp, properties)]
-    if measured or (found and find_objective(properties) is None):
-        first = (measured or found)[0]
-        _believe(first.mpp, first.source, name)
+    measured = [each for each in stated if not _is_tag(each.mpp, properties)]
+    if measured or (stated and find_objective(properties) is None):
+        first = (measured or stated)[0]
+        _check(first.mpp, first.source, name)
     return _from_objective(properties, name), "objective power"
 
 
 def find_contradictions(
     properties: Properties, mpp: MppXY, source: str, size: Size | None = None
 ) -> tuple[str, ...]:
-    """A line if metadata differ from the `mpp` taken from `source` by more than 1.5 times.
+    """Return a note if metadata differ from the `mpp` of `source` by a factor of more than 1.5.
 
-    What the user gave is not questioned.
+    A value given by the user is not questioned.
     """
     if source == "override":
         return ()
     others = [
         f"{other} says {_show(value)}"
-        for other, value in _look(properties, size)
+        for other, value in _read_sources(properties, size)
         if other != source
-        and (_differ(value, mpp) if _is_believable(value) else not _is_tag(value, properties))
+        and (_differ(value, mpp) if _is_plausible(value) else not _is_tag(value, properties))
     ]
     power = find_objective(properties)
     if properties.get("openslide.vendor") in _ADAPTERS:
         power = None
     if power and _differ(MppXY(Mpp(10 / power), Mpp(10 / power)), mpp):
         others.append(f"the objective power {power:g} suggests {10 / power:.3g}")
-    if _ratio(mpp.x, mpp.y) > _FURTHEST:
+    if _ratio(mpp.x, mpp.y) > _MAX_RATIO:
         others.append("x and y differ")
     if not others:
         return ()
@@ -166,25 +166,25 @@ def find_contradictions(
 
 
 def find_objective(properties: Properties) -> float | None:
-    """Magnification of the objective, if a property or the description says it."""
+    """Return the magnification of the objective, if a property or the description states it."""
     text = read_description(properties)
     ome = read_ome(text)
-    found = (
+    candidates = (
         _number(properties, "openslide.objective-power"), _number(properties, "aperio.AppMag"),
         read_number(text, _POWERS), ome and ome.objective,
     )  # fmt: skip
-    return next((power for power in found if power and 0 < power <= _MOST_POWER), None)
+    return next((power for power in candidates if power and 0 < power <= _MAX_POWER), None)
 
 
-def _look(properties: Properties, size: Size | None) -> Iterator[_Found]:
+def _read_sources(properties: Properties, size: Size | None) -> Iterator[_Stated]:
     for source, read in SOURCES:
         mpp = read(properties, size)
         if mpp is not None:
-            yield _Found(source, mpp)
+            yield _Stated(source, mpp)
 
 
-def _believe(mpp: MppXY, source: str, name: str) -> MppXY:
-    if _is_believable(mpp):
+def _check(mpp: MppXY, source: str, name: str) -> MppXY:
+    if _is_plausible(mpp):
         return mpp
     raise MppError(
         f"{name}: {mpp.x:g} x {mpp.y:g} µm/px (from {source}) is outside {MPP_MIN:g} to "
@@ -192,7 +192,7 @@ def _believe(mpp: MppXY, source: str, name: str) -> MppXY:
     )
 
 
-def _is_believable(mpp: MppXY) -> bool:
+def _is_plausible(mpp: MppXY) -> bool:
     return all(MPP_MIN <= value <= MPP_MAX for value in mpp)
 
 
@@ -201,7 +201,7 @@ def _ratio(one: float, two: float) -> float:
 
 
 def _differ(one: MppXY, two: MppXY) -> bool:
-    return max(_ratio(one.x, two.x), _ratio(one.y, two.y)) > _FURTHEST
+    return max(_ratio(one.x, two.x), _ratio(one.y, two.y)) > _MAX_RATIO
 
 
 def _show(mpp: MppXY) -> str:
@@ -228,12 +228,12 @@ def _is_tag(mpp: MppXY, properties: Properties) -> bool:
 def _from_objective(properties: Properties, name: str) -> MppXY:
     power = find_objective(properties)
     if not power:
-        looked = ", ".join(dict.fromkeys(source for source, _ in SOURCES))
+        sources = ", ".join(dict.fromkeys(source for source, _ in SOURCES))
         raise MppError(
             f"{name}: the slide does not say its µm/px; {_REMEDY} "
-            f"(looked at: {looked}{_placeholder(properties)}, objective power)"
+            f"(looked at: {sources}{_placeholder(properties)}, objective power)"
         )
-    mpp = _believe(MppXY(Mpp(10 / power), Mpp(10 / power)), f"objective power {power:g}", name)
+    mpp = _check(MppXY(Mpp(10 / power), Mpp(10 / power)), f"objective power {power:g}", name)
     warnings.warn(
         f"{name}: the slide does not say its µm/px; took {mpp.x:g} from the objective power "
         f"{power:g}. If that is wrong, {_REMEDY}",
@@ -249,5 +249,5 @@ def _placeholder(properties: Properties) -> str:
 
 
 def _number(properties: Properties, key: str) -> float | None:
-    """What a property says, if that is a measurement: scanners write 0 where they know nothing."""
+    """Return a property if it is a measurement: scanners write 0 for unknown values."""
     return to_measure(properties.get(key))

@@ -1,4 +1,4 @@
-"""Slides read with OpenSlide; its errors are translated here."""
+"""Read slides with OpenSlide; translates its errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wsiseg.slide.pages import load_stack
 __all__ = ["OpenSlideReader"]
 
 _ANCHOR = 256
-"""Grid, in level pixels, from whose corners levels of fractional downsample are read."""
+"""Spacing, in level pixels, of the grid from which levels of fractional downsample are read."""
 
 
 class OpenSlideReader(LibrarySlide):
@@ -42,7 +42,7 @@ class OpenSlideReader(LibrarySlide):
     def _choose_levels(
         path: Path, sizes: Sequence[Size]
     ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        # Of a z-stack it has a level for each plane.
+        # In a z-stack, OpenSlide has a level for each plane.
         stack = load_stack(path) if len(set(sizes)) < len(sizes) else None
         if stack is None:
             return tuple(range(len(sizes))), ()
@@ -50,11 +50,11 @@ class OpenSlideReader(LibrarySlide):
 
     def _pixels(self, level: int, box: Box) -> NDArray[np.uint8]:
         with _translate(self.path, f"level {level}, box {tuple(box)}"):
-            downsample = self._slide.level_downsamples[self._own[level]]
+            downsample = self._slide.level_downsamples[self._library_levels[level]]
         if downsample == round(downsample):
             return self._region(level, round(downsample), box)
-        # OpenSlide takes level-0 corners, so a level pixel is hit only to half a level-0 pixel, and
-        # it interpolates by the rest. Fixed anchors make that rest the same for every box.
+        # OpenSlide accepts level-0 corners, which are off a level pixel by up to half a level-0
+        # pixel; it interpolates by the remainder. Fixed anchors make it the same for every box.
         out = np.empty((box.height, box.width, 3), np.uint8)
         for y in range(box.y - box.y % _ANCHOR, box.bottom, _ANCHOR):
             for x in range(box.x - box.x % _ANCHOR, box.right, _ANCHOR):
@@ -66,7 +66,9 @@ class OpenSlideReader(LibrarySlide):
     def _region(self, level: int, downsample: float, box: Box) -> NDArray[np.uint8]:
         corner = (round(box.x * downsample), round(box.y * downsample))
         with _translate(self.path, f"level {level}, box {tuple(box)}"):
-            image = self._slide.read_region(corner, self._own[level], (box.width, box.height))
+            image = self._slide.read_region(
+                corner, self._library_levels[level], (box.width, box.height)
+            )
         return composite_on_white(np.asarray(image))
 
     def _read_associated(self, name: str) -> NDArray[np.uint8]:

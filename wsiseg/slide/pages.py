@@ -1,4 +1,4 @@
-"""Which pages of a TIFF are the levels of its picture, and which focal plane they show."""
+"""Find which pages of a TIFF are the levels of its image, and which focal plane they show."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Stack(NamedTuple):
     pages: tuple[tifffile.TiffPage, ...]
     """Its levels, finest first."""
     indices: tuple[int, ...]
-    """Their places among the file's tiled pages, which are OpenSlide's levels."""
+    """Their indices among the file's tiled pages, which are OpenSlide's levels."""
     offsets: tuple[float, ...]
-    """Where all planes lie, in µm."""
+    """Offsets of all planes, in µm."""
 
     @property
     def note(self) -> str:
-        """What a person should know."""
+        """A note for users: the planes, and which is read."""
         planes = ", ".join(f"{offset:g}" for offset in self.offsets)
         nearest = min(self.offsets, key=abs)
         return (
@@ -42,9 +42,9 @@ class Stack(NamedTuple):
 
 
 def find_stack(file: tifffile.TiffFile) -> Stack | None:
-    """The plane nearest to offset 0 of a z-stack; None if `file` is none.
+    """Return the plane nearest to offset 0 of a z-stack; None if `file` is not a z-stack.
 
-    Aperio names the offset of each plane in its description (``OffsetZ``), but for the plane at 0.
+    Aperio gives the offset of each plane in its description (``OffsetZ``), except for the one at 0.
     """
     if not file.is_svs:
         return None
@@ -64,7 +64,7 @@ def find_stack(file: tifffile.TiffFile) -> Stack | None:
 
 
 def load_stack(path: Path) -> Stack | None:
-    """`find_stack` of the file at `path`; None if it is no TIFF that tifffile reads."""
+    """Return `find_stack` of the file at `path`; None if tifffile cannot read it."""
     try:
         with tifffile.TiffFile(path) as file:
             return find_stack(file)
@@ -73,24 +73,24 @@ def load_stack(path: Path) -> Stack | None:
 
 
 def read_aperio(path: Path) -> dict[str, str] | None:
-    """Properties of a z-stack under OpenSlide's names; None if `path` is none."""
+    """Read the properties of a z-stack, under OpenSlide's names; None for other files."""
     if load_stack(path) is None:
         return None
     with tifffile.TiffFile(path) as file:
         text = file.pages.first.description
     pairs = (part.partition("=") for part in text.split("|")[1:])
-    given = {f"aperio.{key.strip()}": value.strip() for key, _, value in pairs}
-    return given | {"openslide.vendor": "aperio", "tiff.ImageDescription": text}
+    properties = {f"aperio.{key.strip()}": value.strip() for key, _, value in pairs}
+    return properties | {"openslide.vendor": "aperio", "tiff.ImageDescription": text}
 
 
 def find_pyramid(file: tifffile.TiffFile, size: Size) -> tuple[tifffile.TiffPage, ...]:
-    """The pages that tifffile takes for the levels of the picture of `size`, finest first.
+    """Return the pages that tifffile considers levels of the image of `size`, finest first.
 
-    OpenSlide knows those that are flagged as reduced, and passes over SubIFDs (OME-TIFF) and
-    levels of vendors that it does not know (Motic). A level is tiled like the first, in the same
-    format, and a whole number of times smaller.
+    OpenSlide knows the pages that are flagged as reduced, but not SubIFDs (OME-TIFF) or levels of
+    vendors that it does not know (Motic). A level is tiled like the first, in the same format, and
+    an integer number of times smaller.
     """
-    series = next((one for one in file.series if _is_picture(one, size)), None)
+    series = next((one for one in file.series if _is_image(one, size)), None)
     if series is None:
         return ()
     pages = [level.keyframe for level in series.levels if len(level.pages) == 1]
@@ -98,7 +98,7 @@ def find_pyramid(file: tifffile.TiffFile, size: Size) -> tuple[tifffile.TiffPage
 
 
 def count_levels(path: Path, size: Size) -> int:
-    """How many levels `find_pyramid` finds in a file; 0 if it is no TIFF that tifffile reads."""
+    """Return how many levels `find_pyramid` finds in a file; 0 if tifffile cannot read it."""
     try:
         with tifffile.TiffFile(path) as file:
             return len(find_pyramid(file, size))
@@ -106,7 +106,7 @@ def count_levels(path: Path, size: Size) -> int:
         return 0
 
 
-def _is_picture(series: tifffile.TiffPageSeries, size: Size) -> bool:
+def _is_image(series: tifffile.TiffPageSeries, size: Size) -> bool:
     return len(series.pages) == 1 and _size(series.keyframe) == size
 
 
@@ -124,5 +124,5 @@ def _size(page: tifffile.TiffPage) -> Size:
 
 
 def _offset(page: tifffile.TiffPage) -> float:
-    found = _OFFSET.search(page.description or "")
-    return float(found[1].replace(",", ".")) if found else 0.0
+    match = _OFFSET.search(page.description or "")
+    return float(match[1].replace(",", ".")) if match else 0.0

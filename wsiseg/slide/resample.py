@@ -1,4 +1,4 @@
-"""Area averaging by any factor, in absolute coordinates, so that parts equal the whole."""
+"""Area averaging by any factor, in absolute coordinates, so that parts equal the whole image."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from wsiseg.shrink import FACTORS, are_rows, mean_squares
 __all__ = ["AxisWeights", "area_mean", "axis_weights"]
 
 _LINE_VALUES = 2**17
-"""Sums that NumPy holds at once: they stay in the processor's cache."""
+"""Number of sums that NumPy holds at a time: they stay in the processor's cache."""
 _SNAP = 1e-6
-"""Edges and factors this close to a whole number are taken as whole: float noise of mpp ratios."""
+"""Edges and factors this close to an integer are rounded: µm/px ratios have float noise."""
 
 
 class AxisWeights(NamedTuple):
-    """Which source pixels each output pixel covers along one axis, and how much of each.
+    """The source pixels that each output pixel covers along one axis, and how much of each.
 
     Output pixel ``i`` is the sum of ``source[start[i] + k] * weight[i, k]``, divided by `factor`.
     """
 
     start: NDArray[np.int64]
-    """``(n,)`` absolute index of the first source pixel."""
+    """``(n,)`` absolute indices of the first source pixels."""
     weight: NDArray[np.float32]
     """``(n, taps)`` covered length of each source pixel, in [0, 1]; 0 beyond the covered ones."""
     factor: float
@@ -45,23 +45,23 @@ class AxisWeights(NamedTuple):
         return int(self.start[-1]) + int(self.weight.shape[1])
 
     def part(self, start: int, stop: int) -> AxisWeights:
-        """The weights of output pixels ``start .. stop`` of these."""
+        """Return the weights of output pixels ``start .. stop`` of these."""
         return AxisWeights(self.start[start:stop], self.weight[start:stop], self.factor)
 
 
 @lru_cache(64)
 def axis_weights(first: int, count: int, factor: float) -> AxisWeights:
-    """Weights of output pixels ``first .. first + count`` (`count` >= 1).
+    """Return the weights of output pixels ``first .. first + count`` (`count` >= 1).
 
-    Output pixel ``i`` covers source interval ``[i * factor, (i + 1) * factor)``. Weights depend on
-    the absolute ``i`` only, not on `first`. A `factor` below 1 enlarges: mostly nearest neighbour,
-    with a blend where an output pixel lies across a source edge. The boxes of a block share them,
-    so the arrays are not to be written to.
+    Output pixel ``i`` covers the source interval ``[i * factor, (i + 1) * factor)``. Weights depend
+    on the absolute ``i`` only, not on `first`. A `factor` below 1 enlarges: nearest neighbour,
+    blended where an output pixel lies across a source edge. The boxes of a block share the arrays,
+    which are read-only.
     """
     factor = _snap(factor)
     edges = np.arange(first, first + count + 1, dtype=np.float64) * factor
-    whole = np.rint(edges)
-    edges = np.where(np.abs(edges - whole) < _SNAP, whole, edges)
+    rounded = np.rint(edges)
+    edges = np.where(np.abs(edges - rounded) < _SNAP, rounded, edges)
     low, high = edges[:-1], edges[1:]
     start = np.floor(low).astype(np.int64)
     # Fixed by the factor, not by this box: ceil(factor) + 1 pixels always hold the interval.
@@ -87,11 +87,11 @@ def area_mean(
     rows, columns
         Weights along y and x.
     out
-        Written into if it is given.
+        Array to write to; a new one if not given.
 
     Returns
     -------
-    ``(len(rows.start), len(columns.start), 3)`` uint8. For whole factors the sums are whole numbers
+    ``(len(rows.start), len(columns.start), 3)`` uint8. For integer factors the sums are integers
     below 2**24, hence exact in float32.
     """
     source = np.ascontiguousarray(source)
@@ -103,18 +103,20 @@ def area_mean(
     if rows.factor == 1 and columns.factor == 1:
         out[:] = source
         return out
-    # Which loop runs hangs on the factors alone, so that every box gives the same pixel.
+    # The choice of the loop depends on the factors only, so that every box gives the same pixel.
     if rows.factor == columns.factor in FACTORS:
         return mean_squares(source, int(rows.factor), out)
     area = np.float32(rows.factor * columns.factor)
     down = rows.start - rows.first, rows.weight
     column_start = columns.start - columns.first
-    three = rows.weight.shape[1] == columns.weight.shape[1] == 3
-    three &= min(rows.factor, columns.factor) > 1
+    three_taps = rows.weight.shape[1] == columns.weight.shape[1] == 3
+    three_taps &= min(rows.factor, columns.factor) > 1
     if not pays(source.size):
-        weight, area = (columns.weight / area, np.float32(1)) if three else (columns.weight, area)
+        weight = columns.weight
+        if three_taps:
+            weight, area = weight / area, np.float32(1)
         _average(source, *down, column_start, weight, area, out)
-    elif three:
+    elif three_taps:
         _load_loops().average_three(source, *down, column_start, _spread(columns) / area, out)
     else:
         _load_loops().average(source, *down, column_start, columns.weight, area, out)
@@ -130,7 +132,7 @@ def _average(
     area: np.float32,
     out: NDArray[np.uint8],
 ) -> None:
-    """The same without compiled code: a few lines at a time, tap by tap, so the same sums."""
+    """Average without compiled code: a few lines at a time, tap by tap, with the same sums."""
     step = max(1, _LINE_VALUES // source[0].size)
     for top in range(0, len(out), step):
         part = slice(top, top + step)
@@ -151,7 +153,7 @@ def _load_loops() -> ModuleType:
 
 
 def _spread(axis: AxisWeights) -> NDArray[np.float32]:
-    """The weights at the first value of each output pixel in a line of RGB: ``(taps, 3 * n)``."""
+    """Place weights at the first value of each output pixel in a line of RGB: ``(taps, 3 * n)``."""
     first = axis.start - axis.first
     spread = np.zeros((axis.weight.shape[1], axis.stop - axis.first, 3), np.float32)
     spread[:, first] = axis.weight.T[..., None]
@@ -159,5 +161,5 @@ def _spread(axis: AxisWeights) -> NDArray[np.float32]:
 
 
 def _snap(factor: float) -> float:
-    whole = round(factor)
-    return float(whole) if whole >= 1 and abs(factor - whole) < _SNAP else factor
+    rounded = round(factor)
+    return float(rounded) if rounded >= 1 and abs(factor - rounded) < _SNAP else factor

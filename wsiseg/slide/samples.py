@@ -1,19 +1,20 @@
-"""Which pictures are slides, and how their samples become 8-bit RGB: one rule for all readers.
+"""Decide which images are slides, and convert their samples to 8-bit RGB, for all readers.
 
 =====================================  ==========================================================
-RGB, YCbCr in JPEG and its kin, 8 bit  as they are; one plane, or a plane a colour
-the same of 9 to 15 bits               scaled: white is ``2 ** bits - 1``
-the same of 16 bits                    scaled from SMinSampleValue to SMaxSampleValue, else to
-                                       OME's SignificantBits; refused where neither is there
+RGB, YCbCr in JPEG and similar, 8 bit  unchanged; one plane, or one plane per colour
+the same with 9 to 15 bits             scaled: white is ``2 ** bits - 1``
+the same with 16 bits                  scaled from SMinSampleValue to SMaxSampleValue, else to
+                                       OME's SignificantBits; rejected if the file has neither
 more than 8 bits, ``white_level``      scaled to that, whatever the file says
 indexed colour (palette), 8 bit        the palette's colours
-transparency, straight or multiplied   laid on white; a fourth sample of no stated use is ignored
-three grey planes of an OME-TIFF       RGB where its channels are named Red, Green and Blue
-all else                               refused: one grey channel, other channels, CMYK, CIELab,
+transparency, straight or multiplied   composited on white; a fourth sample of unstated use is
+                                       ignored
+three grey planes of an OME-TIFF       RGB if its channels are named Red, Green and Blue
+everything else                        rejected: one grey channel, other channels, CMYK, CIELab,
                                        YCbCr not in JPEG, floating point, signed, under 8 bit
 =====================================  ==========================================================
 
-Grey is refused because tissue is told from glass by its colour.
+Grey is rejected because colour distinguishes tissue from glass.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _COLOURS = {
 }  # fmt: skip
 """TIFF's PhotometricInterpretation."""
 _PLAIN_CODECS = frozenset({1, 5, 8, 32773, 32946, 34925, 50000})
-"""Compressions that know no colour, so that YCbCr in them stays YCbCr."""
+"""Compressions that do not convert colours, so that their decoders return YCbCr as it is."""
 _SMIN, _SMAX = 340, 341  # SMinSampleValue, SMaxSampleValue
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples
 _NAMES = {"red": 0, "r": 0, "green": 1, "g": 1, "blue": 2, "b": 2}
@@ -49,28 +50,28 @@ _CONVERT = "convert it to 8-bit RGB"
 
 
 class Unreadable(Exception):
-    """Why a picture is refused, and what to do; at last with its channels and depth."""
+    """Why an image is rejected, and what to do; finally with its channels and depth."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """How decoded samples become 8-bit RGB."""
+    """The conversion of decoded samples to 8-bit RGB."""
 
     channels: int = 3
     alpha: Alpha = "none"
     table: NDArray[np.uint8] | None = None
-    """``(65536,)`` the 8-bit value of each sample of more than 8 bits."""
+    """``(65536,)`` 8-bit value of each sample of more than 8 bits."""
     palette: NDArray[np.uint8] | None = None
     """``(256, 3)`` RGB of each index."""
 
     @property
     def plain(self) -> bool:
-        """Whether the file's own samples are 8-bit RGB, or YCbCr that its codec undoes."""
-        known = self.channels == 3 and self.palette is None
-        return known and self.alpha == "none" and self.table is None
+        """Whether the file's samples are 8-bit RGB, or YCbCr that the decoder converts."""
+        is_rgb = self.channels == 3 and self.palette is None
+        return is_rgb and self.alpha == "none" and self.table is None
 
     def to_rgb(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` uint8 of decoded ``(H, W, S)`` samples of the file's own type."""
+        """Convert decoded ``(H, W, S)`` samples of the file's own type to ``(H, W, 3)`` uint8."""
         if self.palette is not None:
             return np.asarray(self.palette[pixels[..., 0]])
         values = pixels[..., : 3 if self.alpha == "none" else 4]
@@ -83,7 +84,7 @@ class Samples:
         return np.asarray(values)
 
     def shows(self, pixels: NDArray[Any]) -> bool:
-        """Whether any of the decoded samples ``(H, W, S)`` is not wholly transparent."""
+        """Whether any pixel of the decoded samples ``(H, W, S)`` is not fully transparent."""
         return self.alpha == "none" or bool(pixels[..., 3].any())
 
 
@@ -94,26 +95,25 @@ def admit_samples(
     channels: int,
     white: int | None = None,
 ) -> Samples:
-    """How the samples of `page`, a slide's level 0, are read.
+    """Determine how the samples of `page`, a slide's level 0, are converted.
 
     Parameters
     ----------
     page
         The page, or the first of the planes.
     planes
-        Which planes are red, green and blue, from `find_planes`; empty where the page is all.
+        Which planes are red, green and blue, from `find_planes`; empty if one page holds all.
     ome
         The file's OME-XML, if it has any.
     channels
-        Of the whole picture, for what is said of it.
+        Number of channels of the whole image, for messages.
     white
-        The sample that is white, of more than 8 bits (``slide.white_level``); over what the file
-        says.
+        Sample value of white for more than 8 bits (``slide.white_level``); overrides the file.
 
     Raises
     ------
     Unreadable
-        If it is no brightfield picture in colour, or its range is not known.
+        If it is not a brightfield image in colour, or its range is unknown.
     """
     try:
         _check_colours(page, planes)
@@ -129,10 +129,10 @@ def admit_samples(
 def find_planes(
     page: tifffile.TiffPage, axes: str, shape: Sequence[int], ome: str | None
 ) -> tuple[int, ...]:
-    """Which pages of an OME-TIFF's series are its red, green and blue plane; empty if none are.
+    """Find which pages of an OME-TIFF's series are its red, green and blue planes; empty if none.
 
-    Those of the first focal plane and time. Three grey channels may be stains of fluorescence as
-    well: their names tell.
+    Those of the first focal plane and time point. Three grey channels may also be fluorescence
+    stains, so their names decide.
     """
     if ome is None or page.samplesperpixel != 1 or "C" not in axes or axes[-2:] != "YX":
         return ()
@@ -153,8 +153,8 @@ def _check_colours(page: tifffile.TiffPage, planes: Sequence[int]) -> None:
         return
     if page.photometric in (_GREY, _WHITE_IS_ZERO):
         raise Unreadable(
-            "tissue is told from glass by its colour, and channels of fluorescence are no "
-            "brightfield picture; if these are the planes of an RGB picture, name the OME channels "
+            "tissue is distinguished from glass by its colour, and fluorescence channels are not a "
+            "brightfield image; if these are the planes of an RGB image, name the OME channels "
             f"Red, Green and Blue, or {_CONVERT}",
         )
     if page.photometric == _YCBCR and page.compression in _PLAIN_CODECS:
@@ -162,17 +162,17 @@ def _check_colours(page: tifffile.TiffPage, planes: Sequence[int]) -> None:
     if page.photometric not in (_RGB, _YCBCR):
         raise Unreadable(f"only RGB, YCbCr and indexed colour are read; {_CONVERT}")
     if page.samplesperpixel not in (3, 4):
-        raise Unreadable(f"3 channels are read, and one of transparency; {_CONVERT}")
+        raise Unreadable(f"only 3 channels, and one of transparency, are read; {_CONVERT}")
 
 
 def _check_depth(page: tifffile.TiffPage) -> None:
     if page.sampleformat != 1:
-        raise Unreadable(f"only unsigned whole numbers are read; {_CONVERT}")
+        raise Unreadable(f"only unsigned integers are read; {_CONVERT}")
     bits = page.bitspersample
     if not isinstance(bits, int) or not 8 <= bits <= 16:
         raise Unreadable(f"only 8 to 16 bits are read; {_CONVERT}")
     if page.photometric == _PALETTE and bits != 8:
-        raise Unreadable(f"indexed colour is read at 8 bits; {_CONVERT}")
+        raise Unreadable(f"indexed colour is only read at 8 bits; {_CONVERT}")
 
 
 def _find_alpha(page: tifffile.TiffPage, planes: Sequence[int]) -> Alpha:
@@ -188,13 +188,13 @@ def _read_palette(page: tifffile.TiffPage) -> NDArray[np.uint8]:
     colours = None if page.colormap is None else np.asarray(page.colormap)
     if colours is None or colours.shape != (3, 256):
         raise Unreadable(f"its palette is missing; {_CONVERT}")
-    # Some writers put 8-bit colours where TIFF has 16.
+    # Some writers store 8-bit colours where TIFF requires 16 bits.
     colours = colours >> 8 if colours.max() > 255 else colours
     return np.ascontiguousarray(colours.T.astype(np.uint8))
 
 
 def _find_range(page: tifffile.TiffPage, ome: str | None, white: int | None) -> tuple[int, int]:
-    """The samples that are black and white."""
+    """Return the sample values of black and white."""
     bits = page.bitspersample
     low, high = (_tag_values(page, code) for code in (_SMIN, _SMAX))
     if white is not None:
@@ -207,14 +207,14 @@ def _find_range(page: tifffile.TiffPage, ome: str | None, white: int | None) -> 
     if significant is None:
         raise Unreadable(
             "nothing says how many of the bits are used (SMaxSampleValue, tag 341, or OME's "
-            f"SignificantBits); give the sample that is white (--set slide.white_level=4095 of 12 "
-            f"bits), or {_CONVERT}",
+            "SignificantBits); give the sample value of white (for 12 bits, --set "
+            f"slide.white_level=4095), or {_CONVERT}",
         )
     return 0, 2**significant - 1
 
 
 def _tag_values(page: tifffile.TiffPage, code: int) -> list[int]:
-    """What a tag says of the colours; transparency has a range of its own."""
+    """Return a tag's values for the colours; transparency has a range of its own."""
     value = page.tags.valueof(code)
     values = () if value is None else value if isinstance(value, tuple) else (value,)
     return [int(each) for each in values[:3]]
@@ -229,8 +229,8 @@ def _significant_bits(ome: str | None) -> int | None:
 def _scale(page: tifffile.TiffPage, low: int, high: int) -> NDArray[np.uint8]:
     if not 0 <= low < high <= 2**page.bitspersample - 1:
         raise Unreadable(f"it says that samples go from {low} to {high}; {_CONVERT}")
-    share = (np.arange(2**16) - low) / (high - low)
-    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
+    fractions = (np.arange(2**16) - low) / (high - low)
+    return np.rint(np.clip(fractions, 0, 1) * 255).astype(np.uint8)
 
 
 def _describe(page: tifffile.TiffPage, count: int) -> str:
@@ -241,7 +241,7 @@ def _describe(page: tifffile.TiffPage, count: int) -> str:
 
 
 def _find_all(ome: str, name: str) -> list[ElementTree.Element]:
-    """Elements of the first image of this name, whatever the schema's version."""
+    """Return the elements of this name in the first image, whatever the schema's version."""
     try:
         root = ElementTree.fromstring(ome)
     except ElementTree.ParseError:

@@ -1,4 +1,4 @@
-"""Where a TIFF keeps its compressed tiles, and how one of them is decoded."""
+"""Locate the compressed tiles of a TIFF, and decode them."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ __all__ = [
 ]
 
 ReadAt = Callable[[int, int], bytes]
-"""Bytes of a file: their offset and count."""
+"""Reads bytes of a file, given their offset and count."""
 
 SHRINKS = (2, 4, 8)
-"""Factors by which libjpeg-turbo decodes smaller: each 8 x 8 block as 4 x 4, 2 x 2 or 1 pixel."""
+"""Factors by which libjpeg-turbo can reduce: each 8 x 8 block to 4 x 4, 2 x 2 or 1 pixel."""
 
 _JPEG, _JP2K_RGB = 7, 33005  # TIFF's Compression
 _RGB, _YCBCR = 2, 6  # TIFF's PhotometricInterpretation
 _SOI, _APP0, _APP14 = b"\xff\xd8", 0xE0, 0xEE
-_LARGEST = 4096
-"""Largest side of a tile that is decoded whole."""
+_MAX_SIDE = 4096
+"""Largest side of a tile, as tiles are decoded as a whole."""
 _PROBED = 16
-"""Tiles, spread over a level, of which one must be decoded for the level to be readable."""
+"""Number of tiles, spread over a level, of which one must be decodable."""
 
 
 class TileError(Exception):
@@ -52,79 +52,79 @@ class Level(Protocol):
 
     @property
     def size(self) -> Size:
-        """Pixels."""
+        """Width and height in pixels."""
         ...
 
     @property
     def tile(self) -> Size:
-        """Pixels of a tile."""
+        """Width and height of a tile in pixels."""
         ...
 
     @property
     def across(self) -> int:
-        """Tiles in a row."""
+        """Number of tiles in a row."""
         ...
 
     @property
     def held(self) -> NDArray[np.bool_]:
-        """``(n,)`` which tiles the file does not leave out."""
+        """``(n,)`` flags of the tiles that the file contains."""
         ...
 
     @property
     def shrinks(self) -> tuple[int, ...]:
-        """Factors by which its tiles can be decoded smaller."""
+        """Factors by which its tiles can be reduced in decoding."""
         ...
 
     def shape(self, shrink: int) -> tuple[int, int, int]:
-        """Shape of a decoded tile."""
+        """Return the shape of a decoded tile."""
         ...
 
     def read(self, read_at: ReadAt, index: int, shrink: int, out: NDArray[np.uint8]) -> None:
-        """Fill `out`, `shape` uint8 RGB, contiguous; white where the file leaves the tile out.
+        """Decode a tile into `out`: `shape` uint8 RGB, contiguous; white if the file omits it.
 
         Raises
         ------
         TileError
-            If the tile is damaged, or another size.
+            If the tile is damaged, or has another size.
         """
         ...
 
 
 @dataclass(frozen=True)
 class TiledLevel:
-    """One level: its size in pixels, and the place of every tile, row by row."""
+    """One level: its size in pixels, and where every tile is in the file, row by row."""
 
     size: Size
     tile: Size
     offsets: NDArray[np.int64]
-    """``(n,)`` first byte of each tile."""
+    """``(n,)`` offset of each tile in bytes."""
     counts: NDArray[np.int64]
-    """``(n,)`` bytes of each tile; 0 where the file leaves it out."""
+    """``(n,)`` size of each tile in bytes; 0 if the file omits it."""
     jpeg_head: bytes | None
-    """What comes before a JPEG tile's own bytes; ``None`` for JPEG 2000."""
+    """Bytes that precede a JPEG tile's own; ``None`` for JPEG 2000."""
 
     @property
     def across(self) -> int:
-        """Tiles in a row."""
+        """Number of tiles in a row."""
         return -(-self.size.width // self.tile.width)
 
     @property
     def held(self) -> NDArray[np.bool_]:
-        """``(n,)`` which tiles the file does not leave out."""
+        """``(n,)`` flags of the tiles that the file contains."""
         return self.counts > 0
 
     @property
     def shrinks(self) -> tuple[int, ...]:
-        """Factors by which its tiles can be decoded smaller."""
-        fits = (s for s in SHRINKS if self.tile.width % s == 0 == self.tile.height % s)
-        return () if self.jpeg_head is None else tuple(fits)
+        """Factors by which its tiles can be reduced in decoding."""
+        fitting = (s for s in SHRINKS if self.tile.width % s == 0 == self.tile.height % s)
+        return () if self.jpeg_head is None else tuple(fitting)
 
     def shape(self, shrink: int) -> tuple[int, int, int]:
-        """Shape of a decoded tile."""
+        """Return the shape of a decoded tile."""
         return self.tile.height // shrink, self.tile.width // shrink, 3
 
     def read(self, read_at: ReadAt, index: int, shrink: int, out: NDArray[np.uint8]) -> None:
-        """Fill `out`, `shape` uint8 RGB, contiguous; white where the file leaves the tile out."""
+        """Decode a tile into `out`: `shape` uint8 RGB, contiguous; white if the file omits it."""
         count = int(self.counts[index])
         if count == 0:
             out[:] = 255
@@ -141,7 +141,7 @@ class TiledLevel:
         Raises
         ------
         TileError
-            If they are damaged, or another size.
+            If they are damaged, or the tile has another size.
         """
         try:
             if self.jpeg_head is None:
@@ -157,20 +157,22 @@ class TiledLevel:
 
 
 def _decode_jpeg(data: bytes, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    # Into our own memory: a header that claims more pixels is refused before any is taken for them.
-    how = {"min_height": out.shape[0], "min_width": out.shape[1], "fastdct": False, "buffer": out}
+    # With our own buffer, a header that claims more pixels is rejected before memory is allocated.
+    options = {
+        "min_height": out.shape[0], "min_width": out.shape[1], "fastdct": False, "buffer": out,
+    }  # fmt: skip
     try:
-        pixels = simplejpeg.decode_jpeg(data, **how)
+        pixels = simplejpeg.decode_jpeg(data, **options)
     except ValueError as error:
-        # Stray bytes between segments harm no pixel, and scanners write them.
+        # Extraneous bytes between segments affect no pixel, and scanners write them.
         if "extraneous bytes" not in str(error):
             raise
-        pixels = simplejpeg.decode_jpeg(data, **how, strict=False)
+        pixels = simplejpeg.decode_jpeg(data, **options, strict=False)
     return np.asarray(pixels)
 
 
 def _bare(data: bytes) -> memoryview:
-    """A tile's JPEG stream from behind its SOI and the markers that speak of colour."""
+    """Strip the SOI and the colour markers (APP0, APP14) from a tile's JPEG stream."""
     if data[:2] != _SOI:
         raise ValueError("does not start as a JPEG")
     at = 2
@@ -180,8 +182,8 @@ def _bare(data: bytes) -> memoryview:
 
 
 def _jpeg_head(page: tifffile.TiffPage) -> bytes:
-    # Aperio's "JPEG/RGB" holds RGB without saying so in the stream, where a plain decoder takes it
-    # for YCbCr. TIFF's tag knows, and Adobe's marker tells the decoder.
+    # Aperio's "JPEG/RGB" is RGB, but the stream does not say so, and decoders assume YCbCr. The
+    # TIFF tag says which it is; Adobe's marker passes that on to the decoder.
     transform = 0 if page.photometric == _RGB else 1
     adobe = b"\xff\xee\x00\x0eAdobe\x00\x64" + bytes(4) + bytes([transform])
     tables = page.jpegtables or b""
@@ -189,15 +191,16 @@ def _jpeg_head(page: tifffile.TiffPage) -> bytes:
 
 
 def find_levels(path: Path, sizes: Sequence[Size]) -> tuple[tuple[TiledLevel, ...], Stack | None]:
-    """The tiles of the levels of these `sizes`, and of those that OpenSlide passes over.
+    """Locate the tiles of the levels of these `sizes`, and of levels that OpenSlide misses.
 
-    Of a z-stack, those of the plane in focus; then it is returned as well. `sizes` may be empty if
-    it is one.
+    For a z-stack, those of the plane in focus; the stack is then returned as well, and `sizes` may
+    be empty.
 
     Raises
     ------
     SlideOpenError
-        If `path` is no TIFF, or a level is not held as tiles of 8-bit RGB in JPEG or JPEG 2000.
+        If `path` is not a TIFF, or a level is not stored as tiles of 8-bit RGB in JPEG or JPEG
+        2000.
     """
     try:
         with tifffile.TiffFile(path) as file:
@@ -210,11 +213,11 @@ def find_levels(path: Path, sizes: Sequence[Size]) -> tuple[tuple[TiledLevel, ..
     except (_Unfit, TileError) as error:
         raise SlideOpenError(f"{path}: direct reading: {error}") from error
     except Exception as error:  # tifffile raises whatever a bad file provokes
-        raise SlideOpenError(f"{path}: direct reading: no plain TIFF ({error})") from error
+        raise SlideOpenError(f"{path}: direct reading: not a plain TIFF ({error})") from error
 
 
 class _Unfit(Exception):
-    """Why a page cannot be read directly."""
+    """The reason why a page cannot be read directly."""
 
 
 def _find_pages(file: tifffile.TiffFile, sizes: Sequence[Size]) -> tuple[tifffile.TiffPage, ...]:
@@ -222,15 +225,17 @@ def _find_pages(file: tifffile.TiffFile, sizes: Sequence[Size]) -> tuple[tifffil
     pages = tuple(_find_page(tiled, size) for size in sizes)
     if not pages:
         raise _Unfit("OpenSlide does not know it")
-    more = () if file.is_svs else find_pyramid(file, sizes[0])
-    return max(pages, more, key=len)
+    pyramid = () if file.is_svs else find_pyramid(file, sizes[0])
+    return max(pages, pyramid, key=len)
 
 
 def _find_page(pages: list[tifffile.TiffPage], size: Size) -> tifffile.TiffPage:
-    same = [page for page in pages if (page.imagewidth, page.imagelength) == size]
-    if len(same) != 1:
-        raise _Unfit(f"{len(same)} tiled images of {size.width} x {size.height} pixels, 1 needed")
-    return same[0]
+    matching = [page for page in pages if (page.imagewidth, page.imagelength) == size]
+    if len(matching) != 1:
+        raise _Unfit(
+            f"{len(matching)} tiled images of {size.width} x {size.height} pixels, 1 needed"
+        )
+    return matching[0]
 
 
 def _read_level(page: tifffile.TiffPage) -> TiledLevel:
@@ -247,17 +252,17 @@ def _read_level(page: tifffile.TiffPage) -> TiledLevel:
 
 
 def probe(file: tifffile.TiffFile, level: Level) -> None:
-    """Decode a tile, any of some that are there, as better told now than in a worker.
+    """Decode one tile, trying several, so that failure is reported now and not by a worker.
 
     Raises
     ------
     TileError
-        If each of them fails: the decoder does not know their kind, or the level is damaged.
+        If none can be decoded: the decoder does not support them, or the level is damaged.
     """
-    there = np.flatnonzero(level.held)
-    some = there[:: max(1, -(-len(there) // _PROBED))]
+    present = np.flatnonzero(level.held)
+    probed = present[:: max(1, -(-len(present) // _PROBED))]
     failure: TileError | None = None
-    for index in some.tolist():
+    for index in probed.tolist():
         try:
             level.read(reading(file), index, 1, np.empty(level.shape(1), np.uint8))
         except TileError as error:
@@ -269,7 +274,7 @@ def probe(file: tifffile.TiffFile, level: Level) -> None:
 
 
 def reading(file: tifffile.TiffFile) -> ReadAt:
-    """What reads the bytes of an open file, one caller at a time."""
+    """Return a function that reads the bytes of an open file, for one thread at a time."""
 
     def read_at(offset: int, count: int) -> bytes:
         file.filehandle.seek(offset)
@@ -285,10 +290,10 @@ def _check(page: tifffile.TiffPage, level: TiledLevel) -> None:
     jpeg = page.compression == _JPEG and page.photometric in (_RGB, _YCBCR)
     jpeg_2000 = page.compression == _JP2K_RGB and page.photometric == _RGB
     down = -(-level.size.height // level.tile.height)
-    whole = len(level.offsets) == len(level.counts) == level.across * down
+    complete = len(level.offsets) == len(level.counts) == level.across * down
     if not (jpeg or jpeg_2000):
         raise _Unfit(f"compression {page.compression}, colours {page.photometric}")
     if page.samplesperpixel != 3 or page.bitspersample != 8 or page.planarconfig != 1:
         raise _Unfit(f"{page.samplesperpixel} channels of {page.bitspersample} bits")
-    if not whole or max(level.tile) > _LARGEST:
+    if not complete or max(level.tile) > _MAX_SIDE:
         raise _Unfit(f"{len(level.offsets)} tiles of {level.tile.width} x {level.tile.height}")

@@ -1,4 +1,4 @@
-"""Slides read with tiffslide (tifffile underneath); their errors are translated here."""
+"""Read slides with tiffslide, which uses tifffile; translates their errors."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["TiffSlideReader"]
 
 
 class TiffSlideReader(LibrarySlide):
-    """A slide that tiffslide opens: TIFFs of most scanners, generic and single-level ones too.
+    """A slide that tiffslide opens: TIFFs of most scanners, also generic and single-level ones.
 
-    Raises what `LibrarySlide` raises, and SlideOpenError too if tiffslide cannot decode the first
-    pixel, or the pixels are not 8-bit RGB or RGBA.
+    Raises what `LibrarySlide` raises, and SlideOpenError if tiffslide cannot decode any pixel of a
+    coarse grid, or the pixels are not 8-bit RGB or RGBA.
     """
 
     _name = "tiffslide"
@@ -33,7 +33,7 @@ class TiffSlideReader(LibrarySlide):
         slide = None
         try:
             slide = tiffslide.TiffSlide(path)
-            # They are parsed only when asked for.
+            # Properties are parsed only when they are accessed.
             properties = _openslide_names(slide)
             _whiten(slide)
             _probe(slide, path)
@@ -62,26 +62,26 @@ class TiffSlideReader(LibrarySlide):
 
 
 def _probe(slide: tiffslide.TiffSlide, path: Path) -> None:
-    # tifffile opens files whose compression it cannot decode; better said now than in a worker.
+    # tifffile opens files whose compression it cannot decode; better to fail now than in a worker.
     try:
         pixel = _read_any_pixel(slide)
     except Exception as error:  # codecs raise whatever they like
         raise SlideOpenError(f"{path}: tiffslide cannot decode it ({error})") from error
     if pixel.dtype != np.uint8 or pixel.shape[2] not in (3, 4):
         raise SlideOpenError(
-            f"{path}: {pixel.dtype} pixels with {pixel.shape[2]} channels; tiffslide is asked for "
-            "8-bit RGB and RGBA only"
+            f"{path}: {pixel.dtype} pixels with {pixel.shape[2]} channels; with tiffslide only "
+            "8-bit RGB and RGBA are read"
         )
 
 
 def _read_any_pixel(slide: tiffslide.TiffSlide) -> NDArray[np.uint8]:
-    """The first pixel, or one of some spread over level 0 if its tile is damaged."""
+    """Read the first pixel, or another of a coarse grid over level 0 if its tile is damaged."""
     width, height = slide.dimensions
-    places = [(x * width // 4, y * height // 4) for y in range(4) for x in range(4)]
+    corners = [(x * width // 4, y * height // 4) for y in range(4) for x in range(4)]
     failure: Exception | None = None
-    for place in places:
+    for corner in corners:
         try:
-            return np.asarray(slide.read_region(place, 0, (1, 1), as_array=True))
+            return np.asarray(slide.read_region(corner, 0, (1, 1), as_array=True))
         except Exception as error:  # noqa: BLE001  # codecs raise whatever they like
             failure = failure or error
     assert failure is not None
@@ -89,15 +89,15 @@ def _read_any_pixel(slide: tiffslide.TiffSlide) -> NDArray[np.uint8]:
 
 
 def _whiten(slide: tiffslide.TiffSlide) -> None:
-    # What tifffile fills tiles with that the file leaves out, as it says through GDAL; else black.
+    # tifffile fills missing tiles with GDAL's nodata value, which is black if the file has none.
     for series in slide.ts_tifffile.series:
         for level in series.levels:
             level.keyframe.nodata = 255
 
 
 def _openslide_names(slide: tiffslide.TiffSlide) -> dict[str, str]:
-    given = {key: value for key, value in slide.properties.items() if value is not None}
-    return {key.replace("tiffslide.", "openslide."): str(value) for key, value in given.items()}
+    stated = {key: value for key, value in slide.properties.items() if value is not None}
+    return {key.replace("tiffslide.", "openslide."): str(value) for key, value in stated.items()}
 
 
 def _corner(position: int, downsample: float) -> int:

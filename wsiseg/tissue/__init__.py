@@ -1,4 +1,4 @@
-"""Where the tissue is: found from the slide's colours, or drawn by the user."""
+"""Tissue masks: detected from the slide's colours, or drawn by the user."""
 
 from wsiseg.tissue.detect import detect_tissue
 from wsiseg.tissue.settle import draw_tissue, settle_tissue

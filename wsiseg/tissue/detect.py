@@ -1,4 +1,4 @@
-"""A coarse mask of the tissue from the slide's own colours."""
+"""Detect tissue from a slide's colours, as a coarse mask."""
 
 from __future__ import annotations
 
@@ -21,40 +21,41 @@ Mask = NDArray[np.bool_]
 Image = NDArray[np.uint8]
 
 _STRIP_PIXELS = 2**17
-"""Mask pixels that are looked at at once: their densities stay in the processor's cache."""
+"""Number of mask pixels classified at a time: their densities stay in the processor's cache."""
 
-# Stain. Haematoxylin and eosin both absorb green most; grey (shadow, dust, edge) absorbs all alike.
+# Stain. Haematoxylin and eosin both absorb green most; grey (shadow, dust, edges) absorbs all
+# colours equally.
 _MIN_TINT = 0.01
-"""Optical density by which green must lead over red or blue."""
+"""Optical density by which green must exceed red or blue."""
 _MIN_TINT_SHARE = 0.15
 """The same as a share of green's density."""
 
 # Pen
 _PEN_DENSITY = 0.12
-"""Mean optical density from which a stroke is looked for."""
-_PEN_LEAD = 1.15
+"""Smallest mean optical density of a stroke."""
+_PEN_RATIO = 1.15
 """Blue and green ink absorb red this many times more than green: H&E never does."""
 _BLACK_TINT_SHARE = 0.2
-"""Black ink: green leads by less than this share of its density."""
+"""Black ink: green exceeds red or blue by less than this share of its density."""
 _BLACK_DENSITY = 0.5
 """Black ink is at least this dense in green; shadows are not."""
 _RED_DENSITY, _RED_BLUE, _RED_RED = 0.45, 0.75, 0.2
 """Red ink: dense in green, nearly as dense in blue (eosin is not), nearly clear in red."""
 _PEN_AREA_UM2 = 50_000.0
-"""A stroke is at least this large: dark nuclei, pigment and red cells are not."""
+"""Smallest area of a stroke: dark nuclei, pigment and red cells are smaller."""
 _PEN_RIM_UM = 40.0
-"""Ink thins out at the edge of a stroke into colours that tissue has too."""
+"""Rim added to strokes, as ink fades at their edges into colours that tissue also has."""
 
 
 def detect_tissue(slide: Slide, config: TissueConfig) -> Mask:
-    """Find the stained part of a slide.
+    """Detect the stained part of a slide.
 
-    Every pixel's optical density is taken against the slide's own glass, so grey or tinted glass
-    and unscanned white are both background. Tissue is what absorbs green most, as both dyes of
-    H&E do, however pale; there is no threshold that adapts to the image, so a blank slide stays
-    blank. Gaps narrower than twice ``closing_um`` are closed (fat cells between their membranes),
-    holes below ``min_hole_um2`` filled, pen strokes cut out, and pieces below ``min_area_um2``
-    dropped. Black padding is background too, but takes nothing of the tissue beside it.
+    Optical density is measured relative to the slide's own glass, so grey or tinted glass and
+    unscanned white are both background. Pixels are tissue if they absorb green most, as both dyes
+    of H&E do, however pale; no threshold adapts to the image, so a blank slide stays blank. Gaps
+    narrower than twice ``closing_um`` are closed (fat cells between their membranes), holes below
+    ``min_hole_um2`` filled, pen strokes cut out, and pieces below ``min_area_um2`` dropped. Black
+    padding is also background, but removes none of the tissue beside it.
 
     Parameters
     ----------
@@ -65,14 +66,14 @@ def detect_tissue(slide: Slide, config: TissueConfig) -> Mask:
 
     Returns
     -------
-    ``(h, w)`` bool on the slide's raster at ``config.mpp`` µm/px. Takes some 8 bytes a pixel.
+    ``(h, w)`` bool on the slide's raster at ``config.mpp`` µm/px. Uses about 8 bytes per pixel.
 
     Raises
     ------
     SlideReadError
         If the pixels cannot be read.
     """
-    stained, pen = _find_colours(slide, config)
+    stained, pen = _classify_slide(slide, config)
     pixel_um2 = config.mpp**2
     mask = _close(_drop_noise(stained), round(config.closing_um / config.mpp))
     del stained
@@ -82,8 +83,8 @@ def detect_tissue(slide: Slide, config: TissueConfig) -> Mask:
     return np.asarray(drop_small(mask, config.min_area_um2 / pixel_um2))
 
 
-def _find_colours(slide: Slide, config: TissueConfig) -> tuple[Mask, Mask]:
-    """Which pixels of the slide are stained, and which are ink: ``(h, w)`` each."""
+def _classify_slide(slide: Slide, config: TissueConfig) -> tuple[Mask, Mask]:
+    """Return which pixels of the slide are stained, and which are ink: ``(h, w)`` each."""
     image = slide.read(Box(0, 0, *slide.raster_size(config.mpp)), config.mpp)
     glass = find_glass(image)
     stained, pen = (np.empty(image.shape[:2], bool) for _ in range(2))
@@ -91,7 +92,7 @@ def _find_colours(slide: Slide, config: TissueConfig) -> tuple[Mask, Mask]:
         stained[rows], pen[rows] = _classify(image[rows], glass, config.min_density)
     pen = drop_small(pen, _PEN_AREA_UM2 / config.mpp**2)
     if pen.any():
-        from wsiseg.tissue.padding import find_padding  # loads scipy, which few slides need
+        from wsiseg.tissue.padding import find_padding  # loads scipy, needed for few slides
 
         padding = find_padding(image, pen)
         stained &= ~padding
@@ -106,21 +107,21 @@ def _strips(image: Image) -> Iterator[slice]:
 
 
 def _classify(image: Image, glass: NDArray[np.float64], min_density: float) -> tuple[Mask, Mask]:
-    """Which pixels of `image` ``(h, w, 3)`` are stained, and which look like ink."""
-    levels = np.log10(np.maximum(glass, 1) / np.maximum(np.arange(256), 1)[:, None])
-    tables = np.maximum(levels, 0).astype(np.float32)  # brighter than glass is glass
+    """Return which pixels of `image` ``(h, w, 3)`` are stained, and which look like ink."""
+    densities = np.log10(np.maximum(glass, 1) / np.maximum(np.arange(256), 1)[:, None])
+    tables = np.maximum(densities, 0).astype(np.float32)  # brighter than glass counts as glass
     red, green, blue = (tables[:, channel][image[..., channel]] for channel in range(3))
-    lead = green - np.minimum(red, blue)
+    tint = green - np.minimum(red, blue)
     stained = green >= min_density
-    stained &= lead >= np.maximum(_MIN_TINT, _MIN_TINT_SHARE * green)
-    ink = (red > _PEN_LEAD * green) & (red + green + blue > 3 * _PEN_DENSITY)
-    ink |= (green > _BLACK_DENSITY) & (lead < _BLACK_TINT_SHARE * green)
+    stained &= tint >= np.maximum(_MIN_TINT, _MIN_TINT_SHARE * green)
+    ink = (red > _PEN_RATIO * green) & (red + green + blue > 3 * _PEN_DENSITY)
+    ink |= (green > _BLACK_DENSITY) & (tint < _BLACK_TINT_SHARE * green)
     ink |= (green > _RED_DENSITY) & (blue > _RED_BLUE * green) & (red < _RED_RED * green)
     return stained, ink
 
 
 def _drop_noise(mask: Mask) -> Mask:
-    """`mask` where at least 3 of 3 x 3 neighbours are set: a line stays, a lone pixel goes.
+    """Keep set pixels with at least 3 of 3 x 3 pixels set: lines remain, single pixels do not.
 
     Smoothing the colours instead would thicken dense edges and dilute the membranes of fat.
     """
@@ -128,7 +129,7 @@ def _drop_noise(mask: Mask) -> Mask:
 
 
 def _close(mask: Mask, radius: int) -> Mask:
-    """Close gaps narrower than twice `radius`; beyond the frame is background."""
+    """Close gaps narrower than twice `radius`; everything outside the image is background."""
     if radius == 0 or not mask.any():
         return mask
     grown = _grow(np.pad(mask, radius), radius)

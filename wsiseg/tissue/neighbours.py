@@ -1,4 +1,4 @@
-"""What lies beside each pixel of an image."""
+"""Combine each pixel of an image with its neighbours."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["around", "beside"]
 
 
 def around(combine: np.ufunc, image: NDArray[Any]) -> NDArray[Any]:
-    """`combine` over the 3 x 3 neighbours; there are none beyond the frame."""
+    """Apply `combine` to each pixel and its 3 x 3 neighbours within the image."""
     return beside(combine, beside(combine, image, 0), 1)
 
 
 def beside(combine: np.ufunc, image: NDArray[Any], axis: int) -> NDArray[Any]:
-    """The same over each pixel and the two beside it along `axis`."""
+    """Apply `combine` to each pixel and its two neighbours along `axis` within the image."""
     image = image.swapaxes(0, axis)
     out = image.copy("K")
     combine(out[1:], image[:-1], out=out[1:])

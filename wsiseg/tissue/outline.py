@@ -1,4 +1,4 @@
-"""A slide's tissue mask as polygons that a person may edit, and back."""
+"""Convert a slide's tissue mask to polygons that users may edit, and back."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _PALETTE = Palette(("Tissue",), ((120, 120, 120),))
 
 
 class Place(NamedTuple):
-    """Where a mask lies."""
+    """The position of a mask on its slide."""
 
     slide: Slide
     mpp: float
     """µm/px of the mask."""
     origin: tuple[int, int]
-    """Level-0 pixels at which the file's coordinates begin."""
+    """Level-0 pixel that is (0, 0) in the file."""
 
 
 def write_mask(store: SlideStore, origin: tuple[int, int], path: Path) -> None:
@@ -56,20 +56,20 @@ def write_mask(store: SlideStore, origin: tuple[int, int], path: Path) -> None:
         mpp=mpp,
         origin=origin,
         provenance={"tissue": detection},
-        locked=False,  # it is there to be edited
+        locked=False,  # users may edit it
     )
     write_geojson(annotations, path)
 
 
 def read_detection(path: Path) -> str:
-    """The digest of the detection that `path` shows; empty if its features are not as we wrote."""
+    """Return the digest of the detection in `path`; empty if its features were edited."""
     return str((read_stamp(path) or {}).get("tissue", ""))
 
 
 def read_mask(path: Path, place: Place) -> tuple[Mask, str]:
-    """The mask ``(h, w)`` of the polygons in `path`, and what of it was left out.
+    """Read the mask ``(h, w)`` of the polygons in `path`, and a note about what was left out.
 
-    The mask is set where they hold a pixel's centre.
+    The mask is set where a polygon contains the pixel's centre.
 
     Raises
     ------
@@ -77,9 +77,9 @@ def read_mask(path: Path, place: Place) -> tuple[Mask, str]:
         If the file cannot be read, or all its features are broken.
     """
     slide, mpp, origin = place
-    left_out: list[Finding] = []
-    features = read_geojson(path, left_out)
-    note = describe_left_out(left_out)
+    findings: list[Finding] = []
+    features = read_geojson(path, findings)
+    note = describe_left_out(findings)
     if note and not features:
         raise GeoJsonError(f"{path}: {note}")
     if note:
@@ -102,7 +102,7 @@ def read_mask(path: Path, place: Place) -> tuple[Mask, str]:
 def _fill(mask: Mask, rings: list[NDArray[np.float64]], size: Size) -> None:
     """Set the pixels of `mask` whose centres lie inside an odd number of `rings` ``(n, 2)`` x, y.
 
-    Every row is crossed at its centres: each edge toggles all pixels to the right of it.
+    Each edge toggles, in every row whose centre line it crosses, all pixels to its right.
     """
     start = np.concatenate([ring[:-1] for ring in rings])
     stop = np.concatenate([ring[1:] for ring in rings])

@@ -1,4 +1,4 @@
-"""The connected pieces of a mask. NumPy alone: numba would take longer to load than most masks."""
+"""Connected pieces of a mask, with NumPy only: for most masks, loading numba would take longer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Index = NDArray[np.int64]
 
 
 def drop_small(mask: Mask, area: float) -> Mask:
-    """`mask` ``(h, w)`` bool without its 4-connected pieces of fewer than `area` pixels."""
+    """Return `mask` ``(h, w)`` bool without 4-connected pieces of fewer than `area` pixels."""
     width = mask.shape[1]
     starts, stops = _find_runs(mask)
     pieces = _join(len(starts), *_touching(starts, stops, width + 1))
@@ -24,7 +24,7 @@ def drop_small(mask: Mask, area: float) -> Mask:
 
 
 def _find_runs(mask: Mask) -> tuple[Index, Index]:
-    """Where runs of set pixels start and stop, line after line; each line is a pixel longer."""
+    """Find where runs of set pixels start and stop, in lines that are one pixel longer."""
     height, width = mask.shape
     flat = np.zeros(1 + height * (width + 1), bool)
     flat[1:].reshape(height, width + 1)[:, :width] = mask
@@ -33,30 +33,30 @@ def _find_runs(mask: Mask) -> tuple[Index, Index]:
 
 
 def _list_pixels(starts: Index, stops: Index, width: int) -> Index:
-    """The pixels of runs, in a mask whose lines are no longer than they are."""
+    """List the pixels of runs in a flat mask whose lines have no additional pixel."""
     lengths = stops - starts
     first = starts - starts // (width + 1)
     return _list_ranges(first, lengths)
 
 
 def _touching(starts: Index, stops: Index, line: int) -> tuple[Index, Index]:
-    """Pairs of runs that touch: each of a line with those of the next, `line` pixels on."""
+    """Find pairs of runs that touch: those of a line and of the next, `line` pixels further on."""
     first = np.searchsorted(stops, starts + line, "right")
     counts = np.searchsorted(starts, stops + line) - first
     return np.repeat(np.arange(len(starts)), counts), _list_ranges(first, counts)
 
 
 def _list_ranges(first: Index, counts: Index) -> Index:
-    """Ranges of so many numbers, each from its `first` on, one after the other."""
+    """Concatenate ranges of `counts` numbers, each beginning with its `first`."""
     steps: Index = np.repeat(first - np.cumsum(counts) + counts, counts)
     return np.arange(len(steps)) + steps
 
 
 def _join(count: int, one: Index, two: Index) -> Index:
-    """``(count,)`` the piece of each run, called by its first: of `one` and `two` pairs are joined.
+    """Return the piece of each run, ``(count,)``, named by its first; `one` and `two` are joined.
 
-    In each round every root goes below the least that it touches, so that few rounds are left
-    however pieces wind.
+    In each round, every root is attached to the smallest one that it touches, so that few rounds
+    are needed even for winding pieces.
     """
     root = np.arange(count)
     while True:

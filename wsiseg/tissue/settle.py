@@ -1,4 +1,4 @@
-"""Which tissue mask a store gets: the one that a person drew, else the one that is detected."""
+"""Give a store its tissue mask: the one that the user drew, else the detected one."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from wsiseg.tissue.detect import detect_tissue
 __all__ = ["draw_tissue", "settle_tissue"]
 
 _VERSION = 2
-"""Of the detection; a change of it redoes every mask."""
+"""Version of the detection; a change redoes every mask."""
 
 
 def settle_tissue(
     slide: Slide, store: SlideStore, config: Config, outline: Path | None = None,
     *, draw: bool = True,
 ) -> None:  # fmt: skip
-    """See that `store` holds the slide's tissue mask: drawn by the user, else detected.
+    """Ensure that `store` holds the slide's tissue mask: drawn by the user, else detected.
 
     With an `outline` (``.geojson``), the detected mask is also written there for QuPath; without
-    `draw`, that is left to `draw_tissue`. If that
-    file is not as wsiseg wrote it, it is the user's: it is read, never overwritten, and its
-    polygons are the mask as they stand (no smallest area). Polygons of the class ``Ignore*`` are
-    cut out of the others. A broken one is left out, which the log and the store's `tissue_note`
-    tell. Delete the file to have the tissue detected again.
+    `draw`, that is left to `draw_tissue`. A file that is not as wsiseg wrote it is the user's: it
+    is read and never overwritten, and its polygons are the mask (no smallest area applies).
+    Polygons of class ``Ignore*`` are cut out of the others. Broken ones are left out, as the log
+    and the store's `tissue_note` report. Delete the file to have the tissue detected again.
 
     Raises
     ------
@@ -53,7 +52,7 @@ def settle_tissue(
 
 
 def draw_tissue(store: SlideStore, config: Config, outline: Path) -> None:
-    """Write a detected mask to `outline` (``.geojson``), unless it is there or a person's is."""
+    """Write a detected mask to `outline`, unless the file shows it already or is the user's."""
     if _stamp(outline) not in ("", store.tissue_digest):
         from wsiseg.tissue.outline import write_mask  # loads shapely
 
@@ -61,7 +60,7 @@ def draw_tissue(store: SlideStore, config: Config, outline: Path) -> None:
 
 
 def _stamp(outline: Path) -> str | None:
-    """The digest of the detection that a file shows; empty if it is a person's, None if none is."""
+    """Return the digest of the detection in a file; empty if it is the user's, None if missing."""
     if not outline.is_file():
         return None
     from wsiseg.tissue.outline import read_detection  # loads shapely
@@ -81,12 +80,12 @@ def _hash(path: Path) -> str:
 
 
 def _digest_detection(slide: Slide, config: Config) -> str:
-    how = config.tissue.model_dump(mode="json", exclude={"min_fraction"})
+    settings = config.tissue.model_dump(mode="json", exclude={"min_fraction"})
     reader = [slide.reader, config.slide.scaled_decode]
     reader += ["blank"] if config.slide.damaged == "blank" else []
     reader += [config.slide.white_level] if config.slide.white_level else []
     facts = [slide.identity, list(slide.mpp), list(_origin(slide.bounds, config)), reader]
-    return digest_of("tissue", _VERSION, how, facts)
+    return digest_of("tissue", _VERSION, settings, facts)
 
 
 def _origin(bounds: Sequence[int], config: Config) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a tissue mask says about the tiles and pixels of a raster."""
+"""Apply a tissue mask to the tiles and pixels of a raster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Mask = NDArray[np.bool_]
 
 
 def tile_fractions(mask: Mask, mask_mpp: float, grid: TileGrid, mpp: float) -> NDArray[np.float32]:
-    """How much of each tile's window is tissue.
+    """Return the fraction of each tile's window that is tissue.
 
     Parameters
     ----------
@@ -29,24 +29,24 @@ def tile_fractions(mask: Mask, mask_mpp: float, grid: TileGrid, mpp: float) -> N
 
     Returns
     -------
-    ``(rows, cols)`` float32 in [0, 1], exact where mask pixels lie across a tile's edge; what
-    reaches past the raster counts as no tissue. 0 only where a tile holds no tissue at all.
+    ``(rows, cols)`` float32 in [0, 1], exact where mask pixels lie across a tile's edge; parts
+    beyond the raster count as no tissue. 0 only if a tile contains no tissue at all.
     """
     scale = mpp / mask_mpp
-    # One axis after the other: sums up to the tiles' edges, interpolated within a mask pixel.
+    # One axis after the other: sums up to the tiles' edges, interpolated within mask pixels.
     high = _edge_sums(mask, np.int32, grid.rows, grid.height, grid, scale)
     sums = _edge_sums(high.T, np.float64, grid.cols, grid.width, grid, scale).T
     area = (grid.tile * scale) ** 2
-    # Differences of sums leave a residue where there is nothing; a sliver of a pixel is larger.
+    # Differences of sums leave a residue where there is no tissue; a sliver of a pixel is larger.
     return np.where(sums > 1e-6, np.minimum(sums / area, 1), 0).astype(np.float32)
 
 
 def _edge_sums(
     values: NDArray[Any], sums: type, count: int, length: int, grid: TileGrid, scale: float
 ) -> NDArray[np.float64]:
-    """Integral of `values` ``(n, m)`` along the first axis over each tile: ``(count, m)``.
+    """Integrate `values` ``(n, m)`` along the first axis over each tile: ``(count, m)``.
 
-    `sums` is the type in which they are exact.
+    `sums` is the dtype in which the sums are exact.
     """
     totals: NDArray[Any] = np.zeros((len(values) + 1, values.shape[1]), sums)
     np.cumsum(values, axis=0, dtype=sums, out=totals[1:])
@@ -60,9 +60,9 @@ def _edge_sums(
 
 
 def kept_tiles(store: SlideStore, config: TissueConfig) -> Mask:
-    """Which tiles are worth looking at: ``(rows, cols)`` bool.
+    """Return which tiles are kept: ``(rows, cols)`` bool.
 
-    Those of which at least ``config.min_fraction`` is tissue; never one without any.
+    A tile is kept if at least ``config.min_fraction`` of it is tissue, and it has any.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def kept_tiles(store: SlideStore, config: TissueConfig) -> Mask:
 
 
 def sample_mask(mask: Mask, mask_mpp: float, box: Box, mpp: float) -> Mask:
-    """The mask as seen on the raster: value at each raster pixel's centre.
+    """Sample the mask on the raster, at each raster pixel's centre.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def sample_mask(mask: Mask, mask_mpp: float, box: Box, mpp: float) -> Mask:
 
 
 def sample_tissue(store: SlideStore, box: Box) -> Mask:
-    """What `sample_mask` makes of a store's mask, reading only the part of it that `box` needs.
+    """Sample a store's mask as `sample_mask` does, reading only the part that `box` needs.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def sample_tissue(store: SlideStore, box: Box) -> Mask:
 
 
 def mask_window(box: Box, ratio: float) -> Box:
-    """The pixels of a mask that `sample_mask` takes for a box that is not empty.
+    """Return the pixels of a mask that `sample_mask` reads for a box that is not empty.
 
     `ratio` is raster pixels per mask pixel.
     """
@@ -119,20 +119,20 @@ def mask_window(box: Box, ratio: float) -> Box:
 
 
 def _sample(mask: Mask, box: Box, ratio: float, corner: tuple[int, int]) -> Mask:
-    """`mask`, whose pixel (0, 0) is the whole mask's `corner` (row, column), seen on `box`."""
+    """Sample `mask`, whose pixel (0, 0) is the whole mask's `corner` (row, column), on `box`."""
     rows = _mask_index(box.y, box.bottom, ratio) - corner[0]
     cols = _mask_index(box.x, box.right, ratio) - corner[1]
     out = np.zeros((box.height, box.width), bool)
     in_rows = np.flatnonzero((rows >= 0) & (rows < mask.shape[0]))
     in_cols = np.flatnonzero((cols >= 0) & (cols < mask.shape[1]))
     if len(in_rows) and len(in_cols):
-        # Columns of the few rows first: what is left is copying rows whole.
-        wide = mask[:, cols[in_cols]]
+        # Columns first, as the mask has few rows: then whole rows are copied.
+        columns = mask[:, cols[in_cols]]
         inside = slice(in_cols[0], in_cols[-1] + 1)
-        out[in_rows[0] : in_rows[-1] + 1, inside] = wide[rows[in_rows]]
+        out[in_rows[0] : in_rows[-1] + 1, inside] = columns[rows[in_rows]]
     return out
 
 
 def _mask_index(start: int, stop: int, ratio: float) -> NDArray[np.int64]:
-    """The mask's row or column under the centre of each raster pixel."""
+    """Return the mask's row or column under the centre of each raster pixel."""
     return np.asarray(np.floor((np.arange(start, stop) + 0.5) / ratio).astype(np.int64))

@@ -1,4 +1,4 @@
-"""Label rasters to exact polygons, whole or block by block with the same result."""
+"""Convert label rasters to exact polygons, at once or block by block with the same result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
     "trace_regions",
 ]
 
-_BLOCK = 2048  # what is traced at a time stays in the processor's cache
+_BLOCK = 2048  # a block of this side fits in the processor's cache
 
 
 def trace_regions(
@@ -46,14 +46,14 @@ def trace_regions(
     confidence: NDArray[np.uint8] | None = None,
     background: int = BACKGROUND,
 ) -> list[Region]:
-    """Every 4-connected region of equal labels, as its pixel-edge polygon with holes.
+    """Trace every 4-connected region of equal labels, as a pixel-edge polygon with holes.
 
     Parameters
     ----------
     labels
         ``(H, W)`` uint8.
     confidence
-        ``(H, W)`` uint8, 255 = certain; without it every region's confidence is 1.
+        ``(H, W)`` uint8, 255 = certain; without it, every region's confidence is 1.
     background
         Label that gets no region.
 
@@ -61,13 +61,13 @@ def trace_regions(
     -------
     list of Region
         Sorted by label, then by the exterior's first vertex (y, x). Every ring begins at its
-        least ``(y, x)``, is simple and has no collinear vertices; exteriors run clockwise as seen
-        on the screen, holes against it. All polygons are valid, and their areas are exact.
+        smallest ``(y, x)``, is simple and has no collinear vertices; exteriors run clockwise on
+        the screen, holes counterclockwise. All polygons are valid, and their areas are exact.
 
     Raises
     ------
     GeometryError
-        If `labels` is no ``(H, W)`` uint8 array, or `confidence` has another shape or type.
+        If `labels` is not an ``(H, W)`` uint8 array, or `confidence` has another shape or dtype.
     """
     for name, array in (("labels", labels), ("confidence", confidence)):
         if array is not None and (array.shape != labels.shape or array.dtype != np.uint8):
@@ -81,13 +81,13 @@ def trace_regions(
     traces = {}
     for i, (y, x) in enumerate(product(rows, columns)):
         box = margin_box(Box(x, y, _BLOCK, _BLOCK).intersect(raster), raster)
-        scores = None if confidence is None else _cut(confidence, box, 0)
-        traces[i] = trace_block(_cut(labels, box, background), scores, (x, y), background)
+        scores = None if confidence is None else _crop(confidence, box, 0)
+        traces[i] = trace_block(_crop(labels, box, background), scores, (x, y), background)
     return merge_blocks(traces, len(columns), confidence is not None)
 
 
-def _cut(array: NDArray[np.uint8], box: Box, outside: int) -> NDArray[np.uint8]:
-    """A box of an array, with `outside` beyond the array."""
+def _crop(array: NDArray[np.uint8], box: Box, outside: int) -> NDArray[np.uint8]:
+    """Crop `array` to `box`; pixels outside the array are `outside`."""
     inside = box.intersect(Box(0, 0, array.shape[1], array.shape[0]))
     out = np.full((box.height, box.width), outside, np.uint8)
     out[inside.slices(box)] = array[inside.slices()]

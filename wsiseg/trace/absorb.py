@@ -1,4 +1,4 @@
-"""Small components give way to their neighbours: a relabelling that leaves no gaps."""
+"""Absorb small components into their neighbours by relabelling, which leaves no gaps."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def absorb_small(
     limits: NDArray[np.float64],
     background: int,
 ) -> dict[int, NDArray[np.uint8]]:
-    """New labels of every block's components, such that none is smaller than its label's limit.
+    """Relabel every block's components, so that none is smaller than its label's limit.
 
-    From the large regions outward, in rounds, each small component (a hole too) takes the class
-    with which it shares the longest border, of equals the lower label. What no large region
-    reaches is an island of small ones and becomes background; so tissue becomes background
-    only as whole islands. Outside of the raster is background, and large: only background that is
-    enclosed is a hole.
+    In rounds, from the large regions outward, each small component (also a hole) gets the label
+    with which it shares the longest border; on ties, the lower label. Small components that no
+    large region reaches form islands and become background, so tissue becomes background only as
+    whole islands. Everything outside the raster is background, and large: only enclosed background
+    is a hole.
 
     Parameters
     ----------
     contacts
         Contacts of *every* block by row-major index, found with the same `limits`.
     columns
-        Blocks in a row of blocks.
+        Number of blocks in a row.
     limits
-        ``(256,)`` pixels by label.
+        ``(256,)`` smallest number of pixels by label.
 
     Returns
     -------
@@ -43,25 +43,25 @@ def absorb_small(
         ``(C,)`` uint8 by block: the new label of each of its components.
     """
     contacts = dict(sorted(contacts.items()))
-    components = join_components({i: found.parts for i, found in contacts.items()}, columns)
+    components = join_components({i: block.parts for i, block in contacts.items()}, columns)
     small = components.sums[:, 0] < limits[components.labels]
     outside = contacts[0].parts.edges.above[:1]  # the pixel above and to the left of the first
     small[components.of_block(0, outside)] = False
-    pairs = np.concatenate([components.of_block(i, c.pairs) for i, c in contacts.items()])
-    lengths = np.concatenate([found.lengths for found in contacts.values()])
+    pairs = np.concatenate([components.of_block(i, block.pairs) for i, block in contacts.items()])
+    lengths = np.concatenate([block.lengths for block in contacts.values()])
     kept = small[pairs].any(axis=1)
     pairs, lengths = sum_pairs(pairs[kept], lengths[kept])
-    # Both ways, sorted by the first: the contacts of one component lie together.
-    ways = np.concatenate([pairs, pairs[:, ::-1]])
-    order = np.lexsort((ways[:, 1], ways[:, 0]))
-    ways, lengths = ways[order], np.concatenate([lengths, lengths])[order]
-    begins = np.searchsorted(ways[:, 0], np.arange(len(small) + 1))
+    # In both directions, sorted by the first, so that each component's contacts are contiguous.
+    directed = np.concatenate([pairs, pairs[:, ::-1]])
+    order = np.lexsort((directed[:, 1], directed[:, 0]))
+    directed, lengths = directed[order], np.concatenate([lengths, lengths])[order]
+    begins = np.searchsorted(directed[:, 0], np.arange(len(small) + 1))
     seeds = ~small & (components.labels != background)
     labels = np.where(small, background, components.labels).astype(np.uint8)
-    _spread_labels(labels, small, seeds, begins, ways[:, 1].copy(), lengths)
+    _spread_labels(labels, small, seeds, begins, directed[:, 1].copy(), lengths)
     return {
-        i: labels[components.of_block(i, np.arange(len(found.parts.labels)))]
-        for i, found in contacts.items()
+        i: labels[components.of_block(i, np.arange(len(block.parts.labels)))]
+        for i, block in contacts.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Trace one block: its closed rings, its open chains, its components; small arrays only."""
+"""Trace one block: its closed rings, open chains and components, in small arrays."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ __all__ = ["BlockTrace", "trace_block"]
 RIGHT, DOWN, LEFT, UP = 0, 1, 2, 3
 
 INNER = 4
-"""Added to the direction at a pinch: that half-edge may also enter the next block by a port."""
+"""Added to the direction at a pinch, whose half-edge may also enter the next block at a port."""
 
-_LINE = 1 << 31  # more than any raster is wide: (y, x, direction) packs into an int64
+_LINE = 1 << 31  # exceeds the width of any raster: (y, x, direction) packs into an int64
 
 
 class BlockTrace(NamedTuple):
-    """What one block knows of the boundaries; coordinates are the raster's."""
+    """The boundaries in one block; coordinates are those of the raster."""
 
     parts: Parts
     points: NDArray[np.int32]
-    """``(N, 2)`` x, y: the chains, then the rings."""
+    """``(N, 2)`` x, y of the chains, then of the rings."""
     chain_stops: NDArray[np.int64]
     """``(Q,)`` end of each open chain in `points`."""
     chain_components: NDArray[np.int32]
-    """``(Q,)``; -1 for a chain without a vertex: a straight boundary that crosses the block."""
+    """``(Q,)``; -1 for a chain without a vertex: a straight boundary across the block."""
     chain_keys: NDArray[np.int64]
-    """``(Q, 2)``: the half-edge that each chain begins with, and the one that follows its end."""
+    """``(Q, 2)`` keys of the half-edges that begin each chain and that follow its end."""
     pinches: NDArray[np.int32]
-    """``(M, 2)`` chains that swap what follows if they are of one region."""
+    """``(M, 2)`` pairs of chains that swap successors if they belong to one region."""
     ring_stops: NDArray[np.int64]
     """``(R,)`` end of each ring in `points`."""
     ring_components: NDArray[np.int32]
-    """``(R,)``."""
+    """``(R,)`` component of each ring."""
 
 
 def trace_block(
@@ -53,9 +53,9 @@ def trace_block(
     Parameters
     ----------
     labels, confidence
-        ``(h + 1, w + 1)`` uint8 as `margin_box` says; background outside the raster.
+        ``(h + 1, w + 1)`` uint8 of `margin_box`; background outside the raster.
     corner
-        ``(x, y)`` of the block's first vertex: its first pixel that is not margin.
+        ``(x, y)`` of the block's first vertex, the corner of its first pixel without margin.
     background
         Label that gets no polygon.
     junctions
@@ -65,17 +65,17 @@ def trace_block(
     Returns
     -------
     BlockTrace or None
-        None where all is background.
+        None if all pixels are background.
     """
     if labels.min() == labels.max() == background:
         return None
     x0, y0 = corner
     labels, scores = compiled_for(labels, confidence)
-    nodes, used, runs, n_runs, pinches, n_pinches, *along = scan_lines(
+    nodes, n_nodes, runs, n_runs, pinches, n_pinches, *edge_runs = scan_lines(
         labels, scores, background, junctions, x0, y0
     )
-    nodes, runs, pinches = nodes[:used], runs[:n_runs], pinches[:n_pinches]
-    parts = count_parts(runs, along)
+    nodes, runs, pinches = nodes[:n_nodes], runs[:n_runs], pinches[:n_pinches]
+    parts = count_parts(runs, edge_runs)
     on_edge = np.zeros(len(parts.labels), bool)
     for line in parts.edges:
         on_edge[line] = True
@@ -97,7 +97,7 @@ def trace_block(
 
 
 def _pinched_chains(ends: NDArray[np.int32], ports: int, count: int) -> NDArray[np.int32]:
-    """The chains that end at each undecided pinch, ``(M, 2)`` int32."""
+    """Return the two chains that end at each undecided pinch, ``(M, 2)`` int32."""
     out = np.empty(2 * count, np.int32)
     (chains,) = np.nonzero(ends >= ports)
     out[ends[chains] - ports] = chains
@@ -107,7 +107,7 @@ def _pinched_chains(ends: NDArray[np.int32], ports: int, count: int) -> NDArray[
 def _port_keys(
     height: int, width: int, x0: int, y0: int, nodes: NDArray[Any], pinches: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The half-edges that enter and that leave by each port, as keys, ``(P,)`` int64 each."""
+    """Return keys of the half-edges that enter and leave by each port, ``(P,)`` int64 each."""
     columns, rows = x0 + np.arange(width), y0 + np.arange(height)
     right, bottom = x0 + width, y0 + height
     enter = [
@@ -119,14 +119,14 @@ def _port_keys(
         _key(columns, bottom - 1, DOWN), _key(right - 1, rows, RIGHT),
     ]  # fmt: skip
     # Two nodes meet at a pinch: a goes left and d right, or c goes down and b up.
-    at = nodes[pinches[:, 0]]
+    vertices = nodes[pinches[:, 0]]
     first = np.where(pinches[:, 2] == 0, LEFT, DOWN)
     second = np.where(pinches[:, 2] == 0, RIGHT, UP)
-    ways = np.stack([first, second], axis=1) + INNER
-    inner = _key(at[:, :1], at[:, 1:2], ways).ravel()
+    directions = np.stack([first, second], axis=1) + INNER
+    inner = _key(vertices[:, :1], vertices[:, 1:2], directions).ravel()
     return np.concatenate([*enter, inner]), np.concatenate([*leave, inner])
 
 
-def _key(x: Any, y: Any, way: Any) -> NDArray[np.int64]:
-    """The half-edge that leaves vertex ``(x, y)`` in a direction, as one number."""
-    return np.asarray((np.asarray(y, np.int64) * _LINE + x) * 8 + way)
+def _key(x: Any, y: Any, direction: Any) -> NDArray[np.int64]:
+    """Encode the half-edge that leaves vertex ``(x, y)`` in `direction` as one number."""
+    return np.asarray((np.asarray(y, np.int64) * _LINE + x) * 8 + direction)

@@ -1,4 +1,4 @@
-"""Which components of one block touch, and along how many pixel edges."""
+"""Find which components of one block touch, and along how many pixel edges."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ __all__ = ["Contacts", "find_contacts", "paint_block"]
 
 
 class Contacts(NamedTuple):
-    """A block's components, and where those that may be small touch others."""
+    """A block's components, and the contacts of those that may be small."""
 
     parts: Parts
     pairs: NDArray[np.int32]
     """``(E, 2)`` components that touch, the lower number first; each pair once."""
     lengths: NDArray[np.int64]
-    """``(E,)`` pixel edges that they share; an edge on the block's border counts in one block."""
+    """``(E,)`` number of pixel edges that they share; an edge between blocks counts in one only."""
 
 
 def find_contacts(labels: NDArray[np.uint8], limits: NDArray[np.float64]) -> Contacts:
-    """Components and contacts of one block.
+    """Find the components and contacts of one block.
 
     Parameters
     ----------
     labels
-        ``(h + 1, w + 1)`` uint8 as `margin_box` says.
+        ``(h + 1, w + 1)`` uint8 of `margin_box`.
     limits
-        ``(256,)`` pixels by label: contacts are kept where one of the two has fewer here.
+        ``(256,)`` pixels by label: contacts are kept if one of the two has fewer in this block.
     """
     labels, scores = compiled_for(labels, None)
-    runs, count, touching, touched, *along = _scan_contacts(labels, scores)
-    runs, touching = runs[:count], touching[:touched]
-    parts = count_parts(runs, along)
+    runs, n_runs, touching, n_touching, *edge_runs = _scan_contacts(labels, scores)
+    runs, touching = runs[:n_runs], touching[:n_touching]
+    parts = count_parts(runs, edge_runs)
     small = parts.sums[:, 0] < limits[parts.labels]
     pairs, lengths = runs[touching[:, :2], 0], touching[:, 2]
     kept = small[pairs].any(axis=1)
@@ -48,21 +48,23 @@ def find_contacts(labels: NDArray[np.uint8], limits: NDArray[np.float64]) -> Con
 def sum_pairs(
     pairs: NDArray[np.int32], lengths: NDArray[np.int32]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Each unordered pair once, ``(E, 2)``, sorted, with its summed length ``(E,)`` int64."""
+    """Return each unordered pair once, ``(E, 2)``, sorted, and its summed length ``(E,)`` int64."""
     low, high = np.minimum(*pairs.T), np.maximum(*pairs.T)
     order = np.lexsort((high, low))
     low, high = low[order], high[order]
     first = np.ones(len(order), bool)
     first[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
-    at = np.flatnonzero(first)
-    sums = np.add.reduceat(lengths[order].astype(np.int64), at) if len(at) else np.zeros(0, int)
-    return np.stack([low[at], high[at]], axis=1), sums
+    starts = np.flatnonzero(first)
+    if not len(starts):
+        return np.stack([low, high], axis=1), np.zeros(0, int)
+    sums = np.add.reduceat(lengths[order].astype(np.int64), starts)
+    return np.stack([low[starts], high[starts]], axis=1), sums
 
 
 def paint_block(labels: NDArray[np.uint8], new_labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A copy of a block's labels, margin included, with a new label for each component.
+    """Copy a block's labels, including the margin, with a new label for each component.
 
-    The components are numbered as in the `Contacts` of the same labels.
+    Components are numbered as in the `Contacts` of the same labels.
     """
     labels, scores = compiled_for(labels, None)
     runs, count, *_ = _scan_contacts(labels, scores)
@@ -73,7 +75,7 @@ def paint_block(labels: NDArray[np.uint8], new_labels: NDArray[np.uint8]) -> NDA
 
 @kernel
 def _scan_contacts(labels, scores):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Joined runs and (run, run, shared edges) of every contact, each with its count of rows."""
+    """Return joined runs and (run, run, shared edges) of every contact, each with its row count."""
     height, width = labels.shape
     runs, touching = np.empty((2 * width, 4), np.int32), np.empty((8 * width, 3), np.int32)
     to_left, to_right = np.empty(height, np.int32), np.empty(height, np.int32)

@@ -1,10 +1,10 @@
-"""Regions as one planar net: vertices that neighbours share, and which vertex lies where.
+"""Regions as one planar coverage: vertices that neighbours share, indexed by position.
 
-The rings of all regions are numbered by *vertex*: one number for each point, whoever's ring it is
-on. Numbers run in strips of rows, in a strip from left to right, so that the vertices in a small
-box are found without any further index. Where three or more regions meet (background and the
-outside count) the vertex is a *node*. Between nodes run *arcs*, each of which parts two regions
-and is the same points in both rings, one way and the other.
+Points are numbered by *vertex*: one number per point, shared by all rings that pass it. Numbers run
+in strips of rows, within a strip from left to right, so that the vertices in a small box are found
+without a further index. A vertex where three or more regions meet (background and the outside
+count) is a *node*. *Arcs* run between nodes; each separates two regions, and both rings contain the
+same points, in opposite order.
 """
 
 from __future__ import annotations
@@ -21,57 +21,56 @@ from wsiseg.kernels import kernel
 __all__ = ["STRIP_BITS", "Coverage", "cross", "flatten_rings", "holds_vertex", "number_vertices"]
 
 STRIP_BITS = 3
-"""A strip is ``2**STRIP_BITS`` rows high: few vertices to pass over, few strips to visit."""
+"""A strip is ``2**STRIP_BITS`` rows high: few vertices to skip, few strips to visit."""
 
 
 class Coverage(NamedTuple):
-    """Rings over common vertices."""
+    """Rings over shared vertices."""
 
     ring: NDArray[np.int32]
-    """``(N,)`` vertex of each ring's points, the last not repeated."""
+    """``(N,)`` vertex of each point of all rings; first points are not repeated."""
     stops: NDArray[np.int64]
-    """``(R + 1,)`` where rings begin and end in `ring`."""
+    """``(R + 1,)`` offsets of the rings in `ring`."""
     xs: NDArray[np.int32]
-    """``(V,)``; ascending within a strip."""
+    """``(V,)`` x of each vertex; ascending within a strip."""
     ys: NDArray[np.int32]
-    """``(V,)``."""
+    """``(V,)`` y of each vertex."""
     strips: NDArray[np.int64]
-    """``(S + 1,)`` where the vertices of each strip begin and end."""
+    """``(S + 1,)`` offsets of each strip's vertices."""
     nodes: NDArray[np.bool_]
-    """``(V,)`` where three or more regions meet."""
+    """``(V,)`` flags of the vertices where three or more regions meet."""
 
 
 def flatten_rings(
     rings: Sequence[NDArray[np.int32]],
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Points ``(N, 2)`` of closed rings, none repeated; stops ``(R + 1,)``. There is a ring."""
+    """Return points ``(N, 2)`` of closed rings (one or more), none repeated; stops ``(R + 1,)``."""
     stops = np.cumsum([0, *(len(ring) - 1 for ring in rings)])
     return np.concatenate([ring[:-1] for ring in rings]), stops
 
 
 def number_vertices(points: list[NDArray[np.int32]], stops: NDArray[np.int64]) -> Coverage:
-    """The net that rings form, whose points are the only entry of `points`, which is emptied.
+    """Build the coverage of rings whose points are the only entry of `points`, which is emptied.
 
-    At 80,000 px a side the points take half a gigabyte, so they go as soon as they are numbered.
+    At a side of 80,000 px the points take half a gigabyte, so they are freed once numbered.
     """
-    found = points.pop()
-    order, strips = _sort_strips(found, int(found[:, 1].max()) >> STRIP_BITS)
+    flat = points.pop()
+    order, strips = _sort_strips(flat, int(flat[:, 1].max()) >> STRIP_BITS)
     for first, last in pairwise(strips.tolist()):
-        x, y = found[order[first:last]].astype(np.int64).T
+        x, y = flat[order[first:last]].astype(np.int64).T
         keys = x << STRIP_BITS | y & ((1 << STRIP_BITS) - 1)
         order[first:last] = order[first:last][np.argsort(keys)]
-    ring, count = _number(found, order)
+    ring, count = _number(flat, order)
     del order
-    xs, ys = _place(found, ring, count)
-    del found
-    lines = np.arange(len(strips))
-    strips = np.searchsorted(ys >> STRIP_BITS, lines)
+    xs, ys = _place(flat, ring, count)
+    del flat
+    strips = np.searchsorted(ys >> STRIP_BITS, np.arange(len(strips)))
     return Coverage(ring, stops, xs, ys, strips, _find_nodes(ring, stops, count))
 
 
 @kernel
 def _sort_strips(points, last):  # type: ignore[no-untyped-def]  # numba infers the types
-    """The points' numbers, strip by strip, and where each strip's begin and end."""
+    """Return the points' indices, strip by strip, and the offsets of the strips."""
     stops = np.zeros(last + 2, np.int64)
     for i in range(points.shape[0]):
         stops[(points[i, 1] >> STRIP_BITS) + 1] += 1
@@ -87,7 +86,7 @@ def _sort_strips(points, last):  # type: ignore[no-untyped-def]  # numba infers 
 
 @kernel
 def _number(points, order):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Number equal points alike, in their order; the numbers, and how many there are."""
+    """Give equal points equal numbers, in their order; return the numbers and their count."""
     ring, count = np.empty(order.size, np.int32), 0
     for k in range(order.size):
         i, j = order[k], order[k - 1]
@@ -99,7 +98,7 @@ def _number(points, order):  # type: ignore[no-untyped-def]  # numba infers the 
 
 @kernel
 def _place(points, ring, count):  # type: ignore[no-untyped-def]  # numba infers the types
-    """The vertices' x and y."""
+    """Return the vertices' x and y."""
     xs, ys = np.empty(count, np.int32), np.empty(count, np.int32)
     for i in range(ring.size):
         xs[ring[i]], ys[ring[i]] = points[i, 0], points[i, 1]
@@ -108,7 +107,7 @@ def _place(points, ring, count):  # type: ignore[no-untyped-def]  # numba infers
 
 @kernel
 def _find_nodes(ring, stops, count):  # type: ignore[no-untyped-def]  # numba infers the types
-    """A vertex is no node if one ring passes it, or two do on the same two edges."""
+    """Flag the nodes: vertices not passed by one ring only, or by two along the same two edges."""
     nodes, befores = np.zeros(count, np.bool_), np.full(count, -1, np.int32)
     afters = np.full(count, -1, np.int32)
     for r in range(stops.size - 1):
@@ -125,7 +124,7 @@ def _find_nodes(ring, stops, count):  # type: ignore[no-untyped-def]  # numba in
 
 @kernel
 def _first_at(xs, low, high, x):  # type: ignore[no-untyped-def]  # numba infers the types
-    """First of the vertices from `low` to `high` whose x is at least `x`."""
+    """Return the first of the vertices from `low` to `high` whose x is at least `x`."""
     while low < high:
         middle = (low + high) // 2
         if xs[middle] < x:
@@ -137,7 +136,7 @@ def _first_at(xs, low, high, x):  # type: ignore[no-untyped-def]  # numba infers
 
 @kernel
 def cross(net, a, b, c):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Twice the signed area of the triangle of three vertices."""
+    """Return twice the signed area of the triangle of three vertices."""
     xs, ys = net.xs, net.ys
     x, y = np.int64(xs[a]), np.int64(ys[a])
     return (xs[b] - x) * (ys[c] - y) - (xs[c] - x) * (ys[b] - y)
@@ -145,10 +144,10 @@ def cross(net, a, b, c):  # type: ignore[no-untyped-def]  # numba infers the typ
 
 @kernel
 def holds_vertex(net, alive, a, b, c):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Whether the triangle of the vertices, edges too, holds a living one besides its corners.
+    """Whether the triangle, edges included, contains a living vertex besides its corners.
 
-    If none, ``a - b - c`` may become ``a - c`` and no border crosses or touches another: a border
-    that reached into the triangle would have to end there.
+    If not, ``a - b - c`` may become ``a - c`` and no border crosses or touches another: a border
+    that reached into the triangle would have to end in it.
     """
     xs, ys, strips = net.xs, net.ys, net.strips
     left, right = min(xs[a], xs[b], xs[c]), max(xs[a], xs[b], xs[c])

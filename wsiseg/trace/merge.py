@@ -1,7 +1,7 @@
 """Join the traces of all blocks: components across edges, chains into rings, rings into regions.
 
-Nothing here depends on where the blocks lie: every ring begins at its least ``(y, x)`` vertex,
-regions are sorted by label and the first vertex of their exterior, holes by their first vertex.
+The result does not depend on the block size: every ring begins at its smallest ``(y, x)`` vertex,
+regions are sorted by label and first vertex of their exterior, holes by their first vertex.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ class Components(NamedTuple):
     """The connected components of the whole raster."""
 
     offsets: dict[int, int]
-    """Where each block's own components begin in `of`."""
-    of: NDArray[np.int64]
-    """``(L,)`` component of each block's component."""
+    """Offset of each block's local components in `global_ids`."""
+    global_ids: NDArray[np.int64]
+    """``(L,)`` global component of each local component."""
     labels: NDArray[np.uint8]
-    """``(C,)``."""
+    """``(C,)`` label of each component."""
     sums: NDArray[np.int64]
-    """``(C, 2)`` pixels and sum of their confidence."""
+    """``(C, 2)`` number of pixels, and sum of their confidence."""
 
     def of_block(self, block: int, local: NDArray[Any]) -> NDArray[np.int64]:
-        """The components of a block's own ones; -1 stays."""
-        return np.where(local < 0, -1, self.of[self.offsets[block] + local])
+        """Return the global components of a block's local ones; -1 remains -1."""
+        return np.where(local < 0, -1, self.global_ids[self.offsets[block] + local])
 
 
 class _Rings(NamedTuple):
-    """Closed rings in some array of points."""
+    """Closed rings in an array of points."""
 
     points: NDArray[np.int32]
     """``(N, 2)`` x, y."""
@@ -57,56 +57,56 @@ def merge_blocks(
     columns: int,
     scored: bool = True,
 ) -> list[Region]:
-    """Regions of the whole raster.
+    """Join the traces of all blocks to the regions of the whole raster.
 
     Parameters
     ----------
     traces
-        Trace of every block by its row-major index; None, or no entry, where all is background.
+        Trace of every block by row-major index; None, or missing, if the block is background.
     columns
-        Blocks in a row of blocks.
+        Number of blocks in a row.
     scored
-        Whether the blocks were traced with a confidence; without, every region's is 1.
+        Whether the blocks were traced with confidence; otherwise, that of every region is 1.
 
     Raises
     ------
     GeometryError
         If a block that the boundaries reach is missing.
     """
-    known = {block: trace for block, trace in sorted(traces.items()) if trace is not None}
-    if not known:
+    present = {block: trace for block, trace in sorted(traces.items()) if trace is not None}
+    if not present:
         return []
-    components = join_components({block: trace.parts for block, trace in known.items()}, columns)
+    components = join_components({block: trace.parts for block, trace in present.items()}, columns)
     rings = [
         _Rings(
             trace.points, _starts(trace.ring_stops, trace.chain_stops), trace.ring_stops,
             components.of_block(block, trace.ring_components),
         )
-        for block, trace in known.items()
+        for block, trace in present.items()
     ]  # fmt: skip
-    rings.append(_close_chains(known, components))
+    rings.append(_close_chains(present, components))
     return _assemble(rings, components, scored)
 
 
 def join_components(blocks: Mapping[int, Parts], columns: int) -> Components:
-    """Unite the blocks' components wherever two blocks see one pixel."""
+    """Unite the blocks' components wherever two blocks see the same pixel."""
     sizes = [len(parts.labels) for parts in blocks.values()]
     offsets = dict(zip(blocks, np.cumsum([0, *sizes]).tolist(), strict=False))
     parent = np.arange(sum(sizes))
     for block, parts in blocks.items():
-        beside, under = blocks.get(block + 1), blocks.get(block + columns)
-        if beside is not None and (block + 1) % columns:
-            one, two = parts.edges.right, beside.edges.left
+        right, below = blocks.get(block + 1), blocks.get(block + columns)
+        if right is not None and (block + 1) % columns:
+            one, two = parts.edges.right, right.edges.left
             _join_along(parent, one, offsets[block], two, offsets[block + 1])
-        if under is not None:
-            one, two = parts.edges.below, under.edges.above
+        if below is not None:
+            one, two = parts.edges.below, below.edges.above
             _join_along(parent, one, offsets[block], two, offsets[block + columns])
     count = number_roots(parent)
     labels, sums = np.empty(count, np.uint8), np.zeros((count, 2), np.int64)
     for block, parts in blocks.items():
-        of = parent[offsets[block] : offsets[block] + len(parts.labels)]
-        labels[of] = parts.labels
-        np.add.at(sums, of, parts.sums)
+        ids = parent[offsets[block] : offsets[block] + len(parts.labels)]
+        labels[ids] = parts.labels
+        np.add.at(sums, ids, parts.sums)
     return Components(offsets, parent, labels, sums)
 
 
@@ -118,7 +118,7 @@ def _join_along(parent, one, offset, two, other):  # type: ignore[no-untyped-def
 
 
 def _starts(stops: Array, before: Array) -> NDArray[np.int64]:
-    """Where each of consecutive pieces begins, the first at the end of those `before`."""
+    """Return where each of consecutive pieces begins; the first begins where `before` ends."""
     first = before[-1:] if len(before) else np.zeros(1, np.int64)
     return np.concatenate([first, stops[:-1]])[: len(stops)]
 
@@ -138,32 +138,32 @@ def _close_chains(traces: Mapping[int, BlockTrace], components: Components) -> _
     pinches = np.concatenate(
         [trace.pinches + n for trace, n in zip(traces.values(), counts, strict=False)]
     )
-    of = np.concatenate(
+    ids = np.concatenate(
         [components.of_block(block, trace.chain_components) for block, trace in traces.items()]
     )
     following = _follow_keys(keys)
-    one, two = pinches[of[pinches[:, 0]] == of[pinches[:, 1]]].T
+    one, two = pinches[ids[pinches[:, 0]] == ids[pinches[:, 1]]].T
     following[one], following[two] = following[two], following[one]
     empty = np.zeros(0, np.int64)
-    return _Rings(*_link(points, _starts(stops, empty), stops, following, of))
+    return _Rings(*_link(points, _starts(stops, empty), stops, following, ids))
 
 
 def _follow_keys(keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The chain that follows each chain: it begins with the half-edge that the one ends before."""
+    """Return the successor of each chain, which begins with the half-edge that follows its end."""
     order = np.argsort(keys[:, 0])
     begins = keys[order, 0]
-    at = np.searchsorted(begins, keys[:, 1])
-    if (at == len(keys)).any() or (begins[at] != keys[:, 1]).any():
+    indices = np.searchsorted(begins, keys[:, 1])
+    if (indices == len(keys)).any() or (begins[indices] != keys[:, 1]).any():
         raise GeometryError(
             f"boundaries run on into a block that was not traced ({len(keys)} open chains); "
             f"trace every block of the grid"
         )
-    return order[at]
+    return order[indices]
 
 
 @kernel
 def _link(points, starts, stops, following, of):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Points, starts, stops and components of the rings that the chains form; `of` is used up."""
+    """Return points, starts, stops and components of the rings that the chains form."""
     count = starts.size
     out = np.empty((points.shape[0] + count, 2), np.int32)
     ring_stops, ring_of = np.empty(count, np.int64), np.empty(count, np.int64)
@@ -192,7 +192,7 @@ def _link(points, starts, stops, following, of):  # type: ignore[no-untyped-def]
 
 @kernel
 def _rotate(ring):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Let an unclosed ring begin at its least (y, x)."""
+    """Rotate an unclosed ring in place, so that it begins at its smallest (y, x)."""
     least = 0
     for k in range(1, ring.shape[0]):
         if ring[k, 1] < ring[least, 1] or (
@@ -209,26 +209,26 @@ def _rotate(ring):  # type: ignore[no-untyped-def]  # numba infers the types
 
 
 def _assemble(rings: list[_Rings], components: Components, scored: bool) -> list[Region]:
-    """Sort the rings into regions."""
+    """Group the rings into regions, and sort them."""
     heads = np.concatenate([part.points[part.starts] for part in rings]).astype(np.int64)
-    # From its least (y, x) an exterior sets out to the right, a hole downward.
+    # From its smallest (y, x), an exterior runs to the right, a hole downward.
     seconds = np.concatenate([part.points[part.starts + 1] for part in rings])
-    hole = seconds[:, 1] != heads[:, 1]
-    of = np.concatenate([part.components for part in rings])
-    rank = _rank_components(heads[~hole], of[~hole], components.labels)
-    order = np.lexsort((heads[:, 0], heads[:, 1], hole, rank[of]))
+    is_hole = seconds[:, 1] != heads[:, 1]
+    ids = np.concatenate([part.components for part in rings])
+    rank = _rank_components(heads[~is_hole], ids[~is_hole], components.labels)
+    order = np.lexsort((heads[:, 0], heads[:, 1], is_hole, rank[ids]))
     views = [
         part.points[start:stop]
         for part in rings
         for start, stop in zip(part.starts.tolist(), part.stops.tolist(), strict=True)
     ]
     views = [views[k] for k in order.tolist()]
-    first = np.flatnonzero(~hole[order])
-    own = of[order[first]]
-    pixels, scores = components.sums[own].T
-    confidence = scores / (255.0 * pixels) if scored else np.ones(len(own))
-    columns = (components.labels[own], pixels, confidence)
-    bounds = pairwise([*first.tolist(), len(views)])
+    exteriors = np.flatnonzero(~is_hole[order])
+    region_ids = ids[order[exteriors]]
+    pixels, scores = components.sums[region_ids].T
+    confidence = scores / (255.0 * pixels) if scored else np.ones(len(region_ids))
+    columns = (components.labels[region_ids], pixels, confidence)
+    bounds = pairwise([*exteriors.tolist(), len(views)])
     return [
         Region(label, views[i], tuple(views[i + 1 : j]), area, score)
         for label, area, score, (i, j) in zip(*(c.tolist() for c in columns), bounds, strict=True)
@@ -236,9 +236,9 @@ def _assemble(rings: list[_Rings], components: Components, scored: bool) -> list
 
 
 def _rank_components(
-    heads: NDArray[np.int64], of: NDArray[np.int64], labels: NDArray[np.uint8]
+    heads: NDArray[np.int64], ids: NDArray[np.int64], labels: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
-    """Place of each component in the order of regions, from its exterior's first vertex."""
+    """Return the position of each component in the order of regions, by its exterior's head."""
     rank = np.full(len(labels), -1)
-    rank[of[np.lexsort((heads[:, 0], heads[:, 1], labels[of]))]] = np.arange(len(of))
+    rank[ids[np.lexsort((heads[:, 0], heads[:, 1], labels[ids]))]] = np.arange(len(ids))
     return rank

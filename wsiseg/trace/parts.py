@@ -1,4 +1,4 @@
-"""What of its components one block knows: their labels, their sums, where they leave the block."""
+"""The components of one block: their labels, their sums, and where they leave the block."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Edges", "Parts", "compiled_for", "count_parts", "margin_box"]
 
 
 class Edges(NamedTuple):
-    """Component of each pixel along a block's edges, margin included, ``(n,)`` int32."""
+    """Component of each pixel along a block's edges, including the margin, ``(n,)`` int32."""
 
     above: NDArray[np.int32]
     left: NDArray[np.int32]
@@ -25,20 +25,20 @@ class Edges(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The 4-connected components of one block, background's too."""
+    """The 4-connected components of one block, including those of background."""
 
     labels: NDArray[np.uint8]
     """``(C,)`` label of each component."""
     sums: NDArray[np.int64]
-    """``(C, 2)`` pixels and sum of their confidence, over the block's own pixels."""
+    """``(C, 2)`` number of the block's own pixels, and sum of their confidence."""
     edges: Edges
-    """What lies along the block's edges, to unite components with the neighbours'."""
+    """Components along the block's edges, to unite them with those of neighbouring blocks."""
 
 
 def margin_box(square: Box, raster: Box) -> Box:
-    """What a block must see: its square, one row above, one column to the left.
+    """Return the pixels that a block needs: its square, one row above and one column to the left.
 
-    At the raster's far edges also one row and column beyond, as the last vertices lie there.
+    At the raster's far edges also one row or column beyond, where the last vertices lie.
     """
     right = square.right + (square.right == raster.right)
     bottom = square.bottom + (square.bottom == raster.bottom)
@@ -48,14 +48,14 @@ def margin_box(square: Box, raster: Box) -> Box:
 def compiled_for(
     labels: NDArray[np.uint8], confidence: NDArray[np.uint8] | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Both arrays as the kernels are compiled for; no confidence is one of no columns."""
-    # Numba compiles anew for arrays that are not contiguous or not writable.
+    """Return both arrays as the kernels expect them; missing confidence has no columns."""
+    # numba compiles again for arrays that are not contiguous or not writable.
     scores = labels[:, :0] if confidence is None else confidence
     return np.require(labels, requirements=("C", "W")), np.require(scores, requirements=("C", "W"))
 
 
-def count_parts(runs: NDArray[np.int32], along: Sequence[NDArray[Any]]) -> Parts:
-    """Number the components of joined runs; `along` holds the runs of the `Edges`."""
+def count_parts(runs: NDArray[np.int32], edge_runs: Sequence[NDArray[Any]]) -> Parts:
+    """Number the components of joined runs; `edge_runs` holds the runs along the `Edges`."""
     count = number_roots(runs[:, 0])
     labels, sums = sum_runs(runs, count)
-    return Parts(labels, sums, Edges(*(runs[line, 0] for line in along)))
+    return Parts(labels, sums, Edges(*(runs[line, 0] for line in edge_runs)))

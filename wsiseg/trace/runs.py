@@ -1,4 +1,4 @@
-"""The runs of equal labels of an array, line by line; components are made of runs."""
+"""Runs of equal labels in an array, line by line; components consist of runs."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ __all__ = ["add_runs", "find_ends", "grow", "paint_runs", "spread_runs", "sum_ru
 
 @kernel
 def grow(array, used, more):  # type: ignore[no-untyped-def]  # numba infers the types
-    """`array`, or a copy at least twice as long if `more` rows do not fit behind the `used`."""
+    """Return `array`, or a copy at least twice as long if `more` rows do not fit after `used`."""
     if used + more <= array.shape[0]:
         return array
     larger = np.empty((max(2 * array.shape[0], used + more), array.shape[1]), array.dtype)
@@ -21,7 +21,7 @@ def grow(array, used, more):  # type: ignore[no-untyped-def]  # numba infers the
 
 @kernel
 def find_ends(row, ends):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Write the end of every run of equal labels in `row`; how many there are."""
+    """Write the end of every run of equal labels in `row` to `ends`; return their count."""
     count = 0
     for k in range(1, row.size):
         ends[count] = k  # overwritten until a run really ends: no branch to mispredict
@@ -32,7 +32,7 @@ def find_ends(row, ends):  # type: ignore[no-untyped-def]  # numba infers the ty
 
 @kernel
 def add_runs(row, scores, ends, count, own, runs, first):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Append a row's runs as (parent, label, pixels, sum of scores); the margin counts nothing."""
+    """Append a row's runs as (parent, label, pixels, sum of scores); the margin is not counted."""
     start = 0
     for m in range(count):
         label, end = row[start], ends[m]
@@ -49,7 +49,7 @@ def add_runs(row, scores, ends, count, own, runs, first):  # type: ignore[no-unt
 
 @kernel
 def spread_runs(ends, count, first):  # type: ignore[no-untyped-def]  # numba infers the types
-    """The run of each pixel of a row, int32."""
+    """Return the run of each pixel of a row, int32."""
     out = np.empty(ends[count - 1], np.int32)
     start = 0
     for m in range(count):
@@ -60,7 +60,7 @@ def spread_runs(ends, count, first):  # type: ignore[no-untyped-def]  # numba in
 
 @kernel
 def sum_runs(runs, count):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Label ``(C,)`` uint8 and (pixels, sum of scores) ``(C, 2)`` int64 of numbered components."""
+    """Return label ``(C,)`` uint8 and (pixels, sum of scores) ``(C, 2)`` int64 of components."""
     labels, sums = np.empty(count, np.uint8), np.zeros((count, 2), np.int64)
     for i in range(runs.shape[0]):
         component = runs[i, 0]
@@ -72,7 +72,7 @@ def sum_runs(runs, count):  # type: ignore[no-untyped-def]  # numba infers the t
 
 @kernel
 def paint_runs(labels, runs, new_labels):  # type: ignore[no-untyped-def]  # numba infers the types
-    """A copy of `labels` in which every run has the new label of its component."""
+    """Copy `labels`, giving every run the new label of its component."""
     out = np.empty_like(labels)
     ends, first = np.empty(labels.shape[1], np.int32), 0
     for i in range(labels.shape[0]):

@@ -1,20 +1,20 @@
-"""Scan one block's labels line by line: connected runs and the corners of every boundary, linked.
+"""Scan one block's labels line by line for connected runs and the linked corners of boundaries.
 
-A block owns the pixel corners (vertices) of its square and sees its pixels with one more row above
-and one more column to the left, so that it knows all four pixels around each of its vertices::
+A block owns the pixel corners (vertices) of its square. It reads one more row above and one more
+column to the left, so that all four pixels around each of its vertices are available::
 
-    a | b        boundary half-edges keep their region on the right hand (y grows downward):
-    --+--        right side of a comes down, top of c goes right,
-    c | d        left side of d goes up, bottom of b goes left
+    a | b        boundary half-edges keep their region on the right (y grows downward):
+    --+--        the right side of a comes down, the top of c goes right,
+    c | d        the left side of d goes up, the bottom of b goes left
 
-An arriving half-edge turns right if the pixel ahead on its right has another label, else goes
-straight or turns left. At a checkerboard corner of one label that means: right, as 4-connectivity
-wants, unless both pixels are of one region; then left, which cuts a ring that would touch itself
-into simple rings (a pinched exterior becomes an exterior and a hole).
+An arriving half-edge turns right if the pixel ahead on its right has another label, else it goes
+straight or turns left. At a checkerboard corner of one label it turns right, as 4-connectivity
+requires, unless both pixels belong to one region; then it turns left, which splits a ring that
+would touch itself into simple rings (a pinched exterior becomes an exterior and a hole).
 
-Each turn is a *node*. While scanning, the open end of every vertical boundary is kept by column and
-that of the horizontal one in a pair of variables, so linking costs no search. Boundaries that cross
-the block's edge end at *ports*.
+Each turn is a *node*. During the scan, the open end of every vertical boundary is stored by column,
+and that of the horizontal one in a pair of variables, so linking needs no search. Boundaries that
+cross the block's edge end at *ports*.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ X, Y, NEXT, RUN = 0, 1, 2, 3
 """Columns of the node table."""
 
 UNUSED = -1
-"""`NEXT` of a node that was emitted, or of a port where nothing enters."""
+"""`NEXT` of a node that was emitted, or of a port where no boundary enters."""
 
 EXIT = -2
-"""`NEXT` of ``EXIT - p`` leaves the block by port `p`."""
+"""A `NEXT` of ``EXIT - p`` leaves the block at port `p`."""
 
 
 @kernel(inline="always")
@@ -45,11 +45,11 @@ def _add_node(nodes, n, x, y, run):  # type: ignore[no-untyped-def]  # numba inf
 
 @kernel(inline="always")  # a call for each vertex would cost a tenth
 def _meet(nodes, n, down, up, j, right, left, x, y, quad, at, background, junctions):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Link the half-edges that meet at one vertex; how many nodes there are, and the open ends.
+    """Link the half-edges that meet at one vertex; return the count of nodes, and the open ends.
 
-    `right` is the node from which the half-edge going right set out, `left` the one to which the
-    half-edge going left will come; ``down[j]`` and ``up[j]`` likewise. `quad` holds the labels of
-    the pixels a, b, c, d and `at` their runs.
+    `right` is the node at which the half-edge going right began, `left` the one at which the
+    half-edge going left will end; ``down[j]`` and ``up[j]`` likewise. `quad` holds the labels of
+    the pixels a, b, c, d, and `at` their runs.
     """
     a, b, c, d = quad
     above, below, before, after = a != b, c != d, a != c, b != d
@@ -99,9 +99,9 @@ def _meet(nodes, n, down, up, j, right, left, x, y, quad, at, background, juncti
 
 @kernel
 def _note_pinches(pinches, count, n, quad, background):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Keep the node pairs of a checkerboard vertex whose first node is `n`; how many there are.
+    """Record the node pairs of a checkerboard vertex whose first node is `n`; return their count.
 
-    There `_meet` makes one node for each pixel that is not background, in the order a, c, d, b.
+    There, `_meet` adds one node for each pixel that is not background, in the order a, c, d, b.
     """
     a, b, c, d = quad
     node_c = n + (a != background)
@@ -118,14 +118,14 @@ def _note_pinches(pinches, count, n, quad, background):  # type: ignore[no-untyp
 
 @kernel
 def scan_lines(labels, scores, background, junctions, x0, y0):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Nodes, runs and pinches of one block.
+    """Scan one block for nodes, runs and pinches.
 
     Parameters
     ----------
     labels
         ``(h + 1, w + 1)`` uint8, with the row above and the column to the left.
     scores
-        Confidence, uint8, of the same shape; or of shape ``(h + 1, 0)`` for none.
+        Confidence, uint8, of the same shape; ``(h + 1, 0)`` if there is none.
     background
         Label that gets no polygon.
     junctions
@@ -136,10 +136,10 @@ def scan_lines(labels, scores, background, junctions, x0, y0):  # type: ignore[n
     Returns
     -------
     nodes, runs, pinches
-        Tables ``(n, 4)``, ``(n, 4)`` and ``(n, 3)`` int32, each with its count of rows. Nodes start
+        Tables ``(n, 4)``, ``(n, 4)`` and ``(n, 3)`` int32, each with its row count. Nodes begin
         with one row per port: ``w`` above, ``h`` to the left, ``w`` below, ``h`` to the right.
     above, to_left, below, to_right
-        Run of each pixel along the block's edges, margin included, int32.
+        Run of each pixel along the block's edges, including the margin, int32.
     """
     height, width = labels.shape[0] - 1, labels.shape[1] - 1
     to_left, to_right = np.empty(height + 1, np.int32), np.empty(height + 1, np.int32)
@@ -203,7 +203,7 @@ def scan_lines(labels, scores, background, junctions, x0, y0):  # type: ignore[n
 
 @kernel
 def _close_below(nodes, runs, ends, count, first, down, up, port, background):  # type: ignore[no-untyped-def]  # numba infers the types
-    """End the vertical boundaries of the last row at the ports below, the first of them `port`."""
+    """End the vertical boundaries of the last row at the ports below, beginning with `port`."""
     for m in range(count - 1):
         j = ends[m] - 1
         if runs[first + m, 1] != background:

@@ -1,4 +1,4 @@
-"""Disjoint sets of numbers, in an array of parents: connected components are made of these."""
+"""Disjoint sets of numbers as an array of parents, for connected components."""
 
 from wsiseg.kernels import kernel
 
@@ -7,7 +7,7 @@ __all__ = ["find_root", "join_roots", "number_roots"]
 
 @kernel
 def find_root(parent, i):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Root of `i`, halving the path on the way."""
+    """Return the root of `i`, halving the path."""
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
@@ -16,7 +16,7 @@ def find_root(parent, i):  # type: ignore[no-untyped-def]  # numba infers the ty
 
 @kernel
 def join_roots(parent, i, j):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Unite the sets of `i` and `j`; the smaller index is the root, whatever the order of calls."""
+    """Unite the sets of `i` and `j`; the smaller root becomes the root, whatever the call order."""
     if parent[i] == parent[j]:
         return
     i, j = find_root(parent, i), find_root(parent, j)
@@ -28,7 +28,7 @@ def join_roots(parent, i, j):  # type: ignore[no-untyped-def]  # numba infers th
 
 @kernel
 def number_roots(parent):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Replace each parent by its set's number, sets counted in the order of their roots."""
+    """Replace each parent by its set's number, in the order of roots; return the count of sets."""
     count = 0
     for i in range(parent.size):
         if parent[i] == i:

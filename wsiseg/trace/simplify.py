@@ -1,4 +1,4 @@
-"""Fewer vertices, rounder borders: as one coverage, so that neighbours keep common borders."""
+"""Simplify and smooth regions as one coverage, so that neighbours keep common borders."""
 
 from __future__ import annotations
 
@@ -17,65 +17,65 @@ from wsiseg.trace.thin import thin_coverage
 __all__ = ["SMOOTH_UNITS", "polygon_areas", "simplify_regions", "smooth_regions"]
 
 SMOOTH_UNITS = 4
-"""Into how many `smooth_regions` divides the side of a pixel, so that cuts lie on corners."""
+"""Number of units into which `smooth_regions` divides a pixel's side, so that cuts are integers."""
 
-_NOWHERE = np.zeros((0, 2), np.int32)
-_LARGEST = 1 << 30
-"""Twice the largest triangle; it leaves room for an index beside it in one number."""
+_NO_POINTS = np.zeros((0, 2), np.int32)
+_MAX_SIZE = 1 << 30
+"""Twice the largest triangle's area; it fits into one number together with an index."""
 
 
 def simplify_regions(regions: Iterable[Region], tolerance: float) -> list[Region]:
-    """Regions with fewer vertices, without gaps, overlaps or crossings between them.
+    """Remove vertices of regions, without gaps, overlaps or crossings between them.
 
     Visvalingam and Whyatt's algorithm (1993) on the borders that two regions share.
 
     Parameters
     ----------
     regions
-        Traced with junctions, so that neighbours share every vertex. Of an iterator nothing is held
-        once it has been read, so that what gives them up as it goes has them in memory only once.
+        Traced with junctions, so that neighbours share every vertex. Regions of an iterator are not
+        kept once read, so if it releases them, their points are in memory only once.
     tolerance
-        In pixels: the square of it is the area of the largest triangle that may be cut off.
+        In pixels: its square is the area of the largest triangle that may be cut off.
 
     Returns
     -------
     list of Region
-        In the same order, none missing; `area_px` stays the raster's. Vertices are some of those
-        that were there.
+        In the same order, none missing; `area_px` remains that of the raster. The vertices are a
+        subset of the original ones.
     """
-    shells, net = _net(regions)
-    if net is None:
+    shells, coverage = _build_coverage(regions)
+    if coverage is None:
         return []
-    alive = thin_coverage(net, min(int(2 * tolerance**2), _LARGEST))
-    return _with_rings(shells, *_keep(net, alive))
+    alive = thin_coverage(coverage, min(int(2 * tolerance**2), _MAX_SIZE))
+    return _with_rings(shells, *_keep(coverage, alive))
 
 
 def smooth_regions(regions: Iterable[Region]) -> list[Region]:
-    """Regions with every corner cut at a quarter of its edges (Chaikin 1974), as one coverage.
+    """Cut every corner of regions at a quarter of its edges (Chaikin 1974), as one coverage.
 
-    Vertices where three regions meet stay, and corners whose triangle holds another vertex: there
-    a cut might cross another border. What is left crosses nothing, as cuts of empty triangles
-    cannot meet.
+    Vertices where three regions meet are kept, as are corners whose triangle contains another
+    vertex, where a cut might cross another border. All other cuts cross nothing, as cuts of empty
+    triangles cannot meet.
 
     Parameters
     ----------
     regions
-        A coverage, as `simplify_regions` gives it.
+        A coverage, as returned by `simplify_regions`.
 
     Returns
     -------
     list of Region
         In the same order, on a raster `SMOOTH_UNITS` times as fine; `area_px` is the same area.
     """
-    shells, net = _net(regions)
-    if net is None:
+    shells, coverage = _build_coverage(regions)
+    if coverage is None:
         return []
     finer = [replace(region, area_px=region.area_px * SMOOTH_UNITS**2) for region in shells]
-    return _with_rings(finer, *_cut_corners(net, _cuttable(net)))
+    return _with_rings(finer, *_cut_corners(coverage, _cuttable(coverage)))
 
 
 def polygon_areas(regions: Sequence[Region]) -> NDArray[np.float64]:
-    """``(R,)`` area of each region's polygon in the square of its units (holes taken off)."""
+    """Return the area of each region's polygon without holes, in squared units: ``(R,)``."""
     if not regions:
         return np.zeros(0)
     points, stops = flatten_rings([ring for region in regions for ring in _rings(region)])
@@ -88,13 +88,14 @@ def _rings(region: Region) -> tuple[NDArray[np.int32], ...]:
     return region.exterior, *region.holes
 
 
-def _net(regions: Iterable[Region]) -> tuple[list[Region], Coverage | None]:
-    """The regions without a point in them, and the net of their rings; None if there are none."""
+def _build_coverage(regions: Iterable[Region]) -> tuple[list[Region], Coverage | None]:
+    """Return the regions without points, and the coverage of their rings; None for no regions."""
     rings: list[NDArray[np.int32]] = []
     shells = []
     for region in regions:
         rings += _rings(region)
-        shells.append(replace(region, exterior=_NOWHERE, holes=(_NOWHERE,) * len(region.holes)))
+        holes = (_NO_POINTS,) * len(region.holes)
+        shells.append(replace(region, exterior=_NO_POINTS, holes=holes))
         del region
     if not rings:
         return [], None
@@ -108,7 +109,7 @@ def _net(regions: Iterable[Region]) -> tuple[list[Region], Coverage | None]:
 def _with_rings(
     regions: Sequence[Region], points: NDArray[np.int32], stops: NDArray[np.int64]
 ) -> list[Region]:
-    """The regions with other rings, ``points[stops[i] : stops[i + 1]]``, closed."""
+    """Return the regions with new closed rings, ``points[stops[i] : stops[i + 1]]``."""
     rings = [points[i:j] for i, j in pairwise(stops.tolist())]
     ends = np.cumsum([0] + [1 + len(region.holes) for region in regions])
     return [
@@ -119,7 +120,7 @@ def _with_rings(
 
 @kernel
 def _keep(net, alive):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Closed rings of the living vertices; each begins where it did or at the next that lives."""
+    """Return closed rings of the living vertices; each begins at its first living vertex."""
     ring, stops, xs, ys = net.ring, net.stops, net.xs, net.ys
     total = stops.size - 1
     for i in range(ring.size):
@@ -139,7 +140,7 @@ def _keep(net, alive):  # type: ignore[no-untyped-def]  # numba infers the types
 
 @kernel
 def _cuttable(net):  # type: ignore[no-untyped-def]  # numba infers the types
-    """``(V,)`` bool: corners between two regions whose triangle is empty."""
+    """Flag the corners between two regions whose triangle is empty, ``(V,)`` bool."""
     ring, stops, nodes = net.ring, net.stops, net.nodes
     out, alive = np.zeros(nodes.size, np.bool_), np.ones(nodes.size, np.bool_)
     for r in range(stops.size - 1):
@@ -154,7 +155,7 @@ def _cuttable(net):  # type: ignore[no-untyped-def]  # numba infers the types
 
 @kernel
 def _cut_corners(net, cuttable):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Closed rings in quarters of the units, every cuttable vertex replaced by two points."""
+    """Return closed rings in quarter units, with every cuttable vertex replaced by two points."""
     ring, stops, xs, ys = net.ring, net.stops, net.xs, net.ys
     total = ring.size + stops.size - 1
     for i in range(ring.size):
@@ -181,7 +182,7 @@ def _cut_corners(net, cuttable):  # type: ignore[no-untyped-def]  # numba infers
 
 @kernel
 def _ring_areas(points, stops):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Twice the signed area of each unclosed ring, int64."""
+    """Return twice the signed area of each unclosed ring, int64."""
     out = np.zeros(stops.size - 1, np.int64)
     for r in range(out.size):
         x, y = np.int64(points[stops[r + 1] - 1, 0]), np.int64(points[stops[r + 1] - 1, 1])

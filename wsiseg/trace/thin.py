@@ -1,9 +1,10 @@
-"""Visvalingam's thinning of a coverage, arc by arc: corners go, smallest triangle first.
+"""Thin a coverage by Visvalingam's algorithm, arc by arc, smallest triangles first.
 
-A corner goes only if its triangle holds no other vertex, so borders neither cross nor touch, holes
-stay in their shells, and neighbours keep one common border. Nodes stay. Two arcs between the same
-nodes may not both become the straight line between them, and a closed arc keeps a triangle: no
-region vanishes. Arcs follow each other in the order of the rings, which no block size changes.
+A corner is removed only if its triangle contains no other vertex, so borders neither cross nor
+touch, holes stay in their shells, and neighbours keep one common border. Nodes are kept. Two arcs
+between the same nodes may not both become the straight line between them, and a closed arc keeps a
+triangle: no region vanishes. Arcs are processed in the order of rings, which does not depend on the
+block size.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _INDEX = (1 << 32) - 1
 
 @kernel
 def thin_coverage(net, limit):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Which vertices of a `Coverage` stay, ``(V,)`` bool.
+    """Return which vertices of a `Coverage` are kept, ``(V,)`` bool.
 
     `limit` is twice the area of the largest triangle that is cut off.
     """
@@ -61,7 +62,7 @@ def thin_coverage(net, limit):  # type: ignore[no-untyped-def]  # numba infers t
 
 @kernel
 def _longest_arc(net):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Vertices of the longest arc, both its ends counted; work is laid out for that many."""
+    """Return the number of vertices of the longest arc, both ends included, as size of buffers."""
     ring, stops, longest = net.ring, net.stops, 1
     for r in range(stops.size - 1):
         start, count, turns = stops[r], stops[r + 1] - stops[r], 1
@@ -77,7 +78,7 @@ def _longest_arc(net):  # type: ignore[no-untyped-def]  # numba infers the types
 
 @kernel
 def _link_nodes(net):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Number the nodes ``(V,)``; the nodes that each is joined to by one edge, ``(M, 4)``."""
+    """Number the nodes, ``(V,)``, and list the nodes joined to each by one edge, ``(M, 4)``."""
     ring, stops, nodes = net.ring, net.stops, net.nodes
     number, count = np.full(nodes.size, -1, np.int32), 0
     for vertex in range(nodes.size):
@@ -97,7 +98,7 @@ def _link_nodes(net):  # type: ignore[no-untyped-def]  # numba infers the types
 
 @kernel
 def _link(straight, number, one, two):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Note that `two` is joined to `one` by one edge; at most four edges meet in a raster."""
+    """Record that `two` is joined to `one` by one edge; at most four edges meet in a raster."""
     k = 0
     while straight[number[one], k] >= 0 and straight[number[one], k] != two:
         k += 1
@@ -106,10 +107,11 @@ def _link(straight, number, one, two):  # type: ignore[no-untyped-def]  # numba 
 
 @kernel
 def _thin_arc(net, arc, closed, alive, links, work, heaps, limit, balance):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Thin one arc, its end nodes included; a closed one has none.
+    """Thin one arc, given with its end nodes; a closed arc has none.
 
-    `balance` is twice the area that arcs before it, from the same side, took on less what they took
-    off; what it is now is returned. Whatever adds to a region waits while another takes away.
+    `balance` is twice the signed area by which corners removed so far moved the borders; the new
+    balance is returned. Corners that would increase its magnitude are removed only when no others
+    are left, so that gains and losses offset each other.
     """
     length, (number, straight) = arc.size, links
     befores, afters, sizes = work[:, 0], work[:, 1], work[:, 2]
@@ -147,7 +149,7 @@ def _thin_arc(net, arc, closed, alive, links, work, heaps, limit, balance):  # t
 
 @kernel
 def _offer(net, arc, i, work, heaps, waiting, limit):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Let a corner wait on its turn's heap (left 0, right 1), unless it is too large."""
+    """Push a corner onto the heap of its turn (left 0, right 1), unless it is too large."""
     size = cross(net, arc[work[i, 0]], arc[i], arc[work[i, 1]])
     work[i, 2] = size
     if abs(size) > limit:
@@ -163,7 +165,7 @@ def _offer(net, arc, i, work, heaps, waiting, limit):  # type: ignore[no-untyped
 
 @kernel
 def _pop(heap, waiting, turn):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Take the least corner off the heap of a turn."""
+    """Pop the smallest corner from the heap of a turn."""
     least = heap[0]
     waiting[turn] -= 1
     entry, k = heap[waiting[turn]], 0

@@ -12,7 +12,7 @@ __all__ = ["cut_pinches", "resolve_pinches", "walk_chains", "walk_rings"]
 def resolve_pinches(nodes, runs, pinches, edge):  # type: ignore[no-untyped-def]  # numba infers the types
     """Turn left at pinches of one component; return the pinches that only other blocks decide.
 
-    `edge` flags the components that reach the block's edge: two of them may still be one.
+    `edge` flags the components that reach the block's edge; two of these may still be one.
     """
     kept = 0
     for k in range(pinches.shape[0]):
@@ -28,7 +28,7 @@ def resolve_pinches(nodes, runs, pinches, edge):  # type: ignore[no-untyped-def]
 
 @kernel
 def cut_pinches(nodes, pinches, ports):  # type: ignore[no-untyped-def]  # numba infers the types
-    """End the chains at undecided pinches, at ports numbered from `ports`; where they go on."""
+    """End chains at undecided pinches, with ports numbered from `ports`; return the next nodes."""
     starts = np.empty(2 * pinches.shape[0], np.int32)
     for k in range(starts.size):
         node = pinches[k // 2, k % 2]
@@ -39,7 +39,7 @@ def cut_pinches(nodes, pinches, ports):  # type: ignore[no-untyped-def]  # numba
 
 @kernel
 def walk_chains(nodes, runs, starts, points, filled):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Emit the open chains that begin at `starts` (UNUSED ones give none).
+    """Emit the open chains that begin at `starts`; those that are UNUSED begin none.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def walk_chains(nodes, runs, starts, points, filled):  # type: ignore[no-untyped
     stops
         ``(Q,)`` int64: end of each chain in `points`.
     filled
-        Points used.
+        Number of points in use.
     """
     chains, stops = np.empty((starts.size, 3), np.int32), np.empty(starts.size, np.int64)
     count = 0
@@ -72,7 +72,7 @@ def walk_chains(nodes, runs, starts, points, filled):  # type: ignore[no-untyped
 
 @kernel
 def walk_rings(nodes, runs, points, filled):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Emit every closed ring that is left, each from its first node: its least (y, x).
+    """Emit every remaining closed ring from its first node, its smallest (y, x).
 
     Returns
     -------
@@ -81,7 +81,7 @@ def walk_rings(nodes, runs, points, filled):  # type: ignore[no-untyped-def]  # 
     stops
         ``(R,)`` int64: end of each ring in `points`; the last point repeats the first.
     filled
-        Points used.
+        Number of points in use.
     """
     limit = nodes.shape[0] // 4 + 1
     components, stops = np.empty(limit, np.int32), np.empty(limit, np.int64)
