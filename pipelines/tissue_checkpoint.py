@@ -2,10 +2,11 @@
 
     python pipelines/tissue_checkpoint.py ATLAS FOLDER tissue.safetensors
 
-FOLDER holds fold0.safetensors to fold4.safetensors, made by small_encoder.py --without 0 to 4, or
-some of them. With each, a model is trained without the fold's slides (FOLDER/fold0_tissue.safetensors
-...). Their logits on those slides calibrate the final model, which is trained on all slides with the
-shipped encoder. benchmarks/tissue measures them; its scores go into the card configs/tissue_card.yaml.
+FOLDER holds fold0.safetensors to fold4.safetensors, or some of them, made by small_encoder.py
+--without 0 to 4. With each, a model is trained without the fold's slides
+(FOLDER/fold0_tissue.safetensors ...). Their logits on those slides calibrate the final model, which
+is trained on all slides with the shipped encoder. benchmarks/tissue measures them; its scores go
+into the card configs/tissue_card.yaml.
 """
 
 import sys
@@ -58,7 +59,7 @@ def find_encoders(folder: Path) -> list[int]:
     """Return the numbers of the folds without which an encoder was trained."""
     numbers = [n for n in range(FOLDS) if (folder / f"fold{n}.safetensors").exists()]
     if not numbers:
-        raise SystemExit(f"{folder}: holds no fold0.safetensors ...; see small_encoder.py --without")
+        raise SystemExit(f"{folder}: no fold0.safetensors ...; see small_encoder.py --without")
     return numbers
 
 

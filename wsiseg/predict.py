@@ -44,7 +44,8 @@ _STEP = "predict"
 _VERSION = 1
 """Version of the arithmetic here and in `wsiseg.model`; a change makes digests differ, so that work
 is redone."""
-_SAMPLED = 8  # one tile in this many is compared with the training patches
+_SPACING, _ENOUGH = 8, 64
+"""One tile in eight is compared with the training patches, or more while 64 are not reached."""
 
 Array = NDArray[np.float32]
 _Tile = tuple[int, int]
@@ -160,6 +161,8 @@ def _block_digests(
         _STEP, FORMAT, _VERSION, pinned.identity, settings.tta, settings.batch_size,
         settings.precision, reach,
     )  # fmt: skip
+    if (spacing := _space_samples(kept)) != _SPACING:
+        common = digest_of(common, spacing)
     digests = []
     for block in range(grid.n_blocks):
         flags = [bool(kept[tile]) for tile in grid.block_tiles(block)]
@@ -201,13 +204,19 @@ def _predict_on(
         cams = np.full((*shape, side, side), np.nan, np.float16)
         logits = np.full(shape, np.nan, np.float32)
         distances = np.full(shape[:2], np.nan, np.float32)
-        for batch, outputs in _predict_batches(store, source, tiles, settings):
+        spacing = _space_samples(kept)
+        for batch, outputs in _predict_batches(store, source, tiles, settings, spacing):
             at = tuple(np.subtract(batch, (top, left)).T)
             _check_finite(store, settings, batch, outputs)
             cams[at], logits[at], distances[at] = outputs
         measured = np.isfinite(distances).any()
         store.write_cams(block, cams, logits, distances if measured else None)
     store.mark_done(_STEP, block, digest)
+
+
+def _space_samples(kept: NDArray[np.bool_]) -> int:
+    """Return n if one tile in n of those in `kept` is to be compared with the training patches."""
+    return int(np.clip(np.count_nonzero(kept) // _ENOUGH, 1, _SPACING))
 
 
 def _check_finite(
@@ -230,7 +239,7 @@ def _check_finite(
 
 
 def _predict_batches(
-    store: SlideStore, source: CamSource, tiles: list[_Tile], settings: PredictConfig
+    store: SlideStore, source: CamSource, tiles: list[_Tile], settings: PredictConfig, spacing: int
 ) -> Iterator[tuple[list[_Tile], tuple[Array, Array, Array]]]:
     """Yield the tiles of one block in batches, with their CAMs, class logits and distances."""
     if not tiles:
@@ -247,7 +256,7 @@ def _predict_batches(
         batches = _predict_single(grid, source, tiles, settings, pixels, around)
     for batch, cams, logits in batches:
         images = np.stack([pixels[grid.tile_box(*tile).slices(around)] for tile in batch])
-        sampled = np.array([(3 * row + col) % _SAMPLED == 0 for row, col in batch])
+        sampled = np.array([(3 * row + col) % spacing == 0 for row, col in batch])
         yield batch, (cams, logits, _measure_distances(source, images, sampled))
 
 
