@@ -7,9 +7,12 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A machine that is busy is slow, and no test is of its speed.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+# A machine that is busy is slow, and no test is of its speed. A commit passes or fails each time
+# alike; `--hypothesis-profile=explore` looks for examples that were not tried yet.
+_PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("explore", **_PATIENT)
+settings.register_profile("fixed", derandomize=True, **_PATIENT)
+settings.load_profile("fixed")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Every worker has a core to itself: threads of several would only wait for each other. It is

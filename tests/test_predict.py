@@ -106,7 +106,12 @@ def test_each_tile_gets_what_the_model_says_of_its_pixels(done, config, checkpoi
     assert len(np.unique(logits[..., 0])) > 10, "tiles differ"
 
 
-def test_one_tile_in_eight_is_compared_with_the_training_patches(tmp_path, checkpoint):
+@pytest.mark.parametrize(("enough", "spacing"), [(64, 1), (10, 5), (5, 8)])
+def test_some_tiles_are_compared_with_the_training_patches(
+    tmp_path, checkpoint, monkeypatch, enough, spacing
+):
+    """One in eight, but on small slides more, up to every one."""
+    monkeypatch.setattr("wsiseg.predict._ENOUGH", enough)
     model, info = load_checkpoint(checkpoint)
     model.familiar = fit_familiar(model.encoder.embed_image(torch.rand(40, 3, TILE, TILE)))
     known = save_checkpoint(model, info, tmp_path / "known.safetensors")
@@ -117,7 +122,7 @@ def test_one_tile_in_eight_is_compared_with_the_training_patches(tmp_path, check
     asked = [
         tile
         for tile in np.ndindex(store.grid.rows, store.grid.cols)
-        if (3 * tile[0] + tile[1]) % 8 == 0
+        if (3 * tile[0] + tile[1]) % spacing == 0
     ]
     boxes = [store.grid.tile_box(*tile) for tile in asked]
     pixels = torch.from_numpy(store.read_windows(boxes)).permute(0, 3, 1, 2).float() / 255
