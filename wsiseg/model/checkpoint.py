@@ -187,7 +187,8 @@ def load_checkpoint(
     if encoder.identity != info.identity:
         raise CheckpointError(
             f"{path}: was trained on encoder {info.identity!r}, this wsiseg has "
-            f"{encoder.identity!r}; train it anew"
+            f"{encoder.identity!r}; train it again, or give the weights of that encoder as "
+            f"encoder_options.weights"
         )
     model = ConStruct(
         encoder,
