@@ -111,7 +111,7 @@ def test_the_command_writes_one_picture_a_patch_and_kind(patch, tmp_path):
     assert all(path.read_bytes() == held for path, held in before.items()), "same bytes again"
     wrong = CliRunner().invoke(app, [*command, "--kind", "heat"])
     assert wrong.exit_code == 2
-    assert "none of cams, prototypes" in " ".join(wrong.output.replace("│", " ").split())
+    assert "not one of cams, prototypes" in " ".join(wrong.output.replace("│", " ").split())
 
 
 def copy(folder):

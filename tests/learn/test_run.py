@@ -147,7 +147,8 @@ def test_small_regions_off_the_grid_are_learned_from(slides):
             slides / "labels", name, feature("Pink", polygon(square(0.3, 0.4, 0.5, 0.6))),
             feature("Blue", polygon(square(1.3, 4.2, 0.3, 0.3))),
         )  # fmt: skip
-    learned = learn_model([slides], slides / "labels", slides / "my.safetensors", settings=QUICK)
+    longer = QUICK | {"epochs": 16}
+    learned = learn_model([slides], slides / "labels", slides / "my.safetensors", settings=longer)
     assert (learned.tiles, learned.shown, learned.absent) == (6, (3, 3), (3, 3))
     assert learned.precision == (1, 1)
 
