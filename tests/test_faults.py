@@ -9,15 +9,15 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import tifffile
 
+from tests.waiting import wait_until
 from wsiseg.compute import Step
 from wsiseg.config import Config
 from wsiseg.demo.synthesis import synthesize_slide
@@ -62,13 +62,6 @@ def contents(out: Path) -> dict[str, bytes]:
 
 def marks(out: Path) -> int:
     return len(list(out.glob("slides/*.zarr/done/*/c.*")))
-
-
-def wait_until(true: Callable[[], object], seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -137,7 +130,7 @@ def cluster(spy: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Pope
     with ExitStack() as stack:
         stack.callback(lambda: [one.kill() for one in started])
         started = [stack.enter_context(process(*command))]
-        wait_until(lambda: read_address(file))  # whoever connects may wait for less
+        wait_until(lambda: read_address(file), PATIENCE)  # whoever connects may wait for less
         address = read_address(file)
         for _ in range(workers):
             command = ["-m", "distributed.cli.dask_worker", address, "--nthreads=1", "--no-nanny"]
@@ -189,7 +182,7 @@ def test_the_scheduler_is_killed_and_the_run_resumes(folder, finished, spy, tmp_
             folder, out, "--scheduler", address, DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="10s"
         ) as run,
     ):
-        wait_until(lambda: len(read_log(spy)) > 16)
+        wait_until(lambda: len(read_log(spy)) > 16, PATIENCE)
         started[0].kill()
         _, said = run.communicate(timeout=PATIENCE)
     assert run.returncode == 1
@@ -473,7 +466,7 @@ def test_ctrl_c_frees_the_store_when_its_blocks_have_ended(folder, finished, tmp
         assert run.stdout is not None
         assert run.stdout.readline() == "now\n"
         run.send_signal(signal.SIGINT)
-        wait_until(lambda: not list(out.glob("slides/*.lock")))
+        wait_until(lambda: not list(out.glob("slides/*.lock")), PATIENCE)
         left = contents(out)
         run.wait(timeout=PATIENCE)
         assert contents(out) == left, "blocks wrote after the lock was free"

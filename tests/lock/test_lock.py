@@ -9,18 +9,12 @@ from uuid import uuid4
 
 import pytest
 
+from tests.waiting import wait_until
 from wsiseg import lock as module
 from wsiseg.errors import SlideReadError, StoreError
 from wsiseg.lock import check_held, explained, hold
 from wsiseg.lock.bucket import BucketLock
 from wsiseg.lock.file import FileLock
-
-
-def wait_until(true):
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.01)
 
 
 def test_one_holder_at_a_time(tmp_path):
@@ -99,7 +93,7 @@ def test_a_holder_is_heard(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_BEAT_S", 0.02)
     with hold(tmp_path / "x"):
         os.utime(tmp_path / "x.lock", (0, 0))
-        wait_until(lambda: (tmp_path / "x.lock").stat().st_mtime != 0)
+        wait_until(lambda: (tmp_path / "x.lock").stat().st_mtime != 0, 60)
 
 
 def test_errors_of_the_disk_become_ours():
@@ -145,7 +139,7 @@ def test_who_was_taken_over_learns_it_and_stops(tmp_path, monkeypatch):
     check_held(path, token)
     (beat,) = (one for one in threading.enumerate() if "_beat" in one.name)
     FileLock(path).path.write_text(json.dumps(other))
-    wait_until(lambda: not beat.is_alive())
+    wait_until(lambda: not beat.is_alive(), 60)
     os.utime(tmp_path / "x.lock", (0, 0))
     with pytest.raises(StoreError, match=said):
         check_held(path, token)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.qupath.documents import collect, save
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath import Finding, lint_geojson, read_geojson
 from wsiseg.qupath.form import document as document_module
@@ -38,14 +39,8 @@ def of_class(value):
     return feature(properties={"classification": value})
 
 
-def collect(*features):
-    return {"type": "FeatureCollection", "features": list(features)}
-
-
 def lint(tmp_path, document, name="a.geojson"):
-    path = tmp_path / name
-    path.write_bytes(document if isinstance(document, bytes) else json.dumps(document).encode())
-    return lint_geojson(path)
+    return lint_geojson(save(tmp_path, document, name))
 
 
 def rules(findings):

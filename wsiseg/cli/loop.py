@@ -15,6 +15,7 @@ from wsiseg.cli.options import (
     NameMap,
     Out,
     Settings,
+    configure,
     override,
     with_map,
 )
@@ -173,10 +174,9 @@ def score_slides(
 
 
 def _configure_labels(settings: list[str] | None, name_map: str | None) -> LabelConfig:
-    from wsiseg.config import LabelConfig, parse_config
+    from wsiseg.config import LabelConfig
 
-    plain = override({}, with_map(settings, name_map, "map"), "--set")
-    return parse_config(plain, LabelConfig, "the command line")
+    return configure(LabelConfig, None, with_map(settings, name_map, "map"))
 
 
 def _print_labelling(labelling: Labelling) -> None:

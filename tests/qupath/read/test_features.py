@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.qupath.documents import collect, save
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath import Feature, Finding, describe_left_out, read_geojson
 
@@ -19,14 +20,8 @@ FEATURE = {
 }
 
 
-def collect(*features):
-    return {"type": "FeatureCollection", "features": list(features)}
-
-
 def read(tmp_path, document, name="a.geojson"):
-    path = tmp_path / name
-    path.write_bytes(document if isinstance(document, bytes) else json.dumps(document).encode())
-    return read_geojson(path)
+    return read_geojson(save(tmp_path, document, name))
 
 
 @pytest.mark.parametrize(

@@ -49,11 +49,10 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._move(weight, group)
+                    self._move(weight, weight.grad, group)
 
-    def _move(self, weight: Tensor, group: dict[str, float]) -> None:
-        gradient, state = weight.grad, self.state[weight]
-        assert gradient is not None
+    def _move(self, weight: Tensor, gradient: Tensor, group: dict[str, float]) -> None:
+        state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
         mean = state["momentum"].lerp_(gradient, 1 - group["momentum"])
