@@ -72,10 +72,10 @@ def upsample(prior, image, thin, kept, lattice, numbers, messages, axes, strengt
 @compiled
 def _is_plain(labels, y, x):  # type: ignore[no-untyped-def] # numba infers
     """Whether a pixel's neighbours are all labelled as it is."""
-    here = labels[y, x]
+    label = labels[y, x]
     for v in range(max(y - 1, 0), min(y + 2, labels.shape[0])):
         for u in range(max(x - 1, 0), min(x + 2, labels.shape[1])):
-            if labels[v, u] != here:
+            if labels[v, u] != label:
                 return False
     return True
 
