@@ -189,7 +189,8 @@ def _iterate(
     grid, buffer = (_zeros(down.cells * across.cells * lanes) for _ in range(2))
     decided = np.zeros_like(grid)
     sum_decided(labels, region.inside, region.cell, down, across, lanes, decided)
-    priors = load_priors(prior, kept, region.spans, config.scale, lanes)
+    priors = _zeros(region.pixels * lanes)
+    load_priors(prior, kept, region.spans, config.scale, lanes, priors)
     strength = (np.float32(config.appearance_weight), np.float32(config.smooth_weight))
     for iteration in range(config.iterations + 1):
         source = (value, grid, iteration > 0)

@@ -44,10 +44,12 @@ def lanes_for(classes: int) -> int:
 
 
 @compiled
-def load_priors(prior, kept, spans, scale, lanes):  # type: ignore[no-untyped-def] # numba infers
-    """Flat `pixels * lanes` clipped probabilities of the classes `kept`; `scale` pixels apart."""
-    pixels = spans[-1, 3] + spans[-1, 2] - spans[-1, 1]
-    out = np.zeros(pixels * lanes, np.float32)
+def load_priors(prior, kept, spans, scale, lanes, out):  # type: ignore[no-untyped-def] # numba infers
+    """Write clipped probabilities of the classes `kept`, `scale` pixels apart, to flat `out`.
+
+    `out` holds `pixels * lanes`; lanes beyond the classes stay as they are. NumPy asks for huge
+    pages where numba does not, so large ones come from there: touching them costs a fifth.
+    """
     for i in range(len(spans)):
         y, start, end, first = spans[i]
         for c in range(len(kept)):
@@ -56,7 +58,6 @@ def load_priors(prior, kept, spans, scale, lanes):  # type: ignore[no-untyped-de
             for x in range(start, end):
                 out[at] = min(max(line[x * scale], _FLOOR), _ONE)
                 at += lanes
-    return out
 
 
 @compiled

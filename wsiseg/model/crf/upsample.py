@@ -36,6 +36,7 @@ def upsample(prior, image, thin, kept, lattice, numbers, messages, axes, strengt
     columns = np.empty(width, np.float32)
     colours = np.empty((3, width), np.uint8)
     belief = np.zeros(width * lanes, np.float32)
+    priors = np.zeros(width * lanes, np.float32)
     place = (
         np.empty((CORNERS, width), np.float32),
         np.empty((CORNERS, width), np.int32),
@@ -64,7 +65,8 @@ def upsample(prior, image, thin, kept, lattice, numbers, messages, axes, strengt
                 _hear_places(
                     place, at[:count], v, lattice, numbers, messages, axes, strength, lanes, belief
                 )
-                soften(load_priors(prior, kept, spans[:count], 1, lanes), 0, count, lanes, belief)
+                load_priors(prior, kept, spans[:count], 1, lanes, priors)
+                soften(priors, 0, count, lanes, belief)
                 for j in range(count):
                     labels[v, at[j]] = kept[pick_class(belief, j * lanes, len(kept))]
 
