@@ -207,7 +207,7 @@ def _enlarge(panel: NDArray[Any]) -> NDArray[Any]:
 
 
 def _read_patches(given: Sequence[str | Path], source: CamSource) -> list[tuple[Path, Pixels]]:
-    found: dict[str, tuple[Path, Pixels]] = {}
+    patches: dict[str, tuple[Path, Pixels]] = {}
     problems: list[str] = []
     for path in _list_images(given):
         try:
@@ -217,15 +217,15 @@ def _read_patches(given: Sequence[str | Path], source: CamSource) -> list[tuple[
             problems.append(f"{path}: cannot be read ({error})")
             continue
         problems += _misfit(path, pixels, source)
-        if path.stem in found:
+        if path.stem in patches:
             problems.append(f"{path}: another patch is named {path.stem} too")
-        found[path.stem] = path, pixels
-    if not found and not problems:
+        patches[path.stem] = path, pixels
+    if not patches and not problems:
         problems.append(f"no image in {', '.join(map(str, given)) or 'nothing'}")
     if problems:
         listed = list_problems(problems)
         raise DataError(f"{len(problems):,} problem(s) with the patches{listed}")
-    return list(found.values())
+    return list(patches.values())
 
 
 def _list_images(given: Sequence[str | Path]) -> Iterator[Path]:
