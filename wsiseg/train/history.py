@@ -65,8 +65,8 @@ def draw_curves(history: History, path: Path, columns: Sequence[str] = COLUMNS) 
     for name, color in zip(columns[1:], _COLORS, strict=False):
         values = np.array([row[columns.index(name)] for row in history], float)
         largest = np.nanmax(values, initial=0)
-        text = f"{name}: {values[0]:.2g} to {values[-1]:.2g}"
-        draw.text((x, top // 2), text, fill=color, font_size=_FONT)
+        text = f"{name}\n{values[0]:.2g} to {values[-1]:.2g}"
+        draw.text((x, 6), text, fill=color, font_size=_FONT)
         x += spacing
         if largest > 0 and np.isfinite(values).all():
             across = np.linspace(left, right, len(values))
