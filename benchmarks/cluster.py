@@ -233,7 +233,7 @@ def compare_dispatch(counts: Sequence[int]) -> None:
     print("\n| slides | tasks | dask tasks/s | Client.map tasks/s | client MB | threads tasks/s |")
     print("|---|---|---|---|---|---|")
     with open_cluster("dask", 2) as dask, open_executor("threads", 2) as threads:
-        wide = DaskExecutor(dask._client, fewest=IN_FLIGHT)
+        wide = DaskExecutor(dask._client, min_in_flight=IN_FLIGHT)
         dispatch(1, wide)
         for slides in counts:
             rate, memory = dispatch(slides, wide), psutil.Process().memory_info().rss / 1e6

@@ -241,7 +241,7 @@ def _run(code: str, **environment: str) -> str:
 
 
 def measure_floor() -> None:
-    """Count what a GPU's arithmetic allows; benchmarks/gpu.py measures it."""
+    """Count what a GPU's arithmetic allows; benchmarks/gpu measures it."""
     for mode in ("exact", "fast"):
         _print_floor(CrfConfig(backend="triton", mode=mode))
 

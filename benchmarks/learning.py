@@ -1,6 +1,7 @@
 """`wsiseg learn` on real tiles labelled for one organ, tested on slides of other patients.
 
     python benchmarks/learning.py ATLAS [--organ colon] [--encoders tiny small] [--tiles 60]
+    python benchmarks/learning.py ATLAS --encoders small --folder FOLDER
 
 ATLAS has labels.csv, slides.csv and SLIDE/NAME.jpg. The tiles of each slide are laid side by side
 as a store, and labelled by a table. Each patient (repository) is left out in turn: `learn`, which
@@ -10,6 +11,9 @@ stain statistics and textures with the best of several classifiers. Intervals ar
 
 The encoder `tiny` was not trained on real tissue. `small` was trained on all slides of the atlas,
 including the test slides: its figures show the effect of labels, not what to expect on new slides.
+With FOLDER, which holds encoders of pipelines/small_encoder.py --without 0 to 4 or some of them,
+each test slide is asked with the encoder that was trained without it; slides of folds without an
+encoder are left out of the tests.
 """
 
 from __future__ import annotations
@@ -27,9 +31,11 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent / "tissue"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
 
 from baseline import describe, fit_and_ask
 from scores import Figure, average_precision, by_slide
+from tissue_checkpoint import find_encoders, read_folds
 
 from wsiseg.config import digest_of
 from wsiseg.grid import TileGrid
@@ -54,14 +60,21 @@ class Tiles(NamedTuple):
     """``(N,)``."""
     patients: np.ndarray
     """``(N,)``: the repositories."""
+    weights: np.ndarray
+    """``(N,)``: the file of the encoder that was trained without the slide; "" is the shipped."""
 
     def pick(self, which: np.ndarray) -> Tiles:
         """Select the tiles where `which` ``(N,)`` is true."""
         return Tiles(*(column[which] for column in self))
 
 
-def read_tiles(atlas: Path, most: int, organ: str, others: int) -> tuple[Tiles, Tiles]:
-    """Read up to `most` tiles per slide of the organ, and `others` of each other slide, evenly."""
+def read_tiles(
+    atlas: Path, most: int, organ: str, others: int, weights: dict[str, str] | None
+) -> tuple[Tiles, Tiles]:
+    """Read up to `most` tiles per slide of the organ, and `others` of each other slide, evenly.
+
+    `weights` are the encoder files of the slides that may be tested.
+    """
     with (atlas / "slides.csv").open() as file:
         slides = {row["slide"]: row for row in csv.DictReader(file)}
     rows: dict[str, list[dict[str, str]]] = {}
@@ -80,9 +93,18 @@ def read_tiles(atlas: Path, most: int, organ: str, others: int) -> tuple[Tiles, 
             np.array([[row[name] == "1" for name in CLASSES] for row in part]),
             np.array([row["slide"] for row in part]),
             np.array([slides[row["slide"]]["repo"] for row in part]),
+            np.array(["" if weights is None else weights.get(row["slide"], "-") for row in part]),
         )
         for part in (chosen[True], chosen[False])
     )
+
+
+def find_weights(atlas: Path, folder: Path) -> dict[str, str]:
+    """Find the encoder file for each slide of the folds that have one."""
+    found, fold, _ = read_folds(atlas)
+    files = {number: str(folder / f"fold{number}.safetensors") for number in find_encoders(folder)}
+    pairs = zip(found.tiles.slides, fold, strict=True)
+    return {found.slides[slide]: files[number] for slide, number in pairs if number in files}
 
 
 def write_slides(tiles: Tiles, classes: list[str], folder: Path) -> None:
@@ -111,16 +133,28 @@ def write_slides(tiles: Tiles, classes: list[str], folder: Path) -> None:
 
 def learn_and_ask(known: Tiles, asked: Tiles, encoder: str, classes: list[str]) -> np.ndarray:
     """Learn, and return class logits ``(M, K)`` for tiles of other patients."""
+    logits = np.zeros(asked.labels.shape, np.float32)
+    for weights in np.unique(asked.weights):
+        own = asked.weights == weights
+        logits[own] = _learn_and_ask(known, asked.pixels[own], encoder, str(weights), classes)
+    return logits
+
+
+def _learn_and_ask(
+    known: Tiles, asked: np.ndarray, encoder: str, weights: str, classes: list[str]
+) -> np.ndarray:
+    options = {"encoder_options": {"weights": weights}} if weights else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_slides(known, classes, folder)
         learned = learn_model(
             sorted(folder.glob("*.zarr")), folder / "labels.csv", folder / "my.safetensors",
-            manifest=folder / "slides.csv", settings={"encoder": encoder, "classes": classes},
+            manifest=folder / "slides.csv",
+            settings={"encoder": encoder, "classes": classes} | options,
         )  # fmt: skip
-        model = load_trained(learned.out).model
+        model = load_trained(learned.out, options.get("encoder_options")).model
     with torch.inference_mode():
-        parts = np.array_split(asked.pixels, -(-len(asked.pixels) // 32))
+        parts = np.array_split(asked, -(-len(asked) // 32))
         return np.concatenate([model(to_images(part)).logits.numpy() for part in parts])
 
 
@@ -132,22 +166,27 @@ def main() -> None:
     parser.add_argument("--encoders", nargs="*", default=["tiny", "small"])
     parser.add_argument("--tiles", type=int, default=60, help="of each slide of the organ")
     parser.add_argument("--others", type=int, default=12, help="of each other slide")
+    parser.add_argument("--folder", type=Path, help="encoders that were trained without a fold")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    organ, others = read_tiles(given.atlas, given.tiles, given.organ, given.others)
+    weights = find_weights(given.atlas, given.folder) if given.folder else None
+    organ, others = read_tiles(given.atlas, given.tiles, given.organ, given.others, weights)
     organ, others, classes = keep_classes(organ, others)
-    parts, patients = (organ, others), list(dict.fromkeys(organ.patients))
+    tested, others = organ.pick(organ.weights != "-"), others.pick(others.weights != "-")
+    parts, patients = (tested, others), list(dict.fromkeys(tested.patients))
     print(
-        f"{given.organ}: {len(organ.labels)} tiles of {len(set(organ.slides))} slides of "
-        f"{len(patients)} patients; others: {len(others.labels)} of {len(set(others.slides))}"
+        f"{given.organ}: {len(organ.labels)} tiles of {len(set(organ.slides))} slides, "
+        f"{len(tested.labels)} of {len(patients)} patients tested; others: {len(others.labels)} "
+        f"of {len(set(others.slides))}"
     )
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for way in [*given.encoders, BASELINE]:
         began = time.process_time()
-        inside = np.zeros(organ.labels.shape, np.float32)
+        inside = np.zeros(tested.labels.shape, np.float32)
         for patient in patients:
-            held = organ.patients == patient
-            inside[held] = ask(way, organ.pick(~held), organ.pick(held), classes)
+            held = tested.patients == patient
+            known = organ.pick(organ.patients != patient)
+            inside[held] = ask(way, known, tested.pick(held), classes)
         found[way] = inside, ask(way, organ, others, classes)
         print(f"\n{way}: {time.process_time() - began:.0f} s of CPU")
         show_all(given.organ, classes, parts, {way: found[way]})

@@ -21,11 +21,16 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "generated",
+    "links",
 ]
 exclude_patterns = ["extensions"]
 html_theme = "furo"
+# Lines of 100 characters fit the width of a page.
+html_theme_options = {"light_css_variables": {"code-font-size": "75%"}}
 html_title = "wsiseg"
 html_show_sourcelink = False
+html_static_path = ["style"]
+html_css_files = ["pages.css"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = os.environ.get("NOTEBOOKS", "force")

@@ -5,7 +5,7 @@
 Every run is a process of its own that ends by ``kill -9``, or by itself; it is forked from one that
 has imported everything. Most are killed when so many blocks are done, a number drawn anew, and a
 moment; the others at any time, which mostly is while files are made of the map. A few of them are a
-test (`tests/test_faults.py`).
+test (`tests/faults`).
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ import pytest
 import simplejpeg
 import tifffile
 
-from tests.test_slide import CMU, HE2, TCGA, data
-from tests.test_slide_direct import Image, opened, write_aperio
+from tests.slide.aperio import Image, opened, write_aperio
+from tests.slide.slides import CMU, HE2, TCGA, data
 from tests.whole_slides import CLOSE, PIECE, compare, compare_whole, cuts, pieces
 from wsiseg.config import SlideConfig
 from wsiseg.errors import SlideOpenError, SlideReadError

@@ -105,9 +105,9 @@ def parse_config(
 
 def _read_chain(path: Path, before: tuple[Path, ...]) -> Iterator[Settings]:
     """Yield the files that a file extends, then the file itself."""
-    here = path.resolve()
-    if here in before:
-        chain = " -> ".join(str(file) for file in (*before, here))
+    resolved = path.resolve()
+    if resolved in before:
+        chain = " -> ".join(str(file) for file in (*before, resolved))
         raise ConfigError(f"{path}: extends itself ({chain}); remove one of these `extends` lines")
     data = _read(path)
     bases = data.pop(_EXTENDS, [])
@@ -115,7 +115,7 @@ def _read_chain(path: Path, before: tuple[Path, ...]) -> Iterator[Settings]:
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError(f"{path}: extends = {bases!r}; give a file, or a list of files")
     for base in bases:
-        yield from _read_chain(path.parent / base, (*before, here))
+        yield from _read_chain(path.parent / base, (*before, resolved))
     yield Settings(data, dict.fromkeys(_names(data), str(path)))
 
 

@@ -100,12 +100,7 @@ def suggest_places(
     if per_slide is not None and per_slide < 1:
         raise ConfigError(f"per_slide is {per_slide}; it must be at least 1")
     stores = [SlideStore(path) for path in find_stores(slides)]
-    palettes = {store.path: store.cam_palette.names for store in stores}
-    if len(set(palettes.values())) > 1:
-        raise DataError(
-            f"the slides were predicted with {len(set(palettes.values()))} sets of classes; "
-            f"predict all with one model first"
-        )
+    names = _common_classes(stores)
     labelled = _find_labelled(stores, labels, config or LabelConfig())
     parts = []
     for index, store in enumerate(stores):
@@ -117,7 +112,6 @@ def suggest_places(
         raise DataError("no tile is left to suggest: all that hold tissue are labelled")
     equal_share = -(-count // len(stores))
     limit = int(np.ceil(_MAX_SHARE * equal_share)) if per_slide is None else per_slide
-    names = next(iter(palettes.values()))
     return [
         Suggestion(
             stores[int(tiles.places[i, 0])], int(tiles.places[i, 1]), int(tiles.places[i, 2]),
@@ -125,6 +119,16 @@ def suggest_places(
         )
         for i in _choose(tiles, count, limit)
     ]  # fmt: skip
+
+
+def _common_classes(stores: Sequence[SlideStore]) -> tuple[str, ...]:
+    palettes = {store.cam_palette.names for store in stores}
+    if len(palettes) > 1:
+        raise DataError(
+            f"the slides were predicted with {len(palettes)} sets of classes; predict all with one "
+            f"model first"
+        )
+    return palettes.pop()
 
 
 def _find_labelled(

@@ -64,7 +64,8 @@ def commands() -> Iterator[str]:
     yield "The output of `wsiseg COMMAND --help`."
     yield "`wsiseg --install-completion` sets up completion in the shell.\n"
     for name in ["", *_command_names(get_command(app))]:
-        shown = CliRunner().invoke(app, [*name.split(), "--help"], env=PLAIN)
+        words = [*name.split(), "--help"]
+        shown = CliRunner().invoke(app, words, prog_name="wsiseg", env=PLAIN)
         assert shown.exit_code == 0, (name, shown.output)
         yield f"## {'wsiseg ' + name if name else 'wsiseg'}\n"
         yield f"```text\n{shown.output.strip()}\n```\n"

@@ -94,7 +94,7 @@ def test_when_the_last_gpu_leaves_the_settings_decide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It hung for ever, with idle workers beside it."""
-    monkeypatch.setattr(module, "_LOOK_S", 0.2)
+    monkeypatch.setattr(module, "_GPU_POLL_S", 0.2)
     monkeypatch.setattr(module, "_GPU_WAIT_S", 0.6)
     with cpu_and_gpu() as cluster, open_executor(cluster.scheduler_address) as executor:
         assert in_flight(executor) == 8
@@ -121,7 +121,7 @@ def test_when_the_last_gpu_leaves_the_settings_decide(
 
 def test_a_worker_of_another_version_is_refused() -> None:
     with pytest.raises(ClusterError, match=r"has wsiseg .*, this is 0\.0\.1; install the same"):
-        module._do("0.0.1", int)
+        module._call("0.0.1", int)
 
 
 SBATCH = """#!{python}

@@ -25,17 +25,17 @@ class Held:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.come, self.go, self.passed = threading.Event(), threading.Event(), threading.Event()
-        pass_on, self.seen = module.DaskExecutor._pass_on, list[str]()
+        finish, self.seen = module.DaskExecutor._finish, list[str]()
 
-        def late(executor: Any, *told: Any) -> None:
-            self.seen.append(told[-1].status)
+        def late(executor: Any, *args: Any) -> None:
+            self.seen.append(args[-1].status)
             self.come.set()
             assert self.go.wait(PATIENCE)
-            self.seen.append(told[-1].status)
-            pass_on(executor, *told)
+            self.seen.append(args[-1].status)
+            finish(executor, *args)
             self.passed.set()
 
-        monkeypatch.setattr(module.DaskExecutor, "_pass_on", late)
+        monkeypatch.setattr(module.DaskExecutor, "_finish", late)
 
 
 def test_what_a_worker_did_before_it_left_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,18 +61,18 @@ def test_a_block_that_is_done_when_the_gpus_are_left_is_passed_on(
     status = distributed.Future.status
 
     def look(future: Any) -> Any:
-        found = status.fget(future)
+        result = status.fget(future)
         if threading.current_thread() is looking:
             held.go.set()
             held.passed.wait(1)  # if it may be passed on now
-        return found
+        return result
 
     with cpu_and_gpu() as cluster, open_executor(cluster.scheduler_address) as executor:
         assert in_flight(executor) == 8
         block = executor.submit_block(Step("predict", "", 1, [0], square, gpu=True), 0)
         assert held.come.wait(PATIENCE)
         monkeypatch.setattr(distributed.Future, "status", property(look))
-        executor._leave_gpus()
+        executor._give_up_gpus()
         assert block.result(PATIENCE) is None
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from wsiseg.annotations import BACKGROUND, PALETTES
 from wsiseg.demo import Truth
-from wsiseg.demo.compare import write_compare
+from wsiseg.demo.compare import _HEADER, write_compare
 from wsiseg.grid import TileGrid
 from wsiseg.store import SlideStore
 
@@ -25,7 +25,7 @@ def test_three_panels_side_by_side(made: tuple[Path, Truth], tmp_path: Path, lab
     store.write_labels(0, 0, mapped, mapped)
     write_compare(path, store, truth, tmp_path / "c.png")
     sheet = np.asarray(Image.open(tmp_path / "c.png").convert("RGB"))
-    body = sheet[28:-28]
+    body = sheet[_HEADER:-_HEADER]
     step = 2  # of 1536 px, to fit into 900
     shown = truth.labels[::step, ::step]
     panels = np.split(body, [768, 780, 1548, 1560], axis=1)[::2]

@@ -9,7 +9,7 @@ from wsiseg.cli import app
 from wsiseg.errors import CheckpointError, DataError
 from wsiseg.evaluate import write_figures
 from wsiseg.evaluate.figures import KINDS, draw_cams, draw_features, draw_prototypes
-from wsiseg.evaluate.sheet import GAP, LINE, heat
+from wsiseg.evaluate.sheet import GAP, LINE, heat, wrap
 from wsiseg.model.checkpoint import load_checkpoint, read_info, save_checkpoint
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import load_encoder
@@ -94,6 +94,18 @@ def test_features_show_the_frozen_and_the_adapted_stages(model, other, image):
         assert (frozen[stage] != with_[stage]).any()
         adapted = str(stage) in model.structure_adapters
         assert (frozen[stage] != without[stage]).any() == adapted, "no adapter, no change"
+
+
+def test_columns_beyond_the_fifth_continue_below():
+    rows = [[np.full((20, 224, 3), 10 * row + column, np.uint8) for column in range(7)]
+            for row in range(2)]  # fmt: skip
+    titles = [f"column {column}" for column in range(7)]
+    sheet = np.asarray(wrap(rows, titles, foot=LINE))
+    assert sheet.shape == (2 * (LINE + 2 * (20 + GAP)) + LINE, GAP + 5 * (224 + GAP), 3)
+    below = LINE + 2 * (20 + GAP) + LINE
+    assert (sheet[below : below + 20, GAP : GAP + 224] == 5).all()
+    assert (sheet[below + 20 + GAP :, GAP + 224 + GAP :][:20, :224] == 16).all()
+    assert (sheet[-LINE:] == 255).all()
 
 
 def test_the_command_writes_one_picture_a_patch_and_kind(patch, tmp_path):

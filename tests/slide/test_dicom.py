@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_slide_direct import picture, write_aperio
+from tests.slide.aperio import picture, write_aperio
 from wsiseg.errors import SlideOpenError
 from wsiseg.geometry import Box
 from wsiseg.run import plan_jobs

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 import wsiseg.slide.identity as identity
-from tests.test_slide_direct import picture, write_aperio
+from tests.slide.aperio import picture, write_aperio
 from wsiseg.config import SlideConfig
 from wsiseg.errors import SlideOpenError
 from wsiseg.slide import identify_slide, open_slide, was_identified_as

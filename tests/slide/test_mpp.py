@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tifffile
 
-from tests.test_slide_direct import picture
+from tests.slide.aperio import picture
 from wsiseg.compute import SerialExecutor
 from wsiseg.config import Config, SlideConfig
 from wsiseg.errors import MppError

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from tests.test_slide_direct import picture
+from tests.slide.aperio import picture
 from wsiseg.config import SlideConfig
 from wsiseg.errors import SlideOpenError
 from wsiseg.geometry import Box, Size

@@ -1,4 +1,4 @@
-"""Run block functions: serial, on threads, processes, a dask cluster; one step or a pipeline."""
+"""Run block functions serially, on threads, processes or a dask cluster; one step or several."""
 
 from wsiseg.compute.executors import SerialExecutor, is_alive, open_executor
 from wsiseg.compute.flow import Progress, Spent, Step, in_flight, run, run_steps

@@ -1,4 +1,4 @@
-"""Executors by name."""
+"""Open executors by name: serial, threads, processes or a cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from wsiseg.compute.flow import Step
-from wsiseg.compute.messages import Levels, listening, send_to
+from wsiseg.compute.messages import LogLevels, listening, send_logs_to
 from wsiseg.errors import ConfigError
 
 __all__ = ["SerialExecutor", "is_alive", "open_executor"]
@@ -26,12 +26,12 @@ _R = TypeVar("_R")
 
 
 class SerialExecutor(Executor):
-    """Runs each call at once, in the calling thread."""
+    """Runs each call immediately, in the calling thread."""
 
     capacity = 1
 
     def submit(self, fn: Callable[..., _R], /, *args: object, **kwargs: object) -> Future[_R]:
-        """Run `fn` now; the future is done when it is returned."""
+        """Run `fn` now and return a finished future."""
         future: Future[_R] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -43,42 +43,43 @@ class SerialExecutor(Executor):
 
 
 class ThreadExecutor(ThreadPoolExecutor):
-    """Threads, and some beside them for blocks that wait for accelerators, so that those go on.
+    """A thread pool, with a second pool for blocks that wait for accelerators.
 
-    The slower of reading and model then bounds the time, not their sum.
+    The first goes on reading meanwhile: the slower of reading and model bounds the time, not their
+    sum.
     """
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
         self.capacity = 2 * workers
         """See `in_flight`."""
-        self._beside: ThreadPoolExecutor | None = None
-        self._opening, self._ended = threading.Lock(), False
+        self._accelerator_pool: ThreadPoolExecutor | None = None
+        self._lock, self._closed = threading.Lock(), False
 
     def submit_block(self, step: Step, block: int) -> Future[Any]:
-        """Have ``step.work(block)`` done, beside the others' work if it waits."""
+        """Run ``step.work(block)``, in the second pool if it waits for an accelerator."""
         if not step.waits:
             return self.submit(step.task(block))
-        with self._opening:
-            if self._ended:
+        with self._lock:
+            if self._closed:
                 raise RuntimeError("the executor was shut down")
-            if self._beside is None:
-                self._beside = ThreadPoolExecutor(step.waits, "beside")
+            if self._accelerator_pool is None:
+                self._accelerator_pool = ThreadPoolExecutor(step.waits, "accelerator")
                 self.capacity += 2 * step.waits
-        return self._beside.submit(step.task(block))
+        return self._accelerator_pool.submit(step.task(block))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End both."""
-        with self._opening:
-            self._ended = True
+        """Shut down both pools."""
+        with self._lock:
+            self._closed = True
         super().shutdown(wait, cancel_futures=cancel_futures)
-        if self._beside is not None:
-            self._beside.shutdown(wait, cancel_futures=cancel_futures)
+        if self._accelerator_pool is not None:
+            self._accelerator_pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
 @contextmanager
 def open_executor(kind: str = "serial", workers: int | None = None) -> Iterator[Executor]:
-    """An executor by name.
+    """Open an executor by name; it is shut down on leaving.
 
     Parameters
     ----------
@@ -86,16 +87,17 @@ def open_executor(kind: str = "serial", workers: int | None = None) -> Iterator[
         `serial`, `threads`, `processes`, `dask` (workers on this machine), the address of a dask
         scheduler (``tcp://HOST:PORT``), or a YAML file of `ClusterConfig` (SLURM).
     workers
-        How many; the number of cores if not given. A cluster knows its own.
+        Number of threads, processes or local dask workers; by default the number of cores. Ignored
+        by a running scheduler and a YAML file, which have their own.
 
     Raises
     ------
     ConfigError
-        If the name is unknown, or the YAML file is wrong.
+        If the name is unknown, or the YAML file is invalid.
     ClusterError
-        If no scheduler answers, or no worker comes.
+        If no scheduler answers, or no worker joins.
     MissingDependencyError
-        If dask is asked for and not installed.
+        If dask is needed and not installed.
     """
     count = workers or os.cpu_count() or 1
     if kind == "serial":
@@ -104,12 +106,12 @@ def open_executor(kind: str = "serial", workers: int | None = None) -> Iterator[
         with ThreadExecutor(count) as threads:
             yield threads
     elif kind == "processes":
-        # Never fork: OpenSlide handles, numba and torch threads do not survive it.
+        # Never fork: OpenSlide handles and the threads of numba and torch do not survive it.
         context = multiprocessing.get_context("spawn")
         with (
             listening() as address,
             ProcessPoolExecutor(
-                count, context, initializer=send_to, initargs=(address, Levels.here())
+                count, context, initializer=send_logs_to, initargs=(address, LogLevels.current())
             ) as processes,
         ):
             yield processes
@@ -126,15 +128,15 @@ def open_executor(kind: str = "serial", workers: int | None = None) -> Iterator[
 
 
 def is_alive(executor: Executor) -> bool:
-    """Whether the executor still takes work; answers within some seconds.
+    """Return whether the executor still accepts work; takes a few seconds at most.
 
-    A process pool does not once a worker has died, a cluster not once its scheduler has.
+    A process pool does not once a worker has died, nor a cluster once its scheduler has.
     """
-    known = getattr(executor, "is_alive", None)
-    if known is not None:
-        return bool(known())
+    own_check = getattr(executor, "is_alive", None)
+    if own_check is not None:
+        return bool(own_check())
     try:
-        executor.submit(int).cancel()  # a broken pool refuses at once; nobody waits for the call
+        executor.submit(int).cancel()  # a broken pool refuses at once; the result is not awaited
     except BrokenExecutor:
         return False
     return True

@@ -1,4 +1,4 @@
-"""What is logged and warned of in other processes, heard in this one as what threads say is."""
+"""Log messages and warnings of worker processes, logged in this process as those of threads are."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from typing import Any, NamedTuple
 
 from wsiseg.log_warnings import log_warning
 
-__all__ = ["Levels", "Said", "hear", "listening", "send_to", "tell"]
+__all__ = ["LogLevels", "Message", "forward_logs", "listening", "log_message", "send_logs_to"]
 
 _BACKLOG = 64  # processes that connect at once
-_WAIT_S = 30.0  # for what was said last
+_WAIT_S = 30.0  # for the last messages of a process
 
 
-class Said(NamedTuple):
-    """A message, of plain values only."""
+class Message(NamedTuple):
+    """A log message, of plain values only, so that it needs no pickle."""
 
     logger: str
     level: int
     text: str
 
 
-class Levels(NamedTuple):
-    """From which level on the root's and our own loggers are heard."""
+class LogLevels(NamedTuple):
+    """The levels of the root logger and of ours."""
 
     root: int
     ours: int
 
     @classmethod
-    def here(cls) -> Levels:
-        """Those of this process."""
+    def current(cls) -> LogLevels:
+        """Return those of this process."""
         return cls(logging.getLogger().level, logging.getLogger("wsiseg").level)
 
 
-class _Teller(logging.Handler):
-    def __init__(self, send: Callable[[Said], None]) -> None:
+class _ForwardHandler(logging.Handler):
+    def __init__(self, send: Callable[[Message], None]) -> None:
         super().__init__()
         self._send = send
 
@@ -49,31 +49,32 @@ class _Teller(logging.Handler):
         text = record.getMessage()
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
-        with suppress(OSError):  # whoever listened is gone: the work tells, or nobody waits for it
-            self._send(Said(record.name, record.levelno, text))
+        with suppress(OSError):  # the listener is gone: the call itself fails, or nobody waits
+            self._send(Message(record.name, record.levelno, text))
 
 
-def tell(send: Callable[[Said], None], levels: Levels) -> None:
-    """Have all that is logged and warned of in this process sent."""
-    logging.getLogger().addHandler(_Teller(send))
+def forward_logs(send: Callable[[Message], None], levels: LogLevels) -> None:
+    """Pass every log message and warning of this process to `send`."""
+    logging.getLogger().addHandler(_ForwardHandler(send))
     logging.getLogger().setLevel(levels.root)
     logging.getLogger("wsiseg").setLevel(levels.ours)
     warnings.showwarning = log_warning  # type: ignore[assignment]  # its file is never used
 
 
-def hear(said: Said) -> None:
-    """Log here what was said elsewhere."""
-    logger = logging.getLogger(said.logger)
-    if logger.isEnabledFor(said.level):
-        logger.handle(logger.makeRecord(said.logger, said.level, "", 0, said.text, (), None))
+def log_message(message: Message) -> None:
+    """Log a message of another process in this one."""
+    name, level, text = message
+    logger = logging.getLogger(name)
+    if logger.isEnabledFor(level):
+        logger.handle(logger.makeRecord(name, level, "", 0, text, (), None))
 
 
 @contextmanager
 def listening() -> Iterator[Any]:
-    """Hear the processes that call `send_to` with what the block is given, until they have ended.
+    """Log the messages of processes that call `send_logs_to` with the address that this yields.
 
-    Each has a connection of its own: of a queue that they share, one that is killed may keep the
-    lock.
+    Each process has a connection of its own: with a shared queue, a killed process might keep the
+    queue's lock. On leaving, waits for the processes' last messages.
     """
     closing = threading.Event()
     with Listener(backlog=_BACKLOG, authkey=current_process().authkey) as listener:
@@ -84,16 +85,16 @@ def listening() -> Iterator[Any]:
         finally:
             closing.set()
             with suppress(OSError):
-                Client(listener.address).close()  # no key: nobody may be left to ask for it
+                Client(listener.address).close()  # without the key: nobody may be left to check it
             thread.join(_WAIT_S)
 
 
-def send_to(address: Any, levels: Levels) -> None:
-    """In a process that was started by this one: send what is said to its `listening`."""
-    # Else, or where the listener ends just now, it is said on standard error, as it would be.
+def send_logs_to(address: Any, levels: LogLevels) -> None:
+    """In a worker process, send log messages and warnings to the parent's `listening`."""
+    # If the listener has just closed, messages go to standard error, as without this.
     with suppress(OSError, EOFError):
         connection = _connect(address)
-        tell(lambda said: connection.send_bytes(json.dumps(said).encode()), levels)
+        forward_logs(lambda message: connection.send_bytes(json.dumps(message).encode()), levels)
 
 
 def _connect(address: Any) -> Connection[Any, Any]:
@@ -101,12 +102,12 @@ def _connect(address: Any) -> Connection[Any, Any]:
 
 
 def _accept(listener: Listener, closing: threading.Event) -> None:
-    """Read every connection to its end, until one more comes when it is time to close."""
+    """Read each connection in a thread, until one comes after `closing` is set."""
     readers = []
     while not closing.is_set():
         try:
             connection = listener.accept()
-        except (OSError, EOFError, AuthenticationError):  # gone already, or none of ours
+        except (OSError, EOFError, AuthenticationError):  # closed already, or not one of ours
             continue
         reader = threading.Thread(target=_read, args=(connection,), daemon=True)
         reader.start()
@@ -118,4 +119,4 @@ def _accept(listener: Listener, closing: threading.Event) -> None:
 def _read(connection: Connection[Any, Any]) -> None:
     with connection, suppress(EOFError, OSError):
         while True:
-            hear(Said(*json.loads(connection.recv_bytes())))
+            log_message(Message(*json.loads(connection.recv_bytes())))

@@ -17,7 +17,8 @@ from wsiseg.store import SlideStore
 __all__ = ["write_compare"]
 
 _WIDEST = 900  # of one panel, pixels
-_HEADER = 28
+_HEADER = 56
+_FONT = 34  # readable where a page shows the picture at a third of its size
 _GAP = 12
 
 Picture = NDArray[np.uint8]
@@ -52,9 +53,9 @@ def _paint(labels: Picture, palette: Palette) -> Picture:
 def _write_legend(picture: Image.Image, palette: Palette, pitch: int) -> None:
     draw = ImageDraw.Draw(picture)
     for number, title in enumerate(("slide", "truth", "wsiseg")):
-        draw.text((number * pitch + 4, 4), title, fill="black", font_size=16)
-    x, y = 4.0, picture.height - _HEADER + 6
+        draw.text((number * pitch + 4, 8), title, fill="black", font_size=_FONT)
+    x, y = 4.0, picture.height - _HEADER + 12
     for name, color in zip(palette.names, palette.colors, strict=True):
-        draw.rectangle((x, y, x + 14, y + 14), fill=color)
-        draw.text((x + 20, y - 2), name, fill="black", font_size=15)
-        x += 44 + draw.textlength(name, font_size=15)
+        draw.rectangle((x, y, x + 32, y + 32), fill=color)
+        draw.text((x + 44, y - 4), name, fill="black", font_size=_FONT)
+        x += 92 + draw.textlength(name, font_size=_FONT)

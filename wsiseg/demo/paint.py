@@ -85,6 +85,15 @@ def paint_strip(
 
 
 @kernel
+def _interpolate(field, row, col, v, u):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Interpolate bilinearly, `v` below `row` and `u` to the right of `col`, both in [0, 1)."""
+    return (
+        field[row, col] * ((1 - v) * (1 - u)) + field[row, col + 1] * ((1 - v) * u)
+        + field[row + 1, col] * (v * (1 - u)) + field[row + 1, col + 1] * (v * u)
+    )  # fmt: skip
+
+
+@kernel
 def _stain_ground(density, labels, fields, textures, top, node):  # type: ignore[no-untyped-def]  # numba infers the types
     fibre, cloud, grain = textures[0], textures[1], textures[2]
     for i in range(density.shape[1]):
@@ -106,24 +115,11 @@ def _stain_ground(density, labels, fields, textures, top, node):  # type: ignore
             fx = max(np.float32(0), np.float32(x + 0.5) / np.float32(node))
             col = int(fx)
             u = fx - col
-            w00, w01 = (1 - v) * (1 - u), (1 - v) * u
-            w10, w11 = v * (1 - u), v * u
-            f = fields[2]
-            drift = (
-                f[row, col] * w00 + f[row, col + 1] * w01
-                + f[row + 1, col] * w10 + f[row + 1, col + 1] * w11
-            )  # fmt: skip
+            drift = _interpolate(fields[2], row, col, v, u)
             fine = grain[y & 1023, x & 1023]
             if label == 1:
-                f, g = fields[0], fields[1]
-                across = (
-                    f[row, col] * w00 + f[row, col + 1] * w01
-                    + f[row + 1, col] * w10 + f[row + 1, col + 1] * w11
-                )  # fmt: skip
-                along = (
-                    g[row, col] * w00 + g[row, col + 1] * w01
-                    + g[row + 1, col] * w10 + g[row + 1, col + 1] * w11
-                )  # fmt: skip
+                across = _interpolate(fields[0], row, col, v, u)
+                along = _interpolate(fields[1], row, col, v, u)
                 # Six texels a µm across, four along; // would floor, int() repeats a texel at zero.
                 strand = fibre[int(across * 6 + 6000) & 1023, int(along * 4 + 6000) & 1023]
                 eosin = 0.34 + 0.17 * strand + 0.04 * blotch

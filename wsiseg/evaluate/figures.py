@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wsiseg.annotations import Palette
 from wsiseg.errors import CheckpointError, DataError
-from wsiseg.evaluate.sheet import LINE, Pixels, draw_bar, heat, lay_out, overlay, write_picture
+from wsiseg.evaluate.sheet import LINE, Pixels, draw_bar, heat, overlay, wrap, write_picture
 from wsiseg.model.cam import cosine_cams
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.device import open_device
@@ -118,7 +118,7 @@ def draw_cams(source: CamSource, image: Pixels) -> Image.Image:
     titles = [f"{name}  p {share:.2f}" for name, share in zip(palette.names, shares, strict=True)]
     enlarged = _enlarge(image)
     panels = [enlarged, *(overlay(enlarged, _enlarge(one / top)) for one in maps)]
-    sheet = lay_out([panels], ["image", *titles], foot=LINE)
+    sheet = wrap([panels], ["image", *titles], foot=LINE)
     draw_bar(sheet, "CAM  0 or less", f"{top:.2f}")
     return sheet
 
@@ -141,7 +141,7 @@ def draw_prototypes(model: ConStruct, palette: Palette, image: Pixels) -> Image.
     rows = [[_enlarge(image), *row] for row in panels]
     names = [f"prototype {row + 1}" for row in range(count)] if count > 1 else []
     others = ["background"] * (model.classes - len(palette))
-    sheet = lay_out(rows, ["image", *palette.names, *others], names, foot=LINE)
+    sheet = wrap(rows, ["image", *palette.names, *others], names, foot=LINE)
     draw_bar(sheet, f"cosine  {low:.2f}", f"{high:.2f}")
     return sheet
 
@@ -167,7 +167,7 @@ def draw_features(models: Mapping[str, ConStruct], image: Pixels) -> Image.Image
         f"stage {number + 1}  {level.shape[2]} x {level.shape[3]}"
         for number, level in enumerate(pyramid)
     ]
-    sheet = lay_out(rows, ["image", *titles], list(stages), foot=LINE)
+    sheet = wrap(rows, ["image", *titles], list(stages), foot=LINE)
     draw_bar(sheet, "activation  least", "most of the panel")
     return sheet
 
@@ -207,7 +207,7 @@ def _enlarge(panel: NDArray[Any]) -> NDArray[Any]:
 
 
 def _read_patches(given: Sequence[str | Path], source: CamSource) -> list[tuple[Path, Pixels]]:
-    found: dict[str, tuple[Path, Pixels]] = {}
+    patches: dict[str, tuple[Path, Pixels]] = {}
     problems: list[str] = []
     for path in _list_images(given):
         try:
@@ -217,15 +217,15 @@ def _read_patches(given: Sequence[str | Path], source: CamSource) -> list[tuple[
             problems.append(f"{path}: cannot be read ({error})")
             continue
         problems += _misfit(path, pixels, source)
-        if path.stem in found:
+        if path.stem in patches:
             problems.append(f"{path}: another patch is named {path.stem} too")
-        found[path.stem] = path, pixels
-    if not found and not problems:
+        patches[path.stem] = path, pixels
+    if not patches and not problems:
         problems.append(f"no image in {', '.join(map(str, given)) or 'nothing'}")
     if problems:
         listed = list_problems(problems)
         raise DataError(f"{len(problems):,} problem(s) with the patches{listed}")
-    return list(found.values())
+    return list(patches.values())
 
 
 def _list_images(given: Sequence[str | Path]) -> Iterator[Path]:

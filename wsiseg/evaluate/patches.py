@@ -154,14 +154,14 @@ def _read_cases(path: Path, names: Sequence[str], problems: list[str]) -> dict[s
 
 def list_images(folder: Path, problems: list[str]) -> dict[str, Path]:
     """List images by name without suffix, sorted by name."""
-    found: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES):
-        if path.stem in found:
+        if path.stem in images:
             problems.append(
-                f"{folder.name}/{path.name}: has the name of {found[path.stem].name} too"
+                f"{folder.name}/{path.name}: has the name of {images[path.stem].name} too"
             )
-        found[path.stem] = path
-    return found
+        images[path.stem] = path
+    return images
 
 
 def _check(
@@ -169,10 +169,10 @@ def _check(
 ) -> tuple[int, int]:
     """Read every file once; return the most common size."""
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(partial(_inspect, classes=classes), pairs))
-    sizes = Counter(size for size, _ in found if size is not None)
+        inspections = list(pool.map(partial(_inspect, classes=classes), pairs))
+    sizes = Counter(size for size, _ in inspections if size is not None)
     usual = sizes.most_common(1)[0][0] if sizes else (0, 0)
-    for (image, _), (size, wrong) in zip(pairs, found, strict=True):
+    for (image, _), (size, wrong) in zip(pairs, inspections, strict=True):
         problems += wrong
         if size is not None and size != usual:
             problems.append(

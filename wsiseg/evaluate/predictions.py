@@ -139,12 +139,14 @@ def _pair(patches: MaskedPatches, folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; give one of masks named like the images")
     problems: list[str] = []
-    found = list_images(folder, problems)
+    predictions = list_images(folder, problems)
     names = [path.stem for path in patches.images]
-    problems += [f"{name}: has no prediction" for name in names if name not in found]
-    problems += [f"{found[name].name}: has no patch" for name in found if name not in set(names)]
+    problems += [f"{name}: has no prediction" for name in names if name not in predictions]
+    problems += [
+        f"{predictions[name].name}: has no patch" for name in predictions if name not in set(names)
+    ]
     refuse(folder, problems, "predictions")
-    return tuple(found[name] for name in names)
+    return tuple(predictions[name] for name in names)
 
 
 def _map_numbers(palette: Palette, numbers: Mapping[int, str | None] | None) -> dict[int, int]:

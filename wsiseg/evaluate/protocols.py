@@ -75,7 +75,7 @@ def predict_maps(
 
 
 def label_maps(
-    found: MapsAndLogits,
+    outputs: MapsAndLogits,
     images: NDArray[np.uint8],
     truth: NDArray[np.uint8],
     protocol: Protocol,
@@ -94,23 +94,23 @@ def label_maps(
     """
     classes = len(source.palette)
     if protocol == "deploy":
-        gates = predicted_gates(found, classes, config.gate_threshold)
-        return refine_maps(found, gates, images, config.crf)
+        gates = predicted_gates(outputs, classes, config.gate_threshold)
+        return refine_maps(outputs, gates, images, config.crf)
     if protocol == "slide":
         if context is None:
             raise ValueError("protocol slide needs what the slide's context lets through")
-        return refine_maps(found, torch.from_numpy(context), images, config.crf)
+        return refine_maps(outputs, torch.from_numpy(context), images, config.crf)
     gates = torch.from_numpy(present(truth, classes))
-    return refine_maps(found, gates, restore_images(images, source), config.crf)
+    return refine_maps(outputs, gates, restore_images(images, source), config.crf)
 
 
-def predicted_gates(found: MapsAndLogits, classes: int, threshold: float) -> Tensor:
+def predicted_gates(outputs: MapsAndLogits, classes: int, threshold: float) -> Tensor:
     """``(B, K)`` bool: the classes for which the sigmoid of the logit reaches `threshold`."""
-    return found.logits[:, :classes] >= math.log(threshold / (1 - threshold))
+    return outputs.logits[:, :classes] >= math.log(threshold / (1 - threshold))
 
 
 def refine_maps(
-    found: MapsAndLogits,
+    outputs: MapsAndLogits,
     gates: Tensor,
     images: NDArray[np.uint8],
     crf: CrfConfig | None,
@@ -126,9 +126,9 @@ def refine_maps(
     crf
         None: label each pixel with its most probable class.
     """
-    gates = gates.to(found.maps.device)
-    weigh = _share if found.exclusive else _weigh
-    probabilities = weigh(found.maps, gates)
+    gates = gates.to(outputs.maps.device)
+    weigh = _share if outputs.exclusive else _weigh
+    probabilities = weigh(outputs.maps, gates)
     if crf is None:
         labels = _most_probable(probabilities).cpu().numpy()
     else:

@@ -65,18 +65,18 @@ def measure_reliability(
     return Reliability(counts, mean, share)
 
 
-def draw_reliability(found: Reliability, title: str) -> Image.Image:
+def draw_reliability(reliability: Reliability, title: str) -> Image.Image:
     """Draw the diagram: a bar per bin, as high as its accuracy; on the diagonal, both agree."""
     page = Image.new("RGB", (_SIDE + 2 * _EDGE, _SIDE + 2 * _EDGE), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(14)
-    bins = len(found.counts)
+    bins = len(reliability.counts)
 
     def at(x: float, y: float) -> tuple[float, float]:
         return _EDGE + x * _SIDE, _EDGE + (1 - y) * _SIDE
 
-    for number in np.flatnonzero(found.counts):
+    for number in np.flatnonzero(reliability.counts):
         left, right = (number + 0.08) / bins, (number + 0.92) / bins
-        height, confidence = found.accuracy[number], found.confidence[number]
+        height, confidence = reliability.accuracy[number], reliability.confidence[number]
         pen.rectangle([at(left, height), at(right, 0)], fill=_BAR)
         low, high = sorted((height, confidence))
         pen.rectangle([at(left, high), at(right, low)], outline=_GAP, width=2)
@@ -88,6 +88,6 @@ def draw_reliability(found: Reliability, title: str) -> Image.Image:
     pen.text(
         (_EDGE + _SIDE / 2, _SIDE + 2 * _EDGE - 8), "confidence", fill=_INK, font=font, anchor="ms"
     )
-    heading = f"{title}   ECE {found.ece:.3f}"
+    heading = f"{title}   ECE {reliability.ece:.3f}"
     pen.text((_EDGE, 18), heading, fill=_INK, font=font)
     return page

@@ -116,10 +116,12 @@ def write_report(
     return out
 
 
-def _reliability_rows(found: Reliability) -> list[list[object]]:
+def _reliability_rows(reliability: Reliability) -> list[list[object]]:
     """Mean confidence, share of right labels and pixels of each bin that has any."""
     rows: list[list[object]] = [["confidence", "right", "pixels"]]
-    for mean, right, count in zip(found.confidence, found.accuracy, found.counts, strict=True):
+    for mean, right, count in zip(
+        reliability.confidence, reliability.accuracy, reliability.counts, strict=True
+    ):
         if count:
             rows.append([_digits(mean), _digits(right), int(count)])
     return rows

@@ -210,10 +210,10 @@ def _score_batch(
     parts: dict[Protocol, _Part] = {}
     with fixed_threads(1) if on_cpu else nullcontext():
         reliability = check_confidence(source, images, truth)
-        found = predict_maps(source, images, config)
+        outputs = predict_maps(source, images, config)
         for protocol in dict.fromkeys(config.protocols):
             around = None if context is None else context[list(numbers)]
-            predicted = label_maps(found, images, truth, protocol, source, config, around)
+            predicted = label_maps(outputs, images, truth, protocol, source, config, around)
             gates = predicted.gates.cpu().numpy()
             matrices = [
                 confusion_matrix(true, labels, classes)
@@ -222,7 +222,7 @@ def _score_batch(
             parts[protocol] = _Part(np.stack(matrices), present(truth, classes), gates)
             if visit is not None:
                 names = [patches.images[number].name for number in numbers]
-                maps = found.maps[:, :classes].cpu().numpy()
+                maps = outputs.maps[:, :classes].cpu().numpy()
                 for row in zip(
                     numbers, names, images, truth, predicted.labels, maps, gates, strict=True
                 ):

@@ -20,13 +20,15 @@ __all__ = [
     "heat",
     "lay_out",
     "overlay",
+    "wrap",
     "write_picture",
 ]
 
 GAP, LINE = 8, 24
 """Pixels between panels, and of a line of text."""
 
-_FONT = 12
+_FONT = 16
+_ACROSS = 5  # more columns would be too small to read where a page shows the whole sheet
 _HEAT = np.array(
     [(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], np.float64
 )
@@ -80,7 +82,7 @@ def lay_out(
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
-        pen.text((left + column * across, 5), title, fill="black", font_size=_FONT)
+        pen.text((left + column * across, 3), title, fill="black", font_size=_FONT)
     for row, panels in enumerate(rows):
         if names:
             middle = LINE + row * down + height // 2 - _FONT // 2
@@ -90,14 +92,33 @@ def lay_out(
     return sheet
 
 
+def wrap(
+    rows: Sequence[Sequence[Pixels]],
+    titles: Sequence[str],
+    names: Sequence[str] = (),
+    foot: int = 0,
+) -> Image.Image:
+    """Lay out rows of panels as `lay_out` does; columns beyond the fifth continue below."""
+    parts = []
+    for start in range(0, len(titles), _ACROSS):
+        columns = slice(start, start + _ACROSS)
+        parts.append(lay_out([row[columns] for row in rows], titles[columns], names))
+    size = (parts[0].width, sum(part.height for part in parts) + foot)
+    sheet, top = Image.new("RGB", size, "white"), 0
+    for part in parts:
+        sheet.paste(part, (0, top))
+        top += part.height
+    return sheet
+
+
 def draw_bar(sheet: Image.Image, low: str, high: str) -> None:
     """Draw the scale of heat colours, between its end values, in the last line of the sheet."""
     pen, y = ImageDraw.Draw(sheet), sheet.height - LINE + 4
-    pen.text((GAP, y - 1), low, fill="black", font_size=_FONT)
+    pen.text((GAP, y - 4), low, fill="black", font_size=_FONT)
     start = GAP + _measure(low) + 6
     colors = heat(np.linspace(0, 1, _BAR[0])[None].repeat(_BAR[1], 0))
     sheet.paste(Image.fromarray(colors), (start, y))
-    pen.text((start + _BAR[0] + 6, y - 1), high, fill="black", font_size=_FONT)
+    pen.text((start + _BAR[0] + 6, y - 4), high, fill="black", font_size=_FONT)
 
 
 def write_picture(picture: Image.Image, path: str | Path) -> Path:

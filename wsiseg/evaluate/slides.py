@@ -16,7 +16,7 @@ from wsiseg.errors import DataError
 from wsiseg.evaluate.bootstrap import Intervals, bootstrap_intervals
 from wsiseg.evaluate.scores import Scores, confusion_matrix, score
 from wsiseg.geometry import Box
-from wsiseg.labels import SlideLabels, draw_area, label_slides, name_in_run
+from wsiseg.labels import Labelling, SlideLabels, draw_area, label_slides, name_in_run
 from wsiseg.table import refuse
 
 __all__ = ["MapScores", "SlideScore", "evaluate_slides"]
@@ -89,7 +89,27 @@ def evaluate_slides(
     """
     config = config or LabelConfig()
     draft = label_slides(labels, slides, None, config)
-    palettes = {one.store.path: one.store.palette.classes.names for one in draft.slides}
+    classes = _common_classes(draft)
+    same = draft.classes == tuple(classes)
+    labelling = draft if same else label_slides(labels, slides, classes, config)
+    problems = [*labelling.problems, *labelling.unmatched]
+    if not labelling.slides and not problems:
+        problems = ["no slide is labelled"]
+    refuse("evaluate", problems, "labels or stores")
+    scored = []
+    for done, one in enumerate(labelling.slides, 1):
+        scored.append(_score_slide(one, len(classes)))
+        if progress is not None:
+            progress("evaluate", done, len(labelling.slides))
+    notes = list(labelling.notes)
+    if labelling.unlabelled:
+        notes.append(f"{len(labelling.unlabelled)} slides have no labels and were not scored")
+    return _gather(classes, scored, resamples, notes)
+
+
+def _common_classes(labelling: Labelling) -> tuple[str, ...]:
+    """Return the classes of the slides' maps; those of the labels if no slide is labelled."""
+    palettes = {one.store.path: one.store.palette.classes.names for one in labelling.slides}
     if len(set(palettes.values())) > 1:
         first, *others = palettes
         other = next(path for path in others if palettes[path] != palettes[first])
@@ -97,22 +117,7 @@ def evaluate_slides(
             f"{other}: has the classes {', '.join(palettes[other])}, {first} "
             f"{', '.join(palettes[first])}; score maps of one model"
         )
-    classes = next(iter(palettes.values()), draft.classes)
-    same = draft.classes == tuple(classes)
-    found = draft if same else label_slides(labels, slides, classes, config)
-    problems = [*found.problems, *found.unmatched]
-    if not found.slides and not problems:
-        problems = ["no slide is labelled"]
-    refuse("evaluate", problems, "labels or stores")
-    scored = []
-    for done, one in enumerate(found.slides, 1):
-        scored.append(_score_slide(one, len(classes)))
-        if progress is not None:
-            progress("evaluate", done, len(found.slides))
-    notes = list(found.notes)
-    if found.unlabelled:
-        notes.append(f"{len(found.unlabelled)} slides have no labels and were not scored")
-    return _gather(classes, scored, resamples, notes)
+    return next(iter(palettes.values()), labelling.classes)
 
 
 def _score_slide(slide: SlideLabels, classes: int) -> SlideScore:

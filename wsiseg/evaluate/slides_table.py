@@ -16,10 +16,10 @@ from wsiseg.evaluate.slides import MapScores
 __all__ = ["describe_slides", "format_slides", "write_slides"]
 
 
-def describe_slides(found: MapScores) -> dict[str, Any]:
+def describe_slides(result: MapScores) -> dict[str, Any]:
     """Describe the scores as data for JSON; shares from 0 to 1, NaN as None."""
-    scores, ends = found.scores, found.intervals
-    true = found.confusion.sum(1)
+    scores, ends = result.scores, result.intervals
+    true = result.confusion.sum(1)
     few = ["fewer than five slides: the intervals are too narrow for new ones"]
     return {
         "classes": [
@@ -29,25 +29,25 @@ def describe_slides(found: MapScores) -> dict[str, Any]:
                 "area_error": _to_json(scores.area_error[at]),
                 "labelled": _to_json(true[at] / max(true.sum(), 1)),
             }
-            for at, name in enumerate(found.classes)
+            for at, name in enumerate(result.classes)
         ],
         "miou": _to_json(scores.miou), "miou_interval": [*map(_to_json, ends.miou)],
         "mdice": _to_json(scores.mdice),
-        "guess": found.guessed, "guess_miou": _to_json(found.guess.miou),
+        "guess": result.guessed, "guess_miou": _to_json(result.guess.miou),
         "slides": [
             {
                 "name": one.slide, "made": one.made, "miou": _to_json(one.scores.miou),
                 "mm2": round(one.labelled_mm2, 6),
             }
-            for one in found.slides
+            for one in result.slides
         ],
-        "notes": [*(few if len(found.slides) < 5 else []), *found.notes],
+        "notes": [*(few if len(result.slides) < 5 else []), *result.notes],
     }  # fmt: skip
 
 
-def format_slides(found: MapScores) -> str:
+def format_slides(result: MapScores) -> str:
     """Format a plain text table: classes in percent with intervals, then the guess, then slides."""
-    plain = describe_slides(found)
+    plain = describe_slides(result)
     lines = [
         f"{'class':<16}  {'IoU % (interval)':<20}  {'Dice %':<8}  {'area error %':<12}  labelled"
     ]
@@ -59,7 +59,7 @@ def format_slides(found: MapScores) -> str:
         )
     lines.append(
         f"mean IoU {_percent(plain['miou'])} % ({_span(plain['miou_interval'])} by resampling "
-        f"{len(found.slides)} slides), mean Dice {_percent(plain['mdice'])} %"
+        f"{len(result.slides)} slides), mean Dice {_percent(plain['mdice'])} %"
     )
     lines.append(f"{plain['guess']} all over: mean IoU {_percent(plain['guess_miou'])} %")
     for one in plain["slides"]:
@@ -67,28 +67,28 @@ def format_slides(found: MapScores) -> str:
     return "\n".join([*lines, *plain["notes"]])
 
 
-def write_slides(found: MapScores, out: str | Path) -> list[Path]:
+def write_slides(result: MapScores, out: str | Path) -> list[Path]:
     """Write ``slides.csv`` (one row per slide and class), ``confusion.csv``, ``slides.json``."""
     out = Path(out)
-    names = [*found.classes, "background"]
+    names = [*result.classes, "background"]
     table = [["labelled as", *names]]
-    table += [[n, *map(str, row)] for n, row in zip(names, found.confusion.tolist(), strict=True)]
+    table += [[n, *map(str, row)] for n, row in zip(names, result.confusion.tolist(), strict=True)]
     written = [out / "slides.csv", out / "confusion.csv", out / "slides.json"]
-    texts = (_csv(_rows(found)), _csv(table), json.dumps(describe_slides(found), indent=1))
+    texts = (_csv(_rows(result)), _csv(table), json.dumps(describe_slides(result), indent=1))
     for path, text in zip(written, texts, strict=True):
         with open_atomic(path) as file:
             file.write(text.encode())
     return written
 
 
-def _rows(found: MapScores) -> list[list[str]]:
+def _rows(result: MapScores) -> list[list[str]]:
     rows = [["slide", "class", "labelled_px", "mapped_px", "iou", "dice", "area_error"]]
     for name, confusion, scores in (
-        *((one.slide, one.confusion, one.scores) for one in found.slides),
-        ("all", found.confusion, found.scores),
-        (f"all as {found.guessed}", None, found.guess),
+        *((one.slide, one.confusion, one.scores) for one in result.slides),
+        ("all", result.confusion, result.scores),
+        (f"all as {result.guessed}", None, result.guess),
     ):
-        for at, label in enumerate(found.classes):
+        for at, label in enumerate(result.classes):
             counts = ("", "") if confusion is None else (
                 str(confusion[at].sum()), str(confusion[:, at].sum()),
             )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -127,9 +127,9 @@ def label_slides(
     problems: list[str] = []
     opened = open_stores(find_stores(stores), problems)
     names = Names(opened, problems)
-    whose = None if manifest is None else read_manifest(manifest, names)
-    paths += [] if whose is None else list(whose.labels)
-    sources = read_sources(paths, opened, names, whose)
+    assigned = None if manifest is None else read_manifest(manifest, names)
+    paths += [] if assigned is None else list(assigned.labels)
+    sources = read_sources(paths, opened, names, assigned)
     problems += sources.problems
     counts = _count_names(sources, classes or (), config)
     if classes is None:
@@ -144,33 +144,44 @@ def label_slides(
         drawn = sources.drawn.get(at, [])
         if not drawn and at not in listed:
             continue
-        before = len(problems)
-        marks = _place_marks(store, drawn, order, config, problems, notes)
-        layers = stack_layers(_of_classes(marks, order, config), order, config.map)
-        found = label_windows(layers, store.grid, tissue[at], config)
-        if drawn and not len(found.labels) and len(problems) == before:
-            problems.append(
-                f"{drawn[0][0]}: no tissue of {store.path.stem} is annotated"
-                + "".join(f"; {note}" for _, one in drawn for note in one.notes)
-            )
-        notes += _report_unseen(store, layers, found, order)
-        found = _merge(found, listed.get(at), store)
-        named = Counter(classify(mark.name, config.map)[1] for mark in marks)
-        slides.append(
-            SlideLabels(
-                store, tuple(path for path, _ in drawn), found, layers,
-                tuple(named[name] for name in order), whose.patients.get(at, "") if whose else "",
-                whose.splits.get(at, "") if whose else "",
-            )
-        )  # fmt: skip
-    meant = {*((classes or ()) if known is None else known), *config.map.values()}
-    done = {slide.store.path for slide in slides}
+        slide = _label_slide(
+            store, drawn, listed.get(at), tissue[at], order, config, problems, notes
+        )
+        if assigned:
+            patient, split = assigned.patients.get(at, ""), assigned.splits.get(at, "")
+            slide = replace(slide, patient=patient, split=split)
+        slides.append(slide)
+    expected = {*((classes or ()) if known is None else known), *config.map.values()}
+    labelled = {slide.store.path for slide in slides}
     return Labelling(
         classes=order, stores=tuple(opened), slides=tuple(slides),
         unmatched=tuple(sources.unmatched),
-        unlabelled=tuple(store.path for store in opened if store.path not in done),
-        lookalikes=tuple(find_lookalikes({**dict.fromkeys(meant, 0), **counts}, meant)),
+        unlabelled=tuple(store.path for store in opened if store.path not in labelled),
+        lookalikes=tuple(find_lookalikes({**dict.fromkeys(expected, 0), **counts}, expected)),
         problems=tuple(problems), notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _label_slide(
+    store: SlideStore, drawn: Sequence[tuple[Path, Drawn]], listed: WindowLabels | None,
+    tissue: NDArray[np.bool_], classes: Sequence[str], config: LabelConfig, problems: list[str],
+    notes: list[str],
+) -> SlideLabels:  # fmt: skip
+    """Label the tiles of one slide from its drawings and tables; add to `problems` and `notes`."""
+    before = len(problems)
+    marks = _place_marks(store, drawn, classes, config, problems, notes)
+    layers = stack_layers(_of_classes(marks, classes, config), classes, config.map)
+    windows = label_windows(layers, store.grid, tissue, config)
+    if drawn and not len(windows.labels) and len(problems) == before:
+        problems.append(
+            f"{drawn[0][0]}: no tissue of {store.path.stem} is annotated"
+            + "".join(f"; {note}" for _, one in drawn for note in one.notes)
+        )
+    notes += _report_unseen(store, layers, windows, classes)
+    counts = Counter(classify(mark.name, config.map)[1] for mark in marks)
+    return SlideLabels(
+        store, tuple(path for path, _ in drawn), _merge(windows, listed, store), layers,
+        tuple(counts[name] for name in classes), patient="",
     )  # fmt: skip
 
 
@@ -200,8 +211,8 @@ def _check_names(sources: Sources, classes: Sequence[str], config: LabelConfig) 
     problems = []
     for drawn in sources.drawn.values():
         for path, one in drawn:
-            found = [classify(mark.name, config.map, classes) for mark in one.marks]
-            unknown = sorted({name for kind, name in found if kind == "class"} - set(classes))
+            kinds = [classify(mark.name, config.map, classes) for mark in one.marks]
+            unknown = sorted({name for kind, name in kinds if kind == "class"} - set(classes))
             if unknown:
                 problems.append(
                     f"{path}: unknown class {unknown}; known are {', '.join(classes)}; rename it "
@@ -214,8 +225,8 @@ def _report_starred(
     path: Path, drawn: Drawn, classes: Sequence[str], config: LabelConfig
 ) -> Iterator[str]:
     """Report names that end in a star and may have been meant as classes."""
-    found = [classify(mark.name, config.map, classes) for mark in drawn.marks]
-    starred = {name for kind, name in found if kind == "nothing" and name} - {"Region*"}
+    kinds = [classify(mark.name, config.map, classes) for mark in drawn.marks]
+    starred = {name for kind, name in kinds if kind == "nothing" and name} - {"Region*"}
     if starred:
         yield (
             f"{path}: {sorted(starred)} are skipped, as their names end in '*'; only Ignore* "
@@ -285,11 +296,15 @@ def _check_size(drawn: tuple[float, float], store: SlideStore) -> str:
 
 
 def _report_unseen(
-    store: SlideStore, layers: Layers, found: WindowLabels, classes: Sequence[str]
+    store: SlideStore, layers: Layers, windows: WindowLabels, classes: Sequence[str]
 ) -> Iterator[str]:
     """Report classes that were drawn, but that no window shows."""
     for at, name in enumerate(classes):
-        if layers.classes[at].area and len(found.labels) and not (found.labels[:, at] == 1).any():
+        if (
+            layers.classes[at].area
+            and len(windows.labels)
+            and not (windows.labels[:, at] == 1).any()
+        ):
             yield (
                 f"{store.path.stem}: {name} was drawn, but no window shows it: what was drawn lies "
                 f"where no tissue was found (tissue/{name_in_run(store)}.geojson can be edited), "

@@ -225,12 +225,14 @@ def _take_apart(
     alike, which = np.unique(cells, axis=1, return_inverse=True)
     parts = []
     for number, column in enumerate(alike.T):
-        here = {at for at, there in zip(marked, column, strict=True) if there}
+        present = {at for at, there in zip(marked, column, strict=True) if there}
         mine = which == number
-        if any(label[at] != 1 for at in here) or (not here and mine.sum() < least * mine.size):
+        if any(label[at] != 1 for at in present) or (
+            not present and mine.sum() < least * mine.size
+        ):
             continue
         own = label.copy()
-        own[[at for at in marked if at not in here]] = 0
+        own[[at for at in marked if at not in present]] = 0
         part = known.copy()
         part[known] = mine
         parts.append((part, own))

@@ -97,8 +97,7 @@ def learn_model(
         notes.append(calibrate_from_folds(out, [places for _, places in results]))
     learned = Learned(
         out=out, digest=digest, classes=config.classes, tiles=len(tiles),
-        shown=tuple(int(n) for n in (tiles.labels == 1).sum(0)),
-        absent=tuple(int(n) for n in (tiles.labels == 0).sum(0)),
+        shown=_count_labels(tiles, 1), absent=_count_labels(tiles, 0),
         slides=len(labelling.slides), folds=tuple(fold.name for fold in folds), epochs=epochs,
         precision=_mean(scores, 0, config), guess=_mean(scores, 1, config),
         kept=unshown, missed=_find_missed(out, tiles, config),
@@ -118,19 +117,21 @@ def _label(
 ) -> tuple[Labelling, TrainConfig]:  # fmt: skip
     """Label the slides, and complete the settings with the classes of the labels."""
     draft = extend_config(start, ["any"], settings)
-    found = label_slides(labels, slides, settings.get("classes"), draft.labels, manifest=manifest)
-    if not (found.slides and found.classes):
-        nothing = [*found.problems, *found.unmatched] or ["no slide is labelled"]
+    labelling = label_slides(
+        labels, slides, settings.get("classes"), draft.labels, manifest=manifest
+    )
+    if not (labelling.slides and labelling.classes):
+        nothing = [*labelling.problems, *labelling.unmatched] or ["no slide is labelled"]
         refuse("learn", nothing, "labels or stores")
     known = known_classes(start)
-    names = [name for name in found.classes if name not in known]
-    config = extend_config(start, names if start else found.classes, settings)
-    if config.classes != found.classes:
-        found = label_slides(
+    names = [name for name in labelling.classes if name not in known]
+    config = extend_config(start, names if start else labelling.classes, settings)
+    if config.classes != labelling.classes:
+        labelling = label_slides(
             labels, slides, config.classes, config.labels, manifest=manifest, known=known
         )
-    _check(found, known, config)
-    return found, config
+    _check(labelling, known, config)
+    return labelling, config
 
 
 def _check(labelling: Labelling, known: Sequence[str], config: TrainConfig) -> None:
@@ -238,6 +239,10 @@ def _keep_former(out: Path, digest: str) -> None:
 def _note(start: str | None) -> str:
     begun = "" if start is None else f", begun from {Path(start).name}"
     return f"learned from a person's labels of slides by `wsiseg learn`{begun}"
+
+
+def _count_labels(tiles: StoreTiles, value: int) -> tuple[int, ...]:
+    return tuple(int(count) for count in (tiles.labels == value).sum(0))
 
 
 def _find_missed(out: Path, tiles: StoreTiles, config: TrainConfig) -> tuple[Missed, ...]:

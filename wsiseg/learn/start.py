@@ -33,7 +33,7 @@ def known_classes(start: str | None) -> tuple[str, ...]:
 
 
 def extend_config(
-    start: str | None, found: Sequence[str], settings: Mapping[str, Any]
+    start: str | None, classes: Sequence[str], settings: Mapping[str, Any]
 ) -> TrainConfig:
     """Return the settings for the classes `found` in labels and those of the checkpoint `start`.
 
@@ -46,7 +46,9 @@ def extend_config(
         If a setting does not fit the checkpoint's weights.
     """
     if start is None:
-        return parse_config({**DEFAULTS, **settings, "classes": list(found)}, TrainConfig, "learn")
+        return parse_config(
+            {**DEFAULTS, **settings, "classes": list(classes)}, TrainConfig, "learn"
+        )
     info = read_info(start)
     shape: dict[str, Any] = {
         name: info.config[name]
@@ -63,7 +65,7 @@ def extend_config(
             f"{shape[changed[0]]!r}; leave the setting or --from out"
         )
     split = len(info.names) - info.background
-    new = [name for name in found if name not in info.names]
+    new = [name for name in classes if name not in info.names]
     colors = [KNOWN_COLORS.get(n, _SPARE[i % len(_SPARE)]) for i, n in enumerate(new)]
 
     def insert(old: Sequence[Any], added: Sequence[Any]) -> list[Any]:

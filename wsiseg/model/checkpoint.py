@@ -248,12 +248,12 @@ def fill_tensors(
     CheckpointError
         If one is missing, unexpected or of another shape; names `path` and `what` does not fit.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in ours.items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in ours.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     problems = [
-        f"{name} is {found.get(name, 'missing')}, should be {wanted.get(name, 'absent')}"
-        for name in sorted(wanted.keys() | found.keys())
-        if wanted.get(name) != found.get(name)
+        f"{name} is {shapes.get(name, 'missing')}, should be {expected.get(name, 'absent')}"
+        for name in sorted(expected.keys() | shapes.keys())
+        if expected.get(name) != shapes.get(name)
     ]
     if problems:
         raise CheckpointError(f"{path}: its tensors do not fit {what}: {'; '.join(problems)}")

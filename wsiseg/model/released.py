@@ -62,10 +62,10 @@ def read_released(path: str | Path) -> dict[str, Tensor]:
 
 def _unknown_class(error: BaseException | None) -> str | None:
     """The name of the class that `torch.load` does not know, with its module."""
-    found = re.search(r"Unsupported global: GLOBAL ([\w.]+) was not", str(error))
-    if found is None:
+    match = re.search(r"Unsupported global: GLOBAL ([\w.]+) was not", str(error))
+    if match is None:
         return None
-    return found[1] if "." in found[1] else f"builtins.{found[1]}"
+    return match[1] if "." in match[1] else f"builtins.{match[1]}"
 
 
 def _make_stub(name: str) -> Callable[..., object]:
@@ -98,24 +98,24 @@ def load_released(model: ConStruct, path: str | Path) -> ConStruct:
             f"{path}: is a checkpoint of the released code, but the model has preset "
             f"{model.preset!r}; build it with preset 'reference'"
         )
-    path, found = Path(path), read_released(path)
-    _check_student(model, found, path)
+    path, released = Path(path), read_released(path)
+    _check_student(model, released, path)
     used = f"l_fc{model.encoder.cam_level + 1}."
-    tensors = {
+    ours = {
         f"l_fc.{name.removeprefix(used)}" if name.startswith(used) else name: tensor
-        for name, tensor in found.items()
+        for name, tensor in released.items()
         if not name.startswith((_STUDENT, _TEACHER))
     }
     shapes = {name: tuple(tensor.shape) for name, tensor in trained_state(model).items()}
-    match_tensors(tensors, shapes, path, "a checkpoint of the released ConStruct")
-    model.load_state_dict(tensors, strict=False)
+    match_tensors(ours, shapes, path, "a checkpoint of the released ConStruct")
+    model.load_state_dict(ours, strict=False)
     return model
 
 
-def _check_student(model: ConStruct, found: dict[str, Tensor], path: Path) -> None:
+def _check_student(model: ConStruct, tensors: dict[str, Tensor], path: Path) -> None:
     """Compare the student inside the file with the weights that the model was given."""
     given = getattr(model.encoder, "weights", None)
-    student = {name: t for name, t in found.items() if name.startswith(f"{_STUDENT}visual.")}
+    student = {name: t for name, t in tensors.items() if name.startswith(f"{_STUDENT}visual.")}
     if given is None or not student:
         return
     for name, tensor in read_tensors(given.path).items():

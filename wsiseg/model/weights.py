@@ -143,14 +143,14 @@ def _download(
         cached_only = not _answers(repository, names, revision)
         for name in names:
             try:
-                found = hf_hub_download(
+                downloaded = hf_hub_download(
                     repository, name, revision=revision, local_files_only=cached_only
                 )
             except EntryNotFoundError:
                 if name == names[-1]:
                     raise
             else:
-                path = Path(found)  # in the cache's snapshots/<commit>/
+                path = Path(downloaded)  # in the cache's snapshots/<commit>/
                 return WeightFile(path, f"{repository}/{name}", path.parent.name, _hash_file(path))
     raise AssertionError("the last name returns or raises")
 
@@ -163,7 +163,7 @@ def _answers(repository: str, names: Sequence[str], revision: str | None) -> boo
     try:
         if revision and _COMMIT.fullmatch(revision):  # what a commit holds does not change
             cached = [try_to_load_from_cache(repository, n, revision=revision) for n in names]
-            if any(isinstance(found, str) for found in cached):
+            if any(isinstance(entry, str) for entry in cached):
                 return False
         get_hf_file_metadata(hf_hub_url(repository, names[0], revision=revision))
     except (HfHubHTTPError, HFValidationError):
@@ -306,7 +306,7 @@ def explain_foreign(path: Path, reason: str) -> str:
 
 
 def match_tensors(
-    found: Mapping[str, Tensor], wanted: Mapping[str, Sequence[int]], path: Path, model: str
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], path: Path, model: str
 ) -> None:
     """Check that `found` is exactly what `model` needs.
 
@@ -324,14 +324,14 @@ def match_tensors(
     CheckpointError
         If a tensor is missing, unexpected or of another shape; lists them, shortened past ten.
     """
-    missing = [name for name in wanted if name not in found]
-    unexpected = [name for name in found if name not in wanted]
+    missing = [name for name in expected if name not in tensors]
+    unexpected = [name for name in tensors if name not in expected]
     wrong = [
-        f"{name} is {tuple(found[name].shape)}, should be {tuple(shape)}"
-        for name, shape in wanted.items()
-        if name in found and tuple(found[name].shape) != tuple(shape)
+        f"{name} is {tuple(tensors[name].shape)}, should be {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in tensors and tuple(tensors[name].shape) != tuple(shape)
     ]
-    refuse_misfits(path, model, len(wanted), missing, unexpected, wrong)
+    refuse_misfits(path, model, len(expected), missing, unexpected, wrong)
 
 
 def refuse_misfits(

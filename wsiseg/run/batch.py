@@ -168,8 +168,8 @@ def _ships(config: Config) -> bool:
     if settings.prompts is not None or settings.checkpoint not in SHIPPED:
         return False
     as_made = not settings.encoder_options and settings.context is None
-    here = settings.device in ("auto", "cpu")
-    return as_made and here and config.tile.tile == read_scale(settings).tile
+    on_cpu = settings.device in ("auto", "cpu")
+    return as_made and on_cpu and config.tile.tile == read_scale(settings).tile
 
 
 class _Pool:

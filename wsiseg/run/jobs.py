@@ -86,21 +86,21 @@ def plan_jobs(
     ConfigError
         If a manifest is malformed, or one file is given with several µm/px.
     """
-    found: dict[str, _Found] = {}
+    unique: dict[str, _Found] = {}
     again = []
     for source in inputs:
         for one in _find(source, nested, out):
-            first = found.setdefault(os.path.abspath(one.path), one)
+            first = unique.setdefault(os.path.abspath(one.path), one)
             if first is not one:
                 first.given.extend(one.given)
                 again.append(one.path)
     if again:
         _LOG.info("%d slide(s) given more than once are done once, as %s", len(again), again[0])
     files: dict[Hashable, list[_Found]] = {}
-    for one in found.values():
+    for one in unique.values():
         files.setdefault(_identify(one.path), []).append(one)
-    names = name_outputs([(one.path, one.within) for one in found.values()])
-    named = dict(zip(found, names, strict=True))
+    names = name_outputs([(one.path, one.within) for one in unique.values()])
+    named = dict(zip(unique, names, strict=True))
     jobs: dict[str, Job] = {}
     for group in files.values():
         mpp = _agree([given for one in group for given in one.given])
@@ -109,7 +109,7 @@ def plan_jobs(
             key = os.path.abspath(one.path)
             same = "" if one is done else named[os.path.abspath(done.path)]
             jobs[key] = Job(one.path, named[key], mpp, same)
-    return [jobs[key] for key in found]
+    return [jobs[key] for key in unique]
 
 
 class _Found(NamedTuple):

@@ -144,8 +144,8 @@ def _result(
     seconds: float,
 ) -> SlideResult:  # fmt: skip
     tissue = _tissue_mm2(store)
-    told = (*store.slide.get("notes", ()), *filter(None, [store.tissue_note]))
-    notes = (*told, *notes, *_describe_likeness(store))
+    slide_notes = (*store.slide.get("notes", ()), *filter(None, [store.tissue_note]))
+    notes = (*slide_notes, *notes, *_describe_likeness(store))
     return SlideResult(
         job.name, str(job.path), "done" if tissue else "no tissue",
         mpp=float(store.slide["mpp"][0]), mpp_source=str(store.slide["mpp_source"]),

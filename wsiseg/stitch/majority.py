@@ -56,9 +56,9 @@ def _filter(labels, radius, columns, lines):  # type: ignore[no-untyped-def]  # 
             for x in range(width):  # of equals the pixel's own label wins, then the smallest
                 counts[x] = 2 * counts[x] + (own[x] == label)
             for x in range(width):
-                score, most, old = counts[x], best[x], line[x]
-                line[x] = label if score > most else old
-                best[x] = score if score > most else most
+                score, top, previous = counts[x], best[x], line[x]
+                line[x] = label if score > top else previous
+                best[x] = score if score > top else top
     return out
 
 

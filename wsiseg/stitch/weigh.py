@@ -75,14 +75,14 @@ def pick_labels(probabilities: NDArray[np.float32], possible: NDArray[np.bool_])
 @kernel
 def _weigh(fields, gates, tissue, classes):  # type: ignore[no-untyped-def]  # numba infers the types
     height, width = tissue.shape
-    out, room = np.zeros((classes + 1, height, width), np.float32), _make_span(fields, gates)
+    out, buffers = np.zeros((classes + 1, height, width), np.float32), _make_span(fields, gates)
     for y in range(height):
         for begin in range(0, width, _SPAN):
             inside = tissue[y, begin : begin + _SPAN]
             if inside.any():
-                found = _weigh_span(fields, gates, y, begin, inside, room, classes)
+                probabilities = _weigh_span(fields, gates, y, begin, inside, buffers, classes)
                 for k in range(classes + 1):
-                    _copy(found[k], out[k, y, begin : begin + _SPAN])
+                    _copy(probabilities[k], out[k, y, begin : begin + _SPAN])
             else:
                 out[classes, y, begin : begin + _SPAN] = _ONE
     return out
@@ -92,16 +92,17 @@ def _weigh(fields, gates, tissue, classes):  # type: ignore[no-untyped-def]  # n
 def _weigh_and_pick(fields, gates, tissue, classes):  # type: ignore[no-untyped-def]  # numba infers the types
     height, width = tissue.shape
     winner, shares = _make_pick(classes, height, width)
-    possible, room = np.zeros((height, width), np.bool_), _make_span(fields, gates)
+    possible, buffers = np.zeros((height, width), np.bool_), _make_span(fields, gates)
     for y in range(height):
         for begin in range(0, width, _SPAN):
             inside = tissue[y, begin : begin + _SPAN]
             if inside.any():
-                some = possible[y, begin:]
-                found = _weigh_span(fields, gates, y, begin, inside, room, classes)
+                open_span = possible[y, begin:]
+                probabilities = _weigh_span(fields, gates, y, begin, inside, buffers, classes)
                 for x in range(inside.size):
-                    some[x] = found[classes, x] < _ONE
-                _pick_span(found, some, winner[y, begin : begin + _SPAN], shares, y, begin)
+                    open_span[x] = probabilities[classes, x] < _ONE
+                best = winner[y, begin : begin + _SPAN]
+                _pick_span(probabilities, open_span, best, shares, y, begin)
     return winner, shares, possible
 
 
@@ -109,13 +110,13 @@ def _weigh_and_pick(fields, gates, tissue, classes):  # type: ignore[no-untyped-
 def _pick(probabilities, possible):  # type: ignore[no-untyped-def]  # numba infers the types
     classes, (height, width) = probabilities.shape[0] - 1, possible.shape
     winner, shares = _make_pick(classes, height, width)
-    found = np.empty((classes + 1, _SPAN), np.float32)
+    span = np.empty((classes + 1, _SPAN), np.float32)
     for y in range(height):
         for begin in range(0, width, _SPAN):
             best = winner[y, begin : begin + _SPAN]
             for k in range(classes + 1):
-                _copy(probabilities[k, y, begin:], found[k, : best.size])
-            _pick_span(found, possible[y, begin:], best, shares, y, begin)
+                _copy(probabilities[k, y, begin:], span[k, : best.size])
+            _pick_span(span, possible[y, begin:], best, shares, y, begin)
     return winner, shares
 
 
@@ -132,21 +133,21 @@ def _make_pick(classes, height, width):  # type: ignore[no-untyped-def]  # numba
 
 
 @kernel
-def _pick_span(found, possible, winner, shares, y, begin):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Write winner and shares of a span's probabilities `found` ``(K + 1, >= n)``."""
-    classes, size = found.shape[0] - 1, winner.size
+def _pick_span(probabilities, possible, winner, shares, y, begin):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Write winner and shares of a span's `probabilities` ``(K + 1, >= n)``."""
+    classes, size = probabilities.shape[0] - 1, winner.size
     best = np.full(size, -_ONE, np.float32)
     for k in range(classes + 1):
-        line, label = found[k], np.uint8(k)
+        line, label = probabilities[k], np.uint8(k)
         for x in range(size):
-            new, most, old = line[x], best[x], winner[x]
-            winner[x] = label if new > most else old
-            best[x] = max(new, most)
+            value, highest, previous = line[x], best[x], winner[x]
+            winner[x] = label if value > highest else previous
+            best[x] = max(value, highest)
     for x in range(size):
-        old = winner[x]
-        winner[x] = old if possible[x] else np.uint8(classes)
+        previous = winner[x]
+        winner[x] = previous if possible[x] else np.uint8(classes)
     for k in range(classes):
-        line, share = found[k], shares[k, y, begin : begin + size]
+        line, share = probabilities[k], shares[k, y, begin : begin + size]
         for x in range(size):
             part = np.uint8(np.rint(line[x] * _SCALE))
             share[x] = part if possible[x] else np.uint8(0)
@@ -157,21 +158,21 @@ def _make_span(fields, gates):  # type: ignore[no-untyped-def]  # numba infers t
     """Allocate the buffers of a span: maps, gates, probabilities and four lines."""
     classes = fields.cams.shape[2]
     sums = np.empty((classes, _SPAN), np.float32), np.empty((classes + 1, _SPAN), np.float32)
-    found, lines = np.empty((classes + 1, _SPAN), np.float32), np.empty((4, _SPAN), np.float32)
-    return make_cells(fields), make_cells(gates), sums, found, lines, np.empty(_SPAN, np.int32)
+    out, lines = np.empty((classes + 1, _SPAN), np.float32), np.empty((4, _SPAN), np.float32)
+    return make_cells(fields), make_cells(gates), sums, out, lines, np.empty(_SPAN, np.int32)
 
 
 @kernel(error_model="numpy")  # else division branches and is not vectorised
-def _weigh_span(fields, gates, y, begin, tissue, room, classes):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Compute probabilities ``(K + 1, >= n)`` of a span of row `y`, in the buffers `room`."""
-    cells, gate_cells, (field, gate), out, lines, powers = room
+def _weigh_span(fields, gates, y, begin, tissue, buffers, classes):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Compute probabilities ``(K + 1, >= n)`` of a span of row `y`, in `buffers`."""
+    cells, gate_cells, (field, gate), out, lines, powers = buffers
     channels, size = field.shape[0], tissue.size
-    weight, rest, top, total = lines[0, :size], lines[1, :size], lines[2, :size], lines[3, :size]
+    weight, gated, top, total = lines[0, :size], lines[1, :size], lines[2, :size], lines[3, :size]
     add_span(fields, y, begin, cells, field, weight)
-    add_span(gates, y, begin, gate_cells, gate, rest)
+    add_span(gates, y, begin, gate_cells, gate, gated)
     for x in range(size):
-        part, known = _ONE / rest[x], (weight[x] > _ZERO) & tissue[x]
-        rest[x] = part if known else _ZERO
+        part, known = _ONE / gated[x], (weight[x] > _ZERO) & tissue[x]
+        gated[x] = part if known else _ZERO
     for x in range(size):
         part, known = _ONE / weight[x], weight[x] > _ZERO
         weight[x] = part if known else _ZERO
@@ -179,17 +180,17 @@ def _weigh_span(fields, gates, y, begin, tissue, room, classes):  # type: ignore
     _exp_gated(field, gate, weight, top, total, out, powers[:size])
     passed, last = gate[channels, :size], out[channels, :size]
     for x in range(size):
-        share, mine = passed[x] * rest[x], total[x]
+        share, mine = passed[x] * gated[x], total[x]
         total[x] = share / mine if mine > _ZERO else _ZERO
         last[x] = _ONE - share if mine > _ZERO else _ONE
     for k in range(channels):
-        found = out[k, :size]
+        line = out[k, :size]
         for x in range(size):
-            found[x] *= total[x]
+            line[x] *= total[x]
     for k in range(channels - 1, classes - 1, -1):  # background channels, if any
-        found, below = out[k, :size], out[k + 1, :size]
+        line, below = out[k, :size], out[k + 1, :size]
         for x in range(size):
-            found[x] += below[x]
+            line[x] += below[x]
     return out[: classes + 1]
 
 
@@ -202,22 +203,22 @@ def _exp_gated(field, gate, weight, top, total, out, powers):  # type: ignore[no
         line, passed = field[k, :size], gate[k, :size]
         if _any_positive(passed):
             for x in range(size):
-                value, most = line[x] * weight[x], top[x]
-                larger = max(value, most)
+                value, highest = line[x] * weight[x], top[x]
+                larger = max(value, highest)
                 line[x] = value
-                top[x] = larger if passed[x] > _ZERO else most
+                top[x] = larger if passed[x] > _ZERO else highest
     for k in range(field.shape[0]):
-        line, passed, found = field[k, :size], gate[k, :size], out[k, :size]
+        line, passed, exps = field[k, :size], gate[k, :size], out[k, :size]
         if not _any_positive(passed):
-            found[:] = _ZERO
+            exps[:] = _ZERO
             continue
         for x in range(size):
             below = line[x] - top[x]
-            found[x] = below if passed[x] > _ZERO else _LEAST
-        _exp(found, powers)
+            exps[x] = below if passed[x] > _ZERO else _LEAST
+        _exp(exps, powers)
         for x in range(size):
-            found[x] *= passed[x]
-            total[x] += found[x]
+            exps[x] *= passed[x]
+            total[x] += exps[x]
 
 
 @kernel

@@ -177,7 +177,7 @@ class Folder:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """See `Files.sizes`."""
-        found, folders = {}, [prefix]
+        sizes, folders = {}, [prefix]
         while folders:
             folder = folders.pop()
             with (
@@ -189,8 +189,8 @@ class Folder:
                         folders.append(f"{folder}/{entry.name}")
                         continue
                     with suppress(FileNotFoundError):  # renamed meanwhile; the others are there
-                        found[f"{folder}/{entry.name}"] = entry.stat().st_size
-        return found
+                        sizes[f"{folder}/{entry.name}"] = entry.stat().st_size
+        return sizes
 
     def begin_sync(self, key: str) -> None:
         """See `Files.begin_sync`."""
@@ -335,8 +335,8 @@ class Bucket:
     def empty(self) -> bool:
         """See `Files.empty`."""
         with self._translated():
-            found = self._api.list_with_delimiter(self._store)
-        return not found["objects"] and not found["common_prefixes"]
+            listing = self._api.list_with_delimiter(self._store)
+        return not listing["objects"] and not listing["common_prefixes"]
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """See `Files.sizes`."""

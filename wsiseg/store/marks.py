@@ -88,9 +88,9 @@ class Marks:
     def promises(self, place: Place) -> bool:
         """Whether a shard is marked as written."""
         for step, shards in self.steps.items():
-            if found := shards.find(place):
-                mark = self.read(step, found[1])
-                return mark is not None and mark.promises(found[0])
+            if entry := shards.find(place):
+                mark = self.read(step, entry[1])
+                return mark is not None and mark.promises(entry[0])
         return False
 
     def lost(

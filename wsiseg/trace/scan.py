@@ -117,6 +117,43 @@ def _note_pinches(pinches, count, n, quad, background):  # type: ignore[no-untyp
 
 
 @kernel
+def _scan_row(  # type: ignore[no-untyped-def]  # numba infers the types
+    nodes, n, runs, first, first_below, ends, ends_below, pinches, pinched, down, up, left_port,
+    right_port, x0, y, background, junctions,
+):  # fmt: skip
+    """Link the boundaries between two rows of pixels; return the counts of nodes and pinches."""
+    right, left = left_port, EXIT - left_port
+    u, v = first, first_below
+    a, c = runs[u, 1], runs[v, 1]
+    while True:
+        if a == c:
+            join_roots(runs[:, 0], u, v)
+        end, end_below = ends[u - first], ends_below[v - first_below]
+        k = min(end, end_below)
+        if k > down.size:
+            break
+        at_a, at_c = u, v
+        u += end == k
+        v += end_below == k
+        b, d = runs[u, 1], runs[v, 1]
+        if a != c or b != d:
+            quad = (a, b, c, d)
+            if a != c and b != d and a != b and c != d and (a == d or b == c):
+                pinched = _note_pinches(pinches, pinched, n, quad, background)
+            n, right, left = _meet(
+                nodes, n, down, up, k - 1, right, left, x0 + k - 1, y, quad,
+                (at_a, u, at_c, v), background, junctions,
+            )  # fmt: skip
+        a, c = b, d
+    if a != c:  # the boundary leaves, and enters, on the right
+        if c != background:
+            nodes[right, NEXT] = EXIT - right_port
+        if a != background:
+            nodes[right_port, NEXT] = left
+    return n, pinched
+
+
+@kernel
 def scan_lines(labels, scores, background, junctions, x0, y0):  # type: ignore[no-untyped-def]  # numba infers the types
     """Scan one block for nodes, runs and pinches.
 
@@ -144,9 +181,9 @@ def scan_lines(labels, scores, background, junctions, x0, y0):  # type: ignore[n
     height, width = labels.shape[0] - 1, labels.shape[1] - 1
     to_left, to_right = np.empty(height + 1, np.int32), np.empty(height + 1, np.int32)
     n = 2 * (height + width)
-    # Room for much detail: pages that are not touched cost nothing, growing costs a copy.
-    room = 4 * width + height * width // 8
-    nodes, runs = np.empty((n + room, 4), np.int32), np.empty((room, 4), np.int32)
+    # Ample: memory that is never touched costs nothing, but growing costs a copy.
+    capacity = 4 * width + height * width // 8
+    nodes, runs = np.empty((n + capacity, 4), np.int32), np.empty((capacity, 4), np.int32)
     nodes[:n, NEXT] = UNUSED
     pinches = np.empty((64, 3), np.int32)
     down, up = np.arange(width), EXIT - np.arange(width)
@@ -163,35 +200,10 @@ def scan_lines(labels, scores, background, junctions, x0, y0):  # type: ignore[n
         add_runs(labels[i + 1], scores[i + 1], ends_below, count_below, True, runs, first_below)
         nodes = grow(nodes, n, 4 * (count + count_below))
         pinches = grow(pinches, pinched, 2 * (count + count_below))
-        right, left = width + i, EXIT - (width + i)
-        u, v = first, first_below
-        a, c = runs[u, 1], runs[v, 1]
-        while True:
-            if a == c:
-                join_roots(runs[:, 0], u, v)
-            end, end_below = ends[u - first], ends_below[v - first_below]
-            k = min(end, end_below)
-            if k > width:
-                break
-            at_a, at_c = u, v
-            u += end == k
-            v += end_below == k
-            b, d = runs[u, 1], runs[v, 1]
-            if a != c or b != d:
-                quad = (a, b, c, d)
-                if a != c and b != d and a != b and c != d and (a == d or b == c):
-                    pinched = _note_pinches(pinches, pinched, n, quad, background)
-                n, right, left = _meet(
-                    nodes, n, down, up, k - 1, right, left, x0 + k - 1, y0 + i, quad,
-                    (at_a, u, at_c, v), background, junctions,
-                )  # fmt: skip
-            a, c = b, d
-        if a != c:  # the boundary leaves, and enters, on the right
-            port = 2 * width + height + i
-            if c != background:
-                nodes[right, NEXT] = EXIT - port
-            if a != background:
-                nodes[port, NEXT] = left
+        n, pinched = _scan_row(
+            nodes, n, runs, first, first_below, ends, ends_below, pinches, pinched, down, up,
+            width + i, 2 * width + height + i, x0, y0 + i, background, junctions,
+        )  # fmt: skip
         first, count, ends, ends_below = first_below, count_below, ends_below, ends
         to_left[i + 1], to_right[i + 1] = first, first + count - 1
     _close_below(nodes, runs, ends, count, first, down, up, width + height, background)

@@ -110,9 +110,9 @@ def _ours(
     the whole patch has no background: no blank image may be taken for the class or its opposite.
     """
     maps, masks = region_masks(cams.detach(), images.shape[2:], per_class=True)
-    found = (labels != 0) & (maps.amax((2, 3)) > 0)
-    regions = cut_regions(images, masks, found, model.encoder.mean)
-    bounded = ~masks.flatten(2).all(2)[torch.nonzero(found, as_tuple=True)]
+    present = (labels != 0) & (maps.amax((2, 3)) > 0)
+    regions = cut_regions(images, masks, present, model.encoder.mean)
+    bounded = ~masks.flatten(2).all(2)[torch.nonzero(present, as_tuple=True)]
     own, others = split_anchors(model.anchors, regions.labels)
     loss = cams.new_zeros((), dtype=torch.float32)
     if part := share(len(regions.labels)):

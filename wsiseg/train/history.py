@@ -19,6 +19,7 @@ COLUMNS = ("learning_rate", "total", "classes", "structure", "contrast", "divers
 
 _SIZE = (960, 480)
 _MARGIN = 48
+_FONT = 15
 _COLORS = ((0, 0, 0), (0, 114, 178), (0, 158, 115), (213, 94, 0), (204, 121, 167))
 """One per loss, the total first."""
 
@@ -54,13 +55,18 @@ def draw_curves(history: History, path: Path, columns: Sequence[str] = COLUMNS) 
     draw = ImageDraw.Draw(image)
     left, top, right, bottom = _MARGIN, _MARGIN, _SIZE[0] - _MARGIN, _SIZE[1] - _MARGIN
     draw.line([(left, top), (left, bottom), (right, bottom)], fill=(120, 120, 120))
-    draw.text((left, bottom + 8), f"{len(history)} steps; each loss over its largest value")
+    draw.text(
+        (left, bottom + 8),
+        f"{len(history)} steps; each loss over its largest value",
+        fill="black",
+        font_size=_FONT,
+    )
     x, spacing = left, (right - left) // (len(columns) - 1)
     for name, color in zip(columns[1:], _COLORS, strict=False):
         values = np.array([row[columns.index(name)] for row in history], float)
         largest = np.nanmax(values, initial=0)
         text = f"{name}: {values[0]:.2g} to {values[-1]:.2g}"
-        draw.text((x, top // 2), text, fill=color)
+        draw.text((x, top // 2), text, fill=color, font_size=_FONT)
         x += spacing
         if largest > 0 and np.isfinite(values).all():
             across = np.linspace(left, right, len(values))

@@ -117,8 +117,8 @@ class Patches:
     @property
     def cases(self) -> list[str | None]:
         """The table's cases, else those of the file names."""
-        told = self.told or ("",) * len(self.paths)
-        return [case or find_case(path.name) for case, path in zip(told, self.paths, strict=True)]
+        given = self.told or ("",) * len(self.paths)
+        return [case or find_case(path.name) for case, path in zip(given, self.paths, strict=True)]
 
     def name(self, index: int) -> str:
         """The file's name."""
@@ -229,10 +229,10 @@ def _list_images(folder: Path) -> list[Path]:
 def _read_folder(folder: Path, classes: Sequence[str], problems: list[str]) -> Iterator[_Row]:
     """Yield a folder's patches; only base names are read, as folders may hold brackets too."""
     for image in _list_images(folder):
-        found = _DIGITS.search(image.name)
-        label = "" if found is None else found[1].replace(" ", "")
-        if found is None or len(label) != len(classes):
-            digits = "no digits" if found is None else f"{len(label)} digits"
+        match = _DIGITS.search(image.name)
+        label = "" if match is None else match[1].replace(" ", "")
+        if match is None or len(label) != len(classes):
+            digits = "no digits" if match is None else f"{len(label)} digits"
             problems.append(
                 f"{image.name}: has {digits} in brackets; "
                 f"{len(classes)} of 0 or 1 are needed, for {', '.join(classes)}"
@@ -255,14 +255,14 @@ def _read_table(path: Path, classes: Sequence[str], problems: list[str]) -> Iter
 def _check_images(rows: Sequence[_Row], problems: list[str]) -> int:
     """Read every image once; return the common side, 0 if there is none."""
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(_measure, rows))
-    sizes = Counter(size for size in found if not isinstance(size, str))
+        measured = list(pool.map(_measure, rows))
+    sizes = Counter(size for size in measured if not isinstance(size, str))
     if not sizes:
-        problems += [f for f in found if isinstance(f, str)] or ["holds no patch"]
+        problems += [f for f in measured if isinstance(f, str)] or ["holds no patch"]
         return 0
     usual = sizes.most_common(1)[0][0]
     side = usual[0]
-    for row, size in zip(rows, found, strict=True):
+    for row, size in zip(rows, measured, strict=True):
         if isinstance(size, str):
             problems.append(size)
         elif size[0] != size[1] or size != usual:

@@ -83,9 +83,9 @@ def _check_classes(path: Path, config: TrainConfig) -> None:
         raise CheckpointError(
             f"{path}: is not a checkpoint of the released ConStruct: it holds no prototypes"
         )
-    found, wanted = len(prototypes), len(config.classes) * config.prototypes_per_class
-    if found != wanted:
+    count, needed = len(prototypes), len(config.classes) * config.prototypes_per_class
+    if count != needed:
         raise CheckpointError(
-            f"{path}: holds {found} prototypes, one per class; {len(config.classes)} classes are "
+            f"{path}: holds {count} prototypes, one per class; {len(config.classes)} classes are "
             f"named: {', '.join(config.classes)}"
         )

@@ -99,8 +99,8 @@ def read_unfinished(path: Path, digest: str, *, overwrite: bool = False) -> Unfi
         return None
     with translated(path):
         state: Unfinished = torch.load(path, map_location="cpu", weights_only=True)
-        found = state["digest"]
-    if found == digest:
+        saved = state["digest"]
+    if saved == digest:
         return state
     if overwrite:
         return None

@@ -132,12 +132,12 @@ def load_tiles(
         classes that no tile shows. What is not a label, such as detections and broken features, is
         reported in the log.
     """
-    found = label_slides(labels, stores, classes, config)
-    problems = [*found.problems, *found.unmatched]
-    tiles = gather_tiles(found.slides)
+    labelling = label_slides(labels, stores, classes, config)
+    problems = [*labelling.problems, *labelling.unmatched]
+    tiles = gather_tiles(labelling.slides)
     gather_labels(tiles.labels.tolist(), classes, problems, "tile")
     refuse(_name(labels), problems, "labels or stores")
-    for note in (*found.notes, *found.advise()):
+    for note in (*labelling.notes, *labelling.advise()):
         _LOG.warning("%s", note)
     return tiles
 
@@ -145,9 +145,9 @@ def load_tiles(
 def gather_tiles(slides: Sequence[SlideLabels]) -> StoreTiles:
     """Gather the training windows of slides of a `Labelling`."""
     count = len(slides[0].regions) if slides else 0
-    found = [gather_windows([], count), *(slide.found for slide in slides)]
-    corners, *parts = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    numbers = np.repeat(np.arange(len(slides)), [len(one.labels) for one in found[1:]])
+    labels = [gather_windows([], count), *(slide.found for slide in slides)]
+    corners, *parts = (np.concatenate(arrays) for arrays in zip(*labels, strict=True))
+    numbers = np.repeat(np.arange(len(slides)), [len(one.labels) for one in labels[1:]])
     windows = np.column_stack([numbers, corners]).astype(np.int64)
     return StoreTiles(tuple(slide.store for slide in slides), windows, *parts)
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import http.server
-import io
 import json
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from wsiseg.errors import CheckpointError, ConfigError, GeometryError
@@ -255,93 +251,6 @@ def test_rotary_positions_are_made_beside_the_weights(tmp_path: Path) -> None:
     torch.testing.assert_close(
         encoder.embed_image(images), torch.nn.functional.normalize(wanted, dim=1)
     )
-
-
-# -- the hub ------------------------------------------------------------------------------------
-
-
-class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the hub as a download asks for; what it holds, by ``owner/name/file``."""
-
-    held: dict[str, bytes]
-    gated: tuple[str, ...] = ("paige-ai",)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        owner, name, _, _, file = self.path.split("/")[1:6]
-        content = self.held.get(f"{owner}/{name}/{file}")
-        refusal = "GatedRepo" if owner in self.gated else None if content else "EntryNotFound"
-        self.send_response(401 if owner in self.gated else 200 if content else 404)
-        if refusal:
-            self.send_header("X-Error-Code", refusal)
-        self.send_header("X-Repo-Commit", "b2" * 20)
-        self.send_header("ETag", f'"{abs(hash(self.path))}"')
-        self.send_header("Content-Length", str(len(content or b"")))
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        if self.path.startswith("/api/"):
-            self.send_error(404)
-            return
-        self.do_HEAD()
-        self.wfile.write(self.held["/".join(self.path.split("/")[i] for i in (1, 2, 5))])
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
-    """A hub of our own; what it is to hold is put in."""
-    constants = pytest.importorskip("huggingface_hub").constants
-    held: dict[str, bytes] = {}
-    handler = type("Held", (Hub,), {"held": held})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    place = f"http://127.0.0.1:{server.server_port}"
-    template = place + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", place)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield held
-    server.shutdown()
-    server.server_close()
-
-
-def test_public_names_are_fetched_and_the_commit_is_kept(hub: dict[str, bytes]) -> None:
-    tensors, arguments = small_state("h-optimus-1")
-    content = io.BytesIO()
-    torch.save(tensors, content)
-    hub["bioptimus/H-optimus-1/pytorch_model.bin"] = content.getvalue()
-    for name in ("h-optimus-1", "hf-hub:bioptimus/H-optimus-1"):
-        encoder = TimmEncoder(name, arguments=arguments)
-        assert encoder.mean == (0.707223, 0.578729, 0.703617)
-        assert encoder.weights.source == "bioptimus/H-optimus-1/pytorch_model.bin"
-        assert encoder.weights.revision == "b2" * 20
-        assert encoder.pyramid(torch.rand(1, 3, 224, 224), [2])[0].shape == (1, 96, 16, 16)
-
-
-def test_another_repository_brings_its_configuration(hub: dict[str, bytes]) -> None:
-    arguments = {"depth": 4, "embed_dim": 48, "num_heads": 4, "patch_size": 8, "img_size": 64}
-    own = timm.create_model("vit_tiny_patch16_224", num_classes=0, **arguments)
-    hub["some/vit/model.safetensors"] = save(own.state_dict())
-    hub["some/vit/config.json"] = json.dumps(
-        {"architecture": "vit_tiny_patch16_224", "model_args": arguments, "mean": [0.5, 0.4, 0.5]}
-    ).encode()
-    encoder = TimmEncoder("hf-hub:some/vit")
-    assert (encoder.image_size, encoder.patch, encoder.mean) == (64, 8, (0.5, 0.4, 0.5))
-
-
-def test_a_gated_name_says_how_to_get_in(hub: dict[str, bytes]) -> None:
-    words = (
-        r"paige-ai/Virchow2: .*accept .*terms .*token.*hf auth login.*encoder_options\.weights=PATH"
-    )
-    with pytest.raises(CheckpointError, match=words):
-        TimmEncoder("virchow2")
-
-
-# -- refusals -----------------------------------------------------------------------------------
 
 
 def test_no_or_an_unknown_model_says_what_there_is() -> None:

@@ -223,10 +223,10 @@ def attend_blocks(  # type: ignore[no-untyped-def] # triton compiles it
     pixel = tl.arange(0, 64)
     depth = tl.arange(0, 16)
     lane = tl.arange(0, LANES)
-    here = (image * rows * columns + block) * 64 + pixel
+    queries = (image * rows * columns + block) * 64 + pixel
 
     colour = tl.load(
-        query_ptr + here[:, None] * 8 + depth[None, :], mask=depth[None, :] < 8, other=0.0
+        query_ptr + queries[:, None] * 8 + depth[None, :], mask=depth[None, :] < 8, other=0.0
     )
     place = tl.load(
         query_place_ptr + pixel[:, None] * 8 + depth[None, :] - 8,
@@ -280,7 +280,7 @@ def attend_blocks(  # type: ignore[no-untyped-def] # triton compiles it
     if FIRST:
         own = tl.full((64, LANES), 1.0, dtype=tl.float32)
     else:
-        own = tl.load(value_ptr + here[:, None] * LANES + lane[None, :]).to(tl.float32)
+        own = tl.load(value_ptr + queries[:, None] * LANES + lane[None, :]).to(tl.float32)
     if THIN:
         # A pixel counts itself once; the quarter stands for the others only.
         sampled = (y % 2 == phase_row) & (x % 2 == phase_column)
@@ -291,9 +291,9 @@ def attend_blocks(  # type: ignore[no-untyped-def] # triton compiles it
     if FIRST:
         row_sum = tl.sum(tl.where(lane[None, :] == 0, total, 0.0), 1)
         norm = tl.rsqrt(tl.where(within, row_sum, 1.0))
-        tl.store(norm_ptr + here, norm)
+        tl.store(norm_ptr + queries, norm)
     else:
-        norm = tl.load(norm_ptr + here)
+        norm = tl.load(norm_ptr + queries)
         smooth = tl.load(message_ptr + at, mask=held, other=0.0)
         logits += appearance_weight * norm[:, None] * total + smooth_weight * smooth
     logits = tl.where(lane[None, :] < classes, logits, float("-inf"))
@@ -302,4 +302,4 @@ def attend_blocks(  # type: ignore[no-untyped-def] # triton compiles it
     q = q / tl.sum(q, 1)[:, None]
     tl.store(q_ptr + at, q, mask=held)
     following = tl.where(held, q * norm[:, None], 0.0)
-    tl.store(next_ptr + here[:, None] * LANES + lane[None, :], following.to(tl.float16))
+    tl.store(next_ptr + queries[:, None] * LANES + lane[None, :], following.to(tl.float16))

@@ -25,7 +25,7 @@ only overwrite what the axis before reads no more."""
 def blur(value, other, near, rows, lanes):  # type: ignore[no-untyped-def] # numba infers
     """Blur flat `(points + 1) * lanes` values along the six axes; the last point stays zero.
 
-    The result is in `value` again; `other` is room of the same size.
+    The result is in `value` again; `other` is a buffer of the same size.
     """
     count = len(rows) - 1
     for leading in range(count + _LAGS[-1]):
@@ -41,7 +41,7 @@ def blur(value, other, near, rows, lanes):  # type: ignore[no-untyped-def] # num
 @compiled
 def _blur_row(source, target, near, first, end, lanes):  # type: ignore[no-untyped-def] # numba infers
     for point in range(first, end):
-        left, right, here = near[point, 0] * lanes, near[point, 1] * lanes, point * lanes
+        left, right, centre = near[point, 0] * lanes, near[point, 1] * lanes, point * lanes
         for k in range(0, lanes, LANES):
-            total = add_scaled(load(source, here + k), _HALF, load(source, left + k))
-            store(target, here + k, add_scaled(total, _HALF, load(source, right + k)))
+            total = add_scaled(load(source, centre + k), _HALF, load(source, left + k))
+            store(target, centre + k, add_scaled(total, _HALF, load(source, right + k)))

@@ -72,10 +72,10 @@ def coarse_axis(size: int, sxy: float, scale: int = 1, finer: int = 1) -> Axis:
 
 
 @compiled
-def filter_grid(grid, room, rows, columns, lanes, down, across):  # type: ignore[no-untyped-def] # numba infers
+def filter_grid(grid, buffer, rows, columns, lanes, down, across):  # type: ignore[no-untyped-def] # numba infers
     """Filter flat `rows * columns * lanes` sums in place with the taps of both axes."""
-    _filter_lines(grid, room, rows, columns, columns, 1, lanes, across)
-    _filter_lines(room, grid, columns, rows, 1, columns, lanes, down)
+    _filter_lines(grid, buffer, rows, columns, columns, 1, lanes, across)
+    _filter_lines(buffer, grid, columns, rows, 1, columns, lanes, down)
 
 
 @compiled

@@ -72,7 +72,12 @@ def build_lattice(
     pixels = int(spans[-1, 3] + spans[-1, 2] - spans[-1, 1])
     corner = np.empty((pixels, CORNERS), np.int32)
     weight = np.empty((pixels, CORNERS), np.float32)
-    keys, held, point = _place_pixels(image, spans, numbers, most_points, corner, weight)
+    slots = max(1 << 12, 1 << (2 * pixels - 1).bit_length())
+    keys = np.empty(slots // 8 * _FULL, np.int64)
+    held, point = np.full(slots, -1, np.int64), np.empty(slots, np.int32)
+    keys, held, point = _place_pixels(
+        image, spans, numbers, most_points, keys, held, point, corner, weight
+    )
     if not 0 < len(keys) <= most_points:
         return None
     keys, order = sort_keys(keys, numbers.all_bits)
@@ -86,18 +91,16 @@ def build_lattice(
 
 
 @compiled
-def _place_pixels(image, spans, numbers, most_points, corner, weight):  # type: ignore[no-untyped-def] # numba infers
-    """Fill `corner` and `weight`; the points' numbers as they were met, and their `Table`."""
+def _place_pixels(image, spans, numbers, most_points, keys, held, point, corner, weight):  # type: ignore[no-untyped-def] # numba infers
+    """Fill `corner` and `weight`; the points' numbers as they were met, and their `Table`.
+
+    `keys`, `held` and `point` are empty ones, which are used unless there are more points.
+    """
     widest = np.max(spans[:, 2] - spans[:, 1])
     columns = np.empty(widest, np.float32)
     rest = np.empty((CORNERS, widest), np.float32)
     rank = np.empty((CORNERS, widest), np.int32)
     origin = np.empty((CORNERS, widest), np.int32)
-    slots = 1 << 12
-    while slots < 2 * len(corner):
-        slots *= 2
-    keys = np.empty(slots // 8 * _FULL, np.int64)
-    held, point = _make_table(keys, 0, slots, numbers.bits)
     count = 0
     above = -1
     for i in range(len(spans)):

@@ -121,8 +121,8 @@ def _refine_image(
     place = (corner[0] / scale, corner[1] / scale)
     numbers = number_points(height, width, sxy, config.appearance_srgb, place)
     pixels = np.ascontiguousarray(image[:, ::scale, ::scale])
-    most = _most_points(region.pixels, len(kept))
-    lattice = build_lattice(pixels, region.spans, numbers, most)
+    max_points = _most_points(region.pixels, len(kept))
+    lattice = build_lattice(pixels, region.spans, numbers, max_points)
     if lattice is None:
         _refine_halves(prior, image, kept, config, corner, labels, q)
         return
@@ -186,30 +186,31 @@ def _iterate(
     down = coarse_axis(height, config.smooth_sxy / config.scale, config.scale)
     across = coarse_axis(width, config.smooth_sxy / config.scale, config.scale)
     value, other = (_zeros((lattice.points + 1) * lanes) for _ in range(2))
-    grid, room = (_zeros(down.cells * across.cells * lanes) for _ in range(2))
+    grid, buffer = (_zeros(down.cells * across.cells * lanes) for _ in range(2))
     decided = np.zeros_like(grid)
     sum_decided(labels, region.inside, region.cell, down, across, lanes, decided)
-    priors = load_priors(prior, kept, region.spans, config.scale, lanes)
+    priors = _zeros(region.pixels * lanes)
+    load_priors(prior, kept, region.spans, config.scale, lanes, priors)
     strength = (np.float32(config.appearance_weight), np.float32(config.smooth_weight))
     for iteration in range(config.iterations + 1):
         source = (value, grid, iteration > 0)
-        target = (other, room, iteration < config.iterations)
+        target = (other, buffer, iteration < config.iterations)
         sweep(
             priors, lattice, (down, across), strength, lanes, source, target, decided, len(kept),
             labels, q,
         )  # fmt: skip
         if iteration < config.iterations:
-            value, other, grid, room = other, value, room, grid
+            value, other, grid, buffer = other, value, buffer, grid
             blur(value, other, lattice.near, lattice.rows, lanes)
-            filter_grid(grid, room, down.cells, across.cells, lanes, down.taps, across.taps)
+            filter_grid(grid, buffer, down.cells, across.cells, lanes, down.taps, across.taps)
     return value, grid
 
 
 def _zeros(size: int) -> NDArray[np.float32]:
     """Zeros that begin where a line of the cache does, so that no vector lies across two."""
-    room = np.zeros(size + 16, np.float32)
-    first = -room.ctypes.data % 64 // 4
-    return room[first : first + size]
+    buffer = np.zeros(size + 16, np.float32)
+    first = -buffer.ctypes.data % 64 // 4
+    return buffer[first : first + size]
 
 
 def _upsample(

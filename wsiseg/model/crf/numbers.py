@@ -64,9 +64,9 @@ def number_points(
     columns = int(top[0] / 3) + 2 * slack
     rows = int(top[1]) + 2 * slack
     # Coordinates 3, 4 and 5 fall with one colour and rise with those after it.
-    least = np.array([-3 * top[2], -4 * top[3], -5 * top[4]]) - slack
-    most = np.array([top[3] + top[4], top[4], 0]) + slack
-    sizes = [int(size) + 1 for size in most - least]
+    smallest = np.array([-3 * top[2], -4 * top[3], -5 * top[4]]) - slack
+    largest = np.array([top[3] + top[4], top[4], 0]) + slack
+    sizes = [int(size) + 1 for size in largest - smallest]
     bits = math.prod(sizes).bit_length()
     all_bits = bits + (columns * rows).bit_length()
     if all_bits >= 62:
@@ -81,7 +81,7 @@ def number_points(
     # A step raises every coordinate by one and lowers its axis' by six; by one each, places stay.
     step = [sum(colour) - radix[i] for i in range(CORNERS)]
     first = (slack * columns + slack) * place
-    first += sum(int(-low) * size for low, size in zip(least, colour[3:], strict=True))
+    first += sum(int(-low) * size for low, size in zip(smallest, colour[3:], strict=True))
     return Numbers(
         scale.astype(np.float32),
         _shift(corner, sxy),

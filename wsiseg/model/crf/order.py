@@ -54,10 +54,10 @@ def link_neighbours(keys, step, near):  # type: ignore[no-untyped-def] # numba i
         ways = near[axis]
         i, j = np.int64(0), np.int64(0)
         while i < count and j < count:  # without branches: which of both is behind is a coin's toss
-            here, other = keys[i] + step[axis], keys[j]
-            ways[i, 0] = j if here == other else count
-            ways[j, 1] = i if here == other else count
-            i += np.int64(here <= other)
-            j += np.int64(other <= here)
+            shifted, key = keys[i] + step[axis], keys[j]
+            ways[i, 0] = j if shifted == key else count
+            ways[j, 1] = i if shifted == key else count
+            i += np.int64(shifted <= key)
+            j += np.int64(key <= shifted)
         ways[i:, 0] = count
         ways[j:, 1] = count

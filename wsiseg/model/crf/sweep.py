@@ -44,10 +44,12 @@ def lanes_for(classes: int) -> int:
 
 
 @compiled
-def load_priors(prior, kept, spans, scale, lanes):  # type: ignore[no-untyped-def] # numba infers
-    """Flat `pixels * lanes` clipped probabilities of the classes `kept`; `scale` pixels apart."""
-    pixels = spans[-1, 3] + spans[-1, 2] - spans[-1, 1]
-    out = np.zeros(pixels * lanes, np.float32)
+def load_priors(prior, kept, spans, scale, lanes, out):  # type: ignore[no-untyped-def] # numba infers
+    """Write clipped probabilities of the classes `kept`, `scale` pixels apart, to flat `out`.
+
+    `out` holds `pixels * lanes`; lanes beyond the classes stay as they are. NumPy asks for huge
+    pages where numba does not, so large ones come from there: touching them costs a fifth.
+    """
     for i in range(len(spans)):
         y, start, end, first = spans[i]
         for c in range(len(kept)):
@@ -56,7 +58,6 @@ def load_priors(prior, kept, spans, scale, lanes):  # type: ignore[no-untyped-de
             for x in range(start, end):
                 out[at] = min(max(line[x * scale], _FLOOR), _ONE)
                 at += lanes
-    return out
 
 
 @compiled
@@ -115,8 +116,8 @@ def _receive(lattice, first, start, end, value, across, row, strength, norm, lan
         coarse = smoothness * norm * across.norm[x]
         for k in range(0, lanes, LANES):
             near = _read_row(row, across, x, coarse, lanes, k)
-            here = read_lattice(value, corner, weight, at, lanes, k)
-            store(belief, (x - start) * lanes + k, add_scaled(near, appearance, here))
+            message = read_lattice(value, corner, weight, at, lanes, k)
+            store(belief, (x - start) * lanes + k, add_scaled(near, appearance, message))
 
 
 @compiled
@@ -132,12 +133,12 @@ def _read_row(row, across, x, coarse, lanes, k):  # type: ignore[no-untyped-def]
 @compiled
 def read_lattice(value, corner, weight, at, lanes, k):  # type: ignore[no-untyped-def] # numba infers
     """A vector of a pixel's value on the lattice; written out, as LLVM does not unroll it."""
-    here = scaled(weight[at], load(value, corner[at] * lanes + k))
-    here = add_scaled(here, weight[at + 1], load(value, corner[at + 1] * lanes + k))
-    here = add_scaled(here, weight[at + 2], load(value, corner[at + 2] * lanes + k))
-    here = add_scaled(here, weight[at + 3], load(value, corner[at + 3] * lanes + k))
-    here = add_scaled(here, weight[at + 4], load(value, corner[at + 4] * lanes + k))
-    return add_scaled(here, weight[at + 5], load(value, corner[at + 5] * lanes + k))
+    total = scaled(weight[at], load(value, corner[at] * lanes + k))
+    total = add_scaled(total, weight[at + 1], load(value, corner[at + 1] * lanes + k))
+    total = add_scaled(total, weight[at + 2], load(value, corner[at + 2] * lanes + k))
+    total = add_scaled(total, weight[at + 3], load(value, corner[at + 3] * lanes + k))
+    total = add_scaled(total, weight[at + 4], load(value, corner[at + 4] * lanes + k))
+    return add_scaled(total, weight[at + 5], load(value, corner[at + 5] * lanes + k))
 
 
 @compiled
@@ -147,17 +148,17 @@ def soften(priors, first, pixels, lanes, belief):  # type: ignore[no-untyped-def
         for at in range(0, pixels * LANES, LANES):
             message = load(belief, at)
             top = max(_ZERO, highest(message))  # messages are never negative
-            here = times(load(priors, first + at), exp(message, top))
-            store(belief, at, scaled(_ONE / sum_of(here), here))
+            product = times(load(priors, first + at), exp(message, top))
+            store(belief, at, scaled(_ONE / sum_of(product), product))
         return
     for at in range(0, pixels * lanes, lanes):
         top, total = _ZERO, _ZERO
         for k in range(at, at + lanes, LANES):
             top = max(top, highest(load(belief, k)))
         for k in range(at, at + lanes, LANES):
-            here = times(load(priors, first + k), exp(load(belief, k), top))
-            total += sum_of(here)
-            store(belief, k, here)
+            product = times(load(priors, first + k), exp(load(belief, k), top))
+            total += sum_of(product)
+            store(belief, k, product)
         for k in range(at, at + lanes, LANES):
             store(belief, k, scaled(_ONE / total, load(belief, k)))
 
@@ -180,8 +181,8 @@ def _send(lattice, first, start, end, total, across, cells, norm, lanes, belief)
         cell = across.cell[x] * lanes
         factor = norm * across.norm[x]
         for k in range(0, lanes, LANES):
-            here = load(belief, (x - start) * lanes + k)
+            shares = load(belief, (x - start) * lanes + k)
             for i in range(pixel, pixel + CORNERS):
                 at = corner[i] * lanes + k
-                store(total, at, add_scaled(load(total, at), weight[i], here))
-            store(cells, cell + k, add_scaled(load(cells, cell + k), factor, here))
+                store(total, at, add_scaled(load(total, at), weight[i], shares))
+            store(cells, cell + k, add_scaled(load(cells, cell + k), factor, shares))

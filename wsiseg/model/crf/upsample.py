@@ -36,6 +36,7 @@ def upsample(prior, image, thin, kept, lattice, numbers, messages, axes, strengt
     columns = np.empty(width, np.float32)
     colours = np.empty((3, width), np.uint8)
     belief = np.zeros(width * lanes, np.float32)
+    priors = np.zeros(width * lanes, np.float32)
     place = (
         np.empty((CORNERS, width), np.float32),
         np.empty((CORNERS, width), np.int32),
@@ -64,7 +65,8 @@ def upsample(prior, image, thin, kept, lattice, numbers, messages, axes, strengt
                 _hear_places(
                     place, at[:count], v, lattice, numbers, messages, axes, strength, lanes, belief
                 )
-                soften(load_priors(prior, kept, spans[:count], 1, lanes), 0, count, lanes, belief)
+                load_priors(prior, kept, spans[:count], 1, lanes, priors)
+                soften(priors, 0, count, lanes, belief)
                 for j in range(count):
                     labels[v, at[j]] = kept[pick_class(belief, j * lanes, len(kept))]
 
@@ -72,10 +74,10 @@ def upsample(prior, image, thin, kept, lattice, numbers, messages, axes, strengt
 @compiled
 def _is_plain(labels, y, x):  # type: ignore[no-untyped-def] # numba infers
     """Whether a pixel's neighbours are all labelled as it is."""
-    here = labels[y, x]
+    label = labels[y, x]
     for v in range(max(y - 1, 0), min(y + 2, labels.shape[0])):
         for u in range(max(x - 1, 0), min(x + 2, labels.shape[1])):
-            if labels[v, u] != here:
+            if labels[v, u] != label:
                 return False
     return True
 

@@ -120,11 +120,11 @@ def read_conch(path: Path) -> dict[str, Tensor]:
     CheckpointError
         If the file is damaged, or a tensor is missing, left over or of another shape.
     """
-    found = read_tensors(path)
-    found = {name: tensor for name, tensor in found.items() if not name.startswith(_DECODER)}
-    wanted = _on_meta(_Conch).state_dict()
-    match_tensors(found, {name: t.shape for name, t in wanted.items()}, path, "CONCH ViT-B/16")
-    return found
+    tensors = read_tensors(path)
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_DECODER)}
+    expected = _on_meta(_Conch).state_dict()
+    match_tensors(tensors, {name: t.shape for name, t in expected.items()}, path, "CONCH ViT-B/16")
+    return tensors
 
 
 def load_visual(tensors: Mapping[str, Tensor], image_size: int) -> Visual:

@@ -96,11 +96,11 @@ def _read_tokenizer(path: Path) -> Tokenizer:
         raise CheckpointError(f"{path}: is not a tokenizer file ({error})") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    found = {name: tokenizer.token_to_id(name) for name in _SPECIAL}
+    ids = {name: tokenizer.token_to_id(name) for name in _SPECIAL}
     size = tokenizer.get_vocab_size()
-    if size != _VOCABULARY or found != _SPECIAL:
+    if size != _VOCABULARY or ids != _SPECIAL:
         raise CheckpointError(
-            f"{path}: is not CONCH's tokenizer: {size} entries with {found}, should be "
+            f"{path}: is not CONCH's tokenizer: {size} entries with {ids}, should be "
             f"{_VOCABULARY} with {_SPECIAL}"
         )
     return tokenizer

@@ -34,7 +34,7 @@ def rename_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     A name that transformers does not use is kept, for the caller to refuse.
     """
-    found = {"mask_token": torch.zeros(1)}  # timm recognises the layout by it; no model uses it
+    converted = {"mask_token": torch.zeros(1)}  # timm recognises the layout by it; no model uses it
     for name, value in tensors.items():
         block = _BLOCK.fullmatch(name)
         inner = name if block is None else block[2]
@@ -43,11 +43,13 @@ def rename_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 parts = (name.replace(_QUERY, f"attention.attention.{p}") for p in
                          ("query", "key", "value"))  # fmt: skip
                 kind = inner.removeprefix(f"{_QUERY}.")
-                found[f"blocks.{block[1]}.attn.qkv.{kind}"] = torch.cat([tensors[p] for p in parts])
+                converted[f"blocks.{block[1]}.attn.qkv.{kind}"] = torch.cat(
+                    [tensors[p] for p in parts]
+                )
             continue
         renamed = _rename(inner, _PLAIN if block is None else _IN_BLOCK)
-        found[renamed if block is None else f"blocks.{block[1]}.{renamed}"] = value
-    return found
+        converted[renamed if block is None else f"blocks.{block[1]}.{renamed}"] = value
+    return converted
 
 
 def _rename(name: str, names: Mapping[str, str]) -> str:

@@ -177,14 +177,14 @@ def _find_model(
         raise ConfigError(f"{model} brings its own weights: leave out {weights}")
     config = find_weights(model, (_CONFIG,), revision=revision, setting="encoder_options.model")
     # The configuration's commit, so that both are from the same state of the repository.
-    found = find_weights(
+    weight_file = find_weights(
         model, _FILES, revision=config.revision or None, setting="encoder_options.model"
     )
     place = f"local-dir:{config.path.parent}"
     if not config.revision:
-        return found, place, place
+        return weight_file, place, place
     # A tokenizer of transformers may be in another repository; open_clip knows where.
-    return found, place, HUB_PREFIX + config.source.removesuffix(f"/{_CONFIG}")
+    return weight_file, place, HUB_PREFIX + config.source.removesuffix(f"/{_CONFIG}")
 
 
 @contextmanager

@@ -282,25 +282,27 @@ def read_mix_transformer(
     CheckpointError
         If the weights are not found, or are not those of this size.
     """
-    found = find_weights(weights, (*_FILES, f"mit_{size}.pth"), revision=revision, setting=setting)
-    tensors = _read_encoder(found.path, network.state_dict(), size)
+    weight_file = find_weights(
+        weights, (*_FILES, f"mit_{size}.pth"), revision=revision, setting=setting
+    )
+    tensors = _read_encoder(weight_file.path, network.state_dict(), size)
     network.load_state_dict(tensors, assign=True)
-    return found
+    return weight_file
 
 
 def _read_encoder(path: Path, ours: Mapping[str, Tensor], size: str) -> dict[str, Tensor]:
     """Read a file's tensors under our names, float32; all must be there, and only a head more."""
-    found = {_strip(name): tensor for name, tensor in read_tensors(path).items()}
-    found = {name: tensor for name, tensor in found.items() if not name.startswith(_LEFT_OUT)}
-    sources = _name_sources(ours, any(name.startswith("encoder.") for name in found))
-    wanted = {
+    stored = {_strip(name): tensor for name, tensor in read_tensors(path).items()}
+    stored = {name: tensor for name, tensor in stored.items() if not name.startswith(_LEFT_OUT)}
+    sources = _name_sources(ours, any(name.startswith("encoder.") for name in stored))
+    expected = {
         source: (tensor.shape[0] // len(sources[name]), *tensor.shape[1:])
         for name, tensor in ours.items()
         for source in sources[name]
     }
-    match_tensors(found, wanted, path, f"a SegFormer MiT-{size.upper()} encoder")
+    match_tensors(stored, expected, path, f"a SegFormer MiT-{size.upper()} encoder")
     return {
-        name: torch.cat([found[source] for source in sources[name]]).to(torch.float32)
+        name: torch.cat([stored[source] for source in sources[name]]).to(torch.float32)
         for name in ours
     }
 

@@ -64,10 +64,10 @@ class SmallEncoder(nn.Module):
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
-        found = find_weights(weights or _SHIPPED, ("small.safetensors",))
-        self.weights: WeightFile | None = found if weights else None
-        self.identity = f"small-{found.sha256[:16]}"
-        self.words, tensors = _read(found.path)
+        weight_file = find_weights(weights or _SHIPPED, ("small.safetensors",))
+        self.weights: WeightFile | None = weight_file if weights else None
+        self.identity = f"small-{weight_file.sha256[:16]}"
+        self.words, tensors = _read(weight_file.path)
         self.register_buffer("centre", tensors.pop("centre"), persistent=False)
         self.register_buffer("texts", tensors.pop("texts"), persistent=False)
         self.network = SmallNetwork()
@@ -76,7 +76,7 @@ class SmallEncoder(nn.Module):
             self.network.load_state_dict(learned)
         except RuntimeError as error:
             raise CheckpointError(
-                f"{found.path}: does not fit encoder 'small' ({error})"
+                f"{weight_file.path}: does not fit encoder 'small' ({error})"
             ) from error
         self.requires_grad_(False)
         self.eval()

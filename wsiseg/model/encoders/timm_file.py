@@ -90,9 +90,9 @@ def find_recipe(model: str, weights: str | Path | None, revision: str | None) ->
 def _recipe_of(vit: KnownVit, weights: str | Path | None, revision: str | None) -> Recipe:
     source = weights or f"{HUB_PREFIX}{vit.repository}"
     names = tuple(dict.fromkeys((vit.file, *_FILES)))
-    found = find_weights(source, names, revision=revision)
+    file = find_weights(source, names, revision=revision)
     return Recipe(
-        vit.name, vit.architecture, dict(vit.arguments), vit.image_size, vit.mean, vit.std, found
+        vit.name, vit.architecture, dict(vit.arguments), vit.image_size, vit.mean, vit.std, file
     )
 
 
@@ -103,9 +103,9 @@ def _named_recipe(model: str, weights: str | Path | None, revision: str | None) 
             f"{_MODEL} = {model!r}: timm has no weights of this name; add one of its tags "
             f"(timm.list_pretrained({model.split('.')[0]!r})), or give encoder_options.weights"
         )
-    found = find_weights(weights or f"{HUB_PREFIX}{facts.hf_hub_id}", _FILES, revision=revision)
+    file = find_weights(weights or f"{HUB_PREFIX}{facts.hf_hub_id}", _FILES, revision=revision)
     mean, std = _color(facts.mean), _color(facts.std)
-    return Recipe(model, model, {}, facts.input_size[-1], mean, std, found)
+    return Recipe(model, model, {}, facts.input_size[-1], mean, std, file)
 
 
 def _configured_recipe(model: str, weights: str | Path | None, revision: str | None) -> Recipe:
@@ -113,10 +113,10 @@ def _configured_recipe(model: str, weights: str | Path | None, revision: str | N
     plain = _read_json(config.path)
     # The configuration's commit, so that all files are from the same state of the repository.
     commit = config.revision or revision
-    found = find_weights(weights or model, _FILES, revision=None if weights else commit)
+    file = find_weights(weights or model, _FILES, revision=None if weights else commit)
     if "model_type" in plain:
         prepared = find_weights(model, (_PREPROCESSOR,), revision=commit, setting=_MODEL)
-        return _transformers_recipe(model, plain, _read_json(prepared.path), config.path, found)
+        return _transformers_recipe(model, plain, _read_json(prepared.path), config.path, file)
     facts = plain.get("pretrained_cfg", plain)
     if not isinstance(plain.get("architecture"), str):
         raise CheckpointError(f"{config.path}: names no 'architecture' of timm")
@@ -124,11 +124,11 @@ def _configured_recipe(model: str, weights: str | Path | None, revision: str | N
     mean, std = facts.get("mean", IMAGENET_MEAN), facts.get("std", IMAGENET_STD)
     arguments = dict(plain.get("model_args", {}))
     size = arguments.get("img_size", size)
-    return Recipe(model, plain["architecture"], arguments, size, _color(mean), _color(std), found)
+    return Recipe(model, plain["architecture"], arguments, size, _color(mean), _color(std), file)
 
 
 def _transformers_recipe(
-    model: str, plain: Mapping[str, Any], prepared: Mapping[str, Any], path: Path, found: WeightFile
+    model: str, plain: Mapping[str, Any], prepared: Mapping[str, Any], path: Path, file: WeightFile
 ) -> Recipe:
     """Translate transformers' configuration of a DINOv2, with or without registers."""
     kind = plain["model_type"]
@@ -152,7 +152,7 @@ def _transformers_recipe(
     mean, std = (prepared.get(name) for name in ("image_mean", "image_std"))
     return Recipe(
         model, "vit_base_patch16_224", arguments, side, _color(mean or IMAGENET_MEAN),
-        _color(std or IMAGENET_STD), found,
+        _color(std or IMAGENET_STD), file,
     )  # fmt: skip
 
 
@@ -229,13 +229,13 @@ def fill_vit(model: Any, tensors: Mapping[str, Tensor], path: Path, *, smooth: b
     convert = import_module(type(model).__module__).checkpoint_filter_fn
     resampling = {"interpolation": "bicubic" if smooth else "bilinear", "antialias": smooth}
     try:
-        found = convert(dict(tensors), model, **resampling)
+        converted = convert(dict(tensors), model, **resampling)
     except (AssertionError, KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path}: does not fit the model ({error})") from error
-    found = {name: value for name, value in found.items() if not name.startswith(_HEADS)}
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    match_tensors(found, wanted, path, f"a {type(model).__name__} as configured")
-    model.load_state_dict({n: v.float() for n, v in found.items()}, assign=True)
+    converted = {name: value for name, value in converted.items() if not name.startswith(_HEADS)}
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    match_tensors(converted, expected, path, f"a {type(model).__name__} as configured")
+    model.load_state_dict({n: v.float() for n, v in converted.items()}, assign=True)
     return model
 
 

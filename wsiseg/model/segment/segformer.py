@@ -58,8 +58,8 @@ class SegformerB0(SegmentNetwork):
         """Start the body from a file (usually ImageNet's), or at random without one."""
         network = cls(channels)
         if weights is not None:
-            found = read_mix_transformer(network.body, cls.size, weights)
-            network.begun = f"mit-{cls.size}-{found.sha256[:16]}"
+            weight_file = read_mix_transformer(network.body, cls.size, weights)
+            network.begun = f"mit-{cls.size}-{weight_file.sha256[:16]}"
         return network
 
     @classmethod

@@ -169,8 +169,8 @@ def flatten_document(tree: Any) -> tuple[list[dict[str, Any]], list[Finding]]:
     features: list[dict[str, Any]] = []
     findings: list[Finding] = []
     for element in tree if isinstance(tree, list) else [tree]:
-        found, problem = _flatten_element(element, len(features))
-        for feature in found:
+        flattened, problem = _flatten_element(element, len(features))
+        for feature in flattened:
             features.extend(walk_children(feature))
         findings += problem
     return features, findings

@@ -25,9 +25,9 @@ def format_rings(hundredths: NDArray[np.int64], starts: NDArray[np.intp]) -> lis
     if not len(hundredths):
         return []
     digits = len(str(int(np.abs(hundredths).max())))
-    room = len(hundredths) * (2 * digits + 10) + 2 * len(starts)  # signs, dots, leading zeros
+    capacity = len(hundredths) * (2 * digits + 10) + 2 * len(starts)  # signs, dots, leading zeros
     ends = np.empty(len(starts), np.int64)
-    text = np.empty(room, np.uint8)
+    text = np.empty(capacity, np.uint8)
     _format(hundredths, np.append(starts, len(hundredths)), text, ends)
     whole = text[: ends[-1]].tobytes()
     stops = ends.tolist()

@@ -124,9 +124,9 @@ class Sampler:
         if self.rng.random() < 0.5:
             return list(self.rng.choice(len(self.chance), count, p=self.chance))
         (first,) = self.rng.choice(len(self.chance), 1, p=self.chance)
-        here = self.within[self.tiles.slides[first]]
-        chance = self.chance[here] / self.chance[here].sum()
-        return [first, *self.rng.choice(here, count - 1, p=chance)]
+        same_slide = self.within[self.tiles.slides[first]]
+        chance = self.chance[same_slide] / self.chance[same_slide].sum()
+        return [first, *self.rng.choice(same_slide, count - 1, p=chance)]
 
     def _cut(self, tile: int, height: int, width: int) -> NDArray[np.uint8]:
         """Cut most of a tile to `height` x `width`, flipped and turned; at times recompressed."""
