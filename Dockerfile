@@ -8,8 +8,12 @@
 # give PyTorch's own index of CPU wheels: --build-arg TORCH_INDEX=<address>.
 # Encoders from the hub: fetch their files first (`wsiseg model list` says how) and mount them.
 
+# The wheels bring their own libraries; only Triton, on a GPU, wants a C compiler of Debian. Versions
+# are the newest that pyproject.toml admits, as for anybody who installs wsiseg: hence no pins.
+
 FROM python:3.12-slim AS wheel
 WORKDIR /source
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir build
 COPY . .
 RUN python -m build --wheel --outdir /wheels .
@@ -25,12 +29,19 @@ CMD ["--help"]
 
 FROM base AS cpu
 ARG TORCH_INDEX=""
+# hadolint ignore=DL3013
 RUN if [ -n "$TORCH_INDEX" ]; then pip install torch --index-url "$TORCH_INDEX"; fi \
     && pip install "$(ls /wheels/*.whl)[cloud,cluster,encoders,parquet,view]" && rm -r /wheels
-USER wsiseg
-RUN cd /tmp && wsiseg doctor && wsiseg demo --quick --out demo && rm -r demo
+USER 1000
+RUN wsiseg doctor && wsiseg demo --quick --out /tmp/demo && rm -r /tmp/demo \
+    && chmod -R a+rwX /var/cache/wsiseg
 
 FROM base AS cuda
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+# hadolint ignore=DL3013
 RUN pip install "$(ls /wheels/*.whl)[cloud,cluster,encoders,parquet,view]" && rm -r /wheels
-USER wsiseg
-RUN cd /tmp && wsiseg doctor && wsiseg demo --quick --out demo && rm -r demo
+USER 1000
+RUN wsiseg doctor && wsiseg demo --quick --out /tmp/demo && rm -r /tmp/demo \
+    && chmod -R a+rwX /var/cache/wsiseg

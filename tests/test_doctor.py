@@ -60,3 +60,13 @@ def test_conch_is_ready_once_its_weights_are_in_the_hubs_cache(monkeypatch, tmp_
 def test_a_lost_model_file_is_no_first_map(monkeypatch, tmp_path):
     monkeypatch.setitem(doctor.SHIPPED, "tissue", tmp_path / "gone.safetensors")
     assert found("a first map").missing == "the file of model tissue"
+
+
+@pytest.mark.parametrize(("compiles", "told"), [(True, False), (False, True)])
+def test_a_gpu_without_a_compiler_is_told_what_its_crf_runs_in(monkeypatch, compiles, told):
+    monkeypatch.setattr(doctor, "_gpu", lambda: ("GPU", "NVIDIA H100", ""))
+    monkeypatch.setattr("wsiseg.model.crf.triton_compiles", lambda: compiles)
+    gpu = found("the GPU")
+    assert not gpu.missing
+    assert "NVIDIA H100" in gpu.remedy
+    assert ("plain torch, as Triton needs gcc or clang" in gpu.remedy) is told

@@ -129,7 +129,10 @@ def _gpu_purpose() -> Purpose:
     _, name, remedy = _gpu()
     if name in ("none", "unknown"):
         return Purpose("the GPU", "torch sees no CUDA device", remedy)
-    return Purpose("the GPU", remedy=f"predict.device=auto uses it ({name})")
+    from wsiseg.model.crf import triton_compiles
+
+    crf = "" if triton_compiles() else "; its CRF runs in plain torch, as Triton needs gcc or clang"
+    return Purpose("the GPU", remedy=f"predict.device=auto uses it ({name}){crf}")
 
 
 def _cluster() -> Purpose:

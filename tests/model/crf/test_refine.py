@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -254,6 +255,17 @@ def test_different_devices_are_named():
 def test_a_cpu_takes_numba():
     assert choose_backend(CrfConfig(), torch.zeros(1, 2, 8, 8)) == "numba"
     assert choose_backend(EXACT, torch.zeros(1, 2, 8, 8)) == "torch"
+
+
+@pytest.mark.parametrize(("compiler", "backend"), [("/usr/bin/gcc", "triton"), (None, "torch")])
+def test_a_gpu_takes_triton_where_that_can_compile(monkeypatch, compiler, backend):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(crf, "find_spec", lambda name: name == "triton")
+    monkeypatch.setattr(crf, "sys", SimpleNamespace(platform="linux"))
+    monkeypatch.setattr(crf.shutil, "which", lambda name: compiler)
+    monkeypatch.delenv("CC", raising=False)
+    probabilities = SimpleNamespace(is_cuda=True, device="cuda:0", shape=(1, 2, 8, 8))
+    assert choose_backend(CrfConfig(), probabilities) == backend
 
 
 @pytest.mark.skipif(find_spec("pydensecrf") is not None, reason="pydensecrf is installed")

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -21,7 +24,7 @@ from wsiseg.config import CrfConfig
 from wsiseg.errors import DataError, GeometryError, MissingDependencyError
 from wsiseg.model.crf.window import MIN_PROBABILITY, TRITON_CLASSES
 
-__all__ = ["BACKENDS", "choose_backend", "refine", "refine_labels"]
+__all__ = ["BACKENDS", "choose_backend", "refine", "refine_labels", "triton_compiles"]
 
 BACKENDS = {
     "triton": "wsiseg.model.crf.block_triton",
@@ -155,7 +158,16 @@ def choose_backend(config: CrfConfig, probabilities: torch.Tensor) -> str:
     # sm_75 and older get a slow path from Triton for these dot products.
     recent = torch.cuda.get_device_capability(probabilities.device) >= (8, 0)
     fits = probabilities.shape[1] <= TRITON_CLASSES
-    return "triton" if recent and fits and find_spec("triton") else "torch"
+    return "triton" if recent and fits and triton_compiles() else "torch"
+
+
+def triton_compiles() -> bool:
+    """Whether Triton is there, with the C compiler that builds its link to the driver.
+
+    Slim containers have no compiler; on Windows it brings its own.
+    """
+    compiler = "CC" in os.environ or shutil.which("gcc") or shutil.which("clang")
+    return find_spec("triton") is not None and bool(compiler or sys.platform == "win32")
 
 
 def _load(backend: str) -> Any:
