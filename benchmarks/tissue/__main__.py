@@ -34,6 +34,7 @@ from wsiseg.model.calibration import fit_calibration
 from wsiseg.model.checkpoint import load_checkpoint
 from wsiseg.model.device import to_images
 from wsiseg.model.trained import load_trained
+from wsiseg.run.slide import UNLIKE_SHARE
 from wsiseg.train import train_model
 from wsiseg.train.calibrate import read_cells
 
@@ -260,7 +261,7 @@ def measure_likeness(bench: Bench) -> None:
         row = np.quantile(values, (0, 0.5, 0.9, 1))
         print(
             f"{kind}: least {row[0]:.2f}, median {row[1]:.2f}, 90 % {row[2]:.2f}, "
-            f"most {row[3]:.2f}; {sum(v > 0.5 for v in values)} of {len(values)} slides"
+            f"most {row[3]:.2f}; {sum(v > UNLIKE_SHARE for v in values)} of {len(values)} slides"
         )
 
 
