@@ -267,7 +267,7 @@ def _ragged_array(ring: Any) -> NDArray[np.float64]:
     """Convert positions of mixed length, some with z."""
     try:
         return np.array([position[:2] for position in ring], np.float64)
-    except (ValueError, TypeError, OverflowError):
+    except (KeyError, ValueError, TypeError, OverflowError):  # slices are keys from Python 3.12 on
         return np.empty(0)
 
 
