@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.model.hub import Answer, Hub, serving
 from wsiseg.errors import CheckpointError
 from wsiseg.model.weights import find_weights, match_tensors, read_tensors
 
@@ -155,42 +153,26 @@ COMMIT = "a1" * 20
 REFUSALS = {"gated": (401, "GatedRepo"), "private": (401, "RepoNotFound")}
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the hub as `hf_hub_download` asks for."""
+class Weights(Hub):
+    """Holds w.bin in every repository."""
 
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+    commit = COMMIT
 
-    def do_HEAD(self) -> None:
-        owner, _, _, revision, name = self.path.split("/")[1:6]
-        refusal = REFUSALS.get(owner)
+    def find(self, owner: str, name: str, revision: str, file: str) -> Answer:
         if revision == "gone":
-            refusal = (404, "RevisionNotFound")
-        elif refusal is None and name != "w.bin":
-            refusal = (404, "EntryNotFound")
-        self.send_response(refusal[0] if refusal else 200)
-        if refusal:
-            self.send_header("X-Error-Code", refusal[1])
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", '"0123"')
-        self.send_header("Content-Length", "0" if refusal else str(len(CONTENT)))
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        if self.path.startswith("/api/"):
-            self.send_error(404)
-            return
-        self.do_HEAD()
-        self.wfile.write(CONTENT)
+            return Answer(status=404, refusal="RevisionNotFound")
+        if owner in REFUSALS:
+            return Answer(b"", *REFUSALS[owner])
+        if file != "w.bin":
+            return Answer(status=404, refusal="EntryNotFound")
+        return Answer(CONTENT)
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `find_weights` makes of each request; in a process of its own, as the hub's client
     reads its settings once."""
     pytest.importorskip("huggingface_hub", reason="pip install 'wsiseg[encoders]'")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     requests = {
         "found": ["some/model", ["v.bin", "w.bin"], None],
         "prefixed": ["hf-hub:some/model", ["w.bin"], "main"],
@@ -203,21 +185,20 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
         "offline, cached": ["some/model", ["v.bin", "w.bin"], None],
         "unreachable": ["some/other", ["v.bin", "w.bin"], None],
     }
-    made = subprocess.run(
-        [sys.executable, "-c", ASK, json.dumps(requests)],
-        env={
-            **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
-            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-            "HF_HOME": str(tmp_path_factory.mktemp("hub")),
-            "NO_PROXY": "127.0.0.1",
-        },
-        capture_output=True,
-        check=True,
-        timeout=600,
-    )
-    yield json.loads(made.stdout) | {"log": made.stderr.decode()}
-    server.shutdown()
-    server.server_close()
+    with serving(Weights) as address:
+        made = subprocess.run(
+            [sys.executable, "-c", ASK, json.dumps(requests)],
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+                "HF_ENDPOINT": address,
+                "HF_HOME": str(tmp_path_factory.mktemp("hub")),
+                "NO_PROXY": "127.0.0.1",
+            },
+            capture_output=True,
+            check=True,
+            timeout=600,
+        )
+    return json.loads(made.stdout) | {"log": made.stderr.decode()}
 
 
 ASK = """

@@ -1,69 +1,45 @@
 from __future__ import annotations
 
-import http.server
 import io
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save
 
 from tests.model.encoders.test_timm import small_state, timm
+from tests.model.hub import Answer, Hub, serving
 from wsiseg.errors import CheckpointError
 from wsiseg.model.encoders.timm import TimmEncoder
 
-
-class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the hub as a download asks for; what it holds, by ``owner/name/file``."""
-
-    held: dict[str, bytes]
-    gated: tuple[str, ...] = ("paige-ai",)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        owner, name, _, _, file = self.path.split("/")[1:6]
-        content = self.held.get(f"{owner}/{name}/{file}")
-        refusal = "GatedRepo" if owner in self.gated else None if content else "EntryNotFound"
-        self.send_response(401 if owner in self.gated else 200 if content else 404)
-        if refusal:
-            self.send_header("X-Error-Code", refusal)
-        self.send_header("X-Repo-Commit", "b2" * 20)
-        self.send_header("ETag", f'"{abs(hash(self.path))}"')
-        self.send_header("Content-Length", str(len(content or b"")))
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        if self.path.startswith("/api/"):
-            self.send_error(404)
-            return
-        self.do_HEAD()
-        self.wfile.write(self.held["/".join(self.path.split("/")[i] for i in (1, 2, 5))])
+COMMIT = "b2" * 20
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
-    """A hub of our own; what it is to hold is put in."""
+    """A hub of our own; what it is to hold is put in, by ``owner/name/file``."""
     constants = pytest.importorskip("huggingface_hub").constants
     held: dict[str, bytes] = {}
-    handler = type("Held", (Hub,), {"held": held})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    place = f"http://127.0.0.1:{server.server_port}"
-    template = place + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", place)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield held
-    server.shutdown()
-    server.server_close()
+
+    class Held(Hub):
+        commit = COMMIT
+
+        def find(self, owner: str, name: str, revision: str, file: str) -> Answer:
+            if owner == "paige-ai":
+                return Answer(status=401, refusal="GatedRepo")
+            content = held.get(f"{owner}/{name}/{file}")
+            return Answer(content) if content else Answer(status=404, refusal="EntryNotFound")
+
+    with serving(Held) as place:
+        template = place + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", place)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield held
 
 
 def test_public_names_are_fetched_and_the_commit_is_kept(hub: dict[str, bytes]) -> None:
@@ -75,7 +51,7 @@ def test_public_names_are_fetched_and_the_commit_is_kept(hub: dict[str, bytes]) 
         encoder = TimmEncoder(name, arguments=arguments)
         assert encoder.mean == (0.707223, 0.578729, 0.703617)
         assert encoder.weights.source == "bioptimus/H-optimus-1/pytorch_model.bin"
-        assert encoder.weights.revision == "b2" * 20
+        assert encoder.weights.revision == COMMIT
         assert encoder.pyramid(torch.rand(1, 3, 224, 224), [2])[0].shape == (1, 96, 16, 16)
 
 
