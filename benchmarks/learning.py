@@ -61,7 +61,8 @@ class Tiles(NamedTuple):
     patients: np.ndarray
     """``(N,)``: the repositories."""
     weights: np.ndarray
-    """``(N,)``: the file of the encoder that was trained without the slide; "" is the shipped."""
+    """``(N,)``: the file of the encoder that was trained without the slide; "" for the shipped one,
+    "-" if there is none, so that the slide cannot be tested."""
 
     def pick(self, which: np.ndarray) -> Tiles:
         """Select the tiles where `which` ``(N,)`` is true."""
