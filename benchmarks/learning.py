@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,38 +34,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
 
 from baseline import describe, fit_and_ask
 from scores import Figure, average_precision, by_slide
+from stores import Tiles, write_slides
 from tissue_checkpoint import find_encoders, read_folds
 
-from wsiseg.config import digest_of
-from wsiseg.grid import TileGrid
 from wsiseg.learn import learn_model
 from wsiseg.model.device import to_images
 from wsiseg.model.trained import load_trained
-from wsiseg.store import SlideStore
 
 CLASSES = ("Epithelium", "Stroma", "Immune cells", "Muscle", "Adipose", "Mucin", "Blood")
 BASELINE = "colour and texture"
-SIDE, MPP, COLS, LEAST = 224, 0.5, 8, 10
-
-
-class Tiles(NamedTuple):
-    """The tiles of some slides."""
-
-    pixels: np.ndarray
-    """``(N, 224, 224, 3)`` uint8."""
-    labels: np.ndarray
-    """``(N, K)`` bool."""
-    slides: np.ndarray
-    """``(N,)``."""
-    patients: np.ndarray
-    """``(N,)``: the repositories."""
-    weights: np.ndarray
-    """``(N,)``: the file of the encoder that was trained without the slide; "" for the shipped one,
-    "-" if there is none, so that the slide cannot be tested."""
-
-    def pick(self, which: np.ndarray) -> Tiles:
-        """Select the tiles where `which` ``(N,)`` is true."""
-        return Tiles(*(column[which] for column in self))
+LEAST = 10  # tiles with a class
 
 
 def read_tiles(
@@ -106,30 +83,6 @@ def find_weights(atlas: Path, folder: Path) -> dict[str, str]:
     files = {number: str(folder / f"fold{number}.safetensors") for number in find_encoders(folder)}
     pairs = zip(found.tiles.slides, fold, strict=True)
     return {found.slides[slide]: files[number] for slide, number in pairs if number in files}
-
-
-def write_slides(tiles: Tiles, classes: list[str], folder: Path) -> None:
-    """Write a store per slide with its tiles side by side, labels.csv and slides.csv."""
-    labels, patients = [["slide", "row", "col", *classes]], [["slide", "patient"]]
-    for name in dict.fromkeys(tiles.slides):
-        own = tiles.pick(tiles.slides == name)
-        rows = -(-len(own.pixels) // COLS)
-        grid = TileGrid(rows * SIDE, COLS * SIDE, SIDE, SIDE, COLS * SIDE)
-        slide = {"name": name, "identity": name, "mpp": [MPP] * 2, "bounds": [0, 0, 1, 1]}
-        store = SlideStore.create(folder / f"{name}.zarr", grid, MPP, slide)
-        store.write_tissue(np.ones((rows, COLS), bool), MPP * SIDE, "0")
-        image = np.full((grid.height, grid.width, 3), 255, np.uint8)
-        for at, (pixels, shown) in enumerate(zip(own.pixels, own.labels, strict=True)):
-            row, col = divmod(at, COLS)
-            image[grid.tile_box(row, col).slices()] = pixels
-            labels.append([name, row, col, *(int(one) for one in shown)])
-        for block in range(grid.n_blocks):
-            store.write_image(block, image[grid.block_box(block).slices()])
-            store.mark_done("tile", block, digest_of(name))
-        patients.append([name, own.patients[0]])
-    for file, lines in (("labels.csv", labels), ("slides.csv", patients)):
-        with (folder / file).open("w", newline="") as out:
-            csv.writer(out).writerows(lines)
 
 
 def learn_and_ask(known: Tiles, asked: Tiles, encoder: str, classes: list[str]) -> np.ndarray:

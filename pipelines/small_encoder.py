@@ -45,8 +45,13 @@ NOTE = {
 
 def find_folds(tile_set: TileSet) -> np.ndarray:
     """``(S,)`` fold of each slide; slides that may be of one patient stay together."""
-    groups = [name.partition("_")[0].removesuffix("-flat") for name in tile_set.slides]
+    groups = [group_of(name) for name in tile_set.slides]
     return split_slides(tile_set.tiles.labels[:, :-1], tile_set.tiles.slides, groups)
+
+
+def group_of(slide: str) -> str:
+    """Return what slides that may be of one patient have in common."""
+    return slide.partition("_")[0].removesuffix("-flat")
 
 
 def make(tile_set: TileSet, out: Path, settings: FitSettings, without: int | None) -> None:
