@@ -68,6 +68,25 @@ def test_every_command_is_documented():
         assert command.callback.__doc__, command.callback.__name__
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["-q", "tile", "--help"], "Usage: wsiseg tile"),
+        (["model", "list", "--help"], "Usage: wsiseg model list"),
+        (["--help"], "suggest"),
+        (["suggst"], "Did you mean 'suggest'?"),
+        (["--help", "tile"], "suggest"),
+    ],
+)
+def test_one_command_built_alone_behaves_as_among_all(words, shown, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["wsiseg", *words])
+    with pytest.raises(SystemExit):
+        app(prog_name="wsiseg")
+    found = capsys.readouterr()
+    assert shown in found.out + found.err
+    assert len(app.registered_commands) > 1
+
+
 def test_export_takes_the_shape_of_borders_as_options(tmp_path):
     labels = np.pad(blobs((60, 70), 3, 5, coarse=4), 4, constant_values=255)
     make_store(tmp_path / "s.zarr", labels)

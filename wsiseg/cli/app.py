@@ -5,6 +5,7 @@ Exit codes: 0 success, 1 a slide failed or an error ended the command, 2 wrong u
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import sys
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command_name
 
 from wsiseg.cli.messages import listen
 from wsiseg.cli.show import errors, say
@@ -48,7 +50,22 @@ class _Commands(TyperGroup):
                 formatter.write_dl(rows)
 
 
-app = typer.Typer(
+class _App(typer.Typer):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run; where a command is named, only that is built: all of them take 0.05 s."""
+        words = [word for word in sys.argv[1:] if word not in ("-q", "--quiet", "--debug")]
+        one = [
+            info for info in self.registered_commands
+            if words[:1] == [info.name or get_command_name(getattr(info.callback, "__name__", ""))]
+        ]  # fmt: skip
+        if args or "args" in kwargs or not one:
+            return super().__call__(*args, **kwargs)
+        alone = copy.copy(self)
+        alone.registered_commands, alone.registered_groups = one, []
+        return typer.Typer.__call__(alone, *args, **kwargs)
+
+
+app = _App(
     cls=_Commands,
     rich_markup_mode=None,  # plain help takes half the time: rich would be loaded only for frames
     help="Tissue maps of whole slides from patch labels, as polygons for QuPath.",
