@@ -1,7 +1,7 @@
 """Ablations with intervals: the start and number of prototypes, and the resolution of the CAM.
 
     python benchmarks/ablations synthetic                  encoder tiny, on synthetic slides
-    python benchmarks/ablations real ATLAS CRC             encoder small, on real tiles
+    python benchmarks/ablations real ATLAS CRC FOLDER      encoder small, on real tiles
 
 Each seed trains a head on patch labels of its own slides and is scored on other slides, on CAMs
 without the CRF. With `labels given`, only the classes that a picture shows are allowed; with `none
@@ -12,8 +12,8 @@ known. CRC's tiles come from another source, without patients. Intervals (95 %) 
 differences are paired. Learning rate, pooling and batches are those of configs/tissue.yaml and of
 the demo; the diversity weight and everything else were set before scoring, and not tuned after.
 
-`small` itself was trained on tiles of all slides of ATLAS, so the figures there are too high; the
-table only compares heads.
+FOLDER holds encoders of pipelines/small_encoder.py --without 0 to 4 or some of them: each seed
+holds out the slides of one fold, which the encoder of that fold never saw.
 """
 
 from __future__ import annotations

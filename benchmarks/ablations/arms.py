@@ -53,10 +53,10 @@ class Kept(nn.Module):
 
     seen: ClassVar[dict[tuple[str, str, object], Tensor]] = {}
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, options: dict[str, str]) -> None:
         super().__init__()
-        self.inner: Any = load_encoder(name)
-        self.kind = name
+        self.inner: Any = load_encoder(name, **options)
+        self.kind = f"{name} {options}"
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -87,20 +87,20 @@ class Kept(nn.Module):
         return torch.stack(found)
 
 
-def keep_small() -> Kept:
-    """Return `small` with a cache."""
-    return Kept("small")
+def keep_small(weights: str) -> Kept:
+    """Return `small` with a cache, of other weights than the shipped ones."""
+    return Kept("small", {"weights": weights})
 
 
 def keep_tiny() -> Kept:
     """Return `tiny` with a cache."""
-    return Kept("tiny")
+    return Kept("tiny", {})
 
 
 def train(case: Case, config: TrainConfig, folder: Path) -> Any:
     """Train a head as `wsiseg train` does."""
     out = folder / "model.safetensors"
-    return load_trained(train_model(case.train, config, out, overwrite=True))
+    return load_trained(train_model(case.train, config, out, overwrite=True), case.options)
 
 
 @torch.inference_mode()
@@ -144,8 +144,8 @@ def run(
         if path.exists() or (arms and arm not in arms):
             continue
         config = TrainConfig.model_validate(
-            {"encoder": "kept", "device": "cpu", "classes": names, **common, "seed": seed}
-            | settings
+            {"encoder": "kept", "encoder_options": case.options, "device": "cpu", "seed": seed}
+            | {"classes": names, **common, **settings}
         )
         with tempfile.TemporaryDirectory() as folder:
             source = train(case, config, Path(folder))

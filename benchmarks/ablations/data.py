@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,25 +10,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "pipelines"))
+
+from tissue_checkpoint import CONFIG, find_encoders, read_folds, to_patches
+
 from wsiseg.demo.patches import sample_patches
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.geometry import Box
 from wsiseg.slide import open_slide
 from wsiseg.train import Patches, load_patches
+from wsiseg.train.encoder import TileSet
 
 SIDE, SEEDS = 224, (1, 2, 3)
-TISSUES = (
-    "Epithelium",
-    "Stroma",
-    "Immune cells",
-    "Necrosis",
-    "Muscle",
-    "Adipose",
-    "Mucin",
-    "Blood",
-)
+TISSUES = CONFIG.classes[: -len(CONFIG.background)]
 CRC = {"ADI": 5, "LYM": 2, "MUC": 6, "MUS": 4, "NORM": 0, "STR": 1, "TUM": 0}
-TILES, ASKED, HELD, MOSAICS, CRC_MOSAICS = 200, 100, 13, 5, 60
+TILES, ASKED, MOSAICS, CRC_MOSAICS = 200, 100, 5, 60
 
 
 @dataclass
@@ -53,6 +49,8 @@ class Case:
     train: Patches
     sets: dict[str, Pictures]
     held: Patches | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    """Of the encoder."""
 
 
 def synthetic(seeds: Iterable[int], folder: Path) -> tuple[dict[int, Case], tuple[str, ...]]:
@@ -79,51 +77,41 @@ def synthetic(seeds: Iterable[int], folder: Path) -> tuple[dict[int, Case], tupl
     return cases, names
 
 
-def real(seeds: Iterable[int], atlas: Path, crc: Path) -> tuple[dict[int, Case], tuple[str, ...]]:
-    """Take tiles of most slides per seed, and mosaics of the others and of CRC to score."""
-    with (atlas / "labels.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["Other"] == "0"]
-    names = (*TISSUES, "Glass")
-    labels = np.array([[float(row[name]) for name in names] for row in rows], np.float32)
-    slides = np.array([row["slide"] for row in rows])
-    paths = [atlas / row["image"] for row in rows]
-    outside = join_crc(crc)
-    cases = {}
-    for seed in seeds:
+def real(
+    seeds: Iterable[int], atlas: Path, crc: Path, folder: Path
+) -> tuple[dict[int, Case], tuple[str, ...]]:
+    """Per seed, hold out a fold's slides, and CRC; take tiles of the other slides to train on."""
+    found, fold, pure = read_folds(atlas)
+    names = np.array(found.slides)[found.tiles.slides]
+    outside, cases = join_crc(crc), {}
+    for seed, number in zip(seeds, find_encoders(folder), strict=False):
         rng = np.random.default_rng(seed)
-        held = rng.permutation(np.unique(slides))[:HELD]
-        out = np.isin(slides, held)
-        learned = rng.permutation(np.flatnonzero(~out))[:TILES]
-        asked = rng.permutation(np.flatnonzero(out))[:ASKED]
+        learned = rng.permutation(np.flatnonzero(fold != number))[:TILES]
+        asked = rng.permutation(np.flatnonzero(fold == number))[:ASKED]
+        inside = join_slides(found, names, pure & (fold == number), rng)
         cases[seed] = Case(
-            pick(paths, labels, learned),
-            {"mosaics": join_slides(paths, labels, slides, held, rng), "CRC": outside},
-            pick(paths, labels, asked),
-        )
-    return cases, names
-
-
-def pick(paths: list[Path], labels: np.ndarray, which: np.ndarray) -> Patches:
-    """Select some of the tiles."""
-    return Patches(tuple(paths[i] for i in which), labels[which], SIDE)
+            to_patches(found, learned), {"mosaics": inside, "CRC": outside},
+            to_patches(found, asked), {"weights": str(folder / f"fold{number}.safetensors")},
+        )  # fmt: skip
+    return cases, CONFIG.classes
 
 
 def join_slides(
-    paths: list[Path], labels: np.ndarray, slides: np.ndarray, held: np.ndarray,
-    rng: np.random.Generator,
-) -> Pictures:  # fmt: skip
+    found: TileSet, names: np.ndarray, usable: np.ndarray, rng: np.random.Generator
+) -> Pictures:
     """Make mosaics of two tiles of one slide, each of a single and different class."""
-    pure = (labels.sum(1) == 1) & (labels[:, -1] == 0)
-    found = Pictures()
-    for slide in held:
+    classes, made = found.tiles.labels.argmax(1), Pictures()
+    usable = usable & (classes < len(TISSUES))
+    for slide in np.unique(names[usable]):
+        own = usable & (names == slide)
         by_class = {
-            at: which for at in range(len(TISSUES))
-            if len(which := np.flatnonzero(pure & (slides == slide) & (labels[:, at] == 1)))
-        }  # fmt: skip
+            int(at): np.flatnonzero(own & (classes == at)) for at in np.unique(classes[own])
+        }
         for _ in range(MOSAICS if len(by_class) > 1 else 0):
-            pair = rng.permutation(list(by_class))[:2]
-            join([(paths[rng.choice(by_class[at])], int(at)) for at in pair], found, slide, rng)
-    return found
+            pair = rng.permutation(list(by_class))[:2].tolist()
+            tiles = [(found.paths[rng.choice(by_class[at])], at) for at in pair]
+            join(tiles, made, str(slide), rng)
+    return made
 
 
 def join_crc(folder: Path) -> Pictures:
