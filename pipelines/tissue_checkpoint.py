@@ -28,6 +28,12 @@ from wsiseg.train.encoder import TileSet, read_tile_set
 CONFIGS = Path(__file__).parents[1] / "configs"
 CONFIG = load_config(CONFIGS / "tissue.yaml", TrainConfig)
 FOLDS = 5
+EVENNESS = 0.25
+"""How far rare classes count for more in the calibration: 0 not at all, 1 as much as common ones.
+
+How frequent a class is differs between slides. Of 0, 0.25, 0.5, 0.75 and 1, this gives the lowest
+calibration error and the highest mean IoU on cells of slides that were left out.
+"""
 
 
 def train(tile_set: TileSet, which: np.ndarray, out: Path, weights: Path | None) -> Path:
@@ -63,6 +69,14 @@ def find_encoders(folder: Path) -> list[int]:
     return numbers
 
 
+def calibrate(
+    logits: torch.Tensor, classes: torch.Tensor, evenness: float = EVENNESS
+) -> torch.Tensor:
+    """Fit a calibration ``(C, 2)`` to cells ``(N, C)`` of known class ``(N,)``."""
+    frequency = classes.bincount(minlength=logits.shape[1]).double()[classes]
+    return fit_calibration(logits, classes, frequency**-evenness)
+
+
 def main(atlas: Path, folder: Path, out: Path) -> None:
     """Train the folds' models and the final one, and calibrate that."""
     (tile_set, fold, pure), cells = read_folds(atlas), []
@@ -78,7 +92,7 @@ def main(atlas: Path, folder: Path, out: Path) -> None:
     made = folder / "all_tissue.safetensors"
     if not made.exists():
         train(tile_set, np.arange(len(fold)), made, None)
-    with_calibration(made, fit_calibration(logits, classes).tolist(), out, overwrite=True)
+    with_calibration(made, calibrate(logits, classes).tolist(), out, overwrite=True)
 
 
 def report(step: str, done: int, total: int) -> None:

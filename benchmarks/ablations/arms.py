@@ -138,7 +138,7 @@ def run(
 ) -> None:  # fmt: skip
     """Train and score every arm on one seed; stored results are reused."""
     torch.set_num_threads(1)
-    ENCODERS["kept"] = Entry(f"arms:keep_{encoder}", teacher="tiny")
+    ENCODERS["kept"] = Entry(f"arms:keep_{encoder}", options=None, teacher="tiny")
     for number, (arm, settings) in enumerate((ARMS | CAMS[encoder]).items()):
         path = keep / f"{encoder}-{seed}-{number}.npz"
         if path.exists() or (arms and arm not in arms):
