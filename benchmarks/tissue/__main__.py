@@ -16,7 +16,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -107,16 +107,20 @@ class Bench:
                     logits[at] = source.model(images).logits[:, :K].numpy()
         return logits
 
+    @cached_property
+    def cells(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Logits ``(N, C)`` and classes ``(N,)`` of each part's cells, in tiles of one class."""
+        patches = to_patches(self.found)
+        return [
+            read_cells(self.sources[number], patches, np.flatnonzero(self.pure & tiles))
+            for number, tiles in self.parts
+        ]
+
     def calibrations(self, even: bool = False) -> list[torch.Tensor]:
         """Fit a calibration for each part on the other parts' held-out predictions.
 
         As for what ships, or, with `even`, as if all classes were as frequent.
         """
-        patches = to_patches(self.found)
-        self.cells = [
-            read_cells(self.sources[number], patches, np.flatnonzero(self.pure & tiles))
-            for number, tiles in self.parts
-        ]
         found = []
         for own in range(len(self.parts)):
             others = [cells for at, cells in enumerate(self.cells) if at != own]
@@ -178,14 +182,13 @@ def measure_mosaics(bench: Bench) -> None:
     both = zip(bench.calibrations(), bench.calibrations(even=True), strict=True)
     for (number, own), (shipped, even) in zip(bench.parts, both, strict=True):
         for cams, truth in see_mosaics(bench, number, own):
-            given = torch.full((K + 1,), -torch.inf)
+            every, given = torch.zeros(K + 1), torch.full((K + 1,), -torch.inf)
             given[np.unique(truth)] = 0
-            for confusion, (calibration, offset) in zip(
-                confusions, ((shipped, None), (even, None), (even, given)), strict=True
-            ):
-                maps = cams * calibration[:, 0, None, None] + calibration[:, 1, None, None]
-                label = (maps if offset is None else maps + offset[:, None, None]).argmax(1)
-                pairs = truth * (K + 1) + label[0].numpy()
+            settings = ((shipped, every), (even, every), (even, given))
+            for confusion, (calibration, allowed) in zip(confusions, settings, strict=True):
+                scale, offset = calibration[:, 0], calibration[:, 1] + allowed
+                label = (cams[0] * scale[:, None, None] + offset[:, None, None]).argmax(0)
+                pairs = truth * (K + 1) + label.numpy()
                 confusion += np.bincount(pairs.ravel(), minlength=(K + 1) ** 2).reshape(K + 1, -1)
     show_mosaics(dict(zip(ways, confusions, strict=True)))
     iou, mean = mosaic_scores(confusions[0])
