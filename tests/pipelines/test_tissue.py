@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from wsiseg.model.checkpoint import read_info
@@ -59,3 +60,16 @@ def test_from_tiles_to_a_calibrated_checkpoint_with_a_card(tmp_path, pipelines, 
     assert len(info.calibration) == len(config.classes)
     assert info.weights == {}, "it needs no file but what ships"
     assert info.card.licence == "CC-BY-4.0"
+
+
+def test_the_more_even_a_calibration_the_more_a_rare_class_wins(pipelines):
+    _, tissue = pipelines
+    rng = torch.Generator().manual_seed(0)
+    classes = (torch.arange(2000) % 10 == 0).long()  # a tenth
+    logits = torch.nn.functional.one_hot(classes, 2) + torch.randn(2000, 2, generator=rng)
+    shares = []
+    for evenness in (0.0, tissue.EVENNESS, 1.0):
+        scale, offset = tissue.calibrate(logits, classes, evenness).T
+        shares.append(float((logits * scale + offset).softmax(1)[:, 1].mean()))
+    assert shares[0] == pytest.approx(0.1, abs=0.005), "as frequent as it is"
+    assert shares[2] > shares[1] > shares[0] + 0.03
