@@ -16,7 +16,7 @@ from wsiseg.store import SlideStore
 
 BOUNDS = (333, 205, 1280, 1024)  # of no multiple of anything
 NM = 250  # nm a pixel
-SETTINGS = ["--set", "tile.block=448", "--executor", "serial"]
+SETTINGS = ["--set", "tile.block=448", "--set", "predict.checkpoint=tiny", "--executor", "serial"]
 
 # As Leica's scanners describe an area of the glass (`collection`) and what was scanned of it.
 XML = """<?xml version="1.0" encoding="utf-8"?>
