@@ -35,10 +35,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
 from baseline import describe, fit_and_ask
 from scores import Figure, average_precision, by_slide
 from stores import Tiles, write_slides
+from stores import ask as ask_model
 from tissue_checkpoint import find_encoders, read_folds
 
 from wsiseg.learn import learn_model
-from wsiseg.model.device import to_images
 from wsiseg.model.trained import load_trained
 
 CLASSES = ("Epithelium", "Stroma", "Immune cells", "Muscle", "Adipose", "Mucin", "Blood")
@@ -107,9 +107,7 @@ def _learn_and_ask(
             settings={"encoder": encoder, "classes": classes} | options,
         )  # fmt: skip
         model = load_trained(learned.out, options.get("encoder_options")).model
-    with torch.inference_mode():
-        parts = np.array_split(asked, -(-len(asked) // 32))
-        return np.concatenate([model(to_images(part)).logits.numpy() for part in parts])
+    return ask_model(model, asked)
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ import wsiseg
 from wsiseg.compute import open_executor
 from wsiseg.evaluate import Scores, confusion_matrix, score
 from wsiseg.geometry import Box
-from wsiseg.labels import label_slides
+from wsiseg.labels import Labelling, label_slides
 from wsiseg.learn.start import extend_config
 from wsiseg.predict import predict_tiles
 from wsiseg.stitch import stitch_labels
@@ -38,16 +38,22 @@ STEPS, BATCH, ROUNDS = 100, 16, 2
 WAYS = ("suggested", "at random")
 
 
+def train_alike(found: Labelling, out: Path, **settings: object) -> int:
+    """Train for `STEPS` steps, or little more; return the number of windows."""
+    tiles = gather_tiles(found.slides)
+    epochs = -(-STEPS // -(-len(tiles) // BATCH))
+    given = {"epochs": epochs, "batch_size": BATCH, **settings}
+    train_model(tiles, extend_config(None, found.classes, given), out, overwrite=True)
+    return len(tiles)
+
+
 class Way(loop.Loop):
     """One way through the loop, without folds, reports and outlines."""
 
     def learn(self, whole: bool = True) -> None:
         """Train on all labels so far, map the slides, and score the one without labels."""
         found = label_slides(self.root / "labels", [self.out])
-        tiles = gather_tiles(found.slides)
-        epochs = -(-STEPS // -(-len(tiles) // BATCH))
-        given = {"epochs": epochs, "batch_size": BATCH}
-        train_model(tiles, extend_config(None, found.classes, given), self.model, overwrite=True)
+        windows = train_alike(found, self.model)
         config = loop.config(self.model)
         with open_executor("serial") as pool:
             for name in (*loop.TRAIN, loop.TEST) if whole else (loop.TEST,):
@@ -56,7 +62,7 @@ class Way(loop.Loop):
         scores = self.score()
         self.found.append(scores.miou)
         iou = " ".join(f"{value:.2f}" for value in scores.iou)
-        print(f"  {len(tiles)} windows, mean IoU {scores.miou:.3f} ({iou})", flush=True)
+        print(f"  {windows} windows, mean IoU {scores.miou:.3f} ({iou})", flush=True)
 
     def store(self, name: str) -> Path:
         """Return the path of a slide's store."""

@@ -26,72 +26,56 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "tissue"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
 
-from scores import average_precision
+from scores import macro_precision
 from small_encoder import group_of
-from stores import COLS, Tiles, write_slides
+from stores import Tiles, ask, find_places, write_slides
+from suggesting import ROUNDS, loop, train_alike
 from tissue_checkpoint import CONFIG, find_encoders, read_folds
 
 from wsiseg.compute import open_executor
 from wsiseg.config import Config
 from wsiseg.labels import label_slides
-from wsiseg.learn.start import extend_config
-from wsiseg.model.device import to_images
 from wsiseg.model.trained import load_trained
 from wsiseg.predict import predict_tiles
 from wsiseg.suggest import suggest_places
-from wsiseg.train import gather_tiles, train_model
 
-STEPS, BATCH, FIRST, PLACES, ROUNDS = 100, 16, 30, 20, 2
 LEAST = 3  # tiles with a class, on either side; other classes are left out
 
 
-class Loop:
+class Way:
     """Labels, model and map of the tiles that may be labelled, in a folder."""
 
     def __init__(self, folder: Path, pool: Tiles, asked: Tiles, classes: list[str]) -> None:
         self.folder, self.pool, self.asked, self.classes = folder, pool, asked, classes
         write_slides(pool, classes, folder)
         self.stores = sorted(folder.glob("*.zarr"))
-        order = [np.flatnonzero(pool.slides == name) for name in dict.fromkeys(pool.slides)]
-        self.where = {
-            (str(pool.slides[tile]), *divmod(at, COLS)): int(tile)
-            for own in order for at, tile in enumerate(own)
-        }  # fmt: skip
+        self.places = find_places(pool.slides)
         self.model, self.labels = folder / "my.safetensors", folder / "known.csv"
+        self.options = {"weights": str(pool.weights[0])}
 
     def learn(self, known: list[int]) -> float:
         """Train on the labels of the tiles `known`, and score the tiles of other slides."""
-        places = {tile: place for place, tile in self.where.items()}
         with self.labels.open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["slide", "row", "col", *self.classes])
             table.writerows(
-                [*places[tile], *self.pool.labels[tile].astype(int).tolist()] for tile in known
+                [*self.places[tile], *self.pool.labels[tile].astype(int).tolist()] for tile in known
             )
         found = label_slides(self.labels, self.stores, self.classes)
-        tiles = gather_tiles(found.slides)
-        options = {"weights": str(self.pool.weights[0])}
-        epochs = -(-STEPS // -(-len(tiles) // BATCH))
-        given = {"epochs": epochs, "batch_size": BATCH, "encoder_options": options}
-        train_model(tiles, extend_config(None, found.classes, given), self.model, overwrite=True)
-        model = load_trained(self.model, options).model
-        with torch.inference_mode():
-            parts = np.array_split(self.asked.pixels, -(-len(self.asked.pixels) // 32))
-            logits = np.concatenate([model(to_images(part)).logits.numpy() for part in parts])
-        pairs = zip(self.asked.labels.T, logits.T, strict=True)
-        return float(np.mean([average_precision(truth, scores) for truth, scores in pairs]))
+        train_alike(found, self.model, encoder_options=self.options)
+        model = load_trained(self.model, self.options).model
+        return macro_precision(self.asked.labels, ask(model, self.asked.pixels))
 
-    def suggest(self, known: list[int]) -> list[int]:
-        """Map the tiles with the model that was trained on `known`, and choose some of them."""
+    def suggest(self) -> list[int]:
+        """Map the tiles with the model that was trained last, and choose some of them."""
         # Neighbours in the store are no neighbours on the slide, so tiles are seen alone.
-        predict = {"checkpoint": str(self.model), "context": 0}
-        predict["encoder_options"] = {"weights": str(self.pool.weights[0])}
+        predict = {"checkpoint": str(self.model), "context": 0, "encoder_options": self.options}
         config = Config.model_validate({"predict": predict})
         with open_executor("serial") as pool:
             for store in self.stores:
                 predict_tiles(store, config, pool)
-        places = suggest_places(self.stores, PLACES, [self.labels])
-        return [self.where[place.store.path.stem, place.row, place.col] for place in places]
+        places = suggest_places(self.stores, loop.PLACES, [self.labels])
+        return [self.places.index((one.store.path.stem, one.row, one.col)) for one in places]
 
 
 class Row(NamedTuple):
@@ -101,23 +85,23 @@ class Row(NamedTuple):
     random: list[float]
 
 
-def compare(loop: Loop, rng: np.random.Generator) -> Row:
+def compare(way: Way, rng: np.random.Generator) -> Row:
     """Add labels round by round, both ways, from the same first ones."""
-    known = begin(loop.pool.labels, rng)
-    first = loop.learn(known)
+    known = begin(way.pool.labels, rng)
+    first = way.learn(known)
     suggested, told = [first], [*known]
     for _ in range(ROUNDS):
-        told += loop.suggest(told)
-        suggested.append(loop.learn(told))
-    rest = rng.permutation(np.setdiff1d(np.arange(len(loop.pool.labels)), known)).tolist()
-    counts = [PLACES * number for number in range(1, ROUNDS + 1)]
-    return Row(suggested, [first, *(loop.learn(known + rest[:count]) for count in counts)])
+        told += way.suggest()
+        suggested.append(way.learn(told))
+    rest = rng.permutation(np.setdiff1d(np.arange(len(way.pool.labels)), known)).tolist()
+    counts = [loop.PLACES * number for number in range(1, ROUNDS + 1)]
+    return Row(suggested, [first, *(way.learn(known + rest[:count]) for count in counts)])
 
 
 def begin(labels: np.ndarray, rng: np.random.Generator) -> list[int]:
     """Choose the first tiles: classes in turn, of each the tiles with fewest others."""
     known: list[int] = []
-    while len(known) < FIRST:
+    while len(known) < loop.FIRST:
         shown = labels[:, len(known) % labels.shape[1]].copy()
         shown[known] = False
         left = np.flatnonzero(shown)
@@ -148,7 +132,7 @@ def main() -> None:
             began, rng = time.process_time(), np.random.default_rng((number, split))
             pool, asked, classes = halve(tiles, rng)
             with tempfile.TemporaryDirectory() as folder:
-                row = compare(Loop(Path(folder), pool, asked, classes), rng)
+                row = compare(Way(Path(folder), pool, asked, classes), rng)
             rows.append((f"{number}, {split}", row))
             print(f"{time.process_time() - began:.0f} s of CPU, {len(classes)} classes")
             show(rows)

@@ -84,7 +84,12 @@ def real(
     found, fold, pure = read_folds(atlas)
     names = np.array(found.slides)[found.tiles.slides]
     outside, cases = join_crc(crc), {}
-    for seed, number in zip(seeds, find_encoders(folder), strict=False):
+    seeds, numbers = list(seeds), find_encoders(folder)
+    if len(numbers) < len(seeds):
+        raise SystemExit(
+            f"{folder}: {len(numbers)} encoders for {len(seeds)} seeds; each takes one"
+        )
+    for seed, number in zip(seeds, numbers[: len(seeds)], strict=True):
         rng = np.random.default_rng(seed)
         learned = rng.permutation(np.flatnonzero(fold != number))[:TILES]
         asked = rng.permutation(np.flatnonzero(fold == number))[:ASKED]

@@ -27,7 +27,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[2] / "pipelines"))
 
 import pictures
-from scores import Figure, average_precision, by_slide, f1, miou
+from scores import Figure, average_precision, by_slide, f1, macro_precision, miou
 from tissue_checkpoint import (
     CONFIG,
     EVENNESS,
@@ -279,8 +279,7 @@ def measure_stains(bench: Bench) -> None:
 
 def macro(bench: Bench, logits: np.ndarray) -> float:
     """Return the mean average precision of the classes."""
-    truth, logits = bench.truth[bench.scored], logits[bench.scored]
-    return float(np.mean([average_precision(truth[:, k], logits[:, k]) for k in range(K)]))
+    return macro_precision(bench.truth[bench.scored], logits[bench.scored])
 
 
 def measure_likeness(bench: Bench) -> None:

@@ -29,6 +29,12 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
     return float(precision[hits].mean())
 
 
+def macro_precision(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Compute the mean average precision of the classes, from ``(N, K)`` each."""
+    pairs = zip(truth.T, scores.T, strict=True)
+    return float(np.mean([average_precision(one, score) for one, score in pairs]))
+
+
 def f1(truth: np.ndarray, found: np.ndarray) -> float:
     """Compute F1 from ``(N,)`` bool; NaN without positives."""
     hits = (truth & found).sum()

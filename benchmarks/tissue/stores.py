@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from wsiseg.config import digest_of
 from wsiseg.grid import TileGrid
+from wsiseg.model.construct import ConStruct
+from wsiseg.model.device import to_images
 from wsiseg.store import SlideStore
 
 SIDE, MPP, COLS = 224, 0.5, 8
@@ -35,6 +39,23 @@ class Tiles(NamedTuple):
         return Tiles(*(column[which] for column in self))
 
 
+def find_places(slides: np.ndarray) -> list[tuple[str, int, int]]:
+    """Find slide, row and column of each tile: those of a slide side by side, `COLS` in a row."""
+    seen: Counter[str] = Counter()
+    places = []
+    for name in slides.tolist():
+        places.append((name, *divmod(seen[name], COLS)))
+        seen[name] += 1
+    return places
+
+
+def ask(model: ConStruct, pixels: np.ndarray) -> np.ndarray:
+    """Return class logits ``(N, C)`` of tiles ``(N, H, W, 3)`` uint8."""
+    with torch.inference_mode():
+        parts = np.array_split(pixels, -(-len(pixels) // 32))
+        return np.concatenate([model(to_images(part)).logits.numpy() for part in parts])
+
+
 def write_slides(tiles: Tiles, classes: list[str], folder: Path) -> None:
     """Write a store per slide with its tiles side by side, labels.csv and slides.csv."""
     labels, patients = [["slide", "row", "col", *classes]], [["slide", "patient"]]
@@ -47,10 +68,10 @@ def write_slides(tiles: Tiles, classes: list[str], folder: Path) -> None:
         shown = np.arange(rows * COLS).reshape(rows, COLS) < len(own.pixels)
         store.write_tissue(shown, MPP * SIDE, "0")
         image = np.full((grid.height, grid.width, 3), 255, np.uint8)
-        for at, (pixels, labelled) in enumerate(zip(own.pixels, own.labels, strict=True)):
-            row, col = divmod(at, COLS)
-            image[grid.tile_box(row, col).slices()] = pixels
-            labels.append([name, row, col, *(int(one) for one in labelled)])
+        places = find_places(own.slides)
+        for place, pixels, labelled in zip(places, own.pixels, own.labels, strict=True):
+            image[grid.tile_box(*place[1:]).slices()] = pixels
+            labels.append([*place, *(int(one) for one in labelled)])
         for block in range(grid.n_blocks):
             store.write_image(block, image[grid.block_box(block).slices()])
             store.mark_done("tile", block, digest_of(name))

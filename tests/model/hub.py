@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -18,13 +19,14 @@ class Answer(NamedTuple):
     refusal: str = ""
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """Answers with what `find` says of ``/owner/name/resolve/revision/file``."""
+class Hub(http.server.BaseHTTPRequestHandler, ABC):
+    """Answers with what `find` says."""
 
     commit: str
 
+    @abstractmethod
     def find(self, owner: str, name: str, revision: str, file: str) -> Answer:
-        raise NotImplementedError
+        """Say what is at ``/owner/name/resolve/revision/file``."""
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
