@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import files
 from wsiseg.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,12 +24,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="kills and limits are
 
 def contents(out: Path) -> dict[str, bytes]:
     """Every file of the stores and polygons; not what a killed writer began and never named."""
-    files = [*out.glob("slides/**/*"), *out.glob("geojson/**/*")]
-    return {
-        str(file.relative_to(out)): file.read_bytes()
-        for file in files
-        if file.is_file() and not file.name.endswith((".partial", ".part"))
-    }
+    return files.contents(out, "slides", "geojson", unnamed=False)
 
 
 def marks(out: Path) -> int:

@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.evaluate.golden import MINI_BCSS
+from tests.files import contents
 from tests.test_config import CONFIGS
 from wsiseg.annotations import PALETTES
 from wsiseg.cli import app
@@ -68,10 +69,6 @@ def read(path):
 def rows(out):
     with (out / "masks.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def contents(out):
-    return {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(("data", "protocol"), [("labelled", "oracle"), ("images", "deploy")])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.files import contents
 from wsiseg.annotations import BACKGROUND, PALETTES
 from wsiseg.compute import SerialExecutor, Step, open_executor, run_steps
 from wsiseg.errors import StoreError
@@ -78,11 +79,6 @@ def plan(path: Path, of: str) -> Step:
 def _is_of(name: str, what: str) -> bool:
     step = {"image": "tile", "labels": "stitch"}[what]
     return name.startswith((what, "probabilities" if what == "labels" else what)) or step in name
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    files = [file for file in path.rglob("*") if file.is_file()]
-    return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
 
 
 @pytest.fixture(scope="module")

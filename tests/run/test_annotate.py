@@ -16,6 +16,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from tests.files import contents
 from tests.model.test_scale import taught_at
 from tests.slide.damaged import spoil
 from wsiseg.annotations import BACKGROUND
@@ -27,6 +28,7 @@ from wsiseg.run import annotate, plan_jobs
 from wsiseg.store import SlideStore
 from wsiseg.tissue import kept_tiles
 
+RESULTS = ("slides", "geojson")
 TINY = {"checkpoint": "tiny"}  # taught on what the synthetic slides show
 CONFIG = Config.model_validate({"tile": {"block": 448}, "predict": TINY})
 
@@ -43,11 +45,6 @@ def finished(slide, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished")
     (result,) = annotate(slide, out, CONFIG, executor="serial")
     return out, result
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    files = [*out.glob("slides/**/*"), *out.glob("geojson/**/*")]
-    return {str(f.relative_to(out)): f.read_bytes() for f in files if f.is_file()}
 
 
 def test_polygons_lint_clean_and_equal_the_raster(finished):
@@ -100,7 +97,7 @@ def test_the_output_tree_is_whole(finished):
 def test_executors_give_the_same_bytes(slide, finished, tmp_path, executor):
     (result,) = annotate(slide, tmp_path, CONFIG, executor=executor, workers=2)
     assert result.status == "done", result.error
-    assert contents(tmp_path) == contents(finished[0])
+    assert contents(tmp_path, *RESULTS) == contents(finished[0], *RESULTS)
 
 
 @pytest.mark.parametrize("step", ["tile", "predict", "stitch"])
@@ -121,7 +118,7 @@ def test_kill_and_resume_gives_the_same_bytes(slide, finished, tmp_path, step):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    before = contents(tmp_path)
+    before = contents(tmp_path, *RESULTS)
     seen: dict[str, list[int]] = {}
 
     def report(job, name, done, total):
@@ -129,7 +126,7 @@ def test_kill_and_resume_gives_the_same_bytes(slide, finished, tmp_path, step):
 
     (result,) = annotate(slide, tmp_path, CONFIG, executor="serial", progress=report)
     assert result.status == "done", result.error
-    assert contents(tmp_path) == contents(finished[0])
+    assert contents(tmp_path, *RESULTS) == contents(finished[0], *RESULTS)
     assert min(seen[step]) >= 2, "finished blocks were done again"
     marks = [key for key in before if f"done/{step}/c." in key]
     assert len(marks) >= 2
@@ -177,7 +174,7 @@ def test_an_edited_outline_redoes_what_it_touches(slide, finished, tmp_path, mon
     (fresh / "tissue").mkdir(parents=True)
     shutil.copy(outline, fresh / "tissue")
     annotate(slide, fresh, CONFIG, executor="serial")
-    assert contents(out) == contents(fresh)
+    assert contents(out, *RESULTS) == contents(fresh, *RESULTS)
 
 
 def test_a_bad_folder_does_not_end_the_batch(slide, tmp_path):
@@ -297,7 +294,7 @@ def test_a_store_with_the_identity_of_older_versions_is_done_again(slide, finish
     (result,) = annotate(slide, out, CONFIG, executor="serial")
     assert result.status == "done", result.error
     assert SlideStore(facts.parent).slide["identity"] == known
-    assert contents(out) == contents(finished[0])
+    assert contents(out, *RESULTS) == contents(finished[0], *RESULTS)
 
 
 def test_a_slide_unlike_the_training_patches_is_said_to_be(slide, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import wsiseg
+from tests.files import contents
 from wsiseg.cli import app
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.errors import StoreError
@@ -70,11 +71,6 @@ def finished(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "a.zarr"))
-
-
-def contents(store: Path) -> dict[str, bytes]:
-    files = [path for path in store.rglob("*") if path.is_file()]
-    return {path.relative_to(store).as_posix(): path.read_bytes() for path in files}
 
 
 def shards(store: Path, array: str) -> list[Path]:
