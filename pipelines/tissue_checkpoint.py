@@ -5,8 +5,9 @@
 FOLDER holds fold0.safetensors to fold4.safetensors, or some of them, made by small_encoder.py
 --without 0 to 4. With each, a model is trained without the fold's slides
 (FOLDER/fold0_tissue.safetensors ...). Their logits on those slides calibrate the final model, which
-is trained on all slides with the shipped encoder. benchmarks/tissue measures them; its scores go
-into the card configs/tissue_card.yaml.
+is trained on all slides with the shipped encoder. benchmarks/tissue measures them, and leaves its
+scores in FOLDER; called again, this puts them into the model's card, beside what
+configs/tissue_card.yaml says.
 """
 
 import sys
@@ -14,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from small_encoder import WORDS, find_folds
 
 from wsiseg.config import TrainConfig, load_config
 from wsiseg.model.calibration import fit_calibration
-from wsiseg.model.card import load_card
-from wsiseg.model.card_file import with_calibration
+from wsiseg.model.card import Card, load_card
+from wsiseg.model.card_file import with_calibration, with_card
 from wsiseg.model.trained import load_trained
 from wsiseg.train import Patches, train_model
 from wsiseg.train.calibrate import read_cells
@@ -27,6 +29,7 @@ from wsiseg.train.encoder import TileSet, read_tile_set
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CONFIG = load_config(CONFIGS / "tissue.yaml", TrainConfig)
+CARD = CONFIGS / "tissue_card.yaml"
 FOLDS = 5
 EVENNESS = 0.25
 """How far rare classes count for more in the calibration: 0 not at all, 1 as much as common ones.
@@ -41,8 +44,7 @@ def train(tile_set: TileSet, which: np.ndarray, out: Path, weights: Path | None)
     options = {} if weights is None else {"weights": str(weights)}
     config = CONFIG.model_copy(update={"encoder_options": options})
     patches = to_patches(tile_set, which)
-    card = load_card(CONFIGS / "tissue_card.yaml", CONFIG.classes)
-    return train_model(patches, config, out, report, card=card)
+    return train_model(patches, config, out, report, card=load_card(CARD, CONFIG.classes))
 
 
 def to_patches(tile_set: TileSet, which: np.ndarray | None = None) -> Patches:
@@ -93,6 +95,15 @@ def main(atlas: Path, folder: Path, out: Path) -> None:
     if not made.exists():
         train(tile_set, np.arange(len(fold)), made, None)
     with_calibration(made, calibrate(logits, classes).tolist(), out, overwrite=True)
+    with_card(out, describe(folder), out, overwrite=True)
+
+
+def describe(folder: Path) -> Card:
+    """Read the card, and the scores in `folder`, if there are any."""
+    facts, scores = yaml.safe_load(CARD.read_text(encoding="utf-8")), folder / "scores.yaml"
+    if scores.exists():
+        facts |= yaml.safe_load(scores.read_text(encoding="utf-8"))
+    return Card.model_validate(facts)
 
 
 def report(step: str, done: int, total: int) -> None:

@@ -6,8 +6,8 @@
 FOLDER has the results of pipelines/tissue_checkpoint.py. Every tile is scored by the model of its
 fold, which was not trained on slides of the tile's repository; folds without a model are left out.
 Thresholds and calibrations are fitted on the other folds, or, if there is only one, on the other
-half of its slides. Intervals are over slides (500 draws). Slow results are cached in FOLDER; its
-scores.yaml goes into the model card.
+half of its slides. Intervals are over slides (500 draws). Slow results are cached in FOLDER;
+pipelines/tissue_checkpoint.py puts its scores.yaml into the model card.
 """
 
 from __future__ import annotations
@@ -369,9 +369,17 @@ def main() -> None:
     bench = Bench(given.atlas, given.folder)
     for part in given.parts:
         PARTS[part](bench)
-    if bench.cards:
-        made = {"scores": bench.cards, "calibration": bench.calibration}
-        (given.folder / "scores.yaml").write_text(yaml.safe_dump(made, sort_keys=False, width=100))
+    keep_scores(given.folder / "scores.yaml", bench)
+
+
+def keep_scores(path: Path, bench: Bench) -> None:
+    """Write the scores for the model card; those that were not measured now stay as they are."""
+    made = yaml.safe_load(path.read_text()) if path.exists() else {}
+    scores = {score["metric"]: score for score in [*made.get("scores", ()), *bench.cards]}
+    made["scores"] = list(scores.values())
+    if bench.calibration:
+        made["calibration"] = bench.calibration
+    path.write_text(yaml.safe_dump(made, sort_keys=False, width=100))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from wsiseg.model.checkpoint import read_info
@@ -53,6 +54,8 @@ def test_from_tiles_to_a_calibrated_checkpoint_with_a_card(tmp_path, pipelines, 
     small_encoder.make(found, made / "fold0.safetensors", FitSettings(steps=2, batch=1), 0)
     for number in range(1, 5):  # that each is another's does not matter here
         shutil.copy(made / "fold0.safetensors", made / f"fold{number}.safetensors")
+    score = {"protocol": "made up", "metric": "macro AP", "over": "tiles", "value": 0.5}
+    (made / "scores.yaml").write_text(yaml.safe_dump({"scores": [score]}))
     tissue.main(atlas, made, tmp_path / "out.safetensors")
     info = read_info(tmp_path / "out.safetensors")
     assert info.names == config.classes
@@ -60,6 +63,7 @@ def test_from_tiles_to_a_calibrated_checkpoint_with_a_card(tmp_path, pipelines, 
     assert len(info.calibration) == len(config.classes)
     assert info.weights == {}, "it needs no file but what ships"
     assert info.card.licence == "CC-BY-4.0"
+    assert [score.value for score in info.card.scores] == [0.5]
 
 
 def test_the_more_even_a_calibration_the_more_a_rare_class_wins(pipelines):

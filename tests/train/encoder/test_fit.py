@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from wsiseg.errors import DataError
 from wsiseg.model.encoders.small import SmallEncoder
@@ -66,6 +67,16 @@ def test_a_tiles_logit_is_the_log_of_its_cells_mean_exponential():
     found = head(maps, [part])
     cells = head.cells(maps)[0, :, 1:3, :].flatten(1)
     torch.testing.assert_close(found[0], cells.exp().mean(1).log())
+
+
+def test_products_in_half_precision_come_near():
+    networks = [
+        fit_network(tiles(), FitSettings(steps=3, batch=2, precision=precision))[0]
+        for precision in ("float32", "bfloat16")
+    ]
+    exact, near = (nn.utils.parameters_to_vector(n.parameters()) for n in networks)
+    assert not torch.equal(exact, near)
+    assert nn.functional.cosine_similarity(exact, near, dim=0) > 0.98
 
 
 def test_two_fits_of_one_seed_are_the_same_file():

@@ -5,18 +5,20 @@ All are boxes and Gaussians, so flips and quarter turns of an image only flip an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["MEAN", "STAINS", "Descriptors"]
+__all__ = ["MEAN", "STAINS", "Descriptors", "mean_around"]
 
 MEAN = (0.75, 0.58, 0.72)
 """Approximate mean colour of H&E tissue, RGB in [0, 1]."""
 STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
 """Optical density of haematoxylin, eosin and DAB in red, green and blue (Ruifrok and Johnston)."""
+_Make = Callable[..., Tensor]
 _MEANS = (0.0, 1.5, 3.5, 8.0)  # sigmas of the stain averages, in cells of 4 px
 _SPREADS = (1.2, 4.0)  # the same of the texture averages
 # Mean and standard deviation of the descriptors, over synthetic and real (Kather et al.) tissue.
@@ -91,16 +93,27 @@ def _shrink(maps: Tensor, factor: int, sigma: float) -> Tensor:
     return rows @ maps @ cols.T
 
 
+def mean_around(maps: Tensor, reach: int) -> Tensor:
+    """Mean of the cells at most `reach` away, in rows and columns, as far as the map goes."""
+    rows, cols = (
+        _choose(_keep_nearby, _nearby)(size, reach, maps.device) for size in maps.shape[2:]
+    )
+    return rows @ maps @ cols.T
+
+
 def _smoothing(size: int, count: int, sigma: float, device: torch.device) -> Tensor:
     """``(count, size)``: Gaussian weights of `size` samples for `count` cells over their extent.
 
     Rows sum to 1, at the border too, and the matrix is its own mirror image. A product of small
     matrices is several times faster than pooling on a CPU.
     """
-    # An exported graph takes images of any size, and computes the weights itself.
+    return _choose(_keep_weights, _weigh)(size, count, sigma, device)
+
+
+def _choose(kept: _Make, made: _Make) -> _Make:
+    """Return `made` in a graph that is exported: it takes images of any size."""
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch's own
-    make = _weigh if tracing else _keep_weights
-    return make(size, count, sigma, device)
+    return made if tracing else kept
 
 
 def _weigh(size: int, count: int, sigma: float, device: torch.device) -> Tensor:
@@ -110,8 +123,20 @@ def _weigh(size: int, count: int, sigma: float, device: torch.device) -> Tensor:
     return (weights / weights.sum(1, keepdim=True)).float().to(device)
 
 
+def _nearby(size: int, reach: int, device: torch.device) -> Tensor:
+    at = torch.arange(size)
+    weights = ((at - at[:, None]).abs() <= reach).double()
+    return (weights / weights.sum(1, keepdim=True)).float().to(device)
+
+
 @lru_cache(maxsize=256)
 def _keep_weights(size: int, count: int, sigma: float, device: torch.device) -> Tensor:
     # Kept for later calls, which may need gradients even if this one does not.
     with torch.inference_mode(False):
         return _weigh(size, count, sigma, device)
+
+
+@lru_cache(maxsize=256)
+def _keep_nearby(size: int, reach: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return _nearby(size, reach, device)

@@ -8,13 +8,12 @@ so a crop gives the same maps as the image, except near its border.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsiseg.model.encoders.descriptors import MEAN, Descriptors
+from wsiseg.model.encoders.descriptors import MEAN, Descriptors, mean_around
 
 __all__ = ["CHANNELS", "SPREAD", "SmallNetwork", "Unit", "fold"]
 
@@ -101,7 +100,8 @@ class SmallNetwork(nn.Module):
 
     def look(self, half: Tensor, deepest: int = 2) -> dict[int, Tensor]:
         """Compute the levels from 1 on, up to `deepest`, of images at half the resolution."""
-        with torch.no_grad():
+        # What is fixed is always exact: logarithms, and small differences of large numbers.
+        with torch.no_grad(), torch.autocast(half.device.type, enabled=False):
             filtered = self.described(half)
         maps = {1: torch.cat([self.stem((half - self.mean) / SPREAD), filtered], 1)}
         if deepest > 1:
@@ -122,11 +122,9 @@ class SmallNetwork(nn.Module):
 
 def _summarise(filtered: Tensor) -> Tensor:
     """Mean and spread of the fixed filters at cells twice as large, over 7 x 7 of these."""
-    cells = F.avg_pool2d(filtered, 2)
-    squares = F.avg_pool2d(filtered.square(), 2)
-    about = partial(F.avg_pool2d, kernel_size=7, stride=1, padding=3, count_include_pad=False)
-    mean = about(cells)
-    spread = (about(squares) - mean.square()).clamp_min(1e-4).sqrt()
+    mean = mean_around(F.avg_pool2d(filtered, 2), 3)
+    squares = mean_around(F.avg_pool2d(filtered.square(), 2), 3)
+    spread = (squares - mean.square()).clamp_min(1e-4).sqrt()
     return torch.cat([mean, spread], 1)
 
 

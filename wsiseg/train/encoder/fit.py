@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsiseg.config import Precision
+from wsiseg.model.device import autocast
 from wsiseg.model.encoders.small_network import CHANNELS, SmallNetwork
 from wsiseg.train.encoder.muon import Muon
 from wsiseg.train.encoder.pictures import LabelledTiles, Part, Sampler
@@ -38,6 +40,8 @@ class FitSettings:
     """Seed of the weights, the pictures and their augmentation."""
     device: str = "cpu"
     """On a CPU, one thread gives the same bits each time."""
+    precision: Precision = "float32"
+    """Of the convolutions: ``bfloat16`` takes a third less time where the processor has it."""
 
 
 class CellHead(nn.Module):
@@ -89,9 +93,10 @@ def fit_network(
     both.train()
     for step in range(settings.steps):
         pictures = sampler.draw(settings.batch)
-        maps = network.look(pictures.images.to(settings.device))[2]
+        with autocast(torch.device(settings.device), settings.precision):
+            maps = network.look(pictures.images.to(settings.device))[2]
         targets = pictures.labels * (1 - 2 * settings.smoothing) + settings.smoothing
-        logits = head(maps, pictures.parts)
+        logits = head(maps.float(), pictures.parts)
         loss = F.binary_cross_entropy_with_logits(logits, targets.to(settings.device))
         both.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own

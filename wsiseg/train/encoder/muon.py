@@ -63,11 +63,19 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Set all singular values of ``(M, N)`` to about 1, by a Newton-Schulz iteration."""
+    """Set all singular values of ``(M, N)`` to about 1, by a Newton-Schulz iteration.
+
+    A round multiplies the matrix from the left by a polynomial of its Gram matrix, so all rounds
+    are done on that, the smaller side squared, and the matrix itself is multiplied once.
+    """
     wide: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     a, b, c = _QUINTIC
     wide = wide / (wide.norm() + 1e-7)
+    gram, one = wide @ wide.T, torch.eye(len(wide), dtype=wide.dtype, device=wide.device)
+    product = one
     for _ in range(_ROUNDS):
-        gram = wide @ wide.T
-        wide = a * wide + (b * gram + c * gram @ gram) @ wide
+        factor = a * one + b * gram + c * gram @ gram
+        product, gram = factor @ product, factor @ gram @ factor
+        gram = (gram + gram.T) / 2  # rounding must not make it lopsided
+    wide = product @ wide
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
