@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from wsiseg.atomic import open_atomic
 from wsiseg.compute import Progress
 from wsiseg.config import Config, PredictConfig, StitchConfig, TrainConfig
 from wsiseg.demo.compare import write_compare
+from wsiseg.demo.compiled import compiling_beside
 from wsiseg.demo.layout import Truth
 from wsiseg.demo.patches import sample_patches
 from wsiseg.demo.synthesis import synthesize_slide
@@ -150,14 +151,18 @@ def run_demo(
     """
     folder, scale, clock = _claim(Path(out)), _QUICK if quick else _FULL, _Clock()
     config = TrainConfig(epochs=scale.epochs, batch_size=scale.batch, learning_rate=_LEARNING_RATE)
-    with clock.time("slides"):
-        truths = _make_slides(folder, scale, progress)
-    with clock.time("patches"):
-        patches = sample_patches(
-            folder.train_slide, truths[0], folder.patches, scale.patches, _TRAIN_SEED
-        )
-    with clock.time("train"):
-        _train(patches, config, folder, progress)
+    # A quick demo trains for a few seconds only.
+    with nullcontext(_compiled) if quick else compiling_beside() as finish_compiling:
+        with clock.time("slides"):
+            truths = _make_slides(folder, scale, progress)
+        with clock.time("patches"):
+            patches = sample_patches(
+                folder.train_slide, truths[0], folder.patches, scale.patches, _TRAIN_SEED
+            )
+        with clock.time("train"):
+            _train(patches, config, folder, progress)
+        with clock.time("compile"):
+            finish_compiling()
     with clock.time("annotate"):
         _annotate(folder, workers, progress)
     with clock.time("score"):
@@ -168,6 +173,10 @@ def run_demo(
     with open_atomic(folder.figures) as file:
         file.write(json.dumps(figures, indent=1).encode())
     return figures
+
+
+def _compiled() -> int:
+    return 0
 
 
 def _claim(root: Path) -> _Folder:
