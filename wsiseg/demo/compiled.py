@@ -1,8 +1,8 @@
 """Compile what a map needs beside the demo's training, which computes on one core.
 
-    python -m wsiseg.demo.compiled
+    python -m wsiseg.demo.compiled FOLDER
 
-maps a small slide in a temporary folder: whatever that takes is then in numba's cache.
+maps a small slide in an empty folder: whatever that takes is then in numba's cache.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ def compiling_beside() -> Iterator[Callable[[], int]]:
 
     It only saves time: what it has not compiled is compiled when it is needed.
     """
-    command = [sys.executable, "-P", "-m", __name__]
     quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet) as process:
-        try:
-            yield process.wait
-        finally:
-            process.kill()  # no effect once it has ended
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-P", "-m", __name__, folder]
+        with subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet) as process:
+            try:
+                yield process.wait
+            finally:
+                process.kill()  # no effect once it has ended
 
 
-def main() -> None:
+def main(folder: Path) -> None:
     """Map a small slide, by compiled code alone."""
     with loading():
         import numba  # noqa: F401  # now code is compiled for a small slide as well
-    with tempfile.TemporaryDirectory() as name:
-        slide = Path(name) / "small.svs"
-        synthesize_slide(slide, 3_072, 2_560, seed=1)
-        config = Config(predict=PredictConfig(checkpoint="tiny"))
-        annotate(slide, Path(name) / "out", config, executor="serial")
+    slide = folder / "small.svs"
+    synthesize_slide(slide, 3_072, 2_560, seed=1)
+    config = Config(predict=PredictConfig(checkpoint="tiny"))
+    annotate(slide, folder / "out", config, executor="serial")
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))
