@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,8 +151,7 @@ def run_demo(
     """
     folder, scale, clock = _claim(Path(out)), _QUICK if quick else _FULL, _Clock()
     config = TrainConfig(epochs=scale.epochs, batch_size=scale.batch, learning_rate=_LEARNING_RATE)
-    # A quick demo trains for a few seconds only.
-    with nullcontext(_compiled) if quick else compiling_beside() as finish_compiling:
+    with compiling_beside() as finish_compiling:
         with clock.time("slides"):
             truths = _make_slides(folder, scale, progress)
         with clock.time("patches"):
@@ -173,10 +172,6 @@ def run_demo(
     with open_atomic(folder.figures) as file:
         file.write(json.dumps(figures, indent=1).encode())
     return figures
-
-
-def _compiled() -> int:
-    return 0
 
 
 def _claim(root: Path) -> _Folder:
