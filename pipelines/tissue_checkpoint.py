@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from small_encoder import WORDS, find_folds
 
 from wsiseg.config import TrainConfig, load_config
@@ -100,10 +99,8 @@ def main(atlas: Path, folder: Path, out: Path) -> None:
 
 def describe(folder: Path) -> Card:
     """Read the card, and the scores in `folder`, if there are any."""
-    facts, scores = yaml.safe_load(CARD.read_text(encoding="utf-8")), folder / "scores.yaml"
-    if scores.exists():
-        facts |= yaml.safe_load(scores.read_text(encoding="utf-8"))
-    return Card.model_validate(facts)
+    scores = folder / "scores.yaml"
+    return load_config([CARD, *([scores] if scores.exists() else [])], Card)
 
 
 def report(step: str, done: int, total: int) -> None:

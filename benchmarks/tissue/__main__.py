@@ -369,7 +369,8 @@ def main() -> None:
     bench = Bench(given.atlas, given.folder)
     for part in given.parts:
         PARTS[part](bench)
-    keep_scores(given.folder / "scores.yaml", bench)
+    if bench.cards or bench.calibration:
+        keep_scores(given.folder / "scores.yaml", bench)
 
 
 def keep_scores(path: Path, bench: Bench) -> None:

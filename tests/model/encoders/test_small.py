@@ -39,6 +39,17 @@ def test_a_level_alone_is_that_of_all(encoder, levels):
         torch.testing.assert_close(found, whole[level], rtol=0, atol=0)
 
 
+def test_what_is_fixed_is_exact_in_half_precision_too(encoder):
+    images, seen = torch.rand(1, 3, 128, 128), []
+    hook = encoder.network.lateral[1].register_forward_pre_hook(lambda _, given: seen.append(given))
+    with hook:
+        encoder.pyramid(images, (2,))
+        with torch.autocast("cpu", torch.bfloat16):
+            encoder.pyramid(images, (2,))
+    (exact,), (half,) = seen
+    torch.testing.assert_close(half, exact, rtol=0, atol=0)
+
+
 def test_without_norms_it_is_the_same_function(learned):
     images = torch.rand(2, 3, 160, 160)
     with torch.no_grad():

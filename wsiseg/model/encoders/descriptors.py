@@ -95,48 +95,43 @@ def _shrink(maps: Tensor, factor: int, sigma: float) -> Tensor:
 
 def mean_around(maps: Tensor, reach: int) -> Tensor:
     """Mean of the cells at most `reach` away, in rows and columns, as far as the map goes."""
-    rows, cols = (
-        _choose(_keep_nearby, _nearby)(size, reach, maps.device) for size in maps.shape[2:]
-    )
+    rows, cols = (_nearby(size, reach, maps.device) for size in maps.shape[2:])
     return rows @ maps @ cols.T
 
 
+def _kept(make: _Make) -> _Make:
+    """Keep what a function returns for later calls with the same arguments."""
+
+    @lru_cache(maxsize=256)
+    def keep(*given: int | float | torch.device) -> Tensor:
+        # Later calls may need gradients even if this one does not.
+        with torch.inference_mode(False):
+            return make(*given)
+
+    def choose(*given: int | float | torch.device) -> Tensor:
+        # An exported graph takes images of any size, and computes the weights itself.
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch's own
+        return make(*given) if tracing else keep(*given)
+
+    return choose
+
+
+@_kept
 def _smoothing(size: int, count: int, sigma: float, device: torch.device) -> Tensor:
     """``(count, size)``: Gaussian weights of `size` samples for `count` cells over their extent.
 
     Rows sum to 1, at the border too, and the matrix is its own mirror image. A product of small
     matrices is several times faster than pooling on a CPU.
     """
-    return _choose(_keep_weights, _weigh)(size, count, sigma, device)
-
-
-def _choose(kept: _Make, made: _Make) -> _Make:
-    """Return `made` in a graph that is exported: it takes images of any size."""
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch's own
-    return made if tracing else kept
-
-
-def _weigh(size: int, count: int, sigma: float, device: torch.device) -> Tensor:
     at = (torch.arange(size, dtype=torch.float64) + 0.5) * count / size
     centre = torch.arange(count, dtype=torch.float64) + 0.5
     weights = torch.exp(-((at - centre[:, None]) ** 2) / (2 * sigma**2))
     return (weights / weights.sum(1, keepdim=True)).float().to(device)
 
 
+@_kept
 def _nearby(size: int, reach: int, device: torch.device) -> Tensor:
+    """``(size, size)``: equal weights of the cells at most `reach` away; rows sum to 1."""
     at = torch.arange(size)
     weights = ((at - at[:, None]).abs() <= reach).double()
     return (weights / weights.sum(1, keepdim=True)).float().to(device)
-
-
-@lru_cache(maxsize=256)
-def _keep_weights(size: int, count: int, sigma: float, device: torch.device) -> Tensor:
-    # Kept for later calls, which may need gradients even if this one does not.
-    with torch.inference_mode(False):
-        return _weigh(size, count, sigma, device)
-
-
-@lru_cache(maxsize=256)
-def _keep_nearby(size: int, reach: int, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return _nearby(size, reach, device)

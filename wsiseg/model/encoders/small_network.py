@@ -103,11 +103,12 @@ class SmallNetwork(nn.Module):
         # What is fixed is always exact: logarithms, and small differences of large numbers.
         with torch.no_grad(), torch.autocast(half.device.type, enabled=False):
             filtered = self.described(half)
+            summary = _summarise(filtered) if deepest > 1 else None
         maps = {1: torch.cat([self.stem((half - self.mean) / SPREAD), filtered], 1)}
-        if deepest > 1:
+        if summary is not None:
             sixteenth = self.to16(maps[1])
             maps[3] = self.to32(sixteenth)
-            maps[2] = self._fuse([sixteenth, _summarise(filtered), maps[3], self.to64(maps[3])])
+            maps[2] = self._fuse([sixteenth, summary, maps[3], self.to64(maps[3])])
         return maps
 
     def _fuse(self, maps: Sequence[Tensor]) -> Tensor:
