@@ -69,8 +69,8 @@ def make_store(path: Path, side: int, density: str, refine: bool = False) -> flo
     field += np.array(OFFSETS[density], np.float32)[:, None, None]
     pixels = make_pixels(rng) if refine else None
     for block in range(grid.n_blocks):
-        write_block(store, block, field, tissue, rng)
-        if pixels is not None:
+        shown = write_block(store, block, field, tissue, rng)
+        if shown and pixels is not None:
             box = grid.block_box(block)
             store.write_image(block, pixels[: box.height, : box.width])
     return float(tissue.mean()) * side * side / 1e6
@@ -85,9 +85,10 @@ def make_pixels(rng: np.random.Generator) -> np.ndarray:
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-def write_block(store: SlideStore, block: int, field, tissue, rng) -> None:  # type: ignore[no-untyped-def]  # arrays
-    """Write CAMs of a block's tissue tiles: a random part of the field."""
+def write_block(store: SlideStore, block: int, field, tissue, rng) -> bool:  # type: ignore[no-untyped-def]  # arrays
+    """Write CAMs of a block's tissue tiles, a random part of the field; whether it has any."""
     tiles = list(store.grid.block_tiles(block))
+    shown = False
     if tiles:
         (top, left), (bottom, right) = tiles[0], tiles[-1]
         rows, cols = bottom + 1 - top, right + 1 - left
@@ -99,9 +100,11 @@ def write_block(store: SlideStore, block: int, field, tissue, rng) -> None:  # t
             at = slice(row * 14, row * 14 + 14), slice(col * 14, col * 14 + 14)
             if not tissue[at].any():
                 cams[row - top, col - left] = logits[row - top, col - left] = np.nan
-        if np.isfinite(logits).any():
+        shown = bool(np.isfinite(logits).any())
+        if shown:
             store.write_cams(block, cams, logits)
     store.mark_done("predict", block, digest_of("cams"))
+    return shown
 
 
 def memory(name: str) -> float:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.view.browser import find_violations, open_browser
+from tests.view.browser import WAIT_S, find_violations, open_browser
 from wsiseg.report import write_pictures, write_tables
 
 from .stores import annotate, make_store
@@ -27,6 +27,17 @@ def page(tmp_path_factory):
     browser.quit()
 
 
+def open_page(browser, path):
+    """Open a file, and wait until the browser has all of it, however busy the machine is."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    shown = "return document.readyState + ' ' + location.href"
+    browser.get(path.as_uri())
+    WebDriverWait(browser, WAIT_S).until(
+        lambda browser: browser.execute_script(shown) == f"complete {path.as_uri()}"
+    )
+
+
 def list_shown(browser):
     return browser.execute_script(
         "return [...document.querySelectorAll('article:not([hidden])')].map(a => a.dataset.name)"
@@ -43,7 +54,7 @@ def choose(browser, name, value):
 
 def test_search_sort_and_filter(page):
     browser = page.browser
-    browser.get((page.root / "report.html").as_uri())
+    open_page(browser, page.root / "report.html")
     assert list_shown(browser) == ["cut", "a/case 1", "b"]
     choose(browser, "sort", "0")
     assert list_shown(browser) == ["b", "a/case 1", "cut"]
@@ -63,11 +74,11 @@ def test_safe_colours_hold_on_the_next_page(page):
         "return getComputedStyle(document.querySelector('.bar .k')).backgroundColor + ' ' +"
         "getComputedStyle(document.querySelector('.stack .safe')).display"
     )
-    browser.get((page.root / "report.html").as_uri())
+    open_page(browser, page.root / "report.html")
     assert browser.execute_script(color) == "rgb(200, 0, 0) none"
     browser.find_element("id", "safe").click()
     assert browser.execute_script(color) == "rgb(213, 94, 0) block"
-    browser.get((page.root / "report" / "a" / "case 1.html").as_uri())
+    open_page(browser, page.root / "report" / "a" / "case 1.html")
     assert browser.execute_script(color).startswith("rgb(213, 94, 0)")
     missing = "return [...document.images].filter(i => i.complete && !i.naturalWidth).length"
     assert browser.execute_script(missing) == 0
@@ -79,14 +90,14 @@ def test_a_phone_needs_no_sideways_scrolling(page):
     size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     for name in ("report.html", "report/a/case 1.html"):
-        browser.get((page.root / name).as_uri())
+        open_page(browser, page.root / name)
         assert browser.execute_script("return document.documentElement.scrollWidth") == 390
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_a_checker_of_accessibility_finds_nothing_serious(page):
     for name in ("report.html", "report/a/case 1.html"):
-        page.browser.get((page.root / name).as_uri())
+        open_page(page.browser, page.root / name)
         assert find_violations(page.browser) == []
 
 
@@ -99,7 +110,7 @@ def test_a_thousand_slides_are_a_few_megabytes_and_can_be_searched(page, tmp_pat
     measured = [{**MEASURED[0], "slide": name, "class": one} for name in slides for one in classes]
     write_tables(tmp_path, rows, measured)
     assert (tmp_path / "report.html").stat().st_size < 10_000_000
-    page.browser.get((tmp_path / "report.html").as_uri())
+    open_page(page.browser, tmp_path / "report.html")
     assert len(list_shown(page.browser)) == 1000
     choose(page.browser, "search", "slide 0950")
     assert list_shown(page.browser) == [slides[950]]
