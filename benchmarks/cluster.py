@@ -42,6 +42,7 @@ from wsiseg.run import Job, OutputTree, annotate_slide
 from wsiseg.stitch import stitch_labels
 from wsiseg.store import SlideStore
 from wsiseg.tile import plan_tile, tile_slide
+from wsiseg.tissue import kept_tiles
 
 BLOCKS = 36  # of each of three steps: a slide of 20,000 x 20,000 px
 IN_FLIGHT = 256
@@ -212,14 +213,19 @@ def read_and_wait(
     seconds: dict[str, float], model_s: float | None, waits: int, slide: Path, out: Path,
     executor: Executor,
 ) -> None:  # fmt: skip
-    """Tile, with a simulated device that the blocks occupy for `model_s` seconds in total."""
+    """Tile, with a simulated device that the blocks occupy for `model_s` seconds in total.
+
+    Each occupies it as long as it has tiles with tissue, which are what a model sees.
+    """
     device = threading.Lock()
     store, tile = plan_tile(slide, out / "a.zarr", CONFIG)
+    kept = kept_tiles(store, CONFIG.tissue)
+    tile_s = (model_s or 0) / kept.sum()
 
     def use_device(block: int, digest: str) -> None:
         SlideStore(store.path).read_image(store.grid.block_box(block))
         with device:
-            time.sleep((model_s or 0) / len(tile.pending))
+            time.sleep(tile_s * sum(bool(kept[one]) for one in store.grid.block_tiles(block)))
 
     model = replace(
         tile, name="predict", work=use_device, needs=lambda block: [("tile", block)], waits=waits

@@ -1,22 +1,26 @@
 """The second stage against the first: agreement with the truth, and tiles per second on one core.
 
     python benchmarks/second_stage.py synthetic FOLDER
-    python benchmarks/second_stage.py real FOLDER --atlas ATLAS --kather KATHER
+    python benchmarks/second_stage.py real FOLDER --atlas ATLAS --encoders ENCODERS
 
 Stage one predicts with six augmentations and the dense CRF, stage two in one pass without it; both
 label tile by tile, gated by the classes that they predict. FOLDER caches results. `synthetic`:
 ConStruct `tiny` is trained on patch labels of one generated slide, its pseudo-masks of these
 patches train the second stage, and patches of other slides, whose masks are known, are scored.
-`real`: the shipped `tissue` labels tiles of ATLAS, gated by their labels, and tiles of Kather et
-al., from other laboratories, are scored: each shows one tissue, which is the truth for all of its
-pixels, alone and four side by side. Intervals: 1,000 draws of tiles or pictures.
+`real`: for each fold of the slides of ATLAS, the checkpoint `tissue` that was taught without it
+(ENCODERS is the FOLDER of pipelines/tissue_checkpoint.py) labels tiles of the other folds, gated by
+their labels, and tiles of the fold are scored: those that show one tissue, which is the truth for
+all of their pixels, alone and four side by side. Intervals: 1,000 draws of patches; of slides, for
+tiles alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from wsiseg.annotations import BACKGROUND, PALETTES
+from wsiseg.annotations import PALETTES
 from wsiseg.compute import SerialExecutor
 from wsiseg.config import DistillConfig, EvaluateConfig, MasksConfig, TrainConfig
 from wsiseg.demo.patches import SIDE, pick_boxes
@@ -37,16 +41,13 @@ from wsiseg.model.load import load_source
 from wsiseg.model.source import CamSource
 from wsiseg.slide import open_slide
 from wsiseg.train import load_patches, train_model
+from wsiseg.train.encoder import TileSet, read_tile_set
 
 FIRST = EvaluateConfig(tta=6, device="cpu")
 SECOND = EvaluateConfig(tta=1, device="cpu")
 TEACH = MasksConfig(confidence=True, device="cpu")
 TRAIN_SLIDE, TEST_SLIDES = 1, (21, 22, 23)
 WIDTH, HEIGHT = 6_144, 4_608
-KATHER = {
-    "ADI": "Adipose", "LYM": "Immune cells", "MUC": "Mucin", "MUS": "Muscle",
-    "NORM": "Epithelium", "STR": "Stroma", "TUM": "Epithelium",
-}  # fmt: skip
 ROUNDS, TIMED = 3, 20
 
 
@@ -115,12 +116,15 @@ def speed(stages: dict[str, tuple[CamSource, bool]], images: np.ndarray) -> None
         print(f"| {name} | {1e3 * one:.1f} | {1 / one:.1f} | {slowest / one:.1f} |")
 
 
-def teach(masks: Path, images: Path, out: Path, epochs: int, seed: int) -> CamSource:
-    """Train the second stage with some seed."""
+def teach(
+    masks: Path, images: Path, out: Path, epochs: int, seed: int, weights: Path | None = None
+) -> CamSource:
+    """Train the second stage with some seed, from `weights` of an encoder or the shipped ones."""
     if out.exists():
         return load_source(out)
     windows = load_masks(masks, images, mpp=0.5)
-    config = DistillConfig(epochs=epochs, seed=seed, device="cpu")
+    options = {} if weights is None else {"weights": str(weights)}
+    config = DistillConfig(epochs=epochs, seed=seed, network_options=options, device="cpu")
     return load_source(distill_model(windows, config, out, tell))
 
 
@@ -130,20 +134,13 @@ def tell(step: str, done: int, total: int) -> None:
         print(f"  {step} {done}/{total}", flush=True)
 
 
-def compare(first: CamSource, seconds: dict[int, CamSource], sets: dict[str, Scored]) -> None:
-    """Print the tables."""
-    for name, scored in sets.items():
-        print(f"\n| {name}, {len(scored.images)} | mIoU | against stage one |\n|---|---|---|")
-        one = confusions(first, scored, True)
-        print(f"| stage one, TTA 6, CRF | {describe(one)} |", flush=True)
-        plain = confusions(first, scored, False)
-        print(f"| stage one, one pass | {describe(plain, one)} |", flush=True)
-        for seed, second in seconds.items():
-            two = describe(confusions(second, scored, False), one)
-            print(f"| stage two, seed {seed} | {two} |", flush=True)
-    some = next(iter(sets.values())).images
-    both = {"stage one, TTA 6, CRF": (first, True), "stage one, one pass": (first, False)}
-    speed(both | {"stage two": (next(iter(seconds.values())), False)}, some)
+def compare(name: str, one: np.ndarray, plain: np.ndarray, seconds: dict[int, np.ndarray]) -> None:
+    """Print a table of confusions ``(N, K + 1, K + 1)``: stage one, in one pass, and stage two."""
+    print(f"\n| {name}, {len(one)} | mIoU | against stage one |\n|---|---|---|")
+    print(f"| stage one, TTA 6, CRF | {describe(one)} |")
+    print(f"| stage one, one pass | {describe(plain, one)} |")
+    for seed, two in seconds.items():
+        print(f"| stage two, seed {seed} | {describe(two, one)} |", flush=True)
 
 
 # -- synthetic ----------------------------------------------------------------------------------
@@ -194,65 +191,90 @@ def synthetic(folder: Path, seeds: list[int], epochs: int, count: int, tests: in
     }
     parts = [cut_patches(folder, seed, tests) for seed in TEST_SLIDES]
     asked = Scored(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-    compare(first, seconds, {"patches of other synthetic slides": asked})
+    compare(
+        "patches of other synthetic slides", confusions(first, asked, True),
+        confusions(first, asked, False),
+        {seed: confusions(second, asked, False) for seed, second in seconds.items()},
+    )  # fmt: skip
+    both = {"stage one, TTA 6, CRF": (first, True), "stage one, one pass": (first, False)}
+    speed(both | {"stage two": (next(iter(seconds.values())), False)}, asked.images)
 
 
 # -- real ---------------------------------------------------------------------------------------
 
 
-def choose_atlas(atlas: Path, out: Path, count: int) -> Path:
-    """Choose a table of tiles, rare classes first, with the classes of `tissue`."""
+def choose_tiles(tile_set: TileSet, free: np.ndarray, out: Path, count: int) -> Path:
+    """Write a table of `count` of the `free` tiles, drawn at random, with classes of `tissue`."""
     names = PALETTES["tissue"].names
-    with (atlas / "labels.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["Other"] == "0"]
-    rows = [row for row in rows if any(row[name] == "1" for name in names)]
-    shown = np.array([[int(row[name]) for name in names] for row in rows])
-    rng, chosen = np.random.default_rng(0), []
-    for k in np.argsort(shown.sum(0)):
-        have = shown[chosen, k].sum() if chosen else 0
-        free = np.setdiff1d(np.flatnonzero(shown[:, k]), chosen)
-        wanted = max(0, count // len(names) - have)
-        chosen += rng.permutation(free)[:wanted].tolist()
+    chosen = np.sort(np.random.default_rng(0).permutation(free)[:count])
     with out.open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["image", "slide", *names])
-        for number in sorted(chosen):
-            row = rows[number]
-            table.writerow([(atlas / row["image"]).resolve(), row["slide"], *shown[number]])
+        table.writerow(["image", *names])
+        for tile in chosen:
+            shown = tile_set.tiles.labels[tile, : len(names)].astype(int)
+            table.writerow([tile_set.paths[tile].resolve(), *shown])
     return out
 
 
-def read_kather(folder: Path) -> dict[str, Scored]:
-    """Read the tiles, and make pictures of four side by side."""
-    names = PALETTES["tissue"].names
-    paths = sorted(folder.glob("*.jpg"))
-    images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
-    labels = [names.index(KATHER[path.name.split("_")[0]]) for path in paths]
-    truth = np.broadcast_to(np.array(labels, np.uint8)[:, None, None], images.shape[:3]).copy()
+def beside(images: np.ndarray, labels: np.ndarray, count: int) -> Scored:
+    """Make pictures of parts of four tiles side by side, of classes drawn uniformly."""
+    mixed = Scored(np.empty((count, SIDE, SIDE, 3), np.uint8), np.empty((count, SIDE, SIDE), int))
     rng, half = np.random.default_rng(0), SIDE // 2
-    mixed = Scored(np.empty((70, SIDE, SIDE, 3), np.uint8), np.full((70, SIDE, SIDE), BACKGROUND))
     for image, mask in zip(*mixed, strict=True):
-        for at, tile in enumerate(rng.permutation(len(images))[:4]):
+        for at, name in enumerate(np.resize(rng.permutation(np.unique(labels)), 4)):
+            tile = rng.choice(np.flatnonzero(labels == name))
             y, x = (half * side for side in divmod(at, 2))
-            cut = rng.integers(0, SIDE - half, 2)
-            part = tuple(slice(c, c + half) for c in cut)
-            image[y : y + half, x : x + half] = images[tile][part]
-            mask[y : y + half, x : x + half] = truth[tile][part]
-    return {"tiles of one tissue": Scored(images, truth), "four side by side": mixed}
+            top, left = rng.integers(0, SIDE - half, 2)
+            image[y : y + half, x : x + half] = images[tile][top : top + half, left : left + half]
+            mask[y : y + half, x : x + half] = name
+    return mixed
+
+
+def make_stages(
+    encoders: Path, number: int, table: Path, seeds: list[int], epochs: int
+) -> dict[str, tuple[CamSource, bool]]:
+    """Load stage one of a fold, and train stage two on its masks of the tiles of a table."""
+    weights, one = (encoders / f"fold{number}{end}.safetensors" for end in ("", "_tissue"))
+    options, masks = {"weights": str(weights)}, table.parent / "masks"
+    config = TEACH.model_copy(update={"encoder_options": options})
+    write_masks(one, table, masks, config, executor=SerialExecutor(), progress=tell)
+    first = load_source(one, options)
+    stages = {"one": (first, True), "plain": (first, False)}
+    for seed in seeds:
+        out = table.parent / f"{seed}.safetensors"
+        stages[str(seed)] = teach(masks, table, out, epochs, seed, weights), False
+    return stages
 
 
 def real(
-    folder: Path, seeds: list[int], epochs: int, count: int, atlas: Path, kather: Path
+    folder: Path, seeds: list[int], epochs: int, count: int, tests: int, atlas: Path, encoders: Path
 ) -> None:
-    """Measure on real tiles."""
-    folder.mkdir(parents=True, exist_ok=True)
-    table = choose_atlas(atlas, folder / "atlas.csv", count)
-    write_masks("tissue", table, folder / "masks", TEACH, executor=SerialExecutor(), progress=tell)
-    seconds = {
-        seed: teach(folder / "masks", table, folder / f"second-{seed}.safetensors", epochs, seed)
-        for seed in seeds
-    }
-    compare(load_source("tissue"), seconds, read_kather(kather))
+    """Measure on slides that neither stage has seen."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
+    from small_encoder import WORDS, find_folds
+    from tissue_checkpoint import find_encoders
+
+    tile_set = read_tile_set(atlas, tuple(WORDS))
+    pixels, labels, slides = tile_set.tiles
+    fold = find_folds(tile_set)[slides]
+    named = labels[:, : len(PALETTES["tissue"].names)].any(1)
+    other = labels[:, list(WORDS).index("Other")] > 0
+    alone, mixed = defaultdict(list), defaultdict(list)
+    for number in find_encoders(encoders):
+        table = folder / f"fold{number}" / "tiles.csv"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        choose_tiles(tile_set, np.flatnonzero(named & ~other & (fold != number)), table, count)
+        asked = np.flatnonzero(named & (labels.sum(1) == 1) & (fold == number))
+        truth = labels[asked].argmax(1)
+        single = Scored(pixels[asked], np.tile(truth[:, None, None], (1, SIDE, SIDE)))
+        pictures = beside(pixels[asked], truth, tests)
+        for way, (source, first) in make_stages(encoders, number, table, seeds, epochs).items():
+            matrices = confusions(source, single, first)
+            alone[way] += [matrices[slides[asked] == s].sum(0) for s in np.unique(slides[asked])]
+            mixed[way] += list(confusions(source, pictures, first))
+    for name, found in {"slides, tiles alone": alone, "four side by side": mixed}.items():
+        one, plain, *seconds = (np.stack(matrices) for matrices in found.values())
+        compare(name, one, plain, dict(zip(seeds, seconds, strict=True)))
 
 
 def main() -> None:
@@ -265,14 +287,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="patches that are learned from")
     parser.add_argument("--tests", type=int, default=60, help="patches of each slide, scored")
     parser.add_argument("--atlas", type=Path)
-    parser.add_argument("--kather", type=Path)
+    parser.add_argument("--encoders", type=Path, help="folder of fold0.safetensors and so on")
     given = parser.parse_args()
     torch.set_num_threads(1)
     common = (given.folder, given.seeds, given.epochs, given.count)
     if given.part == "synthetic":
         synthetic(*common, given.tests)
     else:
-        real(*common, given.atlas, given.kather)
+        real(*common, given.tests, given.atlas, given.encoders)
 
 
 if __name__ == "__main__":

@@ -109,10 +109,11 @@ def test_an_unfinished_map_is_no_first_stage(tmp_path):
         load_stores([made.path])
 
 
+@pytest.mark.parametrize("mosaics", [0.0, 1.0])
 @pytest.mark.parametrize("scales", [(1.0, 1.0), (0.5, 0.6), (2.0, 3.0)])
-def test_views_move_labels_with_the_image(masked, scales):
+def test_views_move_labels_with_the_image(masked, scales, mosaics):
     found = load_masks(masked, masked / "img")
-    config = DistillConfig(stains=False, scales=scales)
+    config = DistillConfig(stains=False, scales=scales, mosaics=mosaics)
     views = draw_views(found.reader(range(4)), SIDE, config, np.random.default_rng(3))
     assert views.images.shape == (4, 3, SIDE, SIDE)
     colors = np.array([[235, 150, 190], [110, 90, 170], [245, 245, 245]]) / 255
@@ -121,6 +122,23 @@ def test_views_move_labels_with_the_image(masked, scales):
     assert (nearest == views.labels).mean() > 0.95
     again = draw_views(found.reader(range(4)), SIDE, config, np.random.default_rng(3))
     assert (again.labels == views.labels).all()
+
+
+def test_a_mosaic_is_put_together_of_the_views(masked):
+    found = load_masks(masked, masked / "img")
+    alone, mixed = (
+        draw_views(
+            found.reader(range(6)), SIDE, DistillConfig(stains=False, mosaics=share),
+            np.random.default_rng(3),
+        )
+        for share in (0.0, 1.0)
+    )  # fmt: skip
+    same = (mixed.images[:, None] == alone.images[None]).all(2).numpy()
+    assert same.any(1).all(), "each pixel is that of a view, at its place"
+    assert not same.all((2, 3)).any(1).all(), "and not all of one"
+    for start in (0, SIDE - SIDE // 4):  # corners, which no border reaches
+        corner = np.s_[:, :, start : start + SIDE // 4, start : start + SIDE // 4]
+        assert same[corner].all((2, 3)).any(1).all()
 
 
 def test_stains_change_colours_and_no_label(masked):

@@ -16,11 +16,12 @@ from wsiseg.errors import CheckpointError, ConfigError, DataError, TrainingError
 from wsiseg.model.card import Card
 from wsiseg.model.checkpoint import load_checkpoint, read_info
 from wsiseg.model.device import to_images
+from wsiseg.model.encoders.small import SmallEncoder
 from wsiseg.model.load import load_source
 from wsiseg.model.segment.source import load_segmenter
 from wsiseg.predict import predict_tiles
 
-CONFIG = DistillConfig(epochs=2, batch_size=3, device="cpu", learning_rate=0.01)
+CONFIG = DistillConfig(epochs=2, batch_size=3, device="cpu", learning_rate=0.01, body_rate=0.2)
 STEPS_AN_EPOCH = 2
 
 KILLED = """
@@ -61,6 +62,15 @@ def test_it_learns_what_the_masks_say(windows, tmp_path):
     assert (found == labels[2::4, 2::4]).mean() > 0.9
     shown = source.pool(cams)[0, :2].sigmoid().numpy() > 0.25
     assert shown.tolist() == [(labels == k).any() for k in range(2)]
+
+
+def test_the_body_stays_the_encoder_unless_it_has_a_rate(windows, whole, tmp_path):
+    config = CONFIG.model_copy(update={"epochs": 1, "body_rate": None})
+    made = load_source(distill_model(windows, config, tmp_path / "m.safetensors"))
+    moved = load_source(whole).network.body.state_dict()
+    body, shipped = made.network.body.state_dict(), SmallEncoder().network.state_dict()
+    assert all(torch.equal(body[name], shipped[name]) for name in shipped)
+    assert not all(torch.equal(moved[name], shipped[name]) for name in shipped)
 
 
 def test_a_killed_run_ends_in_the_same_bits(masked, windows, whole, tmp_path):

@@ -34,6 +34,9 @@ class DistillConfig(Settings):
     """Whether to augment stain, light, focus and JPEG artefacts."""
     scales: tuple[float, float] = (0.7, 1.4)
     """Smallest and largest factor by which a window is scaled; 1 and 1 keep its size."""
+    mosaics: float = Field(default=0.5, ge=0, le=1)
+    """This share of the windows is put together of parts of four, so that the network sees tissues
+    beside each other that seldom are, and learns where they end."""
     mpp: float | None = Field(default=None, gt=0)
     """µm/px of the patches, if their masks do not give it; slides have their own."""
     epochs: int = Field(default=12, ge=1)
@@ -42,9 +45,10 @@ class DistillConfig(Settings):
     """Windows per step."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """AdamW's highest learning rate: it rises over a tenth of the steps, then falls to 0."""
-    body_rate: float = Field(default=0.2, ge=0)
+    body_rate: float | None = Field(default=None, ge=0)
     """Learning rate of a body that started from weights, as a share of `learning_rate`; 0 freezes
-    it."""
+    it. If null, the network's own: 0 for `small`, whose body knows tissue of more slides than a
+    first stage labels, and 0.2 for SegFormer."""
     weight_decay: float = Field(default=0.01, ge=0)
     """AdamW's decoupled weight decay, except for biases and norms."""
     balance: bool = True

@@ -1,4 +1,4 @@
-"""Augmented views of windows: scale, rotation, stain, light, focus and JPEG artefacts."""
+"""Augmented views of windows: scale, rotation, mosaics, stain, light, focus, JPEG artefacts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ class Views(NamedTuple):
 def draw_views(read: Read, side: int, config: DistillConfig, rng: Generator) -> Views:
     """Draw one view of each window, `side` px a side, which must suit the network."""
     shapes = [_change_shape(*window, side, config, rng) for window in zip(*read, strict=True)]
-    images, labels, confidence = (np.stack(part) for part in zip(*shapes, strict=True))
+    planes = [np.stack(part) for part in zip(*shapes, strict=True)]
+    if config.mosaics:
+        planes = _mix(planes, config.mosaics, rng)
+    images, labels, confidence = planes
     if not config.stains:
         return Views(to_images(images), labels, confidence)
     dyes = np.stack([draw_dyes(rng) for _ in images])
@@ -69,6 +72,20 @@ def _change_shape(
     flip, quarter = rng.integers(2), int(rng.integers(4))
     turned = [np.rot90(plane[:, ::-1] if flip else plane, quarter) for plane in arrays]
     return tuple(np.ascontiguousarray(plane) for plane in turned)
+
+
+def _mix(planes: list[NDArray[np.uint8]], share: float, rng: Generator) -> list[NDArray[np.uint8]]:
+    """Make a share of the views mosaics: each quarter, of random size, is one of a random view."""
+    count, side = planes[0].shape[:2]
+    mixed = [plane.copy() for plane in planes]
+    for view in np.flatnonzero(rng.random(count) < share):
+        y, x = rng.integers(side // 4, side - side // 4 + 1, 2)
+        for rows in (slice(0, y), slice(y, side)):
+            for columns in (slice(0, x), slice(x, side)):
+                source = rng.integers(count)
+                for plane, out in zip(planes, mixed, strict=True):
+                    out[view, rows, columns] = plane[source, rows, columns]
+    return mixed
 
 
 def _mirror(plane: NDArray[np.uint8], margin: int) -> NDArray[np.uint8]:

@@ -178,17 +178,18 @@ class Trainer:
 def _groups(network: SegmentNetwork, config: DistillConfig) -> list[dict[str, Any]]:
     """Group parameters by learning rate, and by whether they decay."""
     body = {id(parameter) for parameter in network.body.parameters()} if network.begun else set()
+    body_rate = network.body_rate if config.body_rate is None else config.body_rate
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
         slow = id(parameter) in body
-        if slow and not config.body_rate:
+        if slow and not body_rate:
             parameter.requires_grad_(False)
             continue
         groups.setdefault((slow, parameter.ndim > 1), []).append(parameter)
     return [
         {
             "params": parameters,
-            "top": config.learning_rate * (config.body_rate if slow else 1.0),
+            "top": config.learning_rate * (body_rate if slow else 1.0),
             "weight_decay": config.weight_decay if decays else 0.0,
         }
         for (slow, decays), parameters in groups.items()

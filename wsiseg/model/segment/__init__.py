@@ -39,6 +39,8 @@ class SegmentNetwork(nn.Module):
     """Identity of the weights that its body started from; empty: random ones."""
     body: nn.Module
     """The part that may start from given weights; the rest starts at random."""
+    body_rate: ClassVar[float]
+    """Learning rate of a body that started so, as a share of the rest's; 0 keeps it as it is."""
 
     @classmethod
     def begin(cls, channels: int, **options: Any) -> SegmentNetwork:

@@ -32,6 +32,7 @@ class SegformerB0(SegmentNetwork):
     stride: ClassVar[int] = 4
     step: ClassVar[int] = 32
     context: ClassVar[int] = 0
+    body_rate: ClassVar[float] = 0.2
     mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
     std: ClassVar[tuple[float, float, float] | None] = (0.229, 0.224, 0.225)
     spread: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)

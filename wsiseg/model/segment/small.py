@@ -38,6 +38,7 @@ class SmallSegmenter(SegmentNetwork):
     stride: ClassVar[int] = 4
     step: ClassVar[int] = SmallEncoder.level_strides[-1]
     context: ClassVar[int] = SmallEncoder.context
+    body_rate: ClassVar[float] = 0.0
     mean: ClassVar[tuple[float, float, float]] = MEAN
     std: ClassVar[tuple[float, float, float] | None] = None
 
