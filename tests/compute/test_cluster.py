@@ -125,8 +125,9 @@ def test_a_worker_of_another_version_is_refused() -> None:
 
 
 SBATCH = """#!{python}
-import subprocess, sys
-subprocess.Popen(["bash", sys.argv[-1]], stdout=open("{folder}/out", "a"), stderr=subprocess.STDOUT,
+import pathlib, subprocess, sys
+script = pathlib.Path(sys.argv[-1]).read_text()  # as SLURM does: the file is gone once this returns
+subprocess.Popen(["bash", "-c", script], stdout=open("{folder}/out", "a"), stderr=subprocess.STDOUT,
                  start_new_session=True)
 print("Submitted batch job 17")
 """
