@@ -224,8 +224,9 @@ def read_and_wait(
 
     def use_device(block: int, digest: str) -> None:
         SlideStore(store.path).read_image(store.grid.block_box(block))
+        tiles = sum(bool(kept[one]) for one in store.grid.block_tiles(block))
         with device:
-            time.sleep(tile_s * sum(bool(kept[one]) for one in store.grid.block_tiles(block)))
+            time.sleep(tile_s * tiles)
 
     model = replace(
         tile, name="predict", work=use_device, needs=lambda block: [("tile", block)], waits=waits

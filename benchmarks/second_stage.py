@@ -134,13 +134,20 @@ def tell(step: str, done: int, total: int) -> None:
         print(f"  {step} {done}/{total}", flush=True)
 
 
-def compare(name: str, one: np.ndarray, plain: np.ndarray, seconds: dict[int, np.ndarray]) -> None:
-    """Print a table of confusions ``(N, K + 1, K + 1)``: stage one, in one pass, and stage two."""
+def name_stages(
+    first: CamSource, seconds: dict[int, CamSource]
+) -> dict[str, tuple[CamSource, bool]]:
+    """Name the ways to label: each a model, and whether it labels as stage one does."""
+    ways = {"stage one, TTA 6, CRF": (first, True), "stage one, one pass": (first, False)}
+    return ways | {f"stage two, seed {seed}": (second, False) for seed, second in seconds.items()}
+
+
+def compare(name: str, found: dict[str, np.ndarray]) -> None:
+    """Print a table of the confusions ``(N, K + 1, K + 1)`` of each way; the first is stage one."""
+    one = next(iter(found.values()))
     print(f"\n| {name}, {len(one)} | mIoU | against stage one |\n|---|---|---|")
-    print(f"| stage one, TTA 6, CRF | {describe(one)} |")
-    print(f"| stage one, one pass | {describe(plain, one)} |")
-    for seed, two in seconds.items():
-        print(f"| stage two, seed {seed} | {describe(two, one)} |", flush=True)
+    for way, matrices in found.items():
+        print(f"| {way} | {describe(matrices, None if matrices is one else one)} |", flush=True)
 
 
 # -- synthetic ----------------------------------------------------------------------------------
@@ -191,13 +198,10 @@ def synthetic(folder: Path, seeds: list[int], epochs: int, count: int, tests: in
     }
     parts = [cut_patches(folder, seed, tests) for seed in TEST_SLIDES]
     asked = Scored(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-    compare(
-        "patches of other synthetic slides", confusions(first, asked, True),
-        confusions(first, asked, False),
-        {seed: confusions(second, asked, False) for seed, second in seconds.items()},
-    )  # fmt: skip
-    both = {"stage one, TTA 6, CRF": (first, True), "stage one, one pass": (first, False)}
-    speed(both | {"stage two": (next(iter(seconds.values())), False)}, asked.images)
+    ways = name_stages(first, seconds)
+    found = {way: confusions(source, asked, first) for way, (source, first) in ways.items()}
+    compare("patches of other synthetic slides", found)
+    speed(dict(list(ways.items())[:3]), asked.images)  # of stage two one seed
 
 
 # -- real ---------------------------------------------------------------------------------------
@@ -216,7 +220,7 @@ def choose_tiles(tile_set: TileSet, free: np.ndarray, out: Path, count: int) -> 
     return out
 
 
-def beside(images: np.ndarray, labels: np.ndarray, count: int) -> Scored:
+def lay_beside(images: np.ndarray, labels: np.ndarray, count: int) -> Scored:
     """Make pictures of parts of four tiles side by side, of classes drawn uniformly."""
     mixed = Scored(np.empty((count, SIDE, SIDE, 3), np.uint8), np.empty((count, SIDE, SIDE), int))
     rng, half = np.random.default_rng(0), SIDE // 2
@@ -238,12 +242,11 @@ def make_stages(
     options, masks = {"weights": str(weights)}, table.parent / "masks"
     config = TEACH.model_copy(update={"encoder_options": options})
     write_masks(one, table, masks, config, executor=SerialExecutor(), progress=tell)
-    first = load_source(one, options)
-    stages = {"one": (first, True), "plain": (first, False)}
-    for seed in seeds:
-        out = table.parent / f"{seed}.safetensors"
-        stages[str(seed)] = teach(masks, table, out, epochs, seed, weights), False
-    return stages
+    seconds = {
+        seed: teach(masks, table, table.parent / f"{seed}.safetensors", epochs, seed, weights)
+        for seed in seeds
+    }
+    return name_stages(load_source(one, options), seconds)
 
 
 def real(
@@ -267,14 +270,13 @@ def real(
         asked = np.flatnonzero(named & (labels.sum(1) == 1) & (fold == number))
         truth = labels[asked].argmax(1)
         single = Scored(pixels[asked], np.tile(truth[:, None, None], (1, SIDE, SIDE)))
-        pictures = beside(pixels[asked], truth, tests)
+        pictures = lay_beside(pixels[asked], truth, tests)
         for way, (source, first) in make_stages(encoders, number, table, seeds, epochs).items():
             matrices = confusions(source, single, first)
             alone[way] += [matrices[slides[asked] == s].sum(0) for s in np.unique(slides[asked])]
             mixed[way] += list(confusions(source, pictures, first))
     for name, found in {"slides, tiles alone": alone, "four side by side": mixed}.items():
-        one, plain, *seconds = (np.stack(matrices) for matrices in found.values())
-        compare(name, one, plain, dict(zip(seeds, seconds, strict=True)))
+        compare(name, {way: np.stack(matrices) for way, matrices in found.items()})
 
 
 def main() -> None:

@@ -69,10 +69,7 @@ def make_store(path: Path, side: int, density: str, refine: bool = False) -> flo
     field += np.array(OFFSETS[density], np.float32)[:, None, None]
     pixels = make_pixels(rng) if refine else None
     for block in range(grid.n_blocks):
-        shown = write_block(store, block, field, tissue, rng)
-        if shown and pixels is not None:
-            box = grid.block_box(block)
-            store.write_image(block, pixels[: box.height, : box.width])
+        write_block(store, block, field, tissue, rng, pixels)
     return float(tissue.mean()) * side * side / 1e6
 
 
@@ -85,10 +82,9 @@ def make_pixels(rng: np.random.Generator) -> np.ndarray:
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-def write_block(store: SlideStore, block: int, field, tissue, rng) -> bool:  # type: ignore[no-untyped-def]  # arrays
-    """Write CAMs of a block's tissue tiles, a random part of the field; whether it has any."""
+def write_block(store: SlideStore, block: int, field, tissue, rng, pixels) -> None:  # type: ignore[no-untyped-def]  # arrays
+    """Write CAMs of a block's tissue tiles, a random part of the field, and pixels, if given."""
     tiles = list(store.grid.block_tiles(block))
-    shown = False
     if tiles:
         (top, left), (bottom, right) = tiles[0], tiles[-1]
         rows, cols = bottom + 1 - top, right + 1 - left
@@ -100,11 +96,12 @@ def write_block(store: SlideStore, block: int, field, tissue, rng) -> bool:  # t
             at = slice(row * 14, row * 14 + 14), slice(col * 14, col * 14 + 14)
             if not tissue[at].any():
                 cams[row - top, col - left] = logits[row - top, col - left] = np.nan
-        shown = bool(np.isfinite(logits).any())
-        if shown:
+        if np.isfinite(logits).any():
             store.write_cams(block, cams, logits)
+            if pixels is not None:
+                box = store.grid.block_box(block)
+                store.write_image(block, pixels[: box.height, : box.width])
     store.mark_done("predict", block, digest_of("cams"))
-    return shown
 
 
 def memory(name: str) -> float:

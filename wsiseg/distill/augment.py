@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -80,11 +81,11 @@ def _mix(planes: list[NDArray[np.uint8]], share: float, rng: Generator) -> list[
     mixed = [plane.copy() for plane in planes]
     for view in np.flatnonzero(rng.random(count) < share):
         y, x = rng.integers(side // 4, side - side // 4 + 1, 2)
-        for rows in (slice(0, y), slice(y, side)):
-            for columns in (slice(0, x), slice(x, side)):
-                source = rng.integers(count)
-                for plane, out in zip(planes, mixed, strict=True):
-                    out[view, rows, columns] = plane[source, rows, columns]
+        halves = ((slice(0, cut), slice(cut, side)) for cut in (y, x))
+        for rows, columns in product(*halves):
+            source = rng.integers(count)
+            for plane, out in zip(planes, mixed, strict=True):
+                out[view, rows, columns] = plane[source, rows, columns]
     return mixed
 
 
