@@ -46,7 +46,9 @@ def test_windows_hug_an_odd_shape_and_none_is_lost():
     shares = [shapely.intersection(disc, square_of(box)).area / SIDE**2 for box in boxes]
     assert min(shares) > 0.5
     thin = shapely.LineString([(40, 40), (300, 340)]).buffer(2)
-    assert len(place(thin)) == 1, "none is covered enough, so the best is taken"
+    assert len(place(thin)) == 5, "none is covered enough, so those along it are taken"
+    comma = shapely.union_all([thin, shapely.box(40, 40, 72, 68)])
+    assert len(place(comma)) == 1, "those covered half as much as the fullest"
     several = shapely.union_all([thin, shapely.box(400, 100, 404, 104), disc])
     assert place(several) == place(several)
     assert Box(374, 74, SIDE, SIDE) in place(several)

@@ -8,7 +8,7 @@ from wsiseg.learn import Learned, Missed, Round, describe_learned
 LEARNED = Learned(
     out=Path("m.safetensors"), digest="new", classes=("Pink", "Blue"), tiles=100, shown=(90, 10),
     absent=(10, 90), slides=4, folds=("P", "Q"), epochs=12, precision=(0.75, 0.85),
-    guess=(0.9, 0.1), kept=(), missed=(), notes=(), rounds=(),
+    guess=(0.9, 0.1), kept=(), remembers=True, missed=(), notes=(), rounds=(),
 )  # fmt: skip
 
 
@@ -29,6 +29,13 @@ LEARNED = Learned(
 def test_the_last_line_advises_on_the_next_round(rounds, tiles, advice):
     *_, last = describe_learned(replace(LEARNED, rounds=rounds, tiles=tiles))
     assert advice in last
+
+
+def test_what_becomes_of_classes_without_labels_is_said():
+    kept = replace(LEARNED, kept=("Fat", "Glass"))
+    assert "not labelled, kept near the checkpoint's: Fat, Glass" in describe_learned(kept)
+    faded = replace(kept, remembers=False)
+    assert "not labelled, may fade in maps: Fat, Glass" in describe_learned(faded)
 
 
 def test_balancing_is_only_reported_where_it_was_on():

@@ -98,8 +98,13 @@ def test_a_checkpoints_classes_go_on_and_new_ones_begin_as_their_tiles_look(slid
     model, info = load_checkpoint(out)
     former, known = load_checkpoint("tissue")
     assert known.calibration
-    assert len(set(info.calibration)) == 1, "one scale, by which no class wins"
-    assert any("calibrated on 24 held-out windows" in note for note in learned.notes)
+    factor = np.delete(info.calibration, 8, 0) / np.array(known.calibration)
+    assert factor == pytest.approx(factor[0, 0]), "classes keep their relation to each other"
+    assert info.calibration[8][1] == 0
+    assert any("calibrated again, on 24 held-out windows" in note for note in learned.notes)
+    assert model.exemplars.known.tolist() == [True] * 8 + [False, True], "not of the new class"
+    assert torch.equal(model.exemplars.features, former.exemplars.features)
+    assert torch.equal(model.familiar.axes, former.familiar.axes)
     before = out.read_bytes()
     learn_model([slides], slides / "labels", out, start="tissue", settings=still)
     assert out.read_bytes() == before

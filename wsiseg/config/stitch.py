@@ -93,7 +93,7 @@ class StitchConfig(Settings):
     min_confidence: float = Field(default=0.0, ge=0, lt=1)
     """Tissue where no class is at least this probable is labelled `Unsure`; 0 labels everything.
     The confidence of a label is the model's, before the CRF, and calibrated if the checkpoint is.
-    """
+    CRF and `smooth_um` then move the borders of `Unsure` like any other's."""
     probabilities: bool = False
     """Whether to store every class's probability as a raster too; it is the model's, before the CRF
     and `smooth_um`."""

@@ -37,8 +37,8 @@ class LabelConfig(Settings):
     """A window shows a class if annotations of it cover at least this fraction of the labelled or
     checked part."""
     annotated_fraction: float = Field(default=0.5, gt=0, le=1)
-    """An area larger than a tile gets a window wherever it covers at least this fraction of a tile,
-    and one window if it does so nowhere."""
+    """An area larger than a tile gets a window wherever it covers at least this fraction of a tile;
+    a thin one, which does so nowhere, wherever it covers half as much of a tile as at best."""
     corrected_weight: float = Field(default=3.0, gt=0)
     """Weight of a correction relative to a first label."""
     map: dict[str, str] = Field(default={})
@@ -136,6 +136,13 @@ class TrainConfig(Settings):
     contrast_shrink: int = Field(default=2, ge=1)
     """The factor by which patches are shrunk before the contrast's regions are cut out: faster,
     with less detail. Presets `reference` and `paper` do not shrink."""
+    exemplars: int = Field(default=0, ge=0)
+    """This many patches of each class leave their features (not their pixels) in the checkpoint,
+    some 13 kB each with `small`, so that `learn --from` does not forget what they taught. Only with
+    preset `wsiseg` and one of `cam_levels`."""
+    recall_weight: float = Field(default=0.01, ge=0)
+    """When training goes on from a checkpoint with exemplars: weight of the term that keeps its
+    CAMs of them as they were; 0 lets classes that the new labels do not show fade."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`; only CPU runs are repeatable bit by bit."""
     precision: Precision = "float32"

@@ -32,12 +32,13 @@ def place_windows(area: Any, grid: TileGrid, least: float) -> Iterator[list[Box]
     area
         Polygons in raster pixels.
     least
-        Skip cells of which the part covers less than this fraction, unless all are such.
+        Skip cells of which the part covers less than this fraction. If all are such, as along a
+        thin strip, those are used that it covers half as much as the fullest.
     """
     for part in _polygons(area):
         left, top, right, bottom = part.bounds
         xs, ys = _divide(left, right, grid.tile), _divide(top, bottom, grid.tile)
-        best_share, fallback = 0.0, None
+        thin: list[tuple[float, Box]] | None = []
         for low, high in pairwise(ys):
             band = clip(part, left, low, right, high)
             row = []
@@ -46,13 +47,14 @@ def place_windows(area: Any, grid: TileGrid, least: float) -> Iterator[list[Box]
                 share = piece.area / ((far - near) * (high - low))
                 if share >= least:
                     row.append(_window_about(piece, grid))
-                if share > best_share:
-                    best_share, fallback = share, piece
+                elif share and thin is not None:
+                    thin.append((share, _window_about(piece, grid)))
             if row:
-                best_share = np.inf
+                thin = None
                 yield row
-        if fallback is not None and best_share < np.inf:
-            yield [_window_about(fallback, grid)]
+        if thin:
+            fullest = max(share for share, _ in thin)
+            yield [window for share, window in thin if share >= fullest / 2]
 
 
 def clip(shape: Any, left: float, top: float, right: float, bottom: float) -> Any:

@@ -64,7 +64,9 @@ class Learned:
     guess: tuple[float, ...]
     """What a random guess reaches: the share of these windows that show the class."""
     kept: tuple[str, ...]
-    """Classes of the checkpoint without labels, which are unchanged except for corrections."""
+    """Classes of the checkpoint without labels."""
+    remembers: bool
+    """Whether the checkpoint has exemplars, which keep these classes near what they were."""
     missed: tuple[Missed, ...]
     """Corrections that the model did not learn."""
     notes: tuple[str, ...]
@@ -90,7 +92,8 @@ def describe_learned(learned: Learned) -> Iterator[str]:
             else "no class is rare enough to need balancing"
         )
     if learned.kept:
-        yield f"not labelled, so unchanged except for corrections: {', '.join(learned.kept)}"
+        fate = "kept near the checkpoint's" if learned.remembers else "may fade in maps"
+        yield f"not labelled, {fate}: {', '.join(learned.kept)}"
     unscored = [n for n, p in zip(learned.classes, learned.precision, strict=True) if math.isnan(p)]
     if learned.folds and set(unscored) - set(learned.kept):
         names = ", ".join(name for name in unscored if name not in learned.kept)

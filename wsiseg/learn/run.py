@@ -17,13 +17,12 @@ from wsiseg.atomic import open_atomic, put_aside
 from wsiseg.compute import Progress
 from wsiseg.config import TrainConfig, digest_of
 from wsiseg.labels import Labelling, label_slides
-from wsiseg.learn.confidence import calibrate_from_folds
+from wsiseg.learn.confidence import calibrate_from_folds, start_calibration
 from wsiseg.learn.fit import Folds, FoldScore, Places, choose_epochs
 from wsiseg.learn.precision import mean_known
 from wsiseg.learn.report import Learned, Missed, read_rounds, write_report
 from wsiseg.learn.split import Fold, plan_folds
 from wsiseg.learn.start import extend_config, known_classes, start_from
-from wsiseg.model.checkpoint import read_info
 from wsiseg.model.device import open_device
 from wsiseg.model.threads import fixed_threads
 from wsiseg.table import refuse
@@ -88,19 +87,20 @@ def learn_model(
         results = _score_folds(trainer, folds, tiles, work, digest, progress)
     scores = [score for score, _ in results]
     epochs = choose_epochs(scores, config)
-    was_calibrated = start is not None and bool(read_info(start).calibration)
+    former = start_calibration(start, config.classes)
     _keep_former(out, digest)
     final = config.model_copy(update={"epochs": epochs})
     train_model(tiles, final, out, progress, note=_note(start), start=state)
     notes = [*labelling.notes, *_explain(labelling, folds)]
-    if was_calibrated:
-        notes.append(calibrate_from_folds(out, [places for _, places in results]))
+    if former:
+        notes.append(calibrate_from_folds(out, former, [places for _, places in results]))
     learned = Learned(
         out=out, digest=digest, classes=config.classes, tiles=len(tiles),
         shown=_count_labels(tiles, 1), absent=_count_labels(tiles, 0),
         slides=len(labelling.slides), folds=tuple(fold.name for fold in folds), epochs=epochs,
         precision=_mean(scores, 0, config), guess=_mean(scores, 1, config),
-        kept=unshown, missed=_find_missed(out, tiles, config),
+        kept=unshown, remembers="exemplars.known" in (state or {}),
+        missed=_find_missed(out, tiles, config),
         notes=tuple(notes), rounds=read_rounds(out, digest), balance=config.balance,
     )  # fmt: skip
     write_report(learned)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wsiseg.annotations import KNOWN_COLORS
@@ -88,19 +89,19 @@ def start_from(
 ) -> dict[str, Tensor] | None:
     """Return the tensors that `model` starts from, by name; None if it is initialised in place.
 
-    Classes of the checkpoint keep their prototypes. Prototypes of a new class start from the
-    encoder's embeddings of its tiles; those of the numbers `unseen` stay as they are in `model`.
+    Classes of the checkpoint keep their prototypes, and its exemplars go along. Prototypes of a new
+    class start from the encoder's embeddings of its tiles; those of the numbers `unseen` stay as
+    they are in `model`.
     """
     if start is None:
         begin_as_images(model, patches, config, unseen=unseen)
         return None
     former, info = load_checkpoint(start, config.encoder_options)
     state = trained_state(model)
-    state |= {
-        name: value
-        for name, value in trained_state(former).items()
-        if name != "prototypes" and not name.startswith("familiar.")
-    }
+    state |= {name: value for name, value in trained_state(former).items() if name != "prototypes"}
+    if former.exemplars is not None:
+        kept = dict(zip(info.names, former.exemplars.known.tolist(), strict=True))
+        state["exemplars.known"] = torch.tensor([kept.get(name, False) for name in config.classes])
     count = info.prototypes_per_class
     rows = state["prototypes"].view(len(config.classes), count, -1).clone()
     trained = trained_state(former)["prototypes"].view(len(info.names), count, -1)

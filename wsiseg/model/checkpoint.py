@@ -25,7 +25,6 @@ from wsiseg.model.card import Card
 from wsiseg.model.catalog import find_checkpoint
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import load_encoder
-from wsiseg.model.familiar import Familiar
 from wsiseg.model.metadata import FORMAT, Kind, read_card, read_description
 
 __all__ = [
@@ -200,8 +199,7 @@ def load_checkpoint(
         pooling=info.pooling,
     )
     tensors = load_tensors(path.read_bytes())
-    if "familiar.axes" in tensors:
-        model.familiar = Familiar(len(tensors["familiar.axes"]), encoder.embedding_dim)
+    model.add_parts(tensors)
     _fill(model, tensors, path)
     return model.eval(), info
 

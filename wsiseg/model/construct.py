@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wsiseg.config import Pooling, Preset
 from wsiseg.model.cam import pool_cams, prototype_cosines
 from wsiseg.model.encoders import Encoder, Teacher, TextEncoder
+from wsiseg.model.exemplars import Exemplars
 from wsiseg.model.familiar import Familiar
 from wsiseg.model.fusion import TopDown
 from wsiseg.model.losses import relational_loss
@@ -142,6 +143,8 @@ class ConStruct(nn.Module):
     teacher: Teacher | None
     familiar: Familiar | None
     """Tells whether images look like the training patches; None if that was not recorded."""
+    exemplars: Exemplars | None
+    """Features of training patches for later training; None if none were kept."""
 
     def __init__(
         self,
@@ -181,9 +184,16 @@ class ConStruct(nn.Module):
         self.prototypes = nn.Parameter(bank)
         self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE))
         self.text_projection = TextProjection(encoder.embedding_dim) if preset == "paper" else None
-        self.familiar: Familiar | None = None
+        self.familiar, self.exemplars = None, None
         several = len(self.cam_levels) > 1
         self.fusion = TopDown([channels[level] for level in self.cam_levels]) if several else None
+
+    def add_parts(self, state: Mapping[str, Tensor]) -> None:
+        """Add the parts that only some checkpoints have, of the shapes in `state`, to be loaded."""
+        if "familiar.axes" in state:
+            self.familiar = Familiar(len(state["familiar.axes"]), self.encoder.embedding_dim)
+        if "exemplars.features" in state:
+            self.exemplars = Exemplars(state["exemplars.features"].shape, self.classes)
 
     def _add_idle_layers(self) -> None:
         """Add the adaptive layers of the other levels, which nothing uses: ``l_fc1`` and so on."""

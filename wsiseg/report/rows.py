@@ -118,7 +118,7 @@ def describe_totals(
         *((status, f"{count}") for status, count in sorted(counts.items())),
         ("tissue", f"{sum(_number(row, 'tissue_mm2') for row in summary_rows):,.1f} mm²"),
         ("regions", f"{sum(_number(row, 'n_regions') for row in measurement_rows):,.0f}"),
-        ("time", _duration(sum(_number(row, "seconds") for row in summary_rows))),
+        ("time of the last run", _duration(sum(_number(row, "seconds") for row in summary_rows))),
     ]
 
 
@@ -173,7 +173,7 @@ def _list_facts(row: Row) -> list[tuple[str, str]]:
         "µm/px": f"{mpp:g} ({row.get('mpp_source') or 'unknown'})" if mpp else "",
         "tiles": f"{_number(row, 'tiles'):,.0f}" if _number(row, "tiles") else "",
         "damaged tiles": f"{damaged:,.0f}" if damaged else "",
-        "time": _duration(_number(row, "seconds")),
+        "time of the last run": _duration(_number(row, "seconds")),
     }
     return [(name, value) for name, value in facts.items() if value]
 

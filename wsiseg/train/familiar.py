@@ -12,13 +12,20 @@ from wsiseg.train.patches import PatchSource
 
 __all__ = ["remember_patches"]
 
+_MIN_PATCHES = 200
+"""Of fewer patches, nearly everything else looks unlike them, even tiles of their own slides."""
 _MAX_PATCHES = 512
 _BATCH = 16
 
 
 @torch.no_grad()
 def remember_patches(model: ConStruct, patches: PatchSource, device: torch.device) -> None:
-    """Fit the model's `familiar` to some 500 evenly chosen patches, without augmentation."""
+    """Fit the model's `familiar` to some 500 evenly chosen patches, without augmentation.
+
+    Does nothing with fewer than 200.
+    """
+    if len(patches) < _MIN_PATCHES:
+        return
     chosen = np.unique(np.linspace(0, len(patches) - 1, min(_MAX_PATCHES, len(patches))).round())
     embedded = []
     for batch in np.array_split(chosen.astype(int), -(-len(chosen) // _BATCH)):

@@ -14,7 +14,7 @@ from wsiseg.atomic import open_atomic
 
 __all__ = ["COLUMNS", "draw_curves", "write_scores", "write_table"]
 
-COLUMNS = ("learning_rate", "total", "classes", "structure", "contrast", "diversity")
+COLUMNS = ("learning_rate", "total", "classes", "structure", "contrast", "diversity", "recall")
 """Columns of a row of the history; its position is the step."""
 
 _SIZE = (960, 480)

@@ -22,9 +22,11 @@ from wsiseg.model.card import Card
 from wsiseg.model.checkpoint import CheckpointInfo, save_checkpoint, trained_state
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.encoders import keep_portable
+from wsiseg.model.scale import Scale, describe_mismatch
 from wsiseg.model.threads import fixed_threads
 from wsiseg.model.trained import TrainedModel
 from wsiseg.train.card import complete_card
+from wsiseg.train.exemplars import keep_exemplars
 from wsiseg.train.familiar import remember_patches
 from wsiseg.train.features import FrozenFeatures, draw_turns
 from wsiseg.train.history import draw_curves, write_scores, write_table
@@ -123,6 +125,7 @@ def train_model(
     with fixed_threads(_THREADS), torch.random.fork_rng(devices=[]):
         group, device = open_group(config.device)
         model = make_model(config)
+        model.add_parts(start or {})
         model.load_state_dict(start or {}, strict=False)
         check_fit(patches, config, model.encoder)
         check_parts(len(patches), config, group)
@@ -130,8 +133,10 @@ def train_model(
         if start is None:
             begin_as_images(model, patches, config, group)
         share_batch_norms(model.structure_adapters, group)
-        if config.preset == "wsiseg":
+        if config.preset == "wsiseg" and model.familiar is None:
             remember_patches(model, patches, device)
+        if config.exemplars and model.exemplars is None:
+            keep_exemplars(model, patches, config.exemplars, device)
         if (
             group.leads
             and config.struct_weight
@@ -192,7 +197,8 @@ class _Run:
         validation = "" if validate is None else validate.identity
         identities = [*_identities(model), *_hash_start(start)]
         self.digest = run_digest(patches, config, identities, note, validation)
-        self.info = replace(_make_info(model, patches, config, note, card), run=self.digest)
+        mpp = _settle_mpp(patches, config, begun=start is not None)
+        self.info = replace(_make_info(model, patches, config, note, card, mpp), run=self.digest)
         if validate is not None:
             validate.check(TrainedModel(model, self.info))
         self.epoch, self.best = 0, -float("inf")
@@ -345,7 +351,7 @@ def _hash_start(start: Mapping[str, Tensor] | None) -> list[str]:
 
 
 def _make_info(
-    model: ConStruct, patches: PatchSource, config: TrainConfig, note: str, card: Card
+    model: ConStruct, patches: PatchSource, config: TrainConfig, note: str, card: Card, mpp: float
 ) -> CheckpointInfo:
     prompts, palette = describe_classes(config)
     plain = config.model_dump(mode="json")
@@ -354,12 +360,23 @@ def _make_info(
     return CheckpointInfo(
         encoder=config.encoder, identity=model.encoder.identity, names=palette.names,
         colors=palette.colors, prompts=prompts, prototypes_per_class=rows_per_class(config),
-        mpp=patches.mpp or config.mpp, tile=patches.side, config=plain, note=note,
+        mpp=mpp, tile=patches.side, config=plain, note=note,
         preset=config.preset, guidance_levels=model.guidance_levels,
         cam_levels=model.cam_levels if config.cam_levels else None, cam_overlap=config.cam_overlap,
         encoder_options=plain["encoder_options"], weights=_name_weights(model), card=card,
         pooling=config.pooling, background=len(config.background),
     )  # fmt: skip
+
+
+def _settle_mpp(patches: PatchSource, config: TrainConfig, *, begun: bool) -> float:
+    """Return the patches' µm/px, or if that is near and training was `begun`, the checkpoint's.
+
+    So the maps of both lie on the same tiles, and can be compared.
+    """
+    own, checkpoint = patches.mpp, Scale(config.mpp, None)
+    if own is None or (begun and not describe_mismatch(own, patches.side, checkpoint)):
+        return config.mpp
+    return own
 
 
 def _name_weights(model: ConStruct) -> dict[str, dict[str, str]]:

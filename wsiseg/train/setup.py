@@ -113,12 +113,13 @@ def check_settings(config: TrainConfig) -> None:
     Raises
     ------
     ConfigError
-        If prompts, colours or background do not fit the classes, or an option of the encoder is
-        unknown.
+        If prompts, colours or background do not fit the classes, exemplars do not fit the preset or
+        the levels, or an option of the encoder is unknown.
     CheckpointError
         If prototypes start from texts, and the tokenizer is missing or another model's.
     """
     check_background(config)
+    check_exemplars(config)
     describe_classes(config)
     texts = prototype_kind(config) in ("text", "both")
     check_options(config.encoder, config.encoder_options, texts=texts)
@@ -239,4 +240,13 @@ def check_background(config: TrainConfig) -> None:
         raise ConfigError(
             f"background = {list(config.background)} are not the last of the classes "
             f"{list(config.classes)}; put them there, after at least one that is tissue"
+        )
+
+
+def check_exemplars(config: TrainConfig) -> None:
+    """Refuse exemplars of a model whose CAM reads several levels, or of another preset."""
+    if config.exemplars and (config.preset != "wsiseg" or len(set(config.cam_levels)) > 1):
+        raise ConfigError(
+            f"exemplars = {config.exemplars} needs preset wsiseg and one CAM level, but preset is "
+            f"{config.preset} and cam_levels {list(config.cam_levels)}; set exemplars to 0"
         )

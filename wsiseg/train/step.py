@@ -17,6 +17,7 @@ from wsiseg.model.construct import ConStruct
 from wsiseg.model.device import autocast
 from wsiseg.model.losses import diversity_loss
 from wsiseg.train.contrast import contrast
+from wsiseg.train.exemplars import Recall
 from wsiseg.train.features import Seen
 from wsiseg.train.parallel import Group, SharedBank
 
@@ -37,6 +38,8 @@ class Losses(NamedTuple):
     """Foreground plus background; 0 if no patch of the batch shows a class."""
     diversity: Tensor
     """How similarly a class's prototypes respond; 0 with one per class, or without a weight."""
+    recall: Tensor
+    """How far the CAMs of exemplars are from those before training; 0 without exemplars."""
 
 
 def poly_rate(step: int, steps: int, warmup: int = 0, power: float = 1.0) -> float:
@@ -78,6 +81,8 @@ class Trainer:
         self.device = model.prototypes.device
         self.bank = SharedBank(_BANK, model.encoder.embedding_dim, generator, self.group)
         self.bank.queue = self.bank.queue.to(self.device)
+        recalls = model.exemplars is not None and config.recall_weight > 0
+        self.recall = Recall(model, config.seed) if recalls else None
         self.optimizer = torch.optim.AdamW(
             [parameter for parameter in model.parameters() if parameter.requires_grad],
             lr=config.learning_rate,
@@ -156,7 +161,12 @@ class Trainer:
         if config.diversity_weight and output.cosines.shape[2] > 1:
             diversity = share * diversity_loss(output.cosines, labels)
             total = total + config.diversity_weight * diversity
-        return Losses(total, *(part.float() for part in (classes, structure, contrasts, diversity)))
+        recall = zero
+        if self.recall is not None:
+            recall = share * self.recall.loss(self.model, self.done)
+            total = total + config.recall_weight * recall
+        parts = (classes, structure, contrasts, diversity, recall)
+        return Losses(total, *(part.float() for part in parts))
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, as tensors, numbers and plain containers."""
