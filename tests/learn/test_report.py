@@ -50,4 +50,4 @@ def test_corrections_that_were_not_learned_are_listed_up_to_ten():
     lines = list(describe_learned(replace(LEARNED, missed=missed)))
     assert "correction not learned: one around (0, 0) shows Pink" in lines
     assert "correction not learned: one around (1, 0) does not show Pink" in lines
-    assert "and 2 more corrections were not learned" in lines
+    assert "and 2 more corrections were not learned; m.safetensors.json lists them" in lines

@@ -18,6 +18,9 @@ from wsiseg.errors import WsisegError
 __all__ = ["check", "doctor", "info", "init", "lint", "show_config"]
 
 
+_GEOJSON = (".geojson", ".geojson.gz")
+
+
 @app.command(rich_help_panel=FILES, epilog="Example: wsiseg init SLIDES")
 def init(
     folder: Annotated[Path, typer.Argument(help="A folder of slides or of labelled patches.")],
@@ -65,18 +68,32 @@ def info(
 
 @app.command(rich_help_panel=FILES, epilog="Example: wsiseg lint out/geojson/slide.geojson")
 def lint(
-    files: Annotated[list[Path], typer.Argument(help="GeoJSON files from any source.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="GeoJSON files from any source, or folders of them.")
+    ],
     fix: Annotated[bool, typer.Option("--fix", help="Write a repaired copy.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The copy; NAME.fixed.geojson if not given.")
     ] = None,
 ) -> None:
     """Check GeoJSON files against all rules of QuPath's importer, or repair them."""
-    if out is not None and (not fix or len(files) != 1):
+    if out is not None and (not fix or len(files) != 1 or files[0].is_dir()):
         raise typer.BadParameter("--out names one repaired copy: give --fix and a single file")
-    clean = [_fix(file, out) if fix else _lint(file) for file in files]
+    found = [file for given in files for file in _find_geojson(given)]
+    clean = [_fix(file, out) if fix else _lint(file) for file in found]
     if not all(clean):
         raise typer.Exit(1)
+
+
+def _find_geojson(given: Path) -> list[Path]:
+    """Return the GeoJSON files of a folder, without repaired copies; or the file itself."""
+    if not given.is_dir():
+        return [given]
+    found = sorted(path for end in _GEOJSON for path in given.glob(f"*{end}"))
+    kept = [path for path in found if ".fixed." not in path.name]
+    if not kept:
+        raise typer.BadParameter(f"{given}: holds no {' or '.join(_GEOJSON)} file")
+    return kept
 
 
 def _lint(file: Path) -> bool:

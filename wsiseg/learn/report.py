@@ -107,7 +107,8 @@ def describe_learned(learned: Learned) -> Iterator[str]:
         verb = "shows" if missed.shown else "does not show"
         yield f"correction not learned: {missed.where} {verb} {missed.name}"
     if len(learned.missed) > 10:
-        yield f"and {len(learned.missed) - 10} more corrections were not learned"
+        more, where = len(learned.missed) - 10, _report(learned.out).name
+        yield f"and {more} more corrections were not learned; {where} lists them"
     yield _advise(learned)
 
 

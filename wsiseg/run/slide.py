@@ -128,8 +128,8 @@ def _describe_likeness(store: SlideStore) -> tuple[str, ...]:
     if not len(distances) or (share := float((distances > 1).mean())) <= UNLIKE_SHARE:
         return ()
     note = (
-        f"looks unlike what the model was taught: {share:.0%} of its tiles are farther from the "
-        f"training patches than 99 % of those are; look at the map before you trust it"
+        f"looks unlike what the model was taught: {100 * share:.0f} % of its tiles are far from "
+        f"the training tiles (1 % would be usual); look at the map before you trust it"
     )
     return (note,)
 

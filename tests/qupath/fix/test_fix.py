@@ -330,5 +330,15 @@ def test_the_command_line(tmp_path):
     assert CliRunner().invoke(app, ["lint", str(path)]).exit_code == 1
 
 
+def test_the_command_takes_folders_and_leaves_repaired_copies_out(tmp_path):
+    for name in ("a.geojson", "a.fixed.geojson", "b.geojson"):
+        (tmp_path / name).write_text(json.dumps(collect(feature())))
+    done = CliRunner().invoke(app, ["lint", str(tmp_path)])
+    assert done.output.splitlines() == [f"{tmp_path / n}.geojson: clean" for n in "ab"]
+    (tmp_path / "empty").mkdir()
+    assert CliRunner().invoke(app, ["lint", str(tmp_path / "empty")]).exit_code == 2
+    assert CliRunner().invoke(app, ["lint", str(tmp_path), "--fix", "-o", "c"]).exit_code == 2
+
+
 def test_a_repair_reads_as_a_line():
     assert str(Repair("json", "a thing", dropped=True)) == "dropped: a thing [json]"
