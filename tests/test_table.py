@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsiseg.errors import DataError
-from wsiseg.table import guard, list_problems, read_table, to_number, unguard
+from wsiseg.table import guard, list_problems, read_header, read_table, to_number, unguard
 
 KNOWN = ("slide", "mpp", "Immune cells")
 
@@ -62,6 +62,13 @@ def test_blanks_and_case_in_headers(tmp_path):
     table = read_table(write(tmp_path, text), KNOWN)
     assert table.columns == KNOWN
     assert cells(table) == [{"slide": "a.svs", "mpp": "0.25", "Immune cells": "1"}]
+
+
+def test_the_header_alone_is_read_as_with_the_rows(tmp_path, caplog):
+    path = write(tmp_path, 'sep=;\n;"Mü;ller"; MPP ;slide\n1;2;3\n', "latin-1")
+    assert read_header(path, KNOWN) == ["", "Mü;ller", "mpp", "slide"]
+    assert not caplog.records
+    assert read_header(write(tmp_path, "\n"), KNOWN) == []
 
 
 def test_columns_that_differ_in_case_alone_are_told_apart(tmp_path):

@@ -21,6 +21,7 @@ __all__ = [
     "TableRow",
     "guard",
     "list_problems",
+    "read_header",
     "read_table",
     "refuse",
     "to_number",
@@ -94,7 +95,7 @@ def read_table(
     required
         Names among `known` that must be present.
     warn
-        Whether to log a warning about unknown columns.
+        Whether to log warnings: about unknown columns, and about text that is not UTF-8.
 
     Raises
     ------
@@ -103,8 +104,7 @@ def read_table(
         are reported in `Table.problems`.
     """
     path = Path(path)
-    text = _decode(path)
-    lines, separator = _split(text, known, path)
+    lines, separator = _split(_decode(path, warn), known, path)
     head = next(lines, None)
     if head is None:
         raise DataError(f"{path}: is empty; its first line names columns: {', '.join(known)}")
@@ -121,6 +121,22 @@ def read_table(
         )  # fmt: skip
     named = tuple(column for column in columns if column)
     return Table(path, named, tuple(unknown), rows, tuple(problems), separator)
+
+
+def read_header(path: str | Path, known: Sequence[str]) -> list[str]:
+    """Return the columns as `read_table` finds them, known ones spelt as in `known`; logs nothing.
+
+    Empty if the file is.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or is not text.
+    """
+    path = Path(path)
+    lines, _ = _split(_decode(path, warn=False), known, path)
+    head = next(lines, None)
+    return [] if head is None else _spell(head.cells, known)
 
 
 def list_problems(problems: Sequence[str]) -> str:
@@ -165,14 +181,14 @@ def unguard(text: str) -> str:
 # -- text ----------------------------------------------------------------------------------------
 
 
-def _decode(path: Path) -> str:
+def _decode(path: Path, warn: bool) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise DataError(f"{path}: is a workbook or an archive; save the sheet as CSV (UTF-8)")
-    text = _as_text(data, path)
+    text = _as_text(data, path, warn)
     match = _NO_TEXT.search(text)
     if match:
         raise DataError(
@@ -182,7 +198,7 @@ def _decode(path: Path) -> str:
     return text
 
 
-def _as_text(data: bytes, path: Path) -> str:
+def _as_text(data: bytes, path: Path, warn: bool) -> str:
     mark, encoding = next(
         ((bom, name) for bom, name in _BOMS if data.startswith(bom)), (b"", _guess(data))
     )
@@ -192,10 +208,11 @@ def _as_text(data: bytes, path: Path) -> str:
         if mark or encoding != "utf-8":
             raise DataError(f"{path}: cannot be read as {encoding.upper()} ({error})") from error
         line = data.count(b"\n", 0, error.start) + 1
-    _LOG.warning(
-        "%s: is not UTF-8 (first in line %d); read as Windows-1252 (Latin-1): check names that are "
-        "not plain ASCII, or save it as UTF-8", path, line,
-    )  # fmt: skip
+    if warn:
+        _LOG.warning(
+            "%s: is not UTF-8 (first in line %d); read as Windows-1252 (Latin-1): check names that "
+            "are not plain ASCII, or save it as UTF-8", path, line,
+        )  # fmt: skip
     try:
         return data.decode("cp1252")
     except UnicodeDecodeError:
@@ -264,14 +281,12 @@ def _name_columns(
     head: Sequence[str], known: Sequence[str], required: Sequence[str], path: Path
 ) -> tuple[list[str], list[str]]:
     """Return the columns in order, known ones spelt as in `known`, and the unknown ones."""
-    count = Counter(map(_fold, known))
-    by_fold = {_fold(name): name for name in known if count[_fold(name)] == 1}
-    columns = [name if name in known else by_fold.get(_fold(name), name) for name in head]
+    columns = _spell(head, known)
     repeated = [name for name, times in Counter(filter(None, columns)).items() if times > 1]
     if repeated:
         raise DataError(f"{path}: has the column {repeated[0]!r} more than once; keep one")
     unknown = [name for name in columns if name and name not in known]
-    _check_separator(head, by_fold, path)
+    _check_separator(head, known, path)
     absent = [name for name in known if name not in columns]
     for name in unknown:
         suggestion = _nearest(name, absent)
@@ -290,12 +305,20 @@ def _name_columns(
     return columns, unknown
 
 
-def _check_separator(head: Sequence[str], by_fold: Mapping[str, str], path: Path) -> None:
+def _spell(head: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Spell the columns as in `known`, where case and blanks alone differ and it is clear which."""
+    count = Counter(map(_fold, known))
+    by_fold = {_fold(name): name for name in known if count[_fold(name)] == 1}
+    return [name if name in known else by_fold.get(_fold(name), name) for name in head]
+
+
+def _check_separator(head: Sequence[str], known: Sequence[str], path: Path) -> None:
     """Raise `DataError` if a header of one column is several names with another separator."""
+    folded = {*map(_fold, known)}
     parts = re.split(r"\s*([|:，；、]|\s)\s*", head[0])
     names = {*map(_fold, parts[::2])}
-    expected = names & {*by_fold}
-    is_valid = len(head) > 1 or len(parts) == 1 or _fold(head[0]) in by_fold
+    expected = names & folded
+    is_valid = len(head) > 1 or len(parts) == 1 or _fold(head[0]) in folded
     if not is_valid and expected and (parts[1].strip() or expected == names):
         raise DataError(
             f"{path}: has {parts[1]!r} between its columns; use commas, semicolons or tabs"

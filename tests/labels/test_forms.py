@@ -354,6 +354,22 @@ def test_tables_of_points_and_rectangles(tmp_path):
     assert "no store of slide 'two'; there are one" in unmatched
 
 
+@pytest.mark.parametrize("start", ["\ufeff", "sep=,\r\n", "\r\n", "\ufeffsep=,\r\n"])
+def test_a_table_as_excel_saves_it_holds_regions(tmp_path, start):
+    x, y = np.mean(square(2, 3)[:4], 0)
+    found = read(tmp_path, f"{start}Class,slide,x,y\r\nBlue,one,{x},{y}\r\n", "t.csv", classes=None)
+    assert found.classes == ("Blue",)
+    assert tiles_of(found) == {(2, 3): (1,)}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("", "is empty"), ("PK\x03\x04", "is a workbook")]
+)
+def test_a_file_that_is_no_table_is_said_once(tmp_path, content, message):
+    (problem,) = read(tmp_path, content, "t.csv").problems
+    assert f"t.csv: {message}" in problem
+
+
 def test_a_broken_table_names_the_line(tmp_path):
     rows = ["slide,x,y,width,height,class", "one,1,b,,,Pink", "one,1,1,5,,Pink", "one,1,1,5,0,Pink"]
     (problem,) = read(tmp_path, "\n".join(rows), "regions.csv").problems

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,19 +10,24 @@ import shapely
 
 from wsiseg.errors import DataError
 from wsiseg.labels.mark import Drawn, Mark
-from wsiseg.table import Table, TableRow, list_problems, read_table, to_number
+from wsiseg.table import Table, TableRow, list_problems, read_header, read_table, to_number
 
 __all__ = ["holds_regions", "read_regions"]
 
 _NEEDED = ("slide", "x", "y", "class")
 _SIZE = ("width", "height")
+_COLUMNS = (*_NEEDED, *_SIZE)
 
 
 def holds_regions(path: Path) -> bool:
-    """Whether the header has the column ``class``, which tables of tiles lack."""
-    with path.open("rb") as file:
-        head = file.readline(10_000).replace(b"\0", b"").decode("latin-1").lower()
-    return "class" in [cell.strip(' "\r\n') for cell in re.split(r"[,;\t]", head)]
+    """Whether a table has the column ``class``, which tables of tiles lack.
+
+    Raises
+    ------
+    DataError
+        If the file is not a table; see `read_header`.
+    """
+    return "class" in read_header(path, _COLUMNS)
 
 
 def read_regions(path: Path) -> dict[str, Drawn]:
@@ -34,7 +38,7 @@ def read_regions(path: Path) -> dict[str, Drawn]:
     DataError
         If the table cannot be read, or a cell is not a number; lists every such line.
     """
-    table = read_table(path, (*_NEEDED, *_SIZE), _NEEDED)
+    table = read_table(path, _COLUMNS, _NEEDED)
     problems = list(table.problems)
     by_slide: dict[str, Drawn] = {}
     for row in table.rows:
