@@ -377,3 +377,30 @@ def test_a_broken_table_names_the_line(tmp_path):
     assert "line 2: y = 'b' is not a number" in problem
     assert "line 3: width and height" in problem
     assert "line 4: width and height" in problem
+
+
+def test_columns_of_0_and_1_are_classes_and_others_are_not(tmp_path, caplog):
+    rows = ["slide,row,col,Pink,Blue,mpp,fold", "one,0,0,1,0,0.5,0", "one,1,0,1,0,0.5,1"]
+    rows += ["one,2,4,0,1,0.5,2", "one,3,4,0,1,0.5,3"]
+    found = read(tmp_path, "\n".join(rows), "tiles.csv", classes=None)
+    assert found.problems == ()
+    assert found.classes == ("Blue", "Pink")
+    assert "ignoring unknown column(s) 'mpp', 'fold'" in caplog.text
+
+
+@pytest.mark.parametrize("cell", ["2", "?", ""])
+def test_one_bad_cell_does_not_drop_its_class(tmp_path, cell):
+    rows = ["slide,row,col,Pink,Blue", "one,0,0,1,0", "one,1,0,1,0", f"one,2,0,{cell},0"]
+    rows += ["one,3,4,0,1"]
+    found = read(tmp_path, "\n".join(rows), "tiles.csv", classes=None)
+    assert found.classes == ("Blue", "Pink")
+    (problem,) = found.problems
+    assert f"tiles.csv line 4: Pink = {cell!r}; a class is 0 or 1" in problem
+    assert "correct it, or remove the column if it is no class" in problem
+
+
+def test_a_table_without_any_class_says_what_it_needs(tmp_path):
+    rows = ["slide,row,col,tumour share", "one,0,0,0.5", "one,1,0,0.25"]
+    (problem,) = read(tmp_path, "\n".join(rows), "tiles.csv", classes=None).problems
+    assert "needs slide,row,col or slide,x,y or" in problem
+    assert problem.endswith("and either labels or a column of 0 and 1 for each class")

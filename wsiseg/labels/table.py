@@ -86,11 +86,12 @@ def read_label_table(
     chosen = next((key for key in keys if set(key) <= columns), None)
     listed = "labels" in columns
     both = [name for name in classes if listed and name in columns]
-    if chosen is None or both or not (listed or set(classes) <= columns):
+    has_labels = listed or (bool(classes) and set(classes) <= columns)
+    if chosen is None or both or not has_labels:
         named = " or ".join(",".join(key) for key in keys)
+        wanted = _list(classes) if classes else "a column of 0 and 1 for each class"
         problems.append(
-            f"has the columns {list(table.columns)}; needs {named} and either labels or "
-            f"{_list(classes)}"
+            f"has the columns {list(table.columns)}; needs {named} and either labels or {wanted}"
         )
         return
     extra = [name for name in optional if name in columns and name not in (*chosen, *classes)]
@@ -110,6 +111,10 @@ def read_label_table(
 def name_classes(path: Path, keys: Sequence[tuple[str, ...]]) -> list[str]:
     """List the classes of a table of labels: those in ``labels``, or its columns of 0 and 1.
 
+    A column of 0 and 1 may have empty cells, and other values in one filled cell of ten, or in a
+    single one if most are 0 or 1: these are typing errors, which `read_label_table` reports. Any
+    other column, such as ``mpp`` or ``fold``, names no class.
+
     Raises
     ------
     DataError
@@ -117,7 +122,7 @@ def name_classes(path: Path, keys: Sequence[tuple[str, ...]]) -> list[str]:
     """
     table = read_table(path, [*(name for key in keys for name in key), "labels"], warn=False)
     if "labels" not in table.columns:
-        return _find_flags(table)
+        return [name for name in table.unknown if _means_flags([row[name] for row in table.rows])]
     named = (name.strip() for row in table.rows for name in row["labels"].split(";"))
     return [name for name in dict.fromkeys(named) if name]
 
@@ -134,20 +139,20 @@ def parse_flag(text: str, separator: str = ",") -> int | None:
 
 
 def _strange_classes(table: Table, classes: Sequence[str]) -> list[str]:
-    """Report columns of labels that are not among the classes."""
+    """Report columns of 0 and 1 that are not among the classes."""
     return [
         f"column {name!r} holds labels, but the classes are {_list(classes)}; add it to the "
         f"classes, or remove it"
-        for name in _find_flags(table)
+        for name in table.unknown
+        if table.rows and all(parse_flag(row[name]) is not None for row in table.rows)
     ]
 
 
-def _find_flags(table: Table) -> list[str]:
-    """Find unknown columns that contain only 0 and 1."""
-    return [
-        name for name in table.unknown
-        if table.rows and all(parse_flag(row[name]) is not None for row in table.rows)
-    ]  # fmt: skip
+def _means_flags(cells: Sequence[str]) -> bool:
+    """Whether a column is meant to hold 0 and 1 only; see `name_classes`."""
+    filled = [cell for cell in cells if cell]
+    wrong = sum(parse_flag(cell) is None for cell in filled)
+    return 2 * wrong < len(filled) and wrong <= max(1, len(filled) // 10)
 
 
 def _list(classes: Sequence[str]) -> str:
@@ -171,7 +176,8 @@ def _flagged(
     wrong = [f"{name} = {row[name]!r}" for name, flag in flags.items() if flag is None]
     if wrong:
         problems.append(
-            f"{row.where}: {', '.join(wrong)}; a class is 0 or 1 (or false or true, no or yes)"
+            f"{row.where}: {', '.join(wrong)}; a class is 0 or 1 (or false or true, no or yes): "
+            f"correct it, or remove the column if it is no class"
         )
         return None
     return tuple(flag for flag in flags.values() if flag is not None)
