@@ -24,6 +24,7 @@ def test_config_prints_what_is_set():
         ("tile.codec.x=1", "tile.codec is a single setting without others in it, and is 'lz4'"),
         ("tile.mpp.x=1", "tile.mpp is a single setting without others in it, and is None"),
         ("export.formats=[a,b", "'[a,b' is not valid YAML"),
+        ("tile={mpp: 1, mpp: 2}", "the key 'mpp' was given in line 1; keep one"),
         ("tile.mpp", "needs the form name=value"),
     ],
 )

@@ -52,11 +52,21 @@ def test_nothing_is_the_default():
         ("extends: {a: 1}\n", "c.yaml: extends = {'a': 1}; give a file, or a list of files"),
         ("tile: [\n", "c.yaml: is not valid YAML"),
         ("- 1\n", "c.yaml: holds a list"),
+        (
+            "stitch: {refine: false}\ntile: {}\nstitch: {smooth_um: 1}\n",
+            "c.yaml: is not valid YAML .line 3: the key 'stitch' was given in line 1; keep one",
+        ),
+        ("tile: {mpp: 1, 'mpp': 1}\n", "line 1: the key 'mpp' was given in line 1"),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path, text, message):
     with pytest.raises(ConfigError, match=r"(?s).*" + message.replace("{", r"\{")):
         load_config(write(tmp_path / "c.yaml", text), Config)
+
+
+def test_a_merged_mapping_may_be_overridden(tmp_path):
+    text = "export: {<<: {formats: [png]}, formats: [coco]}\n"
+    assert load_config(write(tmp_path / "c.yaml", text), Config).export.formats == ("coco",)
 
 
 def test_a_circle_is_told(tmp_path):

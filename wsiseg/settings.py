@@ -17,7 +17,15 @@ from pydantic import BaseModel, ValidationError
 
 from wsiseg.errors import ConfigError
 
-__all__ = ["Files", "Settings", "describe_fields", "load_config", "parse_config", "read_settings"]
+__all__ = [
+    "Files",
+    "Settings",
+    "describe_fields",
+    "load_config",
+    "load_yaml",
+    "parse_config",
+    "read_settings",
+]
 
 _M = TypeVar("_M", bound=BaseModel)  # PEP 695 syntax needs Python 3.12
 
@@ -25,6 +33,33 @@ Files = str | Path | Sequence[str | Path] | None
 """Settings files; later ones override earlier ones."""
 
 _EXTENDS = "extends"
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key given twice in a mapping, of which YAML keeps the last in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+            if name in first:
+                raise yaml.YAMLError(
+                    f"line {line}: the key {key.value!r} was given in line {first[name]}; keep one"
+                )
+            first[name] = line
+        return node
+
+
+def load_yaml(text: str) -> Any:
+    """Load YAML as `yaml.safe_load` does, but refuse a key given twice.
+
+    Raises
+    ------
+    yaml.YAMLError
+        If the text is not YAML, or a mapping has a key twice.
+    """
+    return yaml.load(text, _Loader)  # a SafeLoader
 
 
 def describe_fields(model: type[BaseModel]) -> dict[str, str]:
@@ -63,7 +98,7 @@ def read_settings(files: Files) -> Settings:
     Raises
     ------
     ConfigError
-        If a file is missing, is not a YAML mapping, or extends itself.
+        If a file is missing, is not a YAML mapping, has a key twice, or extends itself.
     """
     merged = Settings({}, {})
     for path in [files] if isinstance(files, str | Path) else files or ():
@@ -121,7 +156,7 @@ def _read_chain(path: Path, before: tuple[Path, ...]) -> Iterator[Settings]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:

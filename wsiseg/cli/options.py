@@ -169,6 +169,8 @@ def override(data: dict[str, Any], settings: list[str] | None, option: str) -> d
     """Put each ``step.name=value`` of the command line into `data`."""
     import yaml
 
+    from wsiseg.settings import load_yaml
+
     for setting in settings or []:
         name, equals, value = setting.partition("=")
         if not equals:
@@ -184,7 +186,7 @@ def override(data: dict[str, Any], settings: list[str] | None, option: str) -> d
                     f"is {target!r}; give {group}=VALUE"
                 )
         try:
-            target[leaf] = yaml.safe_load(value)
+            target[leaf] = load_yaml(value)
         except yaml.YAMLError as error:
             why = " ".join(str(error).split())
             raise typer.BadParameter(
