@@ -181,6 +181,31 @@ def test_what_lies_outside_the_slide_is_told_and_all_of_it_refused(tmp_path):
     assert "one.geojson: all 1 labels lie outside the slide: they belong to another slide" in first
 
 
+def test_of_what_reaches_beyond_the_slide_the_part_on_it_counts(tmp_path):
+    """The corner tile and three times as much outside; and a point of two outside."""
+    across = polygon(square(ROWS - 1, COLS - 1, 2, 2))
+    points = {"type": "MultiPoint", "coordinates": [square(1, 0)[0], square(-9, 0)[0]]}
+    found = read(tmp_path, collection(feature("Blue", across), feature("Pink", points)))
+    assert tiles_of(found).keys() == {(ROWS - 1, COLS - 1), (1, 0)}
+    assert found.slides[0].area_mm2 == pytest.approx((0, (TILE * 0.5e-3) ** 2))
+    (told,) = found.notes
+    assert told.endswith("feature 0 reaches beyond the slide and was cut there, as were 1 more")
+
+
+def test_an_area_over_the_whole_slide_may_be_a_pixel_larger(tmp_path):
+    (right, bottom), edge = square(ROWS, COLS)[0], BOUNDS[0]
+    whole = [[-edge, -40], [right + 1, -40], [right + 1, bottom + 1], [-edge, bottom + 1]]
+    found = read(tmp_path, feature("Pink", polygon([*whole, whole[0]])))
+    assert len(tiles_of(found)) == ROWS * COLS
+    assert found.notes == ()
+
+
+def test_an_area_that_only_touches_the_slide_lies_outside(tmp_path):
+    found = read(tmp_path, collection(PINK, feature("Blue", polygon(square(0, COLS)))))
+    (told,) = found.notes
+    assert "feature 1 lies outside the slide and was skipped" in told
+
+
 @pytest.mark.parametrize(
     ("size", "told"),
     [

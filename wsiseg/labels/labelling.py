@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 
 from wsiseg.config import LabelConfig
 from wsiseg.errors import DataError
@@ -26,7 +28,7 @@ from wsiseg.labels.layers import (
 from wsiseg.labels.manifest import read_manifest
 from wsiseg.labels.mark import Drawn, Mark, classify
 from wsiseg.labels.names import find_lookalikes, format_map
-from wsiseg.labels.placement import CELLS
+from wsiseg.labels.placement import CELLS, intersect
 from wsiseg.labels.sources import Sources, read_sources
 from wsiseg.labels.stores import Names, find_stores, find_tissue, open_stores
 from wsiseg.labels.tile_table import name_tile_classes, read_tile_table
@@ -54,7 +56,7 @@ class SlideLabels:
 
     @property
     def area_mm2(self) -> tuple[float, ...]:
-        """Marked area of each class, overlaps counted once."""
+        """Marked area of each class on the slide, overlaps counted once."""
         unit = (self.store.mpp / 1000) ** 2
         return tuple(float(shape.area) * unit for shape in self.layers.classes)
 
@@ -246,8 +248,7 @@ def _place_marks(
     store: SlideStore, drawn: Sequence[tuple[Path, Drawn]], classes: Sequence[str],
     config: LabelConfig, problems: list[str], notes: list[str],
 ) -> list[Mark]:  # fmt: skip
-    """Return the marks of a slide's files in raster pixels; corrections get our outlines."""
-    frame = shapely.box(0, 0, store.grid.width, store.grid.height)
+    """Return what a slide's files mark on it in raster pixels; corrections get our outlines."""
     placed: list[Mark] = []
     for path, one in drawn:
         notes += [*one.notes, *_report_starred(path, one, classes, config)]
@@ -266,21 +267,45 @@ def _place_marks(
         moved = [
             Mark(m.name, to_raster(m.geometry, place), m.where, m.state, m.region) for m in resolved
         ]
-        inside = [mark for mark in moved if mark.geometry.intersects(frame)]
-        if moved and not inside:
-            problems.append(
-                f"{path}: all {len(moved)} labels lie outside the slide: they belong to "
-                f"another slide, or use another magnification or origin (labels.origin)"
-            )
-        elif len(inside) < len(moved):
-            first = next(mark for mark in moved if mark not in inside)
-            others = len(moved) - len(inside) - 1
-            notes.append(
-                f"{first.where} lies outside the slide and was skipped"
-                + (f", as were {others} more" if others else "")
-            )
-        placed += inside
+        placed += _keep_inside(path, moved, store, problems, notes)
     return placed
+
+
+def _keep_inside(
+    path: Path, marks: Sequence[Mark], store: SlideStore, problems: list[str], notes: list[str]
+) -> list[Mark]:
+    """Return the parts of marks that lie on the slide, in raster pixels; report the others."""
+    width, height = store.grid.width, store.grid.height
+    frame, near = shapely.box(0, 0, width, height), shapely.box(-1, -1, width + 1, height + 1)
+    parts = [(mark, _cut(mark.geometry, frame)) for mark in marks]
+    inside = [replace(mark, geometry=part) for mark, part in parts if not part.is_empty]
+    if marks and not inside:
+        problems.append(
+            f"{path}: all {len(marks)} labels lie outside the slide: they belong to "
+            f"another slide, or use another magnification or origin (labels.origin)"
+        )
+        return []
+    outside = [mark for mark, part in parts if part.is_empty]
+    across = [m for m, part in parts if not part.is_empty and not near.covers(m.geometry)]
+    notes += _count(outside, "lies outside the slide and was skipped")
+    notes += _count(across, "reaches beyond the slide and was cut there")
+    return inside
+
+
+def _cut(shape: BaseGeometry, frame: BaseGeometry) -> BaseGeometry:
+    """Cut an area or points to a frame; empty if they lie outside or only touch it."""
+    if frame.covers(shape):
+        return shape
+    if "Point" in shape.geom_type:
+        return shapely.intersection(shape, frame)
+    return cast(BaseGeometry, intersect(shapely.make_valid(shape), frame))
+
+
+def _count(marks: Sequence[Mark], what: str) -> Iterator[str]:
+    """Say of the first mark what happened to it, and to how many more."""
+    if marks:
+        more = len(marks) - 1
+        yield f"{marks[0].where} {what}" + (f", as were {more} more" if more else "")
 
 
 def _check_size(drawn: tuple[float, float], store: SlideStore) -> str:
