@@ -41,6 +41,7 @@ def test_settings_that_cannot_be_read_are_explained(setting, message):
         (["config", "--set", "tile.strid=1"], "did you mean 'stride'"),
         (["annotate", "nowhere.svs", "-o", "out"], "nowhere.svs"),
         (["info", "nowhere.svs"], "nowhere.svs"),
+        (["info", "a.svs", "--mpp-override", "inf"], "the command line: mpp_override = inf"),
         (["predict", "nowhere.zarr"], "nowhere.zarr"),
     ],
 )

@@ -132,6 +132,21 @@ def test_classes_and_colours_are_checked_as_they_are_read(settings, message):
         parse_config(settings, TrainConfig, "t.yaml")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tile.mpp", "tissue.mpp", "tissue.closing_um", "stitch.smooth_um", "stitch.crf.smooth_sxy",
+        "stitch.crf.appearance_srgb", "outline.simplify_um", "export.max_mb",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+def test_no_setting_is_endless(tmp_path, name, value):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"{{{name.replace('.', ': {')}: {value}{'}' * (name.count('.') + 1)}\n")
+    with pytest.raises(ConfigError, match=rf"c\.yaml: {name} = -?(inf|nan): .* finite number"):
+        load_config(path, Config)
+
+
 def test_a_part_of_the_crf_does_not_change_its_back_end():
     found = parse_config({"crf": {"iterations": 3}}, EvaluateConfig, "e.yaml").crf
     assert found == EvaluateConfig().crf.model_copy(update={"iterations": 3})

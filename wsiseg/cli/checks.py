@@ -46,10 +46,11 @@ def info(
     slide: Annotated[Path, typer.Argument(help="A slide.")], mpp_override: MppOverride = None
 ) -> None:
     """Show what is known about one slide."""
-    from wsiseg.config import SlideConfig
+    from wsiseg.config import SlideConfig, parse_config
     from wsiseg.slide import open_slide
 
-    with open_slide(slide, SlideConfig(mpp_override=mpp_override)) as opened:
+    config = parse_config({"mpp_override": mpp_override}, SlideConfig, "the command line")
+    with open_slide(slide, config) as opened:
         facts = {
             "reader": opened.reader,
             "vendor": opened.vendor,

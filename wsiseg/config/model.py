@@ -1,4 +1,4 @@
-"""The base of all settings: frozen models that refuse unknown keys, and their digest."""
+"""The base of all settings: frozen, without unknown keys or endless numbers; their digest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Settings(BaseModel):
     """Base class of all settings; the docstring of each field documents it."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid",
+        frozen=True, extra="forbid", allow_inf_nan=False,
         defer_build=True,  # no command needs all of them
     )  # fmt: skip
 
