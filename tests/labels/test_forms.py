@@ -129,9 +129,9 @@ def test_derived_classes_and_typing_errors(tmp_path):
         feature("Grade 4", polygon(square(3, 1))),
     )
     found = read(tmp_path, drawn, classes=None)
-    assert found.lookalikes == (("Tumor", "Tumour ", "tumor"),)
+    assert found.lookalikes == (("Tumor", "tumor", "Tumour "),)
     (advice,) = found.advise()
-    assert '--map "Tumour =Tumor,tumor=Tumor"' in advice
+    assert 'make them one with --map \'{"tumor": "Tumor", "Tumour ": "Tumor"}\', or' in advice
     merged = {"Tumour ": "Tumor", "tumor": "Tumor", "Tumor: invasive": "Tumor", "Mucin": ""}
     found = read(tmp_path, drawn, classes=None, map=merged)
     assert found.classes == ("Grade 3", "Grade 4", "Muscle", "Tumor")

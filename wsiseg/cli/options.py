@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -82,7 +82,8 @@ Workers = Annotated[int | None, typer.Option(help="Number of workers; one per co
 NameMap = Annotated[
     str | None,
     typer.Option(
-        "--map", help='Classes to rename or merge, as "Tumour=Tumor,Tumor: invasive=Tumor".'
+        "--map",
+        help='Classes to rename or merge, as "Tumour=Tumor,Tumor: invasive=Tumor", or as JSON.',
     ),
 ]
 Manifest = Annotated[
@@ -134,16 +135,20 @@ def with_map(settings: list[str] | None, text: str | None, name: str) -> list[st
 
     if text is None:
         return settings or []
-    return [*(settings or []), f"{name}={json.dumps(parse_map(text))}"]
+    return with_given(settings, {name: parse_map(text)})
 
 
 def _to_yaml(value: object) -> object:
-    """Quote paths, so that they stay strings, and write floats as YAML reads them (1e-5)."""
+    """Quote paths and mappings of names, so that all stay strings; write 1e-5 as YAML reads it."""
     import yaml
 
     if isinstance(value, float):
         return yaml.safe_dump(value).splitlines()[0]
-    return json.dumps(str(value)) if isinstance(value, Path) else value
+    if not isinstance(value, Path | dict):
+        return value
+    plain = str(value) if isinstance(value, Path) else value
+    # On one line, with every letter beyond ASCII escaped as YAML does it, which JSON does not.
+    return yaml.safe_dump(plain, default_style='"', default_flow_style=True, width=math.inf).strip()
 
 
 def configure(model: type[_M], files: Files, settings: list[str] | None) -> _M:

@@ -84,8 +84,8 @@ class Labelling:
         """Say for each group of lookalikes how to merge them, or keep them apart; one line each."""
         return [
             f"{', '.join(map(repr, group))} look like one class: make them one with "
-            f'--map "{format_map(group, group[0])}", or keep them apart with '
-            f'--map "{",".join(f"{name}={name}" for name in group)}"'
+            f"{format_map(dict.fromkeys(group[1:], group[0]))}, or keep them apart with "
+            f"{format_map({name: name for name in group})}"
             for group in self.lookalikes
         ]
 
@@ -218,7 +218,8 @@ def _check_names(sources: Sources, classes: Sequence[str], config: LabelConfig) 
             if unknown:
                 problems.append(
                     f"{path}: unknown class {unknown}; known are {', '.join(classes)}; rename it "
-                    f'with --map "{unknown[0]}=..." or leave it out with --map "{unknown[0]}="'
+                    f"with {format_map({unknown[0]: '...'})} or leave it out with "
+                    f"{format_map({unknown[0]: ''})}"
                 )
     return problems
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
@@ -11,31 +12,59 @@ from wsiseg.errors import ConfigError
 __all__ = ["find_lookalikes", "format_map", "parse_map"]
 
 _ALIKE = 0.85  # share of letters in common: Tumour and Tumor 0.91, Muscle and Mucin 0.55
+_SPECIAL = re.compile(r'^\s|\s$|[,="$`\\!{\x00-\x1f]')  # to `parse_map`, or to a shell
 
 
 def parse_map(text: str) -> dict[str, str]:
     """Parse ``"Tumour=Tumor,Tumor: invasive=Tumor"`` to a dict of old to new names.
 
-    ``Artefact=`` leaves a class out.
+    ``Artefact=`` leaves a class out. Names with commas, equals signs or blanks around them are
+    given as JSON: ``{"Tumor, invasive": "Tumor"}``.
 
     Raises
     ------
     ConfigError
-        If a part is not ``old=new``, or a name has two meanings.
+        If a part is not ``old=new``, the JSON not such a mapping, or a name has two meanings.
     """
-    mapping: dict[str, str] = {}
+    if text.lstrip().startswith("{"):
+        return _parse_json(text)
+    pairs = []
     for part in filter(str.strip, text.split(",")):
         old, equals, new = part.lstrip().partition("=")
         if not equals or not old.strip():
-            raise ConfigError(f"--map {part!r} needs the form old=new")
-        if mapping.setdefault(old, new.strip()) != new.strip():
+            raise ConfigError(
+                f"--map {part!r} needs the form old=new; names with commas or equals signs are "
+                f"given as JSON: {format_map({'a, b': 'a'})}"
+            )
+        pairs.append((old, new.strip()))
+    return _gather(pairs)
+
+
+def format_map(mapping: Mapping[str, str]) -> str:
+    """Format the option ``--map`` that `parse_map` reads as `mapping`, quoted for a shell."""
+    if not any(_SPECIAL.search(name) for name in (*mapping, *mapping.values())):
+        return '--map "' + ",".join(f"{old}={new}" for old, new in mapping.items()) + '"'
+    text = json.dumps(mapping, ensure_ascii=False).replace("'", r"\u0027")
+    return f"--map '{text}'"
+
+
+def _parse_json(text: str) -> dict[str, str]:
+    try:
+        mapping = json.loads(text, object_pairs_hook=_gather)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--map {text!r} begins as JSON, but is none ({error})") from error
+    wrong = [f"{old!r}: {new!r}" for old, new in mapping.items() if not isinstance(new, str)]
+    if wrong:
+        raise ConfigError(f"--map {text!r}: {wrong[0]} is not one name for another")
+    return dict(mapping)
+
+
+def _gather(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    mapping: dict[str, str] = {}
+    for old, new in pairs:
+        if mapping.setdefault(old, new) != new:
             raise ConfigError(f"--map gives {old!r} two meanings: {mapping[old]!r} and {new!r}")
     return mapping
-
-
-def format_map(names: Iterable[str], into: str) -> str:
-    """Format the ``--map`` that merges several names into one class."""
-    return ",".join(f"{name}={into}" for name in names if name != into)
 
 
 def find_lookalikes(counts: Mapping[str, int], known: Iterable[str] = ()) -> list[tuple[str, ...]]:
@@ -49,7 +78,10 @@ def find_lookalikes(counts: Mapping[str, int], known: Iterable[str] = ()) -> lis
         Names that are intentional: they are kept, and two of them are never grouped.
     """
     known = set(known)
-    order = sorted(counts, key=lambda name: (name not in known, -counts[name], name))
+    order = sorted(
+        counts,
+        key=lambda name: (name not in known, name != name.strip(), -counts[name], name),
+    )
     groups: list[list[str]] = []
     for name in order:
         near = next((g for g in groups if _alike(g[0], name)), None)
