@@ -26,6 +26,8 @@ def test_config_prints_what_is_set():
         ("export.formats=[a,b", "'[a,b' is not valid YAML"),
         ("tile={mpp: 1, mpp: 2}", "the key 'mpp' was given in line 1; keep one"),
         ("tile.mpp", "needs the form name=value"),
+        ("=5", "--set '=5' needs the form name=value"),
+        ("tile. =5", "--set 'tile. =5' needs the form name=value"),
     ],
 )
 def test_settings_that_cannot_be_read_are_explained(setting, message):
@@ -35,12 +37,24 @@ def test_settings_that_cannot_be_read_are_explained(setting, message):
     assert message in done.output
 
 
+@pytest.mark.parametrize("empty", [["-o", ""], ["--out", ""], ["--out="]])
+@pytest.mark.parametrize("command", ["annotate", "tile", "label"])
+def test_an_empty_output_is_not_the_current_folder(command, empty):
+    done = run.invoke(app, [command, "nowhere.svs", *empty], env={"COLUMNS": "400"})
+    assert done.exit_code == 2
+    assert "Invalid value for --out: is empty" in done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["config", "--set", "tile.strid=1"], "did you mean 'stride'"),
         (["annotate", "nowhere.svs", "-o", "out"], "nowhere.svs"),
         (["info", "nowhere.svs"], "nowhere.svs"),
+        (
+            ["config", "--set", "export.formats=geojson,png"],
+            "export.formats = 'geojson,png': give a list: [geojson,png]",
+        ),
         (["info", "a.svs", "--mpp-override", "inf"], "the command line: mpp_override = inf"),
         (["predict", "nowhere.zarr"], "nowhere.zarr"),
     ],

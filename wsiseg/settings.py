@@ -209,8 +209,13 @@ def _find_origin(steps: Sequence[str], origins: Mapping[str, str]) -> str | None
 
 def _explain(problem: dict[str, Any], model: type[BaseModel]) -> str:
     where = ".".join(str(step) for step in problem["loc"])
+    given = problem["input"]
+    if problem["type"] == "tuple_type":
+        return (
+            f"{where} = {given!r}: give a list{'' if isinstance(given, dict) else f': [{given}]'}"
+        )
     if problem["type"] != "extra_forbidden":
-        return f"{where} = {problem['input']!r}: {problem['msg']}"
+        return f"{where} = {given!r}: {problem['msg']}"
     owner: Any = model
     for step in problem["loc"][:-1]:
         is_index = isinstance(step, int)  # into a tuple, whose items all have one type

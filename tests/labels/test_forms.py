@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from wsiseg.config import LabelConfig
+from wsiseg.errors import ConfigError
 from wsiseg.labels import label_slides
 
 from .slides import BOUNDS, CLASSES, COLS, ROWS, TILE, make_store
@@ -252,6 +253,14 @@ def test_broken_geojson_names_file_and_feature(tmp_path, text, message):
     problem, *_ = read(tmp_path, text).problems
     assert "one.geojson" in problem
     assert message in problem
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"), [(["A", "A"], "'A' occurs 2 times"), ([""], "'' is not a class name")]
+)
+def test_each_class_is_given_once(tmp_path, classes, message):
+    with pytest.raises(ConfigError, match=f"{message}; give each class once, by its name"):
+        read(tmp_path, collection(PINK), classes=classes)
 
 
 # -- ImageScope ----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import copy
 import io
 import os
 import sys
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +30,15 @@ _EPILOG = "Exit codes: 0 success, 1 a slide failed or an error, 2 wrong usage."
 
 
 class _Commands(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse an empty ``--out``, which would mean the current folder."""
+        if "--out=" in args or {("-o", ""), ("--out", "")} & {*pairwise(args)}:
+            raise typer.BadParameter(
+                "is empty (a variable of the shell that is not set?); give a path, or . for the "
+                "current folder", ctx, param_hint="--out",
+            )  # fmt: skip
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command; an unexpected error gives one line instead of a traceback."""
         for stream in (sys.stdout, sys.stderr):  # escape names that the terminal cannot show

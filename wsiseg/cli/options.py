@@ -178,7 +178,7 @@ def override(data: dict[str, Any], settings: list[str] | None, option: str) -> d
 
     for setting in settings or []:
         name, equals, value = setting.partition("=")
-        if not equals:
+        if not equals or not all(map(str.strip, name.split("."))):
             raise typer.BadParameter(f"{option} {setting!r} needs the form name=value")
         *parents, leaf = name.split(".")
         target: Any = data

@@ -12,7 +12,14 @@ from wsiseg.config.predict import PredictConfig
 from wsiseg.config.slide import SlideConfig, TissueConfig
 from wsiseg.config.stitch import ContextConfig, CrfConfig, StitchConfig
 from wsiseg.config.tile import TileConfig, Tiling
-from wsiseg.config.train import LabelConfig, Pooling, Preset, Prototypes, TrainConfig
+from wsiseg.config.train import (
+    LabelConfig,
+    Pooling,
+    Preset,
+    Prototypes,
+    TrainConfig,
+    check_class_names,
+)
 from wsiseg.formats import ExportFormat
 from wsiseg.settings import load_config, parse_config
 
@@ -40,6 +47,7 @@ __all__ = [
     "Tiling",
     "TissueConfig",
     "TrainConfig",
+    "check_class_names",
     "digest_of",
     "load_config",
     "parse_config",

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from wsiseg.config.model import Precision, Settings
 
-__all__ = ["LabelConfig", "Pooling", "Preset", "Prototypes", "TrainConfig"]
+__all__ = [
+    "LabelConfig",
+    "Pooling",
+    "Preset",
+    "Prototypes",
+    "TrainConfig",
+    "check_class_names",
+]
 
 
 Pooling = Literal["mean", "smooth"]
@@ -48,7 +56,8 @@ class LabelConfig(Settings):
     """A tile of a store can be used if at least this fraction of it is tissue."""
 
 
-def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
+def check_class_names(names: Sequence[str]) -> Sequence[str]:
+    """Return the names of classes; raise `ValueError` if one is blank or occurs twice."""
     for name in names:
         if not name.strip():
             raise ValueError(f"{name!r} is not a class name")
@@ -74,7 +83,7 @@ class TrainConfig(Settings):
     """The frozen teacher: `segformer` or `tiny`; empty for the one that goes with the encoder."""
     teacher_options: dict[str, Any] = Field(default={})
     """Options of the teacher: `weights`, `strides`, ..."""
-    classes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_check_names)] = (
+    classes: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(check_class_names)] = (
         "Tumor", "Stroma", "Immune cells", "Necrosis",
     )  # fmt: skip
     """Class names in label order, without duplicates."""

@@ -14,8 +14,8 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from wsiseg.config import LabelConfig
-from wsiseg.errors import DataError
+from wsiseg.config import LabelConfig, check_class_names
+from wsiseg.errors import ConfigError, DataError
 from wsiseg.labels.corrections import name_in_run, resolve_regions
 from wsiseg.labels.cover import place_of, to_raster
 from wsiseg.labels.layers import (
@@ -121,9 +121,18 @@ def label_slides(
 
     Raises
     ------
+    ConfigError
+        If a class is blank or given twice.
     DataError
         If there is no store or no label file at all. Other errors are in `Labelling.problems`.
     """
+    try:
+        check_class_names(classes or ())
+    except ValueError as error:
+        given = ", ".join(classes or ())
+        raise ConfigError(
+            f"classes = {given}: {error}; give each class once, by its name"
+        ) from error
     config = config or LabelConfig()
     paths = [Path(labels)] if isinstance(labels, str | Path) else [Path(one) for one in labels]
     problems: list[str] = []

@@ -1,5 +1,6 @@
 import gzip
 import json
+import math
 import zipfile
 from pathlib import Path
 
@@ -87,6 +88,10 @@ def test_shapes_come_in_file_order(tmp_path):
         ({**FEATURE, "geometry": None}, r'feature 0: "geometry" is missing or null'),
         ([POLYGON, {"type": "GeometryCollection", "geometries": []}], r"feature 1: .*Collection"),
         ({"type": "Polygon", "coordinates": [RING[:-1]]}, r"not exactly its first \[ring-open\]"),
+        (
+            {"type": "Polygon", "coordinates": [[[math.nan, 0], *RING[1:-1], [math.nan, 0]]]},
+            r"a coordinate is not a number, .* \[coordinates\]",
+        ),
         (
             {"type": "Polygon", "coordinates": [[[0, 0], [4, 4], [4, 0], [0, 8], [0, 0]]]},
             r"crosses itself .*\[ring-crossing\]; see `wsiseg lint`, and `wsiseg lint --fix`",

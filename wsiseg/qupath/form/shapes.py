@@ -274,8 +274,8 @@ def _ragged_array(ring: Any) -> NDArray[np.float64]:
 def _judge_ring(ring: NDArray[np.float64]) -> tuple[str, str] | None:
     if len(ring) < 4:
         return "ring-short", f"a ring has {len(ring)} points; 4 are needed, the last as the first"
+    if not (np.abs(ring) <= LARGEST).all():  # NaN fails this, too, and is not equal to itself
+        return "coordinates", _SIZE_ADVICE
     if ring[0, 0] != ring[-1, 0] or ring[0, 1] != ring[-1, 1]:
         return "ring-open", "a ring's last point is not exactly its first"
-    if not (np.abs(ring) <= LARGEST).all():  # NaN fails this, too
-        return "coordinates", _SIZE_ADVICE
     return None
