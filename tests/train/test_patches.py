@@ -6,6 +6,7 @@ from PIL import Image
 
 from wsiseg.errors import DataError
 from wsiseg.train import load_patches
+from wsiseg.train.patches import load_images
 
 CLASSES = ("Tumor", "Stroma", "Immune cells", "Necrosis")
 BCSS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "mini_bcss" / "train"
@@ -54,6 +55,17 @@ def test_folder_reads_the_digits_of_the_base_name(tmp_path):
     assert load_patches(folder, ("A", "B")).labels.tolist() == [[1, 0], [0, 1]]
 
 
+def test_images_of_other_formats_are_named(tmp_path, caplog):
+    image(tmp_path / "a[10].png")
+    assert len(load_patches(tmp_path, ("A", "B"), to_learn=False)) == 1
+    assert not caplog.records
+    for name in ("b[10].gif", "c[01].WEBP", "d[01].webp", "e[01].gif"):
+        image(tmp_path / name)
+    assert len(load_images(tmp_path)) == 1
+    told = "4 image(s) left out: b[10].gif, c[01].WEBP, d[01].webp, ...; those read are .png, .jpg"
+    assert told in caplog.text
+
+
 def test_bcss_folder():
     if not BCSS.is_dir():
         pytest.skip("shared/reference/mini_bcss is not beside the checkout")
@@ -71,15 +83,17 @@ def test_one_error_lists_every_problem(tmp_path):
     whole = image(tmp_path / "whole.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.png").write_text("no image")
+    Image.fromarray(np.full((32, 32), 3000, np.uint16)).save(tmp_path / "deep.png")
     rows = [
         "good.png,1,0", "fine.png,0,1", "none.png,1,0", "wide.png,1,0", "big.png,1,0",
         "cut.png,1,0", "text.png,1,0", "good.png,2,", "good.png,maybe,0",
+        "deep.png,1,0",
     ]  # fmt: skip
     csv = table(tmp_path, "image,A,B\n" + "\n".join(rows) + "\n")
     with pytest.raises(DataError) as caught:
         load_patches(csv, ("A", "B"))
     message = str(caught.value)
-    assert "7 problem(s)" in message
+    assert "8 problem(s)" in message
     for part in (
         "line 4, none.png: no such image",
         "line 5, wide.png: is 40 x 32 px; patches are square and of one size (most are 32 x 32)",
@@ -88,6 +102,7 @@ def test_one_error_lists_every_problem(tmp_path):
         "line 8, text.png: cannot be read",
         "line 9: A = '2', B = ''; a class is 0 or 1",
         "line 10: A = 'maybe'",
+        "deep.png: cannot be read (its grey has more than 8 bits (I;16); save it as 8-bit RGB)",
     ):
         assert part in message
 

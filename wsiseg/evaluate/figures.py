@@ -20,6 +20,7 @@ from torch import Tensor
 from wsiseg.annotations import Palette
 from wsiseg.errors import CheckpointError, DataError
 from wsiseg.evaluate.sheet import LINE, Pixels, draw_bar, heat, overlay, wrap, write_picture
+from wsiseg.image_files import list_images, read_image
 from wsiseg.model.cam import cosine_cams
 from wsiseg.model.construct import ConStruct
 from wsiseg.model.device import open_device
@@ -34,7 +35,6 @@ Kind = Literal["cams", "prototypes", "features"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """What can be drawn."""
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _PANEL = 224  # smaller patches are drawn at a whole multiple of their size
 
 Array = NDArray[np.float32]
@@ -209,10 +209,9 @@ def _enlarge(panel: NDArray[Any]) -> NDArray[Any]:
 def _read_patches(given: Sequence[str | Path], source: CamSource) -> list[tuple[Path, Pixels]]:
     patches: dict[str, tuple[Path, Pixels]] = {}
     problems: list[str] = []
-    for path in _list_images(given):
+    for path in _find_images(given):
         try:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"))
+            pixels = read_image(path)
         except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
             problems.append(f"{path}: cannot be read ({error})")
             continue
@@ -228,10 +227,10 @@ def _read_patches(given: Sequence[str | Path], source: CamSource) -> list[tuple[
     return list(patches.values())
 
 
-def _list_images(given: Sequence[str | Path]) -> Iterator[Path]:
+def _find_images(given: Sequence[str | Path]) -> Iterator[Path]:
     for path in map(Path, given):
         if path.is_dir():
-            yield from (p for p in sorted(path.iterdir()) if p.suffix.lower() in _SUFFIXES)
+            yield from list_images(path)
         else:
             yield path
 

@@ -16,17 +16,17 @@ from PIL import Image, UnidentifiedImageError
 from wsiseg.annotations import BACKGROUND
 from wsiseg.cases import Place, find_case, find_place, group_cases
 from wsiseg.errors import DataError
+from wsiseg.image_files import list_images, read_image
 from wsiseg.table import read_table, refuse
 
 __all__ = [
     "MaskedPatches",
     "find_split",
-    "list_images",
     "load_masked_patches",
+    "name_images",
     "read_mask",
 ]
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _SPELLINGS = {"valid": ("valid", "val"), "val": ("val", "valid")}
 _PLAIN = {"L", "P", "I", "I;16", "1"}  # one channel, or a palette's numbers
 
@@ -57,7 +57,7 @@ class MaskedPatches:
 
     def read(self, indices: Sequence[int]) -> tuple[NDArray[np.uint8], Labels]:
         """``(B, H, W, 3)`` uint8 RGB and ``(B, H, W)`` uint8 labels, `BACKGROUND` outside."""
-        images = np.stack([_read_image(self.images[index]) for index in indices])
+        images = np.stack([read_image(self.images[index]) for index in indices])
         masks = np.stack([read_mask(self.masks[index]) for index in indices])
         labels = masks.astype(np.uint8)
         labels[masks == self.classes] = BACKGROUND
@@ -106,7 +106,7 @@ def load_masked_patches(
     """
     folder = find_split(data, split)
     problems: list[str] = []
-    images, masks = (list_images(folder / name, problems) for name in ("img", "mask"))
+    images, masks = (name_images(folder / name, problems) for name in ("img", "mask"))
     problems += [f"img/{images[name].name}: has no mask" for name in images if name not in masks]
     problems += [f"mask/{masks[name].name}: has no image" for name in masks if name not in images]
     shared = [name for name in images if name in masks]
@@ -152,10 +152,10 @@ def _read_cases(path: Path, names: Sequence[str], problems: list[str]) -> dict[s
     return cases
 
 
-def list_images(folder: Path, problems: list[str]) -> dict[str, Path]:
-    """List images by name without suffix, sorted by name."""
+def name_images(folder: Path, problems: list[str]) -> dict[str, Path]:
+    """Return images by name without suffix, sorted by name."""
     images: dict[str, Path] = {}
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES):
+    for path in list_images(folder):
         if path.stem in images:
             problems.append(
                 f"{folder.name}/{path.name}: has the name of {images[path.stem].name} too"
@@ -189,7 +189,7 @@ def _inspect(
     image, mask = pair
     wrong: list[str] = []
     shapes: list[tuple[int, ...]] = []
-    for path, read in ((image, _read_image), (mask, read_mask)):
+    for path, read in ((image, read_image), (mask, read_mask)):
         try:
             pixels = read(path)
         except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
@@ -214,11 +214,6 @@ def _check_labels(mask: NDArray[np.integer], path: Path, classes: Sequence[str])
         f"mask/{path.name}: holds the labels {shown}; with {count} classes "
         f"({', '.join(classes)}) they are 0 to {count - 1}, and {count} for background"
     ]
-
-
-def _read_image(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def read_mask(path: Path) -> NDArray[np.integer]:

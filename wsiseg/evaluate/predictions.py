@@ -17,8 +17,8 @@ from wsiseg.errors import DataError
 from wsiseg.evaluate.bootstrap import bootstrap_intervals
 from wsiseg.evaluate.patches import (
     MaskedPatches,
-    list_images,
     load_masked_patches,
+    name_images,
     read_mask,
 )
 from wsiseg.evaluate.protocols import Protocol
@@ -139,7 +139,7 @@ def _pair(patches: MaskedPatches, folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; give one of masks named like the images")
     problems: list[str] = []
-    predictions = list_images(folder, problems)
+    predictions = name_images(folder, problems)
     names = [path.stem for path in patches.images]
     problems += [f"{name}: has no prediction" for name in names if name not in predictions]
     problems += [

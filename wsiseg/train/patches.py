@@ -15,17 +15,17 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from wsiseg.cases import find_case
 from wsiseg.config import digest_of
 from wsiseg.errors import DataError
+from wsiseg.image_files import list_images, read_image
 from wsiseg.labels.table import Label, SeenLabels, gather_labels, read_label_table
 from wsiseg.table import refuse
 
 __all__ = ["PatchSource", "Patches", "has_labels", "load_images", "load_patches"]
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _CASES = ("case", "patient", "slide")
 _DIGITS = re.compile(r"\[([01 ]*)\]")  # LUAD-HistoSeg puts blanks between
 
@@ -126,7 +126,7 @@ class Patches:
 
     def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """``(B, side, side, 3)`` uint8 RGB."""
-        return np.stack([_read_image(self.paths[index]) for index in indices])
+        return np.stack([read_image(self.paths[index]) for index in indices])
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def has_labels(path: str | Path) -> bool:
         If there is no such file or folder.
     """
     path = _find(path)
-    return not path.is_dir() or any(_DIGITS.search(image.name) for image in _list_images(path))
+    return not path.is_dir() or any(_DIGITS.search(image.name) for image in list_images(path))
 
 
 def load_images(folder: str | Path) -> Patches:
@@ -208,7 +208,7 @@ def load_images(folder: str | Path) -> Patches:
             f"{folder}: is not a folder; give one of images, or use the labels it holds"
         )
     problems: list[str] = []
-    rows = [_Row(image.name, image, ()) for image in _list_images(folder)]
+    rows = [_Row(image.name, image, ()) for image in list_images(folder)]
     side = _check_images(rows, problems)
     refuse(folder, problems)
     return Patches(tuple(row.image for row in rows), np.zeros((len(rows), 0), np.float32), side)
@@ -222,13 +222,9 @@ def _find(path: str | Path) -> Path:
     return next((path / name for name in ("train", "img") if (path / name).is_dir()), path)
 
 
-def _list_images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-
-
 def _read_folder(folder: Path, classes: Sequence[str], problems: list[str]) -> Iterator[_Row]:
     """Yield a folder's patches; only base names are read, as folders may hold brackets too."""
-    for image in _list_images(folder):
+    for image in list_images(folder):
         match = _DIGITS.search(image.name)
         label = "" if match is None else match[1].replace(" ", "")
         if match is None or len(label) != len(classes):
@@ -278,7 +274,7 @@ def _measure(row: _Row) -> tuple[int, int] | str:
     if not row.image.is_file():
         return f"{row.where}: no such image ({row.image})"
     try:
-        height, width, _ = _read_image(row.image).shape
+        height, width, _ = read_image(row.image).shape
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         return f"{row.where}: cannot be read ({error})"
     return width, height
@@ -287,8 +283,3 @@ def _measure(row: _Row) -> tuple[int, int] | str:
 def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_image(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from wsiseg.errors import DataError
+from wsiseg.image_files import read_image
 from wsiseg.labels.table import SeenLabels, read_label_table
 from wsiseg.table import refuse
 from wsiseg.train.encoder.pictures import LabelledTiles
@@ -47,7 +47,7 @@ def read_tile_set(folder: str | Path, classes: Sequence[str]) -> TileSet:
     refuse(table, problems, "labelled tiles")
     paths = tuple(folder / row.keys["image"] for row in rows)
     try:
-        pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+        pixels = np.stack([read_image(path) for path in paths])
     except (OSError, ValueError) as error:
         raise DataError(f"{table}: is not a table of labelled tiles ({error!r})") from error
     labels = np.array([row.label for row in rows], np.float32)
