@@ -2,14 +2,16 @@
 
 import asyncio
 import os
+import string
 from collections import Counter
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from starlette.testclient import TestClient
 
 from tests.view.browser import serving
 from tests.view.conftest import HOST
+from wsiseg.errors import ConfigError
 from wsiseg.view import open_run
 from wsiseg.view.app import build_app
 from wsiseg.view.guard import MOST_BODY
@@ -80,6 +82,20 @@ def test_the_token_in_the_address_becomes_a_cookie(guarded):
     assert "SameSite=lax" in cookie
     assert guarded.get("/").status_code == 200
     assert guarded.get("/api/slides").status_code == 200
+
+
+@pytest.mark.parametrize("token", ["", " ", "a b", "a\n", "tür"])
+def test_a_token_that_everybody_has_or_no_header_takes_is_refused(run, token):
+    with pytest.raises(ConfigError, match="give another --token, or none"):
+        build_app(Library([open_run(run)]), token)
+
+
+def test_every_printable_character_of_a_token_comes_back_in_the_cookie(run):
+    token = string.digits + string.ascii_letters + string.punctuation
+    app = build_app(Library([open_run(run)]), token)
+    with TestClient(app, base_url="http://example.org:8675") as client:
+        assert client.get(f"/?token={quote(token, safe='')}").status_code == 200
+        assert client.get("/api/slides").status_code == 200
 
 
 def test_scripts_bear_it_in_a_header(guarded):

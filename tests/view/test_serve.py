@@ -102,6 +102,18 @@ def test_another_address_than_the_loopback_gets_a_token_by_itself(run, monkeypat
     assert "token" not in told[1]
 
 
+def test_a_token_is_in_the_address_as_addresses_spell_it_and_never_empty(run, monkeypatch):
+    import uvicorn
+
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: sockets[0].close())
+    told = []
+    serve([run], port=0, token="a+b/c=", browser=False, tell=told.append)
+    assert told[0].endswith("/?token=a%2Bb%2Fc%3D")
+    done = CliRunner().invoke(app, ["view", str(run), "--no-browser", "--token", ""])
+    assert done.exit_code == 1
+    assert "the token '' is not one or more" in done.output
+
+
 def test_slides_must_be_a_folder(run, tmp_path):
     with pytest.raises(ConfigError, match="is not a folder; give the folder of the slides"):
         serve([run], slides=tmp_path / "none", browser=False)

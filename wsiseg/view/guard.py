@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import secrets
 from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
@@ -12,6 +13,8 @@ from urllib.parse import parse_qs, urlencode
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wsiseg.errors import ConfigError
 
 __all__ = ["MOST_BODY", "Guard", "TooLarge", "is_loopback", "make_token"]
 
@@ -32,6 +35,7 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 _SAFE = ("GET", "HEAD")
+_TOKEN = re.compile(r"[!-~]+")
 
 
 def is_loopback(host: str) -> bool:
@@ -51,9 +55,19 @@ class Guard:
     reach the server by DNS rebinding. Requests from other origins are refused, and with a `token`
     those without it; it is passed once in the address of the page, then in a cookie, or as
     ``Authorization: Bearer``.
+
+    Raises
+    ------
+    ConfigError
+        If the token is empty, which every request would have, or cannot be part of a header.
     """
 
     def __init__(self, app: ASGIApp, token: str | None = None) -> None:
+        if token is not None and not _TOKEN.fullmatch(token):
+            raise ConfigError(
+                f"the token {token!r} is not one or more printable ASCII characters without "
+                f"spaces; give another --token, or none: one is generated if it is needed"
+            )
         self.app, self.token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

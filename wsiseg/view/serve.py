@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from wsiseg.errors import ConfigError, MissingDependencyError, WsisegError
 from wsiseg.view.collection import open_run
@@ -49,7 +50,7 @@ def serve(
     port
         An error if it is in use; None for a free one.
     token
-        Token that the address must contain; on the loopback, none by default.
+        Token that the address must contain, not empty; on the loopback, none by default.
     slides
         Folder of slides that were moved.
     browser
@@ -62,7 +63,7 @@ def serve(
     StoreError
         If there is nothing to show at a path.
     ConfigError
-        If the address cannot be listened on.
+        If the address cannot be listened on, or the token is empty or not printable.
     MissingDependencyError
         If the extra `view` is not installed.
     """
@@ -83,11 +84,12 @@ def serve(
     library = Library([open_run(path) for path in paths], slides)
     if token is None and not is_loopback(host):
         token = make_token()
+    server = make_server(build_app(library, token))
     listener = _listen(host, port)
     number = listener.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{number}/" + (f"?token={token}" if token else "")
-    server = make_server(build_app(library, token))
+    query = "" if token is None else f"?token={quote(token, safe='')}"
+    address = f"http://{shown}:{number}/{query}"
     threading.Thread(target=_warm_up, args=(library,), daemon=True).start()
     tell(address)
     if browser:
