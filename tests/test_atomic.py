@@ -42,6 +42,28 @@ def test_a_failure_leaves_everything_as_it_was(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["b.txt"]
 
 
+SHORT = """
+import resource, signal, sys
+import numpy as np
+from PIL import Image
+from wsiseg.atomic import write_picture
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+noise = np.random.default_rng(0).integers(0, 255, (400, 400, 3), dtype=np.uint8)
+resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, resource.RLIM_INFINITY))
+write_picture(Image.fromarray(noise), sys.argv[1], sys.argv[2])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of files are POSIX")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_picture_that_the_disk_cannot_hold_is_an_error_and_leaves_nothing(tmp_path, kind):
+    command = [sys.executable, "-c", SHORT, str(tmp_path / "a"), kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 KILLED = """
 import os, sys
 from wsiseg.atomic import open_atomic

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import threading
@@ -10,9 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count, takewhile
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-__all__ = ["free_name", "list_taken", "open_atomic", "put_aside", "remove_parts"]
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = [
+    "free_name",
+    "list_taken",
+    "open_atomic",
+    "put_aside",
+    "remove_parts",
+    "write_picture",
+]
 
 _PART = re.compile(r"\..+\.\d+\.\d+\.part|.+\.[0-9a-f]{32}\.partial")
 """Temporary files of `open_atomic` and of zarr that were not renamed into place."""
@@ -68,6 +79,18 @@ def _open_part(part: Path) -> BinaryIO:
     except FileNotFoundError:
         part.parent.mkdir(parents=True, exist_ok=True)
         return part.open("wb")
+
+
+def write_picture(
+    picture: Image.Image, path: str | Path, kind: str = "PNG", **options: Any
+) -> Path:
+    """Write a picture in the format `kind`, with Pillow's `options` of it; return the path."""
+    # Into memory first: Pillow writes to a file's descriptor and does not see that a disk is full.
+    data = io.BytesIO()
+    picture.save(data, kind, **options)
+    with open_atomic(path) as file:
+        file.write(data.getbuffer())
+    return Path(path)
 
 
 def put_aside(path: str | Path) -> Path:

@@ -2,9 +2,9 @@ import numpy as np
 from PIL import Image
 
 from wsiseg.annotations import BACKGROUND, PALETTES
+from wsiseg.atomic import write_picture
 from wsiseg.evaluate import Scored
 from wsiseg.evaluate.pictures import draw_maps, draw_predictions, write_labels
-from wsiseg.evaluate.sheet import write_picture
 
 PALETTE = PALETTES["bcss"]
 SIDE, GAP, LINE = 64, 8, 24

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from wsiseg.annotations import BACKGROUND, Palette
-from wsiseg.atomic import open_atomic
+from wsiseg.atomic import write_picture
 from wsiseg.demo.layout import Truth
 from wsiseg.slide import open_slide
 from wsiseg.store import SlideStore
@@ -40,8 +40,7 @@ def write_compare(slide: str | Path, store: SlideStore, truth: Truth, path: str 
         sheet[_HEADER : _HEADER + height, left : left + width] = panel
     picture = Image.fromarray(sheet)
     _write_legend(picture, palette, width + _GAP)
-    with open_atomic(path) as file:
-        picture.save(file, "png", optimize=True)
+    write_picture(picture, path, optimize=True)
 
 
 def _paint(labels: Picture, palette: Palette) -> Picture:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsiseg.annotations import BACKGROUND
+from wsiseg.atomic import write_picture
 from wsiseg.demo.layout import Truth
 from wsiseg.errors import DataError
 from wsiseg.geometry import Box
@@ -132,5 +133,5 @@ def _write_images(slide: Slide, truth: Truth, boxes: list[Box], folder: Path) ->
     names = [f"{number:04d}.png" for number in range(len(boxes))]
     for name, box in zip(names, boxes, strict=True):
         pixels = slide.read(box, truth.mpp)
-        Image.fromarray(pixels).save(folder / name, compress_level=1)
+        write_picture(Image.fromarray(pixels), folder / name, compress_level=1)
     return names

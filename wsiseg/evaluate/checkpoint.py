@@ -6,13 +6,13 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from wsiseg.annotations import Palette
+from wsiseg.atomic import write_picture
 from wsiseg.compute import Progress
 from wsiseg.config import EvaluateConfig
 from wsiseg.evaluate.patches import load_masked_patches
 from wsiseg.evaluate.pictures import draw_maps, draw_predictions, write_labels
 from wsiseg.evaluate.report import write_report
 from wsiseg.evaluate.run import Evaluation, Scored, evaluate_model
-from wsiseg.evaluate.sheet import write_picture
 from wsiseg.model.device import open_device
 from wsiseg.model.load import load_source
 

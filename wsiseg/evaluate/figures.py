@@ -18,8 +18,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from wsiseg.annotations import Palette
+from wsiseg.atomic import write_picture
 from wsiseg.errors import CheckpointError, DataError
-from wsiseg.evaluate.sheet import LINE, Pixels, draw_bar, heat, overlay, wrap, write_picture
+from wsiseg.evaluate.sheet import LINE, Pixels, draw_bar, heat, overlay, wrap
 from wsiseg.image_files import list_images, read_image
 from wsiseg.model.cam import cosine_cams
 from wsiseg.model.construct import ConStruct

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from wsiseg.annotations import BACKGROUND, Palette
+from wsiseg.atomic import write_picture
 from wsiseg.evaluate.run import Scored
-from wsiseg.evaluate.sheet import GAP, LINE, Pixels, frame, lay_out, overlay, write_picture
+from wsiseg.evaluate.sheet import GAP, LINE, Pixels, frame, lay_out, overlay
 
 __all__ = ["draw_maps", "draw_predictions", "to_mask", "write_labels"]
 

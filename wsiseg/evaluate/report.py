@@ -9,12 +9,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from wsiseg.atomic import open_atomic
+from wsiseg.atomic import open_atomic, write_picture
 from wsiseg.evaluate.bootstrap import Intervals
 from wsiseg.evaluate.reliability import Reliability, draw_reliability
 from wsiseg.evaluate.run import Evaluation
 from wsiseg.evaluate.scores import score
-from wsiseg.evaluate.sheet import write_picture
 from wsiseg.model.checkpoint import CheckpointInfo
 from wsiseg.table import guard
 

@@ -1,15 +1,12 @@
-"""Panels of one size on a sheet: titles, row names, heat colours with their bar; written as PNG."""
+"""Panels of one size on a sheet: titles, row names, heat colours with their bar."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-
-from wsiseg.atomic import open_atomic
 
 __all__ = [
     "GAP",
@@ -21,7 +18,6 @@ __all__ = [
     "lay_out",
     "overlay",
     "wrap",
-    "write_picture",
 ]
 
 GAP, LINE = 8, 24
@@ -119,13 +115,6 @@ def draw_bar(sheet: Image.Image, low: str, high: str) -> None:
     colors = heat(np.linspace(0, 1, _BAR[0])[None].repeat(_BAR[1], 0))
     sheet.paste(Image.fromarray(colors), (start, y))
     pen.text((start + _BAR[0] + 6, y - 4), high, fill="black", font_size=_FONT)
-
-
-def write_picture(picture: Image.Image, path: str | Path) -> Path:
-    """Write a PNG that appears whole or not at all."""
-    with open_atomic(path) as file:
-        picture.save(file, "png")
-    return Path(path)
 
 
 def _color(values: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from wsiseg.annotations import Palette
-from wsiseg.atomic import open_atomic
+from wsiseg.atomic import write_picture
 from wsiseg.evaluate.pictures import to_mask
 
 __all__ = ["Stamp", "read_mask", "write_confidence", "write_mask"]
@@ -37,14 +37,12 @@ def write_mask(labels: NDArray[np.uint8], palette: Palette, stamp: Stamp, path: 
     text = PngImagePlugin.PngInfo()
     pixels = zlib.crc32(np.asarray(picture).tobytes())
     text.add_text(_KEY, json.dumps({**stamp._asdict(), "pixels": pixels}))
-    with open_atomic(path) as file:
-        picture.save(file, "png", pnginfo=text)
+    write_picture(picture, path, pnginfo=text)
 
 
 def write_confidence(confidence: NDArray[np.floating], path: Path) -> None:
     """Write ``(H, W)`` values in [0, 1] as grey, 255 being 1."""
-    with open_atomic(path) as file:
-        Image.fromarray((confidence * 255).round().astype(np.uint8)).save(file, "png")
+    write_picture(Image.fromarray((confidence * 255).round().astype(np.uint8)), path)
 
 
 def read_mask(path: Path) -> tuple[NDArray[np.uint8], Stamp] | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsiseg.annotations import BACKGROUND, Palette
-from wsiseg.atomic import open_atomic
+from wsiseg.atomic import open_atomic, write_picture
 from wsiseg.compute import Progress
 from wsiseg.errors import DataError
 from wsiseg.labels import find_stores, name_in_run
@@ -163,9 +163,8 @@ def write_changes(changes: Sequence[Changes], out: str | Path) -> list[Path]:
     with open_atomic(written[0]) as file:
         file.write(text.getvalue().encode())
     for slide in changes:
-        written.append(out / f"{slide.name}.jpg")
-        with open_atomic(written[-1]) as file:
-            Image.fromarray(_draw(slide)).save(file, "JPEG", quality=90, subsampling=0)
+        picture, path = Image.fromarray(_draw(slide)), out / f"{slide.name}.jpg"
+        written.append(write_picture(picture, path, "JPEG", quality=90, subsampling=0))
     return written
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from wsiseg.annotations import KNOWN_COLORS
-from wsiseg.atomic import open_atomic
+from wsiseg.atomic import open_atomic, write_picture
 from wsiseg.labels import Labelling, SlideLabels, name_in_run
 from wsiseg.report.overlay import choose_factor, shrink_image
 
@@ -52,9 +52,8 @@ def write_labels(labelling: Labelling, out: str | Path) -> list[Path]:
     with open_atomic(written[0]) as file:
         file.write(text.getvalue().encode())
     for slide in labelling.slides:
-        written.append(out / f"{name_in_run(slide.store)}.png")
-        with open_atomic(written[-1]) as file:
-            Image.fromarray(draw_labels(slide, labelling.classes)).save(file, "PNG")
+        picture = Image.fromarray(draw_labels(slide, labelling.classes))
+        written.append(write_picture(picture, out / f"{name_in_run(slide.store)}.png"))
     return written
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from wsiseg.annotations import Annotations, Palette
-from wsiseg.atomic import open_atomic
+from wsiseg.atomic import write_picture
 from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
 from wsiseg.report.legend import draw_legend
@@ -54,8 +54,7 @@ def write_overlay(
     tissue = _tissue_mm2(store)
     rows = measure_classes(annotations, tissue)
     page = draw_legend(picture, store.palette, rows, annotations.slide, tissue, store.mpp * factor)
-    with open_atomic(path) as file:
-        Image.fromarray(page).save(file, "JPEG", quality=90, subsampling=0)
+    write_picture(Image.fromarray(page), path, "JPEG", quality=90, subsampling=0)
 
 
 def _cross_out(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsiseg.annotations import BACKGROUND, Annotations, Palette, Region
-from wsiseg.atomic import open_atomic
+from wsiseg.atomic import open_atomic, write_picture
 from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
 from wsiseg.report.colors import choose_safe_colors, scale_colors, to_hex
@@ -85,8 +85,7 @@ def write_pictures(
 
 
 def _save_photo(path: Path, pixels: NDArray[np.uint8]) -> None:
-    with open_atomic(path) as file:
-        Image.fromarray(pixels).save(file, "JPEG", quality=82)
+    write_picture(Image.fromarray(pixels), path, "JPEG", quality=82)
 
 
 def _save_labels(path: Path, labels: NDArray[np.uint8], colors: Any) -> None:
@@ -107,8 +106,7 @@ def _save_indexed(
     image = Image.fromarray(np.ascontiguousarray(values, np.uint8)).convert("L")
     image = image.copy()
     image.putpalette(table.tobytes())
-    with open_atomic(path) as file:
-        image.save(file, "PNG", transparency=clear)
+    write_picture(image, path, transparency=clear)
 
 
 def _draw_tissue(

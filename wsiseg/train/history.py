@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from wsiseg.atomic import open_atomic
+from wsiseg.atomic import open_atomic, write_picture
 
 __all__ = ["COLUMNS", "draw_curves", "write_scores", "write_table"]
 
@@ -72,5 +72,4 @@ def draw_curves(history: History, path: Path, columns: Sequence[str] = COLUMNS) 
             across = np.linspace(left, right, len(values))
             down = bottom - (bottom - top) * values / largest
             draw.line(list(zip(across.tolist(), down.tolist(), strict=True)), color, width=2)
-    with open_atomic(path) as file:
-        image.save(file, "PNG")
+    write_picture(image, path)
