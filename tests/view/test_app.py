@@ -154,6 +154,7 @@ def test_corrections_are_saved_at_once_and_undone(own):
     [
         ([], "no action"),
         ({"action": "burn"}, "no action is named 'burn'"),
+        ({"action": []}, "no action is named '[]'"),
         ({"action": "reclassify", "region": "x", "class": "Tumor"}, "no region has that id"),
         ({"action": "draw", "class": "<b>", "points": []}, "no class is named"),
         ({"action": "check", "points": {"a": 1}}, "an area needs a list"),
@@ -165,6 +166,19 @@ def test_orders_that_are_none_are_refused(client, slide, run, order, message):
     assert answer.status_code == 400
     assert message in answer.json()["error"]
     assert not (run / "corrections/one.geojson").exists()
+
+
+def test_a_foreign_file_that_cannot_be_written_again_is_a_conflict(own):
+    root, client, slide = own
+    path = root / "corrections/one.geojson"
+    path.parent.mkdir()
+    path.write_text(r'[{"type": "Feature", "properties": {"name": "\ud800"}}]')
+    square = [[100, 100], [150, 100], [150, 150], [100, 150]]
+    for answer in (
+        client.get(f"{slide}/corrections"), post(client, slide, action="check", points=square)
+    ):  # fmt: skip
+        assert answer.status_code == 409
+        assert "one.geojson: cannot be written as JSON again" in answer.json()["error"]
 
 
 def test_two_runs_are_listed_beside_each_other(run, tmp_path):

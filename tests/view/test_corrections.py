@@ -1,5 +1,6 @@
 import json
 import threading
+import uuid
 
 import pytest
 import shapely
@@ -7,7 +8,7 @@ import shapely
 from tests.export.stores import outline
 from tests.view.runs import PALETTE, make_run
 from wsiseg.errors import DataError, GeoJsonError
-from wsiseg.qupath import lint_geojson, read_geojson
+from wsiseg.qupath import fix_geojson, lint_geojson, read_geojson
 from wsiseg.view.corrections import Corrections, kind_of, make_area, make_feature
 from wsiseg.view.regions import read_regions
 
@@ -90,12 +91,55 @@ def test_what_somebody_else_wrote_is_kept_beside_and_inside(corrections):
 
 def test_a_file_that_is_none_is_neither_read_nor_overwritten(corrections):
     corrections.path.parent.mkdir()
-    corrections.path.write_text("not JSON")
-    for change in (corrections.features, lambda: corrections.put(drawn())):
-        with pytest.raises(GeoJsonError, match=r"a\.geojson: is not a FeatureCollection"):
-            change()
-    assert corrections.path.read_text() == "not JSON"
+    for content, reason in ((b"not JSON", "is not JSON"), (b"\x1f\x8b half", "decompressed")):
+        corrections.path.write_bytes(content)
+        for change in (corrections.features, lambda: corrections.put(drawn())):
+            with pytest.raises(GeoJsonError, match=rf"is not a FeatureCollection \(.*{reason}"):
+                change()
+        assert corrections.path.read_bytes() == content
     assert [one.name for one in corrections.path.parent.iterdir()] == ["a.geojson"]
+
+
+def write_foreign(corrections, members):
+    """Write a file as another program does: a class and measurements in `members`."""
+    feature = json.loads(json.dumps(drawn(identity=str(uuid.uuid4()))))
+    feature["properties"].pop("metadata")
+    text = json.dumps(feature)[:-2] + f", {members}}}}}"
+    corrections.path.parent.mkdir(exist_ok=True)
+    corrections.path.write_text(f'{{"type": "FeatureCollection", "features": [{text}]}}')
+
+
+def test_numbers_that_json_lacks_stay_as_qupath_writes_them(corrections):
+    write_foreign(corrections, '"measurements": {"a": NaN, "b": -Infinity, "c": 1.5}')
+    corrections.put(drawn())
+    assert lint_geojson(corrections.path) == []
+    first, _ = corrections.features()
+    assert first["properties"]["measurements"] == {"a": "NaN", "b": "-Infinity", "c": 1.5}
+    corrections.put(drawn())
+    assert len(list(corrections.path.parent.glob("*.old*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        (r'"name": "\ud800"', "surrogates"),
+        ('"measurements": {"a": NaN}, "name": 123456789012345678901234567890', "64-bit"),
+        ('"name": NaN', "1 NaN or Infinity left out"),
+        ('"a": ' + "[" * 300 + "]" * 300, "Recursion"),
+    ],
+)
+def test_a_file_that_cannot_be_written_again_is_refused_and_stays(corrections, members, reason):
+    write_foreign(corrections, members)
+    before = corrections.path.read_bytes()
+    for change in (corrections.features, lambda: corrections.put(drawn())):
+        with pytest.raises(GeoJsonError, match=rf"cannot be .* again \(.*{reason}.*lint --fix"):
+            change()
+    assert corrections.path.read_bytes() == before
+    assert [one.name for one in corrections.path.parent.iterdir()] == ["a.geojson"]
+    fixed, _ = fix_geojson(corrections.path)
+    fixed.replace(corrections.path)
+    corrections.put(drawn())
+    assert len(corrections.features()) == 2
 
 
 def test_two_servers_lose_nothing_of_each_other(corrections):

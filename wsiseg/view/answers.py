@@ -166,10 +166,10 @@ def correct(shown: Shown, order: Any) -> dict[str, Any]:
         identity = str(order.get("id"))
         shown.corrections.remove(identity)
         return _changed(shown, identity, None)
-    makers: dict[Any, Callable[[Shown, dict[str, Any]], Feature]] = {
+    makers: dict[str, Callable[[Shown, dict[str, Any]], Feature]] = {
         "reclassify": _reclassify, "delete": _delete, "draw": _draw, "check": _check,
     }  # fmt: skip
-    if action not in makers:
+    if not isinstance(action, str) or action not in makers:
         raise DataError(f"no action is named {str(action)[:40]!r}")
     feature = makers[action](shown, order)
     shown.corrections.put(feature)

@@ -19,7 +19,8 @@ nobody touched are not in it. Every Feature has a geometry, an id, QuPath's
 The member ``wsiseg`` of the collection names the slide, the digest of the labels that were
 corrected, the origin, and a digest of the features. A file whose digest does not match was changed
 by another program: it is copied to ``.old`` before it is written again, and all its features, even
-of other kinds, are kept. The map itself is never written.
+of other kinds, are kept; NaN among measurements becomes text, as QuPath writes it. A file that
+could not be written again without a loss is refused. The map itself is never written.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ from wsiseg.annotations import Palette
 from wsiseg.atomic import open_atomic
 from wsiseg.errors import DataError, GeoJsonError
 from wsiseg.lock import hold
+from wsiseg.qupath.fix.salvage import scrub
 from wsiseg.qupath.form.document import parse_document, read_documents
+from wsiseg.qupath.form.finding import Finding, Repair
 
 __all__ = ["CHECKED", "IGNORED", "Corrections", "kind_of", "make_area", "make_feature"]
 
@@ -51,6 +54,7 @@ _COLORS = {CHECKED: (40, 120, 200), IGNORED: (180, 180, 180)}
 _WAIT_S = 30.0
 _MAX_UNDO = 200
 _MAX_POINTS = 50_000
+_ADVICE = "the viewer did not write it: repair it with `wsiseg lint --fix`, or move it away"
 
 Feature = dict[str, Any]
 
@@ -73,7 +77,7 @@ class Corrections:
         Raises
         ------
         GeoJsonError
-            If the file is not a FeatureCollection.
+            If the file is not a FeatureCollection, or holds what JSON cannot.
         """
         return _read(self.path)[0]
 
@@ -205,18 +209,34 @@ def _read(path: Path) -> tuple[list[Feature], bool]:
     """Read the features of a file, and whether it is as the viewer wrote it (or missing)."""
     if not path.exists():
         return [], True
-    (text, *_), _ = read_documents(path)
-    tree, findings = parse_document(text)
+    texts, findings = read_documents(path)
+    tree, more = parse_document(texts[0]) if texts else (None, [])
+    findings += more
     features = tree.get("features") if isinstance(tree, dict) else tree
     if not isinstance(features, list) or not all(isinstance(one, dict) for one in features):
         reason = f" ({findings[0]})" if findings else ""
+        raise GeoJsonError(f"{path}: is not a FeatureCollection{reason}; {_ADVICE}")
+    try:
+        digest = _digest(features)
+        strict = _spell_numbers(features, findings)
+    except (TypeError, ValueError) as error:
         raise GeoJsonError(
-            f"{path}: is not a FeatureCollection{reason}; the viewer did not write it: repair it, "
-            f"or move it away"
-        )
+            f"{path}: cannot be written as JSON again ({error}); {_ADVICE}"
+        ) from error
     facts = tree.get("wsiseg") if isinstance(tree, dict) else None
-    ours = isinstance(facts, dict) and facts.get("features") == _digest(features)
-    return features, ours
+    return strict, isinstance(facts, dict) and facts.get("features") == digest
+
+
+def _spell_numbers(features: list[Feature], findings: Sequence[Finding]) -> list[Feature]:
+    """Make NaN and infinities among measurements text; raises `ValueError` if any are elsewhere."""
+    if not any(finding.rule == "not-a-number" for finding in findings):
+        return features
+    repairs: list[Repair] = []
+    spelt: list[Feature] = scrub(features, repairs)
+    lost = [repair.message for repair in repairs if repair.dropped]
+    if lost:
+        raise ValueError("; ".join(lost))
+    return spelt
 
 
 def _digest(features: Sequence[Feature]) -> str:

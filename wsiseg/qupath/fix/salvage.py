@@ -17,7 +17,7 @@ from wsiseg.qupath.fix.members import spell_number
 from wsiseg.qupath.form.document import GEOMETRY_TYPES, read_documents
 from wsiseg.qupath.form.finding import Repair
 
-__all__ = ["salvage_features"]
+__all__ = ["salvage_features", "scrub"]
 
 _OWN = ("type", "features", "wsiseg_sha256")  # written again; the hash no longer applies
 _DEEPEST = 60  # levels of nesting; orjson takes 254
@@ -44,7 +44,7 @@ def salvage_features(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any], 
     members: dict[str, Any] = {}
     for data in texts:
         text = _decode(data, repairs)
-        tree = _scrub(_parse(text, repairs), repairs)
+        tree = scrub(_parse(text, repairs), repairs)
         features += _collect(tree, repairs)
         if isinstance(tree, dict) and "features" in tree:
             members |= {k: v for k, v in tree.items() if k not in _OWN}
@@ -126,7 +126,7 @@ def _parse_whole_elements(text: str) -> tuple[list[Any], int]:
     return elements, at
 
 
-def _scrub(tree: Any, repairs: list[Repair]) -> Any:
+def scrub(tree: Any, repairs: list[Repair]) -> Any:
     """Remove what JSON cannot represent.
 
     NaN and Infinity become text in measurements, as QuPath writes them, and are left out elsewhere.
