@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.annotations import Annotations, Palette, Region
-from wsiseg.atomic import open_atomic, put_aside
+from wsiseg.atomic import put_aside
 from wsiseg.compute import Progress
 from wsiseg.config import LabelConfig
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.labels import find_stores, label_slides, name_in_run
 from wsiseg.qupath import write_geojson, write_scripts
 from wsiseg.store import SlideStore
+from wsiseg.text import write_text
 from wsiseg.tissue import tile_fractions
 
 __all__ = ["Suggestion", "suggest_places", "write_suggestions"]
@@ -278,9 +279,7 @@ def _write_table(places: Sequence[Suggestion], path: Path) -> Path:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["rank", "slide", "row", "col", "x", "y", "uncertainty", "predicted"])
     table.writerows(_rows(places))
-    with open_atomic(path) as file:
-        file.write(text.getvalue().encode())
-    return path
+    return write_text(text.getvalue(), path)
 
 
 def _rows(places: Sequence[Suggestion]) -> Iterator[list[object]]:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsiseg.atomic import open_atomic
 from wsiseg.compute import Progress
 from wsiseg.config import Config, SlideConfig
 from wsiseg.errors import ConfigError, SlideOpenError, WsisegError
 from wsiseg.slide import find_slides, open_slide
+from wsiseg.text import write_text
 from wsiseg.train.patches import has_labels
 
 __all__ = ["Found", "Survey", "describe", "next_command", "survey_folder", "write_settings"]
@@ -136,9 +136,7 @@ def write_settings(survey: Survey, path: str | Path | None = None) -> Path:
     path = Path(path or survey.folder / "wsiseg.yaml")
     if path.exists():
         raise ConfigError(f"{path}: already exists; move it, or give another name with --out")
-    with open_atomic(path) as file:
-        file.write(_compose(survey).encode())
-    return path
+    return write_text(_compose(survey), path)
 
 
 def _compose(survey: Survey) -> str:

@@ -59,6 +59,13 @@ def test_without_any_case_patches_are_held_out_one_by_one(cases):
     assert (len(kept), len(held)) == (24, 6)
 
 
+def test_a_case_whose_name_is_not_utf8_is_one_as_any(cases):
+    names = [path.with_name(f"\udce9{path.name}") for path in cases.paths]
+    kept, held = hold_out(source(names, cases.labels), 0.34, ("A", "B"))
+    assert len(set(held.cases)) == 2
+    assert not set(kept.cases) & set(held.cases)
+
+
 def test_what_cannot_be_split_is_refused(cases):
     one = source(cases.paths[:5], cases.labels[:5])
     with pytest.raises(DataError, match=r"all 5 patches are of the case 'case0'.*column 'case'"):

@@ -1,5 +1,6 @@
 import io
 import json
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -166,6 +167,20 @@ def test_orders_that_are_none_are_refused(client, slide, run, order, message):
     assert answer.status_code == 400
     assert message in answer.json()["error"]
     assert not (run / "corrections/one.geojson").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+def test_a_slide_whose_name_is_not_utf8_is_shown_and_corrected(tmp_path, labels):
+    make_run(tmp_path, b"caf\xe9".decode("utf-8", "surrogateescape"), labels=labels)
+    with TestClient(build_app(Library([open_run(tmp_path)])), base_url=HOST) as client:
+        (entry,) = client.get("/api/slides").json()["runs"][0]["slides"]
+        assert (entry["name"], entry["status"]) == ("caf\\udce9", "done")
+        slide = f"/api/slides/{entry['id']}"
+        assert client.get(slide).json()["name"] == "caf\\udce9"
+        square = [[100, 100], [150, 100], [150, 150], [100, 150]]
+        assert post(client, slide, action="check", points=square).status_code == 200
+    (path,) = (tmp_path / "corrections").glob("*.geojson")
+    assert lint_geojson(path) == []
 
 
 def test_a_foreign_file_that_cannot_be_written_again_is_a_conflict(own):

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from tests.view.runs import make_run
@@ -27,6 +29,15 @@ def test_one_store_and_a_folder_of_stores_are_taken_too(run):
 def test_nested_stores_keep_their_folders_in_their_names(tmp_path):
     make_run(tmp_path, "case 1/a")
     assert [one.name for one in open_run(tmp_path).entries()] == ["case 1/a"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+def test_a_slide_whose_name_is_not_utf8_is_listed_with_its_row(tmp_path):
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    make_run(tmp_path, name)
+    for path in (tmp_path, tmp_path / "slides" / f"{name}.zarr"):
+        (entry,) = open_run(path).entries()
+        assert (entry.name, entry.status) == (name, "done")
 
 
 def test_nothing_of_ours_is_said(tmp_path):

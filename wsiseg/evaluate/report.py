@@ -9,13 +9,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from wsiseg.atomic import open_atomic, write_picture
+from wsiseg.atomic import write_picture
 from wsiseg.evaluate.bootstrap import Intervals
 from wsiseg.evaluate.reliability import Reliability, draw_reliability
 from wsiseg.evaluate.run import Evaluation
 from wsiseg.evaluate.scores import score
 from wsiseg.model.checkpoint import CheckpointInfo
 from wsiseg.table import guard
+from wsiseg.text import write_text
 
 __all__ = ["PROTOCOLS", "format_table", "write_report"]
 
@@ -100,8 +101,8 @@ def write_report(
     """
     out = Path(out)
     text = json.dumps(_describe(evaluation, info, data), indent=2, ensure_ascii=False)
-    _write(out / "scores.json", text + "\n")
-    _write(out / "table.txt", format_table(evaluation) + "\n")
+    write_text(text + "\n", out / "scores.json")
+    write_text(format_table(evaluation) + "\n", out / "table.txt")
     _write_csv(out / "scores.csv", _score_rows(evaluation))
     _write_csv(out / "images.csv", _image_rows(evaluation))
     names = [*evaluation.palette.names, "background"]
@@ -228,9 +229,4 @@ def _write_csv(path: Path, rows: list[list[object]]) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerows([guard(str(cell)) for cell in row] for row in rows)
-    _write(path, text.getvalue())
-
-
-def _write(path: Path, text: str) -> None:
-    with open_atomic(path) as file:
-        file.write(text.encode())
+    write_text(text.getvalue(), path)

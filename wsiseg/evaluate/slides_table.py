@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wsiseg.atomic import open_atomic
 from wsiseg.evaluate.slides import MapScores
+from wsiseg.text import write_text
 
 __all__ = ["describe_slides", "format_slides", "write_slides"]
 
@@ -73,12 +73,12 @@ def write_slides(result: MapScores, out: str | Path) -> list[Path]:
     names = [*result.classes, "background"]
     table = [["labelled as", *names]]
     table += [[n, *map(str, row)] for n, row in zip(names, result.confusion.tolist(), strict=True)]
-    written = [out / "slides.csv", out / "confusion.csv", out / "slides.json"]
-    texts = (_csv(_rows(result)), _csv(table), json.dumps(describe_slides(result), indent=1))
-    for path, text in zip(written, texts, strict=True):
-        with open_atomic(path) as file:
-            file.write(text.encode())
-    return written
+    texts = {
+        "slides.csv": _csv(_rows(result)),
+        "confusion.csv": _csv(table),
+        "slides.json": json.dumps(describe_slides(result), indent=1),
+    }
+    return [write_text(text, out / name) for name, text in texts.items()]
 
 
 def _rows(result: MapScores) -> list[list[str]]:

@@ -21,6 +21,7 @@ from wsiseg.export.draw import RegionRaster, own_size
 from wsiseg.export.ordered import map_ordered
 from wsiseg.geometry import Box
 from wsiseg.store import SlideStore
+from wsiseg.text import dump_json
 
 __all__ = ["encode_regions", "export_coco"]
 
@@ -66,9 +67,9 @@ def export_coco(
         tempfile.TemporaryFile() as pending,
         open_atomic(folder / "annotations.json") as file,
     ):
-        info = orjson.dumps(_describe(annotations, store.mpp))
+        info = dump_json(_describe(annotations, store.mpp))
         file.write(b'{"info":' + info + b',"licenses":[],\n')
-        file.write(b'"categories":' + orjson.dumps(_list_categories(annotations.palette)))
+        file.write(b'"categories":' + dump_json(_list_categories(annotations.palette)))
         file.write(b',\n"images":[\n')
         numbers = _Numbers()
         for tiles in map_ordered(work, windows, workers):
@@ -201,7 +202,7 @@ def _write_tile(
         "id": numbers.image, "file_name": tile.file_name, "width": tile.box.width,
         "height": tile.box.height, "slide": annotations.slide, "x": x, "y": y, "mpp": tile.mpp,
     }  # fmt: skip
-    images.write((b"" if numbers.image == 1 else b",\n") + orjson.dumps(image))
+    images.write((b"" if numbers.image == 1 else b",\n") + dump_json(image))
     for region in tile.regions:
         numbers.annotation += 1
         entry = {"id": numbers.annotation, "image_id": numbers.image, **region}

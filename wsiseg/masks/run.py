@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsiseg.atomic import open_atomic, remove_parts
+from wsiseg.atomic import remove_parts
 from wsiseg.compute import Progress, SerialExecutor, run
 from wsiseg.config import MasksConfig, digest_of
 from wsiseg.errors import ConfigError, DataError
@@ -35,6 +35,7 @@ from wsiseg.model.source import CamSource
 from wsiseg.model.threads import fixed_threads
 from wsiseg.model.trained import TrainedModel
 from wsiseg.table import guard
+from wsiseg.text import write_text
 from wsiseg.train.patches import Patches, has_labels, load_images, load_patches
 
 __all__ = ["MaskedPatch", "write_masks"]
@@ -288,8 +289,7 @@ def _write_index(path: Path, rows: Sequence[MaskedPatch], names: Sequence[str], 
             [row.image.name, mask, gate, ";".join(row.classes), f"{row.confidence:.6f}", *shares]
         )
     writer.writerows([guard(cell) for cell in row] for row in table)
-    with open_atomic(path) as file:
-        file.write(text.getvalue().encode("utf-8", "backslashreplace"))
+    write_text(text.getvalue(), path)
 
 
 def _write_about(path: Path, job: _Job) -> None:
@@ -306,8 +306,7 @@ def _write_about(path: Path, job: _Job) -> None:
         "numbers": {name: number for number, name in enumerate((*palette.names, "background"))},
         "colors": dict(zip(palette.names, palette.colors, strict=True)),
     }  # fmt: skip
-    with open_atomic(path) as file:
-        file.write((json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
+    write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", path)
 
 
 _GATES: dict[Gate, str] = {

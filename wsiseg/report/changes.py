@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsiseg.annotations import BACKGROUND, Palette
-from wsiseg.atomic import open_atomic, write_picture
+from wsiseg.atomic import write_picture
 from wsiseg.compute import Progress
 from wsiseg.errors import DataError
 from wsiseg.labels import find_stores, name_in_run
 from wsiseg.report.overlay import blend_labels, choose_factor, shrink_image, shrink_labels
 from wsiseg.store import SlideStore
+from wsiseg.text import write_text
 
 __all__ = ["Changes", "compare_runs", "format_changes", "write_changes"]
 
@@ -159,9 +160,7 @@ def write_changes(changes: Sequence[Changes], out: str | Path) -> list[Path]:
             share = slide.pixels[i, j] / total
             cells = (names[i], names[j], f"{areas[i, j]:.6f}", f"{share:.6f}")
             table.writerow([slide.name, *cells])
-    written = [out / "changes.csv"]
-    with open_atomic(written[0]) as file:
-        file.write(text.getvalue().encode())
+    written = [write_text(text.getvalue(), out / "changes.csv")]
     for slide in changes:
         picture, path = Image.fromarray(_draw(slide)), out / f"{slide.name}.jpg"
         written.append(write_picture(picture, path, "JPEG", quality=90, subsampling=0))

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from wsiseg.annotations import KNOWN_COLORS
-from wsiseg.atomic import open_atomic, write_picture
+from wsiseg.atomic import write_picture
 from wsiseg.labels import Labelling, SlideLabels, name_in_run
 from wsiseg.report.overlay import choose_factor, shrink_image
+from wsiseg.text import write_text
 
 __all__ = ["COLUMNS", "describe_labels", "draw_labels", "write_labels"]
 
@@ -48,9 +49,7 @@ def write_labels(labelling: Labelling, out: str | Path) -> list[Path]:
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     table.writerows(describe_labels(labelling))
-    written = [out / "labels.csv"]
-    with open_atomic(written[0]) as file:
-        file.write(text.getvalue().encode())
+    written = [write_text(text.getvalue(), out / "labels.csv")]
     for slide in labelling.slides:
         picture = Image.fromarray(draw_labels(slide, labelling.classes))
         written.append(write_picture(picture, out / f"{name_in_run(slide.store)}.png"))

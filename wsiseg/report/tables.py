@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from wsiseg.atomic import open_atomic
 from wsiseg.report.html import render_pages
 from wsiseg.table import guard
+from wsiseg.text import write_text
 
 __all__ = ["write_tables"]
 
@@ -37,8 +37,7 @@ def write_tables(
     measured = _order(_MEASUREMENTS, measurement_rows)
     _write_csv(root / "measurements.csv", measured, measurement_rows)
     for path, page in render_pages(root, summary_rows, measurement_rows).items():
-        with open_atomic(path) as file:
-            file.write(_encode(page))
+        write_text(page, path)
 
 
 def _order(first: Sequence[str], rows: Iterable[Row], last: Sequence[str] = ()) -> list[str]:
@@ -54,13 +53,7 @@ def _write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([_cell(name) for name in columns])
     writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
-    with open_atomic(path) as file:
-        file.write(_encode(text.getvalue()))
-
-
-def _encode(text: str) -> bytes:
-    """Encode as UTF-8; lone surrogates, from file names that are not UTF-8, are escaped."""
-    return text.encode("utf-8", "backslashreplace")
+    write_text(text.getvalue(), path)
 
 
 def _cell(value: object) -> str:

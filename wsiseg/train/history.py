@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from wsiseg.atomic import open_atomic, write_picture
+from wsiseg.atomic import write_picture
+from wsiseg.text import write_text
 
 __all__ = ["COLUMNS", "draw_curves", "write_scores", "write_table"]
 
@@ -32,8 +33,7 @@ def write_table(history: History, path: Path, columns: Sequence[str] = COLUMNS) 
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["step", *columns])
     table.writerows([step, *(f"{value:.6g}" for value in row)] for step, row in enumerate(history))
-    with open_atomic(path) as file:
-        file.write(text.getvalue().encode())
+    write_text(text.getvalue(), path)
 
 
 def write_scores(scores: Sequence[float], measure: str, path: Path) -> None:
@@ -42,8 +42,7 @@ def write_scores(scores: Sequence[float], measure: str, path: Path) -> None:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["epoch", measure])
     table.writerows([epoch, f"{score:.6g}"] for epoch, score in enumerate(scores, start=1))
-    with open_atomic(path) as file:
-        file.write(text.getvalue().encode())
+    write_text(text.getvalue(), path)
 
 
 def draw_curves(history: History, path: Path, columns: Sequence[str] = COLUMNS) -> None:

@@ -203,4 +203,4 @@ def _choose_cases(
 
 
 def _mix(seed: int, case: str) -> bytes:
-    return hashlib.sha256(f"{seed} {case}".encode()).digest()
+    return hashlib.sha256(f"{seed} {case}".encode("utf-8", "surrogatepass")).digest()

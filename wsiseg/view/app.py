@@ -26,6 +26,7 @@ from starlette.types import ASGIApp
 
 from wsiseg.errors import DataError, GeoJsonError, StoreError, WsisegError
 from wsiseg.export.png import pack_grey
+from wsiseg.text import dump_json
 from wsiseg.view import answers
 from wsiseg.view.guard import Guard, TooLarge
 from wsiseg.view.library import Library, Shown, UnknownSlideError
@@ -254,7 +255,7 @@ def _parse_numbers(request: Request, *names: str) -> list[float]:
 
 
 def _json(content: Any) -> Response:
-    data = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    data = dump_json(content, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(data, media_type="application/json", headers=_REVALIDATE)
 
 
@@ -281,8 +282,7 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
 
 
 def _error_response(status: int, text: str) -> Response:
-    plain = text.encode("utf-8", "backslashreplace").decode()
-    return Response(orjson.dumps({"error": plain}), status, media_type="application/json")
+    return Response(dump_json({"error": text}), status, media_type="application/json")
 
 
 def _list_static(folder: Traversable, prefix: str = "") -> list[tuple[str, tuple[bytes, str]]]:

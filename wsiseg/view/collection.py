@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsiseg.errors import StoreError
+from wsiseg.text import escape
 
 __all__ = ["Entry", "Run", "open_run"]
 
@@ -77,12 +78,15 @@ class Run:
             above = self.path.parent
             root = above.parent if above.name == "slides" else above
             rows = _read_rows(root / "summary.csv")
-            return [self._entry(root, self.path.stem, self.path, rows.get(self.path.stem))]
+            return [self._entry(root, self.path.stem, self.path, rows.get(escape(self.path.stem)))]
         folder = self.path / "slides"
         stores = dict(_find_stores(folder if folder.is_dir() else self.path))
         rows = _read_rows(self.path / "summary.csv")
-        names = sorted({*stores, *rows}, key=str.casefold)
-        return [self._entry(self.path, name, stores.get(name), rows.get(name)) for name in names]
+        listed = set(map(escape, stores))  # as the table has them
+        names = sorted({*stores, *(rows.keys() - listed)}, key=str.casefold)
+        return [
+            self._entry(self.path, name, stores.get(name), rows.get(escape(name))) for name in names
+        ]
 
     def _entry(
         self, root: Path, name: str, store: Path | None, row: dict[str, str] | None

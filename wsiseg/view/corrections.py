@@ -45,6 +45,7 @@ from wsiseg.lock import hold
 from wsiseg.qupath.fix.salvage import scrub
 from wsiseg.qupath.form.document import parse_document, read_documents
 from wsiseg.qupath.form.finding import Finding, Repair
+from wsiseg.text import dump_json
 
 __all__ = ["CHECKED", "IGNORED", "Corrections", "kind_of", "make_area", "make_feature"]
 
@@ -131,7 +132,7 @@ class Corrections:
 
     def _write(self, features: Sequence[Feature]) -> None:
         facts = {**self.facts, "corrections": 1, "features": _digest(features)}
-        head = orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)
+        head = dump_json(facts, option=orjson.OPT_SORT_KEYS)
         lines = b",\n".join(map(orjson.dumps, features))
         with open_atomic(self.path) as file:
             file.write(b'{"type":"FeatureCollection","wsiseg":' + head + b',"features":[\n')

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from wsiseg.annotations import KNOWN_COLORS
-from wsiseg.atomic import open_atomic
+from wsiseg.text import write_text
 
 __all__ = ["write_scripts"]
 
@@ -39,9 +39,7 @@ def write_scripts(
         script = _read(name)
         for placeholder, text in filled.items():
             script = script.replace(placeholder, text)
-        written.append(root / "qupath" / name)
-        with open_atomic(written[-1]) as file:
-            file.write(script.encode())
+        written.append(write_text(script, root / "qupath" / name))
     return written
 
 

@@ -28,6 +28,7 @@ from wsiseg.qupath.write.outlines import (
     stream_outline,
 )
 from wsiseg.qupath.write.text import format_ids
+from wsiseg.text import dump_json, escape
 
 if TYPE_CHECKING:
     import geojson
@@ -186,20 +187,15 @@ def _compress(raw: BinaryIO, path: Path) -> AbstractContextManager[BinaryIO]:
 def _head(annotations: Annotations) -> bytes:
     """Format everything before the features; QuPath ignores the member ``wsiseg``."""
     facts = {
-        **{name: _as_text(value) for name, value in annotations.provenance.items()},
-        "slide": _as_text(annotations.slide),
+        **{name: str(value) for name, value in annotations.provenance.items()},
+        "slide": annotations.slide,
         "mpp": annotations.mpp,
         "scale": list(annotations.scale),
         "origin": list(annotations.origin),
         "regions": len(annotations.regions),
     }
-    text = orjson.dumps(facts, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY)
+    text = dump_json(facts, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY)
     return b'{"type":"FeatureCollection","wsiseg":' + text + b',"features":[\n'
-
-
-def _as_text(value: str) -> str:
-    """Escape lone surrogates (file names that are not UTF-8), which JSON cannot represent."""
-    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _serialize(
@@ -304,7 +300,7 @@ class _Style:
         # Escape any % in names, as the template is filled with %.
         shared = [
             part.replace(b"%", b"%%")
-            for part in (orjson.dumps(name)[1:-1], orjson.dumps({"name": name, "color": color}))
+            for part in (dump_json(name)[1:-1], dump_json({"name": name, "color": color}))
         ]
         self.template = _HEAD + (
             b'{"objectType":"%b","name":"%b %%d","classification":%b,"isLocked":%b,'
@@ -312,7 +308,7 @@ class _Style:
             % (object_type.encode(), *shared, orjson.dumps(annotations.locked))
         )
         """Template for id, geometry type, coordinates, number and measurements."""
-        self.owner = _as_text(f"{annotations.slide}|{name}").encode()
+        self.owner = escape(f"{annotations.slide}|{name}").encode()
         """What ids depend on besides the outline."""
 
 
