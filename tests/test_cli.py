@@ -46,6 +46,24 @@ def test_an_empty_output_is_not_the_current_folder(command, empty):
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        *(
+            [*command.split(), "--workers", number]
+            for command in ("annotate a", "evaluate a b", "export a", "masks a b", "tile a")
+            for number in ("0", "-1")
+        ),
+        ["view", "a", "--port", "-1"],
+        ["view", "a", "--port", "99999999"],
+    ],
+)
+def test_numbers_outside_an_options_range_are_wrong_usage(arguments):
+    done = run.invoke(app, arguments)
+    assert done.exit_code == 2
+    assert f"Invalid value for '{arguments[-2]}'" in done.output
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["config", "--set", "tile.strid=1"], "did you mean 'stride'"),

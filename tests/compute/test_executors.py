@@ -190,6 +190,16 @@ def test_an_unknown_executor_is_named() -> None:
         pass
 
 
+@pytest.mark.parametrize("kind", ["serial", "threads", "processes", "dask"])
+@pytest.mark.parametrize("workers", [0, -1])
+def test_a_number_of_workers_that_is_none_is_refused(kind: str, workers: int) -> None:
+    with (
+        pytest.raises(ConfigError, match=rf"workers is {workers}; give at least 1, or None"),
+        open_executor(kind, workers),
+    ):
+        pass
+
+
 def test_a_failure_is_raised_when_the_calls_in_flight_have_ended() -> None:
     begun: list[int] = []
     ended: list[int] = []

@@ -81,6 +81,8 @@ def test_a_port_that_is_taken_is_refused_or_passed_over():
     taken = _listen("127.0.0.1", 0)
     with taken, pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1, port .*--port"):
         _listen("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(ConfigError, match=r"port 70000: .*0-65535.*choose another --port"):
+        _listen("127.0.0.1", 70_000)
     with _listen("127.0.0.1", None) as first, _listen("127.0.0.1", None) as second:
         assert first.getsockname() != second.getsockname()
 

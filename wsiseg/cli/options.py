@@ -78,7 +78,9 @@ Executor = Annotated[
         "tcp://HOST:PORT, or a cluster's FILE.yaml.",
     ),
 ]
-Workers = Annotated[int | None, typer.Option(help="Number of workers; one per core if not given.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Number of workers; one per core if not given.", min=1)
+]
 NameMap = Annotated[
     str | None,
     typer.Option(

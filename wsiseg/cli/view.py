@@ -22,7 +22,9 @@ def view(
     host: Annotated[
         str, typer.Option(help="Address to listen on; all except the loopback need a token.")
     ] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="Port; a free one if not given.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; a free one if not given.", min=0, max=65535)
+    ] = None,
     token: Annotated[
         str | None, typer.Option(help="Secret in the page's address; generated if needed.")
     ] = None,

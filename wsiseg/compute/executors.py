@@ -93,12 +93,14 @@ def open_executor(kind: str = "serial", workers: int | None = None) -> Iterator[
     Raises
     ------
     ConfigError
-        If the name is unknown, or the YAML file is invalid.
+        If the name is unknown, `workers` is not positive, or the YAML file is invalid.
     ClusterError
         If no scheduler answers, or no worker joins.
     MissingDependencyError
         If dask is needed and not installed.
     """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is {workers}; give at least 1, or None for one per core")
     count = workers or os.cpu_count() or 1
     if kind == "serial":
         yield SerialExecutor()

@@ -150,9 +150,9 @@ def _listen(host: str, port: int | None) -> socket.socket:
         try:
             listener.bind((host, number))
             listener.listen(_BACKLOG)  # now, as two servers could bind the same port
-        except OSError as error:
+        except (OSError, OverflowError) as error:  # the second: a number that no port has
             listener.close()
-            reason = error.strerror or str(error)
+            reason = getattr(error, "strerror", None) or str(error)
             continue
         return listener
     raise ConfigError(
