@@ -118,6 +118,33 @@ def test_what_nobody_expected_is_a_line_and_its_traceback_is_for_debug(monkeypat
     assert ("`wsiseg --debug ...` shows" in done.stderr) == (how == "none")
 
 
+@pytest.mark.parametrize(
+    ("call", "work", "resumes"),
+    [
+        ("annotate a.svs -o out", "wsiseg.run.annotate", True),
+        ("annotate a.svs -o out --json", "wsiseg.run.annotate", True),
+        ("annotate a.svs -o out --overwrite", "wsiseg.run.annotate", False),
+        ("tile a.svs -o a.zarr", "wsiseg.tile.tile_slide", True),
+        ("predict a.zarr", "wsiseg.predict.predict_tiles", True),
+        ("stitch a.zarr", "wsiseg.stitch.stitch_labels", True),
+        ("train a.csv -o a.safetensors", "wsiseg.train.load_patches", True),
+        ("masks a.safetensors a.csv", "wsiseg.masks.write_masks", True),
+        ("learn a --labels b -o a.safetensors", "wsiseg.learn.learn_model", True),
+        ("distill a -o a.safetensors", "wsiseg.distill.load_stores", True),
+        ("compare a b", "wsiseg.report.compare_runs", False),
+    ],
+)
+def test_ctrl_c_says_whether_the_command_resumes(monkeypatch, call, work, resumes):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, interrupt)
+    done = run.invoke(app, call.split())
+    kept = ": what was finished is kept, and the same command continues from there"
+    assert done.stderr == f"interrupted{kept if resumes else ''}\n"
+    assert done.exit_code == 130
+
+
 def test_a_fault_within_a_run_is_in_its_log(slides, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("a fault")

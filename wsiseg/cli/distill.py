@@ -59,7 +59,7 @@ def distill(
 
     if masks is not None and len(data) > 1:
         raise typer.BadParameter("--masks belong to one folder or table of patches; give one input")
-    with progress_bars() as bars:
+    with progress_bars(resumes=not dry_run) as bars:
         settled = configure(DistillConfig, config, settings)
         windows = (
             load_stores(data, settled.window)

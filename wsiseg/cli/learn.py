@@ -80,7 +80,7 @@ def train(
 
     if labels is None and len(data) > 1:
         raise typer.BadParameter("several inputs must be stores, which need --labels")
-    with progress_bars() as bars:
+    with progress_bars(resumes=not dry_run) as bars:
         settled = configure(TrainConfig, config, with_map(settings, name_map, "labels.map"))
         check_settings(settled)
         text = None if card is None else load_card(card, settled.classes)
@@ -139,7 +139,7 @@ def masks(
     from wsiseg.masks import write_masks
 
     given = with_given(settings, {"gate": gate, "refine": crf, "confidence": confidence})
-    with progress_bars() as bars, open_executor("threads", workers) as pool:
+    with progress_bars(resumes=True) as bars, open_executor("threads", workers) as pool:
         rows = write_masks(
             checkpoint, data, out, configure(MasksConfig, config, given),
             overwrite=overwrite, executor=pool, progress=bars,

@@ -89,7 +89,7 @@ def learn(
     from wsiseg.config import TrainConfig, load_config
     from wsiseg.learn import describe_learned, learn_model
 
-    with progress_bars() as bars:
+    with progress_bars(resumes=True) as bars:
         given = load_config(config, TrainConfig).model_dump(exclude_unset=True)
         plain = override(given, with_map(settings, name_map, "labels.map"), "--set")
         learned = learn_model(

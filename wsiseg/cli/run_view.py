@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from wsiseg.cli.consoles import stderr
 from wsiseg.cli.messages import MESSAGES
 from wsiseg.cli.progress import NARROW, Board, clock_time, show_board
+from wsiseg.cli.show import interrupts
 from wsiseg.run.events import (
     Event,
     RunFinished,
@@ -48,14 +49,18 @@ _MIN_SHARE = 0.05
 
 
 @contextmanager
-def show_run(*, as_json: bool) -> Iterator[Callable[[Event], None]]:
-    """Show the events of a run; yields the function that receives them."""
-    if as_json:
-        with _json_lines() as take:
-            yield take
-    else:
-        with show_board(stderr(), quiet=MESSAGES.quiet) as board:
-            yield RunView(board).take
+def show_run(*, as_json: bool, resumes: bool) -> Iterator[Callable[[Event], None]]:
+    """Show the events of a run; yields the function that receives them.
+
+    `resumes` is that of `interrupts`.
+    """
+    with interrupts(resumes=resumes):
+        if as_json:
+            with _json_lines() as take:
+                yield take
+        else:
+            with show_board(stderr(), quiet=MESSAGES.quiet) as board:
+                yield RunView(board).take
 
 
 @contextmanager

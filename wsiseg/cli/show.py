@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "complain",
     "errors",
+    "interrupts",
     "print_facts",
     "print_plan",
     "print_results",
@@ -72,12 +73,26 @@ def _explain(error: Exception) -> str:
 
 
 @contextmanager
-def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Show the progress of each step, with rate and time left, on standard error."""
+def progress_bars(*, resumes: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Show the progress of each step, with rate and time left, on standard error.
+
+    `resumes` is that of `interrupts`.
+    """
     from wsiseg.cli.progress import show_board
 
-    with show_board(stderr(), quiet=MESSAGES.quiet) as board:
+    with interrupts(resumes=resumes), show_board(stderr(), quiet=MESSAGES.quiet) as board:
         yield board.report
+
+
+@contextmanager
+def interrupts(*, resumes: bool) -> Iterator[None]:
+    """Say at Ctrl-C that the command was interrupted, and whether it `resumes` when run again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = ": what was finished is kept, and the same command continues from there"
+        write(f"interrupted{kept if resumes else ''}", "yellow")
+        raise
 
 
 def say(text: str) -> None:

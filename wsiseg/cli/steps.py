@@ -71,7 +71,7 @@ def annotate(
     from wsiseg.run import annotate as run
 
     MESSAGES.quiet = MESSAGES.quiet or quiet or as_json
-    with show_run(as_json=as_json) as take:
+    with show_run(as_json=as_json, resumes=not (overwrite or dry_run)) as take:
         options = {
             "predict.prompts": prompts, "predict.device": devices, "export.origin": origin,
             "export.max_objects": max_objects, "export.max_vertices": max_vertices,
@@ -112,7 +112,8 @@ def tile(
     from wsiseg.tile import tile_slide
 
     options = {"slide.mpp_override": mpp_override}
-    with _open_step(config, with_given(settings, options), executor, workers) as step:
+    given = with_given(settings, options)
+    with _open_step(config, given, executor, workers, resumes=not overwrite) as step:
         tile_slide(slide, store, *step, tissue=tissue, overwrite=overwrite)
 
 
@@ -133,7 +134,8 @@ def predict(
     from wsiseg.predict import predict_tiles
 
     options = {"predict.prompts": prompts, "predict.device": devices}
-    with _open_step(config, with_given(settings, options), executor, workers) as step:
+    given = with_given(settings, options)
+    with _open_step(config, given, executor, workers, resumes=True) as step:
         predict_tiles(store, *step)
 
 
@@ -148,7 +150,7 @@ def stitch(
     """Blend a store's CAMs into label and confidence rasters."""
     from wsiseg.stitch import stitch_labels
 
-    with _open_step(config, settings, executor, workers) as step:
+    with _open_step(config, settings, executor, workers, resumes=True) as step:
         stitch_labels(store, *step)
 
 
@@ -225,10 +227,15 @@ class _Step(NamedTuple):
 
 @contextmanager
 def _open_step(
-    files: list[Path] | None, settings: list[str] | None, executor: str, workers: int | None
+    files: list[Path] | None,
+    settings: list[str] | None,
+    executor: str,
+    workers: int | None,
+    *,
+    resumes: bool = False,
 ) -> Iterator[_Step]:
     from wsiseg.compute import open_executor
     from wsiseg.config import Config
 
-    with progress_bars() as bars, open_executor(executor, workers) as pool:
+    with progress_bars(resumes=resumes) as bars, open_executor(executor, workers) as pool:
         yield _Step(configure(Config, files, settings), pool, bars)
