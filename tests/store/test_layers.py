@@ -34,6 +34,16 @@ def test_tissue_round_trip_and_replacement(store: SlideStore) -> None:
     assert files(store, "tissue/mask") == ["c/0/0"]
 
 
+def test_tissue_beyond_the_raster_has_no_area(store: SlideStore) -> None:
+    mask = np.ones((19, 27), bool)  # at 8 µm/px, of a raster of 150 x 210 µm
+    store.write_tissue(mask, 8.0, DIGEST)
+    assert store.tissue_mm2 == pytest.approx(0.150 * 0.210)
+    mask[:-1, :-1] = False
+    mask[-1, -1] = False
+    store.write_tissue(mask, 8.0, DIGEST)
+    assert store.tissue_mm2 == pytest.approx(0.006 * 0.208 + 0.002 * 0.144)
+
+
 def test_a_mask_half_written_is_no_mask(store: SlideStore, monkeypatch: pytest.MonkeyPatch) -> None:
     mask = noise((19, 27)) > 100
     store.write_tissue(mask, 8.0, DIGEST)

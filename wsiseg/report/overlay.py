@@ -179,10 +179,9 @@ def _boxes_with_tissue(store: SlideStore, side: int) -> Iterator[Box]:
 
 def _tissue_mm2(store: SlideStore) -> float:
     try:
-        mask, mpp, _ = store.read_tissue()
+        return store.tissue_mm2
     except StoreError:
         return 0.0
-    return float(mask.sum()) * mpp * mpp / 1e6
 
 
 def _centres(count: int, ratio: float, limit: int) -> NDArray[np.intp]:

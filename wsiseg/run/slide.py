@@ -85,7 +85,7 @@ def annotate_slide(
         from wsiseg.run.after_tiling import outline_and_write  # loaded by now, beside the reading
 
         rows, notes = outline_and_write(
-            tree, job.name, config, _tissue_mm2(store), executor, progress, overwrite=overwrite
+            tree, job.name, config, store.tissue_mm2, executor, progress, overwrite=overwrite
         )
         damage = describe_damage(store, config)
         damaged = len(store.read_damage()) if damage else 0
@@ -134,16 +134,11 @@ def _describe_likeness(store: SlideStore) -> tuple[str, ...]:
     return (note,)
 
 
-def _tissue_mm2(store: SlideStore) -> float:
-    mask, mpp, _ = store.read_tissue()
-    return float(mask.sum()) * mpp**2 / 1e6
-
-
 def _result(
     job: Job, store: SlideStore, rows: list[dict[str, object]], notes: tuple[str, ...],
     seconds: float,
 ) -> SlideResult:  # fmt: skip
-    tissue = _tissue_mm2(store)
+    tissue = store.tissue_mm2
     slide_notes = (*store.slide.get("notes", ()), *filter(None, [store.tissue_note]))
     notes = (*slide_notes, *notes, *_describe_likeness(store))
     return SlideResult(

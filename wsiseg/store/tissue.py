@@ -51,6 +51,19 @@ class TissuePart(WholePart):
         """µm/px of the tissue mask; raises `StoreError` if none is stored yet."""
         return float(self._mask_facts()["mpp"])
 
+    @property
+    def tissue_mm2(self) -> float:
+        """Area of the tissue; raises `StoreError` if no mask is stored yet.
+
+        The mask's last row and column may reach past the raster: what lies beyond does not count.
+        """
+        mask, mpp, _ = self.read_tissue()
+        rows, cols = (
+            np.clip(length * self.mpp / mpp - np.arange(count), 0, 1)
+            for length, count in zip((self.grid.height, self.grid.width), mask.shape, strict=True)
+        )
+        return float(np.einsum("i,ij,j", rows, mask, cols)) * mpp**2 / 1e6
+
     def read_tissue(self, box: Box | None = None) -> tuple[NDArray[np.bool_], float, str]:
         """Read the tissue mask ``(h, w)`` bool, its µm/px and its digest.
 
