@@ -212,6 +212,28 @@ def test_tiling_again_keeps_the_labels_of_the_same_slide(slide, out):
     assert SlideStore(path).finished("stitch") == before
 
 
+def test_outputs_of_an_earlier_map_are_named_and_not_linked(slide, out):
+    geojson = {"formats": ["geojson"]}
+    assert not run(slide, out, configure(export=geojson)).note, "the same map"
+    page = (out / "report" / "one.html").read_text()
+    assert all(f'href="../{name}"' in page for name in ("png/one.png", "masks/one"))
+    before = contents(out)
+    other = {"outline": {"min_area_um2": 20_000}}
+    note = "with other settings, and so left out of the report: png/one.png, masks/one"
+    for _ in range(2):  # it is said as long as it is so
+        assert note in run(slide, out, configure(export=geojson, **other)).note
+    assert note in (out / "summary.csv").read_text(encoding="utf-8-sig")
+    for name in ("report.html", "report/one.html"):
+        text = (out / name).read_text()
+        assert 'geojson/one.geojson"' in text
+        assert 'png/one.png"' not in text
+        assert 'masks/one"' not in text
+    assert contents(out)["png/one.png"] == before["png/one.png"], "nobody named it"
+    (out / "png" / "one.png").write_bytes(b"exported anew")
+    assert "png" not in run(slide, out, configure(export=geojson, **other)).note
+    assert not run(slide, out, configure(**other)).outdated
+
+
 def test_a_map_that_was_corrected_is_kept_when_it_is_made_anew(slide, out):
     corrections = out / "corrections" / "one.geojson"
     corrections.parent.mkdir()

@@ -8,7 +8,7 @@ the fields of the class of that name in `wsiseg.run.events`:
 - ``step``: `slide`, `step` (tile, tile-pyramid, predict, stitch, stitch-pyramid, outline), `done`,
   `total` (blocks), `worker_seconds`
 - ``slide_finished``: `slide`, `path`, `status`, `tiles`, `seconds`, `tissue_mm2`, `class_mm2`,
-  `note`, `error` and the other columns of ``summary.csv``
+  `note`, `error`, `outdated` (paths) and the other columns of ``summary.csv``
 - ``warning``: `text`
 - ``run_finished``: `slides` (count by status), `seconds`, `error` (why the run ended early; empty
   if it did not). Always the last, except after wrong usage.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -30,20 +30,21 @@ __all__ = ["render_pages"]
 
 
 def render_pages(
-    root: Path, summary_rows: Sequence[Row], measurement_rows: Sequence[Row]
-) -> dict[Path, str]:
+    root: Path, summary_rows: Sequence[Row], measurement_rows: Sequence[Row],
+    outdated: Collection[str] = (),
+) -> dict[Path, str]:  # fmt: skip
     """Render ``report.html``, and ``report/NAME.html`` of each measured or drawn slide, by path.
 
     Slide pages that exist and would not change are left out. Links are relative, and only to files
-    that exist below `root`. Slides that need attention come first: failed ones, then those without
-    tissue, then those with a note.
+    that exist below `root` and are not `outdated`. Slides that need attention come first: failed
+    ones, then those without tissue, then those with a note.
     """
     grouped, colors = group_rows(measurement_rows), choose_class_colors(measurement_rows)
     slides, pages = [], {}
     for row in summary_rows:
         name = str(row.get("slide", ""))
         measured = grouped.get(name, [])
-        slide = describe_slide(root, row, measured, colors)
+        slide = describe_slide(root, row, measured, colors, outdated)
         slides.append(slide)
         if slide["page"]:
             facts = _read_facts(root, name)

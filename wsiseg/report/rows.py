@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -67,9 +67,12 @@ def group_rows(measurement_rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def describe_slide(
-    root: Path, row: Row, measured: Sequence[Row], colors: ClassColors
+    root: Path, row: Row, measured: Sequence[Row], colors: ClassColors, outdated: Collection[str]
 ) -> dict[str, Any]:
-    """Return what a page shows of a slide; `measured` are the slide's own measurements."""
+    """Return what a page shows of a slide; `measured` are the slide's own measurements.
+
+    Files below `root` that are `outdated` are not linked.
+    """
     name, status = str(row.get("slide", "")), str(row.get("status", ""))
     note = str(row.get("note") or "")
     shares = share_classes([row], measured, colors)
@@ -99,9 +102,9 @@ def describe_slide(
         "page": _link(f"report/{name}.html") if has_page else "",
         "overlay": _find_overlay(root, name),
         "links": [
-            (_link(path.format(name)), text)
-            for path, text in _LINKS
-            if (root / path.format(name)).exists()
+            (_link(path), text)
+            for path, text in ((place.format(name), text) for place, text in _LINKS)
+            if path not in outdated and (root / path).exists()
         ],
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from wsiseg.report.html import render_pages
@@ -23,20 +23,21 @@ Row = Mapping[str, object]
 
 
 def write_tables(
-    root: str | Path, summary_rows: Sequence[Row], measurement_rows: Sequence[Row]
-) -> None:
+    root: str | Path, summary_rows: Sequence[Row], measurement_rows: Sequence[Row],
+    outdated: Collection[str] = (),
+) -> None:  # fmt: skip
     """Write a run's tables, report.html and a page per slide in `report/` into `root`.
 
     Summary columns: slide, path, status, mpp, mpp_source, tiles, seconds, tissue_mm2, one
     ``<class>_mm2`` per class, any further ones, error. Text that a spreadsheet would take for a
-    formula is prefixed with an apostrophe.
+    formula is prefixed with an apostrophe. `outdated` files, relative to `root`, are not linked.
     """
     root = Path(root)
     summary = _order(_SUMMARY, summary_rows, last=("error",))
     _write_csv(root / "summary.csv", summary, summary_rows)
     measured = _order(_MEASUREMENTS, measurement_rows)
     _write_csv(root / "measurements.csv", measured, measurement_rows)
-    for path, page in render_pages(root, summary_rows, measurement_rows).items():
+    for path, page in render_pages(root, summary_rows, measurement_rows, outdated).items():
         write_text(page, path)
 
 

@@ -11,7 +11,7 @@ from wsiseg.outline import outline_regions
 from wsiseg.predict import plan_predict
 from wsiseg.pyramid import plan_pyramid
 from wsiseg.run.jobs import OutputTree
-from wsiseg.run.outputs import write_outputs
+from wsiseg.run.outputs import Written, write_outputs
 from wsiseg.stitch import plan_stitch
 from wsiseg.store import SlideStore
 from wsiseg.tissue import draw_tissue
@@ -34,7 +34,7 @@ def plan_after_tiling(
 def outline_and_write(
     tree: OutputTree, name: str, config: Config, tissue_mm2: float, executor: Executor,
     progress: Progress | None, *, overwrite: bool,
-) -> tuple[list[dict[str, object]], tuple[str, ...]]:  # fmt: skip
+) -> Written:  # fmt: skip
     """Outline the regions of a stitched slide and write its outputs; see `write_outputs`."""
     path = tree.store(name)
     outline = partial(outline_regions, path, config, executor, progress)

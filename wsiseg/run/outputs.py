@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from wsiseg.annotations import Annotations
 from wsiseg.atomic import free_name, list_taken, open_atomic
@@ -24,7 +24,7 @@ from wsiseg.run.jobs import OutputTree
 from wsiseg.run.origin import describe_origin
 from wsiseg.store import SlideStore
 
-__all__ = ["write_outputs"]
+__all__ = ["Written", "write_outputs"]
 
 _VERSION = 2
 """Of outlining, measuring and writing: raising it makes every output again."""
@@ -36,6 +36,18 @@ _State = tuple[int, int, str]
 """A file's size, time stamp in ns, and sha256."""
 
 
+class Written(NamedTuple):
+    """What a run knows of the outputs of a slide."""
+
+    rows: _Rows
+    """Of `measure_classes`."""
+    notes: tuple[str, ...]
+    """On the outputs, one sentence each."""
+    outdated: tuple[str, ...]
+    """Outputs, below the output folder, that an earlier run made from another map or with other
+    settings, and that this one was not asked for."""
+
+
 def write_outputs(
     store: SlideStore,
     tree: OutputTree,
@@ -45,12 +57,13 @@ def write_outputs(
     outline: Callable[[], Annotations],
     *,
     overwrite: bool = False,
-) -> tuple[_Rows, tuple[str, ...]]:
+) -> Written:
     """Write the outputs that `config` asks for, except those that are there as a run wrote them.
 
     ``runs/outputs/NAME.json`` records what was made, from what, and the state of its files. A file
     that has changed since was edited by somebody: if it is in the way, it is renamed to
-    ``FILE.edited.SUFFIX``, and a note says so.
+    ``FILE.edited.SUFFIX``, and a note says so. Outputs of other formats are left alone; a note says
+    which of them do not show this map.
 
     Parameters
     ----------
@@ -58,10 +71,6 @@ def write_outputs(
     name : of the slide within the run.
     outline : returns the regions; called only if something is to be made.
     overwrite : make everything again.
-
-    Returns
-    -------
-    The rows of `measure_classes`, and notes on the outputs, one sentence each.
 
     Raises
     ------
@@ -82,7 +91,13 @@ def write_outputs(
                 keep_corrected(tree.root, name)
             _write(out, store, annotations, config, record, made)
         record.save()
-    return rows, tuple(note for out in outputs for note in record.notes(out))
+    notes, outdated = [note for out in outputs for note in record.notes(out)], record.outdated(made)
+    if outdated:
+        notes.append(
+            f"made from an earlier map or with other settings, and so left out of the report: "
+            f"{', '.join(outdated)} (delete, or run again with the format in export.formats)"
+        )
+    return Written(rows, tuple(notes), outdated)
 
 
 @dataclass(frozen=True)
@@ -209,15 +224,26 @@ class _Record:
         """Return the notes on `out` from when it was made."""
         return list(self._entry(out).get("notes", ()))
 
+    def outdated(self, made: str) -> tuple[str, ...]:
+        """Return outputs that were made from something else and have not been changed since."""
+        return tuple(
+            str(entry.get("written", name))
+            for name, entry in self._data.get("outputs", {}).items()
+            if entry.get("made") != made and self._is_any_unchanged(entry.get("files", {}))
+        )
+
     def add(self, out: _Output, made: str, written: Path, notes: tuple[str, ...]) -> None:
         """Record that `out` was made, and the state of its files."""
         files = {self._name(path): _inspect(path) for path in _list_files(written)}
-        entry = {"made": made, "files": files, "notes": notes}
+        entry = {"made": made, "written": self._name(written), "files": files, "notes": notes}
         self._data.setdefault("outputs", {})[self._name(out.path)] = entry
 
     def save(self) -> None:
         with open_atomic(self._path) as file:
             file.write(json.dumps(self._data, indent=1).encode())
+
+    def _is_any_unchanged(self, files: dict[str, _State]) -> bool:
+        return any(_is_unchanged(self._root / name, state) for name, state in files.items())
 
     def _entry(self, out: _Output) -> dict[str, Any]:
         return dict(self._data.get("outputs", {}).get(self._name(out.path), {}))

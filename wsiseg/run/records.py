@@ -67,13 +67,15 @@ def _add_rows(tree: OutputTree, results: Sequence[SlideResult]) -> None:
     lines = [json.dumps(record) for record in records]
     with open_atomic(tree.root / _RECORDS) as file:
         file.write("".join(f"{line}\n" for line in lines).encode())
-    write_tables(tree.root, [*map(_row, records)], [m for r in records for m in r["measurements"]])
+    measured = [row for record in records for row in record["measurements"]]
+    outdated = {path for record in records for path in record.get("outdated", ())}
+    write_tables(tree.root, [*map(_row, records)], measured, outdated)
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, object]:
     """Return a row of `summary.csv`."""
-    row = {name: value for name, value in record.items() if name not in ("class_mm2", "error")}
-    del row["measurements"]
+    others = ("class_mm2", "error", "measurements", "outdated")
+    row = {name: value for name, value in record.items() if name not in others}
     areas = {f"{name}_mm2": area for name, area in record["class_mm2"].items()}
     return row | areas | {"error": record["error"]}
 

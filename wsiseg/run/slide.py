@@ -46,6 +46,8 @@ class SlideResult:
     class_mm2: dict[str, float] = field(default_factory=dict)
     measurements: list[dict[str, object]] = field(default_factory=list)
     """Rows of `measurements.csv`, one a class."""
+    outdated: tuple[str, ...] = ()
+    """Outputs, below the output folder, that do not show this map; `note` names them too."""
     note: str = ""
     """What a person should know about the slide, and which outputs have another form than usual."""
     error: str = ""
@@ -84,7 +86,7 @@ def annotate_slide(
         run_steps(executor, [tile, *image], progress, spent, later)
         from wsiseg.run.after_tiling import outline_and_write  # loaded by now, beside the reading
 
-        rows, notes = outline_and_write(
+        rows, notes, outdated = outline_and_write(
             tree, job.name, config, store.tissue_mm2, executor, progress, overwrite=overwrite
         )
         damage = describe_damage(store, config)
@@ -92,7 +94,7 @@ def annotate_slide(
         scale = describe_mismatch(store.mpp, store.grid.tile, read_scale(config.predict))
     notes = (*notes, *filter(None, [damage]), *scale)
     result = _result(job, store, rows, notes, time.perf_counter() - started)
-    return replace(result, damaged_tiles=damaged)
+    return replace(result, damaged_tiles=damaged, outdated=outdated)
 
 
 def _plan_after_tiling(
