@@ -161,3 +161,18 @@ def test_a_region_deleted_in_the_viewer_is_of_the_class_that_our_map_gave_it(tmp
     found = correct(tmp_path, mapped, gone)
     assert found.keys() == columns(0, 1)
     assert {(pink, weight) for pink, _, weight in found.values()} == {(0, 3)}
+
+
+def test_corrections_are_of_the_slide_that_has_their_name_in_the_run(tmp_path):
+    """And not of another whose file has it; elsewhere it may be either's."""
+    for slides in ("out/slides", "other/slides"):
+        make_store(tmp_path / slides)
+        make_store(tmp_path / slides, "one.svs")  # of a file one.svs.svs
+    file = tmp_path / "out" / "corrections" / "one.svs.geojson"
+    file.parent.mkdir()
+    file.write_text(json.dumps(collection(feature("Pink", polygon(square(0, 0, 2))))))
+    found = label_slides(file.parent, [tmp_path / "out"], CLASSES)
+    assert (found.problems, found.unmatched) == ((), ())
+    assert [slide.store.path.name for slide in found.slides] == ["one.svs.zarr"]
+    found = label_slides(file.parent, [tmp_path / "other"], CLASSES)
+    assert "'one.svs' is the name of" in found.unmatched[0]

@@ -3,8 +3,10 @@ import os
 
 import pytest
 
+from tests.store.slides import GRID, SLIDE
 from wsiseg.errors import ConfigError, SlideOpenError
 from wsiseg.run import annotate, plan_jobs
+from wsiseg.store import SlideStore
 
 
 def touch(path):
@@ -115,3 +117,13 @@ def test_three_slides_of_one_stem_are_three_rows(tmp_path):
     for name in ("x.svs", "x.tif", "x.svs.tif"):
         touch(tmp_path / name)
     assert [job.name for job in plan_jobs([tmp_path])] == ["x.svs", "x.svs.tif", "x.tif"]
+
+
+def test_a_slide_keeps_its_name_in_the_output_folder(tmp_path):
+    """Else it was done again beside a second one of its stem, and its corrections were lost."""
+    slide, out = touch(tmp_path / "in" / "x.tif"), tmp_path / "out"
+    SlideStore.create(out / "slides" / "x.zarr", GRID, 0.5, {**SLIDE, "path": str(slide)})
+    touch(tmp_path / "in" / "x.svs")
+    jobs = plan_jobs([slide.parent / ".." / "in"], out=out)
+    assert {job.path.name: job.name for job in jobs} == {"x.svs": "x.svs", "x.tif": "x"}
+    assert [job.name for job in plan_jobs([slide.parent])] == ["x.svs", "x.tif"]

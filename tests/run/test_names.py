@@ -47,6 +47,22 @@ def test_long_names_are_cut_and_told_apart(letter):
     assert found == names_of(f"sub/{first}.svs", f"sub/{second}.svs")
 
 
+def name_with(named, *slides):
+    paths = [(Path("/in", slide), Path(slide)) for slide in slides]
+    return name_outputs(paths, lambda path, name: named.get(name) == path)
+
+
+@pytest.mark.parametrize("order", list(permutations(["s.tif", "s.tiff", "s.tif.svs"])))
+def test_a_slide_keeps_the_name_that_it_has(order):
+    named = {"s": Path("/in/s.tif")}
+    found = dict(zip(order, name_with(named, *order), strict=True))
+    assert found == {"s.tif": "s", "s.tiff": "s.tiff", "s.tif.svs": "s.tif"}
+    named = {"s.tif": Path("/in/s.tif"), "s.tiff": Path("/in/s.tiff")}
+    assert name_with(named, "s.tif") == ["s.tif"]
+    found = dict(zip(order, name_with(named, *order), strict=True))
+    assert found == {"s.tif": "s.tif", "s.tiff": "s.tiff", "s.tif.svs": "s.tif.svs"}
+
+
 SLIDES = st.tuples(
     st.sampled_from(["", "sub/"]), st.sampled_from(["x", "X", "x.svs", "x.tif", "x.svs.tif"]),
     st.sampled_from([".svs", ".tif", ".SVS"]),
@@ -54,7 +70,14 @@ SLIDES = st.tuples(
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # of the machine, not ours
-@given(st.lists(st.tuples(st.sampled_from(["/a", "/b"]), SLIDES), unique=True, max_size=12))
-def test_no_two_are_alike(slides):
-    found = name_outputs([(Path(root, slide), Path(slide)) for root, slide in slides])
+@given(
+    st.lists(st.tuples(st.sampled_from(["/a", "/b"]), SLIDES), unique=True, max_size=12),
+    st.integers(0, 12), st.integers(0, 12),
+)  # fmt: skip
+def test_no_two_are_alike(slides, first, last):
+    """Nor do the names change that some slides have from a run of their own."""
+    paths = [(Path(root, slide), Path(slide)) for root, slide in slides]
+    own = dict(zip(name_outputs(paths[first:last]), paths[first:last], strict=True))
+    found = name_outputs(paths, lambda path, name: name in own and own[name][0] == path)
     assert len({name.casefold() for name in found}) == len(slides)
+    assert found[first:last] == list(own)

@@ -21,7 +21,14 @@ from wsiseg.labels.mark import Mark
 from wsiseg.qupath import Feature, read_geojson
 from wsiseg.store import SlideStore
 
-__all__ = ["CORRECTIONS", "keep_corrected", "name_in_run", "own_exports", "resolve_regions"]
+__all__ = [
+    "CORRECTIONS",
+    "find_corrected",
+    "keep_corrected",
+    "name_in_run",
+    "own_exports",
+    "resolve_regions",
+]
 
 CORRECTIONS = "corrections"
 """The subfolder of an output folder for exported corrections."""
@@ -113,6 +120,20 @@ def name_in_run(store: SlideStore) -> str:
     """Return the name of a slide in an output folder: its path below ``slides``."""
     slides, path = _find_slides(store), store.path.absolute().with_suffix("")
     return path.name if slides is None else path.relative_to(slides).as_posix()
+
+
+def find_corrected(path: Path, name: str, stores: Sequence[SlideStore]) -> int | None:
+    """Return the number of the store whose map a file in ``OUT/corrections`` corrects.
+
+    `name` is the file's without endings, which is the slide's name in the output folder: other
+    slides of it may have that name too. None for files elsewhere.
+    """
+    path = path.absolute()
+    for folder in path.parents:
+        if folder.name == CORRECTIONS:
+            store = folder.parent / "slides" / path.relative_to(folder).with_name(f"{name}.zarr")
+            return next((at for at, s in enumerate(stores) if s.path.absolute() == store), None)
+    return None
 
 
 def own_exports(store: SlideStore) -> list[Path]:

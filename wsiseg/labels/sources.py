@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsiseg.errors import DataError
-from wsiseg.labels.corrections import own_exports
+from wsiseg.labels.corrections import find_corrected, own_exports
 from wsiseg.labels.geojson import GEOJSON, read_geojson_marks
 from wsiseg.labels.manifest import Manifest
 from wsiseg.labels.mark import Drawn
@@ -125,6 +125,7 @@ def _read_file(
                 sources.add(at, path, drawn)
         return
     at = None if manifest is None else manifest.find(path)
+    at = find_corrected(path, _stem(path), stores) if at is None else at
     at = _match(path, root, names) if at is None else at
     if at is None and alone and len(stores) == 1:
         at = 0  # one file for one slide needs no name

@@ -81,7 +81,7 @@ class Names:
     Parameters
     ----------
     problems
-        Receives a message about stores that even their folders do not distinguish.
+        Receives a message about stores whose own names and folders do not distinguish them.
     """
 
     def __init__(self, stores: Sequence[SlideStore], problems: list[str]) -> None:
@@ -89,9 +89,10 @@ class Names:
         self._by_name: dict[str, list[int]] = {}
         for at, store in enumerate(stores):
             slide = str(store.slide["name"])
-            for name in {store.path.name, store.path.stem, slide, Path(slide).stem}:
-                self._by_name.setdefault(name.casefold(), []).append(at)
-        for name, matches in self._by_name.items():
+            for name in {*_own_names(store), slide.casefold(), Path(slide).stem.casefold()}:
+                self._by_name.setdefault(name, []).append(at)
+        for name, alike in self._by_name.items():
+            matches = [at for at in alike if name in _own_names(stores[at])]
             folders = {stores[at].path.parent.name for at in matches}
             if len(folders) < len(matches):
                 first, second = (stores[at].path for at in matches[:2])
@@ -118,3 +119,7 @@ class Names:
         near = [*folders, *path.parent.parts][-1:]
         close = [at for at in matches if self._stores[at].path.parent.name in near]
         return close if len(matches) > 1 and close else matches
+
+
+def _own_names(store: SlideStore) -> tuple[str, str]:
+    return store.path.name.casefold(), store.path.stem.casefold()

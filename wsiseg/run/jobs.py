@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from wsiseg.errors import ConfigError, SlideOpenError
+from wsiseg.errors import ConfigError, SlideOpenError, StoreError
 from wsiseg.run.manifest import MANIFEST_SUFFIXES, Entry, read_manifest
 from wsiseg.run.names import name_outputs
 from wsiseg.slide import find_slides, gather_slide, name_slide
+from wsiseg.store import SlideStore
 
 __all__ = ["Job", "OutputTree", "plan_jobs"]
 
@@ -49,6 +50,14 @@ class OutputTree:
         """The Zarr store of a slide."""
         return self.root / "slides" / f"{name}.zarr"
 
+    def is_named(self, slide: Path, name: str) -> bool:
+        """Whether the store of that name is of the slide at that path."""
+        try:
+            path = str(SlideStore(self.store(name)).slide.get("path", ""))
+        except (OSError, StoreError):
+            return False
+        return os.path.normcase(os.path.normpath(path)) == os.path.normcase(os.path.abspath(slide))
+
     def geojson(self, name: str, gzip: bool = False) -> Path:
         """The polygons of a slide."""
         return self.root / "geojson" / f"{name}.geojson{'.gz' if gzip else ''}"
@@ -75,9 +84,10 @@ def plan_jobs(
 ) -> list[Job]:
     """Every slide of `inputs` (slides, folders, manifests), with unique output names.
 
-    Outputs are named after the slide, in the same sub-folder (`name_outputs`). Of several paths to
-    one file, one is done, and the other jobs name it. Files that a run wrote into an output folder
-    (`out`, or that of an earlier run) inside an input do not count as slides.
+    Outputs are named after the slide, in the same sub-folder (`name_outputs`), or as `out` has them
+    already. Of several paths to one file, one is done, and the other jobs name it. Files that a run
+    wrote into an output folder (`out`, or that of an earlier run) inside an input do not count as
+    slides.
 
     Raises
     ------
@@ -99,7 +109,8 @@ def plan_jobs(
     files: dict[Hashable, list[_Found]] = {}
     for one in unique.values():
         files.setdefault(_identify(one.path), []).append(one)
-    names = name_outputs([(one.path, one.within) for one in unique.values()])
+    is_named = None if out is None else OutputTree(out).is_named
+    names = name_outputs([(one.path, one.within) for one in unique.values()], is_named)
     named = dict(zip(unique, names, strict=True))
     jobs: dict[str, Job] = {}
     for group in files.values():

@@ -6,7 +6,7 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 __all__ = ["name_outputs"]
@@ -15,17 +15,22 @@ _MAX_BYTES = 200
 """Of a name: file systems take 255, of which endings and temporary names need some."""
 
 
-def name_outputs(slides: Sequence[tuple[Path, Path]]) -> list[str]:
+def name_outputs(
+    slides: Sequence[tuple[Path, Path]], is_named: Callable[[Path, str], bool] | None = None
+) -> list[str]:
     """Return a name for each slide, with its sub-folder; names differ even if case is ignored.
 
     Outputs are named after the slide, without its extension. Slides whose names would collide keep
     the extension, and get a short hash of their path if that is not enough. A name too long for a
-    file name with an ending is cut, and ends in a short hash of the whole.
+    file name with an ending is cut, and ends in a short hash of the whole. A slide that has one of
+    these names already keeps it, whichever slides are there today.
 
     Parameters
     ----------
     slides
         Path of each slide, and its path within the input.
+    is_named
+        Whether an earlier run gave that slide that name.
     """
     choices = [
         [
@@ -39,18 +44,23 @@ def name_outputs(slides: Sequence[tuple[Path, Path]]) -> list[str]:
         ]
         for path, within in slides
     ]
+    if is_named is not None:
+        for number, (path, _) in enumerate(slides):
+            kept = next((name for name in choices[number] if is_named(path, name)), None)
+            choices[number] = choices[number] if kept is None else [kept]
     level = [0] * len(choices)
     while True:
         keys = [_fold(names[at]) for names, at in zip(choices, level, strict=True)]
         lowest: dict[str, int] = {}
-        for key, at in zip(keys, level, strict=True):
-            lowest[key] = min(at, lowest.get(key, at))
         count = Counter(keys)
-        # Of names that collide, those without an extension yield to those that have it already.
-        again = [
+        movable = [
             number for number, (key, at) in enumerate(zip(keys, level, strict=True))
-            if count[key] > 1 and at == lowest[key] and at + 1 < len(choices[number])
+            if count[key] > 1 and at + 1 < len(choices[number])
         ]  # fmt: skip
+        for number in movable:
+            lowest[keys[number]] = min(level[number], lowest.get(keys[number], level[number]))
+        # Of names that collide, those without an extension yield to those that have it already.
+        again = [number for number in movable if level[number] == lowest[keys[number]]]
         if not again:
             return [names[at] for names, at in zip(choices, level, strict=True)]
         for number in again:
