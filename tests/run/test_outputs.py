@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 import wsiseg.run.after_tiling as after_tiling
+import wsiseg.run.outputs as outputs_module
 from wsiseg.cli import app
 from wsiseg.config import Config
 from wsiseg.demo.synthesis import synthesize_slide
@@ -153,6 +154,19 @@ def test_what_a_killed_run_put_aside_is_no_edit(slide, finished, out):
     assert kept.read_bytes() == b"a person's"
     kept.unlink()
     assert contents(out) == contents(finished[0])
+
+
+def test_what_a_killed_run_wrote_is_no_edit_under_other_settings(slide, out, monkeypatch):
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs_module, "write_pictures", kill)  # the last of them
+        with pytest.raises(KeyboardInterrupt):
+            run(slide, out, configure(outline={"min_area_um2": 20_000}))
+    result = run(slide, out, configure(outline={"min_area_um2": 5_000}))
+    assert "edited" not in result.note
+    assert not [name for name in contents(out) if "edited" in name]
 
 
 def test_a_record_that_is_cut_off_is_as_good_as_none(slide, finished, out):

@@ -85,12 +85,11 @@ def write_outputs(
     if pending or rows is None:
         annotations = outline()
         rows = measure_classes(annotations, tissue_mm2)
-        record.keep_rows(made, rows)
+        record.keep_rows(made, rows)  # and each output as it is written: a run may be killed
         for out in pending:
             if out.kind == "geojson":
                 keep_corrected(tree.root, name)
             _write(out, store, annotations, config, record, made)
-        record.save()
     notes, outdated = [note for out in outputs for note in record.notes(out)], record.outdated(made)
     if outdated:
         notes.append(
@@ -218,7 +217,9 @@ class _Record:
         return list(kept["rows"]) if kept.get("made") == made else None
 
     def keep_rows(self, made: str, rows: _Rows) -> None:
+        """Record the measurements."""
         self._data["measured"] = {"made": made, "rows": rows}
+        self._save()
 
     def notes(self, out: _Output) -> list[str]:
         """Return the notes on `out` from when it was made."""
@@ -237,8 +238,9 @@ class _Record:
         files = {self._name(path): _inspect(path) for path in _list_files(written)}
         entry = {"made": made, "written": self._name(written), "files": files, "notes": notes}
         self._data.setdefault("outputs", {})[self._name(out.path)] = entry
+        self._save()
 
-    def save(self) -> None:
+    def _save(self) -> None:
         with open_atomic(self._path) as file:
             file.write(json.dumps(self._data, indent=1).encode())
 
