@@ -58,6 +58,28 @@ def test_a_second_run_is_refused_until_the_first_is_gone(folder, finished, tmp_p
     assert rows.keys() == {"a", "b"}
 
 
+WORKING = """
+import time
+from wsiseg.compute import open_executor
+with open_executor("processes", 2) as pool:
+    list(pool.map(abs, range(8)))
+    at_work = [pool.submit(time.sleep, 240) for _ in range(2)]
+    while not all(future.running() for future in at_work):
+        time.sleep(0.01)
+    print("now", flush=True)
+"""
+
+
+@posix
+def test_worker_processes_end_with_the_one_that_is_killed():
+    """They stayed for ever, with all their memory."""
+    with process("-c", WORKING) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "now\n"
+        run.kill()
+        run.communicate(timeout=120)  # the workers hold its ends of the pipes as long as they live
+
+
 KILLED_BEFORE_THE_MARK = """
 import os, sys
 from wsiseg.run import annotate

@@ -113,7 +113,7 @@ def open_executor(kind: str = "serial", workers: int | None = None) -> Iterator[
         with (
             listening() as address,
             ProcessPoolExecutor(
-                count, context, initializer=send_logs_to, initargs=(address, LogLevels.current())
+                count, context, initializer=_begin_worker, initargs=(address, LogLevels.current())
             ) as processes,
         ):
             yield processes
@@ -127,6 +127,20 @@ def open_executor(kind: str = "serial", workers: int | None = None) -> Iterator[
             f"executor {kind!r} is unknown; use serial, threads, processes, dask, "
             f"tcp://HOST:PORT or a cluster's .yaml file"
         )
+
+
+def _begin_worker(address: Any, levels: LogLevels) -> None:
+    """Begin a worker process: it logs in its parent, and ends with it, however the parent ends."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    send_logs_to(address, levels)
+
+
+def _end_with_parent() -> None:
+    """Wait until the parent is gone; its work would otherwise be waited for without end."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # what a block was writing is not yet in its place
 
 
 def is_alive(executor: Executor) -> bool:
