@@ -137,7 +137,6 @@ def test_damage_is_found_and_mended(store, made):
     file.write_bytes(data)
     (fault,) = check_store(store.path).damage
     assert (fault.step, fault.block, fault.key) == ("stitch", None, "context/gates/c/0/0/0")
-    SlideStore(store.path).begin("stitch", 0)
     stitch_labels(store.path, CONTEXT, SerialExecutor())
     assert check_store(store.path).whole
     assert sha(store) == sha(made)

@@ -97,7 +97,9 @@ def plan_stitch(
     if not slide_wide:
         return (step,)
     context = plan_context(store, config.stitch, predict, run)
-    return (context if pending else replace(context, pending=[])), step
+    if not pending and store.context_digest == context.digest:  # what it lost, nobody needs
+        context = replace(context, pending=[])
+    return context, step
 
 
 def _block_digests(

@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from wsiseg.config import digest_of
 from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
 from wsiseg.lock import hold
+from wsiseg.store.descriptions import find_faults
 from wsiseg.store.files import Files, open_files
 from wsiseg.store.levels import Place, made_by
 from wsiseg.store.marks import Mark, Marks, is_optional
@@ -27,7 +29,8 @@ class Damage(NamedTuple):
     step: str
     """The step that wrote it: `tile`, `predict`, `stitch`, or a pyramid of these."""
     block: int | None
-    """None for the tissue mask and the slide context, which are not written by blocks."""
+    """None for what is not written by blocks: the tissue mask, the slide context, descriptions of
+    groups, and a step's marks as a whole."""
     key: str
     """The file, relative to the store."""
     why: str
@@ -39,7 +42,7 @@ class StoreCheck:
 
     damage: tuple[Damage, ...]
     files: int
-    """Number of files checked."""
+    """Number of files with data that were checked."""
     unfinished: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By started step: remaining blocks, including damaged ones, and blocks in total."""
     checked: bool = True
@@ -54,7 +57,9 @@ class StoreCheck:
 def check_store(location: str | Path, *, forget: bool = True) -> StoreCheck:
     """Read every file of a store and compare it with the checksum in its block's mark.
 
-    The marks of format 2 hold no checksums: there, check that every file can be decoded.
+    The marks of format 2 hold no checksums: there, check that every file can be decoded. Neither
+    have descriptions (``zarr.json``), which the next run writes anew: check that they are of the
+    form that we write.
 
     Parameters
     ----------
@@ -72,6 +77,8 @@ def check_store(location: str | Path, *, forget: bool = True) -> StoreCheck:
     """
     store, files = SlideStore(location), open_files(location)
     marks, started = Marks(files, store.levels), set[str]()
+    unreadable = find_faults(files, marks) if marks.exact else []
+    described = [Damage(step, None, f"{path}/zarr.json", why) for step, path, why in unreadable]
     damage: list[Damage] = []
     count, unfinished = 0, {}
     for array in WHOLE:
@@ -83,13 +90,15 @@ def check_store(location: str | Path, *, forget: bool = True) -> StoreCheck:
         damage, count = damage + faults, count + checked
         damaged = {fault.block for fault in faults}
         remaining = sum(mark is None or block in damaged for block, mark in enumerate(step_marks))
+        if not remaining and all(fault.path != f"done/{step}" for fault in unreadable):
+            described += _check_plan(marks, step, step_marks)
         started |= {made_by(step)} if any(step_marks) else set()
         if remaining and made_by(step) in started:
             unfinished[step] = remaining, len(step_marks)
     if damage and forget:
         with hold(location):
             _forget(store, marks, damage)
-    return StoreCheck(tuple(damage), count, unfinished, store.meta["format"] > 2)
+    return StoreCheck((*described, *damage), count, unfinished, store.meta["format"] > 2)
 
 
 def _check_whole(store: SlideStore, files: Files, key: str, *, exact: bool) -> list[Damage]:
@@ -107,6 +116,15 @@ def _check_whole(store: SlideStore, files: Files, key: str, *, exact: bool) -> l
         why = _compare(array, files.read(file), Receipt(*receipt), exact=exact)
         faults.append(Damage(step, None, file, why))
     return [fault for fault in faults if fault.why]
+
+
+def _check_plan(marks: Marks, step: str, step_marks: Sequence[Mark | None]) -> list[Damage]:
+    """Check that the marks of a finished step are those that it planned."""
+    plan = marks.plan(step)
+    whole = digest_of([mark.digest if mark else "" for mark in step_marks])
+    if plan is None or plan.get("blocks") == whole:
+        return []
+    return [Damage(step, None, f"done/{step}", "are not the marks that were planned")]
 
 
 def _check_step(

@@ -42,9 +42,14 @@ class ContextPart(CamsPart, WholePart):
         layout.lay_out_context(group, *weights.shape)
         self._write_whole(_GATES, weights, digest, shares=list(shares))
 
+    @property
+    def context_digest(self) -> str:
+        """The digest passed to `write_context`; empty if nothing is stored, or damaged."""
+        return str(self._whole_facts("context").get("digest", ""))
+
     def has_context(self, digest: str) -> bool:
         """Whether weights with this digest are stored, with all their files complete."""
-        if self._whole_facts("context").get("digest") != digest:
+        if self.context_digest != digest:
             return False
         array = self._array_or_none(_GATES)
         sizes = self._files.sizes(f"{_GATES}/c")

@@ -24,7 +24,17 @@ from wsiseg.atomic import open_atomic
 from wsiseg.bucket import open_service
 from wsiseg.errors import StoreError
 
-__all__ = ["Bucket", "Files", "Folder", "OpenFile", "Part", "Reused", "is_url", "open_files"]
+__all__ = [
+    "Bucket",
+    "Files",
+    "Folder",
+    "OpenFile",
+    "Part",
+    "Reused",
+    "describe_damage",
+    "is_url",
+    "open_files",
+]
 
 _REQUESTS = 16  # parallel requests: a bucket has high latency, but serves many at once
 _SYNCS = 8  # parallel calls of fsync
@@ -132,6 +142,14 @@ def open_files(location: str | Path) -> Files:
 
         return Folder(Path(url2pathname(urlsplit(url).path)))
     return _open_bucket(url)
+
+
+def describe_damage(files: Files, key: str, why: str) -> StoreError:
+    """Return the error that names a damaged file of a store, and says what to do."""
+    return StoreError(
+        f"{files.place}/{key}: is damaged ({why}); run `wsiseg check {files.place}` to find all "
+        f"damage, then the command that made it, to redo what was lost"
+    )
 
 
 class Folder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from wsiseg.store.nodes import Node
 __all__ = [
     "FORMAT",
     "READABLE",
+    "describe_labels",
     "lay_out_cams",
     "lay_out_context",
     "lay_out_labels",
@@ -94,8 +94,6 @@ def _remove_ours(files: Files, root: Node, name: str) -> None:
     members = {key.split("/")[1] for key in files.sizes(name)}
     if not members:
         return
-    if not _is_description(files.read(f"{name}/zarr.json")):
-        files.delete(f"{name}/zarr.json")
     others = {key for key in members - {"zarr.json"} if not _GROUPS[name].fullmatch(key)}
     if not others:
         del root[name]
@@ -105,13 +103,6 @@ def _remove_ours(files: Files, root: Node, name: str) -> None:
         del group[key]
     kept = {key: value for key, value in group.attrs.items() if key not in _ATTRIBUTES}
     group.attrs.put(kept | ({"ome": _label_list(group)} if name == "labels" else {}))
-
-
-def _is_description(data: bytes | None) -> bool:
-    try:
-        return isinstance(json.loads(data or b""), dict)
-    except ValueError:
-        return False
 
 
 def _label_list(group: Node) -> dict[str, Any]:
@@ -146,7 +137,7 @@ def lay_out_context(group: Node, rows: int, cols: int, classes: int) -> None:
 def lay_out_labels(labels: Node, levels: Levels, palette: Palette, mpp: float) -> None:
     """Create both pyramids in the group `labels`, replacing earlier ones."""
     for name, fill in (("classes", BACKGROUND), ("confidence", 0)):
-        group, scales = labels.replace_group(name), {}
+        group = labels.replace_group(name)
         for level, factor in enumerate(levels.maps):
             box, side = levels.box(factor), levels.shard(factor)
             chunk = levels.chunk(factor, _LABEL_CHUNK)
@@ -154,13 +145,26 @@ def lay_out_labels(labels: Node, levels: Levels, palette: Palette, mpp: float) -
                 group, str(level), (box.height, box.width), (chunk, chunk), (side, side), "uint8",
                 fill, "zstd", names=("y", "x"),
             )  # fmt: skip
-            # NGFF expects labels at the image's levels only; it is not told of the levels between.
-            if factor in levels.image:
-                scales[str(level)] = [mpp * factor, mpp * factor]
-        ome = _multiscales(name, _SPACE, scales)
-        ome["image-label"] = _image_label(palette if name == "classes" else None)
-        group.attrs["ome"] = ome
+    describe_labels(labels, levels, palette, mpp)
     labels.attrs["ome"] = _label_list(labels)
+
+
+def describe_labels(labels: Node, levels: Levels, palette: Palette, mpp: float) -> None:
+    """Describe both pyramids for other programs, unless they are described already."""
+    # NGFF expects labels at the image's levels only; it is not told of the levels between.
+    scales = {
+        str(level): [mpp * factor, mpp * factor]
+        for level, factor in enumerate(levels.maps)
+        if factor in levels.image
+    }
+    for name in ("classes", "confidence"):
+        group = labels.require_group(name)
+        if "ome" not in group.attrs:
+            ome = _multiscales(name, _SPACE, scales)
+            ome["image-label"] = _image_label(palette if name == "classes" else None)
+            group.attrs["ome"] = ome
+    if "ome" not in labels.attrs:
+        labels.attrs["ome"] = _label_list(labels)
 
 
 def lay_out_probabilities(root: Node, levels: Levels, palette: Palette, mpp: float) -> None:

@@ -29,6 +29,7 @@ class MapsPart(OpenedStore):
         names, levels = ("classes", "confidence"), range(len(self.levels.maps))
         needed = [f"labels/{name}/{level}" for name in names for level in levels]
         if labels.attrs.get("palette") == plain_palette and all(map(self._has_array, needed)):
+            layout.describe_labels(labels, self.levels, palette, self.mpp)
             return
         self.clear_marks("stitch")
         labels.attrs["palette"] = {}  # so that half-made arrays do not count as complete
@@ -87,6 +88,8 @@ class MapsPart(OpenedStore):
 
     def create_probabilities(self) -> None:
         """Create the pyramid of the classes' probabilities, unless it exists for these labels."""
+        if "probabilities" in self._group:
+            self._group.require_group("probabilities")
         if not self.has_probabilities:
             self.clear_marks("stitch")
             self._forget("probabilities/")

@@ -6,7 +6,6 @@ so that a lost or changed shard can be told from one that was never written.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
@@ -15,6 +14,7 @@ from typing import NamedTuple
 from wsiseg.store import layout
 from wsiseg.store.files import Files
 from wsiseg.store.levels import Levels, Place, step_shards
+from wsiseg.store.nodes import Node
 from wsiseg.store.shards import Receipt, ShardedArray
 
 __all__ = ["Mark", "Marks", "is_optional"]
@@ -66,8 +66,7 @@ class Marks:
 
     def plan(self, step: str) -> Mapping[str, str] | None:
         """Return the step's plan, stored with its marks; None if there is none."""
-        data = self._files.read(f"done/{step}/zarr.json")
-        plan = json.loads(data)["attributes"].get("plan") if data else None
+        plan = Node(self._files, f"done/{step}").attrs.get("plan")
         return None if plan is None else dict(plan)
 
     def write(self, step: str, block: int, mark: Mark) -> None:

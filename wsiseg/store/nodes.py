@@ -10,9 +10,14 @@ import math
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from wsiseg.store.files import Files
+from wsiseg.store.files import Files, describe_damage
 
-__all__ = ["Attributes", "Node"]
+__all__ = ["Attributes", "Node", "find_fault"]
+
+_MEMBERS = ("attributes", "zarr_format", "node_type")
+_ARRAY_MEMBERS = (
+    "shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs",
+)  # fmt: skip
 
 
 class Node:
@@ -46,13 +51,19 @@ class Node:
         return sorted(name for name in members if name in self and _kind(self[name]) == "group")
 
     def require_group(self, name: str = "") -> Node:
-        """Return the group of that name; create it and its parents if they are missing."""
+        """Return the group of that name; create it and its parents if they are missing.
+
+        Of a damaged description, the attributes are kept if they can be read.
+        """
         parts = name.split("/") if name else []
         node = self
         for path in ["", *("/".join(parts[: n + 1]) for n in range(len(parts)))]:
             node = Node(self._files, self._below(path))
-            if self._files.read(node._key()) is None:
-                node._write({"attributes": {}, "zarr_format": 3, "node_type": "group"})
+            data = self._files.read(node._key())
+            if data is None or find_fault(data):
+                attributes = _parse(data or b"").get("attributes")
+                attributes = attributes if isinstance(attributes, dict) else {}
+                node._write({"attributes": attributes, "zarr_format": 3, "node_type": "group"})
         return node
 
     def replace_group(self, name: str) -> Node:
@@ -143,11 +154,37 @@ class Attributes(MutableMapping[str, Any]):
         return dict(_read_metadata(self._files, self._key).get("attributes", {}))
 
 
+def find_fault(data: bytes) -> str:
+    """Say why these bytes describe no group or array as we write them; empty if they do."""
+    metadata = _parse(data)
+    if not metadata:
+        return "it is not a JSON object"
+    is_array = metadata.get("node_type") == "array"
+    lost = [name for name in _MEMBERS + _ARRAY_MEMBERS * is_array if name not in metadata]
+    if lost:
+        return f"{', '.join(lost)} is missing in it"
+    if metadata["node_type"] not in ("group", "array") or metadata["zarr_format"] != 3:
+        return "it is of no kind that is known"
+    return "" if isinstance(metadata["attributes"], dict) else "its attributes are not an object"
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    """Parse a JSON object; empty if it is none."""
+    try:
+        metadata = json.loads(data)
+    except ValueError:
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
 def _read_metadata(files: Files, key: str) -> dict[str, Any]:
     data = files.read(key)
     if data is None:
         raise KeyError(key)
-    return dict(json.loads(data))
+    metadata = _parse(data)
+    if not isinstance(metadata.get("attributes", {}), dict) or not metadata:
+        raise describe_damage(files, key, find_fault(data))
+    return metadata
 
 
 def _kind(node: Node) -> object:

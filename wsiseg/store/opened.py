@@ -20,10 +20,10 @@ from wsiseg.store.files import Files, is_url, open_files
 from wsiseg.store.layout import FORMAT, READABLE
 from wsiseg.store.levels import Levels, Place, made_by, pyramid_of
 from wsiseg.store.marks import Mark, Marks
-from wsiseg.store.nodes import Node
+from wsiseg.store.nodes import Node, find_fault
 from wsiseg.store.shards import Receipt, ShardedArray
 
-__all__ = ["OpenedStore", "read_meta"]
+__all__ = ["OpenedStore", "find_root_fault", "read_meta"]
 
 
 class OpenedStore:
@@ -45,6 +45,11 @@ class OpenedStore:
             self.meta = read_meta(self._files)
             version = int(self.meta["format"])
         except (KeyError, TypeError, ValueError) as error:
+            if fault := find_root_fault(self._files):
+                raise StoreError(
+                    f"{path}/zarr.json: is damaged ({fault}); if it is a wsiseg store, delete it, "
+                    f"and run the command that made it again"
+                ) from error
             raise StoreError(f"{path}: is not a wsiseg store; run `wsiseg tile` first") from error
         if version not in READABLE:
             advice = "choose another output" if version > FORMAT else "tile the slide again"
@@ -123,6 +128,7 @@ class OpenedStore:
         Digest of the whole step, and the blocks still to do.
         """
         self._check_current()
+        self._group.require_group("done")
         self._lay_out_marks(step)
         whole = digest_of(digests)
         plan = {"blocks": whole, "after": after}
@@ -204,7 +210,7 @@ class OpenedStore:
                 f"have lost files (block {min(lost)} is the first); run it again to redo those"
             )
         earlier = self._marks.plan(before) if before else None
-        if plan and earlier and plan["after"] != earlier["blocks"]:
+        if plan and earlier and plan.get("after") != earlier.get("blocks"):
             why = f"`wsiseg {before}` was run with other settings after `wsiseg {command}`"
             if before == command:
                 why = "its coarser levels are of an earlier run"
@@ -219,14 +225,14 @@ class OpenedStore:
         whole, pyramid = self._marked(step)[0], pyramid_of(step)
         if whole and pyramid in self._marks.steps and self._marks.plan(step):
             coarser, _, plan = self._marked(pyramid)
-            if not coarser or (plan and plan["after"] != whole):
+            if not coarser or (plan and plan.get("after") != whole):
                 return ""
         return whole
 
     def planned(self, step: str) -> str | None:
         """Return the digest of the step as last planned; None if there is no plan."""
         plan = self._marks.plan(step)
-        return plan["blocks"] if plan else None
+        return plan.get("blocks") if plan else None
 
     def _marked(self, step: str) -> tuple[str, list[Mark | None], Mapping[str, str] | None]:
         """Return the digest of the whole step (empty if unfinished), its marks and its plan."""
@@ -235,10 +241,12 @@ class OpenedStore:
         if plan is None:  # format 2: one digest for the step and all its blocks
             return digests[0] if len(set(digests)) == 1 else "", marks, plan
         whole = digest_of(digests)
-        return whole if whole == plan["blocks"] else "", marks, plan
+        return whole if whole == plan.get("blocks") else "", marks, plan
 
     def _lay_out_marks(self, step: str) -> None:
-        if not self._has_file(f"done/{step}"):
+        """Create the array of a step's marks, or its description if that is damaged."""
+        data = self._files.read(f"done/{step}/zarr.json")
+        if data is None or find_fault(data):
             shards = self._marks.steps[step]
             layout.lay_out_marks(self._group, f"done/{step}", shards.count, shards.names)
 
@@ -352,3 +360,9 @@ def read_meta(files: Files) -> dict[str, Any]:
     if data is None:
         raise KeyError("zarr.json")
     return dict(json.loads(data)["attributes"]["wsiseg"])
+
+
+def find_root_fault(files: Files) -> str:
+    """Say why the root's description is damaged; empty if it is not, or missing."""
+    data = files.read("zarr.json")
+    return "" if data is None else find_fault(data)

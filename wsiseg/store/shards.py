@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
 from wsiseg.store.codecs import Codec, checksum, codec_of, fits_checksum
-from wsiseg.store.files import Files, OpenFile, Part, Reused
+from wsiseg.store.files import Files, OpenFile, Part, Reused, describe_damage
 
 __all__ = ["Receipt", "ShardedArray"]
 
@@ -335,11 +335,7 @@ class ShardedArray:
             target[...] = scratch[piece.source]
 
     def _damage(self, key: str, why: str) -> StoreError:
-        place = self._files.place
-        return StoreError(
-            f"{place}/{key}: is damaged ({why}); run `wsiseg check {place}` to find all damage, "
-            f"then the command that made it, to redo what was lost"
-        )
+        return describe_damage(self._files, key, why)
 
 
 def _overlaps(start: int, stop: int, side: int, origin: int) -> list[tuple[int, slice, slice]]:

@@ -15,7 +15,7 @@ from wsiseg.store.files import Files, open_files
 from wsiseg.store.image import ImagePart
 from wsiseg.store.layout import FORMAT
 from wsiseg.store.maps import MapsPart
-from wsiseg.store.opened import read_meta
+from wsiseg.store.opened import find_root_fault, read_meta
 
 __all__ = ["SlideStore"]
 
@@ -79,6 +79,8 @@ class SlideStore(ImagePart, ContextPart, MapsPart, CoarsePart):
             if _is_newer(open_files(path)):
                 raise  # the error names its format and those that can be read
             if not _is_free(open_files(path)):
+                if find_root_fault(open_files(path)):
+                    raise  # the error names the file
                 raise StoreError(
                     f"{path}: holds something that wsiseg did not write; choose another path"
                 ) from None
@@ -87,6 +89,7 @@ class SlideStore(ImagePart, ContextPart, MapsPart, CoarsePart):
                 meta["codec"] = existing.meta["codec"]
                 if existing.meta != meta:
                     existing._group.attrs["wsiseg"] = existing.meta = meta
+                existing._group.require_group("image")
                 return existing
         layout.lay_out_store(open_files(path), grid, meta, codec)
         return cls(path)

@@ -28,6 +28,8 @@ class TissuePart(WholePart):
         `note` is a remark for the user.
         """
         self._check_current()
+        if self._has_file("done/tile"):
+            self._lay_out_marks("tile")  # its description may be damaged
         if self._marks.plan("tile"):  # finished blocks belong to the previous mask
             self._group["done/tile"].attrs["plan"] = {"blocks": "", "after": ""}
         group = self._group.require_group("tissue")
