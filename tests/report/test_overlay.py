@@ -12,6 +12,7 @@ from wsiseg.pyramid import halve_labels
 from wsiseg.report import write_overlay
 from wsiseg.report.legend import choose_bar
 from wsiseg.report.overlay import blend_labels, shrink_image, shrink_labels
+from wsiseg.report.rows import describe_tissue
 
 from .stores import PALETTE, annotate, make_store
 
@@ -159,3 +160,10 @@ def test_the_scale_bar_is_round_and_fits(mpp, width):
     assert f"{length:e}"[0] in "125"
     assert pixels == pytest.approx(length * 1000 / mpp, abs=0.5)
     assert width / 5 / 2.5 - 1 <= pixels <= width / 5 + 1
+
+
+def test_tissue_without_a_class_is_told_unless_it_is_rounding():
+    assert describe_tissue(2.0, 1.5) == "2.00 mm², 25.0 % of it without a class"
+    assert describe_tissue(2.0, 1.999) == "2.00 mm²"
+    assert describe_tissue(2.0, float("inf")) == "2.00 mm²"
+    assert describe_tissue(0.0, 0.0) == ""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from wsiseg.annotations import Palette
+from wsiseg.report.rows import describe_tissue
 
 __all__ = ["choose_bar", "draw_legend"]
 
@@ -41,7 +42,8 @@ def draw_legend(
     page.paste(Image.fromarray(picture), ((page_width - width) // 2, 0))
     pen = _Pen(ImageDraw.Draw(page), height, scale)
     pen.draw.line([(0, height), (page_width, height)], fill=_LINE, width=2)
-    _draw_title(pen, title, tissue_mm2, page_width / scale * 0.7)
+    classed = sum(row["area_mm2"] for row in rows)
+    _draw_title(pen, title, tissue_mm2, classed, page_width / scale * 0.7)
     _draw_bar(pen, page_width, mpp)
     for number, row in enumerate(rows):
         at = _MARGIN + number % columns * _COLUMN, _HEAD - 8 + number // columns * _ROW
@@ -104,12 +106,12 @@ def _draw_bar(pen: _Pen, page_width: int, mpp: float) -> None:
     pen.draw.text(middle, f"{length:g} mm", fill=_INK, font=pen.font(20), anchor="mb")
 
 
-def _draw_title(pen: _Pen, title: str, tissue_mm2: float, width: float) -> None:
+def _draw_title(pen: _Pen, title: str, tissue_mm2: float, classed_mm2: float, width: float) -> None:
     title = title.encode("utf-8", "backslashreplace").decode()  # the name may not be UTF-8
     title = " ".join(title.split())  # or hold line breaks
     pen.text(_MARGIN, 16, pen.shorten(title, 26, width), 26)
-    tissue = f"tissue {tissue_mm2:.2f} mm²" if tissue_mm2 > 0 else "no tissue"
-    pen.text(_MARGIN, 48, tissue, 19, _PALE)
+    tissue = describe_tissue(tissue_mm2, classed_mm2)
+    pen.text(_MARGIN, 48, f"tissue {tissue}" if tissue else "no tissue", 19, _PALE)
 
 
 def _draw_class(

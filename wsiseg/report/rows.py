@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,7 @@ __all__ = [
     "Row",
     "choose_class_colors",
     "describe_slide",
+    "describe_tissue",
     "describe_totals",
     "group_rows",
     "share_classes",
@@ -37,6 +39,8 @@ _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 _LOOKS = {"done": "good", "no tissue": "odd", "failed": "bad"}
 _RANKS = {"failed": 0, "no tissue": 1, "done": 3}
 _NOTED = 2
+_LEAST_REST = 0.001
+"""Share of the tissue without a class that is told."""
 _ADVICE = {
     "failed": "fix the problem that the message names, and run the same command again: finished "
     "work is kept, and only the rest is done.",
@@ -90,7 +94,7 @@ def describe_slide(
         "error": str(row.get("error") or ""),
         "advice": _ADVICE.get(status, "").format(name=name),
         "notes": [note] if note else [],
-        "facts": _list_facts(row),
+        "facts": _list_facts(row, sum(areas.values()) if measured else math.inf),
         "shares": shares if sum(areas.values()) > 0 else [],
         "measured": [_format_measured(each) for each in measured],
         "tissue": _number(row, "tissue_mm2"),
@@ -107,6 +111,15 @@ def describe_slide(
             if path not in outdated and (root / path).exists()
         ],
     }
+
+
+def describe_tissue(tissue_mm2: float, classed_mm2: float) -> str:
+    """Describe the area of the tissue, and how much of it has no class; empty without tissue."""
+    if tissue_mm2 <= 0:
+        return ""
+    rest = 1 - classed_mm2 / tissue_mm2
+    without = f", {100 * rest:.1f} % of it without a class" if rest >= _LEAST_REST else ""
+    return f"{tissue_mm2:,.2f} mm²{without}"
 
 
 def describe_totals(
@@ -169,10 +182,10 @@ def _read_colors(rows: Sequence[Row]) -> dict[str, str]:
     return colors
 
 
-def _list_facts(row: Row) -> list[tuple[str, str]]:
+def _list_facts(row: Row, classed_mm2: float) -> list[tuple[str, str]]:
     mpp, damaged = _number(row, "mpp"), _number(row, "damaged_tiles")
     facts = {
-        "tissue": f"{_number(row, 'tissue_mm2'):,.2f} mm²" if row.get("tiles") else "",
+        "tissue": describe_tissue(_number(row, "tissue_mm2"), classed_mm2),
         "µm/px": f"{mpp:g} ({row.get('mpp_source') or 'unknown'})" if mpp else "",
         "tiles": f"{_number(row, 'tiles'):,.0f}" if _number(row, "tiles") else "",
         "damaged tiles": f"{damaged:,.0f}" if damaged else "",
