@@ -117,11 +117,11 @@ def print_plan(facts: Mapping[str, int | str], held_out: str = "") -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], **options: Any) -> None:
-    """Print a table of cells without markup; `options` are those of rich's `Table`."""
+    """Print a table of cells without markup, none cut; `options` are those of rich's `Table`."""
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*columns, **options)
+    table = Table(*(Column(name, overflow="fold") for name in columns), **options)
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     stdout().print(table)
