@@ -7,6 +7,7 @@ import shlex
 import pytest
 from typer.testing import CliRunner
 
+from wsiseg.annotations import Palette
 from wsiseg.cli import app
 from wsiseg.errors import ConfigError
 from wsiseg.labels.names import find_lookalikes, format_map, parse_map
@@ -73,3 +74,13 @@ def test_what_label_advises_works(tmp_path, names):
         assert "look like one class" not in done.output
         rows = (tmp_path / "o" / "labels.csv").read_text().splitlines()
         assert len(rows) == 1 + kept
+
+
+def test_a_name_is_compared_with_the_classes_of_the_map(tmp_path):
+    store = make_store(tmp_path)
+    store.create_cams(Palette(("Epithelium", "Stroma"), ((0, 0, 0), (1, 1, 1))), 4, 4)
+    drawn = collection(feature("Epithelum", polygon(square(0, 0))))
+    (tmp_path / "one.geojson").write_text(json.dumps(drawn))
+    arguments = [str(tmp_path / "one.geojson"), str(tmp_path), "-o", str(tmp_path / "labelled")]
+    done = CliRunner().invoke(app, ["label", *arguments])
+    assert '--map "Epithelum=Epithelium"' in done.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from wsiseg.errors import DataError, StoreError
 from wsiseg.store import SlideStore
 from wsiseg.tissue import tile_fractions
 
-__all__ = ["Names", "find_stores", "find_tissue", "open_stores"]
+__all__ = ["Names", "find_stores", "find_tissue", "map_classes", "open_stores"]
 
 _SAME_MPP = 0.05  # relative tolerance: slides of one scanner differ slightly
 
@@ -43,6 +44,21 @@ def _walk(folder: Path) -> Iterable[Path]:
         stores = sorted(name for name in folders if name.endswith(".zarr"))
         folders[:] = sorted(set(folders) - set(stores))
         yield from (Path(parent, name) for name in stores)
+
+
+def map_classes(paths: Sequence[str | Path]) -> list[str]:
+    """List the classes of the maps in stores, each once; stores that are not predicted have none.
+
+    Raises
+    ------
+    DataError
+        As `find_stores`.
+    """
+    names: dict[str, None] = {}
+    for path in find_stores(paths):
+        with suppress(StoreError):
+            names |= dict.fromkeys(SlideStore(path).cam_palette.names)
+    return list(names)
 
 
 def open_stores(paths: Sequence[Path], problems: list[str]) -> list[SlideStore]:
