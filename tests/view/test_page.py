@@ -197,6 +197,39 @@ def test_areas_are_drawn_by_dragging_and_by_corners(own):
     page.wait(lambda: kinds(path) == [], "not taken back")
 
 
+def test_a_new_class_is_named_drawn_and_given_to_a_region(own):
+    page, path = own
+    page.press("r")
+    page.choose("#draw-class", "")
+    page.find("#new-class-name").send_keys(" Keratin ")
+    page.click("#new-class button[value=add]")
+    page.pointer(*inside(1)).click_and_hold().move_by_offset(60, 40).release().perform()
+    page.wait(lambda: "Drawn Keratin" in page.text("#corrections"), "not drawn")
+    page.press("\ue00c")  # Escape
+    page.pointer(*inside(0)).click().perform()
+    page.wait(lambda: "Keratin" in page.text("#picked .chips"), "not offered for a region")
+    page.click("#picked .chips button:last-child")
+    page.find("#new-class-name").send_keys("Nerve\n")
+    page.wait(lambda: "Tumor → Nerve" in page.text("#corrections"), "not reclassified")
+    drawn = json.loads(path.read_text())["features"]
+    names = [one["properties"]["classification"]["name"] for one in drawn]
+    assert names == ["Keratin", "Nerve"]
+    page.open("#slide=one")
+    page.wait(lambda: "Nerve" in page.text("#draw-class"), "not offered after a reload")
+    page.press("r")
+    page.choose("#draw-class", "")
+    page.find("#new-class-name").send_keys("tumour")
+    page.click("#new-class button[value=add]")
+    page.pointer(*inside(1)).click_and_hold().move_by_offset(60, 40).release().perform()
+    page.wait(lambda: "looks like 'Tumor'" in page.text("#notice"), "a misspelling is a class")
+    assert "tumour" not in page.text("#draw-class")
+    page.choose("#draw-class", "Nerve")
+    page.choose("#draw-class", "")
+    page.click("#new-class button[value='']")
+    assert page.find("#draw-class").get_property("value") == "Nerve", "as it was"
+    assert ["400" in line for line in page.log()] == [True]
+
+
 def test_two_runs_move_as_one(browser, roots):
     with serving(*roots) as address:
         page = Page(browser, address)

@@ -16,6 +16,7 @@ from wsiseg.view.corrections import (
     CHECKED,
     IGNORED,
     Feature,
+    check_new_class,
     kind_of,
     make_area,
     make_feature,
@@ -210,6 +211,8 @@ def _palette_of(shown: Shown) -> Palette:
 
 def _class_of(palette: Palette, order: dict[str, Any]) -> str:
     name = order.get("class")
+    if order.get("new") is True and name not in palette.names:
+        return check_new_class(name, palette)
     if name not in palette.names:
         raise DataError(f"no class is named {str(name)[:80]!r}; there are {list(palette.names)}")
     return str(name)
@@ -239,6 +242,7 @@ def _describe_feature(shown: Shown, feature: Feature) -> dict[str, Any] | None:
         name = properties["classification"]["name"]
         return {
             "id": str(feature["id"]), "kind": kind, "class": str(name),
+            "color": properties["classification"].get("color"),
             "from": properties["metadata"].get("from"),
             "rings": _rings(shown, shape, 0.5), "mm2": _mm2(shown, shape),
         }  # fmt: skip

@@ -38,7 +38,7 @@ import orjson
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from wsiseg.annotations import Palette
+from wsiseg.annotations import UNSURE, Palette, choose_colors
 from wsiseg.atomic import open_atomic
 from wsiseg.errors import DataError, GeoJsonError
 from wsiseg.lock import hold
@@ -47,7 +47,15 @@ from wsiseg.qupath.form.document import parse_document, read_documents
 from wsiseg.qupath.form.finding import Finding, Repair
 from wsiseg.text import dump_json
 
-__all__ = ["CHECKED", "IGNORED", "Corrections", "kind_of", "make_area", "make_feature"]
+__all__ = [
+    "CHECKED",
+    "IGNORED",
+    "Corrections",
+    "check_new_class",
+    "kind_of",
+    "make_area",
+    "make_feature",
+]
 
 CHECKED, IGNORED = "Checked*", "Ignore*"
 """QuPath measures no class whose name ends in an asterisk."""
@@ -55,6 +63,7 @@ _COLORS = {CHECKED: (40, 120, 200), IGNORED: (180, 180, 180)}
 _WAIT_S = 30.0
 _MAX_UNDO = 200
 _MAX_POINTS = 50_000
+_LONGEST_NAME = 60
 _ADVICE = "the viewer did not write it: repair it with `wsiseg lint --fix`, or move it away"
 
 Feature = dict[str, Any]
@@ -145,6 +154,7 @@ def make_feature(
 ) -> Feature:  # fmt: skip
     """Make a feature of the file; see the module for the values of `kind`."""
     colors = dict(zip(palette.names, palette.colors, strict=True)) | _COLORS
+    colors.setdefault(class_name, choose_colors((class_name,))[0])
     metadata = {"wsiseg": kind} | ({"from": was} if was is not None else {})
     return {
         "type": "Feature",
@@ -156,6 +166,28 @@ def make_feature(
             "metadata": metadata,
         },
     }
+
+
+def check_new_class(given: Any, palette: Palette) -> str:
+    """Return the name of a class that the map does not have.
+
+    Raises
+    ------
+    DataError
+        If it is no name, has another meaning for labels, or looks like a class of the map.
+    """
+    from wsiseg.labels.mark import classify
+    from wsiseg.labels.names import find_lookalikes
+
+    name = given.strip() if isinstance(given, str) else ""
+    if not (name and name.isprintable() and len(name) <= _LONGEST_NAME):
+        raise DataError(f"a class needs a name of 1 to {_LONGEST_NAME} letters on one line")
+    if classify(name, {})[0] != "class" or name == UNSURE:
+        raise DataError(f"{name!r} has another meaning; choose another name for the class")
+    alike = find_lookalikes({**dict.fromkeys(palette.names, 0), name: 1}, palette.names)
+    if alike:
+        raise DataError(f"{name!r} looks like {alike[0][0]!r}, which the map has: use that")
+    return name
 
 
 def make_area(points: Any, size: tuple[float, float]) -> BaseGeometry:

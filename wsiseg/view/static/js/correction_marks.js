@@ -33,5 +33,5 @@ export function drawCorrections(context, view, scene, corrections) {
 export function colorOf(scene, one) {
   if (one.kind === "checked") return [31, 95, 174];
   if (one.kind === "deleted") return [150, 158, 160];
-  return scene.classes.find(({ name }) => name === one.class)?.color ?? [110, 110, 110];
+  return scene.classes.find(({ name }) => name === one.class)?.color ?? one.color ?? [110, 110, 110];
 }

@@ -1,6 +1,7 @@
 // @ts-check
 /** Corrections of the slide: the selected region, the list, and saving on the server. */
 import { correct, readCorrections } from "./api.js";
+import { Classes } from "./classes.js";
 import { colorOf } from "./correction_marks.js";
 import { byId, make, sayArea, sayShare, swatch } from "./dom.js";
 import { boxOf } from "./shapes.js";
@@ -14,6 +15,7 @@ export class Corrections {
   constructor(tell, saved) {
     this.tell = tell;
     this.saved = saved;
+    this.classes = new Classes();
     /** @type {HTMLButtonElement} */
     this.undoButton = byId("undo");
     this.undoButton.addEventListener("click", () => this.order({ action: "undo" }));
@@ -33,7 +35,7 @@ export class Corrections {
     pane.redraw();
   }
 
-  /** Save one change, or say why it was not saved. @param {object} order */
+  /** Save one change, or say why it was not saved. @param {{action: string, class?: string} & Record<string, any>} order */
   async order(order) {
     const { pane } = this;
     const scene = pane?.scene;
@@ -49,15 +51,16 @@ export class Corrections {
       this.saved();
     } catch (error) {
       this.tell(`Not saved: ${/** @type {Error} */ (error).message}`, true);
+      this.classes.named.delete(order.class ?? ""); // unless a correction has it, it is offered no more
     }
     this.show();
     pane.redraw();
   }
 
-  /** @param {string} name */
+  /** @param {string|null} name null if none was given */
   reclassify(name) {
     const region = this.pane?.picked;
-    if (region) this.order({ action: "reclassify", region: region.id, class: name });
+    if (region && name) this.order({ action: "reclassify", region: region.id, class: name, new: this.classes.isNew(name) });
   }
 
   delete() {
@@ -65,9 +68,10 @@ export class Corrections {
     if (region) this.order({ action: "delete", region: region.id });
   }
 
-  /** @param {string} name @param {number[][]} points */
-  draw(name, points) {
-    this.order(name === "Checked*" ? { action: "check", points } : { action: "draw", class: name, points });
+  /** @param {number[][]} points of an area of the class that is chosen */
+  draw(points) {
+    const { chosen: name } = this.classes;
+    this.order(name === "Checked*" ? { action: "check", points } : { action: "draw", class: name, points, new: this.classes.isNew(name) });
   }
 
   show() {
@@ -75,6 +79,7 @@ export class Corrections {
     const corrections = pane?.corrections ?? [];
     byId("correction-count").textContent = corrections.length ? String(corrections.length) : "";
     const rows = corrections.map((one) => this.row(one));
+    if (pane) this.classes.offer(pane);
     const hint = "None. Click a region to change it, or draw an area.";
     byId("corrections").replaceChildren(...(rows.length ? rows : [make("li", { className: "empty" }, hint)]));
     this.showPicked();
@@ -110,12 +115,16 @@ export class Corrections {
       facts.append(make("dt", {}, name), make("dd", { className: name === "Id" ? "id" : "" }, value));
     }
     const chips = make("div", { className: "chips" });
-    for (const { name, color } of scene.classes.filter((one) => one.name !== "Unsure")) {
-      const chip = make("button", { title: `Change this region to ${name}` }, swatch(color), name);
+    for (const name of this.classes.names) {
+      const color = scene.classes.find((one) => one.name === name)?.color;
+      const chip = make("button", { title: `Change this region to ${name}` }, color ? swatch(color) : "", name);
       chip.setAttribute("aria-pressed", String(name === (correction ? correction.class : region.class)));
       chip.addEventListener("click", () => this.reclassify(name));
       chips.append(chip);
     }
+    const other = make("button", { title: "Change this region to a class that the map does not have" }, "New class …");
+    other.addEventListener("click", async () => this.reclassify(await this.classes.ask()));
+    chips.append(other);
     const remove = make("button", { className: "danger", title: "This region is wrong (Del)" }, "Delete region");
     remove.addEventListener("click", () => this.delete());
     byId("picked").replaceChildren(make("h3", {}, "Region"), facts, chips, remove);

@@ -28,7 +28,7 @@ const list = new SlideList((slide) => show(slide));
 const corrections = new Corrections(tell, () => refreshList());
 const drawing = new Drawing((pane, points) => {
   if (pane !== panes[0]) return tell("Only the map on the left can be corrected: draw there.");
-  corrections.draw(/** @type {HTMLSelectElement} */ (byId("draw-class")).value, points);
+  corrections.draw(points);
 });
 
 /** Show a message under the toolbar until the next one. @param {string} text @param {boolean} [bad] */
@@ -105,7 +105,6 @@ async function show(slide, stay = false) {
       .filter(Boolean).join(" "));
     list.setColors(scene.classes);
     layers.setScene(scene);
-    showClasses(scene);
     const pane = panes[0] ?? addPane();
     leader = pane;
     rank = { order: "", at: 0 };
@@ -145,19 +144,6 @@ async function showBeside(slide) {
     pane.title.hidden = panes.length < 2;
     pane.title.textContent = panes.length < 2 ? "" : runs[i ? /** @type {number} */ (settings.beside) : settings.run].title;
   });
-}
-
-/** @param {import("./types.js").Scene} scene */
-function showClasses({ classes }) {
-  /** @type {HTMLSelectElement} */
-  const select = byId("draw-class");
-  const kept = select.value;
-  const names = classes.map(({ name }) => name).filter((name) => name !== "Unsure");
-  select.replaceChildren(
-    ...names.map((name) => make("option", { value: name }, name)),
-    make("option", { value: "Checked*" }, "Checked area"),
-  );
-  if ([...names, "Checked*"].includes(kept)) select.value = kept;
 }
 
 /** @param {Pane} pane @param {number} x @param {number} y */

@@ -47,6 +47,7 @@
  * @property {string} id
  * @property {string} kind  reclassified, deleted, drawn or checked
  * @property {string} class
+ * @property {number[]|null} color
  * @property {string|null} from
  * @property {number[][]} rings
  * @property {number} mm2

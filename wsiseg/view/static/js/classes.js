@@ -1,0 +1,72 @@
+// @ts-check
+/** The classes that corrections may have: those of the map, and new ones that a person names. */
+import { byId, make } from "./dom.js";
+
+/** @typedef {import("./pane.js").Pane} Pane */
+
+const CHECKED = "Checked*";
+const NEW = ""; // the entry that asks for a name
+
+export class Classes {
+  constructor() {
+    /** @type {HTMLSelectElement} */
+    this.select = byId("draw-class");
+    /** @type {HTMLDialogElement} */
+    this.dialog = byId("new-class");
+    /** @type {Set<string>} classes named since the page was opened */
+    this.named = new Set();
+    /** @type {string[]} classes of the map */
+    this.own = [];
+    /** @type {string[]} */
+    this.names = [];
+    this.chosen = "";
+    this.select.addEventListener("change", () => this.choose());
+  }
+
+  /** Offer the classes of a pane's map and of its corrections. @param {Pane} pane */
+  offer({ scene, corrections }) {
+    const own = scene?.classes.map(({ name }) => name).filter((name) => name !== "Unsure") ?? [];
+    const corrected = corrections.filter(({ kind }) => kind === "drawn" || kind === "reclassified");
+    this.own = own;
+    this.names = [...new Set([...own, ...corrected.map((one) => one.class), ...this.named])];
+    this.select.replaceChildren(
+      ...this.names.map((name) => make("option", { value: name }, name)),
+      make("option", { value: CHECKED }, "Checked area"),
+      make("option", { value: NEW }, "New class …"),
+    );
+    if (![...this.names, CHECKED].includes(this.chosen)) this.chosen = this.names[0] ?? CHECKED;
+    this.select.value = this.chosen;
+  }
+
+  /** Whether the map lacks a class. @param {string} name */
+  isNew(name) {
+    return !this.own.includes(name);
+  }
+
+  async choose() {
+    if (this.select.value === NEW) await this.ask();
+    else this.chosen = this.select.value;
+  }
+
+  /** Ask for the name of a new class, and choose it; null if none was given. @returns {Promise<string|null>} */
+  ask() {
+    /** @type {HTMLInputElement} */
+    const input = byId("new-class-name");
+    input.value = "";
+    this.dialog.returnValue = "";
+    this.dialog.showModal();
+    return new Promise((resolve) => this.dialog.addEventListener("close", () => {
+      const name = this.dialog.returnValue === "add" ? input.value.trim() : "";
+      if (name) {
+        this.named.add(name);
+        if (!this.names.includes(name)) {
+          this.names.push(name);
+          this.select.prepend(make("option", { value: name }, name));
+        }
+        this.chosen = name;
+      }
+      this.select.value = this.chosen;
+      resolve(name || null);
+    }, { once: true }));
+  }
+}
