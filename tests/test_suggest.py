@@ -118,5 +118,7 @@ def test_the_command_writes_frames_that_qupath_takes_and_keeps_older_ones(folder
     assert corners == wanted == {(float(r["x"]), float(r["y"])) for r in rows}, BOUNDS
     assert "geojson" in (out / "qupath" / "import.groovy").read_text()
     assert not (out / "qupath" / "export.groovy").exists()
-    assert CliRunner().invoke(app, call).exit_code == 0
+    again = CliRunner().invoke(app, call)
+    assert again.exit_code == 0
     assert (out / "suggestions.csv.old").exists()
+    assert "suggestions.csv: the earlier one is kept as suggestions.csv.old" in again.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from wsiseg.text import write_text
 from wsiseg.tissue import tile_fractions
 
 __all__ = ["Suggestion", "suggest_places", "write_suggestions"]
+
+_LOG = logging.getLogger(__name__)
 
 _FRAME = Palette(("Region*",), ((0, 0, 180),))
 """A class that QuPath draws as an outline only, and that is not read as a label."""
@@ -250,10 +253,15 @@ def write_suggestions(places: Sequence[Suggestion], out: str | Path) -> list[Pat
     for path, store in stores.items():
         own = [place for place in places if place.store.path == path]
         target = out / "geojson" / f"{name_in_run(store)}.geojson"
-        if target.exists():
-            put_aside(target)
+        _keep_former(target)
         written.append(write_geojson(_frame(store, own), target))
     return [*written, *write_scripts(out, ["import.groovy"])]
+
+
+def _keep_former(path: Path) -> None:
+    """Put an earlier file aside and say so: a person may have drawn in it."""
+    if path.exists():
+        _LOG.warning("%s: the earlier one is kept as %s", path, put_aside(path).name)
 
 
 def _frame(store: SlideStore, places: Sequence[Suggestion]) -> Annotations:
@@ -273,8 +281,7 @@ def _frame(store: SlideStore, places: Sequence[Suggestion]) -> Annotations:
 
 
 def _write_table(places: Sequence[Suggestion], path: Path) -> Path:
-    if path.exists():
-        put_aside(path)
+    _keep_former(path)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["rank", "slide", "row", "col", "x", "y", "uncertainty", "predicted"])
