@@ -49,6 +49,14 @@ def test_runs_that_cannot_be_compared(runs):
         compare_runs(before, after)
 
 
+def test_a_slide_that_was_tiled_differently_is_left_out_with_a_warning(runs, caplog):
+    before, after = runs
+    for root, source in ((before, "one"), (after, "two")):
+        shutil.copytree(after / "slides" / f"{source}.zarr", root / "slides" / "other.zarr")
+    assert [one.name for one in compare_runs(before, after)] == ["one"]
+    assert "left out: " in caplog.text
+
+
 def test_slides_of_one_name_in_two_sub_folders_are_both_compared(tmp_path):
     for run, other in (("a", BEFORE), ("b", AFTER)):
         make_map(tmp_path / run / "slides" / "x", "one", BEFORE)
@@ -70,6 +78,8 @@ def test_the_command_draws_only_what_changed(runs, tmp_path):
     rows = list(csv.DictReader((out / "changes.csv").open()))
     assert sum(float(row["share_of_tissue"]) for row in rows) == pytest.approx(1, abs=1e-5)
     page = np.asarray(Image.open(out / "one.jpg")).astype(int)
+    left = (page.shape[1] - COLS * TILE) // 2  # a narrow picture is in the middle of its legend
     middle = TILE // 2
-    assert np.abs(page[2 * TILE, middle] - COLORS[0]).max() < 8, "as it was"
-    assert np.abs(page[middle, middle] - COLORS[0]).max() > 30, "now violet"
+    assert np.abs(page[2 * TILE, left + middle] - COLORS[0]).max() < 8, "as it was"
+    assert np.abs(page[middle, left + middle] - COLORS[0]).max() > 30, "now violet"
+    assert page.shape[0] > ROWS * TILE

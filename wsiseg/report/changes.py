@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +20,14 @@ from wsiseg.atomic import write_picture
 from wsiseg.compute import Progress
 from wsiseg.errors import DataError
 from wsiseg.labels import find_stores, name_in_run
+from wsiseg.report.legend import draw_legend
 from wsiseg.report.overlay import blend_labels, choose_factor, shrink_image, shrink_labels
 from wsiseg.store import SlideStore
 from wsiseg.text import write_text
 
 __all__ = ["Changes", "compare_runs", "format_changes", "write_changes"]
+
+_LOG = logging.getLogger(__name__)
 
 _NOTHING = "nothing"
 """Name in the tables for pixels without a class."""
@@ -59,12 +64,13 @@ def compare_runs(
 ) -> list[Changes]:
     """Compare the maps of two output folders, slide by slide, pixel by pixel.
 
-    Slides that are in only one of them are skipped.
+    Slides that are in only one of them are skipped, and with a warning those that were tiled
+    differently.
 
     Raises
     ------
     DataError
-        If they have no slide in common, or one was tiled differently, or names are not unique.
+        If they have no slide in common that was tiled alike, or names are not unique.
     StoreError
         If a map is not finished.
     """
@@ -72,11 +78,18 @@ def compare_runs(
     common = sorted(first.keys() & second.keys())
     if not common:
         raise DataError(f"{before} and {after} have no slide name in common")
-    changes = []
+    changes, unlike = [], []
     for done, name in enumerate(common, 1):
-        changes.append(_compare(name, first[name], second[name]))
+        try:
+            changes.append(_compare(name, first[name], second[name]))
+        except DataError as error:
+            unlike.append(str(error))
         if progress is not None:
             progress("compare", done, len(common))
+    if not changes:
+        raise DataError("; ".join(unlike))
+    for why in unlike:
+        _LOG.warning("left out: %s", why)
     return changes
 
 
@@ -148,7 +161,7 @@ def _list_changes(slide: Changes) -> Iterator[tuple[str, str, float]]:
 def write_changes(changes: Sequence[Changes], out: str | Path) -> list[Path]:
     """Write ``changes.csv``, one row per slide and pair of classes, and a picture per slide.
 
-    A picture colours only the tissue that changed, by its new class.
+    A picture colours only the tissue that changed, by its new class, with a legend.
     """
     out = Path(out)
     text = io.StringIO()
@@ -176,4 +189,18 @@ def _draw(slide: Changes) -> NDArray[np.uint8]:
         for store, raster in zip(stores, labels, strict=True)
     )
     changed = np.where(before != after, labels[1], BACKGROUND).astype(np.uint8)
-    return blend_labels(shrink_image(slide.after, factor), changed, slide.after.palette)
+    palette = slide.after.palette
+    picture = blend_labels(shrink_image(slide.after, factor), changed, palette)
+    told = f"{100 * slide.share:.1f} % of the tissue changed, shown by its new class"
+    rows = _measure_gains(slide, palette)
+    return draw_legend(picture, palette, rows, slide.name, told, slide.after.mpp * factor)
+
+
+def _measure_gains(slide: Changes, palette: Palette) -> list[dict[str, Any]]:
+    """Return for each class what changed to it, as rows of a legend."""
+    areas, whole = slide.mm2, float(slide.mm2.sum())
+    gains = areas.sum(0) - np.diag(areas)
+    return [
+        {"class": name, "area_mm2": gain, "fraction_of_tissue": gain / whole if whole else 0.0}
+        for name, gain in ((n, float(gains[slide.names.index(n)])) for n in palette.names)
+    ]

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from wsiseg.annotations import Palette
-from wsiseg.report.rows import describe_tissue
 
 __all__ = ["choose_bar", "draw_legend"]
 
@@ -26,7 +25,7 @@ def draw_legend(
     palette: Palette,
     rows: Sequence[dict[str, Any]],
     title: str,
-    tissue_mm2: float,
+    subtitle: str,
     mpp: float,
 ) -> NDArray[np.uint8]:
     """Return `picture` ``(H, W, 3)`` uint8 with a panel below it.
@@ -42,8 +41,7 @@ def draw_legend(
     page.paste(Image.fromarray(picture), ((page_width - width) // 2, 0))
     pen = _Pen(ImageDraw.Draw(page), height, scale)
     pen.draw.line([(0, height), (page_width, height)], fill=_LINE, width=2)
-    classed = sum(row["area_mm2"] for row in rows)
-    _draw_title(pen, title, tissue_mm2, classed, page_width / scale * 0.7)
+    _draw_title(pen, title, subtitle, page_width / scale * 0.7)
     _draw_bar(pen, page_width, mpp)
     for number, row in enumerate(rows):
         at = _MARGIN + number % columns * _COLUMN, _HEAD - 8 + number // columns * _ROW
@@ -106,12 +104,11 @@ def _draw_bar(pen: _Pen, page_width: int, mpp: float) -> None:
     pen.draw.text(middle, f"{length:g} mm", fill=_INK, font=pen.font(20), anchor="mb")
 
 
-def _draw_title(pen: _Pen, title: str, tissue_mm2: float, classed_mm2: float, width: float) -> None:
+def _draw_title(pen: _Pen, title: str, subtitle: str, width: float) -> None:
     title = title.encode("utf-8", "backslashreplace").decode()  # the name may not be UTF-8
     title = " ".join(title.split())  # or hold line breaks
     pen.text(_MARGIN, 16, pen.shorten(title, 26, width), 26)
-    tissue = describe_tissue(tissue_mm2, classed_mm2)
-    pen.text(_MARGIN, 48, f"tissue {tissue}" if tissue else "no tissue", 19, _PALE)
+    pen.text(_MARGIN, 48, subtitle, 19, _PALE)
 
 
 def _draw_class(

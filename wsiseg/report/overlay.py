@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
 from wsiseg.report.legend import draw_legend
 from wsiseg.report.measure import measure_classes
+from wsiseg.report.rows import describe_tissue
 from wsiseg.shrink import FACTORS, shrink_mean
 from wsiseg.store import SlideStore
 from wsiseg.tissue import mask_window
@@ -52,8 +54,10 @@ def write_overlay(
     picture = blend_labels(shrink_image(store, factor), labels, store.palette)
     picture = _cross_out(picture, store, factor, damaged)
     tissue = _tissue_mm2(store)
-    rows = measure_classes(annotations, tissue)
-    page = draw_legend(picture, store.palette, rows, annotations.slide, tissue, store.mpp * factor)
+    rows: list[dict[str, Any]] = measure_classes(annotations, tissue)
+    area = describe_tissue(tissue, sum(row["area_mm2"] for row in rows))
+    told = f"tissue {area}" if area else "no tissue"
+    page = draw_legend(picture, store.palette, rows, annotations.slide, told, store.mpp * factor)
     write_picture(Image.fromarray(page), path, "JPEG", quality=90, subsampling=0)
 
 
