@@ -197,13 +197,18 @@ def test_areas_are_drawn_by_dragging_and_by_corners(own):
     page.wait(lambda: kinds(path) == [], "not taken back")
 
 
+def draw_new(page, name):
+    """Name a new class, and draw a rectangle of it."""
+    page.choose("#draw-class", "")
+    page.find("#new-class-name").send_keys(name)
+    page.click("#new-class button[value=add]")
+    page.pointer(*inside(1)).click_and_hold().move_by_offset(60, 40).release().perform()
+
+
 def test_a_new_class_is_named_drawn_and_given_to_a_region(own):
     page, path = own
     page.press("r")
-    page.choose("#draw-class", "")
-    page.find("#new-class-name").send_keys(" Keratin ")
-    page.click("#new-class button[value=add]")
-    page.pointer(*inside(1)).click_and_hold().move_by_offset(60, 40).release().perform()
+    draw_new(page, " Keratin ")
     page.wait(lambda: "Drawn Keratin" in page.text("#corrections"), "not drawn")
     page.press("\ue00c")  # Escape
     page.pointer(*inside(0)).click().perform()
@@ -217,10 +222,7 @@ def test_a_new_class_is_named_drawn_and_given_to_a_region(own):
     page.open("#slide=one")
     page.wait(lambda: "Nerve" in page.text("#draw-class"), "not offered after a reload")
     page.press("r")
-    page.choose("#draw-class", "")
-    page.find("#new-class-name").send_keys("tumour")
-    page.click("#new-class button[value=add]")
-    page.pointer(*inside(1)).click_and_hold().move_by_offset(60, 40).release().perform()
+    draw_new(page, "tumour")
     page.wait(lambda: "looks like 'Tumor'" in page.text("#notice"), "a misspelling is a class")
     assert "tumour" not in page.text("#draw-class")
     page.choose("#draw-class", "Nerve")

@@ -196,4 +196,4 @@ def demo(
             for name, value in figures.items()
         }
     )
-    say(f"Truth, map and CAMs side by side: {out / 'compare.png'}")
+    say(f"Truth, map and CAMs side by side: {figures['paths']['compare']}")

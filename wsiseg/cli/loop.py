@@ -49,13 +49,12 @@ def label(
     settings: Settings = None,
 ) -> None:
     """Check label files before training: their contents, and the windows that they label."""
-    from wsiseg.labels import label_slides, map_classes
+    from wsiseg.labels import label_slides
     from wsiseg.report import write_labels
 
     config = _configure_labels(settings, name_map)
     wanted = None if classes is None else [name.strip() for name in classes.split(",")]
-    known = [*(wanted or ()), *map_classes(slides)]
-    labelling = label_slides(labels, slides, wanted, config, manifest=manifest, known=known)
+    labelling = label_slides(labels, slides, wanted, config, manifest=manifest, maps=True)
     written = write_labels(labelling, out)
     _print_labelling(labelling)
     for path in written:

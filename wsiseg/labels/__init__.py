@@ -8,7 +8,7 @@ from wsiseg.labels.labelling import Labelling, SlideLabels, label_slides
 from wsiseg.labels.layers import Layers, WindowLabels, gather_windows
 from wsiseg.labels.names import parse_map
 from wsiseg.labels.raster import draw_area
-from wsiseg.labels.stores import find_stores, map_classes
+from wsiseg.labels.stores import find_stores
 from wsiseg.labels.table import gather_labels, read_label_table
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "gather_windows",
     "keep_corrected",
     "label_slides",
-    "map_classes",
     "name_in_run",
     "parse_map",
     "read_label_table",

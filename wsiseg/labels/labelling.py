@@ -30,7 +30,7 @@ from wsiseg.labels.mark import Drawn, Mark, classify
 from wsiseg.labels.names import find_lookalikes, format_map
 from wsiseg.labels.placement import CELLS, intersect
 from wsiseg.labels.sources import Sources, read_sources
-from wsiseg.labels.stores import Names, find_stores, find_tissue, open_stores
+from wsiseg.labels.stores import Names, find_stores, find_tissue, map_classes, open_stores
 from wsiseg.labels.tile_table import name_tile_classes, read_tile_table
 from wsiseg.store import SlideStore
 
@@ -98,6 +98,7 @@ def label_slides(
     *,
     manifest: str | Path | None = None,
     known: Sequence[str] | None = None,
+    maps: bool = False,
 ) -> Labelling:
     """Turn annotations of any supported kind into labels of tiles.
 
@@ -118,6 +119,8 @@ def label_slides(
         Table ``slide[,labels][,patient][,split]``.
     known
         Class names that are not typing errors; `classes` if not given.
+    maps
+        Whether neither are those of the stores' maps.
 
     Raises
     ------
@@ -163,6 +166,8 @@ def label_slides(
             slide = replace(slide, patient=patient, split=split)
         slides.append(slide)
     expected = {*((classes or ()) if known is None else known), *config.map.values()}
+    if maps:
+        expected |= map_classes(opened)
     labelled = {slide.store.path for slide in slides}
     return Labelling(
         classes=order, stores=tuple(opened), slides=tuple(slides),

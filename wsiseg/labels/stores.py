@@ -46,19 +46,13 @@ def _walk(folder: Path) -> Iterable[Path]:
         yield from (Path(parent, name) for name in stores)
 
 
-def map_classes(paths: Sequence[str | Path]) -> list[str]:
-    """List the classes of the maps in stores, each once; stores that are not predicted have none.
-
-    Raises
-    ------
-    DataError
-        As `find_stores`.
-    """
-    names: dict[str, None] = {}
-    for path in find_stores(paths):
+def map_classes(stores: Sequence[SlideStore]) -> set[str]:
+    """Return the classes of the maps in stores; stores that are not predicted have none."""
+    names: set[str] = set()
+    for store in stores:
         with suppress(StoreError):
-            names |= dict.fromkeys(SlideStore(path).cam_palette.names)
-    return list(names)
+            names.update(store.cam_palette.names)
+    return names
 
 
 def open_stores(paths: Sequence[Path], problems: list[str]) -> list[SlideStore]:

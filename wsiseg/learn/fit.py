@@ -133,8 +133,7 @@ class Folds:
         unseen = [index for index, name in names if not shown[index] and name not in known]
         self._model.load_state_dict(self._fresh, strict=False)
         state = start_from(self._start, self._model, rest, self._config, unseen)
-        self._model.add_parts(state or {})
-        self._model.load_state_dict(state or {}, strict=False)
+        self._model.begin_from(state or {})
         return unseen
 
     def _train(

@@ -195,6 +195,11 @@ class ConStruct(nn.Module):
         if "exemplars.features" in state:
             self.exemplars = Exemplars(state["exemplars.features"].shape, self.classes)
 
+    def begin_from(self, state: Mapping[str, Tensor]) -> None:
+        """Load some or all trained tensors, with the parts that go with them."""
+        self.add_parts(state)
+        self.load_state_dict(state, strict=False)
+
     def _add_idle_layers(self) -> None:
         """Add the adaptive layers of the other levels, which nothing uses: ``l_fc1`` and so on."""
         for level, channels in enumerate(self.encoder.level_channels):

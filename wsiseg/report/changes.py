@@ -198,9 +198,10 @@ def _draw(slide: Changes) -> NDArray[np.uint8]:
 
 def _measure_gains(slide: Changes, palette: Palette) -> list[dict[str, Any]]:
     """Return for each class what changed to it, as rows of a legend."""
-    areas, whole = slide.mm2, float(slide.mm2.sum())
-    gains = areas.sum(0) - np.diag(areas)
+    areas = slide.mm2
+    changed = (areas.sum(0) - np.diag(areas)).tolist()
+    whole, gains = float(areas.sum()) or 1.0, dict(zip(slide.names, changed, strict=True))
     return [
-        {"class": name, "area_mm2": gain, "fraction_of_tissue": gain / whole if whole else 0.0}
-        for name, gain in ((n, float(gains[slide.names.index(n)])) for n in palette.names)
+        {"class": name, "area_mm2": gains[name], "fraction_of_tissue": gains[name] / whole}
+        for name in palette.names
     ]

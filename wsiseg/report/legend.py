@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from wsiseg.annotations import Palette
+from wsiseg.text import escape
 
 __all__ = ["choose_bar", "draw_legend"]
 
@@ -105,8 +106,7 @@ def _draw_bar(pen: _Pen, page_width: int, mpp: float) -> None:
 
 
 def _draw_title(pen: _Pen, title: str, subtitle: str, width: float) -> None:
-    title = title.encode("utf-8", "backslashreplace").decode()  # the name may not be UTF-8
-    title = " ".join(title.split())  # or hold line breaks
+    title = " ".join(escape(title).split())  # the name may hold line breaks
     pen.text(_MARGIN, 16, pen.shorten(title, 26, width), 26)
     pen.text(_MARGIN, 48, subtitle, 19, _PALE)
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsiseg.model.construct import ConStruct
-from wsiseg.model.device import to_images
 from wsiseg.model.exemplars import Exemplars
+from wsiseg.train.features import read_images
 from wsiseg.train.patches import PatchSource
 
 __all__ = ["Recall", "choose_exemplars", "keep_exemplars"]
@@ -30,11 +30,9 @@ def keep_exemplars(
     model: ConStruct, patches: PatchSource, count: int, device: torch.device
 ) -> None:
     """Give `model` the features of up to `count` patches of each class."""
-    (level,), maps = model.cam_levels, []
-    chosen = choose_exemplars(patches.labels, count)
-    for batch in np.array_split(chosen, -(-len(chosen) // _BATCH)):
-        images = to_images(patches.read(batch.tolist()), device)
-        maps.append(_centre(*model.encoder.pyramid(images, [level])).half())
+    (level,), chosen = model.cam_levels, choose_exemplars(patches.labels, count)
+    images = read_images(patches, chosen, device)
+    maps = [_centre(*model.encoder.pyramid(batch, [level])).half() for batch in images]
     features = torch.cat(maps)
     model.exemplars = Exemplars(features.shape, model.classes).to(device)
     model.exemplars.features.copy_(features)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from wsiseg.model.construct import ConStruct
-from wsiseg.model.device import to_images
 from wsiseg.model.familiar import fit_familiar
+from wsiseg.train.features import read_images
 from wsiseg.train.patches import PatchSource
 
 __all__ = ["remember_patches"]
@@ -15,7 +15,6 @@ __all__ = ["remember_patches"]
 _MIN_PATCHES = 200
 """Of fewer patches, nearly everything else looks unlike them, even tiles of their own slides."""
 _MAX_PATCHES = 512
-_BATCH = 16
 
 
 @torch.no_grad()
@@ -27,9 +26,7 @@ def remember_patches(model: ConStruct, patches: PatchSource, device: torch.devic
     if len(patches) < _MIN_PATCHES:
         return
     chosen = np.unique(np.linspace(0, len(patches) - 1, min(_MAX_PATCHES, len(patches))).round())
-    embedded = []
-    for batch in np.array_split(chosen.astype(int), -(-len(chosen) // _BATCH)):
-        images = to_images(patches.read(batch.tolist()), device)
-        embedded.append(model.encoder.embed_image(images))
+    images = read_images(patches, chosen.astype(int), device)
+    embedded = [model.encoder.embed_image(batch) for batch in images]
     model.familiar = fit_familiar(torch.cat(embedded).float())
     model.to(device)

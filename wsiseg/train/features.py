@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsiseg.config import Preset
+from wsiseg.model.device import to_images
 from wsiseg.model.encoders import Encoder, Teacher
 from wsiseg.train.patches import PatchSource
 
-__all__ = ["FrozenFeatures", "Seen", "draw_turns", "turn"]
+__all__ = ["FrozenFeatures", "Seen", "draw_turns", "read_images", "turn"]
 
 _CACHE_BYTES = 1 << 30
 _READERS = 4
+_BATCH = 16
 
 Maps = dict[int, Tensor]
 _Pixels = dict[int, Future[NDArray[np.uint8]]]
@@ -37,6 +39,14 @@ class Seen(NamedTuple):
     """Teacher maps likewise; empty without a teacher."""
     known: Tensor | None = None
     """``(B, c, c)`` bool: the cells that the labels describe; None for all."""
+
+
+def read_images(
+    patches: PatchSource, which: NDArray[np.integer], device: torch.device
+) -> Iterator[Tensor]:
+    """Yield patches of the numbers `which` in batches ``(B, 3, side, side)`` float32 in [0, 1]."""
+    for batch in np.array_split(which, -(-len(which) // _BATCH)):
+        yield to_images(patches.read(batch.tolist()), device)
 
 
 def turn(maps: Tensor, flip: int, quarter: int) -> Tensor:

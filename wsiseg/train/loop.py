@@ -125,8 +125,7 @@ def train_model(
     with fixed_threads(_THREADS), torch.random.fork_rng(devices=[]):
         group, device = open_group(config.device)
         model = make_model(config)
-        model.add_parts(start or {})
-        model.load_state_dict(start or {}, strict=False)
+        model.begin_from(start or {})
         check_fit(patches, config, model.encoder)
         check_parts(len(patches), config, group)
         model.to(device)

@@ -15,7 +15,7 @@ from torch import Tensor
 from wsiseg.config import TrainConfig
 from wsiseg.errors import DataError
 from wsiseg.model.construct import SPREAD, ConStruct
-from wsiseg.model.device import to_images
+from wsiseg.train.features import read_images
 from wsiseg.train.parallel import Group
 from wsiseg.train.patches import PatchSource
 from wsiseg.train.setup import prototype_kind
@@ -26,7 +26,7 @@ _MAX_PATCHES = 256
 """Most patches of a class that are embedded."""
 _PURE = 8
 """Patches of one class alone suffice if there are at least so many, and at least k."""
-_BATCH, _RESTARTS, _ROUNDS = 16, 8, 50
+_RESTARTS, _ROUNDS = 8, 50
 _ALIKE = 1e-4
 """Differences of unit vectors that are shorter than this are rounding."""
 
@@ -100,8 +100,7 @@ def image_prototypes(
 @torch.no_grad()
 def _embed(model: ConStruct, patches: PatchSource, which: np.ndarray) -> Tensor:
     device = model.prototypes.device
-    parts = np.array_split(which, -(-len(which) // _BATCH))
-    rows = [model.encoder.embed_image(to_images(patches.read(p.tolist()), device)) for p in parts]
+    rows = [model.encoder.embed_image(batch) for batch in read_images(patches, which, device)]
     return torch.cat(rows).float().cpu()
 
 

@@ -211,11 +211,11 @@ def _palette_of(shown: Shown) -> Palette:
 
 def _class_of(palette: Palette, order: dict[str, Any]) -> str:
     name = order.get("class")
-    if order.get("new") is True and name not in palette.names:
+    if name in palette.names:
+        return str(name)
+    if order.get("new") is True:
         return check_new_class(name, palette)
-    if name not in palette.names:
-        raise DataError(f"no class is named {str(name)[:80]!r}; there are {list(palette.names)}")
-    return str(name)
+    raise DataError(f"no class is named {str(name)[:80]!r}; there are {list(palette.names)}")
 
 
 def _region_of(shown: Shown, order: dict[str, Any]) -> Region:

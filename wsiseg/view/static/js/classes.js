@@ -15,6 +15,8 @@ export class Classes {
     this.dialog = byId("new-class");
     /** @type {Set<string>} classes named since the page was opened */
     this.named = new Set();
+    /** @type {Pane|null} */
+    this.pane = null;
     /** @type {string[]} classes of the map */
     this.own = [];
     /** @type {string[]} */
@@ -24,7 +26,9 @@ export class Classes {
   }
 
   /** Offer the classes of a pane's map and of its corrections. @param {Pane} pane */
-  offer({ scene, corrections }) {
+  offer(pane) {
+    const { scene, corrections } = pane;
+    this.pane = pane;
     const own = scene?.classes.map(({ name }) => name).filter((name) => name !== "Unsure") ?? [];
     const corrected = corrections.filter(({ kind }) => kind === "drawn" || kind === "reclassified");
     this.own = own;
@@ -59,13 +63,9 @@ export class Classes {
       const name = this.dialog.returnValue === "add" ? input.value.trim() : "";
       if (name) {
         this.named.add(name);
-        if (!this.names.includes(name)) {
-          this.names.push(name);
-          this.select.prepend(make("option", { value: name }, name));
-        }
         this.chosen = name;
       }
-      this.select.value = this.chosen;
+      if (this.pane) this.offer(this.pane);
       resolve(name || null);
     }, { once: true }));
   }
