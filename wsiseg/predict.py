@@ -105,7 +105,7 @@ def plan_predict(
     _check_scale(store, source)
     store.create_cams(
         source.palette, side, side, channels=source.channels, calibration=source.calibration,
-        source=pinned.identity,
+        source=pinned.identity, mpp=source.mpp,
     )  # fmt: skip
     kept = kept_tiles(store, config.tissue)
     digests = _block_digests(store.grid, config, tiles, pinned, reach, kept)
@@ -285,11 +285,11 @@ def _predict_windows(
     for window in plan_windows(grid, tiles, margin, stride, source.sides.step):
         (image,) = feed([pixels[window.box.slices(around)][None]], source.device)
         with _computing(source), autocast(source.device, settings.precision):
-            whole = _compute_cams(source, image, settings)
+            whole = _look(source, image, settings)
             cells = [window.cell(grid, tile, stride) for tile in window.tiles]
-            cams = torch.stack([whole[0, :, r : r + side, c : c + side] for r, c in cells])
-            logits = source.pool(cams)
-        yield list(window.tiles), cams.cpu().numpy(), logits.cpu().numpy()
+            seen = torch.stack([whole[0, :, r : r + side, c : c + side] for r, c in cells])
+            outputs = _split(source, seen)
+        yield list(window.tiles), *outputs
 
 
 def _measure_distances(
@@ -322,12 +322,16 @@ def run_model(
 
 def _run(source: CamSource, images: torch.Tensor, settings: PredictConfig) -> tuple[Array, Array]:
     with _computing(source), autocast(source.device, settings.precision):
-        cams = _compute_cams(source, images, settings)
-        return cams.cpu().numpy(), source.pool(cams).cpu().numpy()
+        return _split(source, _look(source, images, settings))
 
 
-def _compute_cams(source: CamSource, images: torch.Tensor, settings: PredictConfig) -> torch.Tensor:
-    return augmented_cams(source.cams, images, source.mean, settings.tta).float()
+def _look(source: CamSource, images: torch.Tensor, settings: PredictConfig) -> torch.Tensor:
+    return augmented_cams(source.look, images, source.mean, settings.tta).float()
+
+
+def _split(source: CamSource, seen: torch.Tensor) -> tuple[Array, Array]:
+    """Return the CAMs and the class logits of what a source saw."""
+    return seen[:, : source.channels].cpu().numpy(), source.pool(seen).cpu().numpy()
 
 
 @contextmanager

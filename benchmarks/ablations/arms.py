@@ -128,7 +128,7 @@ def precision(source: Any, held: Patches) -> float:
         for start in range(0, len(held), 16):
             which = range(start, min(start + 16, len(held)))
             images = torch.from_numpy(held.read(which)).permute(0, 3, 1, 2).float() / 255
-            logits.append(source.pool(source.cams(images)).numpy())
+            logits.append(source.pool(source.look(images)).numpy())
     return float(mean_known(precision_by_class(np.concatenate(logits), held.labels)[0]))
 
 

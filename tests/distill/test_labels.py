@@ -14,6 +14,7 @@ from wsiseg.distill.labels import UNKNOWN
 from wsiseg.distill.step import plan_teaching, to_targets
 from wsiseg.errors import DataError
 from wsiseg.pyramid import write_pyramid
+from wsiseg.store import SlideStore
 
 
 def test_masks_and_images_meet(masked):
@@ -68,6 +69,9 @@ def test_a_folder_of_other_masks_is_refused(masked, tmp_path):
         load_masks(tmp_path, masked / "img")
 
 
+CAMS = {"calibration": [(1.0, 0.0)] * 4, "source": "cd" * 32}
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     from wsiseg.annotations import PALETTES
@@ -78,13 +82,19 @@ def store(tmp_path_factory):
         for block in range(made.grid.n_blocks):
             made.mark_done(step, block, "5e" * 32)
         write_pyramid(made.path, step)
-    made.create_cams(PALETTES["bcss"], 4, 4, calibration=[(1.0, 0.0)] * 4, source="cd" * 32)
+    made.create_cams(PALETTES["bcss"], 4, 4, **CAMS, mpp=0.51)
     return made
+
+
+def test_maps_that_do_not_say_their_models_scale_have_their_own(store, tmp_path):
+    copy = SlideStore(shutil.copytree(store.path, tmp_path / "one.zarr"))
+    copy.create_cams(copy.palette.classes, 4, 4, **CAMS)
+    assert load_stores([copy.path]).mpp == store.mpp
 
 
 def test_windows_of_a_finished_map(store):
     found = load_stores([store.path])
-    assert (found.side, found.tile, found.mpp) == (128, 64, store.mpp)
+    assert (found.side, found.tile, found.mpp) == (128, 64, 0.51), "the first stage's own µm/px"
     assert found.calibrated
     assert found.first_stage["sha256"] == "cd" * 32
     labels = make_labels(512, 640)

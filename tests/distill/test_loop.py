@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from PIL import Image
 from tests.distill.conftest import draw
 from wsiseg.config import DistillConfig
 from wsiseg.distill import distill_model, load_masks
+from wsiseg.distill.augment import Views
+from wsiseg.distill.labels import UNKNOWN
+from wsiseg.distill.step import _to_tiles, plan_teaching, to_targets
 from wsiseg.errors import CheckpointError, ConfigError, DataError, TrainingError
 from wsiseg.model.card import Card
 from wsiseg.model.checkpoint import load_checkpoint, read_info
@@ -50,18 +54,37 @@ def whole(windows, tmp_path_factory):
 
 
 def test_it_learns_what_the_masks_say(windows, tmp_path):
-    config = CONFIG.model_copy(update={"epochs": 15, "stains": False, "scales": (1.0, 1.0)})
+    changes = {"epochs": 40, "body_rate": 0.0, "stains": False, "scales": (1.0, 1.0)}
+    config = CONFIG.model_copy(update=changes)
     source = load_source(distill_model(windows, config, tmp_path / "m.safetensors"))
     assert source.palette.names == ("Pink", "Blue")
     assert (source.channels, source.info.background, source.exclusive) == (3, 1, True)
     pixels, labels = draw(99)
     with torch.inference_mode():
-        cams = source.cams(to_images(pixels[None]))
-    assert cams.shape == (1, 3, 16, 16)
-    found = cams[0].argmax(0).numpy()
+        seen = source.look(to_images(pixels[None]))
+    assert seen.shape == (1, 6, 16, 16), "CAMs and evidence of three channels"
+    found = seen[0, :3].argmax(0).numpy()
     assert (found == labels[2::4, 2::4]).mean() > 0.9
-    shown = source.pool(cams)[0, :2].sigmoid().numpy() > 0.25
+    shown = source.pool(seen)[0, :2].sigmoid().numpy() > 0.25
     assert shown.tolist() == [(labels == k).any() for k in range(2)]
+
+
+def test_which_classes_are_shown_is_learned_tile_by_tile(windows):
+    """And told apart from what no label says."""
+    labels = np.full((1, 64, 64), UNKNOWN, np.uint8)
+    labels[0, :32, :32], labels[0, :2, :10] = 0, 1  # a fiftieth of the first tile
+    labels[0, 32:, :32] = 2
+    labels[0, 32:, 40:], labels[0, 50:, 40:] = 1, 0
+    views = Views(torch.zeros(1, 3, 64, 64), labels, np.full_like(labels, 255))
+    teaching = plan_teaching(replace(windows, tile=32), CONFIG)
+    assert teaching.parts == 2
+    shown = to_targets(views, teaching, 4).shown
+    wanted = [[1, 0, 0], [np.nan] * 3, [0, 0, 1], [1, 1, 0]]
+    np.testing.assert_array_equal(shown, wanted)
+    numbered = torch.arange(16.0).view(1, 1, 4, 4)
+    assert _to_tiles(numbered, 2)[:, 0, 0, 0].tolist() == [0, 2, 8, 10], "in the same order"
+    assert plan_teaching(windows, CONFIG).parts == 1
+    assert plan_teaching(replace(windows, tile=48), CONFIG).parts == 1
 
 
 def test_the_body_stays_the_encoder_unless_it_has_a_rate(windows, whole, tmp_path):

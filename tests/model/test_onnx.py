@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 from tests.model.segment.networks import INFO, make_segmenter
 from wsiseg.cli import app
 from wsiseg.errors import ConfigError, MissingDependencyError
-from wsiseg.model.onnx import export_onnx
-from wsiseg.model.segment.source import save_segmenter
+from wsiseg.model.onnx import OUTPUTS, export_onnx
+from wsiseg.model.segment.small import SmallSegmenter
+from wsiseg.model.segment.source import Segmenter, save_segmenter
 
 pytest.importorskip("onnx", reason="pip install 'wsiseg[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'wsiseg[onnx]'")
@@ -24,21 +25,33 @@ def test_onnx_gives_what_torch_does_for_any_batch_and_size(name, tmp_path):
     session = onnxruntime.InferenceSession(export_onnx(source, tmp_path / "m.onnx"))
     for shape in ((1, 3, 64, 96), (3, 3, 128, 64), (2, 3, 224, 224)):
         images = torch.rand(shape, generator=torch.Generator().manual_seed(shape[0]))
-        shares, logits = session.run(None, {"image": images.numpy()})
+        shares, logits, evidence = session.run(None, {"image": images.numpy()})
         with torch.inference_mode():
-            wanted = source.cams(images)
+            wanted, shown = source.network(images)
             scale, offset = torch.tensor(PAIRS).T[:, :, None, None]
             grown = torch.nn.functional.interpolate(
                 wanted * scale + offset, shape[2:], mode="bilinear"
             )
         assert np.abs(logits - wanted.numpy()).max() < 1e-4
+        assert np.abs(evidence - shown.numpy()).max() < 1e-4
         assert np.abs(shares - grown.softmax(1).numpy()).max() < 1e-4
+    assert [output.name for output in session.get_outputs()] == list(OUTPUTS)
     said = json.loads(session.get_modelmeta().custom_metadata_map["wsiseg"])
     assert said["classes"] == ["A", "B", "background"]
     assert (said["mpp"], said["tile"], said["background"]) == (0.5, 224, 1)
     assert said["input"].startswith("RGB divided by 255, channels first; normalised inside")
     wsinfer = json.loads(session.get_modelmeta().custom_metadata_map["wsinfer"])
     assert wsinfer["transform"][-1]["arguments"] == {"mean": [0, 0, 0], "std": [1, 1, 1]}
+
+
+def test_a_network_of_before_there_was_evidence_gives_none(tmp_path):
+    network = SmallSegmenter.empty(3, presence=False)
+    session = onnxruntime.InferenceSession(
+        export_onnx(Segmenter(network, INFO), tmp_path / "m.onnx")
+    )
+    assert [output.name for output in session.get_outputs()] == ["probabilities", "logits"]
+    said = json.loads(session.get_modelmeta().custom_metadata_map["wsiseg"])
+    assert list(said["outputs"]) == ["logits", "probabilities"]
 
 
 def test_the_command_writes_it_once(tmp_path):

@@ -37,7 +37,10 @@ def test_cams_have_a_cell_a_stride_and_a_channel_a_kind(source: CamSource) -> No
     cells = side // source.stride
     assert cams.shape == (2, source.channels, cells, cells)
     assert cams.dtype == torch.float32
-    pooled = source.pool(cams)
+    seen = source.look(torch.rand(2, 3, side, side))
+    assert seen.shape[1] >= source.channels
+    assert (seen.shape[0], *seen.shape[2:]) == (2, cells, cells)
+    pooled = source.pool(seen)
     assert (pooled.shape, pooled.dtype) == ((2, source.channels), torch.float32)
     assert cams.isfinite().all()
     assert pooled.isfinite().all()
@@ -48,6 +51,13 @@ def test_images_of_a_batch_do_not_see_each_other(source: CamSource) -> None:
     images = torch.rand(2, 3, side, side)
     with torch.inference_mode():
         torch.testing.assert_close(source.cams(images)[1:], source.cams(images[1:]))
+
+
+def test_what_it_sees_begins_with_its_cams(source: CamSource) -> None:
+    side = source.sides.nearest(64)
+    images = torch.rand(1, 3, side, side)
+    with torch.inference_mode():
+        assert torch.equal(source.look(images)[:, : source.channels], source.cams(images))
 
 
 def test_facts_fit_each_other(source: CamSource) -> None:

@@ -35,7 +35,7 @@ from wsiseg.train.validate import Validate
 
 __all__ = ["distill_model"]
 
-_VERSION = 1
+_VERSION = 2
 """Version of the computation: raised when the same run gives another result."""
 _AHEAD = 2  # batches prepared in advance
 _COLUMNS = ("learning_rate", "loss")
@@ -54,6 +54,7 @@ def distill_model(
     """Train a compact network on a first stage's labels of windows.
 
     Pixels are weighted by the confidence of their label, and the least confident ones are not used.
+    Besides, the network learns which classes a tile shows, by which its maps are gated.
     Windows are augmented in scale, rotation, stain, light and focus. Bit-repeatable on the CPU of
     one machine. After each epoch all files are rewritten, and an interrupted run resumes after its
     last whole epoch; a finished one is left as it is.

@@ -1,4 +1,8 @@
-"""Training steps of the second stage: targets, loss, AdamW, and the state to resume from."""
+"""Training steps of the second stage: targets, loss, AdamW, and the state to resume from.
+
+Two things are learned: of which channel each cell is, and which classes a tile shows at all, by
+which its map is gated. The latter's loss is the binary cross entropy of the pooled evidence.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,11 @@ from torch import Tensor, nn
 from wsiseg.config import DistillConfig
 from wsiseg.distill.augment import Views
 from wsiseg.distill.labels import LabelledWindows, choose_least
+from wsiseg.distill.setup import view_side
 from wsiseg.errors import TrainingError
 from wsiseg.model.device import autocast
-from wsiseg.model.segment import SegmentNetwork
+from wsiseg.model.segment import SegmentNetwork, SegmentOutput, find_network
+from wsiseg.model.segment.presence import SHOWN, pool_evidence
 from wsiseg.train.encoder.fit import follow
 
 __all__ = ["Targets", "Teaching", "Trainer", "plan_teaching", "to_targets"]
@@ -36,6 +42,8 @@ class Teaching(NamedTuple):
     """``(K + 1,)``: the lowest confidence at which a pixel of each label is used."""
     weights: NDArray[np.float32]
     """``(C,)`` weights of the network's channels: K, or K + 1 if background is learned."""
+    parts: int
+    """Tiles along the side of a window: which classes are shown is learned tile by tile."""
     soft: bool
     """Whether to learn the confidence itself: the target is the confidence for a pixel's label, and
     the rest is shared among the other channels, so that calibration is kept."""
@@ -48,6 +56,9 @@ class Targets(NamedTuple):
     """``(B, C, h, w)`` float32: the weight of each channel as target."""
     total: Tensor
     """Scalar: their sum, before the weights of the channels; 0 if no pixel is used."""
+    shown: Tensor
+    """``(B * parts * parts, C)`` float32: 1 if the tile shows the channel, 0 if not, NaN if none of
+    its pixels has a label."""
 
 
 def plan_teaching(windows: LabelledWindows, config: DistillConfig) -> Teaching:
@@ -61,7 +72,16 @@ def plan_teaching(windows: LabelledWindows, config: DistillConfig) -> Teaching:
     if config.balance and shown.any():
         mean = counts[shown].mean()
         weights[shown] = np.minimum(np.sqrt(mean / counts[shown]), _MAX_WEIGHT)
-    return Teaching(least, weights.astype(np.float32), windows.calibrated)
+    return Teaching(
+        least, weights.astype(np.float32), _count_parts(windows, config), windows.calibrated
+    )
+
+
+def _count_parts(windows: LabelledWindows, config: DistillConfig) -> int:
+    """Tiles along the side of a window; 1 if they do not fill it, or do not fit the network."""
+    side, tile = view_side(windows, config), windows.tile
+    fits = side % tile == 0 and tile % find_network(config.network).step == 0
+    return side // tile if fits else 1
 
 
 def to_targets(views: Views, teaching: Teaching, stride: int) -> Targets:
@@ -82,7 +102,29 @@ def to_targets(views: Views, teaching: Teaching, stride: int) -> Targets:
         ],
         1,
     )
-    return Targets(shares, shares.sum())
+    return Targets(shares, shares.sum(), _to_shown(labels, teaching))
+
+
+def _to_shown(labels: Tensor, teaching: Teaching) -> Tensor:
+    """Which channels each tile of ``(B, H, W)`` labels shows, as in `Targets`."""
+    side = labels.shape[1] // teaching.parts
+    known = F.avg_pool2d((labels < len(teaching.least)).float()[:, None], side)
+    covered = torch.cat(
+        [
+            F.avg_pool2d((labels == channel).float()[:, None], side)
+            for channel in range(len(teaching.weights))
+        ],
+        1,
+    )
+    shown = torch.where(known > 0, (covered >= SHOWN * known).float(), torch.nan)
+    return shown.movedim(1, 3).flatten(0, 2)
+
+
+def _to_tiles(maps: Tensor, parts: int) -> Tensor:
+    """Cut ``(B, C, h, w)`` maps of windows into those of their tiles, in the order of `shown`."""
+    batch, channels, height, width = maps.shape
+    cut = maps.reshape(batch, channels, parts, height // parts, parts, width // parts)
+    return cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
 class Trainer:
@@ -139,11 +181,19 @@ class Trainer:
 
     def _loss(self, images: Tensor, targets: Targets) -> Tensor:
         with autocast(self.device, self.config.precision):
-            logits = self.network(images)
+            output: SegmentOutput = self.network(images)
         wanted = targets.shares.to(self.device) * self.weights
         total = targets.total.to(self.device).clamp_min(1e-6)
-        loss: Tensor = -(wanted * logits.float().log_softmax(1)).sum() / total
-        return loss
+        cells: Tensor = -(wanted * output.logits.float().log_softmax(1)).sum() / total
+        if output.evidence is None:
+            return cells
+        return cells + self._miss(output.evidence, targets.shown.to(self.device))
+
+    def _miss(self, evidence: Tensor, shown: Tensor) -> Tensor:
+        """The loss of which classes each tile shows; 0 if no label is known."""
+        found, known = pool_evidence(_to_tiles(evidence, self.teaching.parts)), shown.isfinite()
+        missed = F.binary_cross_entropy_with_logits(found[known], shown[known], reduction="sum")
+        return missed / max(1, int(known.sum()))
 
     @torch.no_grad()
     def finished(self) -> SegmentNetwork:

@@ -57,7 +57,8 @@ def load_stores(paths: Sequence[str | Path], window: int | None = None) -> Label
         palette=palette, first_stage=_describe(stores), has_confidence=True,
         calibrated=all(store.cam_calibration is not None for store in stores), side=side,
         tile=stores[0].grid.tile,
-        mpp=float(np.median([store.mpp for store in stores])),
+        # The first stage's own, so that slides are tiled as before and both maps can be compared.
+        mpp=stores[0].cam_mpp or float(np.median([store.mpp for store in stores])),
         identity=digest_of(digests, places, palette.names),
         names=tuple(f"{slides[number]} at ({x}, {y})" for number, x, y in places),
         cases=tuple(cases[number] for number, _, _ in places),

@@ -109,11 +109,11 @@ def _draw(
 def draw_cams(source: CamSource, image: Pixels) -> Image.Image:
     """Draw each class's CAM over ``(H, W, 3)`` RGB, all on one scale; its probability is above.
 
-    The CAMs are ungated and from a single pass: those that the class logits are pooled from.
+    The CAMs are ungated and from a single pass.
     """
-    palette, cams = source.palette, source.cams(_to_batch(image, source.device))
-    logits = source.pool(cams)[:, : len(palette)]
-    maps = _resize(F.relu(cams[:, : len(palette)]), image)
+    palette, seen = source.palette, source.look(_to_batch(image, source.device))
+    logits = source.pool(seen)[:, : len(palette)]
+    maps = _resize(F.relu(seen[:, : len(palette)]), image)
     top = max(float(maps.max()), 1e-6)
     shares = torch.sigmoid(logits)[0].tolist()
     titles = [f"{name}  p {share:.2f}" for name, share in zip(palette.names, shares, strict=True)]

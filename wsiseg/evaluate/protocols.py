@@ -64,11 +64,12 @@ def predict_maps(
     batch = to_images(images, source.device)
     with torch.inference_mode():
         return augmented_maps(
-            source.cams,
+            source.look,
             batch,
             source.mean,
             config.tta,
             source.pool,
+            channels=source.channels,
             exclusive=source.exclusive,
             calibration=source.calibration,
         )

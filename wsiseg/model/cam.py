@@ -146,6 +146,7 @@ def augmented_maps(
     augmentations: int = 6,
     pool: Pool = pool_cams,
     *,
+    channels: int | None = None,
     exclusive: bool = False,
     calibration: Sequence[tuple[float, float]] = (),
 ) -> MapsAndLogits:
@@ -166,6 +167,8 @@ def augmented_maps(
         1 (none) or 6.
     pool
         Gives class logits ``(B, K)`` of CAMs; by default their mean.
+    channels
+        K, if `cams_of` gives further channels, which only `pool` reads.
     exclusive
         Whether maps are the softmax over the channels, not each scaled to its own range.
     calibration
@@ -173,12 +176,12 @@ def augmented_maps(
     """
     scale = partial(share_maps, calibration=calibration) if exclusive else scale_maps
     passes = _augment(cams_of, images, mean, augmentations)
-    cams, _ = next(passes)  # the first is not mirrored
-    maps, logits = scale(cams, images.shape[2:]), pool(cams)
-    for cams, flip in passes:
-        scaled = scale(cams, images.shape[2:])
+    seen, _ = next(passes)  # the first is not mirrored
+    maps, logits = scale(seen[:, :channels], images.shape[2:]), pool(seen)
+    for seen, flip in passes:
+        scaled = scale(seen[:, :channels], images.shape[2:])
         maps += scaled.flip(3) if flip else scaled
-        logits = logits + pool(cams)
+        logits = logits + pool(seen)
     if augmentations > 1:  # the maps are large: spare them a division by 1
         maps, logits = maps.div_(augmentations), logits / augmentations
     return MapsAndLogits(maps, logits, exclusive)

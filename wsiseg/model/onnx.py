@@ -28,8 +28,9 @@ __all__ = ["INPUT", "OUTPUTS", "describe_onnx", "export_onnx"]
 
 INPUT = "image"
 """``(N, 3, H, W)`` float32 RGB in [0, 1]; sides are multiples of the network's step."""
-OUTPUTS = ("probabilities", "logits")
-"""``(N, C, H, W)`` float32 that sum to 1, and the network's own ``(N, C, H / 4, W / 4)``."""
+OUTPUTS = ("probabilities", "logits", "evidence")
+"""``(N, C, H, W)`` float32 that sum to 1, the network's own logits ``(N, C, H / 4, W / 4)``, and
+evidence of classes ``(N, C, H / 16, W / 16)``, unless it was taught before there was any."""
 _OPSET = 17
 
 
@@ -43,13 +44,14 @@ class _Whole(nn.Module):
         self.register_buffer("scale", pairs[:, 0, None, None])
         self.register_buffer("offset", pairs[:, 1, None, None])
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.network(image)
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        logits, evidence = self.network(image)
         enlarged = F.interpolate(
             logits * self.scale + self.offset, scale_factor=self.stride, mode="bilinear",
             align_corners=False,
         )  # fmt: skip
-        return enlarged.softmax(1), logits
+        shares = enlarged.softmax(1)
+        return (shares, logits) if evidence is None else (shares, logits, evidence)
 
 
 def export_onnx(source: Segmenter, out: str | Path, *, overwrite: bool = False) -> Path:
@@ -74,7 +76,8 @@ def export_onnx(source: Segmenter, out: str | Path, *, overwrite: bool = False) 
             f"ONNX export needs {error.name}: pip install 'wsiseg[onnx]'"
         ) from error
     free = {0: "batch", 2: "height", 3: "width"}
-    axes = {INPUT: free, OUTPUTS[0]: free, OUTPUTS[1]: {0: "batch", 2: "rows", 3: "columns"}}
+    outputs = _outputs_of(source)
+    cells = {name: {0: "batch", 2: f"{name}_rows", 3: f"{name}_columns"} for name in outputs[1:]}
     buffer = io.BytesIO()
     # The older of torch's exporters: the newer takes a minute to work out the dynamic sizes.
     with _quiet(), fixed_threads(1), torch.no_grad():
@@ -82,8 +85,8 @@ def export_onnx(source: Segmenter, out: str | Path, *, overwrite: bool = False) 
             _Whole(source).eval(), (torch.zeros(2, 3, 96, 128),),
             buffer,  # type: ignore[arg-type]  # which the older exporter takes
             dynamo=False,
-            opset_version=_OPSET, input_names=[INPUT], output_names=list(OUTPUTS),
-            dynamic_axes=axes,
+            opset_version=_OPSET, input_names=[INPUT], output_names=list(outputs),
+            dynamic_axes={INPUT: free, OUTPUTS[0]: free, **cells},
         )  # fmt: skip
     model = onnx.load_from_string(buffer.getvalue())
     for name, text in describe_onnx(source).items():
@@ -92,6 +95,10 @@ def export_onnx(source: Segmenter, out: str | Path, *, overwrite: bool = False) 
     with open_atomic(out) as file:
         file.write(model.SerializeToString(deterministic=True))
     return out
+
+
+def _outputs_of(source: Segmenter) -> tuple[str, ...]:
+    return OUTPUTS if source.network.presence is not None else OUTPUTS[:2]
 
 
 @contextmanager
@@ -105,16 +112,19 @@ def _quiet() -> Iterator[None]:
 def describe_onnx(source: Segmenter) -> dict[str, str]:
     """Return the metadata of the file: texts by key, two of them JSON."""
     info = source.info
+    meanings = {
+        "probabilities": "at the size of the image, summing to 1",
+        "logits": f"of places of {source.stride} px, before calibration",
+        "evidence": "logits of showing a class: the mean of the highest fifth of a class's places "
+        "is the logit with which the image shows it",
+    }
     ours: dict[str, Any] = {
         "input": "RGB divided by 255, channels first; normalised inside: mean 0, spread 1",
         "sides": f"multiples of {source.sides.step} px, any number of images",
         "mpp": info.mpp, "tile": info.tile, "stride": source.stride,
         "classes": list(info.names), "colors": [list(color) for color in info.colors],
         "background": info.background,
-        "outputs": {
-            "probabilities": "at the size of the image, summing to 1",
-            "logits": f"of places of {source.stride} px, before calibration",
-        },
+        "outputs": {name: meanings[name] for name in _outputs_of(source)},
         "calibrated": bool(info.calibration),
         "checkpoint": info.sha256, "network": info.encoder, "first_stage": info.first_stage,
     }  # fmt: skip

@@ -145,16 +145,20 @@ class PromptSource:
         with torch.autocast(embedded.device.type, enabled=False):  # the scale is some 50 to 100
             return self.scale * torch.einsum("behw,ce->bchw", embedded, self.texts)
 
-    def pool(self, cams: Tensor, known: Tensor | None = None) -> Tensor:
+    def look(self, images: Tensor) -> Tensor:
+        """The CAMs: class logits are pooled from nothing else."""
+        return self.cams(images)
+
+    def pool(self, seen: Tensor, known: Tensor | None = None) -> Tensor:
         """``(B, channels)``: log-odds of the channel's greatest probability in any cell.
 
         The probability is the softmax over a cell's channels, and the sigmoid of the logit gives it
         back: a threshold of 0.25 lets a class through that has a probability of 0.25 in any cell.
         """
-        shares = cams.float().softmax(1)
+        shares = seen.float().softmax(1)
         if known is not None:
-            here = known_shares(known, cams.shape[2:]) > 0
-            shares = shares * here.view(len(cams), 1, *cams.shape[2:])
+            here = known_shares(known, seen.shape[2:]) > 0
+            shares = shares * here.view(len(seen), 1, *seen.shape[2:])
         return torch.logit(shares.amax((2, 3)), eps=_EPSILON)
 
     def distance(self, images: Tensor) -> None:

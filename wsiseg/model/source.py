@@ -132,8 +132,15 @@ class CamSource(Protocol):
         """
         ...
 
-    def pool(self, cams: Tensor, known: Tensor | None = None) -> Tensor:
-        """``(B, channels)`` class logits of CAMs ``(B, channels, h, w)``.
+    def look(self, images: Tensor) -> Tensor:
+        """``(B, channels + E, h, w)``: the CAMs, and E channels of what else `pool` reads.
+
+        E may be 0. All may be averaged over augmentations and cut cell by cell, as CAMs may.
+        """
+        ...
+
+    def pool(self, seen: Tensor, known: Tensor | None = None) -> Tensor:
+        """``(B, channels)`` class logits of what `look` gave ``(B, channels + E, h, w)``.
 
         A class is present in an image if the sigmoid of its logit reaches a threshold. With `known`
         ``(B, c, c)`` bool, only these cells count.

@@ -110,9 +110,13 @@ class TrainedModel:
         cams: Tensor = self.model(images).cams
         return cams
 
-    def pool(self, cams: Tensor, known: Tensor | None = None) -> Tensor:
+    def look(self, images: Tensor) -> Tensor:
+        """The CAMs: class logits are pooled from nothing else."""
+        return self.cams(images)
+
+    def pool(self, seen: Tensor, known: Tensor | None = None) -> Tensor:
         """``(B, K)`` class logits, as the model was trained on them."""
-        return self.model.pool(cams, known)
+        return self.model.pool(seen, known)
 
     def distance(self, images: Tensor) -> Tensor | None:
         """``(B,)``: how far images are from the training patches; None if that was not recorded."""

@@ -28,7 +28,7 @@ class CamsPart(OpenedStore):
 
     def create_cams(
         self, palette: Palette, height: int, width: int, *, channels: int | None = None,
-        calibration: Sequence[tuple[float, float]] = (), source: str = "",
+        calibration: Sequence[tuple[float, float]] = (), source: str = "", mpp: float | None = None,
     ) -> None:  # fmt: skip
         """Create the CAM arrays for the palette's K classes and maps of ``height x width``.
 
@@ -43,6 +43,9 @@ class CamsPart(OpenedStore):
             the CAMs are calibrated, or the calibration is unknown.
         source
             Identity of the model: of a checkpoint, its sha256.
+        mpp
+            µm/px that the model is made for; None if unknown. Slides are tiled at whole multiples
+            of their own, so `mpp` of the store may differ a little.
         """
         self._check_current()
         channels = len(palette) if channels is None else channels
@@ -52,7 +55,7 @@ class CamsPart(OpenedStore):
             self.clear_marks("predict")  # else finished blocks would get the new names
         cams.attrs["palette"] = layout.plain_palette(palette)
         cams.attrs["calibration"] = [list(pair) for pair in calibration]
-        cams.attrs["source"] = source
+        cams.attrs["source"], cams.attrs["mpp"] = source, mpp
         self.__dict__.pop("_cam_facts", None)
         keys = ("cams/logits", "cams/classes", "cams/distance")
         if all(map(self._has_array, keys)) and self._array("cams/logits").shape == shape:
@@ -113,6 +116,13 @@ class CamsPart(OpenedStore):
         """Identity of the model that made the CAMs; empty in stores written by an older wsiseg."""
         self._check_cams()
         return str(self._cam_facts.get("source", ""))
+
+    @property
+    def cam_mpp(self) -> float | None:
+        """µm/px that the model is made for; None if unknown, as in stores of an older wsiseg."""
+        self._check_cams()
+        mpp: float | None = self._cam_facts.get("mpp")
+        return mpp
 
     @property
     def cam_channels(self) -> int:

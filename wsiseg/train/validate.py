@@ -88,7 +88,7 @@ class HeldOut:
                 part = self.patches.known[start : numbers.stop]
                 cells = torch.from_numpy(part).to(source.device)
             with torch.inference_mode():
-                logits = source.pool(source.cams(images), cells).float().cpu()
+                logits = source.pool(source.look(images), cells).float().cpu()
             logits = logits[:, : labels.shape[1]]
             known = labels.isfinite()
             total += F.binary_cross_entropy_with_logits(

@@ -4,8 +4,10 @@ from safetensors.torch import save_file
 
 from tests.model.segment.networks import INFO, make_segmenter
 from wsiseg.errors import CheckpointError, ConfigError
+from wsiseg.model.checkpoint import write_checkpoint
 from wsiseg.model.encoders.segformer import WIDTHS, MixTransformer
 from wsiseg.model.segment import NETWORKS, begin_network
+from wsiseg.model.segment.presence import pool_evidence, pool_shares
 from wsiseg.model.segment.source import load_segmenter, save_segmenter
 
 
@@ -17,7 +19,8 @@ def test_folded_it_is_the_same_function(name):
     with torch.no_grad():
         network.train()(images)  # so that its norms have seen something
         wanted, found = network.eval()(images), network.folded()(images)
-    assert found.shape == (2, 3, 16, 24)
+    assert found.logits.shape == (2, 3, 16, 24)
+    assert found.evidence.shape == (2, 3, 4, 6)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -36,7 +39,7 @@ def test_a_checkpoint_comes_back(tmp_path):
     path = save_segmenter(source.network, INFO, tmp_path / "m.safetensors")
     loaded, images = load_segmenter(path), torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
-        assert torch.equal(loaded.cams(images), source.cams(images))
+        assert torch.equal(loaded.look(images), source.look(images))
     assert loaded.info.first_stage == INFO.first_stage
     again = save_segmenter(loaded.network, INFO, tmp_path / "again.safetensors")
     assert again.read_bytes() == path.read_bytes()
@@ -84,13 +87,38 @@ def test_names_and_options_are_checked():
             begin_network(name, 3, {"depth": 1})
 
 
-def test_a_class_shows_where_a_twentieth_is_likely():
-    source = make_segmenter("small")
+def test_a_checkpoint_of_before_there_was_evidence_goes_by_its_cams(tmp_path):
+    source, images = make_segmenter("small"), torch.rand(1, 3, 64, 64)
+    kept = {
+        name: tensor
+        for name, tensor in source.network.state_dict().items()
+        if not name.startswith("presence.")
+    }
+    old = load_segmenter(write_checkpoint(kept, INFO, tmp_path / "old.safetensors"))
+    with torch.inference_mode():
+        seen = old.look(images)
+        assert torch.equal(seen, source.cams(images))
+        assert torch.equal(old.pool(seen), pool_shares(seen))
+    partly = kept | {"presence.weight": source.network.presence.weight.detach()}
+    with pytest.raises(CheckpointError, match=r"its tensors do not fit network 'small'"):
+        load_segmenter(write_checkpoint(partly, INFO, tmp_path / "part.safetensors"))
+
+
+def test_a_class_is_as_sure_as_the_fifth_of_the_cells_that_show_it_most():
+    evidence = torch.full((1, 2, 10, 10), -5.0)
+    evidence[0, 0, :2], evidence[0, 1, 0] = 3, 3
+    assert pool_evidence(evidence).tolist() == [[3, -1]]
+    known = torch.zeros(1, 10, 10, dtype=torch.bool)
+    known[:, 1:6] = True
+    assert pool_evidence(evidence, known).tolist() == [[3, -5]]
+
+
+def test_without_evidence_a_class_shows_where_a_twentieth_is_likely():
     cams = torch.full((1, 3, 10, 10), -5.0)
     cams[:, 2] = 5  # background everywhere ...
     cams[0, 0, 0, :5], cams[0, 2, 0, :5] = 5, -5  # ... but in five of a hundred places
-    logits = source.pool(cams)[0]
+    logits = pool_shares(cams)[0]
     assert (logits > 0).tolist() == [True, False, True]
     known = torch.zeros(1, 10, 10, dtype=torch.bool)
     known[:, 5:] = True
-    assert (source.pool(cams, known)[0] > 0).tolist() == [False, False, True]
+    assert (pool_shares(cams, known)[0] > 0).tolist() == [False, False, True]

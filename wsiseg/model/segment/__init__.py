@@ -1,5 +1,7 @@
 """Networks of the second stage by name: images to logits of every cell, in one pass.
 
+Beside them goes evidence of which classes an image shows at all, by which it is gated.
+
 Images enter as ``(B, 3, H, W)`` float32 RGB in [0, 1]; each network normalises for itself.
 """
 
@@ -7,20 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 from torch import Tensor, nn
 
 from wsiseg.errors import ConfigError
 
-__all__ = ["NETWORKS", "SegmentNetwork", "begin_network", "empty_network", "find_network"]
+__all__ = [
+    "NETWORKS",
+    "SegmentNetwork",
+    "SegmentOutput",
+    "begin_network",
+    "empty_network",
+    "find_network",
+]
+
+
+class SegmentOutput(NamedTuple):
+    """Output of a network for ``(B, 3, H, W)`` images."""
+
+    logits: Tensor
+    """``(B, channels, H / stride, W / stride)``: of which channel each cell is."""
+    evidence: Tensor | None
+    """``(B, channels, h, w)`` at a coarser stride: logits of showing a class, to be pooled by
+    `pool_evidence`; None of a network without `presence`."""
 
 
 class SegmentNetwork(nn.Module):
     """The interface of a network of the second stage.
 
-    ``(B, 3, H, W)`` to logits ``(B, channels, H / stride, W / stride)``. It is trained with batch
-    norms, and used `folded`: the same function without them.
+    It is trained with batch norms, and used `folded`: the same function without them.
     """
 
     stride: ClassVar[int]
@@ -41,6 +59,9 @@ class SegmentNetwork(nn.Module):
     """The part that may start from given weights; the rest starts at random."""
     body_rate: ClassVar[float]
     """Learning rate of a body that started so, as a share of the rest's; 0 keeps it as it is."""
+    presence: nn.Conv2d | None
+    """From a map of the body to the evidence, which does not train the body. None in checkpoints
+    of before there was one."""
 
     @classmethod
     def begin(cls, channels: int, **options: Any) -> SegmentNetwork:
@@ -48,16 +69,16 @@ class SegmentNetwork(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def empty(cls, channels: int) -> SegmentNetwork:
-        """Make a folded network, to load a checkpoint's tensors into."""
+    def empty(cls, channels: int, *, presence: bool = True) -> SegmentNetwork:
+        """Make a folded network, with `presence` or without, to load tensors into."""
         raise NotImplementedError
 
     def folded(self) -> SegmentNetwork:
         """Return the same function in evaluation mode, as checkpoints hold it."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of images."""
+    def forward(self, images: Tensor) -> SegmentOutput:
+        """Logits and evidence of images."""
         raise NotImplementedError
 
 
@@ -89,9 +110,9 @@ def begin_network(name: str, channels: int, options: Mapping[str, Any]) -> Segme
     return network.begin(channels, **options)
 
 
-def empty_network(name: str, channels: int) -> SegmentNetwork:
+def empty_network(name: str, channels: int, *, presence: bool = True) -> SegmentNetwork:
     """Make the network `name`, folded, to load tensors into; `ConfigError` if it is unknown."""
-    return find_network(name).empty(channels)
+    return find_network(name).empty(channels, presence=presence)
 
 
 def find_network(name: str) -> type[SegmentNetwork]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wsiseg.model.encoders.segformer import WIDTHS, MixTransformer, read_mix_transformer
 from wsiseg.model.encoders.vit import normalize
-from wsiseg.model.segment import SegmentNetwork
+from wsiseg.model.segment import SegmentNetwork, SegmentOutput
 
 __all__ = ["SegformerB0", "SegformerB1"]
 
@@ -27,6 +27,8 @@ class SegformerB0(SegmentNetwork):
     ----------
     channels
         Logits per cell.
+    presence
+        Whether it gives evidence of classes.
     """
 
     stride: ClassVar[int] = 4
@@ -40,7 +42,7 @@ class SegformerB0(SegmentNetwork):
 
     body: MixTransformer
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, presence: bool = True) -> None:
         super().__init__()
         widths = WIDTHS[self.size]
         self.begun = ""
@@ -51,6 +53,7 @@ class SegformerB0(SegmentNetwork):
         self.fuse = nn.ModuleList(nn.Conv2d(_WIDTH, _WIDTH, 1, bias=False) for _ in widths)
         self.norm = nn.BatchNorm2d(_WIDTH)
         self.head = nn.Conv2d(_WIDTH, channels, 1)
+        self.presence = nn.Conv2d(widths[2], channels, 1) if presence else None
 
     @classmethod
     def begin(  # type: ignore[override]  # `begin_network` knows its options
@@ -64,16 +67,16 @@ class SegformerB0(SegmentNetwork):
         return network
 
     @classmethod
-    def empty(cls, channels: int) -> SegformerB0:
+    def empty(cls, channels: int, *, presence: bool = True) -> SegformerB0:
         """Make a network to load tensors into, in evaluation mode."""
-        return cls(channels).eval()
+        return cls(channels, presence=presence).eval()
 
     def folded(self) -> SegformerB0:
         """Return a copy: its one batch norm is not worth merging."""
         return copy.deepcopy(self).eval()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """``(B, channels, H / 4, W / 4)``."""
+    def forward(self, images: Tensor) -> SegmentOutput:
+        """Logits at stride 4, evidence at stride 16."""
         maps = self.body(normalize(images, self.mean, self.spread))
         size = maps[0].shape[2:]
         fused = torch.zeros((), dtype=images.dtype, device=images.device)
@@ -83,7 +86,8 @@ class SegformerB0(SegmentNetwork):
                 part = F.interpolate(part, size, mode="bilinear", align_corners=False)
             fused = fused + part
         logits: Tensor = self.head(F.relu(self.norm(fused)))
-        return logits
+        evidence = None if self.presence is None else self.presence(maps[2].detach())
+        return SegmentOutput(logits, evidence)
 
 
 class SegformerB1(SegformerB0):

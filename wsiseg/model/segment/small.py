@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wsiseg.model.encoders.descriptors import MEAN
 from wsiseg.model.encoders.small import SmallEncoder
 from wsiseg.model.encoders.small_network import CHANNELS, SPREAD, SmallNetwork, Unit
-from wsiseg.model.segment import SegmentNetwork
+from wsiseg.model.segment import SegmentNetwork, SegmentOutput
 
 __all__ = ["SmallSegmenter"]
 
@@ -33,18 +33,21 @@ class SmallSegmenter(SegmentNetwork):
         Logits per cell.
     folded
         Whether batch norms are merged into its units. The body has none in either form.
+    presence
+        Whether it gives evidence of classes.
     """
 
     stride: ClassVar[int] = 4
     step: ClassVar[int] = SmallEncoder.level_strides[-1]
-    context: ClassVar[int] = SmallEncoder.context
+    # Its cells are finer than CAMs and show more of what lies beyond a margin.
+    context: ClassVar[int] = 2 * SmallEncoder.context
     body_rate: ClassVar[float] = 0.0
     mean: ClassVar[tuple[float, float, float]] = MEAN
     std: ClassVar[tuple[float, float, float] | None] = None
 
     body: SmallNetwork
 
-    def __init__(self, channels: int, *, folded: bool = True) -> None:
+    def __init__(self, channels: int, *, folded: bool = True, presence: bool = True) -> None:
         super().__init__()
         _, eighth, fused, _ = CHANNELS
         self.channels, self.begun = channels, ""
@@ -59,6 +62,7 @@ class SmallSegmenter(SegmentNetwork):
             }
         )
         self.head = nn.Conv2d(_FINE, channels, 1)
+        self.presence = nn.Conv2d(fused, channels, 1) if presence else None
 
     @classmethod
     def begin(  # type: ignore[override]  # `begin_network` knows its options
@@ -71,29 +75,32 @@ class SmallSegmenter(SegmentNetwork):
         return network
 
     @classmethod
-    def empty(cls, channels: int) -> SmallSegmenter:
+    def empty(cls, channels: int, *, presence: bool = True) -> SmallSegmenter:
         """Make a folded network, in evaluation mode."""
-        return cls(channels).eval()
+        return cls(channels, presence=presence).eval()
 
     @torch.no_grad()
     def folded(self) -> SmallSegmenter:
         """Return the same function without batch norms."""
-        made = SmallSegmenter(self.channels)
+        made = SmallSegmenter(self.channels, presence=self.presence is not None)
         made.body.load_state_dict(self.body.state_dict())
         made.head.load_state_dict(self.head.state_dict())
+        if made.presence is not None and self.presence is not None:
+            made.presence.load_state_dict(self.presence.state_dict())
         for name, unit in self.units.items():
             made.units[name].take(unit)  # type: ignore[operator]  # a Unit, which a dict forgets
         return made.to(self.head.weight.device).eval()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """``(B, channels, H / 4, W / 4)``."""
+    def forward(self, images: Tensor) -> SegmentOutput:
+        """Logits at stride 4, evidence at stride 16."""
         half = F.avg_pool2d(images, 2)
         maps, units = self.body.look(half), self.units
         wide = torch.cat([_double(units["coarse"](maps[2])), maps[1]], 1)
         wide = _double(units["narrow"](units["middle"](wide)))
         edges = units["edge"]((half - self.body.mean) / SPREAD)
         logits: Tensor = self.head(units["fine"](torch.cat([wide, edges], 1)))
-        return logits
+        evidence = None if self.presence is None else self.presence(maps[2].detach())
+        return SegmentOutput(logits, evidence)
 
 
 def _double(maps: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """A network of the second stage with what its checkpoint says: together a source of CAMs.
 
-Its CAMs are the logits of cells, whose softmax gives the class probabilities.
+Its CAMs are the logits of cells, whose softmax gives the class probabilities. Which classes an
+image shows is pooled from its evidence.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from wsiseg.annotations import Palette
 from wsiseg.errors import CheckpointError, ConfigError
-from wsiseg.model.cam import known_shares
 from wsiseg.model.checkpoint import (
     CheckpointInfo,
     fill_tensors,
@@ -25,14 +26,11 @@ from wsiseg.model.checkpoint import (
     read_info,
     write_checkpoint,
 )
-from wsiseg.model.segment import SegmentNetwork, empty_network
+from wsiseg.model.segment import SegmentNetwork, SegmentOutput, empty_network
+from wsiseg.model.segment.presence import pool_evidence, pool_shares
 from wsiseg.model.source import Sides
 
 __all__ = ["Segmenter", "load_segmenter", "save_segmenter"]
-
-_SHARE = 0.05
-"""A class is present if it is likely in this share of an image's cells: as `class_fraction`."""
-_EPSILON = 1e-4  # probabilities are kept this far from 0 and 1, so that logits are finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,27 +108,21 @@ class Segmenter:
 
     def cams(self, images: Tensor) -> Tensor:
         """``(B, channels, h, w)`` logits."""
-        logits: Tensor = self.network(images)
-        return logits
+        output: SegmentOutput = self.network(images)
+        return output.logits
 
-    def pool(self, cams: Tensor, known: Tensor | None = None) -> Tensor:
-        """``(B, channels)``: logit of each class's probability where it is most likely.
+    def look(self, images: Tensor) -> Tensor:
+        """The CAMs, and as many channels of evidence if the network gives it."""
+        output: SegmentOutput = self.network(images)
+        if output.evidence is None:
+            return output.logits
+        factor = output.logits.shape[2] // output.evidence.shape[2]
+        return torch.cat([output.logits, F.interpolate(output.evidence, scale_factor=factor)], 1)
 
-        That is the mean over a twentieth of the (known) cells, those of the highest probability.
-        """
-        shares = cams.float().softmax(1).flatten(2)
-        counts = shares.new_full((len(shares),), shares.shape[2])
-        if known is not None:
-            parts = known_shares(known, cams.shape[2:])
-            used = parts >= 0.5
-            # If no cell is known for the most part, use those that are known in part.
-            used = torch.where(used.any(2, keepdim=True), used, parts > 0)
-            shares, counts = shares * used, used.sum((1, 2)).to(shares.dtype)
-        top = (_SHARE * counts).ceil().clamp_min(1).long()
-        sums = shares.topk(int(top.max()), 2).values.cumsum(2)
-        index = (top - 1)[:, None, None].expand(-1, shares.shape[1], 1)
-        mean = sums.gather(2, index)[..., 0] / top[:, None]
-        return torch.logit(mean, _EPSILON)
+    def pool(self, seen: Tensor, known: Tensor | None = None) -> Tensor:
+        """``(B, channels)``: of the evidence; without it, of the CAMs' probabilities."""
+        evidence = seen[:, self.channels :]
+        return pool_evidence(evidence, known) if evidence.shape[1] else pool_shares(seen, known)
 
     def distance(self, images: Tensor) -> Tensor | None:
         """None: the distribution of its training windows is not recorded."""
@@ -173,11 +165,12 @@ def load_segmenter(
         raise CheckpointError(
             f"{path}: is a segmenter, which holds all its weights; leave encoder_options out"
         )
+    tensors = load_tensors(path.read_bytes())
+    presence = "presence.weight" in tensors  # which checkpoints of before do not have
     try:
-        network = empty_network(info.encoder, len(info.names))
+        network = empty_network(info.encoder, len(info.names), presence=presence)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    tensors = load_tensors(path.read_bytes())
     what = f"network {info.encoder!r} of {len(info.names)} channels"
     fill_tensors(network, network.state_dict(), tensors, path, what)
     for name, tensor in tensors.items():
