@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import sys
@@ -200,6 +201,29 @@ def test_a_foreign_file_that_cannot_be_written_again_is_a_conflict(own):
     ):  # fmt: skip
         assert answer.status_code == 409
         assert "one.geojson: cannot be written as JSON again" in answer.json()["error"]
+
+
+def test_a_correction_that_cannot_be_written_is_said_with_its_file(own, monkeypatch):
+    root, client, slide = own
+    square = [[100, 100], [150, 100], [150, 150], [100, 150]]
+    path = root / "corrections/one.geojson"
+    assert post(client, slide, action="check", points=square).status_code == 200
+    before = path.read_bytes()
+
+    def full(*names):
+        raise OSError(errno.ENOSPC, "No space left on device", str(names[1]))
+
+    monkeypatch.setattr("wsiseg.atomic.os.replace", full)
+    for order in ({"action": "check", "points": square}, {"action": "undo"}):
+        answer = client.post(f"{slide}/corrections", json=order)
+        assert answer.status_code == 409
+        said = answer.json()["error"]
+        assert f"{path}: cannot be read or written: No space left on device" in said
+        assert said.endswith("this correction is not saved: free disk space or grant access, "
+                             "then make it again")  # fmt: skip
+    assert path.read_bytes() == before
+    monkeypatch.undo()
+    assert post(client, slide, action="undo").json()["undoable"] == 0
 
 
 def test_two_runs_are_listed_beside_each_other(run, tmp_path):

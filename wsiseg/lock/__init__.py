@@ -23,10 +23,13 @@ __all__ = ["check_held", "explained", "hold"]
 _BEAT_S = 10.0
 _STALE_S = 90.0
 _RETRY_S = 10.0  # a lock that is being restored is missing for less, however busy the machine
+_REMEDY = (
+    "finished blocks are kept: free disk space or grant access, then run the same command again"
+)
 
 
 @contextmanager
-def hold(path: str | Path, wait_s: float = 0.0) -> Iterator[str]:
+def hold(path: str | Path, wait_s: float = 0.0, remedy: str = _REMEDY) -> Iterator[str]:
     """Hold the lock on `path` while the block runs.
 
     The lock is the file ``<path>.lock``, or the object of that name in a bucket. It names its
@@ -43,6 +46,8 @@ def hold(path: str | Path, wait_s: float = 0.0) -> Iterator[str]:
         The output; it need not exist yet.
     wait_s
         Seconds to wait for another holder to finish.
+    remedy
+        What is lost and what to do if `path` cannot be written, for the message.
 
     Yields
     ------
@@ -57,11 +62,11 @@ def hold(path: str | Path, wait_s: float = 0.0) -> Iterator[str]:
         If a URL needs obstore.
     """
     if str(path).startswith("memory://"):
-        with explained(path):
+        with explained(path, remedy):
             yield ""
         return
     lock = _open(path)
-    with explained(path):
+    with explained(path, remedy):
         token = _acquire(lock, path, time.monotonic() + wait_s)
         stop = threading.Event()
         beat = threading.Thread(target=_beat, args=(lock, token, stop), daemon=True)
@@ -105,7 +110,7 @@ def check_held(path: str | Path, token: str) -> None:
 
 
 @contextmanager
-def explained(path: str | Path) -> Iterator[None]:
+def explained(path: str | Path, remedy: str = _REMEDY) -> Iterator[None]:
     """Turn an `OSError` other than our own into a `StoreError` that names `path`."""
     try:
         yield
@@ -113,10 +118,6 @@ def explained(path: str | Path) -> Iterator[None]:
         raise
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        remedy = (
-            "finished blocks are kept: free disk space or grant access, then run the same command "
-            "again"
-        )
         if error.errno == errno.ENAMETOOLONG:
             remedy = "choose a shorter name, or a folder on a file system that allows longer ones"
         raise StoreError(

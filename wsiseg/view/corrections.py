@@ -64,6 +64,7 @@ _WAIT_S = 30.0
 _MAX_UNDO = 200
 _MAX_POINTS = 50_000
 _LONGEST_NAME = 60
+_REMEDY = "this correction is not saved: free disk space or grant access, then make it again"
 _ADVICE = "the viewer did not write it: repair it with `wsiseg lint --fix`, or move it away"
 
 Feature = dict[str, Any]
@@ -123,7 +124,7 @@ class Corrections:
 
     def _save(self, identity: str, feature: Feature | None) -> Feature | None:
         """Put one feature into the current file; return the feature that it replaced."""
-        with hold(self.path, wait_s=_WAIT_S):
+        with hold(self.path, wait_s=_WAIT_S, remedy=_REMEDY):
             features, ours = _read(self.path)
             if not ours:
                 _back_up(self.path)
