@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from wsiseg.cli import app
 from wsiseg.errors import ConfigError, DataError
+from wsiseg.places import read_places
 from wsiseg.qupath import lint_geojson
 from wsiseg.suggest import suggest_places, write_suggestions
 
@@ -116,6 +117,8 @@ def test_the_command_writes_frames_that_qupath_takes_and_keeps_older_ones(folder
     corners = {tuple(min(f["geometry"]["coordinates"][0])) for f in features}
     wanted = {tuple(map(float, square(int(r["row"]), int(r["col"]))[0])) for r in rows}
     assert corners == wanted == {(float(r["x"]), float(r["y"])) for r in rows}, BOUNDS
+    spans = {tuple(np.ptp(f["geometry"]["coordinates"][0], axis=0)) for f in features}
+    assert spans == {(one.width, one.height) for one in read_places(out)}
     assert "geojson" in (out / "qupath" / "import.groovy").read_text()
     assert not (out / "qupath" / "export.groovy").exists()
     again = CliRunner().invoke(app, call)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +17,9 @@ from wsiseg.compute import Progress
 from wsiseg.config import LabelConfig
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.labels import find_stores, label_slides, name_in_run
+from wsiseg.places import PLACES, Place, write_places
 from wsiseg.qupath import write_geojson, write_scripts
 from wsiseg.store import SlideStore
-from wsiseg.text import write_text
 from wsiseg.tissue import tile_fractions
 
 __all__ = ["Suggestion", "suggest_places", "write_suggestions"]
@@ -242,13 +240,17 @@ def _distances(features: NDArray[np.float32], one: NDArray[np.float32]) -> NDArr
 
 
 def write_suggestions(places: Sequence[Suggestion], out: str | Path) -> list[Path]:
-    """Write a frame per place for QuPath, the import script and a table; return the paths.
+    """Write the table of places, frames for QuPath and the import script; return the paths.
 
-    ``geojson/<slide>.geojson`` holds frames of class ``Region*``: a frame becomes a label when it
-    is given a class or drawn in. Files of an earlier call are kept as ``.old``.
+    `wsiseg.places.read_places` reads the table. ``geojson/<slide>.geojson`` holds frames of class
+    ``Region*``: a frame becomes a label when it is given a class or drawn in. Files of an earlier
+    call are kept as ``.old``.
     """
     out = Path(out)
-    written = [_write_table(places, out / "suggestions.csv")]
+    table = out / PLACES
+    _keep_former(table)
+    ranked = [_place(rank, place) for rank, place in enumerate(places, 1)]
+    written = [write_places(ranked, table)]
     stores = {place.store.path: place.store for place in places}
     for path, store in stores.items():
         own = [place for place in places if place.store.path == path]
@@ -280,23 +282,15 @@ def _frame(store: SlideStore, places: Sequence[Suggestion]) -> Annotations:
     )  # fmt: skip
 
 
-def _write_table(places: Sequence[Suggestion], path: Path) -> Path:
-    _keep_former(path)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["rank", "slide", "row", "col", "x", "y", "uncertainty", "predicted"])
-    table.writerows(_rows(places))
-    return write_text(text.getvalue(), path)
-
-
-def _rows(places: Sequence[Suggestion]) -> Iterator[list[object]]:
-    """Yield the rows of the table; x and y are the tile's corner as QuPath shows it."""
-    for rank, place in enumerate(places, 1):
-        scale = [place.store.mpp / value for value in place.store.slide["mpp"]]
-        box = place.store.grid.tile_box(place.row, place.col)
-        origin = place.store.slide["bounds"][:2]
-        x, y = (round(v * s - o, 2) for v, s, o in zip((box.x, box.y), scale, origin, strict=True))
-        yield [
-            rank, name_in_run(place.store), place.row, place.col, x, y,
-            f"{place.uncertainty:.4f}", place.predicted,
-        ]  # fmt: skip
+def _place(rank: int, place: Suggestion) -> Place:
+    """Return the row of the table for a tile."""
+    store = place.store
+    across, down = (store.mpp / value for value in store.slide["mpp"])
+    left, top, *_ = store.slide["bounds"]
+    box = store.grid.tile_box(place.row, place.col)
+    return Place(
+        rank, name_in_run(store), place.row, place.col,
+        round(box.x * across - left, 2), round(box.y * down - top, 2),
+        round(box.width * across, 2), round(box.height * down, 2),
+        round(place.uncertainty, 4), place.predicted,
+    )  # fmt: skip
