@@ -13,6 +13,7 @@ from tests.export.stores import make_labels
 from wsiseg.view import open_run
 from wsiseg.view.app import build_app
 from wsiseg.view.library import Library
+from wsiseg.view.places import find_places
 from wsiseg.view.serve import _listen, make_server
 
 WAIT_S = 120
@@ -80,11 +81,12 @@ def inside(label, seed=0):
 
 
 @contextmanager
-def serving(*paths):
-    """The address of a server of these runs."""
+def serving(*paths, suggest=None):
+    """The address of a server of these runs, with the places of the folder `suggest`."""
     listener = _listen("127.0.0.1", 0)
     library = Library([open_run(path) for path in paths])
-    server = make_server(build_app(library))
+    places = None if suggest is None else find_places(suggest, library.entries)
+    server = make_server(build_app(library, places=places))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

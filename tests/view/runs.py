@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from tests.export.stores import make_labels, make_store, outline
 from wsiseg.annotations import PALETTES
+from wsiseg.places import PLACES, Place, write_places
 from wsiseg.pyramid import write_pyramid
 from wsiseg.qupath import write_geojson
 from wsiseg.report import measure_classes, write_tables
@@ -28,6 +29,16 @@ def make_run(root, name="one", labels: NDArray[np.uint8] | None = None, rows=())
     row = {"slide": name, "path": "/none/one.svs", "status": "done", "tissue_mm2": 1.0, **areas}
     write_tables(root, [row, *rows], measured)
     return store
+
+
+def suggest(folder, *places):
+    """A folder as `wsiseg suggest` leaves it: of each place rank, slide and level-0 box."""
+    rows = [
+        Place(rank, slide, 0, 0, x0, y0, x1 - x0, y1 - y0, 0.5, "Tumor")
+        for rank, slide, (x0, y0, x1, y1) in places
+    ]
+    write_places(rows, folder / PLACES)
+    return folder
 
 
 def stitch_anew(store, digest):

@@ -11,8 +11,11 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
+from tests.view.conftest import HOST
+from tests.view.runs import suggest
 from wsiseg.cli import app
 from wsiseg.errors import ConfigError, MissingDependencyError, StoreError
 from wsiseg.view import answers, open_run
@@ -55,7 +58,7 @@ def test_without_the_extra_the_install_line_is_named(run, monkeypatch):
 def test_closing_while_something_is_read_is_quiet(run, monkeypatch, capfd):
     asked, go_on = threading.Event(), threading.Event()
 
-    def read(library):
+    def read(library, places):
         asked.set()
         go_on.wait(60)
 
@@ -121,6 +124,31 @@ def test_slides_must_be_a_folder(run, tmp_path):
         serve([run], slides=tmp_path / "none", browser=False)
     with pytest.raises(StoreError, match="contains no map"):
         serve([tmp_path], browser=False)
+
+
+def test_suggested_places_are_served_and_a_folder_without_them_is_one_line(
+    run, tmp_path, monkeypatch
+):
+    import uvicorn
+
+    listed = []
+
+    def ask(self, sockets):
+        sockets[0].close()
+        with TestClient(self.config.app, base_url=HOST) as client:
+            listed.extend(client.get("/api/slides").json()["runs"][0]["places"])
+
+    monkeypatch.setattr(uvicorn.Server, "run", ask)
+    call = ["view", str(run), "--no-browser", "--port", "0", "--suggest", str(tmp_path)]
+    done = CliRunner().invoke(app, call)
+    assert (done.exit_code, listed) == (1, [])
+    assert "has no suggestions.csv; give the folder" in done.output
+    suggest(tmp_path, (1, "one", (0, 0, 9, 9)), (2, "gone", (0, 0, 9, 9)))
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0
+    assert [one["rank"] for one in listed] == [1]
+    assert "warning: " in done.output
+    assert "left out:\n  gone" in done.output
 
 
 def test_the_page_names_no_other_host_and_each_vendored_part_has_its_licence():

@@ -124,7 +124,7 @@ def suggest(
         typer.Option(help="At most this many per slide; twice the even share if not given.", min=1),
     ] = None,
 ) -> None:
-    """Suggest places to label next, unsure and diverse, as frames for QuPath."""
+    """Suggest places to label next, unsure and diverse, as frames for `view` and QuPath."""
     from wsiseg.suggest import suggest_places, write_suggestions
 
     with progress_bars() as bars:

@@ -31,6 +31,10 @@ def view(
     slides: Annotated[
         Path | None, typer.Option(help="Folder of the slides, if they were moved.")
     ] = None,
+    suggest: Annotated[
+        Path | None,
+        typer.Option(help="Folder that `wsiseg suggest` wrote: go through its places."),
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
     """View maps over their slides in the browser, and correct them."""
@@ -39,4 +43,7 @@ def view(
     def tell(address: str) -> None:
         say(f"{address}\nPress Ctrl-C to stop.")
 
-    serve(paths, host=host, port=port, token=token, slides=slides, browser=browser, tell=tell)
+    serve(
+        paths, host=host, port=port, token=token, slides=slides, suggest=suggest, browser=browser,
+        tell=tell,
+    )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from wsiseg.view.corrections import (
     make_feature,
 )
 from wsiseg.view.library import Library, Shown
+from wsiseg.view.places import Places
 from wsiseg.view.regions import Region
 from wsiseg.view.scene import FINEST, TILE
 
@@ -30,6 +31,7 @@ __all__ = [
     "describe_corrections",
     "describe_hover",
     "describe_outlines",
+    "describe_places",
     "describe_ranked",
     "describe_region",
     "describe_regions",
@@ -42,12 +44,15 @@ _BUDGET = 60_000
 _MAX_POINTS = 20_000  # of one selected region
 
 
-def list_slides(library: Library) -> dict[str, Any]:
-    """List every run and its slides."""
+def list_slides(library: Library, places: Places) -> dict[str, Any]:
+    """List every run, its slides and its suggested places by rank."""
     runs = [
-        {"title": run.title, "slides": [_list_entry(entry) for entry in entries]}
+        {
+            "title": run.title, "slides": [_list_entry(entry) for entry in entries],
+            "places": _list_places(entries, places),
+        }
         for run, entries in library.list_entries()
-    ]
+    ]  # fmt: skip
     return {"runs": runs}
 
 
@@ -58,6 +63,19 @@ def _list_entry(entry: Entry) -> dict[str, Any]:
         "tissue_mm2": entry.tissue_mm2, "class_mm2": entry.class_mm2,
         "corrected": entry.corrections.is_file(),
     }  # fmt: skip
+
+
+def _list_places(entries: Sequence[Entry], places: Places) -> list[dict[str, Any]]:
+    listed = []
+    for entry in entries:
+        if entry.store is None:
+            continue
+        labelled = places.labelled(entry)
+        listed += [
+            {"rank": place.rank, "slide": entry.id, "labelled": place.rank in labelled}
+            for place in places.on(entry)
+        ]
+    return sorted(listed, key=lambda one: one["rank"])
 
 
 def describe_scene(shown: Shown) -> dict[str, Any]:
@@ -137,6 +155,21 @@ def describe_ranked(shown: Shown, order: str, rank: int, names: list[str]) -> di
     index = int(indices[rank % len(indices)])
     region = describe_region(shown, shown.regions[index])
     return {"count": len(indices), "rank": rank % len(indices), "region": region}
+
+
+def describe_places(shown: Shown, places: Places) -> dict[str, Any]:
+    """Describe the frames of a slide's suggested places, in frame pixels."""
+    frames = [
+        {
+            "rank": place.rank,
+            "box": [
+                *shown.to_frame(place.x, place.y),
+                *shown.to_frame(place.x + place.width, place.y + place.height),
+            ],
+        }
+        for place in places.on(shown.entry)
+    ]
+    return {"frames": frames}
 
 
 def describe_corrections(shown: Shown) -> dict[str, Any]:

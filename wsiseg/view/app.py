@@ -31,6 +31,7 @@ from wsiseg.view import answers
 from wsiseg.view.guard import Guard, TooLarge
 from wsiseg.view.library import Library, Shown, UnknownSlideError
 from wsiseg.view.pictures import Cache, pack_jpeg
+from wsiseg.view.places import Places
 
 __all__ = ["build_app"]
 
@@ -50,9 +51,12 @@ _TYPES = {
 }
 
 
-def build_app(library: Library, token: str | None = None) -> ASGIApp:
-    """Build the application that serves `library`; if `token` is given, requests need it."""
-    server = _Server(library)
+def build_app(library: Library, token: str | None = None, places: Places | None = None) -> ASGIApp:
+    """Build the application that serves `library`, with suggested `places`.
+
+    If `token` is given, requests need it.
+    """
+    server = _Server(library, places or Places())
     slide = "/api/slides/{slide}"
     routes = [
         Route("/", server.page),
@@ -65,6 +69,7 @@ def build_app(library: Library, token: str | None = None) -> ASGIApp:
         Route(f"{slide}/ranked", server.ranked),
         Route(f"{slide}/outlines", server.outlines),
         Route(f"{slide}/hover", server.hover),
+        Route(f"{slide}/places", server.frames),
         Route(f"{slide}/corrections", server.corrections, methods=["GET"]),
         Route(f"{slide}/corrections", server.correct, methods=["POST"]),
         Route("/tiles/{slide}/{kind}/{version}/{zoom}/{col}/{row}", server.tile),
@@ -77,8 +82,8 @@ def build_app(library: Library, token: str | None = None) -> ASGIApp:
 class _Server:
     """The handlers of the routes; slides are processed in a few threads."""
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
+    def __init__(self, library: Library, places: Places) -> None:
+        self._library, self._places = library, places
         self._tiles = Cache(_CACHE_BYTES)
         self._files = dict(_list_static(files("wsiseg.view") / "static"))
         self._limiter: anyio.CapacityLimiter | None = None
@@ -120,7 +125,7 @@ class _Server:
     # -- slides ------------------------------------------------------------------------------
 
     async def slides(self, request: Request) -> Response:
-        return _json(await self._do(lambda: answers.list_slides(self._library)))
+        return _json(await self._do(lambda: answers.list_slides(self._library, self._places)))
 
     async def scene(self, request: Request) -> Response:
         return _json(await self._with_slide(request, answers.describe_scene, afresh=True))
@@ -198,6 +203,15 @@ class _Server:
         x, y = _parse_numbers(request, "x", "y")
         return _json(
             await self._with_slide(request, lambda shown: answers.describe_hover(shown, x, y))
+        )
+
+    # -- suggested places --------------------------------------------------------------------
+
+    async def frames(self, request: Request) -> Response:
+        return _json(
+            await self._with_slide(
+                request, lambda shown: answers.describe_places(shown, self._places)
+            )
         )
 
     # -- corrections -------------------------------------------------------------------------

@@ -111,6 +111,11 @@ class Library:
         self._entries = {entry.id: entry for _, entries in entries_by_run for entry in entries}
         return entries_by_run
 
+    @property
+    def entries(self) -> list[Entry]:
+        """The slides of all runs, as they were listed last."""
+        return list(self._entries.values())
+
     def entry(self, identity: str) -> Entry:
         """Return the slide with that id; raises `UnknownSlideError`."""
         try:

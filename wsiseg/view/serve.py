@@ -35,6 +35,7 @@ def serve(
     port: int | None = None,
     token: str | None = None,
     slides: Path | None = None,
+    suggest: Path | None = None,
     browser: bool = True,
     tell: Callable[[str], None] = print,
 ) -> None:
@@ -53,6 +54,8 @@ def serve(
         Token that the address must contain, not empty; on the loopback, none by default.
     slides
         Folder of slides that were moved.
+    suggest
+        Folder that `wsiseg suggest` wrote, whose places the page leads through.
     browser
         Whether to open the page.
     tell
@@ -62,6 +65,8 @@ def serve(
     ------
     StoreError
         If there is nothing to show at a path.
+    DataError
+        If the suggested places cannot be read, or are on other slides.
     ConfigError
         If the address cannot be listened on, or the token is empty or not printable.
     MissingDependencyError
@@ -73,6 +78,7 @@ def serve(
         from wsiseg.view.app import build_app
         from wsiseg.view.guard import is_loopback, make_token
         from wsiseg.view.library import Library
+        from wsiseg.view.places import find_places
     except ModuleNotFoundError as error:
         if error.name not in ("starlette", "uvicorn", "anyio"):
             raise
@@ -82,9 +88,10 @@ def serve(
     if slides is not None and not slides.is_dir():
         raise ConfigError(f"{slides}: is not a folder; give the folder of the slides")
     library = Library([open_run(path) for path in paths], slides)
+    places = None if suggest is None else find_places(suggest, library.entries)
     if token is None and not is_loopback(host):
         token = make_token()
-    server = make_server(build_app(library, token))
+    server = make_server(build_app(library, token, places))
     listener = _listen(host, port)
     number = listener.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host

@@ -10,7 +10,7 @@
  */
 async function ask(path, options) {
   const answer = await fetch(path, options);
-  const content = await answer.json();
+  const content = await answer.json().catch(() => ({})); // a fault of the server is plain text
   if (!answer.ok) throw new Error(content.error || `the server answered ${answer.status}`);
   return content;
 }
@@ -74,6 +74,9 @@ export const correct = (id, order) =>
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(order),
   });
+
+/** @param {string} id @returns {Promise<{frames: {rank: number, box: number[]}[]}>} */
+export const readFrames = (id) => ask(`api/slides/${id}/places`);
 
 /** @param {Scene} scene @param {string} kind @param {number} zoom @param {number} col @param {number} row */
 export function tileAddress(scene, kind, zoom, col, row) {

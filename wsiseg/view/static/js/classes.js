@@ -1,6 +1,6 @@
 // @ts-check
 /** The classes that corrections may have: those of the map, and new ones that a person names. */
-import { byId, make } from "./dom.js";
+import { byId, make, swatch } from "./dom.js";
 
 /** @typedef {import("./pane.js").Pane} Pane */
 
@@ -40,6 +40,31 @@ export class Classes {
     );
     if (![...this.names, CHECKED].includes(this.chosen)) this.chosen = this.names[0] ?? CHECKED;
     this.select.value = this.chosen;
+  }
+
+  /** Names of classes with their colours; the page knows none for one that was just named. @returns {[string, number[]|undefined][]} */
+  list() {
+    const { scene, corrections = [] } = this.pane ?? {};
+    /** @type {Map<string, number[]|undefined>} */
+    const colors = new Map(corrections.map((one) => [one.class, one.color ?? undefined]));
+    for (const { name, color } of scene?.classes ?? []) colors.set(name, color);
+    return this.names.map((name) => [name, colors.get(name)]);
+  }
+
+  /**
+   * Make a button for each class, and one for a new class.
+   * @param {(name: string) => string} title
+   * @param {(name: string|null) => void} act  Gets null if no new class was named.
+   */
+  chips(title, act) {
+    const chips = this.list().map(([name, color]) => {
+      const chip = make("button", { title: title(name) }, color ? swatch(color) : "", name);
+      chip.addEventListener("click", () => act(name));
+      return chip;
+    });
+    const other = make("button", { title: title("a class that the map does not have") }, "New class …");
+    other.addEventListener("click", async () => act(await this.ask()));
+    return [...chips, other];
   }
 
   /** Whether the map lacks a class. @param {string} name */

@@ -9,52 +9,89 @@ import { boxOf } from "./shapes.js";
 /** @typedef {import("./pane.js").Pane} Pane */
 /** @typedef {import("./types.js").Correction} Correction */
 
+/**
+ * @typedef {object} Listeners
+ * @property {(text: string, bad?: boolean) => void} tell
+ * @property {(id: string, exists: boolean) => Promise<void>} saved  After each change that was saved.
+ * @property {() => void} shown  After the list was shown anew.
+ * @property {(slide: string) => Promise<void>} open  Open the slide with that id.
+ */
 
 export class Corrections {
-  /** @param {(text: string, bad?: boolean) => void} tell @param {() => void} saved */
-  constructor(tell, saved) {
-    this.tell = tell;
-    this.saved = saved;
+  /** @param {Listeners} listeners */
+  constructor(listeners) {
+    this.listeners = listeners;
     this.classes = new Classes();
+    this.failed = false; // whether the last change was not saved
+    this.undoable = 0; // changes of this slide that the server can undo
+    /** @type {string[]} the slide of each change since the page was opened */
+    this.made = [];
     /** @type {HTMLButtonElement} */
     this.undoButton = byId("undo");
-    this.undoButton.addEventListener("click", () => this.order({ action: "undo" }));
+    this.undoButton.addEventListener("click", () => this.undo());
   }
 
   /** @param {Pane} pane */
   async open(pane) {
     this.pane = pane;
+    this.undoable = 0;
     const { scene } = pane;
     if (!scene?.layers.labels) return this.show();
     const { features, others, undoable } = await readCorrections(scene.id);
     if (pane.scene !== scene) return;
     pane.corrections = features;
-    this.undoButton.disabled = undoable === 0;
-    if (others) this.tell(`${others} more features in the corrections file are not from the viewer: they are kept, but not shown`);
+    this.undoable = undoable;
+    if (others) this.listeners.tell(`${others} more features in the corrections file are not from the viewer: they are kept, but not shown`);
     this.show();
     pane.redraw();
   }
 
-  /** Save one change, or say why it was not saved. @param {{action: string, class?: string} & Record<string, any>} order */
+  /**
+   * Save one change, or say why it was not saved.
+   * @param {{action: string, class?: string} & Record<string, any>} order
+   * @returns {Promise<string>} id of the feature; empty if it was not saved
+   */
   async order(order) {
     const { pane } = this;
     const scene = pane?.scene;
-    if (!pane || !scene) return;
+    if (!pane || !scene) return "";
+    let changed;
     try {
-      const { id, feature, undoable } = await correct(scene.id, order);
-      if (pane.scene !== scene) return;
-      const at = pane.corrections.findIndex((one) => one.id === id);
-      const rest = pane.corrections.filter((one) => one.id !== id);
-      if (feature) rest.splice(at < 0 ? rest.length : at, 0, feature);
-      pane.corrections = rest;
-      this.undoButton.disabled = undoable === 0;
-      this.saved();
+      changed = await correct(scene.id, order);
     } catch (error) {
-      this.tell(`Not saved: ${/** @type {Error} */ (error).message}`, true);
+      this.failed = true;
+      this.listeners.tell(`Not saved: ${/** @type {Error} */ (error).message}`, true);
       this.classes.named.delete(order.class ?? ""); // unless a correction has it, it is offered no more
+      this.show();
+      return "";
     }
+    if (this.failed) this.listeners.tell(""); // what is said of an earlier change does not hold for this
+    this.failed = false;
+    const { id, feature, undoable } = changed;
+    const at = this.made.lastIndexOf(scene.id);
+    if (order.action !== "undo") this.made.push(scene.id);
+    else if (at >= 0) this.made.splice(at, 1);
+    if (pane.scene === scene) {
+      const index = pane.corrections.findIndex((one) => one.id === id);
+      const rest = pane.corrections.filter((one) => one.id !== id);
+      if (feature) rest.splice(index < 0 ? rest.length : index, 0, feature);
+      pane.corrections = rest;
+      this.undoable = undoable;
+      this.show();
+      pane.redraw();
+    }
+    await this.listeners.saved(id, feature !== null);
+    return id;
+  }
+
+  /** Undo the last change, on the slide where it was made: labelling a place may lead to another. */
+  async undo() {
+    const last = this.made.at(-1);
+    if (last && last !== this.pane?.scene?.id) await this.listeners.open(last);
+    if (this.undoable) return this.order({ action: "undo" });
+    this.made = this.made.filter((slide) => slide !== last); // the server keeps those of a few slides
+    this.listeners.tell("What was corrected on this slide before cannot be undone any more: remove it in the list.");
     this.show();
-    pane.redraw();
   }
 
   /** @param {string|null} name null if none was given */
@@ -68,10 +105,9 @@ export class Corrections {
     if (region) this.order({ action: "delete", region: region.id });
   }
 
-  /** @param {number[][]} points of an area of the class that is chosen */
-  draw(points) {
-    const { chosen: name } = this.classes;
-    this.order(name === "Checked*" ? { action: "check", points } : { action: "draw", class: name, points, new: this.classes.isNew(name) });
+  /** @param {number[][]} points of an area @param {string} name of its class */
+  draw(points, name = this.classes.chosen) {
+    return this.order(name === "Checked*" ? { action: "check", points } : { action: "draw", class: name, points, new: this.classes.isNew(name) });
   }
 
   show() {
@@ -79,10 +115,12 @@ export class Corrections {
     const corrections = pane?.corrections ?? [];
     byId("correction-count").textContent = corrections.length ? String(corrections.length) : "";
     const rows = corrections.map((one) => this.row(one));
+    this.undoButton.disabled = !this.undoable && !this.made.length;
     if (pane) this.classes.offer(pane);
     const hint = "None. Click a region to change it, or draw an area.";
     byId("corrections").replaceChildren(...(rows.length ? rows : [make("li", { className: "empty" }, hint)]));
     this.showPicked();
+    this.listeners.shown();
   }
 
   /** @param {Correction} one */
@@ -114,20 +152,12 @@ export class Corrections {
     for (const [name, value] of lines) {
       facts.append(make("dt", {}, name), make("dd", { className: name === "Id" ? "id" : "" }, value));
     }
-    const chips = make("div", { className: "chips" });
-    for (const name of this.classes.names) {
-      const color = scene.classes.find((one) => one.name === name)?.color;
-      const chip = make("button", { title: `Change this region to ${name}` }, color ? swatch(color) : "", name);
-      chip.setAttribute("aria-pressed", String(name === (correction ? correction.class : region.class)));
-      chip.addEventListener("click", () => this.reclassify(name));
-      chips.append(chip);
-    }
-    const other = make("button", { title: "Change this region to a class that the map does not have" }, "New class …");
-    other.addEventListener("click", async () => this.reclassify(await this.classes.ask()));
-    chips.append(other);
+    const chips = this.classes.chips((name) => `Change this region to ${name}`, (name) => this.reclassify(name));
+    this.classes.names.forEach((name, i) =>
+      chips[i].setAttribute("aria-pressed", String(name === (correction ? correction.class : region.class))));
     const remove = make("button", { className: "danger", title: "This region is wrong (Del)" }, "Delete region");
     remove.addEventListener("click", () => this.delete());
-    byId("picked").replaceChildren(make("h3", {}, "Region"), facts, chips, remove);
+    byId("picked").replaceChildren(make("h3", {}, "Region"), facts, make("div", { className: "chips" }, ...chips), remove);
     byId("picked").scrollIntoView({ block: "nearest" });
   }
 }

@@ -2,11 +2,11 @@
 /** Keyboard shortcuts, and the dialog that lists them. */
 import { byId, make } from "./dom.js";
 
-/** @typedef {{keys: string[], text: string, act: () => void, shown?: string}} Key */
+/** @typedef {{keys: string[], text: string, act: () => void, shown?: string, once?: boolean}} Key  once: not again while it is held */
 
 /** @param {Key[]} keys */
 export function bindKeys(keys) {
-  const table = new Map(keys.flatMap((one) => one.keys.map((key) => [key, one.act])));
+  const table = new Map(keys.flatMap((one) => one.keys.map((key) => [key, one])));
   document.addEventListener("keydown", (event) => {
     const target = /** @type {HTMLElement} */ (event.target);
     if (event.altKey || target.closest("dialog")) return;
@@ -15,10 +15,10 @@ export function bindKeys(keys) {
     if (target.matches("button, input") && [" ", "Enter"].includes(event.key)) return;
     if (target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
     const name = event.ctrlKey || event.metaKey ? `Ctrl+${event.key.toLowerCase()}` : event.key;
-    const act = table.get(name) ?? (event.ctrlKey ? undefined : table.get(name.toLowerCase()));
-    if (!act) return;
+    const found = table.get(name) ?? (event.ctrlKey ? undefined : table.get(name.toLowerCase()));
+    if (!found) return;
     event.preventDefault();
-    act();
+    if (!(found.once && event.repeat)) found.act();
   });
   const list = byId("keys").querySelector("dl");
   for (const { keys: names, text, shown } of keys) {

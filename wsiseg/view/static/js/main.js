@@ -8,6 +8,7 @@ import { Hover } from "./hover.js";
 import { bindKeys } from "./keys.js";
 import { Layers } from "./layers.js";
 import { Pane } from "./pane.js";
+import { Places } from "./places.js";
 import { readAddress, settings, writeAddress } from "./settings.js";
 import { SlideList } from "./slides.js";
 import { saveSnapshot } from "./snapshot.js";
@@ -25,7 +26,8 @@ let rank = { order: "", at: 0 };
 const hover = new Hover();
 const layers = new Layers(() => redraw());
 const list = new SlideList((slide) => show(slide));
-const corrections = new Corrections(tell, () => refreshList());
+const corrections = new Corrections({ tell, saved, shown: () => places.show(), open: showById });
+const places = new Places(corrections, showById, showBox, tell);
 const drawing = new Drawing((pane, points) => {
   if (pane !== panes[0]) return tell("Only the map on the left can be corrected: draw there.");
   corrections.draw(points);
@@ -111,11 +113,23 @@ async function show(slide, stay = false) {
     settings.place = place;
     pane.open(scene, place);
     corrections.show();
-    await Promise.all([showBeside(slide), corrections.open(pane), count(scene)]);
+    await Promise.all([showBeside(slide), corrections.open(pane), places.follow(pane), count(scene)]);
   } catch (error) {
     tell(/** @type {Error} */ (error).message, true);
   }
   writeAddress();
+}
+
+/** @param {string} id */
+async function showById(id) {
+  const slide = list.slides.find((one) => one.id === id);
+  if (slide) await show(slide);
+}
+
+/** Show a box in all panes. @param {number[]} box */
+function showBox(box) {
+  leader = panes[0];
+  leader?.showBox(box);
 }
 
 /** @param {import("./types.js").Scene} scene */
@@ -177,8 +191,7 @@ async function nextRegion(order, step) {
     const answer = await rankedRegion(pane.scene.id, order, rank.at, names);
     if (!answer.region) return tell("The visible classes have no regions.");
     rank.at = answer.rank;
-    leader = pane;
-    pane.showBox(answer.region.box);
+    showBox(answer.region.box);
     await choose(pane, answer.region);
   } catch (error) {
     tell(/** @type {Error} */ (error).message, true);
@@ -215,9 +228,16 @@ function nextSlide(step) {
   if (slide) show(slide);
 }
 
-async function refreshList() {
-  ({ runs } = await listSlides());
-  list.setRun(runs[settings.run]);
+/** A correction was saved, or taken back: then its place is the current one again. @param {string} id @param {boolean} exists */
+async function saved(id, exists) {
+  try {
+    ({ runs } = await listSlides());
+    list.setRun(runs[settings.run]);
+    places.setRun(runs[settings.run]);
+    if (!exists) await places.revisit(id);
+  } catch (error) {
+    tell(/** @type {Error} */ (error).message, true);
+  }
 }
 
 function offerRuns() {
@@ -244,8 +264,12 @@ function bind() {
   byId("help").addEventListener("click", help);
   window.addEventListener("hashchange", () => location.reload());
   const digits = Array.from({ length: 9 }, (_, i) => ({
-    keys: [String(i + 1)], text: i ? "" : "Show or hide a class", shown: "1 – 9",
-    act: () => panes[0]?.scene?.classes[i] && layers.toggleClass(panes[0].scene.classes[i].name),
+    keys: [String(i + 1)], text: i ? "" : "Show or hide a class; label the place with it", shown: "1 – 9", once: true,
+    act: () => {
+      const shown = panes[0]?.scene?.classes[i];
+      if (places.box) places.label(corrections.classes.names[i]);
+      else if (shown) layers.toggleClass(shown.name);
+    },
   }));
   bindKeys([
     { keys: ["+", "="], text: "Zoom in", act: () => zoom(1.5) },
@@ -261,6 +285,8 @@ function bind() {
     { keys: ["b"], shown: "B", text: "Previous region by size", act: () => nextRegion("size", -1) },
     { keys: ["l"], shown: "L", text: "Next region by lowest confidence (specks last)", act: () => nextRegion("confidence", 1) },
     { keys: ["k"], shown: "K", text: "Previous region by lowest confidence", act: () => nextRegion("confidence", -1) },
+    { keys: ["f"], shown: "F", text: "Next place to label", act: () => places.go(1) },
+    { keys: ["d"], shown: "D", text: "Previous place to label", act: () => places.go(-1) },
     { keys: [" "], shown: "Space", text: "Show or hide the map", act: () => layers.toggle("map") },
     { keys: ["h"], shown: "H", text: "Show or hide scores", act: () => layers.toggle("heat") },
     { keys: ["o"], shown: "O", text: "Show or hide outlines", act: () => layers.toggle("outlines") },
@@ -268,7 +294,8 @@ function bind() {
     { keys: ["p"], shown: "P", text: "Draw a polygon", act: () => useTool("polygon") },
     { keys: ["r"], shown: "R", text: "Draw a rectangle", act: () => useTool("rectangle") },
     { keys: ["Enter"], text: "Close the polygon", act: () => drawing.finish() },
-    { keys: ["Escape"], shown: "Esc", text: "Stop drawing, clear the selection", act: () => {
+    { keys: ["Escape"], shown: "Esc", text: "Stop drawing, clear the selection, leave the place", act: () => {
+      if (drawing.tool === "pan" && !panes[0]?.picked) places.leave();
       useTool("pan");
       if (panes[0]) choose(panes[0], null);
     } },
@@ -288,6 +315,7 @@ async function start() {
   if (settings.beside === null && runs.length === 2 && !location.hash) settings.beside = 1 - settings.run;
   if (settings.beside !== null && !(settings.beside in runs)) settings.beside = null;
   list.setRun(runs[settings.run]);
+  places.setRun(runs[settings.run]);
   offerRuns();
   const wanted = list.slides.find(({ name, viewable }) => name === settings.slide && viewable);
   const missing = wanted ? "" : settings.slide;

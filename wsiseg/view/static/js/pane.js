@@ -8,6 +8,7 @@ import { heatTable, labelTables } from "./colors.js";
 import { drawCorrections } from "./correction_marks.js";
 import { make } from "./dom.js";
 import { Outlines } from "./outlines.js";
+import { drawPlaces } from "./place_marks.js";
 import { paintLabels, RasterLayer } from "./raster.js";
 import { scaleBar } from "./scalebar.js";
 import { settings } from "./settings.js";
@@ -61,6 +62,10 @@ export class Pane {
     this.picked = null;
     /** @type {import("./types.js").Correction[]} */
     this.corrections = [];
+    /** @type {import("./types.js").Frame[]} of suggested places */
+    this.frames = [];
+    /** @type {number[]|null} a box to show as soon as the slide is open */
+    this.wanted = null;
     /** @type {number[]|null} the line being drawn */
     this.draft = null;
     this.waiting = 0;
@@ -89,6 +94,7 @@ export class Pane {
       this.osd.viewport.resize(new OpenSeadragon.Point(clientWidth, clientHeight));
       if (place) this.goTo(place, true);
       else this.osd.viewport.goHome(true);
+      if (this.wanted) this.showBox(this.wanted, true);
       this.listeners.opened(this);
     });
     this.osd.open({
@@ -106,6 +112,8 @@ export class Pane {
     this.scene = null;
     this.picked = null;
     this.corrections = [];
+    this.frames = [];
+    this.wanted = null;
     this.draft = null;
     if (this.osd.isOpen()) this.osd.close();
   }
@@ -149,13 +157,24 @@ export class Pane {
     this.osd.viewport.panTo(new OpenSeadragon.Point(place.x / whole, place.y / whole), atOnce);
   }
 
-  /** Show a box of the frame with a margin. @param {number[]} box */
-  showBox([x0, y0, x1, y1]) {
+  /** Show a box of the frame with a margin, as soon as the slide is open. @param {number[]} box @param {boolean} [atOnce] */
+  showBox(box, atOnce = false) {
     if (!this.scene) return;
+    this.wanted = this.osd.isOpen() ? null : box;
+    if (this.wanted) return;
+    const [x0, y0, x1, y1] = box;
     const { x: width, y: height } = this.osd.viewport.getContainerSize();
     const { mpp } = this.scene;
     const um = Math.max((2 * (x1 - x0) * mpp) / width, (2 * (y1 - y0) * mpp) / height, mpp / 4);
-    this.goTo({ x: ((x0 + x1) / 2) * mpp, y: ((y0 + y1) / 2) * mpp, um }, false);
+    this.goTo({ x: ((x0 + x1) / 2) * mpp, y: ((y0 + y1) / 2) * mpp, um }, atOnce);
+  }
+
+  /** Whether the middle of a box is in view. @param {number[]} box */
+  shows([x0, y0, x1, y1]) {
+    const view = this.view();
+    if (!view) return false;
+    const [x, y] = [view.x + ((x0 + x1) / 2) * view.scale, view.y + ((y0 + y1) / 2) * view.scale];
+    return x > 0 && x < view.width && y > 0 && y < view.height;
   }
 
   get isDrawnOn() {
@@ -196,6 +215,7 @@ export class Pane {
     if (settings.heat && this.scene.layers[settings.heatKind.split("-")[0]]) this.heat?.draw(raster, view, this.heatStyle());
     if (near && lines && settings.map) near.draw(vector, view, settings.hidden);
     drawCorrections(vector, view, this.scene, this.corrections);
+    drawPlaces(vector, view, this.frames);
     if (this.picked?.rings) strokeSeen(vector, pathOf(view, this.picked.rings), "#0b5563", 2.5);
     if (this.draft) strokeSeen(vector, pathOf(view, [this.draft], false), "#0b5563", 2, [6, 4]);
     const bar = scaleBar(this.scene.mpp / view.scale);

@@ -20,6 +20,9 @@ export function pathOf(view, rings, closed = true) {
   return path;
 }
 
+/** @param {View} view @param {number[]} box left, top, right, bottom */
+export const boxPath = (view, [x0, y0, x1, y1]) => pathOf(view, [[x0, y0, x1, y0, x1, y1, x0, y1]]);
+
 /** Stroke a line that is visible on dark and on light backgrounds. @param {CanvasRenderingContext2D} context @param {Path2D} path @param {string} color @param {number} width @param {number[]} [dash] */
 export function strokeSeen(context, path, color, width, dash = []) {
   context.lineJoin = "round";

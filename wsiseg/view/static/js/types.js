@@ -14,7 +14,8 @@
  * @property {number|null} tissue_mm2
  * @property {Record<string, number>} class_mm2
  *
- * @typedef {{title: string, slides: Slide[]}} Run
+ * @typedef {{rank: number, slide: string, labelled: boolean}} Suggestion  A place to label; slide is an id.
+ * @typedef {{title: string, slides: Slide[], places: Suggestion[]}} Run  Places by rank.
  * @typedef {{name: string, color: number[], mm2: number|null}} ClassInfo
  *
  * @typedef {object} Scene  An open slide.
@@ -51,6 +52,8 @@
  * @property {string|null} from
  * @property {number[][]} rings
  * @property {number} mm2
+ *
+ * @typedef {{box: number[], labelled: boolean, current: boolean}} Frame  A place on the open slide.
  *
  * @typedef {{x: number, y: number, um: number}} Place  Centre in µm, and µm per screen pixel.
  * @typedef {{scale: number, x: number, y: number, width: number, height: number}} View

@@ -1,0 +1,122 @@
+"""The suggested places of the slides that are shown, and which of them are labelled.
+
+A place is labelled if an area that was drawn, changed or checked in the viewer reaches into its
+frame; a deleted region labels nothing, as it says only what is not there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from wsiseg.errors import DataError, GeoJsonError
+from wsiseg.places import Place, read_places
+from wsiseg.table import list_problems
+from wsiseg.text import escape
+from wsiseg.view.collection import Entry
+from wsiseg.view.corrections import Corrections, Feature, kind_of
+
+__all__ = ["Places", "find_places"]
+
+_LOG = logging.getLogger(__name__)
+
+_RIM = 0.01
+"""Share of a frame's sides that an area may reach over its edge: neighbours are often drawn to."""
+_LABELS = ("reclassified", "drawn", "checked")
+
+
+class Places:
+    """Suggested places by slide."""
+
+    def __init__(self, places: Sequence[Place] = ()) -> None:
+        self._by_slide: defaultdict[str, list[Place]] = defaultdict(list)
+        for place in places:
+            self._by_slide[place.slide].append(place)
+        self._areas: dict[Path, tuple[object, shapely.STRtree]] = {}
+
+    @property
+    def slides(self) -> list[str]:
+        """The names of the slides."""
+        return list(self._by_slide)
+
+    def on(self, entry: Entry) -> list[Place]:
+        """Return the places on a slide, by rank."""
+        return self._by_slide.get(_name_in_table(entry), [])
+
+    def labelled(self, entry: Entry) -> set[int]:
+        """Return the ranks of a slide's places that are labelled."""
+        places = self.on(entry)
+        if not places:
+            return set()
+        hits, _ = self._tree(entry.corrections).query(
+            [_inside(place) for place in places], "intersects"
+        )
+        return {places[int(index)].rank for index in hits}
+
+    def _tree(self, path: Path) -> shapely.STRtree:
+        """Return the areas in a file of corrections, read again only if it has changed."""
+        try:
+            facts = path.stat()
+            stamp = facts.st_mtime_ns, facts.st_size, facts.st_ino
+        except OSError:
+            return shapely.STRtree([])
+        known = self._areas.get(path)
+        if known is None or known[0] != stamp:
+            known = self._areas[path] = stamp, shapely.STRtree(_read_areas(path))
+        return known[1]
+
+
+def find_places(folder: str | Path, entries: Sequence[Entry]) -> Places:
+    """Read the places that `wsiseg suggest` wrote; warn of those on slides that are not shown.
+
+    Raises
+    ------
+    DataError
+        If they cannot be read, or none of them is on a slide of `entries` that has a map.
+    """
+    places = Places(read_places(folder))
+    shown = {_name_in_table(entry) for entry in entries if entry.store is not None}
+    absent = [name for name in places.slides if name not in shown]
+    if len(absent) == len(places.slides):
+        raise DataError(
+            f"{folder}: no place is on a slide that is shown; give the places that "
+            f"`wsiseg suggest` chose for this output. They are on:{list_problems(absent)}"
+        )
+    if absent:
+        _LOG.warning(
+            "%s: places on slides that are not shown are left out:%s",
+            folder, list_problems(absent),
+        )  # fmt: skip
+    return places
+
+
+def _name_in_table(entry: Entry) -> str:
+    return escape(entry.name).strip()
+
+
+def _inside(place: Place) -> BaseGeometry:
+    across, down = _RIM * place.width, _RIM * place.height
+    right, bottom = place.x + place.width, place.y + place.height
+    return shapely.box(place.x + across, place.y + down, right - across, bottom - down)
+
+
+def _read_areas(path: Path) -> list[BaseGeometry]:
+    """Read the areas that label; none of a file that cannot be read, which its slide reports."""
+    try:
+        features = Corrections(path).features()
+    except GeoJsonError:
+        return []
+    return [area for one in features if kind_of(one) in _LABELS if (area := _area_of(one))]
+
+
+def _area_of(feature: Feature) -> BaseGeometry | None:
+    """Return the area of a correction; None if another program left it without one."""
+    with suppress(KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError):
+        return shapely.make_valid(shapely.geometry.shape(feature["geometry"]))
+    return None
