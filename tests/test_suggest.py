@@ -107,6 +107,8 @@ def test_the_command_writes_frames_that_qupath_takes_and_keeps_older_ones(folder
     call = ["suggest", str(folder), "-n", "3", "-o", str(out)]
     result = CliRunner().invoke(app, call)
     assert result.exit_code == 0, result.output
+    shown = "".join(result.output.split())  # it may be wrapped
+    assert "".join(f"wsiseg view {folder} --suggest {out}".split()) in shown
     rows = list(csv.DictReader((out / "suggestions.csv").open()))
     assert [row["rank"] for row in rows] == ["1", "2", "3"]
     features = []

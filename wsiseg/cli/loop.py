@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -134,6 +135,9 @@ def suggest(
         say(f"only {len(places)} places are available within --per-slide")
     for path in written:
         say(str(path))
+    if len(slides) == 1:
+        command = shlex.join(["wsiseg", "view", str(slides[0]), "--suggest", str(out)])
+        say(f"Label them in the browser: {command}")
 
 
 @app.command(rich_help_panel=LOOP, epilog="Example: wsiseg compare out1 out2 -o changes")
