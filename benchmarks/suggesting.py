@@ -1,12 +1,13 @@
 """The gain by `wsiseg suggest`: the places that it chooses against random ones, over seeds.
 
-    python benchmarks/suggesting.py FOLDER SEED... [--times 2]
+    python benchmarks/suggesting.py FOLDER SEED... [--steps 300] [--times 2] [--rare 0.03]
 
 The slides, the first 30 rectangles and the simulated person are those of examples/loop/loop.py:
 synthetic slides, two labelled and one held out, whose truth is known. The two ways differ only in
 the choice of places: every model is trained for the same number of steps and scored on all pixels
 of the held-out slide, without the CRF. Settings of `suggest` were chosen on seeds 11 to 13. With
-`--times 2` slides are twice as wide and high, so that a sixth of them is labelled.
+`--times 2` slides are twice as wide and high, so that a sixth of them is labelled. `--rare`: the
+share of the tissue that necrosis covers, and of the rest immune cells.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ from wsiseg.stitch import stitch_labels
 from wsiseg.store import SlideStore
 from wsiseg.train import gather_tiles, train_model
 
-STEPS, BATCH, ROUNDS = 100, 16, 2
+BATCH, ROUNDS = 16, 2
 WAYS = ("suggested", "at random")
 
 
-def train_alike(found: Labelling, out: Path, **settings: object) -> int:
-    """Train for `STEPS` steps, or little more; return the number of windows."""
+def train_alike(found: Labelling, out: Path, steps: int = 100, **settings: object) -> int:
+    """Train for so many steps, or little more; return the number of windows."""
     tiles = gather_tiles(found.slides)
-    epochs = -(-STEPS // -(-len(tiles) // BATCH))
+    epochs = -(-steps // -(-len(tiles) // BATCH))
     given = {"epochs": epochs, "batch_size": BATCH, **settings}
     train_model(tiles, extend_config(None, found.classes, given), out, overwrite=True)
     return len(tiles)
@@ -50,10 +51,12 @@ def train_alike(found: Labelling, out: Path, **settings: object) -> int:
 class Way(loop.Loop):
     """One way through the loop, without folds, reports and outlines."""
 
+    steps = 100
+
     def learn(self, whole: bool = True) -> None:
         """Train on all labels so far, map the slides, and score the one without labels."""
         found = label_slides(self.root / "labels", [self.out])
-        windows = train_alike(found, self.model)
+        windows = train_alike(found, self.model, self.steps)
         config = loop.config(self.model)
         with open_executor("serial") as pool:
             for name in (*loop.TRAIN, loop.TEST) if whole else (loop.TEST,):
@@ -108,8 +111,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("seeds", type=int, nargs="+")
+    parser.add_argument("--steps", type=int, default=Way.steps, help="of each training")
     parser.add_argument("--times", type=int, default=1)
+    parser.add_argument("--rare", type=float, default=loop.RARE)
     given = parser.parse_args()
+    Way.steps, loop.RARE = given.steps, given.rare
     loop.WIDTH, loop.HEIGHT = given.times * loop.WIDTH, given.times * loop.HEIGHT
     scores: dict[str, list[list[float]]] = {way: [] for way in WAYS}
     for seed in given.seeds:

@@ -36,6 +36,7 @@ from wsiseg.trace import trace_regions
 PALETTE = PALETTES["bcss"]
 TRAIN, TEST = ("one", "two"), "held_out"
 WIDTH, HEIGHT = 4608, 3584
+RARE = 0.14  # share of the tissue that necrosis covers, and of the rest immune cells
 FIRST, PLACES, CORRECTIONS = 30, 20, 10
 SIDE = 224  # of the first rectangles, in px at 0.5 µm/px, like suggested places
 
@@ -78,7 +79,8 @@ def make_slides(folder: Path, seed: int) -> dict[str, Truth]:
         truth = folder / f"{name}.npz"
         if not truth.exists():
             path = folder / f"{name}.svs"
-            synthesize_slide(path, WIDTH, HEIGHT, 10 * seed + number).save(truth)
+            made = synthesize_slide(path, WIDTH, HEIGHT, 10 * seed + number, rare=RARE)
+            made.save(truth)
         truths[name] = Truth.load(truth)
     return truths
 

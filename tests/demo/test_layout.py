@@ -7,7 +7,16 @@ import pytest
 from scipy.ndimage import distance_transform_edt, label, map_coordinates
 
 from wsiseg.annotations import BACKGROUND
-from wsiseg.demo.layout import STROMA, TUMOR, Truth, _draw_labels, _ridge, plan_layout
+from wsiseg.demo.layout import (
+    IMMUNE,
+    NECROSIS,
+    STROMA,
+    TUMOR,
+    Truth,
+    _draw_labels,
+    _ridge,
+    plan_layout,
+)
 from wsiseg.errors import DataError, GeometryError
 from wsiseg.geometry import Size
 
@@ -24,6 +33,17 @@ def test_every_class_has_its_share(size: tuple[int, int], seed: int) -> None:
     assert len(shares) == 4
     assert shares.min() > 0.02
     assert 0.3 < (labels == BACKGROUND).mean() < 0.55
+
+
+def test_rare_classes_have_the_share_that_is_asked_for() -> None:
+    rng = np.random.default_rng(1)
+    labels = plan_layout(Size(3072, 2560), rng, rare=0.03).truth.labels
+    shares = np.bincount(labels[labels != BACKGROUND], minlength=4) / (labels != BACKGROUND).sum()
+    assert 0.015 < shares[IMMUNE] < 0.04
+    assert 0.015 < shares[NECROSIS] < 0.04
+    for rare in (0, 0.31, float("nan")):
+        with pytest.raises(GeometryError, match=r"rare is .*; it must be above 0 and at most 0\.3"):
+            plan_layout(Size(512, 512), rng, rare=rare)
 
 
 @pytest.mark.parametrize("seed", range(3))

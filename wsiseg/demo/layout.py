@@ -27,6 +27,7 @@ __all__ = [
     "NECROSIS",
     "NODE_PX",
     "NODE_UM",
+    "RARE",
     "STROMA",
     "TRUTH_MPP",
     "TUMOR",
@@ -48,6 +49,9 @@ NODE_PX = int(NODE_UM / MPP)
 """The same in level-0 pixels."""
 
 _SMALLEST = 256
+_MOST_RARE = 0.3  # more would crowd out the other classes
+RARE = 0.14
+"""Share of the tissue that necrosis covers, and of the rest immune cells."""
 
 Field = NDArray[np.float32]
 
@@ -105,17 +109,22 @@ class Layout:
     """Slow drift of the staining, about ±1."""
 
 
-def plan_layout(size: Size, rng: np.random.Generator, tissue: bool = True) -> Layout:
+def plan_layout(
+    size: Size, rng: np.random.Generator, tissue: bool = True, rare: float = RARE
+) -> Layout:
     """Lay out a slide of `size` level-0 pixels; without `tissue` it is blank glass.
 
     All four classes occur on every slide with tissue: their shares of it are set, not left to
-    chance. Features shrink with the slide, thin strands do not.
+    chance, those of necrosis and immune cells by `rare`. Features shrink with the slide, thin
+    strands do not.
 
     Raises
     ------
     GeometryError
-        If a side is shorter than 256 px.
+        If a side is shorter than 256 px, or `rare` is not in (0, 0.3].
     """
+    if not 0 < rare <= _MOST_RARE:
+        raise GeometryError(f"rare is {rare:g}; it must be above 0 and at most {_MOST_RARE:g}")
     if min(size) < _SMALLEST:
         raise GeometryError(
             f"a slide of {size.width} x {size.height} px is too small to hold tissue; "
@@ -125,23 +134,25 @@ def plan_layout(size: Size, rng: np.random.Generator, tissue: bool = True) -> La
     feature = float(np.clip(min(size) * MPP / 1800, 0.45, 1.0))
     labels = np.full((-(-size.height // 2), -(-size.width // 2)), BACKGROUND, np.uint8)
     if tissue:
-        _draw_labels(_class_fields(shape, feature, rng), NODE_UM / TRUTH_MPP, labels)
+        _draw_labels(_class_fields(shape, feature, rare, rng), NODE_UM / TRUTH_MPP, labels)
     across, along = _fibre_fields(shape, rng)
     truth = Truth(labels, PALETTES["bcss"].names, TRUTH_MPP)
     return Layout(size, truth, across, along, _noise(shape, 1200.0, rng))
 
 
-def _class_fields(shape: tuple[int, int], feature: float, rng: np.random.Generator) -> Field:
+def _class_fields(
+    shape: tuple[int, int], feature: float, rare: float, rng: np.random.Generator
+) -> Field:
     """``(5, h, w)``: glass, necrosis, immune, strand, tumour, the first above zero wins."""
     tissue = _tissue_field(shape, feature, rng)
     inside = tissue > 0
     nests = _noise(shape, 520 * feature, rng) + 0.15 * _noise(shape, 90.0, rng)
     tumour = _above(nests, inside, 0.56)
     deep = tumour + 0.35 * _noise(shape, 240 * feature, rng)
-    necrosis = np.minimum(_above(deep, inside, 0.14), tumour - 0.1)
+    necrosis = np.minimum(_above(deep, inside, rare), tumour - 0.1)
     # Lymphocytes crowd where tumour and stroma meet.
     edge = _noise(shape, 300 * feature, rng) - 0.9 * np.abs(tumour)
-    immune = _above(np.asarray(edge, np.float32), inside & (necrosis <= 0), 0.14)
+    immune = _above(np.asarray(edge, np.float32), inside & (necrosis <= 0), rare)
     strand = _ridge(_noise(shape, 420 * feature, rng), _noise(shape, 250.0, rng) * 5 + 16)
     glass = np.maximum(-tissue, _opening_field(shape, feature, inside, rng))
     return np.stack([glass, necrosis, immune, strand, tumour])

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.demo.layout import MPP, Truth, plan_layout
+from wsiseg.demo.layout import MPP, RARE, Truth, plan_layout
 from wsiseg.demo.nuclei import scatter_nuclei
 from wsiseg.demo.paint import make_brush, paint_strip
 from wsiseg.demo.svs import TILE, write_svs
@@ -29,7 +29,7 @@ _AHEAD = 4  # strips painted before they are written
 
 
 def synthesize_slide(
-    path: str | Path, width: int, height: int, seed: int, tissue: bool = True
+    path: str | Path, width: int, height: int, seed: int, tissue: bool = True, rare: float = RARE
 ) -> Truth:
     """Write an Aperio-style SVS of synthetic tissue and return its truth.
 
@@ -48,6 +48,8 @@ def synthesize_slide(
         Seed of the layout, the textures and the batch of stain.
     tissue
         ``False`` gives blank glass.
+    rare
+        Share of the tissue that necrosis covers, and of the rest immune cells, in (0, 0.3].
 
     Returns
     -------
@@ -56,13 +58,13 @@ def synthesize_slide(
     Raises
     ------
     GeometryError
-        If a side is too short to hold tissue.
+        If a side is too short to hold tissue, or `rare` is out of range.
     """
     size = Size(width, height)
     layout_rng, nuclei_rng, brush_rng = map(
         np.random.default_rng, np.random.SeedSequence(seed).spawn(3)
     )
-    layout = plan_layout(size, layout_rng, tissue)
+    layout = plan_layout(size, layout_rng, tissue, rare)
     paint = partial(paint_strip, layout, scatter_nuclei(layout, nuclei_rng), make_brush(brush_rng))
     workers = min(4, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as painters, ThreadPoolExecutor(workers) as encoders:
