@@ -6,9 +6,11 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
+import threading
 import warnings
 
 import pytest
@@ -143,6 +145,39 @@ def test_ctrl_c_says_whether_the_command_resumes(monkeypatch, call, work, resume
     kept = ": what was finished is kept, and the same command continues from there"
     assert done.stderr == f"interrupted{kept if resumes else ''}\n"
     assert done.exit_code == 130
+
+
+def test_sigterm_says_what_ctrl_c_says_and_has_its_own_exit_code(monkeypatch):
+    def work(*_, **__):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("wsiseg.run.annotate", work)
+    done = run.invoke(app, ["annotate", "a.svs", "-o", "out"])
+    kept = ": what was finished is kept, and the same command continues from there"
+    assert done.stderr == f"interrupted{kept}\n"
+    assert done.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "it is as before the command"
+
+
+@pytest.mark.parametrize("how", ["ignored", "torchrun", "thread"])
+def test_sigterm_is_left_to_whom_it_belongs(monkeypatch, how):
+    handlers = []
+    monkeypatch.setattr(
+        "wsiseg.run.annotate", lambda *_, **__: handlers.append(signal.getsignal(signal.SIGTERM))
+    )
+    if how == "torchrun":
+        monkeypatch.setenv("WORLD_SIZE", "2")
+    before = signal.SIG_IGN if how == "ignored" else signal.SIG_DFL
+    signal.signal(signal.SIGTERM, before)
+    command = threading.Thread(target=run.invoke, args=(app, ["annotate", "a.svs", "-o", "out"]))
+    try:
+        command.start() if how == "thread" else command.run()
+        if how == "thread":
+            command.join(120)
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert handlers == [before]
 
 
 def test_a_fault_within_a_run_is_in_its_log(slides, tmp_path, monkeypatch):

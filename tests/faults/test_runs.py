@@ -6,7 +6,15 @@ import csv
 import re
 import signal
 
-from tests.faults.runs import CONFIG, PATIENCE, contents, posix, process
+from tests.faults.runs import (
+    CONFIG,
+    PATIENCE,
+    contents,
+    marks,
+    posix,
+    process,
+    wsiseg_annotate,
+)
 from tests.waiting import wait_until
 from wsiseg.run import annotate
 from wsiseg.store import SlideStore
@@ -143,6 +151,23 @@ def test_ctrl_c_frees_the_store_when_its_blocks_have_ended(folder, finished, tmp
         run.wait(timeout=PATIENCE)
         assert contents(out) == left, "blocks wrote after the lock was free"
     assert run.returncode != 0
+    (result,) = annotate(slide, out, CONFIG, executor="serial")
+    assert result.status == "done", result.error
+    assert contents(out) == {name: data for name, data in finished.items() if "/b." not in name}
+
+
+@posix
+def test_sigterm_ends_a_run_as_ctrl_c_does(folder, finished, tmp_path):
+    """It died without a word, as under a batch system at the end of its time."""
+    out, slide = tmp_path / "out", folder / "a.svs"
+    options = ("--executor", "serial", "--workers", "1")
+    with wsiseg_annotate(slide, out, *options) as run:
+        wait_until(lambda: marks(out), PATIENCE)
+        run.send_signal(signal.SIGTERM)
+        _, told = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 143
+    assert "interrupted: what was finished is kept, and the same command continues" in told
+    assert not list(out.glob("slides/*.lock"))
     (result,) = annotate(slide, out, CONFIG, executor="serial")
     assert result.status == "done", result.error
     assert contents(out) == {name: data for name, data in finished.items() if "/b." not in name}

@@ -1,6 +1,7 @@
 import http.client
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +27,8 @@ from wsiseg.view.serve import _listen, make_server, serve
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_command_prints_an_address_that_answers_and_stops_on_interrupt(run):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_prints_an_address_that_answers_and_stops_when_told(run, number, code):
     wsiseg = shutil.which("wsiseg", path=str(Path(sys.executable).parent))
     command = [wsiseg, "view", str(run), "--no-browser", "--token", "sesame"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -35,8 +37,8 @@ def test_the_command_prints_an_address_that_answers_and_stops_on_interrupt(run):
             assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=sesame", address)
             opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
             assert b"<title>wsiseg view</title>" in opener.open(address, timeout=300).read()
-            process.send_signal(2)
-            process.wait(300)
+            process.send_signal(number)
+            assert process.wait(300) == code
         finally:
             process.kill()
 

@@ -1,6 +1,7 @@
 """The application with which every command registers.
 
-Exit codes: 0 success, 1 a slide failed or an error ended the command, 2 wrong usage.
+Exit codes: 0 success, 1 a slide failed or an error ended the command, 2 wrong usage; 130 after
+Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typer.main import get_command_name
 
 from wsiseg.cli.messages import listen
 from wsiseg.cli.show import errors, say
+from wsiseg.cli.termination import ends_at_sigterm
 from wsiseg.version import __version__
 
 __all__ = ["FILES", "LOOK", "LOOP", "MAPS", "MODELS", "app"]
@@ -45,7 +47,8 @@ class _Commands(TyperGroup):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         debug = ctx.params["debug"] or os.environ.get("WSISEG_DEBUG", "") not in ("", "0")
-        with listen(debug=debug, quiet=ctx.params["quiet"]), errors():
+        quiet = ctx.params["quiet"]
+        with ends_at_sigterm(), listen(debug=debug, quiet=quiet), errors():
             return super().invoke(ctx)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -86,7 +86,7 @@ def progress_bars(*, resumes: bool = False) -> Iterator[Callable[[str, int, int]
 
 @contextmanager
 def interrupts(*, resumes: bool) -> Iterator[None]:
-    """Say at Ctrl-C that the command was interrupted, and whether it `resumes` when run again."""
+    """Say at Ctrl-C or SIGTERM that it was interrupted, and whether it `resumes` when run again."""
     try:
         yield
     except KeyboardInterrupt:
