@@ -40,6 +40,7 @@ def process(*command: str, **more: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, *command], env=environment(**more), text=True, cwd=ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,  # a group of its own, as a terminal gives to a command
     ) as started:  # fmt: skip
         try:
             yield started

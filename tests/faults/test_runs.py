@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import signal
+import time
+
+import pytest
 
 from tests.faults.runs import (
     CONFIG,
@@ -86,6 +90,32 @@ def test_worker_processes_end_with_the_one_that_is_killed():
         assert run.stdout.readline() == "now\n"
         run.kill()
         run.communicate(timeout=120)  # the workers hold its ends of the pipes as long as they live
+
+
+STARTING = """
+import time
+from wsiseg.compute import open_executor
+with open_executor("processes", 2) as pool:
+    at_work = [pool.submit(time.sleep, 2) for _ in range(2)]
+    print("now", flush=True)
+    try:
+        time.sleep(240)
+    except KeyboardInterrupt:
+        print([future.result() for future in at_work])
+"""
+
+
+@posix
+@pytest.mark.parametrize("seconds", [0.1, 0.2, 1.0])
+def test_ctrl_c_in_a_terminal_leaves_worker_processes_alone(seconds):
+    """Each printed a traceback, some while they started."""
+    with process("-c", STARTING) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "now\n"
+        time.sleep(seconds)
+        os.killpg(run.pid, signal.SIGINT)
+        told, errors = run.communicate(timeout=PATIENCE)
+    assert (told, errors) == ("[None, None]\n", "")
 
 
 KILLED_BEFORE_THE_MARK = """

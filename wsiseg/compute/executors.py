@@ -14,9 +14,11 @@ from concurrent.futures import (
     ThreadPoolExecutor,
 )
 from contextlib import contextmanager
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
 from wsiseg.compute.flow import Step
+from wsiseg.compute.interrupts import ignore_interrupts, starting_without_interrupts
 from wsiseg.compute.messages import LogLevels, listening, send_logs_to
 from wsiseg.errors import ConfigError
 
@@ -108,12 +110,10 @@ def open_executor(kind: str = "serial", workers: int | None = None) -> Iterator[
         with ThreadExecutor(count) as threads:
             yield threads
     elif kind == "processes":
-        # Never fork: OpenSlide handles and the threads of numba and torch do not survive it.
-        context = multiprocessing.get_context("spawn")
         with (
             listening() as address,
             ProcessPoolExecutor(
-                count, context, initializer=_begin_worker, initargs=(address, LogLevels.current())
+                count, _WorkerContext(), _begin_worker, (address, LogLevels.current())
             ) as processes,
         ):
             yield processes
@@ -129,8 +129,22 @@ def open_executor(kind: str = "serial", workers: int | None = None) -> Iterator[
         )
 
 
+class _WorkerProcess(SpawnProcess):
+    def start(self) -> None:
+        """Start the process, which Ctrl-C does not reach."""
+        with starting_without_interrupts():
+            super().start()
+
+
+class _WorkerContext(SpawnContext):
+    """Never forks: OpenSlide handles and the threads of numba and torch do not survive it."""
+
+    Process = _WorkerProcess
+
+
 def _begin_worker(address: Any, levels: LogLevels) -> None:
     """Begin a worker process: it logs in its parent, and ends with it, however the parent ends."""
+    ignore_interrupts()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     send_logs_to(address, levels)
 
