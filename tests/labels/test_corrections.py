@@ -82,6 +82,16 @@ def test_what_was_checked_and_left_is_a_label_of_the_first_weight(tmp_path, mapp
     assert found[0, 1] == (1, 0, 1)
 
 
+def test_a_checked_area_that_only_touches_a_region_does_not_hide_it(tmp_path, mapped):
+    """Where both meet in an area and, elsewhere, in a line, the region was said to be absent."""
+    checked = [
+        touched("checked", "Checked*", square(0, 1)),
+        touched("checked", "Checked*", square(2, 2)),
+    ]
+    found = correct(tmp_path, mapped, *checked)
+    assert found == {(0, 1): (1, 0, 1), (2, 2): (0, 0, 1)}
+
+
 def test_corrections_win_over_the_first_round(tmp_path, mapped):
     store, _ = mapped
     first = tmp_path / "first"

@@ -18,6 +18,7 @@ from wsiseg.atomic import put_aside
 from wsiseg.errors import GeoJsonError
 from wsiseg.labels.cover import join
 from wsiseg.labels.mark import Mark
+from wsiseg.labels.placement import keep_polygons
 from wsiseg.qupath import Feature, read_geojson
 from wsiseg.store import SlideStore
 
@@ -186,8 +187,12 @@ def _accept(path: Path, ours: Sequence[Mark], unchanged: Sequence[Feature]) -> l
         return []
     checked = join(areas)
     shapes = shapely.intersection([shapely.make_valid(one.geometry) for one in unchanged], checked)
-    return [
-        Mark(one.class_name or "", shape, f"{path}: region {one.id}", "checked", one.id or "")
+    kept = [
+        (one, keep_polygons(shape))
         for one, shape in zip(unchanged, shapes, strict=True)
         if shape.area > 0 and one.class_name
+    ]
+    return [
+        Mark(one.class_name or "", shape, f"{path}: region {one.id}", "checked", one.id or "")
+        for one, shape in kept
     ]

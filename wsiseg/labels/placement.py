@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 
-__all__ = ["CELLS", "clip", "draw_cells", "intersect", "place_windows"]
+__all__ = ["CELLS", "clip", "draw_cells", "intersect", "keep_polygons", "place_windows"]
 
 CELLS = 28
 """Cells along a window's side; 4 µm each for a window of 112 µm."""
@@ -64,7 +64,12 @@ def clip(shape: Any, left: float, top: float, right: float, bottom: float) -> An
 
 def intersect(shape: Any, other: Any) -> Any:
     """Intersect two shapes, keeping polygons only."""
-    return shapely.MultiPolygon(_polygons(shapely.intersection(shape, other)))
+    return keep_polygons(shapely.intersection(shape, other))
+
+
+def keep_polygons(shape: Any) -> Any:
+    """Return the polygons of a shape: where two areas also touch, their intersection has lines."""
+    return shapely.MultiPolygon(_polygons(shape))
 
 
 def draw_cells(area: Any, box: Box) -> NDArray[np.bool_]:
