@@ -244,6 +244,35 @@ def test_a_lost_description_is_mended(slide: Path, store: Path, array: str, dama
     assert contents(store) == whole
 
 
+SHARES = [*SETTINGS, "--set", "stitch.probabilities=true"]
+
+
+@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("damage", ["missing", "empty", "misspelt"])
+def test_damaged_descriptions_of_probabilities_are_found_and_mended(
+    store: Path, level: int, damage: str
+) -> None:
+    """Probabilities may be deleted, but one level of them is damage; it was not seen."""
+    assert run("stitch", store, *SHARES).exit_code == 0
+    whole, array = contents(store), f"probabilities/{level}"
+    path = store / array / "zarr.json"
+    text = path.read_bytes().replace(b'"codecs"', b'"codeqs"', 1)
+    path.write_bytes(text) if damage == "misspelt" else BREAKS[damage](path)
+    broken = shutil.copytree(store, store.with_name("b.zarr"))
+    result = run("check", store)
+    assert (result.exit_code, f"{array}/zarr.json: is " in said(result)) == (1, True), said(result)
+    for one in (store, broken):  # the command mends it with and without the check
+        assert run("stitch", one, *SHARES).exit_code == 0
+        assert contents(one) == whole
+    assert run("check", store).exit_code == 0
+
+
+def test_deleted_probabilities_are_no_damage(store: Path) -> None:
+    assert run("stitch", store, *SHARES).exit_code == 0
+    shutil.rmtree(store / "probabilities")
+    assert run("check", store).exit_code == 0
+
+
 GROUPS = ("image", "tissue", "cams", "labels", "labels/classes", "labels/confidence", "done")
 DESCRIBED = (*GROUPS, "done/tile", "done/tile-pyramid", "done/predict", "done/stitch")
 

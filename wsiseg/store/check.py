@@ -140,9 +140,9 @@ def _check_step(
             try:
                 array = ShardedArray(files, key)
             except (KeyError, StoreError) as error:
-                # An optional array may be missing; without any other, all its blocks are lost.
-                blocks, why = [] if is_optional(name) else owners, _describe(error)
-                damage += [Damage(step, block, f"{key}/zarr.json", why) for block in blocks]
+                lost = _lost_without(files, name, {at: step_marks[at] for at in owners})
+                why = _describe(error)
+                damage += [Damage(step, block, f"{key}/zarr.json", why) for block in lost]
                 continue
             check = partial(_check_shard, files, array, name, marks, step_marks, places)
             for block, (why, exists) in zip(owners, files.each(check, owners), strict=True):
@@ -152,6 +152,18 @@ def _check_step(
                     file = array.shard_key(places[block].row, places[block].col)
                     damage.append(Damage(step, block, file, why))
     return damage, count
+
+
+def _lost_without(files: Files, name: str, owners: Mapping[int, Mark | None]) -> list[int]:
+    """Return the blocks that are lost without the description of the array of this name.
+
+    None are if the array is of an optional group of which nothing is left.
+    """
+    if not is_optional(name):
+        return [*owners]
+    if not files.sizes(f"{name.partition('/')[0]}/"):
+        return []
+    return [block for block, mark in owners.items() if mark is not None and mark.promises(name)]
 
 
 def _check_shard(

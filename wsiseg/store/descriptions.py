@@ -10,23 +10,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from wsiseg.store.files import Files
+from wsiseg.store.groups import GROUPS
 from wsiseg.store.marks import Marks
 from wsiseg.store.nodes import Node, find_fault
 
 __all__ = ["Fault", "find_faults"]
-
-_GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "image": ("tile", ()),
-    "tissue": ("tile", ("digest",)),
-    "cams": ("predict", ("palette",)),
-    "context": ("stitch", ("digest",)),
-    "labels": ("stitch", ("palette", "ome")),
-    "labels/classes": ("stitch", ("ome",)),
-    "labels/confidence": ("stitch", ("ome",)),
-    "probabilities": ("stitch", ("palette", "ome")),
-    "done": ("tile", ()),
-}
-"""By group: the step that makes it, and the attributes that it has."""
 
 
 class Fault(NamedTuple):
@@ -40,7 +28,8 @@ class Fault(NamedTuple):
 
 def find_faults(files: Files, marks: Marks) -> list[Fault]:
     """Find the damaged descriptions of groups and marks that hold any files."""
-    places = _GROUPS | {f"done/{step}": (step, ()) for step in marks.steps}
+    places = {path: (group.step, group.attributes) for path, group in GROUPS.items()}
+    places |= {f"done/{step}": (step, ()) for step in marks.steps}
     faults = [Fault(step, path, _check(files, path, has)) for path, (step, has) in places.items()]
     return [fault for fault in faults if fault.why]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from wsiseg.annotations import BACKGROUND, Palette
 from wsiseg.grid import TileGrid
 from wsiseg.store.codecs import CodecName, describe_codec
 from wsiseg.store.files import Files
+from wsiseg.store.groups import GROUPS
 from wsiseg.store.levels import Levels
 from wsiseg.store.nodes import Node
 
@@ -35,17 +35,6 @@ READABLE = (2, 3, FORMAT)
 """Versions that can be read. In format 2 only the shards' indexes have checksums; up to format 3,
 blocks wrote their part of all levels."""
 
-_LEVELS = re.compile(r"\d+")
-_GROUPS = {
-    "image": _LEVELS,
-    "tissue": re.compile("mask"),
-    "context": re.compile("gates"),
-    "cams": re.compile("logits|classes|distance"),
-    "labels": re.compile("classes|confidence"),
-    "probabilities": _LEVELS,
-    "done": re.compile(".*"),
-}
-"""Our groups, and the names that we create in each; other names are not ours."""
 _ATTRIBUTES = ("digest", "mpp", "note", "palette", "calibration", "shares", "shards", "ome")
 _SPACE: list[dict[str, str]] = [
     {"name": "y", "type": "space", "unit": "micrometer"},
@@ -67,8 +56,9 @@ def lay_out_store(files: Files, grid: TileGrid, meta: dict[str, Any], codec: Cod
     unfinished: dict[str, Any] = {"wsiseg": {"format": FORMAT}}
     group = Node(files).require_group()
     group.attrs.update(unfinished)
-    for name in _GROUPS:
-        _remove_ours(files, group, name)
+    for name in GROUPS:
+        if "/" not in name:  # the others go with theirs
+            _remove_ours(files, group, name)
     image = group.require_group("image")
     scales = {}
     for level, factor in enumerate(levels.image):
@@ -94,7 +84,7 @@ def _remove_ours(files: Files, root: Node, name: str) -> None:
     members = {key.split("/")[1] for key in files.sizes(name)}
     if not members:
         return
-    others = {key for key in members - {"zarr.json"} if not _GROUPS[name].fullmatch(key)}
+    others = {key for key in members - {"zarr.json"} if not GROUPS[name].members.fullmatch(key)}
     if not others:
         del root[name]
         return

@@ -90,7 +90,8 @@ class MapsPart(OpenedStore):
         """Create the pyramid of the classes' probabilities, unless it exists for these labels."""
         if "probabilities" in self._group:
             self._group.require_group("probabilities")
-        if not self.has_probabilities:
+        needed = [f"probabilities/{level}" for level in range(len(self.levels.maps))]
+        if not self.has_probabilities or not all(map(self._has_array, needed)):
             self.clear_marks("stitch")
             self._forget("probabilities/")
             palette = self.palette.classes

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from wsiseg.store import layout
 from wsiseg.store.files import Files
+from wsiseg.store.groups import GROUPS
 from wsiseg.store.levels import Levels, Place, step_shards
 from wsiseg.store.nodes import Node
 from wsiseg.store.shards import Receipt, ShardedArray
@@ -141,4 +142,4 @@ class Marks:
 
 def is_optional(name: str) -> bool:
     """Whether an array may be deleted later; marks are then ignored for its shards."""
-    return name.partition("/")[0] == "probabilities"
+    return GROUPS[name.partition("/")[0]].optional
