@@ -175,6 +175,7 @@ def test_the_page_links_what_is_there(tmp_path):
     links = {attrs.get("href") or attrs.get("src") for tag, attrs in page.found if tag in "a img"}
     assert {"overlays/a/case%201.jpg", "geojson/a/case%201.geojson.gz"} <= links
     assert sum(tag == "img" for tag, _ in page.found) == 1, "no picture of the failed slide"
+    assert "made before" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_bar_shares_add_up(tmp_path):

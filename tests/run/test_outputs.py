@@ -11,7 +11,7 @@ import wsiseg.run.outputs as outputs_module
 from wsiseg.cli import app
 from wsiseg.config import Config
 from wsiseg.demo.synthesis import synthesize_slide
-from wsiseg.errors import StoreError
+from wsiseg.errors import SlideReadError, StoreError
 from wsiseg.run import annotate
 from wsiseg.store import FORMAT, SlideStore
 from wsiseg.tile import tile_slide
@@ -258,3 +258,23 @@ def test_a_map_that_was_corrected_is_kept_when_it_is_made_anew(slide, out):
     run(slide, out, configure(outline={"min_area_um2": 400}))
     assert (corrections.parent / ".maps" / "one.geojson").read_bytes() == before
     assert (out / "geojson" / "one.geojson").read_bytes() != before
+
+
+def test_the_report_says_that_a_failed_slide_shows_what_was_made_before(slide, out, monkeypatch):
+    """Pictures and files of the earlier map stood below the error as if they were of this run."""
+    said = "made before, by an earlier run or until it failed"
+    pages = [out / name for name in ("report.html", "report/one.html")]
+    assert not any(said in page.read_text() for page in pages)
+
+    def fail(*_, **__):
+        raise SlideReadError("one.svs: is cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wsiseg.run.slide.plan_tile", fail)
+        (result,) = annotate(slide, out, CONFIG, executor="serial")
+    assert result.status == "failed"
+    for page in pages:
+        assert page.read_text().count(said) == 1
+        assert 'geojson/one.geojson"' in page.read_text()
+    assert run(slide, out).status == "done"
+    assert not any(said in page.read_text() for page in pages)

@@ -48,6 +48,10 @@ _ADVICE = {
     "tissue/{name}.geojson, and run the same command again; pale tissue may need a lower "
     "tissue.min_density.",
 }
+_EARLIER = (
+    "This run failed: the pictures and files here were made before, by an earlier run or until it "
+    "failed."
+)
 _LINKS = (
     ("geojson/{}.geojson", "polygons"),
     ("geojson/{}.geojson.gz", "polygons (gz)"),
@@ -83,6 +87,9 @@ def describe_slide(
     areas = {share["name"]: share["area"] for share in shares}
     drawn = _is_plain(name) and (root / "report" / f"{name}.files" / "thumbnail.jpg").is_file()
     has_page = drawn or (_is_plain(name) and bool(measured))
+    files = _link(f"report/{name}.files") if drawn else ""
+    overlay, links = _find_overlay(root, name), _find_files(root, name, outdated)
+    earlier = _EARLIER if status == "failed" and (files or overlay or links) else ""
     state = "done, with a note" if status == "done" and note else status
     return {
         "name": name,
@@ -93,7 +100,7 @@ def describe_slide(
         "rank": _NOTED if state != status else _RANKS.get(status, 4),
         "error": str(row.get("error") or ""),
         "advice": _ADVICE.get(status, "").format(name=name),
-        "notes": [note] if note else [],
+        "notes": [text for text in (note, earlier) if text],
         "facts": _list_facts(row, sum(areas.values()) if measured else math.inf),
         "shares": shares if sum(areas.values()) > 0 else [],
         "measured": [_format_measured(each) for each in measured],
@@ -102,14 +109,10 @@ def describe_slide(
         "peak_mb": _number(row, "peak_mb"),
         "confidence": _mean_confidence(measured),
         "areas": " ".join(f"{areas.get(each, 0):.6g}" for each in colors.own),
-        "files": _link(f"report/{name}.files") if drawn else "",
+        "files": files,
         "page": _link(f"report/{name}.html") if has_page else "",
-        "overlay": _find_overlay(root, name),
-        "links": [
-            (_link(path), text)
-            for path, text in ((place.format(name), text) for place, text in _LINKS)
-            if path not in outdated and (root / path).exists()
-        ],
+        "overlay": overlay,
+        "links": links,
     }
 
 
@@ -219,6 +222,16 @@ def _mean_confidence(measured: Sequence[Row]) -> str:
 def _find_overlay(root: Path, name: str) -> str:
     path = f"overlays/{name}.jpg"
     return _link(path) if (root / path).is_file() else ""
+
+
+def _find_files(root: Path, name: str, outdated: Collection[str]) -> list[tuple[str, str]]:
+    """Return link and text of the files of a slide that exist and are not outdated."""
+    places = ((place.format(name), text) for place, text in _LINKS)
+    return [
+        (_link(path), text)
+        for path, text in places
+        if path not in outdated and (root / path).exists()
+    ]
 
 
 def _is_plain(name: str) -> bool:
