@@ -1,3 +1,4 @@
+import csv
 import json
 import sys
 
@@ -6,7 +7,9 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from wsiseg.annotations import Palette
 from wsiseg.cli import app
+from wsiseg.table import read_table
 from wsiseg.text import dump_json, escape, write_text
 
 from .evaluate.test_slides import draw, make_map
@@ -51,3 +54,28 @@ def test_every_command_takes_a_slide_whose_name_is_not_utf8(tmp_path):
         result = CliRunner().invoke(app, [*map(str, call), "-o", str(out)])
         assert result.exit_code == 0, result.output
         assert "caf\\udce9.tif" in (out / table).read_bytes().decode().replace("\\\\", "\\")
+
+
+def test_no_table_lets_a_spreadsheet_read_a_name_as_a_formula(tmp_path):
+    """Only the tables of a run and of patches did; read back, names are as they were."""
+    name, pink = "=HYPERLINK(0)", "@Pink"
+    palette = Palette((pink, "-Blue"), ((255, 0, 255), (0, 0, 255)))
+    runs, labels = [tmp_path / "a", tmp_path / "b"], tmp_path / "labels"
+    for run in runs:
+        make_map(run / "slides", name, np.zeros((ROWS, COLS)), palette=palette)
+    draw(labels, name, feature(pink, polygon(square(0, 0, 2, 2))))
+    for call, tables in (
+        (["compare", *runs], ["changes.csv"]),
+        (["label", labels, runs[0]], ["labels.csv"]),
+        (["evaluate", "--slides", runs[0], "--labels", labels], ["slides.csv", "confusion.csv"]),
+    ):
+        out = tmp_path / "out" / str(call[0])
+        result = CliRunner().invoke(app, [*map(str, call), "-o", str(out)])
+        assert result.exit_code == 0, result.output
+        for table in tables:
+            with (out / table).open(newline="", encoding="utf-8") as file:
+                cells = [cell for row in csv.reader(file) for cell in row]
+            assert not [cell for cell in cells if cell.startswith(("=", "@", "-"))]
+            read = read_table(out / table, ["slide", pink, "-Blue"], warn=False)
+            assert table == "confusion.csv" or read.rows[0]["slide"] == name
+            assert table != "confusion.csv" or {pink, "-Blue"} <= {*read.columns}

@@ -1,4 +1,7 @@
-"""Read CSV tables as people and spreadsheets write them, without dropping anything silently."""
+"""Read CSV tables as people and spreadsheets write them, without dropping anything silently.
+
+Also write them, so that no spreadsheet takes a name for a formula.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from wsiseg.errors import DataError
 __all__ = [
     "Table",
     "TableRow",
+    "format_csv",
     "guard",
     "list_problems",
     "read_header",
@@ -164,6 +168,14 @@ def to_number(text: str, separator: str = ",") -> float:
     except ValueError:
         return math.nan
     return number if math.isfinite(number) else math.nan
+
+
+def format_csv(rows: Iterable[Iterable[object]]) -> str:
+    """Format rows as CSV for people, each cell as its text, guarded (`guard`)."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerows([guard(str(cell)) for cell in row] for row in rows)
+    return text.getvalue()
 
 
 def guard(text: str) -> str:

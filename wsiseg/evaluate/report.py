@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from pathlib import Path
@@ -15,7 +13,7 @@ from wsiseg.evaluate.reliability import Reliability, draw_reliability
 from wsiseg.evaluate.run import Evaluation
 from wsiseg.evaluate.scores import score
 from wsiseg.model.checkpoint import CheckpointInfo
-from wsiseg.table import guard
+from wsiseg.table import format_csv
 from wsiseg.text import write_text
 
 __all__ = ["PROTOCOLS", "format_table", "write_report"]
@@ -226,7 +224,4 @@ def _plain(value: float) -> float | None:
 
 
 def _write_csv(path: Path, rows: list[list[object]]) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerows([guard(str(cell)) for cell in row] for row in rows)
-    write_text(text.getvalue(), path)
+    write_text(format_csv(rows), path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsiseg.evaluate.slides import MapScores
+from wsiseg.table import format_csv
 from wsiseg.text import write_text
 
 __all__ = ["describe_slides", "format_slides", "write_slides"]
@@ -74,8 +73,8 @@ def write_slides(result: MapScores, out: str | Path) -> list[Path]:
     table = [["labelled as", *names]]
     table += [[n, *map(str, row)] for n, row in zip(names, result.confusion.tolist(), strict=True)]
     texts = {
-        "slides.csv": _csv(_rows(result)),
-        "confusion.csv": _csv(table),
+        "slides.csv": format_csv(_rows(result)),
+        "confusion.csv": format_csv(table),
         "slides.json": json.dumps(describe_slides(result), indent=1),
     }
     return [write_text(text, out / name) for name, text in texts.items()]
@@ -95,12 +94,6 @@ def _rows(result: MapScores) -> list[list[str]]:
             values = (scores.iou[at], scores.dice[at], scores.area_error[at])
             rows.append([name, label, *counts, *(_cell(value) for value in values)])
     return rows
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def _cell(value: float) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import time
 from collections import Counter
@@ -34,7 +32,7 @@ from wsiseg.model.segment.source import Segmenter
 from wsiseg.model.source import CamSource
 from wsiseg.model.threads import fixed_threads
 from wsiseg.model.trained import TrainedModel
-from wsiseg.table import guard
+from wsiseg.table import format_csv
 from wsiseg.text import write_text
 from wsiseg.train.patches import Patches, has_labels, load_images, load_patches
 
@@ -279,8 +277,6 @@ def _gates(job: _Job, numbers: Sequence[int], maps: MapsAndLogits) -> Tensor:
 
 
 def _write_index(path: Path, rows: Sequence[MaskedPatch], names: Sequence[str], gate: Gate) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     table = [["image", "mask", "gate", "classes", "confidence", *names, "background"]]
     for row in rows:
         shares = [f"{share:.6f}" for share in row.shares]
@@ -288,8 +284,7 @@ def _write_index(path: Path, rows: Sequence[MaskedPatch], names: Sequence[str], 
         table.append(
             [row.image.name, mask, gate, ";".join(row.classes), f"{row.confidence:.6f}", *shares]
         )
-    writer.writerows([guard(cell) for cell in row] for row in table)
-    write_text(text.getvalue(), path)
+    write_text(format_csv(table), path)
 
 
 def _write_about(path: Path, job: _Job) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -23,6 +21,7 @@ from wsiseg.labels import find_stores, name_in_run
 from wsiseg.report.legend import draw_legend
 from wsiseg.report.overlay import blend_labels, choose_factor, shrink_image, shrink_labels
 from wsiseg.store import SlideStore
+from wsiseg.table import format_csv
 from wsiseg.text import write_text
 
 __all__ = ["Changes", "compare_runs", "format_changes", "write_changes"]
@@ -164,16 +163,14 @@ def write_changes(changes: Sequence[Changes], out: str | Path) -> list[Path]:
     A picture colours only the tissue that changed, by its new class, with a legend.
     """
     out = Path(out)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["slide", "before", "after", "mm2", "share_of_tissue"])
+    table = [["slide", "before", "after", "mm2", "share_of_tissue"]]
     for slide in changes:
         total, areas, names = max(int(slide.pixels.sum()), 1), slide.mm2, slide.names
         for i, j in np.argwhere(slide.pixels > 0).tolist():
             share = slide.pixels[i, j] / total
             cells = (names[i], names[j], f"{areas[i, j]:.6f}", f"{share:.6f}")
-            table.writerow([slide.name, *cells])
-    written = [write_text(text.getvalue(), out / "changes.csv")]
+            table.append([slide.name, *cells])
+    written = [write_text(format_csv(table), out / "changes.csv")]
     for slide in changes:
         picture, path = Image.fromarray(_draw(slide)), out / f"{slide.name}.jpg"
         written.append(write_picture(picture, path, "JPEG", quality=90, subsampling=0))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from wsiseg.annotations import KNOWN_COLORS
 from wsiseg.atomic import write_picture
 from wsiseg.labels import Labelling, SlideLabels, name_in_run
 from wsiseg.report.overlay import choose_factor, shrink_image
+from wsiseg.table import format_csv
 from wsiseg.text import write_text
 
 __all__ = ["COLUMNS", "describe_labels", "draw_labels", "write_labels"]
@@ -45,11 +44,8 @@ def describe_labels(labelling: Labelling) -> list[dict[str, object]]:
 def write_labels(labelling: Labelling, out: str | Path) -> list[Path]:
     """Write ``labels.csv`` and a picture per labelled slide into a folder; return the paths."""
     out = Path(out)
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(describe_labels(labelling))
-    written = [write_text(text.getvalue(), out / "labels.csv")]
+    rows = [[row[name] for name in COLUMNS] for row in describe_labels(labelling)]
+    written = [write_text(format_csv([COLUMNS, *rows]), out / "labels.csv")]
     for slide in labelling.slides:
         picture = Image.fromarray(draw_labels(slide, labelling.classes))
         written.append(write_picture(picture, out / f"{name_in_run(slide.store)}.png"))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from wsiseg.report.html import render_pages
-from wsiseg.table import guard
+from wsiseg.table import format_csv
 from wsiseg.text import write_text
 
 __all__ = ["write_tables"]
@@ -50,11 +48,8 @@ def _order(first: Sequence[str], rows: Iterable[Row], last: Sequence[str] = ()) 
 
 
 def _write_csv(path: Path, columns: list[str], rows: Iterable[Row]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_cell(name) for name in columns])
-    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
-    write_text(text.getvalue(), path)
+    cells = ([_cell(row.get(name)) for name in columns] for row in rows)
+    write_text(format_csv([columns, *cells]), path)
 
 
 def _cell(value: object) -> str:
@@ -62,4 +57,4 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.10g}"
-    return guard(str(value))
+    return str(value)
