@@ -59,6 +59,14 @@ def move(path: Path, by: float) -> None:
     path.write_text(json.dumps(data))
 
 
+def touch(path: Path) -> None:
+    """Make it the user's file with the same polygons: a name is another."""
+    text = path.read_text()
+    assert '"name":"Tissue 1"' in text
+    path.write_text(text.replace('"name":"Tissue 1"', '"name":"mine"'))
+    assert outline.read_detection(path) == ""
+
+
 @pytest.mark.parametrize("origin", ["qupath", "level0"])
 def test_outline_lies_on_the_tissue_as_qupath_shows_it(tmp_path: Path, origin: str) -> None:
     slide, store = make(tmp_path, Box(40, 24, 560, 400))
@@ -85,12 +93,32 @@ def test_outline_read_back_is_the_mask(tmp_path: Path, bounds: Box | None) -> No
     settle_tissue(slide, store, CONFIG, path)
     mask, mpp, _ = store.read_tissue()
     assert mpp == 8
-    # A byte more makes it the user's file; the polygons are the same.
-    path.write_text(path.read_text() + " \n")
+    touch(path)
     settle_tissue(slide, store, CONFIG, path)
     again, mpp, _ = store.read_tissue()
     assert mpp == 8
     np.testing.assert_array_equal(again, mask)
+
+
+@pytest.mark.parametrize("left_out", [0, 1, 3])
+def test_an_outline_ends_at_the_slides_edge_and_is_read_back(tmp_path: Path, left_out: int) -> None:
+    """It reached up to 8 µm beyond; of the last pixel, four px wide, three may be beyond."""
+    image = np.full((480 - left_out, 640 - left_out, 3), (205, 130, 180), np.uint8)
+    image[:100] = 244
+    height, width = image.shape[:2]
+    slide = ArraySlide(image, 2.0)
+    facts = describe(slide) | {"size": list(slide.size)}
+    store = SlideStore.create(tmp_path / "a.zarr", TileGrid(480, 640, 224, 224, 448), 2.0, facts)
+    path = tmp_path / "a.geojson"
+    settle_tissue(slide, store, CONFIG, path)
+    mask, _, _ = store.read_tissue()
+    (feature,) = read_geojson(path)
+    assert feature.geometry.bounds[2:] == (width, height)
+    area = feature.properties["measurements"]["Area mm^2"]
+    assert area == pytest.approx(feature.geometry.area * 4e-6, rel=1e-6)
+    touch(path)
+    settle_tissue(slide, store, CONFIG, path)
+    np.testing.assert_array_equal(store.read_tissue()[0], mask)
 
 
 def test_an_edited_outline_is_used_and_left_alone(tmp_path: Path) -> None:

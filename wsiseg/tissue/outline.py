@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from wsiseg.annotations import BACKGROUND, Annotations, Palette
+from wsiseg.annotations import BACKGROUND, Annotations, Palette, Region
 from wsiseg.errors import GeoJsonError
 from wsiseg.geometry import Size
 from wsiseg.qupath import (
@@ -30,6 +30,8 @@ _LOG = logging.getLogger(__name__)
 
 Mask = NDArray[np.bool_]
 
+_STEP = 0.01
+"""Level-0 px of the raster of written outlines; QuPath keeps no finer ones."""
 _PALETTE = Palette(("Tissue",), ((120, 120, 120),))
 
 
@@ -44,21 +46,41 @@ class Place(NamedTuple):
 
 
 def write_mask(store: SlideStore, origin: tuple[int, int], path: Path) -> None:
-    """Write the outline of a store's detected mask; `origin` as in `Place`."""
+    """Write the outline of a store's detected mask; `origin` as in `Place`.
+
+    The mask's last column and row may reach beyond the slide; the outline ends at its edge.
+    """
     mask, mpp, detection = store.read_tissue()
     labels = np.where(mask, 0, BACKGROUND).astype(np.uint8)
-    width, height = store.slide["mpp"]
+    own = np.array(store.slide["mpp"], np.float64)
+    size = np.array(store.slide.get("size", (np.inf, np.inf)))
+    regions = [_cut(region, mpp / own, size) for region in trace_regions(labels)]
     annotations = Annotations(
         slide=store.slide["name"],
         palette=_PALETTE,
-        regions=tuple(trace_regions(labels)),
-        scale=(mpp / width, mpp / height),
-        mpp=mpp,
+        regions=tuple(region for region in regions if region.area_px > 0),
+        scale=(_STEP, _STEP),
+        mpp=float(np.sqrt(own.prod())) * _STEP,
         origin=origin,
         provenance={"tissue": detection},
         locked=False,  # users may edit it
     )
     write_geojson(annotations, path)
+
+
+def _cut(region: Region, scale: NDArray[np.float64], size: NDArray[np.float64]) -> Region:
+    """Place a region of the mask on a raster of `_STEP`, cut at the slide's `size` in px."""
+    exterior, *holes = (
+        np.rint(np.minimum(ring * scale, size) / _STEP).astype(np.int32)
+        for ring in (region.exterior, *region.holes)
+    )
+    area = _area(exterior) - sum(map(_area, holes))
+    return Region(region.label, exterior, tuple(holes), area, region.confidence)
+
+
+def _area(ring: NDArray[np.int32]) -> int:
+    x, y = ring.T.astype(np.int64)
+    return abs(int((x[:-1] * y[1:] - x[1:] * y[:-1]).sum())) // 2
 
 
 def read_detection(path: Path) -> str:
@@ -69,7 +91,9 @@ def read_detection(path: Path) -> str:
 def read_mask(path: Path, place: Place) -> tuple[Mask, str]:
     """Read the mask ``(h, w)`` of the polygons in `path`, and a note about what was left out.
 
-    The mask is set where a polygon contains the pixel's centre.
+    The mask is set where a polygon contains the pixel's centre. A vertex on the slide's right or
+    lower edge, or little beyond it, stands for the edge of the mask's last pixel, whose centre may
+    lie beyond the slide.
 
     Raises
     ------
@@ -86,17 +110,24 @@ def read_mask(path: Path, place: Place) -> tuple[Mask, str]:
         note = f"tissue outline {path.name}: {note}"
         _LOG.warning("%s: %s", slide.path.name, note)
     scale, size = mpp / np.array(slide.mpp), slide.raster_size(mpp)
+    edge = (np.array(slide.size) - _STEP) / scale
     tissue, ignored = np.zeros((2, size.height, size.width), bool)
     for feature in features:
         target = ignored if feature.is_ignored else tissue
         for part in shapely.get_parts(feature.geometry):
             if isinstance(part, shapely.Polygon):
                 rings = [
-                    (shapely.get_coordinates(ring) + np.array(origin)) / scale
+                    _reach_edge((shapely.get_coordinates(ring) + np.array(origin)) / scale, edge)
                     for ring in shapely.get_rings(part)
                 ]
                 _fill(target, rings, size)
     return tissue & ~ignored, note
+
+
+def _reach_edge(points: NDArray[np.float64], edge: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Move points ``(n, 2)`` x, y from the slide's `edge` on to the end of the mask's pixel."""
+    ends = np.ceil(edge)
+    return np.where((points >= edge) & (points < ends), ends, points)
 
 
 def _fill(mask: Mask, rings: list[NDArray[np.float64]], size: Size) -> None:
