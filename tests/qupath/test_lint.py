@@ -246,6 +246,13 @@ def test_compression(tmp_path, name, data):
     assert rules(lint(tmp_path, data, name)) == ["compression"]
 
 
+@pytest.mark.parametrize("name", ["a.geojson.gz", "a.zip"])
+def test_a_plain_file_that_is_named_as_packed_is_told_so(tmp_path, name):
+    (finding,) = lint(tmp_path, b"\xef\xbb\xbf\n" + json.dumps(collect(feature())).encode(), name)
+    advice = f"it is not compressed; leave {Path(name).suffix} out of its name"
+    assert (finding.rule, advice in finding.message) == ("compression", True)
+
+
 def test_findings_name_the_feature_and_its_id(tmp_path):
     findings = lint(tmp_path, collect(feature(), feature(id=UUID, properties={"name": None})))
     assert [(finding.feature, finding.id) for finding in findings] == [(1, UUID)]

@@ -242,6 +242,14 @@ def test_archives_and_other_names(tmp_path):
     assert fix(tmp_path, data, "a.txt")[1][0].rule == "extension"
 
 
+@pytest.mark.parametrize("name", ["a.geojson.gz", "a.zip"])
+def test_a_plain_file_that_is_named_as_packed_is_read(tmp_path, name):
+    """It was called impossible to decompress, which it is, by the command that repairs."""
+    features, (repair,) = fix(tmp_path, json.dumps(collect(feature(id=UUID))).encode(), name)
+    assert [one["id"] for one in features] == [UUID]
+    assert (repair.rule, repair.dropped) == ("compression", False)
+
+
 def test_further_members_stay(tmp_path):
     path = tmp_path / "a.geojson"
     path.write_text(json.dumps({**collect(feature(id=None)), "wsiseg": {"slide": "a.svs"}}))

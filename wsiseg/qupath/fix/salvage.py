@@ -14,7 +14,7 @@ from typing import Any
 
 from wsiseg.errors import GeoJsonError
 from wsiseg.qupath.fix.members import spell_number
-from wsiseg.qupath.form.document import GEOMETRY_TYPES, read_documents
+from wsiseg.qupath.form.document import GEOMETRY_TYPES, is_plain, read_documents
 from wsiseg.qupath.form.finding import Repair
 
 __all__ = ["salvage_features", "scrub"]
@@ -52,10 +52,11 @@ def salvage_features(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any], 
 
 
 def _inflate(path: Path) -> bytes:
-    """Decompress as much as possible of a truncated gzip file."""
-    data = b""
+    """Decompress as much as possible of a truncated gzip file; one that is not packed is read."""
+    raw = path.read_bytes()
+    data = raw if is_plain(raw) else b""
     with suppress(zlib.error):
-        data = zlib.decompressobj(wbits=31).decompress(path.read_bytes())
+        data = data or zlib.decompressobj(wbits=31).decompress(raw)
     if not data:
         raise GeoJsonError(f"{path}: cannot be decompressed at all; get the file again")
     return data

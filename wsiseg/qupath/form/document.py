@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import json
@@ -21,6 +22,7 @@ __all__ = [
     "EXTENSIONS",
     "GEOMETRY_TYPES",
     "flatten_document",
+    "is_plain",
     "parse_document",
     "parse_lines",
     "read_documents",
@@ -74,7 +76,14 @@ def _extension_advice(path: Path) -> str:
     )
 
 
+def is_plain(raw: bytes) -> bool:
+    """Whether these bytes of a file are JSON as it is, whatever the file's name says."""
+    return raw[:99].removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"[")
+
+
 def _decompress(raw: bytes, path: Path) -> list[bytes]:
+    if path.suffix.lower() in (".gz", ".zip") and is_plain(raw):
+        raise OSError(f"it is not compressed; leave {path.suffix} out of its name")
     if path.suffix.lower() == ".gz" or raw[:2] == b"\x1f\x8b":
         return [gzip.decompress(raw)]
     if path.suffix.lower() != ".zip":
