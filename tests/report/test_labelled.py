@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from wsiseg.cli import app
 from wsiseg.labels import label_slides
 from wsiseg.report.labelled import draw_labels, write_labels
+from wsiseg.tissue.outline import write_mask
 
 from ..labels.slides import CLASSES, COLORS, TILE, make_store
 from ..labels.test_forms import collection, feature, polygon, square
@@ -80,3 +81,18 @@ def test_each_class_tints_the_part_of_a_window_that_it_was_drawn_in(tmp_path):
     assert np.abs(left).max() > 20
     assert np.abs(right).max() > 20
     assert np.abs(left - right).max() > 20
+
+
+def test_a_tissue_outline_that_was_edited_and_not_read_is_warned_of(tmp_path):
+    """Nothing said that it was seen, nor where it counts."""
+    store = make_store(tmp_path / "out" / "slides")
+    outline = tmp_path / "out" / "tissue" / "one.geojson"
+    write_mask(store, (0, 0), outline)
+    (tmp_path / "labels").mkdir()
+    call = ["label", str(tmp_path / "labels"), str(tmp_path / "out"), "-o", str(tmp_path / "seen")]
+    warning = f"warning: {outline}: was edited, which changes nothing yet: run"
+    assert warning not in CliRunner().invoke(app, call).stderr
+    outline.write_text(json.dumps(collection(feature("Tissue", polygon(square(0, 0))))))
+    assert CliRunner().invoke(app, call).stderr.count(warning) == 1
+    learn = ["learn", *call[2:3], "--labels", call[1], "-o", str(tmp_path / "a.safetensors")]
+    assert CliRunner().invoke(app, learn).stderr.count(warning) == 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from wsiseg.grid import TileGrid
 from wsiseg.qupath import lint_geojson, read_geojson
 from wsiseg.slide import ArraySlide
 from wsiseg.store import SlideStore
-from wsiseg.tissue import detect_tissue, settle_tissue
+from wsiseg.tissue import detect_tissue, is_unused_edit, settle_tissue
 
 CONFIG = Config(tissue=TissueConfig(closing_um=0, min_hole_um2=0))
 
@@ -141,6 +142,30 @@ def test_an_edited_outline_is_used_and_left_alone(tmp_path: Path) -> None:
     settle_tissue(slide, store, CONFIG, path)
     np.testing.assert_array_equal(store.read_tissue()[0], before)
     assert path.is_file()
+
+
+def test_an_edited_outline_is_told_until_and_when_it_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    slide, store = make(tmp_path)
+    path = tmp_path / "a.geojson"
+    said = f"a.svs: the tissue is what {path} says, which was edited; delete that file"
+    with caplog.at_level(logging.INFO, "wsiseg"):
+        assert not is_unused_edit(store, path), "there is none"
+        settle_tissue(slide, store, CONFIG, path)
+        assert not is_unused_edit(store, path)
+        assert said not in caplog.text
+        for by in (16.0, 8.0):
+            move(path, by)
+            assert is_unused_edit(store, path)
+            caplog.clear()
+            for _ in range(2):
+                settle_tissue(slide, store, CONFIG, path)
+                assert not is_unused_edit(store, path)
+            assert caplog.text.count(said) == 2
+    path.unlink()
+    settle_tissue(slide, store, CONFIG, path)
+    assert store.tissue_outline == ""
 
 
 def test_an_edited_outline_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ the file that they came from. So are regions that a person checked and left unch
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from wsiseg.labels.mark import Mark
 from wsiseg.labels.placement import keep_polygons
 from wsiseg.qupath import Feature, read_geojson
 from wsiseg.store import SlideStore
+from wsiseg.tissue import is_unused_edit
 
 __all__ = [
     "CORRECTIONS",
@@ -29,7 +31,10 @@ __all__ = [
     "name_in_run",
     "own_exports",
     "resolve_regions",
+    "warn_of_unused_outlines",
 ]
+
+_LOG = logging.getLogger(__name__)
 
 CORRECTIONS = "corrections"
 """The subfolder of an output folder for exported corrections."""
@@ -135,6 +140,23 @@ def find_corrected(path: Path, name: str, stores: Sequence[SlideStore]) -> int |
             store = folder.parent / "slides" / path.relative_to(folder).with_name(f"{name}.zarr")
             return next((at for at, s in enumerate(stores) if s.path.absolute() == store), None)
     return None
+
+
+def warn_of_unused_outlines(stores: Sequence[SlideStore]) -> None:
+    """Warn of tissue outlines beside `stores` that were edited and not read since.
+
+    They are no labels, and who edits one may wonder where it counts.
+    """
+    for store in stores:
+        slides = _find_slides(store)
+        if slides is None:
+            continue
+        outline = slides.parent / "tissue" / f"{name_in_run(store)}.geojson"
+        if is_unused_edit(store, outline):
+            _LOG.warning(
+                "%s: was edited, which changes nothing yet: run the `wsiseg annotate` of its slide "
+                "again, which redoes what the edit changes", outline,
+            )  # fmt: skip
 
 
 def own_exports(store: SlideStore) -> list[Path]:

@@ -16,7 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from wsiseg.config import LabelConfig, check_class_names
 from wsiseg.errors import ConfigError, DataError
-from wsiseg.labels.corrections import name_in_run, resolve_regions
+from wsiseg.labels.corrections import name_in_run, resolve_regions, warn_of_unused_outlines
 from wsiseg.labels.cover import place_of, to_raster
 from wsiseg.labels.layers import (
     Layers,
@@ -140,6 +140,7 @@ def label_slides(
     paths = [Path(labels)] if isinstance(labels, str | Path) else [Path(one) for one in labels]
     problems: list[str] = []
     opened = open_stores(find_stores(stores), problems)
+    warn_of_unused_outlines(opened)
     names = Names(opened, problems)
     assigned = None if manifest is None else read_manifest(manifest, names)
     paths += [] if assigned is None else list(assigned.labels)

@@ -35,7 +35,9 @@ READABLE = (2, 3, FORMAT)
 """Versions that can be read. In format 2 only the shards' indexes have checksums; up to format 3,
 blocks wrote their part of all levels."""
 
-_ATTRIBUTES = ("digest", "mpp", "note", "palette", "calibration", "shares", "shards", "ome")
+_ATTRIBUTES = (
+    "digest", "mpp", "note", "outline", "palette", "calibration", "shares", "shards", "ome",
+)  # fmt: skip
 _SPACE: list[dict[str, str]] = [
     {"name": "y", "type": "space", "unit": "micrometer"},
     {"name": "x", "type": "space", "unit": "micrometer"},

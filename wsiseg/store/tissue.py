@@ -15,17 +15,20 @@ from wsiseg.store.whole import WholePart
 __all__ = ["TissuePart"]
 
 _MASK = "tissue/mask"
+_FACTS = ("digest", "mpp", "note", "outline", "shards")
+"""What is written of a mask: nothing of an earlier one stays."""
 
 
 class TissuePart(WholePart):
     """The tissue mask, at its own µm/px."""
 
     def write_tissue(
-        self, mask: NDArray[np.bool_], mpp: float, digest: str, note: str = ""
+        self, mask: NDArray[np.bool_], mpp: float, digest: str, note: str = "", outline: str = ""
     ) -> None:
         """Store the tissue mask ``(h, w)`` bool at `mpp`, and the digest of its inputs.
 
-        `note` is a remark for the user.
+        `note` is a remark for the user, `outline` the hex sha256 of the user's outline, if it is
+        one.
         """
         self._check_current()
         if self._has_file("done/tile"):
@@ -33,10 +36,12 @@ class TissuePart(WholePart):
         if self._marks.plan("tile"):  # finished blocks belong to the previous mask
             self._group["done/tile"].attrs["plan"] = {"blocks": "", "after": ""}
         group = self._group.require_group("tissue")
-        group.attrs["digest"] = ""  # so that a half-written mask does not count as complete
+        foreign = {name: value for name, value in group.attrs.items() if name not in _FACTS}
+        group.attrs.put({"digest": "", **foreign})  # a half-written mask is not complete
         self._forget(_MASK)
         layout.lay_out_tissue(group, *mask.shape)
-        self._write_whole(_MASK, mask.astype(np.uint8), digest, mpp=mpp, note=note)
+        drawn = {"outline": outline} if outline else {}
+        self._write_whole(_MASK, mask.astype(np.uint8), digest, mpp=mpp, note=note, **drawn)
 
     @property
     def tissue_digest(self) -> str:
@@ -47,6 +52,14 @@ class TissuePart(WholePart):
     def tissue_note(self) -> str:
         """Remark for the user about the mask; may be empty."""
         return str(self._whole_facts("tissue").get("note", ""))
+
+    @property
+    def tissue_outline(self) -> str:
+        """Hex sha256 of the user's outline that the mask was read from; empty if it was detected.
+
+        Also empty if an earlier wsiseg read it.
+        """
+        return str(self._whole_facts("tissue").get("outline", ""))
 
     @property
     def tissue_mpp(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from wsiseg.slide import Slide
 from wsiseg.store import SlideStore
 from wsiseg.tissue.detect import detect_tissue
 
-__all__ = ["draw_tissue", "settle_tissue"]
+__all__ = ["draw_tissue", "is_unused_edit", "settle_tissue"]
+
+_LOG = logging.getLogger(__name__)
 
 _VERSION = 2
 """Version of the detection; a change redoes every mask."""
@@ -44,11 +47,16 @@ def settle_tissue(
         return
     from wsiseg.tissue.outline import Place, read_mask  # loads shapely
 
-    edited = digest_of("edited tissue", detection, _hash(outline))
-    if store.tissue_digest != edited:
+    drawn = _hash(outline)
+    _LOG.info(
+        "%s: the tissue is what %s says, which was edited; delete that file to have it found again",
+        store.slide["name"], outline,
+    )  # fmt: skip
+    edited = digest_of("edited tissue", detection, drawn)
+    if (store.tissue_digest, store.tissue_outline) != (edited, drawn):
         place = Place(slide, config.tissue.mpp, _origin(slide.bounds, config))
         mask, note = read_mask(outline, place)
-        store.write_tissue(mask, config.tissue.mpp, edited, note)
+        store.write_tissue(mask, config.tissue.mpp, edited, note, drawn)
 
 
 def draw_tissue(store: SlideStore, config: Config, outline: Path) -> None:
@@ -57,6 +65,11 @@ def draw_tissue(store: SlideStore, config: Config, outline: Path) -> None:
         from wsiseg.tissue.outline import write_mask  # loads shapely
 
         write_mask(store, _origin(store.slide["bounds"], config), outline)
+
+
+def is_unused_edit(store: SlideStore, outline: Path) -> bool:
+    """Whether the user edited `outline` and the store's mask was not read from it as it is."""
+    return _stamp(outline) == "" and store.tissue_outline != _hash(outline)
 
 
 def _stamp(outline: Path) -> str | None:
