@@ -149,6 +149,29 @@ def test_import_takes_the_latest_of_two_forms_and_the_right_of_two_folders(run_s
 
 
 @needs_groovy
+def test_import_prefers_the_name_with_the_extension(run_script, tmp_path):
+    """It refused to choose, though the other one is that of case.svs."""
+
+    def read(name):
+        (tmp_path / "kept.txt").unlink(missing_ok=True)
+        (line,) = (
+            line
+            for line in run_script(tmp_path, image=name, uri=f"file:/slides/{name}")
+            if line.startswith("wsiseg")
+        )
+        return line
+
+    for count, name in ((2, "case"), (3, "case.tif")):
+        write_geojson(annotate(squares(count)), tmp_path / "geojson" / f"{name}.geojson")
+    assert read("case.tif") == "wsiseg: case.tif: 3 regions imported, 0 were there already"
+    assert read("case.svs") == "wsiseg: case.svs: 2 regions imported, 0 were there already"
+    write_geojson(annotate(squares(4)), tmp_path / "geojson" / "case.tif-0123abcd.geojson")
+    line = read("case.tif")
+    assert "all fit; import the right one by hand" in line
+    assert "case.geojson" not in line
+
+
+@needs_groovy
 def test_import_loads_the_parts_that_one_looks_at(run_script, tmp_path):
     path = tmp_path / "geojson" / "case.geojson"
     written = export_geojson(annotate(squares(20)), path, ExportConfig(max_vertices=40))

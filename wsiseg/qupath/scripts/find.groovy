@@ -30,8 +30,10 @@ def commonFolders = { File file, List<String> imageFolders ->
     return count
 }
 
+def stemOf = { String name -> name.replaceFirst(/\.[^.]+$/, '') }
+
 def findOutputs = { File folder, String imageName ->
-    def stem = imageName.replaceFirst(/\.[^.]+$/, '')
+    def stem = stemOf(imageName)
     def files = []
     folder.eachFileRecurse { file ->
         def base = baseName(file)
@@ -65,7 +67,9 @@ if (!folder.isDirectory()) {
 def uris = server.getURIs()
 def steps = uris.isEmpty() ? [] : (uris[0].getPath() ?: '').tokenize('/')
 def fileName = steps.isEmpty() ? imageName : steps[-1]
-def outputs = findOutputs(folder, fileName) ?: findOutputs(folder, imageName)
+def outputs = findOutputs(folder, fileName)
+def wanted = outputs ? fileName : imageName
+outputs = outputs ?: findOutputs(folder, imageName)
 
 // The one output of the image; null, and a line why, if there are several.
 def chooseOutput = {
@@ -75,6 +79,10 @@ def chooseOutput = {
         def best = left.collect { commonFolders(it, folders) }.max()
         left = left.findAll { commonFolders(it, folders) == best }
     }
+    // Beside an output with this extension, one without belongs to a slide with another.
+    def without = left.findAll { baseName(it) == stemOf(wanted) && baseName(it) != wanted }
+    if (without.size() < left.size())
+        left = left - without
     if (left.collect { new File(it.getParentFile(), baseName(it)) }.unique().size() > 1) {
         println "wsiseg: ${imageName}: ${left} all fit; import the right one by hand"
         return null
