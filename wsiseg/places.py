@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from wsiseg.errors import DataError
-from wsiseg.table import Table, TableRow, guard, read_table, refuse, to_number
+from wsiseg.table import Table, TableRow, format_csv, read_table, refuse, to_number
 from wsiseg.text import write_text
 
 __all__ = ["PLACES", "Place", "read_places", "write_places"]
@@ -50,12 +48,7 @@ _NEEDED = {
 
 def write_places(places: Sequence[Place], path: str | Path) -> Path:
     """Write the table, a row per place; return the path."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(_COLUMNS)
-    for place in places:
-        table.writerow(guard(v) if isinstance(v, str) else v for v in astuple(place))
-    return write_text(text.getvalue(), path)
+    return write_text(format_csv([_COLUMNS, *map(astuple, places)]), path)
 
 
 def read_places(folder: str | Path) -> list[Place]:
