@@ -87,6 +87,16 @@ def test_places_are_mostly_tissue(tmp_path):
     assert ("one", 0, 0) not in places(suggest_places([tmp_path], 99))
 
 
+def test_a_tile_in_which_somebody_drew_a_little_is_not_suggested_again(folder):
+    labels = folder / "labels"
+    labels.mkdir()
+    drawn = collection(feature("Pink", polygon(square(1.1, 2.6, 0.2, 0.3))))
+    (labels / "one.geojson").write_text(json.dumps(drawn))
+    found = suggest_places([folder], 99, [labels], per_slide=99)
+    assert ("one", 1, 2) not in places(found)
+    assert len(found) == 2 * ROWS * COLS - 2
+
+
 def test_what_is_labelled_is_not_suggested(folder):
     labels = folder / "labels"
     labels.mkdir()

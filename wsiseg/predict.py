@@ -105,7 +105,7 @@ def plan_predict(
     _check_scale(store, source)
     store.create_cams(
         source.palette, side, side, channels=source.channels, calibration=source.calibration,
-        source=pinned.identity, mpp=source.mpp,
+        source=pinned.identity, mpp=source.mpp, background=source.background,
     )  # fmt: skip
     kept = kept_tiles(store, config.tissue)
     digests = _block_digests(store.grid, config, tiles, pinned, reach, kept)

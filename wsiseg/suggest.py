@@ -136,7 +136,7 @@ def _common_classes(stores: Sequence[SlideStore]) -> tuple[str, ...]:
 def _find_labelled(
     stores: Sequence[SlideStore], labels: Sequence[str | Path], config: LabelConfig
 ) -> set[tuple[int, int, int]]:
-    """Return the number of the store, row and column of every labelled tile."""
+    """Return the number of the store, row and column of every tile in which labels lie."""
     if not labels:
         return set()
     labelled = label_slides(labels, [store.path for store in stores], None, config)
@@ -144,7 +144,7 @@ def _find_labelled(
     return {
         (numbers[slide.store.path], row, col)
         for slide in labelled.slides
-        for row, col in slide.found.tiles(slide.store.grid)
+        for row, col in slide.found.seen(slide.store.grid)
     }
 
 

@@ -10,6 +10,7 @@ from wsiseg.errors import DataError, StoreError
 from wsiseg.evaluate import evaluate_slides, format_slides
 from wsiseg.run import OutputTree, SlideResult
 from wsiseg.run.records import write_summary
+from wsiseg.store import SlideStore
 
 from ..labels.slides import COLS, PALETTE, ROWS, TILE, make_store
 from ..labels.test_forms import collection, feature, polygon, square
@@ -76,6 +77,31 @@ def test_overlaps_are_left_out_and_checked_areas_hold_background(folder):
     (folder / "labels" / "one.geojson").unlink()
     (two,) = evaluate_slides([folder], folder / "labels").slides
     assert (two.confusion // AREA).tolist() == [[0, 0, 0], [1, 1, 0], [1, 0, 1]]
+
+
+def test_a_kind_of_background_of_the_model_is_background(folder):
+    for name in ("one", "two"):
+        store = SlideStore(folder / "slides" / f"{name}.zarr")
+        store.create_cams(PALETTE, 1, 1, channels=3, background=["Glass"])
+    draw(
+        folder / "labels", "two", feature("Pink", polygon(square(0, 1, 1, 2))),
+        feature("Glass", polygon(square(0, 0))), feature("Glass", polygon(square(0, 3))),
+    )  # fmt: skip
+    found = evaluate_slides([folder], folder / "labels")
+    assert (found.slides[1].confusion // AREA).tolist() == [[2, 0, 0], [0, 0, 0], [0, 1, 1]]
+    draw(folder / "labels", "two", feature("Fog", polygon(square(0, 0))))
+    with pytest.raises(DataError, match=r"unknown class \['Fog'\]; known are Pink, Blue"):
+        evaluate_slides([folder], folder / "labels")
+
+
+def test_a_class_that_nobody_labelled_has_no_score_and_counts_as_none(folder):
+    draw(folder / "labels", "two", feature("Pink", polygon(square(0, 1, 1, 3))))
+    (folder / "labels" / "one.geojson").unlink()
+    found = evaluate_slides([folder], folder / "labels")
+    assert (found.confusion // AREA).tolist() == [[2, 1, 0], [0, 0, 0], [0, 0, 0]]
+    assert found.scores.iou == pytest.approx((2 / 3, np.nan), nan_ok=True)
+    assert found.scores.miou == found.slides[0].scores.miou == pytest.approx(2 / 3)
+    assert "not scored, as nobody labelled them: Blue" in format_slides(found)
 
 
 def test_what_cannot_be_scored_is_said(folder):

@@ -236,6 +236,20 @@ def test_a_class_drawn_on_glass_alone_is_told(tmp_path):
     assert "tissue/one.geojson" in note
 
 
+def test_an_area_on_glass_of_a_class_that_is_shown_elsewhere_is_told(tmp_path):
+    tissue = np.ones((ROWS, COLS), bool)
+    tissue[:, 2:] = False
+    store = make_store(tmp_path, tissue=tissue)
+    path = tmp_path / "one.geojson"
+    lost = feature("Pink", polygon(square(1, 4)))
+    path.write_text(json.dumps(collection(PINK, lost)))
+    found = label_slides(path, [store.path], CLASSES)
+    assert tiles_of(found) == {(1, 0): (1, 0)}
+    assert found.notes == (
+        f"{path}: feature 1 lies where no tissue was found, and teaches nothing",
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

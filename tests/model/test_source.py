@@ -65,6 +65,7 @@ def test_facts_fit_each_other(source: CamSource) -> None:
     assert source.channels >= len(source.palette) > 0
     assert source.sides.least % source.stride == source.sides.step % source.stride == 0
     assert source.device == torch.device("cpu")
+    assert len(source.background) in (0, source.channels - len(source.palette))
     assert len(source.mean) == 3
     assert source.std is None or len(source.std) == 3
     assert source.name

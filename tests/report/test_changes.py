@@ -74,6 +74,7 @@ def test_slides_of_one_name_in_two_sub_folders_are_both_compared(tmp_path):
 def test_the_command_draws_only_what_changed(runs, tmp_path):
     out = tmp_path / "out"
     result = CliRunner().invoke(app, ["compare", *map(str, runs), "-o", str(out)])
+    assert f"Choose what to label next: wsiseg suggest {runs[1]} -n 20" in result.output
     assert result.exit_code == 0, result.output
     rows = list(csv.DictReader((out / "changes.csv").open()))
     assert sum(float(row["share_of_tissue"]) for row in rows) == pytest.approx(1, abs=1e-5)

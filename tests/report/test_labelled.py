@@ -33,8 +33,11 @@ def test_the_command_says_what_was_found_and_draws_it(tmp_path):
     assert result.exit_code == 0, result.output
     assert "'Blue', 'blue' look like one class" in result.output
     assert "not labelled: two" in result.output
+    following = f"Learn from them: wsiseg learn {tmp_path} --labels {labels}"
+    assert f"{following} -o my.safetensors --from tissue\n" in result.output
     result = CliRunner().invoke(app, [*call, "--map", "blue=Blue"])
     assert "look like one class" not in result.output
+    assert f"{following} --map blue=Blue -o my.safetensors --from tissue\n" in result.output
     rows = list(csv.DictReader((tmp_path / "out" / "labels.csv").open()))
     assert [(r["slide"], r["class"], r["regions"], r["windows with"]) for r in rows] == [
         ("one", "Blue", "2", "2"), ("one", "Pink", "1", "4"),
@@ -44,6 +47,7 @@ def test_the_command_says_what_was_found_and_draws_it(tmp_path):
     result = CliRunner().invoke(app, call)
     assert result.exit_code == 1
     assert "no store of slide 'three'; there are one, two" in result.output
+    assert "Learn from them" not in result.output
     assert other.path.exists()
 
 

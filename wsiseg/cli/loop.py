@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +19,7 @@ from wsiseg.cli.options import (
     override,
     with_map,
 )
-from wsiseg.cli.show import complain, print_table, progress_bars, say
+from wsiseg.cli.show import complain, print_table, progress_bars, say, say_next
 
 if TYPE_CHECKING:
     from wsiseg.config import LabelConfig
@@ -62,6 +61,11 @@ def label(
         say(str(path))
     if labelling.problems or labelling.unmatched:
         raise typer.Exit(1)
+    given = [] if name_map is None else ["--map", name_map]
+    say_next(
+        "Learn from them", "learn", *slides, "--labels", labels, *given, "-o", "my.safetensors",
+        "--from", "tissue",
+    )  # fmt: skip
 
 
 @app.command(
@@ -108,6 +112,7 @@ def learn(
     for line in describe_learned(learned):
         say(line)
     say(str(out))
+    say_next("Map with it", "annotate", "SLIDES", "-o", "OUT", "--set", f"predict.checkpoint={out}")
 
 
 @app.command(rich_help_panel=LOOP, epilog="Example: wsiseg suggest out -n 50 -o suggest")
@@ -136,8 +141,7 @@ def suggest(
     for path in written:
         say(str(path))
     if len(slides) == 1:
-        command = shlex.join(["wsiseg", "view", str(slides[0]), "--suggest", str(out)])
-        say(f"Label them in the browser: {command}")
+        say_next("Label them in the browser", "view", slides[0], "--suggest", out)
 
 
 @app.command(rich_help_panel=LOOP, epilog="Example: wsiseg compare out1 out2 -o changes")
@@ -155,6 +159,7 @@ def compare(
     say(format_changes(changes))
     for path in written:
         say(str(path))
+    say_next("Choose what to label next", "suggest", after, "-n", 20, "-o", "suggest")
 
 
 def score_slides(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ __all__ = [
     "print_table",
     "progress_bars",
     "say",
+    "say_next",
 ]
 
 _NARROW = 60
@@ -98,6 +100,12 @@ def interrupts(*, resumes: bool) -> Iterator[None]:
 def say(text: str) -> None:
     """Print a line without markup, as names may have brackets, and without line breaks."""
     stdout().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_next(purpose: str, *command: object) -> None:
+    """Print a command that would usually come next, ready to be pasted; not if asked for quiet."""
+    if not MESSAGES.quiet:
+        say(f"{purpose}: wsiseg {shlex.join(map(str, command))}")
 
 
 def complain(text: str) -> None:

@@ -31,7 +31,7 @@ from wsiseg.cli.options import (
     configure,
     with_given,
 )
-from wsiseg.cli.show import print_results, progress_bars, say
+from wsiseg.cli.show import print_results, progress_bars, say, say_next
 from wsiseg.formats import ExportFormat
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ def annotate(
         if MESSAGES.log and not MESSAGES.quiet and not MESSAGES.describe_kept():
             write(f"Log: {MESSAGES.log}")
         raise typer.Exit(1)
+    if not dry_run and any(result.status == "done" for result in results):
+        say_next("View the maps, and correct them", "view", out)
 
 
 @app.command(rich_help_panel=MAPS, epilog="Example: wsiseg tile slide.svs -o slide.zarr")

@@ -68,8 +68,10 @@ def evaluate_slides(
 ) -> MapScores:
     """Score maps as they are, after every gate, CRF and smoothing.
 
-    Only pixels that somebody labelled count. Those marked with two classes are ambiguous and left
-    out; in an area of class ``Checked*``, whatever was not marked is background.
+    Only pixels that somebody labelled count, and only classes that somebody labelled have scores:
+    another that the map has there counts as none. Pixels marked with two classes are ambiguous and
+    left out. An area of a kind of background of the model, such as ``Glass``, is background, and so
+    is what was not marked in an area of class ``Checked*``.
 
     Parameters
     ----------
@@ -90,8 +92,9 @@ def evaluate_slides(
     config = config or LabelConfig()
     draft = label_slides(labels, slides, None, config)
     classes = _common_classes(draft)
-    same = draft.classes == tuple(classes)
-    labelling = draft if same else label_slides(labels, slides, classes, config)
+    kinds = (*classes, *_find_background(draft, classes))
+    same = draft.classes == kinds
+    labelling = draft if same else label_slides(labels, slides, kinds, config)
     problems = [*labelling.problems, *labelling.unmatched]
     if not labelling.slides and not problems:
         problems = ["no slide is labelled"]
@@ -120,20 +123,39 @@ def _common_classes(labelling: Labelling) -> tuple[str, ...]:
     return next(iter(palettes.values()), labelling.classes)
 
 
+def _find_background(labelling: Labelling, classes: Sequence[str]) -> list[str]:
+    """Return the kinds of background of the maps' models that labels name."""
+    kinds = {name for one in labelling.slides for name in one.store.cam_background}
+    return [name for name in labelling.classes if name in kinds and name not in classes]
+
+
 def _score_slide(slide: SlideLabels, classes: int) -> SlideScore:
     store = slide.store
     made = store.finished("stitch")
     confusion = np.zeros((classes + 1, classes + 1), np.int64)
-    for box, truth, known in _draw_truth(slide):
+    for box, truth, known in _draw_truth(slide, classes):
         predicted = store.read_labels(box)
         predicted[predicted >= classes] = BACKGROUND  # unsure
         confusion += confusion_matrix(truth[known], predicted[known], classes)
     area = float(confusion.sum()) * (store.mpp / 1000) ** 2
-    return SlideScore(name_in_run(store), made, area, confusion, score(confusion))
+    scores = score(_of_labelled(confusion, confusion.sum(1)))
+    return SlideScore(name_in_run(store), made, area, confusion, scores)
+
+
+def _of_labelled(confusions: NDArray[np.int64], labelled: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count predictions of classes without `labelled` pixels ``(K + 1,)`` as background.
+
+    Nobody said where such a class is, so its own score would always be 0.
+    """
+    unknown = np.flatnonzero(labelled[:-1] == 0)
+    found = confusions.copy()
+    found[..., -1] += found[..., unknown].sum(-1)
+    found[..., unknown] = 0
+    return found
 
 
 def _draw_truth(
-    slide: SlideLabels,
+    slide: SlideLabels, classes: int
 ) -> Iterator[tuple[Box, NDArray[np.uint8], NDArray[np.bool_]]]:
     """Yield each labelled block: labels ``(H, W)`` uint8, and where they are known."""
     grid, layers = slide.store.grid, slide.layers
@@ -143,19 +165,30 @@ def _draw_truth(
         count = np.sum(marked, 0)
         truth = np.full(count.shape, BACKGROUND, np.uint8)
         for label, where in enumerate(marked):
-            truth[where] = label
+            truth[where] = label if label < classes else BACKGROUND
         known = (count == 1) | ((count == 0) & draw_area(layers.checked, box))
         if known.any():
             yield box, truth, known
 
 
+def _name_unlabelled(classes: Sequence[str], confusion: NDArray[np.int64]) -> list[str]:
+    true, found = confusion.sum(1), confusion.sum(0)
+    names = [name for name, t, f in zip(classes, true, found, strict=False) if f and not t]
+    if not names:
+        return []
+    return [f"not scored, as nobody labelled them: {', '.join(names)}"]
+
+
 def _gather(
     classes: tuple[str, ...], slides: Sequence[SlideScore], resamples: int, notes: list[str]
 ) -> MapScores:
-    confusions = np.stack([one.confusion for one in slides])
-    total = confusions.sum(0)
-    if not total.sum():
+    matrices = np.stack([one.confusion for one in slides])
+    if not matrices.sum():
         raise DataError("no labelled area lies on a map; points are not areas")
+    labelled = matrices.sum((0, 2))
+    confusions = _of_labelled(matrices, labelled)
+    total = confusions.sum(0)
+    notes = [*_name_unlabelled(classes, matrices.sum(0)), *notes]
     largest = int(total.sum(1)[: len(classes)].argmax())
     guess = np.zeros_like(total)
     guess[:, largest] = total.sum(1)

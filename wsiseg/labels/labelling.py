@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -187,7 +187,8 @@ def _label_slide(
     """Label the tiles of one slide from its drawings and tables; add to `problems` and `notes`."""
     before = len(problems)
     marks = _place_marks(store, drawn, classes, config, problems, notes)
-    layers = stack_layers(_of_classes(marks, classes, config), classes, config.map)
+    counted = _of_classes(marks, classes, config)
+    layers = stack_layers(counted, classes, config.map)
     windows = label_windows(layers, store.grid, tissue, config)
     if drawn and not len(windows.labels) and len(problems) == before:
         problems.append(
@@ -195,6 +196,7 @@ def _label_slide(
             + "".join(f"; {note}" for _, one in drawn for note in one.notes)
         )
     notes += _report_unseen(store, layers, windows, classes)
+    notes += _report_outlying(store, counted, windows, config)
     counts = Counter(classify(mark.name, config.map)[1] for mark in marks)
     return SlideLabels(
         store, tuple(path for path, _ in drawn), _merge(windows, listed, store), layers,
@@ -351,6 +353,25 @@ def _report_unseen(
                 f"where no tissue was found (tissue/{name_in_run(store)}.geojson can be edited), "
                 f"or covers too little of it (labels.class_fraction)"
             )
+
+
+def _report_outlying(
+    store: SlideStore, marks: Sequence[Mark], windows: WindowLabels, config: LabelConfig
+) -> Iterator[str]:
+    """Report drawn areas in which no window lies, of classes that windows elsewhere show."""
+    y, x = windows.corners.T
+    tree = shapely.STRtree(shapely.box(x, y, x + store.grid.tile, y + store.grid.tile))
+    areas = defaultdict[str, list[Mark]](list)
+    for mark in marks:
+        kind, name = classify(mark.name, config.map)
+        if kind == "class" and mark.geometry.area and mark.state != "deleted":
+            areas[name].append(mark)
+    lost = []
+    for own in areas.values():
+        hits, _ = tree.query([mark.geometry for mark in own], "intersects")
+        missed = [mark for at, mark in enumerate(own) if at not in hits]
+        lost += missed if len(missed) < len(own) else []  # else the class itself is reported
+    yield from _count(lost, "lies where no tissue was found, and teaches nothing")
 
 
 # -- tables of tiles -----------------------------------------------------------------------------

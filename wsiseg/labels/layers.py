@@ -66,8 +66,28 @@ class WindowLabels(NamedTuple):
         corners, which = np.unique(self.corners, axis=0, return_inverse=True)
         shares = np.bincount(which.ravel(), self.known.mean((1, 2)), len(corners))
         nearest = np.round(corners[shares >= 0.5] / grid.stride).astype(int)
-        last = (grid.rows - 1, grid.cols - 1)
-        return {(int(row), int(col)) for row, col in np.minimum(nearest, last)}
+        return _unique(nearest, grid)
+
+    def seen(self, grid: TileGrid) -> set[tuple[int, int]]:
+        """Return row and column of the tiles nearest to the middle of what each window knows.
+
+        So a tile in which somebody drew counts, however small the area is.
+        """
+        share = self.known.mean((1, 2))
+        middle = np.stack([_middle(self.known.mean(axis)) for axis in (2, 1)], 1)
+        corners = self.corners + (middle - 0.5) * grid.tile
+        return _unique(np.round(corners[share > 0] / grid.stride).astype(int), grid)
+
+
+def _middle(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean place ``(N,)``, from 0 to 1, along each profile ``(N, CELLS)``."""
+    places = (np.arange(shares.shape[1]) + 0.5) / shares.shape[1]
+    return np.asarray(shares @ places / np.maximum(shares.sum(1), np.finfo(float).tiny))
+
+
+def _unique(tiles: NDArray[np.int64], grid: TileGrid) -> set[tuple[int, int]]:
+    last = (grid.rows - 1, grid.cols - 1)
+    return {(int(row), int(col)) for row, col in np.clip(tiles, 0, last)}
 
 
 class _Statement(NamedTuple):

@@ -100,6 +100,7 @@ class PromptSource:
         self.context = 0
         self.mpp: float | None = None
         self.calibration: tuple[tuple[float, float], ...] = ()
+        self.background: tuple[str, ...] = ()  # phrases, which nobody labels
         self.sides = Sides(self.window, self.step)
         self.stride = _measure_cell(self.window, self.step, features, encoder)
 

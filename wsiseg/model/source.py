@@ -69,6 +69,11 @@ class CamSource(Protocol):
         ...
 
     @property
+    def background(self) -> tuple[str, ...]:
+        """Names of the kinds of background, as people label them; empty if they have none."""
+        ...
+
+    @property
     def calibration(self) -> tuple[tuple[float, float], ...]:
         """Scale and offset that calibrate the logits of each channel; or empty."""
         ...

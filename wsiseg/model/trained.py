@@ -43,6 +43,11 @@ class TrainedModel:
         return self.model.classes
 
     @property
+    def background(self) -> tuple[str, ...]:
+        """The checkpoint's last classes, if it was trained on kinds of background."""
+        return self.info.names[len(self.palette) :]
+
+    @property
     def calibration(self) -> tuple[tuple[float, float], ...]:
         """The checkpoint's."""
         return self.info.calibration

@@ -29,6 +29,7 @@ class CamsPart(OpenedStore):
     def create_cams(
         self, palette: Palette, height: int, width: int, *, channels: int | None = None,
         calibration: Sequence[tuple[float, float]] = (), source: str = "", mpp: float | None = None,
+        background: Sequence[str] = (),
     ) -> None:  # fmt: skip
         """Create the CAM arrays for the palette's K classes and maps of ``height x width``.
 
@@ -46,6 +47,8 @@ class CamsPart(OpenedStore):
         mpp
             µm/px that the model is made for; None if unknown. Slides are tiled at whole multiples
             of their own, so `mpp` of the store may differ a little.
+        background
+            Names of the kinds of background, as people label them.
         """
         self._check_current()
         channels = len(palette) if channels is None else channels
@@ -55,7 +58,7 @@ class CamsPart(OpenedStore):
             self.clear_marks("predict")  # else finished blocks would get the new names
         cams.attrs["palette"] = layout.plain_palette(palette)
         cams.attrs["calibration"] = [list(pair) for pair in calibration]
-        cams.attrs["source"], cams.attrs["mpp"] = source, mpp
+        cams.attrs.update({"source": source, "mpp": mpp, "background": [*background]})
         self.__dict__.pop("_cam_facts", None)
         keys = ("cams/logits", "cams/classes", "cams/distance")
         if all(map(self._has_array, keys)) and self._array("cams/logits").shape == shape:
@@ -123,6 +126,14 @@ class CamsPart(OpenedStore):
         self._check_cams()
         mpp: float | None = self._cam_facts.get("mpp")
         return mpp
+
+    @property
+    def cam_background(self) -> tuple[str, ...]:
+        """Names of the kinds of background that the model knows; empty if unknown or none.
+
+        Also empty before the slide was predicted.
+        """
+        return tuple(self._cam_facts.get("background", ())) if "cams" in self._group else ()
 
     @property
     def cam_channels(self) -> int:

@@ -57,6 +57,11 @@ class Segmenter:
         return len(self.info.names)
 
     @property
+    def background(self) -> tuple[str, ...]:
+        """The last channel's, if it was trained on the first stage's background."""
+        return self.info.names[len(self.palette) :]
+
+    @property
     def calibration(self) -> tuple[tuple[float, float], ...]:
         """The checkpoint's; ones and zeros if it was trained on calibrated confidence."""
         return self.info.calibration
