@@ -57,6 +57,12 @@ def test_a_slide_that_was_tiled_differently_is_left_out_with_a_warning(runs, cap
     assert "left out: " in caplog.text
 
 
+def test_slides_that_only_one_run_has_are_named(runs, caplog):
+    before, after = runs
+    assert [one.name for one in compare_runs(before, after)] == ["one"]
+    assert caplog.messages == [f"left out: {before} has no two"]
+
+
 def test_slides_of_one_name_in_two_sub_folders_are_both_compared(tmp_path):
     for run, other in (("a", BEFORE), ("b", AFTER)):
         make_map(tmp_path / run / "slides" / "x", "one", BEFORE)

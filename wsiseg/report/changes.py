@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from wsiseg.text import write_text
 __all__ = ["Changes", "compare_runs", "format_changes", "write_changes"]
 
 _LOG = logging.getLogger(__name__)
+_NAMED = 9  # slides that a warning names
 
 _NOTHING = "nothing"
 """Name in the tables for pixels without a class."""
@@ -63,8 +64,7 @@ def compare_runs(
 ) -> list[Changes]:
     """Compare the maps of two output folders, slide by slide, pixel by pixel.
 
-    Slides that are in only one of them are skipped, and with a warning those that were tiled
-    differently.
+    With a warning, slides are left out that are in only one of them or were tiled differently.
 
     Raises
     ------
@@ -87,9 +87,20 @@ def compare_runs(
             progress("compare", done, len(common))
     if not changes:
         raise DataError("; ".join(unlike))
-    for why in unlike:
+    alone = [*_name_missing(after, first, second), *_name_missing(before, second, first)]
+    for why in (*unlike, *alone):
         _LOG.warning("left out: %s", why)
     return changes
+
+
+def _name_missing(
+    folder: str | Path, these: Mapping[str, SlideStore], own: Mapping[str, SlideStore]
+) -> Iterator[str]:
+    """Say which of `these` slides a run does not have, if there are any."""
+    names = sorted(these.keys() - own.keys())
+    if names:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        yield f"{folder} has no {', '.join(names[:_NAMED])}{more}"
 
 
 def _open_stores(folder: str | Path) -> dict[str, SlideStore]:
