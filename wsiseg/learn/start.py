@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsiseg.annotations import KNOWN_COLORS
+from wsiseg.annotations import choose_colors
 from wsiseg.config import TrainConfig, parse_config
 from wsiseg.errors import ConfigError
 from wsiseg.model.checkpoint import load_checkpoint, read_info, trained_state
@@ -24,8 +24,6 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 """Default settings of `learn`: those of `tissue`, except for `balance` and more epochs, as most
 folds end early."""
-
-_SPARE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178))
 
 
 def known_classes(start: str | None) -> tuple[str, ...]:
@@ -67,7 +65,7 @@ def extend_config(
         )
     split = len(info.names) - info.background
     new = [name for name in classes if name not in info.names]
-    colors = [KNOWN_COLORS.get(n, _SPARE[i % len(_SPARE)]) for i, n in enumerate(new)]
+    colors = choose_colors(new)
 
     def insert(old: Sequence[Any], added: Sequence[Any]) -> list[Any]:
         return [*old[:split], *added, *old[split:]]

@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from wsiseg.annotations import KNOWN_COLORS
+from wsiseg.annotations import choose_colors
 from wsiseg.atomic import write_picture
 from wsiseg.labels import Labelling, SlideLabels, name_in_run
 from wsiseg.report.overlay import choose_factor, shrink_image
@@ -23,7 +23,6 @@ COLUMNS = ("slide", "class", "regions", "mm2", "windows with", "windows without"
 """Columns of the table; windows are training windows that do, do not or may show the class."""
 
 _LONGEST = 1600  # pixels of a picture's longer side, at most
-_SPARE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (0, 114, 178))
 
 
 def describe_labels(labelling: Labelling) -> list[dict[str, object]]:
@@ -63,7 +62,7 @@ def draw_labels(slide: SlideLabels, classes: Sequence[str]) -> NDArray[np.uint8]
     page = Image.fromarray(shrink_image(slide.store, factor)).convert("RGBA")
     layer = Image.new("RGBA", page.size, (0, 0, 0, 0))
     draw = ImageDraw.Draw(layer)
-    colors = [KNOWN_COLORS.get(n, _SPARE[i % len(_SPARE)]) for i, n in enumerate(classes)]
+    colors = choose_colors(classes)
     side = max(1, round(slide.store.grid.tile / factor))
     for (y, x), labels, known in zip(
         windows.corners.tolist(), windows.labels, windows.known, strict=True
