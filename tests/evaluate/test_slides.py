@@ -141,7 +141,7 @@ def test_the_report_of_the_run_shows_the_table_until_a_map_is_made_anew(folder):
     assert result.exit_code == 0, result.output
     assert "report.html" in result.output
     page = (folder / "report.html").read_text()
-    assert "Mean IoU 50.0% (25.0% to " in page
+    assert f"Labels: {folder / 'labels'}. Mean IoU 50.0% (25.0% to " in page
     assert "labelling everything Pink would give 25.0%" in page
     assert '<th scope="row">Pink</th><td>50.0%</td>' in page
     assert "mapped again" not in page

@@ -50,6 +50,8 @@ class MapScores:
     """Scores of a map that has the class with most labelled area everywhere."""
     guessed: str
     notes: tuple[str, ...]
+    labels: tuple[str, ...]
+    """Files or folders of labels, as they were given."""
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -107,7 +109,8 @@ def evaluate_slides(
     notes = list(labelling.notes)
     if labelling.unlabelled:
         notes.append(f"{len(labelling.unlabelled)} slides have no labels and were not scored")
-    return _gather(classes, scored, resamples, notes)
+    given = [labels] if isinstance(labels, str | Path) else labels
+    return _gather(classes, scored, resamples, notes, tuple(map(str, given)))
 
 
 def _common_classes(labelling: Labelling) -> tuple[str, ...]:
@@ -180,8 +183,9 @@ def _name_unlabelled(classes: Sequence[str], confusion: NDArray[np.int64]) -> li
 
 
 def _gather(
-    classes: tuple[str, ...], slides: Sequence[SlideScore], resamples: int, notes: list[str]
-) -> MapScores:
+    classes: tuple[str, ...], slides: Sequence[SlideScore], resamples: int, notes: list[str],
+    labels: tuple[str, ...],
+) -> MapScores:  # fmt: skip
     matrices = np.stack([one.confusion for one in slides])
     if not matrices.sum():
         raise DataError("no labelled area lies on a map; points are not areas")
@@ -195,5 +199,5 @@ def _gather(
     return MapScores(
         classes, tuple(slides), score(total),
         bootstrap_intervals(confusions, resamples=resamples), score(guess), classes[largest],
-        tuple(notes),
+        tuple(notes), labels,
     )  # fmt: skip

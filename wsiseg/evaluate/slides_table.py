@@ -31,7 +31,7 @@ def describe_slides(result: MapScores) -> dict[str, Any]:
             for at, name in enumerate(result.classes)
         ],
         "miou": _to_json(scores.miou), "miou_interval": [*map(_to_json, ends.miou)],
-        "mdice": _to_json(scores.mdice),
+        "mdice": _to_json(scores.mdice), "labels": [*result.labels],
         "guess": result.guessed, "guess_miou": _to_json(result.guess.miou),
         "slides": [
             {

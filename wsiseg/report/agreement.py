@@ -25,9 +25,10 @@ def describe_agreement(root: Path) -> dict[str, Any] | None:
         return {
             "classes": [_format_class(row) for row in scores["classes"]],
             "summary": (
-                f"Mean IoU {_percent(scores['miou'])} ({_span(scores['miou_interval'])}), mean "
-                f"Dice {_percent(scores['mdice'])}; labelling everything {scores['guess']} would "
-                f"give {_percent(scores['guess_miou'])}."
+                f"{_describe_labels(scores)}Mean IoU {_percent(scores['miou'])} "
+                f"({_span(scores['miou_interval'])}), mean Dice {_percent(scores['mdice'])}; "
+                f"labelling everything {scores['guess']} would give "
+                f"{_percent(scores['guess_miou'])}."
             ),
             "slides": [
                 (slide["name"], _percent(slide["miou"]), f"{slide['mm2']:,.3f}")
@@ -38,6 +39,11 @@ def describe_agreement(root: Path) -> dict[str, Any] | None:
         }
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _describe_labels(scores: Mapping[str, Any]) -> str:
+    given = ", ".join(scores.get("labels", ()))  # which scores of an older wsiseg do not say
+    return f"Labels: {given}. " if given else ""
 
 
 def _is_former(root: Path, scored: Mapping[str, Any]) -> bool:
