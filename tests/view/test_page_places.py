@@ -119,6 +119,23 @@ def test_a_place_is_labelled_by_drawing_and_with_a_new_class(walk):
     assert kinds(paths["one"]) == ["drawn", "drawn"]
 
 
+def test_a_digit_too_many_after_the_last_place_hides_no_class(walk):
+    page, paths = walk
+    off = "return document.querySelectorAll('#legend .off').length"
+    page.press("f")
+    for rank in PLACES:
+        at(page, rank)
+        page.press("1")
+        labelled(page, rank)
+    page.wait(lambda: page.text("#notice") == "All places are labelled.", "not said")
+    page.press("1", "2")
+    page.settle()
+    assert page.run(off) == 0
+    page.press("\ue00c", "1")  # Escape: digits are the map's again
+    page.wait(lambda: page.run(off) == 1, "not switched off")
+    assert [len(kinds(path)) for path in paths.values()] == [2, 1]
+
+
 def test_a_place_out_of_sight_is_shown_before_it_is_labelled_and_can_be_left(walk):
     page, paths = walk
     page.press("f")

@@ -267,7 +267,7 @@ function bind() {
     keys: [String(i + 1)], text: i ? "" : "Show or hide a class; label the place with it", shown: "1 – 9", once: true,
     act: () => {
       const shown = panes[0]?.scene?.classes[i];
-      if (places.box) places.label(corrections.classes.names[i]);
+      if (places.takesDigits) places.label(corrections.classes.names[i]);
       else if (shown) layers.toggleClass(shown.name);
     },
   }));
@@ -295,7 +295,7 @@ function bind() {
     { keys: ["r"], shown: "R", text: "Draw a rectangle", act: () => useTool("rectangle") },
     { keys: ["Enter"], text: "Close the polygon", act: () => drawing.finish() },
     { keys: ["Escape"], shown: "Esc", text: "Stop drawing, clear the selection, leave the place", act: () => {
-      if (drawing.tool === "pan" && !panes[0]?.picked) places.leave();
+      if (places.ended || (drawing.tool === "pan" && !panes[0]?.picked)) places.leave();
       useTool("pan");
       if (panes[0]) choose(panes[0], null);
     } },

@@ -29,9 +29,16 @@ export class Places {
     this.rank = 0; // where the walk is
     this.isThere = false; // whether that place is the current one
     this.busy = false;
+    this.ended = false; // just now, by labelling the last place
     this.offered = "";
     byId("place-back").addEventListener("click", () => this.go(-1));
     byId("place-next").addEventListener("click", () => this.go(1));
+    document.addEventListener("pointerdown", () => (this.ended = false));
+  }
+
+  /** Whether digits label places: else they are for the map. */
+  get takesDigits() {
+    return Boolean(this.box) || this.busy || this.ended;
   }
 
   /** The frame of the current place, if its slide is open. */
@@ -49,6 +56,7 @@ export class Places {
   async follow(pane) {
     const { scene } = pane;
     this.pane = pane;
+    this.ended = false;
     this.boxes = new Map();
     if (scene && this.list.some(({ slide }) => slide === scene.id)) {
       const { frames } = await readFrames(scene.id);
@@ -78,6 +86,7 @@ export class Places {
       if (!saved) return;
       this.made.set(saved, rank);
       await this.step(1);
+      this.ended = !this.isThere;
     });
   }
 
@@ -91,6 +100,7 @@ export class Places {
   /** There is no current place any more; the walk goes on from here. */
   leave() {
     this.isThere = false;
+    this.ended = false;
     this.show();
   }
 
