@@ -118,6 +118,15 @@ def post(client, slide, **order):
     return client.post(f"{slide}/corrections", json=order)
 
 
+def undoable(client, slide):
+    return client.get(f"{slide}/corrections").json()["undoable"]
+
+
+def undo(client, slide):
+    """Undo the last change that the server knows."""
+    return post(client, slide, action="undo", change=undoable(client, slide)[-1]).json()
+
+
 def test_corrections_are_saved_at_once_and_undone(own):
     root, client, slide = own
     region = client.get(f"{slide}/ranked?order=size&rank=0&class=Tumor").json()["region"]
@@ -141,13 +150,17 @@ def test_corrections_are_saved_at_once_and_undone(own):
     post(client, slide, action="delete", region=region["id"])
     kinds = {one["kind"] for one in client.get(f"{slide}/corrections").json()["features"]}
     assert kinds == {"deleted", "drawn", "checked"}
-    assert post(client, slide, action="undo").json()["feature"]["kind"] == "reclassified"
+    assert undo(client, slide)["feature"]["kind"] == "reclassified"
+    renamed = post(client, slide, action="rename", id=drawn["id"], **{"class": "Tumor"}).json()
+    assert (renamed["feature"]["kind"], renamed["feature"]["class"]) == ("drawn", "Tumor")
+    assert renamed["feature"]["rings"] == area["feature"]["rings"]
+    assert undo(client, slide)["feature"] == area["feature"]
     assert post(client, slide, action="remove", id=drawn["id"]).json()["feature"] is None
     assert client.get("/api/slides").json()["runs"][0]["slides"][0]["corrected"]
-    assert post(client, slide, action="undo").json()["feature"]["kind"] == "drawn"
+    assert undo(client, slide)["feature"]["kind"] == "drawn"
     for _ in range(3):
-        post(client, slide, action="undo")
-    assert post(client, slide, action="undo").status_code == 400
+        undo(client, slide)
+    assert undoable(client, slide) == []
     assert client.get(f"{slide}/corrections").json()["features"] == []
 
 
@@ -167,6 +180,9 @@ def test_corrections_are_saved_at_once_and_undone(own):
         ({"action": "draw", "class": "tumour", "new": True}, "looks like 'Tumor'"),
         ({"action": "check", "points": {"a": 1}}, "an area needs a list"),
         ({"action": "remove", "id": "../../x"}, "no correction has the id"),
+        ({"action": "rename", "id": "x", "class": "Tumor"}, "no correction has the id x"),
+        ({"action": "rename", "id": "x", "class": "<b>"}, "no class is named"),
+        ({"action": "undo"}, "this change cannot be undone any more"),
     ],
 )
 def test_orders_that_are_none_are_refused(client, slide, run, order, message):
@@ -207,14 +223,14 @@ def test_a_correction_that_cannot_be_written_is_said_with_its_file(own, monkeypa
     root, client, slide = own
     square = [[100, 100], [150, 100], [150, 150], [100, 150]]
     path = root / "corrections/one.geojson"
-    assert post(client, slide, action="check", points=square).status_code == 200
+    done = post(client, slide, action="check", points=square).json()["change"]
     before = path.read_bytes()
 
     def full(*names):
         raise OSError(errno.ENOSPC, "No space left on device", str(names[1]))
 
     monkeypatch.setattr("wsiseg.atomic.os.replace", full)
-    for order in ({"action": "check", "points": square}, {"action": "undo"}):
+    for order in ({"action": "check", "points": square}, {"action": "undo", "change": done}):
         answer = client.post(f"{slide}/corrections", json=order)
         assert answer.status_code == 409
         said = answer.json()["error"]
@@ -223,7 +239,8 @@ def test_a_correction_that_cannot_be_written_is_said_with_its_file(own, monkeypa
                              "then make it again")  # fmt: skip
     assert path.read_bytes() == before
     monkeypatch.undo()
-    assert post(client, slide, action="undo").json()["undoable"] == 0
+    assert undo(client, slide)["feature"] is None
+    assert undoable(client, slide) == []
 
 
 def test_two_runs_are_listed_beside_each_other(run, tmp_path):

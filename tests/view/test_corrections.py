@@ -9,7 +9,13 @@ from tests.export.stores import outline
 from tests.view.runs import PALETTE, make_run
 from wsiseg.errors import DataError, GeoJsonError
 from wsiseg.qupath import fix_geojson, lint_geojson, read_geojson
-from wsiseg.view.corrections import Corrections, kind_of, make_area, make_feature
+from wsiseg.view.corrections import (
+    Corrections,
+    kind_of,
+    make_area,
+    make_feature,
+    rename_area,
+)
 from wsiseg.view.regions import read_regions
 
 SQUARE = shapely.box(10, 10, 20, 20)
@@ -59,16 +65,58 @@ def test_a_change_replaces_what_has_its_id_and_can_be_taken_back(corrections):
     corrections.remove("a")
     assert corrections.features() == []
     again = Corrections(corrections.path)
-    assert again.undoable == 0
+    assert again.undoable == []
     for name in ("Stroma", "Tumor"):
-        corrections.undo()
+        corrections.undo(corrections.undoable[-1])
         (one,) = corrections.features()
         assert one["properties"]["classification"]["name"] == name
-    assert corrections.undo() == ("a", None)
+    (first,) = corrections.undoable
+    undone = corrections.undo(first)
+    assert (undone.feature, undone.after) == ("a", None)
     assert corrections.features() == []
-    assert corrections.undo() is None
+    with pytest.raises(DataError, match="this change cannot be undone any more"):
+        corrections.undo(first)
     with pytest.raises(DataError, match="no correction has the id b"):
         corrections.remove("b")
+
+
+def test_a_change_is_undone_alone_unless_its_feature_was_changed_again(corrections):
+    first, second = corrections.put(drawn(identity="a")), corrections.put(drawn(identity="b"))
+    corrections.undo(first.id)
+    assert [one["id"] for one in corrections.features()] == ["b"]
+    other = Corrections(corrections.path)
+    renamed = other.update("b", lambda area: rename_area(area, "Stroma", PALETTE))
+    before = corrections.path.read_bytes()
+    with pytest.raises(DataError, match="was changed again, in another page or program"):
+        corrections.undo(second.id)
+    assert corrections.path.read_bytes() == before
+    other.undo(renamed.id)
+    corrections.undo(second.id)
+    assert corrections.features() == []
+
+
+def test_a_version_tells_what_others_changed(corrections):
+    first = corrections.put(drawn(identity="a"))
+    assert corrections.read()[1] == first.version != first.was
+    other = Corrections(corrections.path).put(drawn(identity="b"))
+    assert other.was == first.version
+    last = corrections.put(drawn(identity="c"))
+    assert last.was == other.version
+    assert corrections.read()[1] == last.version
+
+
+def test_a_drawn_area_gets_another_class_and_keeps_all_else(corrections):
+    area = drawn(identity="a")
+    area["properties"]["name"] = "mine"
+    corrections.put(area)
+    corrections.update("a", lambda area: rename_area(area, "Keratin", PALETTE))
+    (renamed,) = corrections.features()
+    assert renamed["properties"].pop("classification")["name"] == "Keratin"
+    area["properties"].pop("classification")
+    assert renamed == json.loads(json.dumps(area))
+    checked = make_feature("checked", SQUARE, "Checked*", PALETTE)
+    with pytest.raises(DataError, match="only a drawn area has a class"):
+        rename_area(checked, "Tumor", PALETTE)
 
 
 def test_what_somebody_else_wrote_is_kept_beside_and_inside(corrections):

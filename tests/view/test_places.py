@@ -75,9 +75,9 @@ def test_a_place_is_labelled_by_what_reaches_into_it(mine, kind, name, box, labe
     (entry,) = mine.entries()
     feature = make_feature(kind, shapely.box(*box), name, PALETTE)
     corrections = Corrections(entry.corrections)
-    corrections.put(feature)
+    change = corrections.put(feature)
     assert places.labelled(entry) == ({1} if labelled else set())
-    corrections.undo()
+    corrections.undo(change.id)
     assert places.labelled(entry) == set()
 
 

@@ -15,11 +15,13 @@ from wsiseg.view.collection import Entry
 from wsiseg.view.corrections import (
     CHECKED,
     IGNORED,
+    Change,
     Feature,
     check_new_class,
     kind_of,
     make_area,
     make_feature,
+    rename_area,
 )
 from wsiseg.view.library import Library, Shown
 from wsiseg.view.places import Places
@@ -174,8 +176,10 @@ def describe_places(shown: Shown, places: Places) -> dict[str, Any]:
 
 def describe_corrections(shown: Shown) -> dict[str, Any]:
     """Describe all corrections of a slide, in frame pixels."""
-    features = [_describe_feature(shown, feature) for feature in shown.corrections.features()]
+    read, version = shown.corrections.read()
+    features = [_describe_feature(shown, feature) for feature in read]
     return {
+        "version": version,
         "features": [feature for feature in features if feature is not None],
         "others": sum(feature is None for feature in features),
         "undoable": shown.corrections.undoable,
@@ -192,27 +196,33 @@ def correct(shown: Shown, order: Any) -> dict[str, Any]:
     """
     action = order.get("action") if isinstance(order, dict) else None
     if action == "undo":
-        done = shown.corrections.undo()
-        if done is None:
-            raise DataError("there is nothing to undo")
-        return _changed(shown, *done)
+        return _changed(shown, shown.corrections.undo(str(order.get("change"))))
     if action == "remove":
-        identity = str(order.get("id"))
-        shown.corrections.remove(identity)
-        return _changed(shown, identity, None)
+        return _changed(shown, shown.corrections.remove(str(order.get("id"))))
+    if action == "rename":
+        return _changed(shown, _rename(shown, order))
     makers: dict[str, Callable[[Shown, dict[str, Any]], Feature]] = {
         "reclassify": _reclassify, "delete": _delete, "draw": _draw, "check": _check,
     }  # fmt: skip
     if not isinstance(action, str) or action not in makers:
         raise DataError(f"no action is named {str(action)[:40]!r}")
-    feature = makers[action](shown, order)
-    shown.corrections.put(feature)
-    return _changed(shown, str(feature["id"]), feature)
+    return _changed(shown, shown.corrections.put(makers[action](shown, order)))
 
 
-def _changed(shown: Shown, identity: str, feature: Feature | None) -> dict[str, Any]:
-    described = None if feature is None else _describe_feature(shown, feature)
-    return {"id": identity, "feature": described, "undoable": shown.corrections.undoable}
+def _changed(shown: Shown, change: Change) -> dict[str, Any]:
+    described = None if change.after is None else _describe_feature(shown, change.after)
+    return {
+        "id": change.feature, "feature": described, "change": change.id,
+        "was": change.was, "version": change.version,
+    }  # fmt: skip
+
+
+def _rename(shown: Shown, order: dict[str, Any]) -> Change:
+    palette = _palette_of(shown)
+    name = _class_of(palette, order)
+    return shown.corrections.update(
+        str(order.get("id")), lambda area: rename_area(area, name, palette)
+    )
 
 
 def _reclassify(shown: Shown, order: dict[str, Any]) -> Feature:

@@ -29,10 +29,10 @@ import hashlib
 import os
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import shapely
@@ -50,11 +50,13 @@ from wsiseg.text import dump_json
 __all__ = [
     "CHECKED",
     "IGNORED",
+    "Change",
     "Corrections",
     "check_new_class",
     "kind_of",
     "make_area",
     "make_feature",
+    "rename_area",
 ]
 
 CHECKED, IGNORED = "Checked*", "Ignore*"
@@ -70,6 +72,27 @@ _ADVICE = "the viewer did not write it: repair it with `wsiseg lint --fix`, or m
 Feature = dict[str, Any]
 
 
+class Change(NamedTuple):
+    """One change that was saved."""
+
+    id: str
+    """Names the change, to undo it; empty for one that undoes another."""
+    feature: str
+    """Id of the feature."""
+    before: Feature | None
+    after: Feature | None
+    was: str
+    """Version of the file before; see `Corrections.read`."""
+    version: str
+
+
+class _Content(NamedTuple):
+    features: list[Feature]
+    version: str
+    ours: bool
+    """Whether the file is as the viewer wrote it, or missing."""
+
+
 @dataclass
 class Corrections:
     """The corrections of one slide; may be used from several threads."""
@@ -80,7 +103,7 @@ class Corrections:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._undo: list[tuple[str, Feature | None]] = []
+        self._changes: list[Change] = []
 
     def features(self) -> list[Feature]:
         """Read all features of the file, in its order; none if it does not exist.
@@ -90,63 +113,93 @@ class Corrections:
         GeoJsonError
             If the file is not a FeatureCollection, or holds what JSON cannot.
         """
-        return _read(self.path)[0]
+        return self.read()[0]
+
+    def read(self) -> tuple[list[Feature], str]:
+        """Read all features as `features` does, and a version that is another if they are."""
+        content = _read(self.path)
+        return content.features, content.version
 
     @property
-    def undoable(self) -> int:
-        """Number of changes that can be undone."""
-        return len(self._undo)
+    def undoable(self) -> list[str]:
+        """The changes that can be undone, the last one last."""
+        return [change.id for change in self._changes]
 
-    def put(self, feature: Feature) -> None:
+    def put(self, feature: Feature) -> Change:
         """Add a feature, or replace the one with the same id, and save."""
-        self._change(str(feature["id"]), feature)
+        return self._change(str(feature["id"]), lambda _: feature)
 
-    def remove(self, identity: str) -> None:
+    def update(self, identity: str, change: Callable[[Feature], Feature | None]) -> Change:
+        """Change or remove a feature, and save; raises `DataError` if no feature has that id."""
+
+        def apply(feature: Feature | None) -> Feature | None:
+            if feature is None:
+                raise DataError(f"no correction has the id {identity}")
+            return change(feature)
+
+        return self._change(identity, apply)
+
+    def remove(self, identity: str) -> Change:
         """Remove a feature, and save; raises `DataError` if no feature has that id."""
-        if all(str(one.get("id")) != identity for one in self.features()):
-            raise DataError(f"no correction has the id {identity}")
-        self._change(identity, None)
+        return self.update(identity, lambda _: None)
 
-    def undo(self) -> tuple[str, Feature | None] | None:
-        """Undo the last change; return the id and the restored feature, None if there is none."""
+    def undo(self, identity: str) -> Change:
+        """Undo one change, not always the last one: others may have changed other features since.
+
+        Raises
+        ------
+        DataError
+            If there is no such change, or its feature was changed again.
+        """
         with self._lock:
-            if not self._undo:
-                return None
-            identity, feature = self._undo[-1]
-            self._save(identity, feature)
-            self._undo.pop()
-            return identity, feature
+            done = next((change for change in self._changes if change.id == identity), None)
+            if done is None:
+                raise DataError("this change cannot be undone any more")
 
-    def _change(self, identity: str, feature: Feature | None) -> None:
+            def restore(feature: Feature | None) -> Feature | None:
+                if feature != done.after:
+                    raise DataError(
+                        "what this would undo was changed again, in another page or program: "
+                        "change or remove it in the list"
+                    )
+                return done.before
+
+            undone = self._save(done.feature, restore)
+            self._changes.remove(done)
+            return undone
+
+    def _change(self, identity: str, make: Callable[[Feature | None], Feature | None]) -> Change:
         with self._lock:
-            before = self._save(identity, feature)
-            self._undo = [*self._undo[1 - _MAX_UNDO :], (identity, before)]
+            change = self._save(identity, make)._replace(id=str(uuid.uuid4()))
+            self._changes = [*self._changes[1 - _MAX_UNDO :], change]
+            return change
 
-    def _save(self, identity: str, feature: Feature | None) -> Feature | None:
-        """Put one feature into the current file; return the feature that it replaced."""
+    def _save(self, identity: str, make: Callable[[Feature | None], Feature | None]) -> Change:
+        """Replace one feature of the current file by what `make` makes of it."""
         with hold(self.path, wait_s=_WAIT_S, remedy=_REMEDY):
-            features, ours = _read(self.path)
-            if not ours:
-                _back_up(self.path)
+            features, was, ours = _read(self.path)
             ids = [str(one.get("id")) for one in features]
             place = ids.index(identity) if identity in ids else None
             before = None if place is None else features[place]
-            if feature is None and place is not None:
-                del features[place]
-            elif feature is not None and place is not None:
-                features[place] = feature
-            elif feature is not None:
-                features.append(feature)
-            self._write(features)
-        return before
+            after = make(before)
+            if not ours:
+                _back_up(self.path)
+            if place is None:
+                place = len(features)
+            features[place : place + 1] = [] if after is None else [after]
+            version = self._write(features)
+        return Change("", identity, before, after, was, version)
 
-    def _write(self, features: Sequence[Feature]) -> None:
-        facts = {**self.facts, "corrections": 1, "features": _digest(features)}
+    def _write(self, features: Sequence[Feature]) -> str:
+        """Write the file; return its version."""
+        version = _digest(features)
+        facts = {**self.facts, "corrections": 1, "features": version}
         head = dump_json(facts, option=orjson.OPT_SORT_KEYS)
         lines = b",\n".join(map(orjson.dumps, features))
         with open_atomic(self.path) as file:
             file.write(b'{"type":"FeatureCollection","wsiseg":' + head + b',"features":[\n')
             file.write(lines + b"\n]}\n")
+        return version
 
 
 def make_feature(
@@ -154,8 +207,6 @@ def make_feature(
     identity: str | None = None, was: str | None = None,
 ) -> Feature:  # fmt: skip
     """Make a feature of the file; see the module for the values of `kind`."""
-    colors = dict(zip(palette.names, palette.colors, strict=True)) | _COLORS
-    colors.setdefault(class_name, choose_colors((class_name,))[0])
     metadata = {"wsiseg": kind} | ({"from": was} if was is not None else {})
     return {
         "type": "Feature",
@@ -163,10 +214,25 @@ def make_feature(
         "geometry": _plain(geometry),
         "properties": {
             "objectType": "annotation",
-            "classification": {"name": class_name, "color": list(colors[class_name])},
+            "classification": _classify(class_name, palette),
             "metadata": metadata,
         },
     }
+
+
+def rename_area(area: Feature, class_name: str, palette: Palette) -> Feature:
+    """Give a drawn area another class; raises `DataError` for any other feature."""
+    if kind_of(area) != "drawn":
+        raise DataError("only a drawn area has a class that can be changed so")
+    classification = _classify(class_name, palette)
+    return {**area, "properties": {**area["properties"], "classification": classification}}
+
+
+def _classify(class_name: str, palette: Palette) -> dict[str, Any]:
+    """Return QuPath's classification of a class: its name and colour."""
+    colors = dict(zip(palette.names, palette.colors, strict=True)) | _COLORS
+    colors.setdefault(class_name, choose_colors((class_name,))[0])
+    return {"name": class_name, "color": list(colors[class_name])}
 
 
 def check_new_class(given: Any, palette: Palette) -> str:
@@ -239,10 +305,9 @@ def _plain(geometry: BaseGeometry) -> dict[str, Any]:
     return {"type": shape["type"], "coordinates": tidy(shape["coordinates"])}
 
 
-def _read(path: Path) -> tuple[list[Feature], bool]:
-    """Read the features of a file, and whether it is as the viewer wrote it (or missing)."""
+def _read(path: Path) -> _Content:
     if not path.exists():
-        return [], True
+        return _Content([], _digest([]), True)
     texts, findings = read_documents(path)
     tree, more = parse_document(texts[0]) if texts else (None, [])
     findings += more
@@ -258,7 +323,8 @@ def _read(path: Path) -> tuple[list[Feature], bool]:
             f"{path}: cannot be written as JSON again ({error}); {_ADVICE}"
         ) from error
     facts = tree.get("wsiseg") if isinstance(tree, dict) else None
-    return strict, isinstance(facts, dict) and facts.get("features") == digest
+    ours = isinstance(facts, dict) and facts.get("features") == digest
+    return _Content(strict, digest, ours)
 
 
 def _spell_numbers(features: list[Feature], findings: Sequence[Finding]) -> list[Feature]:

@@ -10,9 +10,9 @@
  */
 async function ask(path, options) {
   const answer = await fetch(path, options);
-  const content = await answer.json().catch(() => ({})); // a fault of the server is plain text
-  if (!answer.ok) throw new Error(content.error || `the server answered ${answer.status}`);
-  return content;
+  if (answer.ok) return answer.json();
+  const { error } = await answer.json().catch(() => ({})); // a fault of the server is plain text
+  throw Object.assign(new Error(error || `the server answered ${answer.status}`), { status: answer.status });
 }
 
 /** @param {Record<string, string|number>} values */
@@ -60,13 +60,13 @@ export const hoverAt = (id, x, y, signal) =>
 
 /**
  * @param {string} id
- * @returns {Promise<{features: import("./types.js").Correction[], others: number, undoable: number}>}
+ * @returns {Promise<{version: string, features: import("./types.js").Correction[], others: number, undoable: string[]}>}
  */
 export const readCorrections = (id) => ask(`api/slides/${id}/corrections`);
 
 /**
  * @param {string} id @param {object} order
- * @returns {Promise<{id: string, feature: import("./types.js").Correction|null, undoable: number}>}
+ * @returns {Promise<import("./types.js").Change>}
  */
 export const correct = (id, order) =>
   ask(`api/slides/${id}/corrections`, {

@@ -3,6 +3,7 @@
 import { byId, make, swatch } from "./dom.js";
 
 /** @typedef {import("./pane.js").Pane} Pane */
+/** @typedef {import("./types.js").Correction} Correction */
 
 const CHECKED = "Checked*";
 const NEW = ""; // the entry that asks for a name
@@ -15,6 +16,8 @@ export class Classes {
     this.dialog = byId("new-class");
     /** @type {Set<string>} classes named since the page was opened */
     this.named = new Set();
+    /** @type {Set<string>} of these, those that no correction has any more */
+    this.unused = new Set();
     /** @type {Pane|null} */
     this.pane = null;
     /** @type {string[]} classes of the map */
@@ -73,8 +76,34 @@ export class Classes {
   }
 
   async choose() {
-    if (this.select.value === NEW) await this.ask();
-    else this.chosen = this.select.value;
+    if (this.select.value === NEW) return void (await this.ask());
+    this.chosen = this.select.value;
+    this.forget();
+    if (this.pane) this.offer(this.pane);
+  }
+
+  /** Stop offering a class that somebody named and nothing has any more. @param {Correction[]} before @param {Correction[]} after */
+  changed(before, after) {
+    for (const { id, class: was } of before.filter((one) => this.isNew(one.class))) {
+      if (after.some((one) => one.class === was)) continue;
+      this.unused.add(was);
+      const now = after.find((one) => one.id === id);
+      if (this.chosen === was && now && now.kind !== "deleted") this.chosen = now.class;
+    }
+    for (const one of after) this.unused.delete(one.class);
+    this.forget();
+  }
+
+  /** Forget unused names, but for the one that the next area is to have. */
+  forget() {
+    for (const name of this.unused) if (name !== this.chosen) this.named.delete(name);
+    this.unused = new Set([...this.unused].filter((name) => name === this.chosen));
+  }
+
+  /** The class of that name in the spelling that is known already, but for case and blanks. @param {string} name */
+  spell(name) {
+    const plain = (/** @type {string} */ text) => text.toLowerCase().replace(/\s+/g, "");
+    return this.names.find((one) => plain(one) === plain(name)) ?? name;
   }
 
   /** Ask for the name of a new class, and choose it; null if none was given. @returns {Promise<string|null>} */
@@ -85,10 +114,11 @@ export class Classes {
     this.dialog.returnValue = "";
     this.dialog.showModal();
     return new Promise((resolve) => this.dialog.addEventListener("close", () => {
-      const name = this.dialog.returnValue === "add" ? input.value.trim() : "";
+      const name = this.dialog.returnValue === "add" ? this.spell(input.value.trim()) : "";
       if (name) {
-        this.named.add(name);
+        if (this.isNew(name)) this.named.add(name);
         this.chosen = name;
+        this.forget();
       }
       if (this.pane) this.offer(this.pane);
       resolve(name || null);

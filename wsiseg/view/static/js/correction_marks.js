@@ -4,6 +4,8 @@ import { pathOf, strokeSeen } from "./shapes.js";
 
 const CHECKED = "#1f5fae";
 const DELETED = "#4a5558";
+/** @type {Record<string, number>} by kind; what counts more comes last, as in the labels that are learned */
+const LEVELS = { reclassified: 0, deleted: 0, drawn: 1, checked: 2 };
 
 /**
  * @param {CanvasRenderingContext2D} context
@@ -12,7 +14,7 @@ const DELETED = "#4a5558";
  * @param {import("./types.js").Correction[]} corrections
  */
 export function drawCorrections(context, view, scene, corrections) {
-  for (const one of corrections) {
+  for (const one of [...corrections].sort((a, b) => LEVELS[a.kind] - LEVELS[b.kind])) {
     const path = pathOf(view, one.rings);
     if (one.kind === "checked") {
       strokeSeen(context, path, CHECKED, 2, [8, 5]);

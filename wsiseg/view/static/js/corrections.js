@@ -1,108 +1,192 @@
 // @ts-check
-/** Corrections of the slide: the selected region, the list, and saving on the server. */
+/** Corrections of the slide: what is selected, the list, and saving on the server. */
 import { correct, readCorrections } from "./api.js";
 import { Classes } from "./classes.js";
 import { colorOf } from "./correction_marks.js";
-import { byId, make, sayArea, sayShare, swatch } from "./dom.js";
+import { byId, make, sayArea, swatch } from "./dom.js";
+import { keepMade, recallMade } from "./made.js";
+import { showPicked } from "./picked.js";
+import { isArea } from "./picking.js";
 import { boxOf } from "./shapes.js";
 
 /** @typedef {import("./pane.js").Pane} Pane */
 /** @typedef {import("./types.js").Correction} Correction */
+/** @typedef {import("./types.js").Picked} Picked */
+/** @typedef {{action: string, class?: string} & Record<string, any>} Order */
 
 /**
  * @typedef {object} Listeners
  * @property {(text: string, bad?: boolean) => void} tell
- * @property {(id: string, exists: boolean) => Promise<void>} saved  After each change that was saved.
+ * @property {(id: string, exists: boolean) => Promise<void>} saved  After each change that was saved; without id, of others.
  * @property {() => void} shown  After the list was shown anew.
  * @property {(slide: string) => Promise<void>} open  Open the slide with that id.
+ * @property {(one: Picked) => void} select
  */
+
+const REFUSED = [400, 404]; // what the server answers if it will not do so later either
 
 export class Corrections {
   /** @param {Listeners} listeners */
   constructor(listeners) {
     this.listeners = listeners;
     this.classes = new Classes();
-    this.failed = false; // whether the last change was not saved
-    this.undoable = 0; // changes of this slide that the server can undo
-    /** @type {string[]} the slide of each change since the page was opened */
-    this.made = [];
+    this.told = false; // whether the notice is about the last change
+    this.version = ""; // of the file, as it is shown
+    this.made = recallMade();
+    /** @type {Promise<any>} one change after the other, so that the last is the one to undo */
+    this.queue = Promise.resolve();
     /** @type {HTMLButtonElement} */
     this.undoButton = byId("undo");
     this.undoButton.addEventListener("click", () => this.undo());
+    document.addEventListener("visibilitychange", () => this.look());
+    window.addEventListener("focus", () => this.look());
   }
 
   /** @param {Pane} pane */
   async open(pane) {
     this.pane = pane;
-    this.undoable = 0;
-    const { scene } = pane;
-    if (!scene?.layers.labels) return this.show();
-    const { features, others, undoable } = await readCorrections(scene.id);
-    if (pane.scene !== scene) return;
-    pane.corrections = features;
-    this.undoable = undoable;
+    this.version = "";
+    if (!pane.scene?.layers.labels) return this.show();
+    const others = await this.read();
     if (others) this.listeners.tell(`${others} more features in the corrections file are not from the viewer: they are kept, but not shown`);
+  }
+
+  /** Read the file, and show it if it is not what is shown. @returns {Promise<number>} features of other programs */
+  async read() {
+    const { pane } = this;
+    const scene = pane?.scene;
+    if (!pane || !scene?.layers.labels) return 0;
+    let known, answer;
+    do { // again if something was saved meanwhile
+      known = this.version;
+      answer = await readCorrections(scene.id);
+      if (pane.scene !== scene) return 0;
+    } while (known !== this.version);
+    const { version, features, others, undoable } = answer;
+    this.made = keepMade(this.made.filter(({ slide, change }) => slide !== scene.id || undoable.includes(change)));
+    if (version !== known) this.set(version, features);
+    return others;
+  }
+
+  /** Somebody looks at the page again: others may have corrected the slide meanwhile. */
+  async look() {
+    const { version } = this;
+    if (document.hidden || !version) return;
+    await this.read().catch(() => 0); // what is done next says so
+    if (version !== this.version) await this.listeners.saved("", true);
+  }
+
+  /** @param {string} version @param {Correction[]} corrections of the open slide */
+  set(version, corrections) {
+    const { pane } = this;
+    if (!pane) return;
+    this.version = version;
+    this.classes.changed(pane.corrections, corrections);
+    pane.corrections = corrections;
+    const { picked } = pane;
+    if (picked && isArea(picked)) pane.picked = corrections.find(({ id }) => id === picked.id) ?? null;
     this.show();
     pane.redraw();
   }
 
-  /**
-   * Save one change, or say why it was not saved.
-   * @param {{action: string, class?: string} & Record<string, any>} order
-   * @returns {Promise<string>} id of the feature; empty if it was not saved
-   */
-  async order(order) {
-    const { pane } = this;
-    const scene = pane?.scene;
-    if (!pane || !scene) return "";
+  /** @template T @param {() => Promise<T>} act @returns {Promise<T>} */
+  inTurn(act) {
+    const done = this.queue.then(act);
+    this.queue = done.catch(() => undefined);
+    return done;
+  }
+
+  /** Save one change, or say why it was not saved. @param {Order} order @returns {Promise<string>} id of the correction; empty if it was not saved */
+  order(order) {
+    const slide = this.pane?.scene?.id;
+    return this.inTurn(async () => (slide ? this.send(order, slide) : ""));
+  }
+
+  /** @param {Order} order @param {string} slide @returns {Promise<string>} */
+  async send(order, slide) {
     let changed;
     try {
-      changed = await correct(scene.id, order);
+      changed = await correct(slide, order);
     } catch (error) {
-      this.failed = true;
-      this.listeners.tell(`Not saved: ${/** @type {Error} */ (error).message}`, true);
-      this.classes.named.delete(order.class ?? ""); // unless a correction has it, it is offered no more
-      this.show();
+      await this.refused(order, /** @type {any} */ (error));
       return "";
     }
-    if (this.failed) this.listeners.tell(""); // what is said of an earlier change does not hold for this
-    this.failed = false;
-    const { id, feature, undoable } = changed;
-    const at = this.made.lastIndexOf(scene.id);
-    if (order.action !== "undo") this.made.push(scene.id);
-    else if (at >= 0) this.made.splice(at, 1);
-    if (pane.scene === scene) {
-      const index = pane.corrections.findIndex((one) => one.id === id);
-      const rest = pane.corrections.filter((one) => one.id !== id);
-      if (feature) rest.splice(index < 0 ? rest.length : index, 0, feature);
-      pane.corrections = rest;
-      this.undoable = undoable;
-      this.show();
-      pane.redraw();
-    }
+    if (this.told) this.listeners.tell(""); // what is said of an earlier change does not hold for this
+    this.told = false;
+    const { id, feature, change } = changed;
+    const others = this.made.filter((one) => one.change !== order.change);
+    this.made = keepMade(change ? [...others, { slide, change }] : others);
+    if (this.pane?.scene?.id === slide) await this.take(changed);
     await this.listeners.saved(id, feature !== null);
     return id;
   }
 
-  /** Undo the last change, on the slide where it was made: labelling a place may lead to another. */
-  async undo() {
-    const last = this.made.at(-1);
-    if (last && last !== this.pane?.scene?.id) await this.listeners.open(last);
-    if (this.undoable) return this.order({ action: "undo" });
-    this.made = this.made.filter((slide) => slide !== last); // the server keeps those of a few slides
-    this.listeners.tell("What was corrected on this slide before cannot be undone any more: remove it in the list.");
+  /** Show what was saved; if others changed the file before it, that too. @param {import("./types.js").Change} change */
+  async take({ id, feature, was, version }) {
+    const { corrections } = /** @type {Pane} */ (this.pane);
+    if (was !== this.version) return void (await this.read().catch((error) => this.listeners.tell(error.message, true)));
+    const index = corrections.findIndex((one) => one.id === id);
+    const rest = corrections.filter((one) => one.id !== id);
+    if (feature) rest.splice(index < 0 ? rest.length : index, 0, feature);
+    this.set(version, rest);
+  }
+
+  /** @param {Order} order @param {Error & {status?: number}} error */
+  async refused(order, error) {
+    this.told = true;
+    this.listeners.tell(`Not ${order.action === "undo" ? "undone" : "saved"}: ${error.message}`, true);
+    this.classes.named.delete(order.class ?? ""); // unless a correction has it, it is offered no more
+    if (REFUSED.includes(error.status ?? 0)) this.made = keepMade(this.made.filter((one) => one.change !== order.change));
     this.show();
+    await this.look(); // as others may be why
+  }
+
+  /** Undo the last change of this page, on the slide where it was made: labelling a place may lead to another. */
+  undo() {
+    return this.inTurn(async () => {
+      const last = this.made.at(-1);
+      if (!last) return;
+      if (last.slide !== this.pane?.scene?.id) await this.listeners.open(last.slide);
+      if (this.made.includes(last)) return void (await this.send({ action: "undo", change: last.change }, last.slide));
+      // the server keeps those of a few slides
+      this.listeners.tell("What was corrected on this slide before cannot be undone any more: remove it in the list.");
+      this.show();
+    });
   }
 
   /** @param {string|null} name null if none was given */
   reclassify(name) {
-    const region = this.pane?.picked;
-    if (region && name) this.order({ action: "reclassify", region: region.id, class: name, new: this.classes.isNew(name) });
+    const one = this.pane?.picked;
+    if (!one || !name) return;
+    const what = isArea(one) ? { action: "rename", id: one.id } : { action: "reclassify", region: one.id };
+    this.order({ ...what, class: name, new: this.classes.isNew(name) });
   }
 
+  /** Delete the selected region, or remove the selected area. */
   delete() {
-    const region = this.pane?.picked;
-    if (region) this.order({ action: "delete", region: region.id });
+    const one = this.pane?.picked;
+    if (!one) return;
+    if (isArea(one)) return this.remove(one);
+    const correction = this.of(one);
+    if (correction?.kind === "deleted") return;
+    return this.orderAndSay({ action: "delete", region: one.id }, `Deleted ${correction?.class ?? one.class}`, one.mm2);
+  }
+
+  /** @param {Correction} one */
+  remove(one) {
+    return this.orderAndSay({ action: "remove", id: one.id }, `Removed: ${sayWhat(one)}`, one.mm2);
+  }
+
+  /** @param {Order} order @param {string} text @param {number|null} mm2 */
+  async orderAndSay(order, text, mm2) {
+    if (!(await this.order(order))) return;
+    this.told = true;
+    this.listeners.tell(`${text}, ${sayArea(mm2)} (Ctrl+Z undoes)`);
+  }
+
+  /** The correction of a region. @param {Picked} one */
+  of(one) {
+    return this.pane?.corrections.find(({ id }) => id === one.id) ?? null;
   }
 
   /** @param {number[][]} points of an area @param {string} name of its class */
@@ -115,7 +199,7 @@ export class Corrections {
     const corrections = pane?.corrections ?? [];
     byId("correction-count").textContent = corrections.length ? String(corrections.length) : "";
     const rows = corrections.map((one) => this.row(one));
-    this.undoButton.disabled = !this.undoable && !this.made.length;
+    this.undoButton.disabled = !this.made.length;
     if (pane) this.classes.offer(pane);
     const hint = "None. Click a region to change it, or draw an area.";
     byId("corrections").replaceChildren(...(rows.length ? rows : [make("li", { className: "empty" }, hint)]));
@@ -126,38 +210,39 @@ export class Corrections {
   /** @param {Correction} one */
   row(one) {
     const scene = this.pane?.scene;
-    const text = one.kind === "reclassified" ? `${one.from} → ${one.class}`
-      : one.kind === "deleted" ? `Deleted ${one.from ?? ""}`
-      : one.kind === "drawn" ? `Drawn ${one.class}` : "Checked area";
-    const go = make("button", { className: "go", title: "Go there" },
+    const text = sayWhat(one);
+    const go = make("button", { className: "go", title: "Go there and select it" },
       scene ? swatch(colorOf(scene, one)) : "", text, make("span", { className: "mm2" }, sayArea(one.mm2)));
-    go.addEventListener("click", () => this.pane?.showBox(boxOf(one.rings)));
+    go.dataset.id = one.id;
+    go.addEventListener("click", () => {
+      this.pane?.showBox(boxOf(one.rings));
+      this.listeners.select(pickable(one));
+    });
     const take = make("button", { className: "take", title: "Remove this correction", ariaLabel: `Remove: ${text}` }, "×");
-    take.addEventListener("click", () => this.order({ action: "remove", id: one.id }));
+    take.addEventListener("click", () => this.remove(one));
     return make("li", {}, go, take);
   }
 
-  /** Show the properties of the selected region. */
+  /** Show the properties of what is selected, and mark it in the list. */
   showPicked() {
-    const region = this.pane?.picked;
-    const scene = this.pane?.scene;
-    if (!region || !scene) return byId("picked").replaceChildren();
-    const facts = make("dl");
-    const correction = this.pane?.corrections.find((one) => one.id === region.id);
-    const now = correction ? (correction.kind === "deleted" ? "deleted" : correction.class) : "";
-    const lines = [
-      ["Class", now ? `${region.class} → ${now}` : region.class], ["Area", sayArea(region.mm2)],
-      ["Mean confidence", sayShare(region.confidence)], ["Id", region.id],
-    ];
-    for (const [name, value] of lines) {
-      facts.append(make("dt", {}, name), make("dd", { className: name === "Id" ? "id" : "" }, value));
+    const one = this.pane?.picked ?? null;
+    for (const go of byId("corrections").querySelectorAll("button.go")) {
+      go.setAttribute("aria-current", String(/** @type {HTMLElement} */ (go).dataset.id === one?.id));
     }
-    const chips = this.classes.chips((name) => `Change this region to ${name}`, (name) => this.reclassify(name));
-    this.classes.names.forEach((name, i) =>
-      chips[i].setAttribute("aria-pressed", String(name === (correction ? correction.class : region.class))));
-    const remove = make("button", { className: "danger", title: "This region is wrong (Del)" }, "Delete region");
-    remove.addEventListener("click", () => this.delete());
-    byId("picked").replaceChildren(make("h3", {}, "Region"), facts, make("div", { className: "chips" }, ...chips), remove);
-    byId("picked").scrollIntoView({ block: "nearest" });
+    showPicked(one, one && this.of(one), this.classes, { change: (name) => this.reclassify(name), remove: () => this.delete() });
   }
+}
+
+/** @param {Correction} one */
+function sayWhat({ kind, from, class: name }) {
+  if (kind === "reclassified") return `${from} → ${name}`;
+  if (kind === "deleted") return `Deleted ${from ?? ""}`;
+  return kind === "drawn" ? `Drawn ${name}` : "Checked area";
+}
+
+/** What a correction is about: the area itself, or the region as the map has it. @param {Correction} one @returns {Picked} */
+function pickable(one) {
+  if (one.kind === "drawn" || one.kind === "checked") return one;
+  const { id, from, mm2, rings } = one;
+  return { index: -1, id, class: from ?? "", mm2, confidence: null, box: boxOf(rings), rings };
 }

@@ -1,6 +1,6 @@
 // @ts-check
 /** Set up the page: open slides in panes, and connect the modules. */
-import { countRegions, hoverAt, listSlides, openSlide, rankedRegion, readRegion } from "./api.js";
+import { countRegions, listSlides, openSlide, rankedRegion, readRegion } from "./api.js";
 import { Corrections } from "./corrections.js";
 import { byId, make } from "./dom.js";
 import { Drawing } from "./draw.js";
@@ -8,6 +8,7 @@ import { Hover } from "./hover.js";
 import { bindKeys } from "./keys.js";
 import { Layers } from "./layers.js";
 import { Pane } from "./pane.js";
+import { Picking } from "./picking.js";
 import { Places } from "./places.js";
 import { readAddress, settings, writeAddress } from "./settings.js";
 import { SlideList } from "./slides.js";
@@ -22,11 +23,13 @@ const panes = [];
 /** @type {Pane|null} the pane that the others follow */
 let leader = null;
 let rank = { order: "", at: 0 };
+let choices = 0; // of what is selected: an earlier one that is answered later does not count
 
 const hover = new Hover();
 const layers = new Layers(() => redraw());
+const picking = new Picking();
 const list = new SlideList((slide) => show(slide));
-const corrections = new Corrections({ tell, saved, shown: () => places.show(), open: showById });
+const corrections = new Corrections({ tell, saved, shown: () => places.show(), open: showById, select: (one) => choose(panes[0], one) });
 const places = new Places(corrections, showById, showBox, tell);
 const drawing = new Drawing((pane, points) => {
   if (pane !== panes[0]) return tell("Only the map on the left can be corrected: draw there.");
@@ -164,20 +167,24 @@ async function showBeside(slide) {
 async function pick(pane, x, y) {
   if (!pane.scene?.layers.labels) return;
   try {
-    const answer = await hoverAt(pane.scene.id, x, y);
-    await choose(pane, answer?.region ?? null);
+    const choice = ++choices;
+    const one = await picking.choose(pane, x, y);
+    if (choice === choices) await choose(pane, one);
   } catch (error) {
     tell(/** @type {Error} */ (error).message, true);
   }
 }
 
-/** @param {Pane} pane @param {import("./types.js").Region|null} region */
-async function choose(pane, region) {
+/** @param {Pane} pane @param {import("./types.js").Picked|null} one */
+async function choose(pane, one) {
   const { scene } = pane;
   const view = pane.view();
   if (!scene || !view) return;
-  pane.picked = region && (await readRegion(scene.id, region.index, 0.5 / view.scale));
-  if (pane === panes[0]) corrections.show();
+  const choice = ++choices;
+  const picked = !one || one.rings ? one : await readRegion(scene.id, /** @type {any} */ (one).index, 0.5 / view.scale);
+  if (choice !== choices || pane.scene !== scene) return;
+  pane.picked = picked;
+  if (pane === panes[0]) corrections.showPicked();
   pane.redraw();
 }
 
@@ -299,11 +306,11 @@ function bind() {
       useTool("pan");
       if (panes[0]) choose(panes[0], null);
     } },
-    { keys: ["Delete", "Backspace"], shown: "Del", text: "Delete the selected region", act: () => corrections.delete() },
+    { keys: ["Delete", "Backspace"], shown: "Del", text: "Delete the selected region or area", act: () => corrections.delete() },
     { keys: ["Ctrl+z"], shown: "Ctrl+Z", text: "Undo the last correction", act: () => corrections.undoButton.click() },
     { keys: ["s"], shown: "S", text: "Snapshot", act: snapshot },
     { keys: ["?"], text: "", act: help },
-  ]);
+  ], () => panes[0]?.osd.canvas.focus({ preventScroll: true }));
 }
 
 async function start() {

@@ -58,7 +58,7 @@ export class Pane {
     this.osd.canvas.append(this.rasters, this.vectors);
     /** @type {Scene|null} */
     this.scene = null;
-    /** @type {import("./types.js").Region|null} */
+    /** @type {import("./types.js").Picked|null} */
     this.picked = null;
     /** @type {import("./types.js").Correction[]} */
     this.corrections = [];

@@ -37,6 +37,18 @@ export function strokeSeen(context, path, color, width, dash = []) {
   context.setLineDash([]);
 }
 
+/** Whether a point is inside, by the even-odd rule. @param {number[][]} rings @param {number} x @param {number} y */
+export function contains(rings, x, y) {
+  let inside = false;
+  for (const ring of rings) {
+    for (let i = 0, j = ring.length - 2; i < ring.length; j = i, i += 2) {
+      if (ring[i + 1] > y !== ring[j + 1] > y
+        && x < ring[i] + ((y - ring[i + 1]) * (ring[j] - ring[i])) / (ring[j + 1] - ring[i + 1])) inside = !inside;
+    }
+  }
+  return inside;
+}
+
 /** Left, top, right, bottom. @param {number[][]} rings */
 export function boxOf(rings) {
   const box = [Infinity, Infinity, -Infinity, -Infinity];

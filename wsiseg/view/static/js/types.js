@@ -53,6 +53,15 @@
  * @property {number[][]} rings
  * @property {number} mm2
  *
+ * @typedef {Region|Correction} Picked  What is selected: a region of the map, or a drawn or checked area.
+ *
+ * @typedef {object} Change  A correction that was saved.
+ * @property {string} id  Of the correction.
+ * @property {Correction|null} feature  As it is now; null if it is gone.
+ * @property {string} change  Names the change, to undo it; empty for one that undoes another.
+ * @property {string} was  Version of the file before, as others may have changed it.
+ * @property {string} version  Of the file now.
+ *
  * @typedef {{box: number[], labelled: boolean, current: boolean}} Frame  A place on the open slide.
  *
  * @typedef {{x: number, y: number, um: number}} Place  Centre in µm, and µm per screen pixel.

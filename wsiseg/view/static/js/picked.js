@@ -1,0 +1,59 @@
+// @ts-check
+/** The panel of what is selected: its facts, the classes that it may have, and a button to remove it. */
+import { byId, make, sayArea, sayShare } from "./dom.js";
+import { isArea } from "./picking.js";
+
+/** @typedef {import("./types.js").Correction} Correction */
+/** @typedef {import("./classes.js").Classes} Classes */
+/** @typedef {{change: (name: string|null) => void, remove: () => void}} Acts */
+
+/**
+ * @param {import("./types.js").Picked|null} one
+ * @param {Correction|null} correction  Of that area, or of that region if it has one.
+ * @param {Classes} classes @param {Acts} acts
+ */
+export function showPicked(one, correction, classes, acts) {
+  const parts = !one ? [] : isArea(one) ? describeArea(one, classes, acts) : describeRegion(one, correction, classes, acts);
+  byId("picked").replaceChildren(...parts);
+  byId("picked").scrollIntoView({ block: "nearest" });
+}
+
+/** @param {Correction} area drawn or checked @param {Classes} classes @param {Acts} acts */
+function describeArea(area, classes, acts) {
+  const below = make("p", { className: "empty" }, "Click there again to select what lies below.");
+  const remove = makeRemove("Remove area", "Remove this area (Del)", acts);
+  if (area.kind === "checked") return [make("h3", {}, "Checked area"), list([["Area", sayArea(area.mm2)]]), remove, below];
+  const facts = list([["Class", area.class], ["Area", sayArea(area.mm2)]]);
+  return [make("h3", {}, "Drawn area"), facts, makeChips("area", area.class, classes, acts), remove, below];
+}
+
+/** @param {import("./types.js").Region} region @param {Correction|null} correction @param {Classes} classes @param {Acts} acts */
+function describeRegion(region, correction, classes, acts) {
+  const now = correction ? (correction.kind === "deleted" ? "deleted" : correction.class) : "";
+  const facts = list([
+    ["Class", now ? `${region.class} → ${now}` : region.class], ["Area", sayArea(region.mm2)],
+    ["Mean confidence", sayShare(region.confidence)], ["Id", region.id],
+  ]);
+  const chips = makeChips("region", (correction ?? region).class, classes, acts);
+  return [make("h3", {}, "Region"), facts, chips, makeRemove("Delete region", "This region is wrong (Del)", acts)];
+}
+
+/** @param {string[][]} lines each a name and a value */
+function list(lines) {
+  return make("dl", {}, ...lines.flatMap(([name, value]) =>
+    [make("dt", {}, name), make("dd", { className: name === "Id" ? "id" : "" }, value)]));
+}
+
+/** @param {string} what @param {string} current @param {Classes} classes @param {Acts} acts */
+function makeChips(what, current, classes, acts) {
+  const chips = classes.chips((name) => `Change this ${what} to ${name}`, acts.change);
+  classes.names.forEach((name, i) => chips[i].setAttribute("aria-pressed", String(name === current)));
+  return make("div", { className: "chips" }, ...chips);
+}
+
+/** @param {string} text @param {string} title @param {Acts} acts */
+function makeRemove(text, title, acts) {
+  const button = make("button", { className: "danger", title }, text);
+  button.addEventListener("click", acts.remove);
+  return button;
+}
