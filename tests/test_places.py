@@ -1,5 +1,7 @@
 """The table of suggested places, written and read."""
 
+from dataclasses import replace
+
 import pytest
 
 from wsiseg.errors import DataError
@@ -9,7 +11,8 @@ HEAD = "rank,slide,row,col,x,y,width,height,uncertainty,predicted\n"
 
 
 def place(rank=1, slide="one"):
-    return Place(rank, slide, 2, 3, 100.5, -20.25, 448.0, 358.4, 0.75, "Tumor, invasive")
+    numbers = (2, 3, 100.5, -20.25, 448.0, 358.4, 0.75)
+    return Place(rank, slide, *numbers, "Tumor, invasive", "0123456789abcdef")
 
 
 def test_places_are_read_as_they_were_written_in_the_order_of_ranks(tmp_path):
@@ -22,7 +25,7 @@ def test_places_are_read_as_they_were_written_in_the_order_of_ranks(tmp_path):
 def test_a_table_that_a_spreadsheet_saved_again_is_read(tmp_path):
     row = "1;one;2;3;100,5;-20,25;448;358,4;0,75;Tumor, invasive\r\n"
     (tmp_path / PLACES).write_text("\ufeff" + HEAD.replace(",", ";") + row, encoding="utf-8")
-    assert read_places(tmp_path) == [place()]
+    assert read_places(tmp_path) == [replace(place(), map="")], "a table of before maps were told"
 
 
 def test_a_folder_without_a_table_names_the_file_and_the_command(tmp_path):

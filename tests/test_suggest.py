@@ -131,6 +131,7 @@ def test_the_command_writes_frames_that_qupath_takes_and_keeps_older_ones(folder
     assert corners == wanted == {(float(r["x"]), float(r["y"])) for r in rows}, BOUNDS
     spans = {tuple(np.ptp(f["geometry"]["coordinates"][0], axis=0)) for f in features}
     assert spans == {(one.width, one.height) for one in read_places(out)}
+    assert {one.map for one in read_places(out)} == {"0" * 16}, "of the CAMs"
     assert "geojson" in (out / "qupath" / "import.groovy").read_text()
     assert not (out / "qupath" / "export.groovy").exists()
     again = CliRunner().invoke(app, call)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import MISSING, astuple, dataclass, fields
 from pathlib import Path
 
 from wsiseg.errors import DataError
@@ -35,9 +35,12 @@ class Place:
     """`wsiseg.suggest.Suggestion.uncertainty`, 0 to 1."""
     predicted: str
     """The class that the map shows there."""
+    map: str = ""
+    """What the map is known by that the place was chosen on; empty in tables of before."""
 
 
 _COLUMNS = tuple(field.name for field in fields(Place))
+_REQUIRED = tuple(field.name for field in fields(Place) if field.default is MISSING)
 _POSITIVE = "number above 0"
 _NEEDED = {
     "rank": "whole number from 1", "row": "whole number from 0", "col": "whole number from 0",
@@ -64,7 +67,7 @@ def read_places(folder: str | Path) -> list[Place]:
         raise DataError(
             f"{folder}: has no {PLACES}; give the folder that `wsiseg suggest OUT -o FOLDER` wrote"
         )
-    table = read_table(path, _COLUMNS, _COLUMNS)
+    table = read_table(path, _COLUMNS, _REQUIRED)
     problems = list(table.problems)
     lines: dict[int, int] = {}
     places = []
@@ -94,7 +97,7 @@ def _parse(row: TableRow, table: Table, problems: list[str]) -> Place | None:
     rank, tile_row, tile_col = (int(numbers[name]) for name in ("rank", "row", "col"))
     return Place(
         rank, row["slide"], tile_row, tile_col, numbers["x"], numbers["y"], numbers["width"],
-        numbers["height"], numbers["uncertainty"], row["predicted"],
+        numbers["height"], numbers["uncertainty"], row["predicted"], row.cells.get("map", ""),
     )  # fmt: skip
 
 

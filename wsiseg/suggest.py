@@ -22,7 +22,7 @@ from wsiseg.qupath import write_geojson, write_scripts
 from wsiseg.store import SlideStore
 from wsiseg.tissue import tile_fractions
 
-__all__ = ["Suggestion", "suggest_places", "write_suggestions"]
+__all__ = ["Suggestion", "map_of", "suggest_places", "write_suggestions"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -292,5 +292,11 @@ def _place(rank: int, place: Suggestion) -> Place:
         rank, name_in_run(store), place.row, place.col,
         round(box.x * across - left, 2), round(box.y * down - top, 2),
         round(box.width * across, 2), round(box.height * down, 2),
-        round(place.uncertainty, 4), place.predicted,
+        round(place.uncertainty, 4), place.predicted, map_of(store),
     )  # fmt: skip
+
+
+def map_of(store: SlideStore) -> str:
+    """Return what the model's answers in a store are known by, to tell other maps from it."""
+    digest = store.planned("predict")
+    return (store.marked("predict") if digest is None else digest)[:16]

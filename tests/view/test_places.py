@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import shapely
@@ -10,6 +11,9 @@ from starlette.testclient import TestClient
 from tests.view.conftest import HOST
 from tests.view.runs import PALETTE, make_run, suggest
 from wsiseg.errors import DataError
+from wsiseg.places import PLACES, read_places, write_places
+from wsiseg.store import SlideStore
+from wsiseg.suggest import map_of
 from wsiseg.view import open_run
 from wsiseg.view.app import build_app
 from wsiseg.view.corrections import Corrections, make_feature
@@ -108,3 +112,29 @@ def test_places_on_slides_that_are_not_shown_are_named(mine, caplog):
     with pytest.raises(DataError, match=r"no place is on a slide that is shown; .*\n  gone, too"):
         find(mine, (1, "gone, too", PLACE))
     assert Places().on(entry) == []
+
+
+def test_places_of_another_map_are_told_once(mine, caplog):
+    (entry,) = mine.entries()
+    store = SlideStore(entry.store)
+    for block in range(store.grid.n_blocks):
+        store.mark_done("predict", block, "ab" * 32)
+    folder = suggest(mine.path.parent / "suggest", (1, NAME, PLACE), (2, NAME, PLACE))
+
+    def warned(of):
+        places = [replace(place, map=of) for place in read_places(folder)]
+        write_places(places, folder / PLACES)
+        caplog.clear()
+        find_places(folder, mine.entries())
+        return caplog.text
+
+    assert warned(map_of(store)) == warned("") == "", "tables of before do not tell"
+    said = warned("0123")
+    assert said.count(f"\n  {NAME}") == 1
+    assert f"{folder}: the places were chosen on other maps than are shown" in said
+    assert "wsiseg suggest" in said
+    make_run(mine.path.parent / "second", NAME)
+    both = [*mine.entries(), *open_run(mine.path.parent / "second").entries()]
+    warned(map_of(store))
+    find_places(folder, both)
+    assert caplog.text == "", "one of two runs has the map"

@@ -15,8 +15,10 @@ from pathlib import Path
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from wsiseg.errors import DataError, GeoJsonError
+from wsiseg.errors import DataError, GeoJsonError, StoreError
 from wsiseg.places import Place, read_places
+from wsiseg.store import SlideStore
+from wsiseg.suggest import map_of
 from wsiseg.table import list_problems
 from wsiseg.text import escape
 from wsiseg.view.collection import Entry
@@ -93,7 +95,36 @@ def find_places(folder: str | Path, entries: Sequence[Entry]) -> Places:
             "%s: places on slides that are not shown are left out:%s",
             folder, list_problems(absent),
         )  # fmt: skip
+    _warn_of_other_maps(folder, places, entries)
     return places
+
+
+def _warn_of_other_maps(folder: str | Path, places: Places, entries: Sequence[Entry]) -> None:
+    """Warn of slides whose map is not the one that their places were chosen on."""
+    shown: defaultdict[str, set[str]] = defaultdict(set)  # slides may be in two runs
+    for entry in entries:
+        if any(place.map for place in places.on(entry)):
+            shown[entry.name].add(_map_of(entry))
+    others = [
+        entry.name for entry in entries
+        if entry.name in shown
+        and not {place.map for place in places.on(entry)} <= shown[entry.name]
+    ]  # fmt: skip
+    if others:
+        _LOG.warning(
+            "%s: the places were chosen on other maps than are shown, so their labels may be in "
+            "another output; choose new ones with `wsiseg suggest`. This is so on:%s",
+            folder, list_problems(list(dict.fromkeys(others))),
+        )  # fmt: skip
+
+
+def _map_of(entry: Entry) -> str:
+    """Return the map of a slide as `wsiseg suggest` knows it; empty if there is none."""
+    if entry.store is None:
+        return ""
+    with suppress(StoreError):
+        return map_of(SlideStore(entry.store))
+    return ""
 
 
 def _name_in_table(entry: Entry) -> str:
