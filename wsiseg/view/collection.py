@@ -66,6 +66,8 @@ class Run:
         self.path = Path(path).resolve()
         self.title = self.path.name
         self._store = _is_store(self.path)
+        self.root = self._find_root()
+        """The output folder, in which corrections are saved."""
         if not self._store and not self.entries():
             raise StoreError(
                 f"{path}: contains no map; give the output folder of `wsiseg annotate`, a .zarr "
@@ -75,25 +77,25 @@ class Run:
     def entries(self) -> list[Entry]:
         """List every slide by name: those with a store, and those that failed without one."""
         if self._store:
-            above = self.path.parent
-            root = above.parent if above.name == "slides" else above
-            rows = _read_rows(root / "summary.csv")
-            return [self._entry(root, self.path.stem, self.path, rows.get(escape(self.path.stem)))]
+            name, rows = self.path.stem, _read_rows(self.root / "summary.csv")
+            return [self._entry(name, self.path, rows.get(escape(name)))]
         folder = self.path / "slides"
         stores = dict(_find_stores(folder if folder.is_dir() else self.path))
         rows = _read_rows(self.path / "summary.csv")
         listed = set(map(escape, stores))  # as the table has them
         names = sorted({*stores, *(rows.keys() - listed)}, key=str.casefold)
-        return [
-            self._entry(self.path, name, stores.get(name), rows.get(escape(name))) for name in names
-        ]
+        return [self._entry(name, stores.get(name), rows.get(escape(name))) for name in names]
 
-    def _entry(
-        self, root: Path, name: str, store: Path | None, row: dict[str, str] | None
-    ) -> Entry:
+    def _find_root(self) -> Path:
+        above = self.path.parent
+        if not self._store:
+            return self.path
+        return above.parent if above.name == "slides" else above
+
+    def _entry(self, name: str, store: Path | None, row: dict[str, str] | None) -> Entry:
         key = hashlib.sha256(f"{self.path}\0{name}".encode("utf-8", "surrogatepass"))
         if row is None:
-            return Entry(key.hexdigest()[:16], name, root, store, "not in a table")
+            return Entry(key.hexdigest()[:16], name, self.root, store, "not in a table")
         areas = {
             column.removesuffix(_AREA): value
             for column, text in row.items()
@@ -101,8 +103,9 @@ class Run:
             if (value := _number(text)) is not None
         }
         return Entry(
-            key.hexdigest()[:16], name, root, store, row.get("status", ""), row.get("note", ""),
-            row.get("error", ""), _number(row.get(_NOT_A_CLASS, "")), areas,
+            key.hexdigest()[:16], name, self.root, store,
+            row.get("status", ""), row.get("note", ""), row.get("error", ""),
+            _number(row.get(_NOT_A_CLASS, "")), areas,
         )  # fmt: skip
 
 
