@@ -63,7 +63,7 @@ def test_tiles_bear_a_hash_and_may_be_kept_for_ever(client, slide, labels):
     assert (values == np.where(labels == 255, 0, labels + 1)[:512, :512]).all()
     photo = tile(client, scene, "photo", 0, 1, 1)
     assert Image.open(io.BytesIO(photo.content)).size == (900 - 512, 700 - 512)
-    assert tile(client, scene, "labels", 0, 0, 0, "00" * 8).status_code == 404
+    assert tile(client, scene, "labels", 0, 0, 0, "00" * 8).status_code == 412
     assert tile(client, scene, "labels", 0, 7, 0).status_code == 404
     assert tile(client, scene, "score-1", 0, 0, 0, "00" * 8).status_code == 404
 
@@ -81,7 +81,7 @@ def test_a_stitched_map_anew_is_seen_and_old_addresses_end(own):
     stitch_anew(SlideStore(root / "slides/one.zarr"), "77" * 32)
     fresh = client.get(slide).json()
     assert fresh["layers"]["labels"] != scene["layers"]["labels"]
-    assert tile(client, scene, "labels", 0, 0, 0).status_code == 404
+    assert tile(client, scene, "labels", 0, 0, 0).status_code == 412
     assert tile(client, fresh, "labels", 0, 0, 0).status_code == 200
 
 

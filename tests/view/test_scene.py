@@ -95,9 +95,26 @@ def test_a_run_with_other_settings_is_seen_by_its_plan_alone(tmp_path):
     assert scene.is_current()
     store.plan("stitch", ["12" * 32] * store.grid.n_blocks)
     assert not scene.is_current()
-    assert Scene(store.path).labelled == store.marked("stitch") == ""
+    making = Scene(store.path)
+    assert making.labelled == store.marked("stitch") == ""
+    assert making.is_current(), "as long as it is being made"
+    assert making.version != scene.version
     store.plan("stitch", digests)
     assert scene.is_current()
+    assert not making.is_current()
+
+
+def test_a_map_that_was_finished_is_seen(tmp_path):
+    store = make_run(tmp_path)
+    digests = ["12" * 32] * store.grid.n_blocks
+    store.plan("stitch", digests)
+    making = Scene(store.path)
+    for block in range(store.grid.n_blocks):
+        store.mark_done("stitch", block, digests[block])
+        assert making.is_current()
+    write_pyramid(store.path, "stitch")
+    assert not making.is_current()
+    assert Scene(store.path).version != making.version
 
 
 def test_the_slide_itself_is_shown_wherever_it_lies(tmp_path):

@@ -109,6 +109,28 @@ def test_another_address_than_the_loopback_gets_a_token_by_itself(run, monkeypat
     assert "token" not in told[1]
 
 
+def test_the_page_is_told_the_command_that_starts_the_same_again(run, tmp_path, monkeypatch):
+    import uvicorn
+
+    apps = []
+
+    def end(server, sockets):
+        apps.append(server.config.app)
+        sockets[0].close()
+
+    monkeypatch.setattr(uvicorn.Server, "run", end)
+    folder = suggest(tmp_path / "my places", (1, "one", (0, 0, 9, 9)))
+    serve([run], port=0, browser=False, suggest=folder, slides=tmp_path)
+    serve([run], host="0.0.0.0", port=0, token="secret", browser=False)
+    more = f" --slides {tmp_path} --suggest '{folder}'"
+    for app_, options, header in zip(
+        apps, (more, " --host 0.0.0.0"), ({}, {"authorization": "Bearer secret"}), strict=True
+    ):
+        with TestClient(app_, base_url=HOST) as client:
+            command = client.get("/api/slides", headers=header).json()["command"]
+        assert re.fullmatch(re.escape(f"wsiseg view {run}{options} --port ") + r"\d+", command)
+
+
 def test_a_token_is_in_the_address_as_addresses_spell_it_and_never_empty(run, monkeypatch):
     import uvicorn
 

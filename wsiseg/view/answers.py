@@ -23,7 +23,8 @@ from wsiseg.view.corrections import (
     make_feature,
     rename_area,
 )
-from wsiseg.view.library import Library, Shown
+from wsiseg.view.learning import learn_command
+from wsiseg.view.library import Library, OutdatedMapError, Shown
 from wsiseg.view.places import Places
 from wsiseg.view.regions import Region
 from wsiseg.view.scene import FINEST, TILE
@@ -51,7 +52,7 @@ def list_slides(library: Library, places: Places) -> dict[str, Any]:
     runs = [
         {
             "title": run.title, "slides": [_list_entry(entry) for entry in entries],
-            "places": _list_places(entries, places),
+            "places": _list_places(entries, places), "learn": learn_command(run),
         }
         for run, entries in library.list_entries()
     ]  # fmt: skip
@@ -91,7 +92,8 @@ def describe_scene(shown: Shown) -> dict[str, Any]:
     return {
         "id": entry.id, "name": entry.name, "note": entry.note, "missing": scene.missing,
         "width": scene.size.width, "height": scene.size.height, "mpp": scene.mpp,
-        "tile": TILE, "coarsest": scene.coarsest, "finest": FINEST, "layers": scene.versions,
+        "version": scene.version, "layers": scene.versions,
+        "tile": TILE, "coarsest": scene.coarsest, "finest": FINEST,
         "scores": scene.scores, "scored": len(scene.palette.classes) if scene.scores else 0,
         "classes": classes, "tissue_mm2": entry.tissue_mm2,
     }  # fmt: skip
@@ -186,15 +188,28 @@ def describe_corrections(shown: Shown) -> dict[str, Any]:
     }
 
 
-def correct(shown: Shown, order: Any) -> dict[str, Any]:
+def correct(shown: Shown, order: Any, *, outdated: bool = False) -> dict[str, Any]:
     """Apply and save a correction from the page, and return the changed feature.
+
+    `outdated` says that the page shows an earlier map: areas are saved, of its classes, too.
 
     Raises
     ------
     DataError
         If the order is malformed, or names a class or region that does not exist.
+    OutdatedMapError
+        If it is about a region of an earlier map.
     """
+    done = _apply(shown, order, outdated)
+    return {**done, "outdated": outdated}
+
+
+def _apply(shown: Shown, order: Any, outdated: bool) -> dict[str, Any]:
     action = order.get("action") if isinstance(order, dict) else None
+    if outdated and action in ("reclassify", "delete"):
+        raise OutdatedMapError("the map was made again, and is shown anew; choose its region")
+    if outdated and action == "draw":
+        order = {**order, "new": True}
     if action == "undo":
         return _changed(shown, shown.corrections.undo(str(order.get("change"))))
     if action == "remove":
@@ -283,14 +298,26 @@ def _describe_feature(shown: Shown, feature: Feature) -> dict[str, Any] | None:
         shape = shapely.geometry.shape(feature["geometry"])
         properties = feature["properties"]
         name = properties["classification"]["name"]
+        earlier = _is_earlier(shown, feature)
         return {
             "id": str(feature["id"]), "kind": kind, "class": str(name),
             "color": properties["classification"].get("color"),
-            "from": properties["metadata"].get("from"),
+            "from": _say_class(properties["metadata"].get("from"), earlier), "earlier": earlier,
             "rings": _rings(shown, shape, 0.5), "mm2": _mm2(shown, shape),
         }  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError):
         return None
+
+
+def _is_earlier(shown: Shown, feature: Feature) -> bool:
+    """Whether a correction is of a region that the map does not have any more."""
+    if kind_of(feature) not in ("reclassified", "deleted") or not shown.scene.labelled:
+        return False
+    return shown.regions.find(str(feature["id"])) is None
+
+
+def _say_class(name: Any, earlier: bool) -> str | None:
+    return f"{name} (of an earlier map)" if earlier else name
 
 
 def _mm2(shown: Shown, shape: shapely.Geometry) -> float:

@@ -29,7 +29,7 @@ from wsiseg.export.png import pack_grey
 from wsiseg.text import dump_json
 from wsiseg.view import answers
 from wsiseg.view.guard import Guard, TooLarge
-from wsiseg.view.library import Library, Shown, UnknownSlideError
+from wsiseg.view.library import Library, OutdatedMapError, Shown, UnknownSlideError
 from wsiseg.view.pictures import Cache, pack_jpeg
 from wsiseg.view.places import Places
 
@@ -42,6 +42,14 @@ _REVALIDATE = {"cache-control": "private, no-cache"}
 _CACHE_BYTES = 64 * 2**20
 _MAX_CLASSES = 200
 _INTEGER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
+_STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (UnknownSlideError, 404),
+    (OutdatedMapError, 412),
+    (DataError, 400),
+    (StoreError, 409),
+    (GeoJsonError, 409),
+)
+"""The first that fits an error counts; 500 if none does."""
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -51,12 +59,14 @@ _TYPES = {
 }
 
 
-def build_app(library: Library, token: str | None = None, places: Places | None = None) -> ASGIApp:
+def build_app(
+    library: Library, token: str | None = None, places: Places | None = None, command: str = ""
+) -> ASGIApp:
     """Build the application that serves `library`, with suggested `places`.
 
-    If `token` is given, requests need it.
+    If `token` is given, requests need it. `command` starts the viewer again, once it was stopped.
     """
-    server = _Server(library, places or Places())
+    server = _Server(library, places or Places(), command)
     slide = "/api/slides/{slide}"
     routes = [
         Route("/", server.page),
@@ -82,8 +92,8 @@ def build_app(library: Library, token: str | None = None, places: Places | None 
 class _Server:
     """The handlers of the routes; slides are processed in a few threads."""
 
-    def __init__(self, library: Library, places: Places) -> None:
-        self._library, self._places = library, places
+    def __init__(self, library: Library, places: Places, command: str) -> None:
+        self._library, self._places, self._command = library, places, command
         self._tiles = Cache(_CACHE_BYTES)
         self._files = dict(_list_static(files("wsiseg.view") / "static"))
         self._limiter: anyio.CapacityLimiter | None = None
@@ -107,6 +117,24 @@ class _Server:
 
         return await self._do(borrow)
 
+    async def _with_map(self, request: Request, work: Callable[[Shown], _T]) -> _T:
+        """Work on the map of the version that the request expects, if it names one.
+
+        Raises
+        ------
+        OutdatedMapError
+            If the map is another one by now, or becomes one meanwhile.
+        """
+        expected = _expected_version(request)
+
+        def checked(shown: Shown) -> _T:
+            shown.expect(expected)
+            done = work(shown)
+            shown.expect()
+            return done
+
+        return await self._with_slide(request, checked, afresh=not expected)
+
     # -- the page ----------------------------------------------------------------------------
 
     async def page(self, request: Request) -> Response:
@@ -125,7 +153,8 @@ class _Server:
     # -- slides ------------------------------------------------------------------------------
 
     async def slides(self, request: Request) -> Response:
-        return _json(await self._do(lambda: answers.list_slides(self._library, self._places)))
+        listed = await self._do(lambda: answers.list_slides(self._library, self._places))
+        return _json(listed | {"command": self._command})
 
     async def scene(self, request: Request) -> Response:
         return _json(await self._with_slide(request, answers.describe_scene, afresh=True))
@@ -149,9 +178,13 @@ class _Server:
         zoom, col, row = (_parse_integer(place[name]) for name in ("zoom", "col", "row"))
 
         def make(shown: Shown) -> bytes:
-            layer = kind.partition("-")[0]
-            if shown.scene.versions.get(layer) != version:
-                raise HTTPException(404, "no such tile: the map has changed")
+            current = shown.scene.versions.get(kind.partition("-")[0])
+            if current is None and kind != "labels":  # a map that is being made has none
+                raise HTTPException(404, "no such layer")
+            if current != version:
+                raise OutdatedMapError("no such tile: the map has changed")
+            if kind != "photo":  # the slide stays when a map is made again
+                shown.expect()
             key = (place["slide"], kind, version, zoom, col, row)
             return self._tiles.get(key, lambda: _make_tile(shown, kind, zoom, col, row))
 
@@ -164,7 +197,7 @@ class _Server:
     # -- regions -----------------------------------------------------------------------------
 
     async def regions(self, request: Request) -> Response:
-        return _json(await self._with_slide(request, answers.describe_regions))
+        return _json(await self._with_map(request, answers.describe_regions))
 
     async def region(self, request: Request) -> Response:
         (tolerance,) = _parse_numbers(request, "tolerance")
@@ -175,7 +208,7 @@ class _Server:
                 raise UnknownSlideError(f"there are {len(shown.regions)} regions")
             return answers.describe_region(shown, shown.regions[index], max(0.0, tolerance))
 
-        return _json(await self._with_slide(request, describe))
+        return _json(await self._with_map(request, describe))
 
     async def ranked(self, request: Request) -> Response:
         (rank,) = _parse_numbers(request, "rank")
@@ -184,7 +217,7 @@ class _Server:
         if order not in ("size", "confidence") or len(names) > _MAX_CLASSES or abs(rank) > 1e9:
             raise HTTPException(400, "order is size or confidence, rank a number")
         return _json(
-            await self._with_slide(
+            await self._with_map(
                 request, lambda shown: answers.describe_ranked(shown, order, int(rank), names)
             )
         )
@@ -193,7 +226,7 @@ class _Server:
         x0, y0, x1, y1, tolerance = _parse_numbers(request, "x0", "y0", "x1", "y1", "tolerance")
         box = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
         return _json(
-            await self._with_slide(
+            await self._with_map(
                 request,
                 lambda shown: answers.describe_outlines(shown, box, max(0.0, tolerance)),
             )
@@ -202,7 +235,7 @@ class _Server:
     async def hover(self, request: Request) -> Response:
         x, y = _parse_numbers(request, "x", "y")
         return _json(
-            await self._with_slide(request, lambda shown: answers.describe_hover(shown, x, y))
+            await self._with_map(request, lambda shown: answers.describe_hover(shown, x, y))
         )
 
     # -- suggested places --------------------------------------------------------------------
@@ -217,7 +250,7 @@ class _Server:
     # -- corrections -------------------------------------------------------------------------
 
     async def corrections(self, request: Request) -> Response:
-        return _json(await self._with_slide(request, answers.describe_corrections))
+        return _json(await self._with_map(request, answers.describe_corrections))
 
     async def correct(self, request: Request) -> Response:
         try:
@@ -226,7 +259,12 @@ class _Server:
             raise HTTPException(413, "the request is too large") from None
         except orjson.JSONDecodeError as error:
             raise HTTPException(400, f"not JSON: {error}") from None
-        return _json(await self._with_slide(request, lambda shown: answers.correct(shown, order)))
+        expected = _expected_version(request)
+
+        def correct(shown: Shown) -> dict[str, Any]:
+            return answers.correct(shown, order, outdated=not shown.is_map(expected))
+
+        return _json(await self._with_slide(request, correct, afresh=not expected))
 
 
 def _make_tile(shown: Shown, kind: str, zoom: int, col: int, row: int) -> bytes:
@@ -244,7 +282,13 @@ def _make_tile(shown: Shown, kind: str, zoom: int, col: int, row: int) -> bytes:
         raise HTTPException(404, "no such tile")
     if kind == "photo":
         return pack_jpeg(pixels)
+    shown.expect()  # else pixels of two maps would be kept under the address of one
     return pack_grey(pixels) if pixels.any() else b""
+
+
+def _expected_version(request: Request) -> str:
+    """Return the version of the map that a request is about; empty if it does not say."""
+    return request.headers.get("if-match", "").strip('"')
 
 
 def _parse_integer(text: str) -> int:
@@ -282,11 +326,7 @@ def _send_tagged(request: Request, content: bytes, kind: str, tag: str) -> Respo
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    status = 404 if isinstance(error, UnknownSlideError) else 500
-    if status == 500 and isinstance(error, DataError):
-        status = 400
-    elif status == 500 and isinstance(error, StoreError | GeoJsonError):
-        status = 409
+    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     return _error_response(status, str(error))
 
 

@@ -18,13 +18,17 @@ from wsiseg.view.corrections import Corrections
 from wsiseg.view.regions import Regions, outlined_regions, read_regions
 from wsiseg.view.scene import Scene
 
-__all__ = ["Library", "Shown", "UnknownSlideError"]
+__all__ = ["Library", "OutdatedMapError", "Shown", "UnknownSlideError"]
 
 _MAX_OPEN = 3
 
 
 class UnknownSlideError(DataError):
     """There is no slide with that id."""
+
+
+class OutdatedMapError(DataError):
+    """The map that was asked about was made again since."""
 
 
 class Shown:
@@ -66,7 +70,8 @@ class Shown:
     @property
     def origin(self) -> tuple[float, float]:
         """Level-0 position of (0, 0) in the files of regions and corrections."""
-        stored = self.regions.facts.get("origin")
+        # While a map is being made there are no regions, but areas may be drawn.
+        stored = self.regions.facts.get("origin") if self.scene.labelled else None
         x, y = stored if stored else self.scene.store.slide["bounds"][:2]
         return float(x), float(y)
 
@@ -82,6 +87,15 @@ class Shown:
                 }
                 self._corrections = Corrections(self.entry.corrections, facts)
             return self._corrections
+
+    def is_map(self, version: str = "") -> bool:
+        """Whether its map is still what was opened, and that of `version` if one is given."""
+        return version in ("", self.scene.version) and self.scene.is_current()
+
+    def expect(self, version: str = "") -> None:
+        """Raise `OutdatedMapError` unless `is_map`."""
+        if not self.is_map(version):
+            raise OutdatedMapError("the map was made again since it was opened: load it again")
 
     def to_file(self, x: float, y: float) -> tuple[float, float]:
         """Convert a point of the frame to the pixels of these files."""
@@ -156,6 +170,7 @@ class Library:
         with self._opening.setdefault(identity, threading.Lock()):
             shown = self._lend(identity)
             if shown is not None and (not afresh or shown.scene.is_current()):
+                shown.entry = entry  # the table of the run may have been written since
                 return shown
             if shown is not None:
                 self._give_back(shown)

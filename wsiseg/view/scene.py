@@ -10,7 +10,7 @@ labels.
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,7 @@ class Scene:
         self.to_raster = self.mpp / self.store.mpp
         """Pixels of the store's raster per frame pixel."""
         self.coarsest = max(0, (max(self.size) - 1).bit_length() - (TILE - 1).bit_length())
+        self._plans = list(map(self.store.planned, _STEPS))
         self.tiled, self.labelled, self.modelled = map(self.store.marked, _STEPS)
 
     def close(self) -> None:
@@ -97,17 +98,19 @@ class Scene:
             hashes["score"] = _hash(self.scores, self.labelled, self.modelled, self.mpp)
         return hashes
 
+    @cached_property
+    def version(self) -> str:
+        """A hash of what was finished, and planned, when this scene was opened."""
+        return _hash(*self._plans, self.tiled, self.labelled, self.modelled)
+
     def is_current(self) -> bool:
         """Whether the store is unchanged since this scene was opened."""
         try:
             store = SlideStore(self.store.path)
         except StoreError:
             return False
-        # The plan is one small file; large slides have thousands of marks.
-        plans = (store.planned(step) for step in _STEPS)
-        current = [store.marked(step) if plan is None else plan
-               for step, plan in zip(_STEPS, plans, strict=True)]  # fmt: skip
-        return current == [self.tiled, self.labelled, self.modelled]
+        made = (self.tiled, self.labelled, self.modelled)
+        return all(map(partial(_is_as_before, store), _STEPS, self._plans, made))
 
     # -- photo -------------------------------------------------------------------------------
 
@@ -242,6 +245,13 @@ class Scene:
         pixel = (self.store.mpp * self.store.pyramid_factors[level]) ** 2 / 1e6
         counts = np.bincount(labels.ravel(), minlength=256) * pixel
         return {name: float(counts[i]) for i, name in enumerate(self.palette.names)}
+
+
+def _is_as_before(store: SlideStore, step: str, plan: str | None, made: str) -> bool:
+    if store.planned(step) != plan:
+        return False
+    # The plan is one small file; large slides have thousands of marks.
+    return store.marked(step) == made if plan is None or not made else True
 
 
 def _sample(first: int, step: float) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import socket
 import threading
 import webbrowser
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
+HOST = "127.0.0.1"
 PORT = 8675
 _BACKLOG = 1024
 _TRIED = 20  # ports to try from the default on, before using any free one
@@ -31,7 +33,7 @@ _TRIED = 20  # ports to try from the default on, before using any free one
 def serve(
     paths: Sequence[str | Path],
     *,
-    host: str = "127.0.0.1",
+    host: str = HOST,
     port: int | None = None,
     token: str | None = None,
     slides: Path | None = None,
@@ -91,9 +93,10 @@ def serve(
     places = None if suggest is None else find_places(suggest, library.entries)
     if token is None and not is_loopback(host):
         token = make_token()
-    server = make_server(build_app(library, token, places))
     listener = _listen(host, port)
     number = listener.getsockname()[1]
+    command = _command(paths, host, number, slides, suggest)
+    server = make_server(build_app(library, token, places, command))
     shown = f"[{host}]" if ":" in host else host
     query = "" if token is None else f"?token={quote(token, safe='')}"
     address = f"http://{shown}:{number}/{query}"
@@ -102,6 +105,16 @@ def serve(
     if browser:
         threading.Timer(0.5, webbrowser.open, [address]).start()
     server.run(sockets=[listener])
+
+
+def _command(
+    paths: Sequence[str | Path], host: str, port: int, slides: Path | None, suggest: Path | None
+) -> str:
+    """Return the command that serves the same on the same port; a token is not repeated."""
+    options = {"--slides": slides, "--suggest": suggest, "--port": port}
+    words = ["wsiseg", "view", *map(str, paths)] + ["--host", host] * (host != HOST)
+    words += [str(word) for pair in options.items() if pair[1] is not None for word in pair]
+    return shlex.join(words)
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
