@@ -115,6 +115,7 @@ def test_a_place_is_labelled_by_drawing_and_with_a_new_class(walk):
     page.press("\ue007")  # Enter
     labelled(page, 3)
     page.wait(lambda: "All places are labelled" in page.text("#place-text"), "not said")
+    assert page.text("#places-learn code").startswith("wsiseg learn ")
     page.press("f")
     assert kinds(paths["one"]) == ["drawn", "drawn"]
 

@@ -8,7 +8,7 @@ const NEAR = 9; // a click within this many screen pixels of the first corner cl
 const STEP = 4; // screen pixels between points drawn freehand
 
 export class Drawing {
-  /** @param {(pane: Pane, points: number[][]) => void} finished */
+  /** @param {(pane: Pane, points: number[][]) => Promise<boolean>} finished  Whether the area was taken: else it stays. */
   constructor(finished) {
     this.finished = finished;
     /** @type {Tool} */
@@ -19,6 +19,7 @@ export class Drawing {
     this.points = [];
     this.down = false;
     this.free = false;
+    this.kept = false; // an area that was not taken, which Enter passes on again
   }
 
   /** @param {Tool} tool @param {Pane[]} panes */
@@ -40,15 +41,20 @@ export class Drawing {
   cancel() {
     if (this.pane) this.pane.draft = null;
     this.pane?.redraw();
-    Object.assign(this, { pane: null, points: [], down: false, free: false });
+    Object.assign(this, { pane: null, points: [], down: false, free: false, kept: false });
   }
 
   /** Complete the area, and pass it on. */
-  finish() {
+  async finish() {
     const { pane, points } = this;
     if (!pane || points.length < 3) return this.cancel();
+    const { scene } = pane;
     this.cancel();
-    this.finished(pane, points);
+    const taken = await this.finished(pane, points);
+    if (taken || this.pane || pane.scene !== scene) return;
+    Object.assign(this, { pane, points, kept: true });
+    pane.draft = [...points, points[0]].flat();
+    pane.redraw();
   }
 
   /** @param {Pane} pane @param {PointerEvent} event @returns {number[]|null} */
@@ -65,7 +71,7 @@ export class Drawing {
     event.preventDefault();
     pane.osd.canvas.focus({ preventScroll: true }); // take the keyboard from menus
     pane.vectors.setPointerCapture(event.pointerId);
-    if (this.pane !== pane) this.cancel();
+    if (this.pane !== pane || this.kept) this.cancel();
     this.pane = pane;
     this.down = true;
     this.free = false;
@@ -86,7 +92,7 @@ export class Drawing {
   /** @param {Pane} pane @param {PointerEvent} event */
   move(pane, event) {
     const point = this.at(pane, event);
-    if (this.pane !== pane || !point) return;
+    if (this.pane !== pane || this.kept || !point) return;
     event.stopPropagation();
     const last = this.points[this.points.length - 1];
     const scale = pane.view()?.scale ?? 1;
@@ -100,7 +106,7 @@ export class Drawing {
   /** @param {Pane} pane @param {PointerEvent} event */
   release(pane, event) {
     const point = this.at(pane, event);
-    if (this.pane !== pane || !point) return;
+    if (this.pane !== pane || this.kept || !point) return;
     event.stopPropagation();
     this.down = false;
     if (this.tool === "rectangle") {

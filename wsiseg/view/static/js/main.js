@@ -1,20 +1,27 @@
 // @ts-check
 /** Set up the page: open slides in panes, and connect the modules. */
-import { countRegions, listSlides, openSlide, rankedRegion, readRegion } from "./api.js";
+import { countRegions, isOutdated, listSlides, openSlide, rankedRegion, readRegion, whenOutdated } from "./api.js";
 import { Corrections } from "./corrections.js";
 import { byId, make } from "./dom.js";
+import "./drawers.js";
 import { Drawing } from "./draw.js";
 import { Hover } from "./hover.js";
 import { bindKeys } from "./keys.js";
 import { Layers } from "./layers.js";
+import { offerLearning } from "./learning.js";
+import { add, mention, note, tell } from "./notice.js";
 import { Pane } from "./pane.js";
+import { showFacts } from "./picked.js";
 import { Picking } from "./picking.js";
 import { Places } from "./places.js";
-import { readAddress, settings, writeAddress } from "./settings.js";
+import { enterAddress, readAddress, settings, writeAddress } from "./settings.js";
 import { SlideList } from "./slides.js";
 import { saveSnapshot } from "./snapshot.js";
 
 /** @typedef {import("./types.js").Slide} Slide */
+/** @typedef {import("./types.js").Scene} Scene */
+
+const LOOK_AGAIN_MS = 5000; // whether a map is finished
 
 /** @type {import("./types.js").Run[]} */
 let runs = [];
@@ -31,17 +38,17 @@ const picking = new Picking();
 const list = new SlideList((slide) => show(slide));
 const corrections = new Corrections({ tell, saved, shown: () => places.show(), open: showById, select: (one) => choose(panes[0], one) });
 const places = new Places(corrections, showById, showBox, tell);
-const drawing = new Drawing((pane, points) => {
-  if (pane !== panes[0]) return tell("Only the map on the left can be corrected: draw there.");
-  corrections.draw(points);
+const drawing = new Drawing(async (pane, points) => {
+  const own = pane === panes[0];
+  if (!own) tell("Only the map on the left can be corrected: draw there.");
+  const done = !own || Boolean(await corrections.draw(points));
+  if (!done) add("The drawing stays: Enter saves it again, Esc removes it.");
+  return done;
 });
 
-/** Show a message under the toolbar until the next one. @param {string} text @param {boolean} [bad] */
-function tell(text, bad = false) {
-  const notice = byId("notice");
-  notice.textContent = text;
-  notice.hidden = !text;
-  notice.classList.toggle("bad", bad);
+/** Say what failed; that a map is outdated needs no words, as it is shown anew. @param {any} error */
+function report(error) {
+  if (!isOutdated(error)) tell(error.message, true);
 }
 
 function redraw() {
@@ -97,30 +104,83 @@ function drawn(pane) {
     !outlines.busy && (!settings.map || pane.map?.idle) && (!settings.heat || pane.heat?.idle)));
 }
 
-/** @param {Slide} slide @param {boolean} [stay] at the position in the address */
+/** @param {Slide} slide @param {boolean} [stay] at the position and in the entry of the address */
 async function show(slide, stay = false) {
   const place = stay ? settings.place : null;
-  settings.slide = slide.name;
+  if (stay || slide.name === settings.slide) settings.slide = slide.name;
+  else enterAddress(() => Object.assign(settings, { slide: slide.name, place }));
+  if (!stay) tell("");
   list.mark(slide.id);
   Object.assign(byId("slide-name"), { textContent: slide.name, title: slide.name });
   try {
     const scene = await openSlide(slide.id);
     if (settings.slide !== slide.name) return;
-    tell([scene.note && `This slide ${scene.note}.`, scene.missing && `Shown from the run's own copy: ${scene.missing}.`]
-      .filter(Boolean).join(" "));
+    note(noteOf(scene, slide));
     list.setColors(scene.classes);
     layers.setScene(scene);
     const pane = panes[0] ?? addPane();
     leader = pane;
     rank = { order: "", at: 0 };
     settings.place = place;
-    pane.open(scene, place);
+    openIn(pane, scene, place);
     corrections.show();
-    await Promise.all([showBeside(slide), corrections.open(pane), places.follow(pane), count(scene)]);
+    await Promise.all([showBeside(slide), corrections.open(pane), places.follow(pane, !stay), count(scene)]);
+    const earlier = pane.corrections.filter((one) => one.earlier).length;
+    if (earlier) mention(`${earlier} of the corrections ${earlier === 1 ? "is of a region" : "are of regions"} of an earlier map: see the list.`);
   } catch (error) {
-    tell(/** @type {Error} */ (error).message, true);
+    report(error);
   }
   writeAddress();
+}
+
+/** @param {Scene} scene @param {Slide} slide */
+function noteOf(scene, slide) {
+  const unfinished = !scene.layers.labels && slide.status !== "no tissue";
+  return [
+    scene.note && `This slide ${scene.note}.`,
+    scene.missing && `Shown from the run's own copy: ${scene.missing}.`,
+    unfinished && "Its map is not finished: it is being made, or its run has stopped. It is shown once it is complete.",
+  ].filter(Boolean).join(" ");
+}
+
+/** Open a slide in a pane, again as soon as its map is finished. @param {Pane} pane @param {Scene} scene @param {import("./types.js").Place|null} place */
+function openIn(pane, scene, place) {
+  pane.open(scene, place);
+  if (!scene.layers.labels) window.setTimeout(() => lookAgain(pane, scene), LOOK_AGAIN_MS);
+}
+
+/** @param {Pane} pane @param {Scene} scene */
+async function lookAgain(pane, scene) {
+  if (pane.scene !== scene) return;
+  const now = await openSlide(scene.id).catch(() => scene); // the next look may reach the server
+  if (pane.scene !== scene) return;
+  if (now.version !== scene.version) await renew(scene.id);
+  else window.setTimeout(() => lookAgain(pane, scene), LOOK_AGAIN_MS);
+}
+
+/** The map of a slide was made again: show it anew, where the view is. @param {string} id */
+async function renew(id) {
+  const slide = list.slides.find((one) => one.id === list.current);
+  const pane = panes.find(({ scene }) => scene?.id === id);
+  if (!slide || !pane) return;
+  mention("The map was made again: it is shown anew.");
+  try {
+    await refresh();
+    await show(slide, true);
+    if (!pane.scene?.layers.labels) mention("The map is being made again.");
+  } catch (error) {
+    report(error);
+  }
+}
+
+/** Open the slide and the view of the address that the browser went to. */
+async function followAddress() {
+  readAddress();
+  layers.show();
+  useRuns();
+  const slide = list.slides.find(({ name, viewable }) => name === settings.slide && viewable);
+  if (slide) await show(slide, true);
+  else tell(`There is no map of ${settings.slide} here.`, true);
 }
 
 /** @param {string} id */
@@ -155,12 +215,13 @@ async function showBeside(slide) {
   } else {
     const scene = await openSlide(match.id);
     const pane = panes[1] ?? addPane();
-    pane.open(scene, panes[0]?.place() ?? settings.place);
+    openIn(pane, scene, panes[0]?.place() ?? settings.place);
   }
   panes.forEach((pane, i) => {
     pane.title.hidden = panes.length < 2;
     pane.title.textContent = panes.length < 2 ? "" : runs[i ? /** @type {number} */ (settings.beside) : settings.run].title;
   });
+  byId("legend-run").textContent = panes.length < 2 ? "" : `Areas are those of ${runs[settings.run].title}, on the left.`;
 }
 
 /** @param {Pane} pane @param {number} x @param {number} y */
@@ -171,7 +232,7 @@ async function pick(pane, x, y) {
     const one = await picking.choose(pane, x, y);
     if (choice === choices) await choose(pane, one);
   } catch (error) {
-    tell(/** @type {Error} */ (error).message, true);
+    report(error);
   }
 }
 
@@ -183,9 +244,10 @@ async function choose(pane, one) {
   const choice = ++choices;
   const picked = !one || one.rings ? one : await readRegion(scene.id, /** @type {any} */ (one).index, 0.5 / view.scale);
   if (choice !== choices || pane.scene !== scene) return;
-  pane.picked = picked;
-  if (pane === panes[0]) corrections.showPicked();
-  pane.redraw();
+  for (const other of panes) other.picked = other === pane ? picked : null; // one is selected of all
+  corrections.showPicked();
+  if (pane !== panes[0] && picked) showFacts(/** @type {any} */ (picked), pane.title.textContent ?? "");
+  for (const other of panes) other.redraw();
 }
 
 /** @param {"size"|"confidence"} order @param {number} step */
@@ -201,7 +263,7 @@ async function nextRegion(order, step) {
     showBox(answer.region.box);
     await choose(pane, answer.region);
   } catch (error) {
-    tell(/** @type {Error} */ (error).message, true);
+    report(error);
   }
 }
 
@@ -238,13 +300,32 @@ function nextSlide(step) {
 /** A correction was saved, or taken back: then its place is the current one again. @param {string} id @param {boolean} exists */
 async function saved(id, exists) {
   try {
-    ({ runs } = await listSlides());
-    list.setRun(runs[settings.run]);
-    places.setRun(runs[settings.run]);
+    await refresh();
     if (!exists) await places.revisit(id);
   } catch (error) {
-    tell(/** @type {Error} */ (error).message, true);
+    report(error);
   }
+}
+
+/** Read the lists again, as they have changed. */
+async function refresh() {
+  ({ runs } = await listSlides());
+  showRun();
+}
+
+function showRun() {
+  const run = runs[settings.run];
+  list.setRun(run);
+  places.setRun(run);
+  offerLearning(run);
+}
+
+/** Show the run of the address, and offer the others to compare with. */
+function useRuns() {
+  settings.run = Math.min(settings.run, runs.length - 1);
+  if (settings.beside !== null && !(settings.beside in runs)) settings.beside = null;
+  showRun();
+  offerRuns();
 }
 
 function offerRuns() {
@@ -254,22 +335,26 @@ function offerRuns() {
   select.replaceChildren(make("option", { value: "" }, "none"), ...runs.flatMap((run, i) =>
     i === settings.run ? [] : [make("option", { value: String(i) }, run.title)]));
   select.value = settings.beside === null ? "" : String(settings.beside);
-  select.addEventListener("change", () => {
-    settings.beside = select.value === "" ? null : Number(select.value);
-    const slide = list.slides.find(({ id }) => id === list.current);
-    if (slide) showBeside(slide).then(redraw, (error) => tell(error.message, true));
-  });
+}
+
+/** @param {string} chosen number of a run; empty for none */
+function compareWith(chosen) {
+  settings.beside = chosen === "" ? null : Number(chosen);
+  const slide = list.slides.find(({ id }) => id === list.current);
+  if (slide) showBeside(slide).then(redraw, report);
 }
 
 function bind() {
   for (const button of byId("tools").querySelectorAll("button[data-tool]")) {
     button.addEventListener("click", () => useTool(/** @type {any} */ (button).dataset.tool));
   }
-  const snapshot = () => saveSnapshot(panes, settings.slide).catch((error) => tell(error.message, true));
+  const snapshot = () => saveSnapshot(panes, settings.slide).catch(report);
   const help = () => /** @type {HTMLDialogElement} */ (byId("keys")).showModal();
   byId("snapshot").addEventListener("click", snapshot);
   byId("help").addEventListener("click", help);
-  window.addEventListener("hashchange", () => location.reload());
+  byId("compare").addEventListener("change", (event) => compareWith(/** @type {HTMLSelectElement} */ (event.target).value));
+  window.addEventListener("popstate", () => followAddress());
+  whenOutdated(renew);
   const digits = Array.from({ length: 9 }, (_, i) => ({
     keys: [String(i + 1)], text: i ? "" : "Show or hide a class; label the place with it", shown: "1 – 9", once: true,
     act: () => {
@@ -318,17 +403,14 @@ async function start() {
   layers.show();
   bind();
   ({ runs } = await listSlides());
-  settings.run = Math.min(settings.run, runs.length - 1);
   if (settings.beside === null && runs.length === 2 && !location.hash) settings.beside = 1 - settings.run;
-  if (settings.beside !== null && !(settings.beside in runs)) settings.beside = null;
-  list.setRun(runs[settings.run]);
-  places.setRun(runs[settings.run]);
-  offerRuns();
+  useRuns();
   const wanted = list.slides.find(({ name, viewable }) => name === settings.slide && viewable);
   const missing = wanted ? "" : settings.slide;
   const slide = wanted ?? list.listed().find(({ viewable }) => viewable);
-  if (slide) await show(slide, Boolean(wanted));
+  if (!wanted) settings.place = null;
+  if (slide) await show(slide, true);
   if (missing) tell(`There is no map of ${missing} here.`, true);
 }
 
-start().catch((error) => tell(error.message, true));
+start().catch(report);

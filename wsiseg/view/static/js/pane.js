@@ -45,7 +45,7 @@ export class Pane {
     this.osd = OpenSeadragon({
       element: this.holder, drawer: "canvas", showNavigationControl: false, animationTime: 0.35,
       springStiffness: 9, zoomPerScroll: 1.35, visibilityRatio: 0.2, minZoomImageRatio: 0.6,
-      maxZoomPixelRatio: MOST_ENLARGED, immediateRender: false, showNavigator: true,
+      maxZoomPixelRatio: MOST_ENLARGED, immediateRender: false, showNavigator: parent.children.length === 1, // one for all panes
       navigatorWidth: 128, navigatorHeight: 96, navigatorAutoFade: false, navigatorOpacity: 1,
       navigatorMaintainSizeRatio: false, controlsFadeDelay: 1e9, navigatorPosition: "TOP_RIGHT", crossOriginPolicy: false,
       preserveImageSizeOnResize: true,

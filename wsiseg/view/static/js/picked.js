@@ -30,12 +30,25 @@ function describeArea(area, classes, acts) {
 /** @param {import("./types.js").Region} region @param {Correction|null} correction @param {Classes} classes @param {Acts} acts */
 function describeRegion(region, correction, classes, acts) {
   const now = correction ? (correction.kind === "deleted" ? "deleted" : correction.class) : "";
-  const facts = list([
-    ["Class", now ? `${region.class} → ${now}` : region.class], ["Area", sayArea(region.mm2)],
-    ["Mean confidence", sayShare(region.confidence)], ["Id", region.id],
-  ]);
+  const facts = listFacts(region, now ? `${region.class} → ${now}` : region.class);
   const chips = makeChips("region", (correction ?? region).class, classes, acts);
   return [make("h3", {}, "Region"), facts, chips, makeRemove("Delete region", "This region is wrong (Del)", acts)];
+}
+
+/** Show a region of the run beside, which is looked at but not corrected. @param {import("./types.js").Region} region @param {string} run */
+export function showFacts(region, run) {
+  const hint = make("p", { className: "empty" }, "Only the map on the left can be corrected.");
+  const title = make("h3", {}, "Region ", make("span", {}, `of ${run}`));
+  byId("picked").replaceChildren(title, listFacts(region, region.class), hint);
+  byId("picked").scrollIntoView({ block: "nearest" });
+}
+
+/** @param {import("./types.js").Region} region @param {string} name of its class */
+function listFacts(region, name) {
+  return list([
+    ["Class", name], ["Area", sayArea(region.mm2)],
+    ["Mean confidence", sayShare(region.confidence)], ["Id", region.id],
+  ]);
 }
 
 /** @param {string[][]} lines each a name and a value */

@@ -6,7 +6,7 @@ import { byId, make } from "./dom.js";
 /** @typedef {import("./pane.js").Pane} Pane */
 /** @typedef {import("./types.js").Suggestion} Suggestion */
 
-const NONE = "There are no places here: `wsiseg suggest` chooses some, and `wsiseg view --suggest` shows them.";
+const NONE = "There are no places here: wsiseg suggest chooses some, and wsiseg view --suggest shows them.";
 
 export class Places {
   /**
@@ -52,8 +52,8 @@ export class Places {
     this.show();
   }
 
-  /** Show the frames of the slide that was opened. @param {Pane} pane */
-  async follow(pane) {
+  /** Show the frames of the slide that was opened. @param {Pane} pane @param {boolean} look  Go to the current place. */
+  async follow(pane, look) {
     const { scene } = pane;
     this.pane = pane;
     this.ended = false;
@@ -63,7 +63,7 @@ export class Places {
       if (pane.scene !== scene) return;
       this.boxes = new Map(frames.map(({ rank, box }) => [rank, box]));
     }
-    if (this.box) this.look(this.box);
+    if (look && this.box) this.look(this.box);
     this.show();
   }
 
@@ -139,10 +139,11 @@ export class Places {
   show() {
     const { list } = this;
     byId("places").hidden = !list.length;
+    byId("places-learn").hidden = !list.every(({ labelled }) => labelled);
     const done = new Set(list.filter(({ labelled }) => labelled).map(({ rank }) => rank));
     byId("place-count").textContent = `${done.size} of ${list.length} labelled`;
     const text = this.box ? `Place ${this.rank}. If one class fills the frame, choose it; else draw areas (R, P).`
-      : list.length && done.size === list.length ? "All places are labelled: `wsiseg learn` can learn from them."
+      : list.length && done.size === list.length ? "All places are labelled."
       : "Frames that are worth labelling, the best first.";
     if (byId("place-text").textContent !== text) byId("place-text").textContent = text; // it is read out
     this.offer();

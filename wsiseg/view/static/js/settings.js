@@ -28,6 +28,7 @@ const SHARES = /** @type {const} */ (["mapOpacity", "mapLeast", "heatOpacity", "
 
 /** Read settings from the address; keep those that it does not contain. */
 export function readAddress() {
+  window.clearTimeout(timer); // what was shown before is not of this address
   const parameters = new URLSearchParams(location.hash.slice(1));
   const number = (/** @type {string} */ name) => {
     const value = Number.parseFloat(parameters.get(name) ?? "");
@@ -52,6 +53,14 @@ let timer;
 export function writeAddress() {
   window.clearTimeout(timer);
   timer = window.setTimeout(() => history.replaceState(null, "", address()), 200);
+}
+
+/** Begin an entry of the browser's history; the one before keeps what was shown. @param {() => void} change of the settings */
+export function enterAddress(change) {
+  window.clearTimeout(timer);
+  history.replaceState(null, "", address());
+  change();
+  history.pushState(null, "", address());
 }
 
 /** Return the address of the current view. */

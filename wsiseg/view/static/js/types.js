@@ -15,7 +15,8 @@
  * @property {Record<string, number>} class_mm2
  *
  * @typedef {{rank: number, slide: string, labelled: boolean}} Suggestion  A place to label; slide is an id.
- * @typedef {{title: string, slides: Slide[], places: Suggestion[]}} Run  Places by rank.
+ * @typedef {{title: string, slides: Slide[], places: Suggestion[], learn: string}} Run
+ *   Places by rank, and the command that learns from the corrections.
  * @typedef {{name: string, color: number[], mm2: number|null}} ClassInfo
  *
  * @typedef {object} Scene  An open slide.
@@ -23,6 +24,7 @@
  * @property {string} name
  * @property {string} note
  * @property {string} missing
+ * @property {string} version  Of the map; another one after it was made again.
  * @property {number} width
  * @property {number} height
  * @property {number} mpp
@@ -49,7 +51,8 @@
  * @property {string} kind  reclassified, deleted, drawn or checked
  * @property {string} class
  * @property {number[]|null} color
- * @property {string|null} from
+ * @property {string|null} from  Class in the map, with a remark if that was an earlier map.
+ * @property {boolean} earlier  Whether its region is of an earlier map.
  * @property {number[][]} rings
  * @property {number} mm2
  *
