@@ -178,9 +178,7 @@ def two(own):
 
     def go(tab, look=True):
         page.driver.switch_to.window({1: first, 2: second}[tab])
-        if (
-            look
-        ):  # as a browser has it where a person goes there, but not always one without a screen
+        if look:  # a browser without a screen does not always say so
             page.run("window.dispatchEvent(new Event('focus'))")
 
     yield page, path, go
@@ -188,6 +186,8 @@ def two(own):
     assert page.log() == []
     page.driver.close()
     page.driver.switch_to.window(first)
+    time.sleep(0.5)  # it looks for what others did: the server is still there
+    page.settle()
 
 
 def listed(page):
@@ -274,7 +274,8 @@ def test_a_class_that_nothing_has_any_more_is_not_offered(own):
     page.wait(lambda: "Drawn glas" in page.text("#corrections"), "not drawn")
     for given in (" GL as", "tumor"):
         name(given)
-        assert chosen() == {" GL as": "glas", "tumor": "Tumor"}[given], "another spelling"
+        known = {" GL as": "glas", "tumor": "Tumor"}[given]
+        page.wait(lambda known=known: chosen() == known, "another spelling")
     page.choose("#draw-class", "glas")
     page.press(ESCAPE)
     click(page, x, y)
@@ -303,3 +304,28 @@ def test_an_answer_that_breaks_off_is_an_error_and_not_an_empty_one(page):
       .finally(() => { window.fetch = fetch; });
     """
     assert page.driver.execute_async_script(script) == "SyntaxError"
+
+
+@pytest.mark.parametrize("key", ["\ue007", ESCAPE])  # Enter
+def test_a_drawing_that_is_not_saved_stays_until_it_is_or_is_given_up(own, monkeypatch, key):
+    page, path = own
+    x, y = inside(1)
+
+    def full(*names):
+        raise OSError(28, "No space left on device", str(names[1]))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wsiseg.atomic.os.replace", full)
+        page.choose("#draw-class", "Necrosis")
+        page.press("r")
+        page.pointer(x, y).click_and_hold().move_by_offset(60, 40).release().perform()
+        page.wait(lambda: "Enter saves it again" in page.text("#notice"), "nothing is said")
+    assert "No space left" in page.text("#notice")
+    page.pointer(x, y).move_by_offset(90, 70).perform()  # no more of it
+    draft = "return document.querySelector('.pane').wsiseg.draft"
+    assert len(page.run(draft)) == 10
+    assert ["409" in line for line in page.log()] == [True]
+    page.press(key)
+    page.wait(lambda: page.run(draft) is None, "it stays")
+    page.settle()
+    assert kinds(path) == ([] if key == ESCAPE else ["drawn"])

@@ -107,8 +107,11 @@ function drawn(pane) {
 /** @param {Slide} slide @param {boolean} [stay] at the position and in the entry of the address */
 async function show(slide, stay = false) {
   const place = stay ? settings.place : null;
-  if (stay || slide.name === settings.slide) settings.slide = slide.name;
-  else enterAddress(() => Object.assign(settings, { slide: slide.name, place }));
+  if (!stay && slide.name !== settings.slide) {
+    settings.place = panes[0]?.place() ?? settings.place; // it may have moved since it was last drawn
+    enterAddress(() => Object.assign(settings, { slide: slide.name, place }));
+  }
+  settings.slide = slide.name;
   if (!stay) tell("");
   list.mark(slide.id);
   Object.assign(byId("slide-name"), { textContent: slide.name, title: slide.name });
