@@ -35,11 +35,11 @@ from wsiseg.stitch import stitch_labels
 from wsiseg.store import SlideStore
 from wsiseg.train import gather_tiles, train_model
 
-BATCH, ROUNDS = 16, 2
+STEPS, BATCH, ROUNDS = 100, 16, 2
 WAYS = ("suggested", "at random")
 
 
-def train_alike(found: Labelling, out: Path, steps: int = 100, **settings: object) -> int:
+def train_alike(found: Labelling, out: Path, steps: int = STEPS, **settings: object) -> int:
     """Train for so many steps, or little more; return the number of windows."""
     tiles = gather_tiles(found.slides)
     epochs = -(-steps // -(-len(tiles) // BATCH))
@@ -51,7 +51,7 @@ def train_alike(found: Labelling, out: Path, steps: int = 100, **settings: objec
 class Way(loop.Loop):
     """One way through the loop, without folds, reports and outlines."""
 
-    steps = 100
+    steps = STEPS
 
     def learn(self, whole: bool = True) -> None:
         """Train on all labels so far, map the slides, and score the one without labels."""
@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("seeds", type=int, nargs="+")
-    parser.add_argument("--steps", type=int, default=Way.steps, help="of each training")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each training")
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--rare", type=float, default=loop.RARE)
     given = parser.parse_args()

@@ -24,6 +24,7 @@ from wsiseg.annotations import BACKGROUND, PALETTES, Annotations
 from wsiseg.compute import open_executor
 from wsiseg.config import Config
 from wsiseg.demo import Truth, synthesize_slide
+from wsiseg.demo.layout import RARE
 from wsiseg.evaluate import evaluate_slides
 from wsiseg.geometry import Box
 from wsiseg.labels import draw_area
@@ -36,7 +37,6 @@ from wsiseg.trace import trace_regions
 PALETTE = PALETTES["bcss"]
 TRAIN, TEST = ("one", "two"), "held_out"
 WIDTH, HEIGHT = 4608, 3584
-RARE = 0.14  # share of the tissue that necrosis covers, and of the rest immune cells
 FIRST, PLACES, CORRECTIONS = 30, 20, 10
 SIDE = 224  # of the first rectangles, in px at 0.5 µm/px, like suggested places
 

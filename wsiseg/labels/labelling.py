@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from wsiseg.config import LabelConfig, check_class_names
 from wsiseg.errors import ConfigError, DataError
-from wsiseg.labels.corrections import name_in_run, resolve_regions, warn_of_unused_outlines
+from wsiseg.labels.corrections import resolve_regions, warn_of_unused_outlines
 from wsiseg.labels.cover import place_of, to_raster
 from wsiseg.labels.layers import (
     Layers,
@@ -29,6 +29,12 @@ from wsiseg.labels.manifest import read_manifest
 from wsiseg.labels.mark import Drawn, Mark, classify
 from wsiseg.labels.names import find_lookalikes, format_map
 from wsiseg.labels.placement import CELLS, intersect
+from wsiseg.labels.remarks import (
+    report_marks,
+    report_outlying,
+    report_starred,
+    report_unseen,
+)
 from wsiseg.labels.sources import Sources, read_sources
 from wsiseg.labels.stores import Names, find_stores, find_tissue, map_classes, open_stores
 from wsiseg.labels.tile_table import name_tile_classes, read_tile_table
@@ -195,8 +201,8 @@ def _label_slide(
             f"{drawn[0][0]}: no tissue of {store.path.stem} is annotated"
             + "".join(f"; {note}" for _, one in drawn for note in one.notes)
         )
-    notes += _report_unseen(store, layers, windows, classes)
-    notes += _report_outlying(store, counted, windows, config)
+    notes += report_unseen(store, layers, windows, classes)
+    notes += report_outlying(store, counted, windows, config)
     counts = Counter(classify(mark.name, config.map)[1] for mark in marks)
     return SlideLabels(
         store, tuple(path for path, _ in drawn), _merge(windows, listed, store), layers,
@@ -241,19 +247,6 @@ def _check_names(sources: Sources, classes: Sequence[str], config: LabelConfig) 
     return problems
 
 
-def _report_starred(
-    path: Path, drawn: Drawn, classes: Sequence[str], config: LabelConfig
-) -> Iterator[str]:
-    """Report names that end in a star and may have been meant as classes."""
-    kinds = [classify(mark.name, config.map, classes) for mark in drawn.marks]
-    starred = {name for kind, name in kinds if kind == "nothing" and name} - {"Region*"}
-    if starred:
-        yield (
-            f"{path}: {sorted(starred)} are skipped, as their names end in '*'; only Ignore* "
-            f"is cut out"
-        )
-
-
 def _of_classes(marks: Sequence[Mark], classes: Sequence[str], config: LabelConfig) -> list[Mark]:
     kinds = [(mark, *classify(mark.name, config.map, classes)) for mark in marks]
     return [mark for mark, kind, name in kinds if kind != "class" or name in classes]
@@ -269,7 +262,7 @@ def _place_marks(
     """Return what a slide's files mark on it in raster pixels; corrections get our outlines."""
     placed: list[Mark] = []
     for path, one in drawn:
-        notes += [*one.notes, *_report_starred(path, one, classes, config)]
+        notes += [*one.notes, *report_starred(path, one, classes, config)]
         mpp = float(store.slide["mpp"][0])
         if one.mpp is not None and abs(one.mpp / mpp - 1) > _SAME_MPP:
             problems.append(
@@ -305,8 +298,8 @@ def _keep_inside(
         return []
     outside = [mark for mark, part in parts if part.is_empty]
     across = [m for m, part in parts if not part.is_empty and not near.covers(m.geometry)]
-    notes += _count(outside, "lies outside the slide and was skipped")
-    notes += _count(across, "reaches beyond the slide and was cut there")
+    notes += report_marks(outside, "lies outside the slide and was skipped")
+    notes += report_marks(across, "reaches beyond the slide and was cut there")
     return inside
 
 
@@ -319,13 +312,6 @@ def _cut(shape: BaseGeometry, frame: BaseGeometry) -> BaseGeometry:
     return cast(BaseGeometry, intersect(shapely.make_valid(shape), frame))
 
 
-def _count(marks: Sequence[Mark], what: str) -> Iterator[str]:
-    """Say of the first mark what happened to it, and to how many more."""
-    if marks:
-        more = len(marks) - 1
-        yield f"{marks[0].where} {what}" + (f", as were {more} more" if more else "")
-
-
 def _check_size(drawn: tuple[float, float], store: SlideStore) -> str:
     """Report an image of the slide's proportions in another size; cropped images are accepted."""
     width, height = store.slide["bounds"][2:]
@@ -336,42 +322,6 @@ def _check_size(drawn: tuple[float, float], store: SlideStore) -> str:
         f"was drawn on an image of {drawn[0]:g} x {drawn[1]:g} px, the slide has {width:g} x "
         f"{height:g}: it has another magnification; open the same file in QuPath"
     )
-
-
-def _report_unseen(
-    store: SlideStore, layers: Layers, windows: WindowLabels, classes: Sequence[str]
-) -> Iterator[str]:
-    """Report classes that were drawn, but that no window shows."""
-    for at, name in enumerate(classes):
-        if (
-            layers.classes[at].area
-            and len(windows.labels)
-            and not (windows.labels[:, at] == 1).any()
-        ):
-            yield (
-                f"{store.path.stem}: {name} was drawn, but no window shows it: what was drawn lies "
-                f"where no tissue was found (tissue/{name_in_run(store)}.geojson can be edited), "
-                f"or covers too little of it (labels.class_fraction)"
-            )
-
-
-def _report_outlying(
-    store: SlideStore, marks: Sequence[Mark], windows: WindowLabels, config: LabelConfig
-) -> Iterator[str]:
-    """Report drawn areas in which no window lies, of classes that windows elsewhere show."""
-    y, x = windows.corners.T
-    tree = shapely.STRtree(shapely.box(x, y, x + store.grid.tile, y + store.grid.tile))
-    areas = defaultdict[str, list[Mark]](list)
-    for mark in marks:
-        kind, name = classify(mark.name, config.map)
-        if kind == "class" and mark.geometry.area and mark.state != "deleted":
-            areas[name].append(mark)
-    lost = []
-    for own in areas.values():
-        hits, _ = tree.query([mark.geometry for mark in own], "intersects")
-        missed = [mark for at, mark in enumerate(own) if at not in hits]
-        lost += missed if len(missed) < len(own) else []  # else the class itself is reported
-    yield from _count(lost, "lies where no tissue was found, and teaches nothing")
 
 
 # -- tables of tiles -----------------------------------------------------------------------------

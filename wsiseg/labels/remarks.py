@@ -1,0 +1,73 @@
+"""Remarks on labels: what was skipped, and what was drawn and teaches nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import shapely
+
+from wsiseg.config import LabelConfig
+from wsiseg.labels.corrections import name_in_run
+from wsiseg.labels.layers import Layers, WindowLabels
+from wsiseg.labels.mark import Drawn, Mark, classify
+from wsiseg.store import SlideStore
+
+__all__ = ["report_marks", "report_outlying", "report_starred", "report_unseen"]
+
+
+def report_starred(
+    path: Path, drawn: Drawn, classes: Sequence[str], config: LabelConfig
+) -> Iterator[str]:
+    """Report names that end in a star and may have been meant as classes."""
+    kinds = [classify(mark.name, config.map, classes) for mark in drawn.marks]
+    starred = {name for kind, name in kinds if kind == "nothing" and name} - {"Region*"}
+    if starred:
+        yield (
+            f"{path}: {sorted(starred)} are skipped, as their names end in '*'; only Ignore* "
+            f"is cut out"
+        )
+
+
+def report_marks(marks: Sequence[Mark], what: str) -> Iterator[str]:
+    """Say of the first mark what happened to it, and to how many more."""
+    if marks:
+        more = len(marks) - 1
+        yield f"{marks[0].where} {what}" + (f", as were {more} more" if more else "")
+
+
+def report_unseen(
+    store: SlideStore, layers: Layers, windows: WindowLabels, classes: Sequence[str]
+) -> Iterator[str]:
+    """Report classes that were drawn, but that no window shows."""
+    for at, name in enumerate(classes):
+        if (
+            layers.classes[at].area
+            and len(windows.labels)
+            and not (windows.labels[:, at] == 1).any()
+        ):
+            yield (
+                f"{store.path.stem}: {name} was drawn, but no window shows it: what was drawn lies "
+                f"where no tissue was found (tissue/{name_in_run(store)}.geojson can be edited), "
+                f"or covers too little of it (labels.class_fraction)"
+            )
+
+
+def report_outlying(
+    store: SlideStore, marks: Sequence[Mark], windows: WindowLabels, config: LabelConfig
+) -> Iterator[str]:
+    """Report drawn areas in which no window lies, of classes that windows elsewhere show."""
+    y, x = windows.corners.T
+    tree = shapely.STRtree(shapely.box(x, y, x + store.grid.tile, y + store.grid.tile))
+    areas = defaultdict[str, list[Mark]](list)
+    for mark in marks:
+        kind, name = classify(mark.name, config.map)
+        if kind == "class" and mark.geometry.area and mark.state != "deleted":
+            areas[name].append(mark)
+    lost = []
+    for own in areas.values():
+        hits, _ = tree.query([mark.geometry for mark in own], "intersects")
+        missed = [mark for at, mark in enumerate(own) if at not in hits]
+        lost += missed if len(missed) < len(own) else []  # else the class itself is reported
+    yield from report_marks(lost, "lies where no tissue was found, and teaches nothing")
