@@ -1,5 +1,6 @@
 import csv
 import json
+import shlex
 
 import numpy as np
 from PIL import Image
@@ -35,9 +36,12 @@ def test_the_command_says_what_was_found_and_draws_it(tmp_path):
     assert "not labelled: two" in result.output
     following = f"Learn from them: wsiseg learn {tmp_path} --labels {labels}"
     assert f"{following} -o my.safetensors --from tissue\n" in result.output
-    result = CliRunner().invoke(app, [*call, "--map", "blue=Blue"])
+    patients = tmp_path / "my patients.csv"
+    patients.write_text("slide,patient\none,P\ntwo,Q\n")
+    result = CliRunner().invoke(app, [*call, "--map", "blue=Blue", "--manifest", str(patients)])
     assert "look like one class" not in result.output
-    assert f"{following} --map blue=Blue -o my.safetensors --from tissue\n" in result.output
+    given = shlex.join(["--map", "blue=Blue", "--manifest", str(patients)])
+    assert f"{following} {given} -o my.safetensors --from tissue\n" in result.output
     rows = list(csv.DictReader((tmp_path / "out" / "labels.csv").open()))
     assert [(r["slide"], r["class"], r["regions"], r["windows with"]) for r in rows] == [
         ("one", "Blue", "2", "2"), ("one", "Pink", "1", "4"),

@@ -61,7 +61,8 @@ def label(
         say(str(path))
     if labelling.problems or labelling.unmatched:
         raise typer.Exit(1)
-    given = [] if name_map is None else ["--map", name_map]
+    given: list[object] = [] if name_map is None else ["--map", name_map]
+    given += [] if manifest is None else ["--manifest", manifest]
     say_next(
         "Learn from them", "learn", *slides, "--labels", labels, *given, "-o", "my.safetensors",
         "--from", "tissue",

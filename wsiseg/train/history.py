@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from wsiseg.atomic import write_picture
+from wsiseg.table import format_csv
 from wsiseg.text import write_text
 
 __all__ = ["COLUMNS", "draw_curves", "write_scores", "write_table"]
@@ -29,20 +28,14 @@ History = Sequence[Sequence[float]]
 
 def write_table(history: History, path: Path, columns: Sequence[str] = COLUMNS) -> None:
     """Write a CSV with one row per step."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["step", *columns])
-    table.writerows([step, *(f"{value:.6g}" for value in row)] for step, row in enumerate(history))
-    write_text(text.getvalue(), path)
+    rows = ([step, *(f"{value:.6g}" for value in row)] for step, row in enumerate(history))
+    write_text(format_csv([["step", *columns], *rows]), path)
 
 
 def write_scores(scores: Sequence[float], measure: str, path: Path) -> None:
     """Write a CSV with one row per epoch: the score that chooses the best, higher is better."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["epoch", measure])
-    table.writerows([epoch, f"{score:.6g}"] for epoch, score in enumerate(scores, start=1))
-    write_text(text.getvalue(), path)
+    rows = ([epoch, f"{score:.6g}"] for epoch, score in enumerate(scores, start=1))
+    write_text(format_csv([["epoch", measure], *rows]), path)
 
 
 def draw_curves(history: History, path: Path, columns: Sequence[str] = COLUMNS) -> None:
