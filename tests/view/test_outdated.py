@@ -147,7 +147,7 @@ def test_corrections_of_regions_that_the_map_has_no_more_are_told(page):
     page.scene = page.client.get(page.slide).json()
     said = page.get("corrections").json()["features"]
     assert [(one["earlier"], one["from"]) for one in said] == [
-        (True, "Tumor (of an earlier map)"), (True, "Necrosis (of an earlier map)"), (False, None)
+        (True, "Tumor"), (True, "Necrosis"), (False, None)
     ]  # fmt: skip
 
 

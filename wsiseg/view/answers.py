@@ -298,11 +298,10 @@ def _describe_feature(shown: Shown, feature: Feature) -> dict[str, Any] | None:
         shape = shapely.geometry.shape(feature["geometry"])
         properties = feature["properties"]
         name = properties["classification"]["name"]
-        earlier = _is_earlier(shown, feature)
         return {
             "id": str(feature["id"]), "kind": kind, "class": str(name),
             "color": properties["classification"].get("color"),
-            "from": _say_class(properties["metadata"].get("from"), earlier), "earlier": earlier,
+            "from": properties["metadata"].get("from"), "earlier": _is_earlier(shown, feature),
             "rings": _rings(shown, shape, 0.5), "mm2": _mm2(shown, shape),
         }  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError):
@@ -314,10 +313,6 @@ def _is_earlier(shown: Shown, feature: Feature) -> bool:
     if kind_of(feature) not in ("reclassified", "deleted") or not shown.scene.labelled:
         return False
     return shown.regions.find(str(feature["id"])) is None
-
-
-def _say_class(name: Any, earlier: bool) -> str | None:
-    return f"{name} (of an earlier map)" if earlier else name
 
 
 def _mm2(shown: Shown, shape: shapely.Geometry) -> float:

@@ -233,16 +233,20 @@ export class Corrections {
   }
 }
 
+/** The class that its region had in the map. @param {Correction} one */
+const sayFrom = ({ from, earlier }) => `${from ?? ""}${earlier ? " (of an earlier map)" : ""}`;
+
 /** @param {Correction} one */
-function sayWhat({ kind, from, class: name }) {
-  if (kind === "reclassified") return `${from} → ${name}`;
-  if (kind === "deleted") return `Deleted ${from ?? ""}`;
+function sayWhat(one) {
+  const { kind, class: name } = one;
+  if (kind === "reclassified") return `${sayFrom(one)} → ${name}`;
+  if (kind === "deleted") return `Deleted ${sayFrom(one)}`;
   return kind === "drawn" ? `Drawn ${name}` : "Checked area";
 }
 
 /** What a correction is about: the area itself, or the region as the map has it. @param {Correction} one @returns {Picked} */
 function pickable(one) {
   if (one.kind === "drawn" || one.kind === "checked") return one;
-  const { id, from, mm2, rings } = one;
-  return { index: -1, id, class: from ?? "", mm2, confidence: null, box: boxOf(rings), rings };
+  const { id, mm2, rings } = one;
+  return { index: -1, id, class: sayFrom(one), mm2, confidence: null, box: boxOf(rings), rings };
 }

@@ -51,7 +51,7 @@
  * @property {string} kind  reclassified, deleted, drawn or checked
  * @property {string} class
  * @property {number[]|null} color
- * @property {string|null} from  Class in the map, with a remark if that was an earlier map.
+ * @property {string|null} from  Class in the map.
  * @property {boolean} earlier  Whether its region is of an earlier map.
  * @property {number[][]} rings
  * @property {number} mm2
