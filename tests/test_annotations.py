@@ -1,4 +1,13 @@
-from wsiseg.annotations import KNOWN_COLORS, UNSURE, UNSURE_COLOR, choose_colors
+import math
+
+from wsiseg.annotations import (
+    KNOWN_COLORS,
+    PALETTES,
+    UNSURE,
+    UNSURE_COLOR,
+    choose_colors,
+    color_new_class,
+)
 
 
 def test_known_classes_keep_their_colours_and_the_others_get_their_own():
@@ -18,3 +27,22 @@ def test_the_colours_of_a_few_classes_are_far_apart():
         for other in colors[:at]
     ]
     assert min(apart) > 20
+
+
+def test_new_classes_look_unlike_those_that_are_there_and_alike_on_each_slide():
+    names = ("Keratin", "Glass", "Nerve", "Hair", "Ink", "Fold")
+    for palette in PALETTES.values():
+        taken = list(palette.colors)
+        for name in names:
+            color = color_new_class(name, taken)
+            assert min(math.dist(color, other) for other in taken) >= 60
+            taken.append(color)
+        alone = {name: color_new_class(name, palette.colors) for name in names}
+        assert len(set(alone.values())) > 1
+        both = (alone["Keratin"], alone["Glass"])
+        assert both == tuple(taken[len(palette) :][:2]), "in whatever order they are named"
+    assert color_new_class("Muscle", PALETTES["bcss"].colors) == KNOWN_COLORS["Muscle"]
+    taken = []
+    for number in range(200):  # as far from the others as it can be
+        taken.append(color_new_class(f"class {number}", taken))
+    assert len(set(taken)) >= 24

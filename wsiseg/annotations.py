@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import colorsys
+import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ __all__ = [
     "Palette",
     "Region",
     "choose_colors",
+    "color_new_class",
 ]
 
 BACKGROUND = 255
@@ -85,6 +88,10 @@ _SPARE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114,
 """The palette of Okabe and Ito (2008), whose colours colour-blind people can tell apart."""
 _GOLDEN = 0.618034
 """Golden ratio: stepping round the colour circle by it never comes close to an earlier hue."""
+_DRAWN = 24
+"""Colours among which a new class finds its own."""
+_APART = 60.0
+"""Distance in RGB from which two colours are told apart on a slide."""
 
 
 def choose_colors(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
@@ -99,6 +106,24 @@ def choose_colors(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:
             chosen[name] = color
             taken.add(color)
     return tuple(chosen[name] for name in names)
+
+
+def color_new_class(name: str, taken: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
+    """Return the colour of a class that joins others, whose colours are `taken`.
+
+    It is the predefined one, or depends on the name, so that the class looks the same on all
+    slides; another only if one that is taken looks like it.
+    """
+    if name in KNOWN_COLORS:
+        return KNOWN_COLORS[name]
+    first = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[0]
+    drawn = list(islice(_draw_colors(), _DRAWN))
+    turned = [drawn[(first + at) % _DRAWN] for at in range(_DRAWN)]
+
+    def gap(color: tuple[int, int, int]) -> float:
+        return min((math.dist(color, other) for other in taken), default=math.inf)
+
+    return next((color for color in turned if gap(color) >= _APART), max(turned, key=gap))
 
 
 def _draw_colors() -> Iterator[tuple[int, int, int]]:

@@ -164,6 +164,28 @@ def test_corrections_are_saved_at_once_and_undone(own):
     assert client.get(f"{slide}/corrections").json()["features"] == []
 
 
+def test_each_new_class_has_a_colour_of_its_own_in_the_page_and_in_the_file(own):
+    root, client, slide = own
+    square = [[100, 100], [150, 100], [150, 150], [100, 150]]
+
+    def draw(name):
+        order = {"action": "draw", "class": name, "new": True, "points": square}
+        return post(client, slide, **order).json()["feature"]
+
+    first, second = draw("Keratin"), draw("Glass")
+    assert draw("Keratin")["color"] == first["color"] != second["color"]
+    scene = client.get(slide).json()["classes"]
+    assert not {tuple(one["color"]) for one in scene} & {tuple(first["color"])}
+    renamed = post(client, slide, action="rename", id=first["id"], new=True, **{"class": "Nerve"})
+    colors = {
+        tuple(one["properties"]["classification"]["color"])
+        for one in json.loads((root / "corrections/one.geojson").read_text())["features"]
+    }
+    said = {tuple(one["color"]) for one in (first, second, renamed.json()["feature"])}
+    assert colors == said
+    assert len(said) == 3
+
+
 @pytest.mark.parametrize(
     ("order", "message"),
     [

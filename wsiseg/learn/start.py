@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsiseg.annotations import choose_colors
+from wsiseg.annotations import color_new_class
 from wsiseg.config import TrainConfig, parse_config
 from wsiseg.errors import ConfigError
 from wsiseg.model.checkpoint import load_checkpoint, read_info, trained_state
@@ -65,7 +65,9 @@ def extend_config(
         )
     split = len(info.names) - info.background
     new = [name for name in classes if name not in info.names]
-    colors = choose_colors(new)
+    colors: list[tuple[int, int, int]] = []
+    for name in new:  # as the viewer does, so that areas drawn there and the next map look alike
+        colors.append(color_new_class(name, [*info.colors, *colors]))
 
     def insert(old: Sequence[Any], added: Sequence[Any]) -> list[Any]:
         return [*old[:split], *added, *old[split:]]

@@ -233,17 +233,16 @@ def _changed(shown: Shown, change: Change) -> dict[str, Any]:
 
 
 def _rename(shown: Shown, order: dict[str, Any]) -> Change:
-    palette = _palette_of(shown)
-    name = _class_of(palette, order)
+    name = _class_of(shown, order)
+    palette = _palette_for(shown, name)
     return shown.corrections.update(
         str(order.get("id")), lambda area: rename_area(area, name, palette)
     )
 
 
 def _reclassify(shown: Shown, order: dict[str, Any]) -> Feature:
-    region, palette = _region_of(shown, order), _palette_of(shown)
-    name = _class_of(palette, order)
-    shape = shown.regions.geometry(region.index)
+    region, name = _region_of(shown, order), _class_of(shown, order)
+    shape, palette = shown.regions.geometry(region.index), _palette_for(shown, name)
     return make_feature("reclassified", shape, name, palette, region.id, region.class_name)
 
 
@@ -254,9 +253,8 @@ def _delete(shown: Shown, order: dict[str, Any]) -> Feature:
 
 
 def _draw(shown: Shown, order: dict[str, Any]) -> Feature:
-    palette = _palette_of(shown)
-    name = _class_of(palette, order)
-    return make_feature("drawn", _area_of(shown, order), name, palette)
+    name = _class_of(shown, order)
+    return make_feature("drawn", _area_of(shown, order), name, _palette_for(shown, name))
 
 
 def _check(shown: Shown, order: dict[str, Any]) -> Feature:
@@ -267,8 +265,14 @@ def _palette_of(shown: Shown) -> Palette:
     return shown.scene.palette.classes
 
 
-def _class_of(palette: Palette, order: dict[str, Any]) -> str:
-    name = order.get("class")
+def _palette_for(shown: Shown, name: str) -> Palette:
+    """Return the palette for a correction of class `name`, which the map may not have."""
+    palette = _palette_of(shown)
+    return palette if name in palette.names else shown.corrections.palette_with(palette)
+
+
+def _class_of(shown: Shown, order: dict[str, Any]) -> str:
+    palette, name = _palette_of(shown), order.get("class")
     if name in palette.names:
         return str(name)
     if order.get("new") is True:

@@ -38,7 +38,7 @@ import orjson
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from wsiseg.annotations import UNSURE, Palette, choose_colors
+from wsiseg.annotations import UNSURE, Palette, color_new_class
 from wsiseg.atomic import open_atomic
 from wsiseg.errors import DataError, GeoJsonError
 from wsiseg.lock import hold
@@ -124,6 +124,15 @@ class Corrections:
     def undoable(self) -> list[str]:
         """The changes that can be undone, the last one last."""
         return [change.id for change in self._changes]
+
+    def palette_with(self, palette: Palette) -> Palette:
+        """Return `palette` with the classes that only corrections have, in their colours."""
+        colors = dict(zip(palette.names, palette.colors, strict=True))
+        for feature in filter(kind_of, self.features()):
+            name, color = _class_of(feature)
+            if color is not None and name not in _COLORS:
+                colors.setdefault(name, color)
+        return Palette(tuple(colors), tuple(colors.values()))
 
     def put(self, feature: Feature) -> Change:
         """Add a feature, or replace the one with the same id, and save."""
@@ -231,8 +240,8 @@ def rename_area(area: Feature, class_name: str, palette: Palette) -> Feature:
 def _classify(class_name: str, palette: Palette) -> dict[str, Any]:
     """Return QuPath's classification of a class: its name and colour."""
     colors = dict(zip(palette.names, palette.colors, strict=True)) | _COLORS
-    colors.setdefault(class_name, choose_colors((class_name,))[0])
-    return {"name": class_name, "color": list(colors[class_name])}
+    color = colors.get(class_name) or color_new_class(class_name, list(colors.values()))
+    return {"name": class_name, "color": list(color)}
 
 
 def check_new_class(given: Any, palette: Palette) -> str:
@@ -290,6 +299,16 @@ def kind_of(feature: Feature) -> str:
     metadata = properties.get("metadata") if isinstance(properties, dict) else None
     kind = metadata.get("wsiseg") if isinstance(metadata, dict) else None
     return kind if kind in ("reclassified", "deleted", "drawn", "checked") else ""
+
+
+def _class_of(feature: Feature) -> tuple[str, tuple[int, int, int] | None]:
+    """Return the name and colour of a correction's class; None if it has no colour."""
+    classification = feature["properties"].get("classification")
+    known = classification if isinstance(classification, dict) else {}
+    match known.get("color"):
+        case [int(red), int(green), int(blue)]:
+            return str(known.get("name")), (red, green, blue)
+    return str(known.get("name")), None
 
 
 def _plain(geometry: BaseGeometry) -> dict[str, Any]:
