@@ -9,13 +9,8 @@ from tests.export.stores import outline
 from tests.view.runs import PALETTE, make_run
 from wsiseg.errors import DataError, GeoJsonError
 from wsiseg.qupath import fix_geojson, lint_geojson, read_geojson
-from wsiseg.view.corrections import (
-    Corrections,
-    kind_of,
-    make_area,
-    make_feature,
-    rename_area,
-)
+from wsiseg.view.corrections import Corrections
+from wsiseg.view.features import kind_of, make_area, make_feature, rename_area
 from wsiseg.view.regions import read_regions
 
 SQUARE = shapely.box(10, 10, 20, 20)

@@ -16,7 +16,8 @@ from wsiseg.store import SlideStore
 from wsiseg.suggest import map_of
 from wsiseg.view import open_run
 from wsiseg.view.app import build_app
-from wsiseg.view.corrections import Corrections, make_feature
+from wsiseg.view.corrections import Corrections
+from wsiseg.view.features import make_feature
 from wsiseg.view.library import Library
 from wsiseg.view.places import Places, find_places
 

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from wsiseg.annotations import Palette
-from wsiseg.errors import DataError
 from wsiseg.view.collection import Entry
-from wsiseg.view.corrections import (
-    CHECKED,
-    IGNORED,
-    Change,
-    Feature,
-    check_new_class,
-    kind_of,
-    make_area,
-    make_feature,
-    rename_area,
-)
+from wsiseg.view.features import Feature, kind_of
 from wsiseg.view.learning import learn_command
-from wsiseg.view.library import Library, OutdatedMapError, Shown
+from wsiseg.view.library import Library, Shown
 from wsiseg.view.places import Places
 from wsiseg.view.regions import Region
 from wsiseg.view.scene import FINEST, TILE
 
 __all__ = [
-    "correct",
     "describe_corrections",
+    "describe_feature",
     "describe_hover",
     "describe_outlines",
     "describe_places",
@@ -179,7 +167,7 @@ def describe_places(shown: Shown, places: Places) -> dict[str, Any]:
 def describe_corrections(shown: Shown) -> dict[str, Any]:
     """Describe all corrections of a slide, in frame pixels."""
     read, version = shown.corrections.read()
-    features = [_describe_feature(shown, feature) for feature in read]
+    features = [describe_feature(shown, feature) for feature in read]
     return {
         "version": version,
         "features": [feature for feature in features if feature is not None],
@@ -188,112 +176,7 @@ def describe_corrections(shown: Shown) -> dict[str, Any]:
     }
 
 
-def correct(shown: Shown, order: Any, *, outdated: bool = False) -> dict[str, Any]:
-    """Apply and save a correction from the page, and return the changed feature.
-
-    `outdated` says that the page shows an earlier map: areas are saved, of its classes, too.
-
-    Raises
-    ------
-    DataError
-        If the order is malformed, or names a class or region that does not exist.
-    OutdatedMapError
-        If it is about a region of an earlier map.
-    """
-    done = _apply(shown, order, outdated)
-    return {**done, "outdated": outdated}
-
-
-def _apply(shown: Shown, order: Any, outdated: bool) -> dict[str, Any]:
-    action = order.get("action") if isinstance(order, dict) else None
-    if outdated and action in ("reclassify", "delete"):
-        raise OutdatedMapError("the map was made again, and is shown anew; choose its region")
-    if outdated and action == "draw":
-        order = {**order, "new": True}
-    if action == "undo":
-        return _changed(shown, shown.corrections.undo(str(order.get("change"))))
-    if action == "remove":
-        return _changed(shown, shown.corrections.remove(str(order.get("id"))))
-    if action == "rename":
-        return _changed(shown, _rename(shown, order))
-    makers: dict[str, Callable[[Shown, dict[str, Any]], Feature]] = {
-        "reclassify": _reclassify, "delete": _delete, "draw": _draw, "check": _check,
-    }  # fmt: skip
-    if not isinstance(action, str) or action not in makers:
-        raise DataError(f"no action is named {str(action)[:40]!r}")
-    return _changed(shown, shown.corrections.put(makers[action](shown, order)))
-
-
-def _changed(shown: Shown, change: Change) -> dict[str, Any]:
-    described = None if change.after is None else _describe_feature(shown, change.after)
-    return {
-        "id": change.feature, "feature": described, "change": change.id,
-        "was": change.was, "version": change.version,
-    }  # fmt: skip
-
-
-def _rename(shown: Shown, order: dict[str, Any]) -> Change:
-    name = _class_of(shown, order)
-    palette = _palette_for(shown, name)
-    return shown.corrections.update(
-        str(order.get("id")), lambda area: rename_area(area, name, palette)
-    )
-
-
-def _reclassify(shown: Shown, order: dict[str, Any]) -> Feature:
-    region, name = _region_of(shown, order), _class_of(shown, order)
-    shape, palette = shown.regions.geometry(region.index), _palette_for(shown, name)
-    return make_feature("reclassified", shape, name, palette, region.id, region.class_name)
-
-
-def _delete(shown: Shown, order: dict[str, Any]) -> Feature:
-    region = _region_of(shown, order)
-    shape = shown.regions.geometry(region.index)
-    return make_feature("deleted", shape, IGNORED, _palette_of(shown), region.id, region.class_name)
-
-
-def _draw(shown: Shown, order: dict[str, Any]) -> Feature:
-    name = _class_of(shown, order)
-    return make_feature("drawn", _area_of(shown, order), name, _palette_for(shown, name))
-
-
-def _check(shown: Shown, order: dict[str, Any]) -> Feature:
-    return make_feature("checked", _area_of(shown, order), CHECKED, _palette_of(shown))
-
-
-def _palette_of(shown: Shown) -> Palette:
-    return shown.scene.palette.classes
-
-
-def _palette_for(shown: Shown, name: str) -> Palette:
-    """Return the palette for a correction of class `name`, which the map may not have."""
-    palette = _palette_of(shown)
-    return palette if name in palette.names else shown.corrections.palette_with(palette)
-
-
-def _class_of(shown: Shown, order: dict[str, Any]) -> str:
-    palette, name = _palette_of(shown), order.get("class")
-    if name in palette.names:
-        return str(name)
-    if order.get("new") is True:
-        return check_new_class(name, palette)
-    raise DataError(f"no class is named {str(name)[:80]!r}; there are {list(palette.names)}")
-
-
-def _region_of(shown: Shown, order: dict[str, Any]) -> Region:
-    region = shown.regions.find(str(order.get("region")))
-    if region is None:
-        raise DataError("no region has that id; the map may have changed: load it again")
-    return region
-
-
-def _area_of(shown: Shown, order: dict[str, Any]) -> shapely.Geometry:
-    scene = shown.scene
-    shape = make_area(order.get("points"), (scene.size.width, scene.size.height))
-    return shapely.transform(shape, lambda at: np.column_stack(shown.to_file(at[:, 0], at[:, 1])))
-
-
-def _describe_feature(shown: Shown, feature: Feature) -> dict[str, Any] | None:
+def describe_feature(shown: Shown, feature: Feature) -> dict[str, Any] | None:
     """Describe a correction for the page; None for other features."""
     kind = kind_of(feature)
     if not kind:

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp
 from wsiseg.errors import DataError, GeoJsonError, StoreError, WsisegError
 from wsiseg.export.png import pack_grey
 from wsiseg.text import dump_json
-from wsiseg.view import answers
+from wsiseg.view import answers, orders
 from wsiseg.view.guard import Guard, TooLarge
 from wsiseg.view.library import Library, OutdatedMapError, Shown, UnknownSlideError
 from wsiseg.view.pictures import Cache, pack_jpeg
@@ -262,7 +262,7 @@ class _Server:
         expected = _expected_version(request)
 
         def correct(shown: Shown) -> dict[str, Any]:
-            return answers.correct(shown, order, outdated=not shown.is_map(expected))
+            return orders.correct(shown, order, outdated=not shown.is_map(expected))
 
         return _json(await self._with_slide(request, correct, afresh=not expected))
 

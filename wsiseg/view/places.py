@@ -22,7 +22,8 @@ from wsiseg.suggest import map_of
 from wsiseg.table import list_problems
 from wsiseg.text import escape
 from wsiseg.view.collection import Entry
-from wsiseg.view.corrections import Corrections, Feature, kind_of
+from wsiseg.view.corrections import Corrections
+from wsiseg.view.features import Feature, kind_of
 
 __all__ = ["Places", "find_places"]
 

@@ -1,0 +1,156 @@
+"""A correction as a GeoJSON feature; `corrections.py` has the kinds and the file."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from wsiseg.annotations import UNSURE, Palette, color_new_class
+from wsiseg.errors import DataError
+
+__all__ = [
+    "CHECKED",
+    "IGNORED",
+    "Feature",
+    "check_new_class",
+    "extend_palette",
+    "kind_of",
+    "make_area",
+    "make_feature",
+    "rename_area",
+]
+
+CHECKED, IGNORED = "Checked*", "Ignore*"
+"""QuPath measures no class whose name ends in an asterisk."""
+_COLORS = {CHECKED: (40, 120, 200), IGNORED: (180, 180, 180)}
+_MAX_POINTS = 50_000
+_LONGEST_NAME = 60
+
+Feature = dict[str, Any]
+
+
+def make_feature(
+    kind: str, geometry: BaseGeometry, class_name: str, palette: Palette,
+    identity: str | None = None, was: str | None = None,
+) -> Feature:  # fmt: skip
+    """Make a feature of the file; see the module for the values of `kind`."""
+    metadata = {"wsiseg": kind} | ({"from": was} if was is not None else {})
+    return {
+        "type": "Feature",
+        "id": identity or str(uuid.uuid4()),
+        "geometry": _plain(geometry),
+        "properties": {
+            "objectType": "annotation",
+            "classification": _classify(class_name, palette),
+            "metadata": metadata,
+        },
+    }
+
+
+def rename_area(area: Feature, class_name: str, palette: Palette) -> Feature:
+    """Give a drawn area another class; raises `DataError` for any other feature."""
+    if kind_of(area) != "drawn":
+        raise DataError("only a drawn area has a class that can be changed so")
+    classification = _classify(class_name, palette)
+    return {**area, "properties": {**area["properties"], "classification": classification}}
+
+
+def _classify(class_name: str, palette: Palette) -> dict[str, Any]:
+    """Return QuPath's classification of a class: its name and colour."""
+    colors = dict(zip(palette.names, palette.colors, strict=True)) | _COLORS
+    color = colors.get(class_name) or color_new_class(class_name, list(colors.values()))
+    return {"name": class_name, "color": list(color)}
+
+
+def extend_palette(palette: Palette, features: Iterable[Feature]) -> Palette:
+    """Return `palette` with the classes that only corrections have, in their colours."""
+    colors = dict(zip(palette.names, palette.colors, strict=True))
+    for feature in filter(kind_of, features):
+        name, color = _class_of(feature)
+        if color is not None and name not in _COLORS:
+            colors.setdefault(name, color)
+    return Palette(tuple(colors), tuple(colors.values()))
+
+
+def check_new_class(given: Any, palette: Palette) -> str:
+    """Return the name of a class that the map does not have.
+
+    Raises
+    ------
+    DataError
+        If it is no name, has another meaning for labels, or looks like a class of the map.
+    """
+    from wsiseg.labels.mark import classify
+    from wsiseg.labels.names import find_lookalikes
+
+    name = given.strip() if isinstance(given, str) else ""
+    if not (name and name.isprintable() and len(name) <= _LONGEST_NAME):
+        raise DataError(f"a class needs a name of 1 to {_LONGEST_NAME} letters on one line")
+    if classify(name, {})[0] != "class" or name == UNSURE:
+        raise DataError(f"{name!r} has another meaning; choose another name for the class")
+    alike = find_lookalikes({**dict.fromkeys(palette.names, 0), name: 1}, palette.names)
+    if alike:
+        raise DataError(f"{name!r} looks like {alike[0][0]!r}, which the map has: use that")
+    return name
+
+
+def make_area(points: Any, size: tuple[float, float]) -> BaseGeometry:
+    """Make an area on the slide from a drawn line of points ``[[x, y], ...]``.
+
+    A line that crosses itself is made valid. Coordinates are rounded to 0.01 px.
+
+    Raises
+    ------
+    DataError
+        If it is not an area, or is outside the slide of `size` pixels.
+    """
+    if not isinstance(points, list) or not 3 <= len(points) <= _MAX_POINTS:
+        raise DataError(f"an area needs a list of 3 to {_MAX_POINTS:,} points")
+    if not all(
+        isinstance(point, list)
+        and len(point) == 2
+        and all(type(at) in (int, float) and abs(at) < 1e9 for at in point)  # no NaN, no bool
+        for point in points
+    ):
+        raise DataError("a point is two numbers of at most nine digits, x and y")
+    shape = shapely.make_valid(shapely.Polygon(points))
+    shape = shapely.set_precision(shape.intersection(shapely.box(0, 0, *size)), 0.01)
+    parts = [one for one in shapely.get_parts(shape) if one.geom_type == "Polygon" and one.area]
+    if not parts:
+        raise DataError("the points enclose no area on the slide")
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def kind_of(feature: Feature) -> str:
+    """Return `reclassified`, `deleted`, `drawn` or `checked`; empty for other features."""
+    properties = feature.get("properties")
+    metadata = properties.get("metadata") if isinstance(properties, dict) else None
+    kind = metadata.get("wsiseg") if isinstance(metadata, dict) else None
+    return kind if kind in ("reclassified", "deleted", "drawn", "checked") else ""
+
+
+def _class_of(feature: Feature) -> tuple[str, tuple[int, int, int] | None]:
+    """Return the name and colour of a correction's class; None if it has no colour."""
+    classification = feature["properties"].get("classification")
+    known = classification if isinstance(classification, dict) else {}
+    match known.get("color"):
+        case [int(red), int(green), int(blue)]:
+            return str(known.get("name")), (red, green, blue)
+    return str(known.get("name")), None
+
+
+def _plain(geometry: BaseGeometry) -> dict[str, Any]:
+    """Convert to GeoJSON with at most two decimals, and whole coordinates as integers."""
+
+    def tidy(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [tidy(one) for one in value]
+        rounded = round(float(value), 2)
+        return int(rounded) if rounded.is_integer() else rounded
+
+    shape = shapely.geometry.mapping(geometry)
+    return {"type": shape["type"], "coordinates": tidy(shape["coordinates"])}

@@ -1,0 +1,135 @@
+"""Corrections that the page orders: each is applied, saved and described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import shapely
+
+from wsiseg.annotations import Palette
+from wsiseg.errors import DataError
+from wsiseg.view.answers import describe_feature
+from wsiseg.view.corrections import Change
+from wsiseg.view.features import (
+    CHECKED,
+    IGNORED,
+    Feature,
+    check_new_class,
+    extend_palette,
+    make_area,
+    make_feature,
+    rename_area,
+)
+from wsiseg.view.library import OutdatedMapError, Shown
+from wsiseg.view.regions import Region
+
+__all__ = ["correct"]
+
+
+def correct(shown: Shown, order: Any, *, outdated: bool = False) -> dict[str, Any]:
+    """Apply and save a correction from the page, and return the changed feature.
+
+    `outdated` says that the page shows an earlier map: areas are saved, of its classes, too.
+
+    Raises
+    ------
+    DataError
+        If the order is malformed, or names a class or region that does not exist.
+    OutdatedMapError
+        If it is about a region of an earlier map.
+    """
+    done = _apply(shown, order, outdated)
+    return {**done, "outdated": outdated}
+
+
+def _apply(shown: Shown, order: Any, outdated: bool) -> dict[str, Any]:
+    action = order.get("action") if isinstance(order, dict) else None
+    if outdated and action in ("reclassify", "delete"):
+        raise OutdatedMapError("the map was made again, and is shown anew; choose its region")
+    if outdated and action == "draw":
+        order = {**order, "new": True}
+    if action == "undo":
+        return _changed(shown, shown.corrections.undo(str(order.get("change"))))
+    if action == "remove":
+        return _changed(shown, shown.corrections.remove(str(order.get("id"))))
+    if action == "rename":
+        return _changed(shown, _rename(shown, order))
+    makers: dict[str, Callable[[Shown, dict[str, Any]], Feature]] = {
+        "reclassify": _reclassify, "delete": _delete, "draw": _draw, "check": _check,
+    }  # fmt: skip
+    if not isinstance(action, str) or action not in makers:
+        raise DataError(f"no action is named {str(action)[:40]!r}")
+    return _changed(shown, shown.corrections.put(makers[action](shown, order)))
+
+
+def _changed(shown: Shown, change: Change) -> dict[str, Any]:
+    described = None if change.after is None else describe_feature(shown, change.after)
+    return {
+        "id": change.feature, "feature": described, "change": change.id,
+        "was": change.was, "version": change.version,
+    }  # fmt: skip
+
+
+def _rename(shown: Shown, order: dict[str, Any]) -> Change:
+    name = _class_of(shown, order)
+    palette = _palette_for(shown, name)
+    return shown.corrections.update(
+        str(order.get("id")), lambda area: rename_area(area, name, palette)
+    )
+
+
+def _reclassify(shown: Shown, order: dict[str, Any]) -> Feature:
+    region, name = _region_of(shown, order), _class_of(shown, order)
+    shape, palette = shown.regions.geometry(region.index), _palette_for(shown, name)
+    return make_feature("reclassified", shape, name, palette, region.id, region.class_name)
+
+
+def _delete(shown: Shown, order: dict[str, Any]) -> Feature:
+    region = _region_of(shown, order)
+    shape = shown.regions.geometry(region.index)
+    return make_feature("deleted", shape, IGNORED, _palette_of(shown), region.id, region.class_name)
+
+
+def _draw(shown: Shown, order: dict[str, Any]) -> Feature:
+    name = _class_of(shown, order)
+    return make_feature("drawn", _area_of(shown, order), name, _palette_for(shown, name))
+
+
+def _check(shown: Shown, order: dict[str, Any]) -> Feature:
+    return make_feature("checked", _area_of(shown, order), CHECKED, _palette_of(shown))
+
+
+def _palette_of(shown: Shown) -> Palette:
+    return shown.scene.palette.classes
+
+
+def _palette_for(shown: Shown, name: str) -> Palette:
+    """Return the palette for a correction of class `name`, which the map may not have."""
+    palette = _palette_of(shown)
+    return (
+        palette if name in palette.names else extend_palette(palette, shown.corrections.features())
+    )
+
+
+def _class_of(shown: Shown, order: dict[str, Any]) -> str:
+    palette, name = _palette_of(shown), order.get("class")
+    if name in palette.names:
+        return str(name)
+    if order.get("new") is True:
+        return check_new_class(name, palette)
+    raise DataError(f"no class is named {str(name)[:80]!r}; there are {list(palette.names)}")
+
+
+def _region_of(shown: Shown, order: dict[str, Any]) -> Region:
+    region = shown.regions.find(str(order.get("region")))
+    if region is None:
+        raise DataError("no region has that id; the map may have changed: load it again")
+    return region
+
+
+def _area_of(shown: Shown, order: dict[str, Any]) -> shapely.Geometry:
+    scene = shown.scene
+    shape = make_area(order.get("points"), (scene.size.width, scene.size.height))
+    return shapely.transform(shape, lambda at: np.column_stack(shown.to_file(at[:, 0], at[:, 1])))
