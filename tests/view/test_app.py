@@ -122,16 +122,22 @@ def undoable(client, slide):
     return client.get(f"{slide}/corrections").json()["undoable"]
 
 
+def changed(answer):
+    """The one correction that was changed, as it is now."""
+    (edit,) = answer.json()["edits"]
+    return edit["feature"]
+
+
 def undo(client, slide):
     """Undo the last change that the server knows."""
-    return post(client, slide, action="undo", change=undoable(client, slide)[-1]).json()
+    return changed(post(client, slide, action="undo", change=undoable(client, slide)[-1]))
 
 
 def test_corrections_are_saved_at_once_and_undone(own):
     root, client, slide = own
     region = client.get(f"{slide}/ranked?order=size&rank=0&class=Tumor").json()["region"]
-    changed = post(client, slide, action="reclassify", region=region["id"], **{"class": "Necrosis"})
-    feature = changed.json()["feature"]
+    order = {"action": "reclassify", "region": region["id"], "class": "Necrosis"}
+    feature = changed(post(client, slide, **order))
     assert (feature["kind"], feature["class"], feature["from"]) == (
         "reclassified",
         "Necrosis",
@@ -141,8 +147,8 @@ def test_corrections_are_saved_at_once_and_undone(own):
     path = root / "corrections/one.geojson"
     assert lint_geojson(path) == []
     square = [[100, 100], [150, 100], [150, 150], [100, 150]]
-    area = post(client, slide, action="draw", points=square, **{"class": "Stroma"}).json()
-    assert area["feature"]["mm2"] == pytest.approx(2500 * 0.4**2 / 1e6)
+    area = changed(post(client, slide, action="draw", points=square, **{"class": "Stroma"}))
+    assert area["mm2"] == pytest.approx(2500 * 0.4**2 / 1e6)
     drawn = json.loads(path.read_text())["features"][1]
     x = [point[0] for point in drawn["geometry"]["coordinates"][0]]
     assert (min(x), max(x)) == (100 * 2 - 40, 150 * 2 - 40)  # 0.4 on 0.2 µm/px, bounds at 40
@@ -150,14 +156,15 @@ def test_corrections_are_saved_at_once_and_undone(own):
     post(client, slide, action="delete", region=region["id"])
     kinds = {one["kind"] for one in client.get(f"{slide}/corrections").json()["features"]}
     assert kinds == {"deleted", "drawn", "checked"}
-    assert undo(client, slide)["feature"]["kind"] == "reclassified"
-    renamed = post(client, slide, action="rename", id=drawn["id"], **{"class": "Tumor"}).json()
-    assert (renamed["feature"]["kind"], renamed["feature"]["class"]) == ("drawn", "Tumor")
-    assert renamed["feature"]["rings"] == area["feature"]["rings"]
-    assert undo(client, slide)["feature"] == area["feature"]
-    assert post(client, slide, action="remove", id=drawn["id"]).json()["feature"] is None
+    assert undo(client, slide)["kind"] == "reclassified"
+    order = {"action": "rename", "id": drawn["id"], "class": "Tumor"}
+    renamed = changed(post(client, slide, **order))
+    assert (renamed["kind"], renamed["class"]) == ("drawn", "Tumor")
+    assert renamed["rings"] == area["rings"]
+    assert undo(client, slide) == area
+    assert changed(post(client, slide, action="remove", id=drawn["id"])) is None
     assert client.get("/api/slides").json()["runs"][0]["slides"][0]["corrected"]
-    assert undo(client, slide)["feature"]["kind"] == "drawn"
+    assert undo(client, slide)["kind"] == "drawn"
     for _ in range(3):
         undo(client, slide)
     assert undoable(client, slide) == []
@@ -170,18 +177,19 @@ def test_each_new_class_has_a_colour_of_its_own_in_the_page_and_in_the_file(own)
 
     def draw(name):
         order = {"action": "draw", "class": name, "new": True, "points": square}
-        return post(client, slide, **order).json()["feature"]
+        return changed(post(client, slide, **order))
 
     first, second = draw("Keratin"), draw("Glass")
     assert draw("Keratin")["color"] == first["color"] != second["color"]
     scene = client.get(slide).json()["classes"]
     assert not {tuple(one["color"]) for one in scene} & {tuple(first["color"])}
-    renamed = post(client, slide, action="rename", id=first["id"], new=True, **{"class": "Nerve"})
+    order = {"action": "rename", "id": first["id"], "new": True, "class": "Nerve"}
+    renamed = changed(post(client, slide, **order))
     colors = {
         tuple(one["properties"]["classification"]["color"])
         for one in json.loads((root / "corrections/one.geojson").read_text())["features"]
     }
-    said = {tuple(one["color"]) for one in (first, second, renamed.json()["feature"])}
+    said = {tuple(one["color"]) for one in (first, second, renamed)}
     assert colors == said
     assert len(said) == 3
 
@@ -261,7 +269,7 @@ def test_a_correction_that_cannot_be_written_is_said_with_its_file(own, monkeypa
                              "then make it again")  # fmt: skip
     assert path.read_bytes() == before
     monkeypatch.undo()
-    assert undo(client, slide)["feature"] is None
+    assert undo(client, slide) is None
     assert undoable(client, slide) == []
 
 

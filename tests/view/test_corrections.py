@@ -67,7 +67,7 @@ def test_a_change_replaces_what_has_its_id_and_can_be_taken_back(corrections):
         assert one["properties"]["classification"]["name"] == name
     (first,) = corrections.undoable
     undone = corrections.undo(first)
-    assert (undone.feature, undone.after) == ("a", None)
+    assert [(edit.feature, edit.after) for edit in undone.edits] == [("a", None)]
     assert corrections.features() == []
     with pytest.raises(DataError, match="this change cannot be undone any more"):
         corrections.undo(first)
@@ -90,14 +90,31 @@ def test_a_change_is_undone_alone_unless_its_feature_was_changed_again(correctio
     assert corrections.features() == []
 
 
+def test_several_are_added_and_undone_at_once_and_none_twice(corrections):
+    corrections.put(drawn("Stroma", identity="b"))
+    added = corrections.add([drawn(identity=letter) for letter in "abc"])
+    assert [edit.feature for edit in added.edits] == ["a", "c"], "what is there stays as it is"
+    before = corrections.path.read_bytes()
+    again = corrections.add([drawn(identity=letter) for letter in "abc"])
+    assert again == ("", (), added.version, added.version)
+    assert len(corrections.undoable) == 2, "nothing is there to undo"
+    renamed = Corrections(corrections.path).update("c", lambda a: rename_area(a, "Stroma", PALETTE))
+    with pytest.raises(DataError, match="was changed again"):
+        corrections.undo(added.id)
+    assert renamed.version == corrections.read().version, "neither half nor whole"
+    corrections.path.write_bytes(before)
+    corrections.undo(added.id)
+    assert [one["id"] for one in corrections.features()] == ["b"]
+
+
 def test_a_version_tells_what_others_changed(corrections):
     first = corrections.put(drawn(identity="a"))
-    assert corrections.read()[1] == first.version != first.was
+    assert corrections.read().version == first.version != first.was
     other = Corrections(corrections.path).put(drawn(identity="b"))
     assert other.was == first.version
     last = corrections.put(drawn(identity="c"))
     assert last.was == other.version
-    assert corrections.read()[1] == last.version
+    assert corrections.read().version == last.version
 
 
 def test_a_drawn_area_gets_another_class_and_keeps_all_else(corrections):

@@ -166,10 +166,10 @@ def describe_places(shown: Shown, places: Places) -> dict[str, Any]:
 
 def describe_corrections(shown: Shown) -> dict[str, Any]:
     """Describe all corrections of a slide, in frame pixels."""
-    read, version = shown.corrections.read()
-    features = [describe_feature(shown, feature) for feature in read]
+    content = shown.corrections.read()
+    features = [describe_feature(shown, feature) for feature in content.features]
     return {
-        "version": version,
+        "version": content.version,
         "features": [feature for feature in features if feature is not None],
         "others": sum(feature is None for feature in features),
         "undoable": shown.corrections.undoable,

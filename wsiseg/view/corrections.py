@@ -29,8 +29,9 @@ import hashlib
 import os
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ from wsiseg.qupath.form.finding import Finding, Repair
 from wsiseg.text import dump_json
 from wsiseg.view.features import Feature
 
-__all__ = ["Change", "Corrections"]
+__all__ = ["Change", "Content", "Corrections", "Edit"]
 
 _WAIT_S = 30.0
 _MAX_UNDO = 200
@@ -53,25 +54,40 @@ _REMEDY = "this correction is not saved: free disk space or grant access, then m
 _ADVICE = "the viewer did not write it: repair it with `wsiseg lint --fix`, or move it away"
 
 
-class Change(NamedTuple):
-    """One change that was saved."""
+class Edit(NamedTuple):
+    """What became of one feature; None where it is not in the file."""
 
-    id: str
-    """Names the change, to undo it; empty for one that undoes another."""
     feature: str
-    """Id of the feature."""
+    """Its id."""
     before: Feature | None
     after: Feature | None
+
+
+class Change(NamedTuple):
+    """One change that was saved, of one feature or of several."""
+
+    id: str
+    """Names the change, to undo it; empty for one that undoes another, or changed nothing."""
+    edits: tuple[Edit, ...]
     was: str
     """Version of the file before; see `Corrections.read`."""
     version: str
 
 
-class _Content(NamedTuple):
+class Content(NamedTuple):
+    """What a file of corrections holds."""
+
     features: list[Feature]
     version: str
+    """Another one if the features are."""
     ours: bool
     """Whether the file is as the viewer wrote it, or missing."""
+    facts: dict[str, Any]
+    """What the file says of itself; empty if another program wrote it."""
+
+
+_Make = Callable[[Feature | None], Feature | None]
+"""Makes of the feature that is in the file, or of None, the one to be there."""
 
 
 @dataclass
@@ -94,12 +110,11 @@ class Corrections:
         GeoJsonError
             If the file is not a FeatureCollection, or holds what JSON cannot.
         """
-        return self.read()[0]
+        return self.read().features
 
-    def read(self) -> tuple[list[Feature], str]:
-        """Read all features as `features` does, and a version that is another if they are."""
-        content = _read(self.path)
-        return content.features, content.version
+    def read(self) -> Content:
+        """Read the file; raises `GeoJsonError` as `features` does."""
+        return _read(self.path)
 
     @property
     def undoable(self) -> list[str]:
@@ -108,7 +123,11 @@ class Corrections:
 
     def put(self, feature: Feature) -> Change:
         """Add a feature, or replace the one with the same id, and save."""
-        return self._change(str(feature["id"]), lambda _: feature)
+        return self._change({str(feature["id"]): lambda _: feature})
+
+    def add(self, features: Iterable[Feature]) -> Change:
+        """Add features, and save; those whose ids are there stay as they are."""
+        return self._change({str(one["id"]): partial(_prefer, one) for one in features})
 
     def update(self, identity: str, change: Callable[[Feature], Feature | None]) -> Change:
         """Change or remove a feature, and save; raises `DataError` if no feature has that id."""
@@ -118,7 +137,7 @@ class Corrections:
                 raise DataError(f"no correction has the id {identity}")
             return change(feature)
 
-        return self._change(identity, apply)
+        return self._change({identity: apply})
 
     def remove(self, identity: str) -> Change:
         """Remove a feature, and save; raises `DataError` if no feature has that id."""
@@ -130,46 +149,46 @@ class Corrections:
         Raises
         ------
         DataError
-            If there is no such change, or its feature was changed again.
+            If there is no such change, or one of its features was changed again.
         """
         with self._lock:
             done = next((change for change in self._changes if change.id == identity), None)
             if done is None:
                 raise DataError("this change cannot be undone any more")
-
-            def restore(feature: Feature | None) -> Feature | None:
-                if feature != done.after:
-                    raise DataError(
-                        "what this would undo was changed again, in another page or program: "
-                        "change or remove it in the list"
-                    )
-                return done.before
-
-            undone = self._save(done.feature, restore)
+            undone = self._save({edit.feature: partial(_restore, edit) for edit in done.edits})
             self._changes.remove(done)
             return undone
 
-    def _change(self, identity: str, make: Callable[[Feature | None], Feature | None]) -> Change:
+    def _change(self, makes: Mapping[str, _Make]) -> Change:
         with self._lock:
-            change = self._save(identity, make)._replace(id=str(uuid.uuid4()))
-            self._changes = [*self._changes[1 - _MAX_UNDO :], change]
+            change = self._save(makes)
+            if change.edits:
+                change = change._replace(id=str(uuid.uuid4()))
+                self._changes = [*self._changes[1 - _MAX_UNDO :], change]
             return change
 
-    def _save(self, identity: str, make: Callable[[Feature | None], Feature | None]) -> Change:
-        """Replace one feature of the current file by what `make` makes of it."""
+    def _save(self, makes: Mapping[str, _Make]) -> Change:
+        """Replace features of the current file, by id, by what is made of each."""
         with hold(self.path, wait_s=_WAIT_S, remedy=_REMEDY):
-            features, was, ours = _read(self.path)
-            ids = [str(one.get("id")) for one in features]
-            place = ids.index(identity) if identity in ids else None
-            before = None if place is None else features[place]
-            after = make(before)
-            if not ours:
+            content = _read(self.path)
+            features: list[Feature | None] = [*content.features]
+            # Another program may have left an id twice: the first one counts.
+            places = {
+                str(one.get("id")): at for at, one in reversed([*enumerate(content.features)])
+            }
+            edits = []
+            for identity, make in makes.items():
+                place = places.setdefault(identity, len(features))
+                features += [None] * (place == len(features))
+                edit = Edit(identity, features[place], make(features[place]))
+                features[place] = edit.after
+                edits += [edit] * (edit.before != edit.after)
+            if not edits:
+                return Change("", (), content.version, content.version)
+            if not content.ours:
                 _back_up(self.path)
-            if place is None:
-                place = len(features)
-            features[place : place + 1] = [] if after is None else [after]
-            version = self._write(features)
-        return Change("", identity, before, after, was, version)
+            version = self._write([one for one in features if one is not None])
+        return Change("", tuple(edits), content.version, version)
 
     def _write(self, features: Sequence[Feature]) -> str:
         """Write the file; return its version."""
@@ -183,9 +202,23 @@ class Corrections:
         return version
 
 
-def _read(path: Path) -> _Content:
+def _prefer(new: Feature, known: Feature | None) -> Feature:
+    return new if known is None else known
+
+
+def _restore(edit: Edit, feature: Feature | None) -> Feature | None:
+    """Return the feature before an edit; raises `DataError` if it was changed again since."""
+    if feature != edit.after:
+        raise DataError(
+            "what this would undo was changed again, in another page or program: change or remove "
+            "it in the list"
+        )
+    return edit.before
+
+
+def _read(path: Path) -> Content:
     if not path.exists():
-        return _Content([], _digest([]), True)
+        return Content([], _digest([]), True, {})
     texts, findings = read_documents(path)
     tree, more = parse_document(texts[0]) if texts else (None, [])
     findings += more
@@ -200,9 +233,9 @@ def _read(path: Path) -> _Content:
         raise GeoJsonError(
             f"{path}: cannot be written as JSON again ({error}); {_ADVICE}"
         ) from error
-    facts = tree.get("wsiseg") if isinstance(tree, dict) else None
-    ours = isinstance(facts, dict) and facts.get("features") == digest
-    return _Content(strict, digest, ours)
+    said = tree.get("wsiseg") if isinstance(tree, dict) else None
+    facts = said if isinstance(said, dict) else {}
+    return Content(strict, digest, facts.get("features") == digest, facts)
 
 
 def _spell_numbers(features: list[Feature], findings: Sequence[Finding]) -> list[Feature]:

@@ -29,7 +29,7 @@ __all__ = ["correct"]
 
 
 def correct(shown: Shown, order: Any, *, outdated: bool = False) -> dict[str, Any]:
-    """Apply and save a correction from the page, and return the changed feature.
+    """Apply and save a correction from the page, and return what changed.
 
     `outdated` says that the page shows an earlier map: areas are saved, of its classes, too.
 
@@ -65,11 +65,11 @@ def _apply(shown: Shown, order: Any, outdated: bool) -> dict[str, Any]:
 
 
 def _changed(shown: Shown, change: Change) -> dict[str, Any]:
-    described = None if change.after is None else describe_feature(shown, change.after)
-    return {
-        "id": change.feature, "feature": described, "change": change.id,
-        "was": change.was, "version": change.version,
-    }  # fmt: skip
+    edits = [
+        {"id": one, "feature": None if after is None else describe_feature(shown, after)}
+        for one, _, after in change.edits
+    ]
+    return {"edits": edits, "change": change.id, "was": change.was, "version": change.version}
 
 
 def _rename(shown: Shown, order: dict[str, Any]) -> Change:

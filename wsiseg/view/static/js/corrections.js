@@ -17,7 +17,7 @@ import { boxOf } from "./shapes.js";
 /**
  * @typedef {object} Listeners
  * @property {(text: string, bad?: boolean) => void} tell
- * @property {(id: string, exists: boolean) => Promise<void>} saved  After each change that was saved; without id, of others.
+ * @property {(gone: string[]) => Promise<void>} saved  After each change that was saved, with the ids of corrections that are gone.
  * @property {() => void} shown  After the list was shown anew.
  * @property {(slide: string) => Promise<void>} open  Open the slide with that id.
  * @property {(one: Picked) => void} select
@@ -73,7 +73,7 @@ export class Corrections {
     const { version } = this;
     if (document.hidden || !version) return;
     await this.read().catch(() => 0); // what is done next says so
-    if (version !== this.version) await this.listeners.saved("", true);
+    if (version !== this.version) await this.listeners.saved([]);
   }
 
   /** @param {string} version @param {Correction[]} corrections of the open slide */
@@ -96,7 +96,7 @@ export class Corrections {
     return done;
   }
 
-  /** Save one change, or say why it was not saved. @param {Order} order @returns {Promise<string>} id of the correction; empty if it was not saved */
+  /** Save one change, or say why it was not saved. @param {Order} order @returns {Promise<string>} id of the first correction that changed; empty if none did */
   order(order) {
     const slide = this.pane?.scene?.id;
     return this.inTurn(async () => (slide ? this.send(order, slide) : ""));
@@ -113,22 +113,22 @@ export class Corrections {
     }
     if (this.told) this.listeners.tell(""); // what is said of an earlier change does not hold for this
     this.told = false;
-    const { id, feature, change } = changed;
+    const { edits, change } = changed;
     const others = this.made.filter((one) => one.change !== order.change);
     this.made = keepMade(change ? [...others, { slide, change }] : others);
     if (this.pane?.scene?.id === slide) await this.take(changed);
-    await this.listeners.saved(id, feature !== null);
-    return id;
+    await this.listeners.saved(edits.filter(({ feature }) => !feature).map(({ id }) => id));
+    return edits[0]?.id ?? "";
   }
 
   /** Show what was saved; if others changed the file before it, that too. @param {import("./types.js").Change} change */
-  async take({ id, feature, was, version }) {
+  async take({ edits, was, version }) {
     const { corrections } = /** @type {Pane} */ (this.pane);
     if (was !== this.version) return void (await this.read().catch((error) => this.listeners.tell(error.message, true)));
-    const index = corrections.findIndex((one) => one.id === id);
-    const rest = corrections.filter((one) => one.id !== id);
-    if (feature) rest.splice(index < 0 ? rest.length : index, 0, feature);
-    this.set(version, rest);
+    const now = new Map(edits.map(({ id, feature }) => [id, feature]));
+    const rest = corrections.map((one) => (now.has(one.id) ? now.get(one.id) ?? null : one));
+    const added = [...now].filter(([id]) => corrections.every((one) => one.id !== id)).map(([, feature]) => feature);
+    this.set(version, [...rest, ...added].filter((one) => one !== null));
   }
 
   /** @param {Order} order @param {Error & {status?: number}} error */

@@ -300,11 +300,11 @@ function nextSlide(step) {
   if (slide) show(slide);
 }
 
-/** A correction was saved, or taken back: then its place is the current one again. @param {string} id @param {boolean} exists */
-async function saved(id, exists) {
+/** Something was saved; if it took back a label, its place is the current one again. @param {string[]} gone ids of corrections */
+async function saved(gone) {
   try {
     await refresh();
-    if (!exists) await places.revisit(id);
+    for (const id of gone) await places.revisit(id);
   } catch (error) {
     report(error);
   }

@@ -58,9 +58,8 @@
  *
  * @typedef {Region|Correction} Picked  What is selected: a region of the map, or a drawn or checked area.
  *
- * @typedef {object} Change  A correction that was saved.
- * @property {string} id  Of the correction.
- * @property {Correction|null} feature  As it is now; null if it is gone.
+ * @typedef {object} Change  What was saved.
+ * @property {{id: string, feature: Correction|null}[]} edits  Corrections as they are now; null for one that is gone.
  * @property {string} change  Names the change, to undo it; empty for one that undoes another.
  * @property {string} was  Version of the file before, as others may have changed it.
  * @property {string} version  Of the file now.
