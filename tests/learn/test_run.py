@@ -197,11 +197,13 @@ def test_of_one_slide_a_model_is_learned_and_it_is_said_that_nothing_scores_it(s
 def test_the_command_and_one_patient_only(slides):
     manifest = slides / "slides.csv"
     manifest.write_text("slide,patient\none,P\ntwo,P\nthree,P\n")
-    call = ["learn", str(slides), "--labels", str(slides / "labels"), "--manifest", str(manifest)]
+    labels = (slides / "labels").rename(slides / "corrections")
+    call = ["learn", str(slides), "--labels", str(labels), "--manifest", str(manifest)]
     call += ["-o", str(slides / "my.safetensors"), "--set", "epochs=2"]
     result = CliRunner().invoke(app, call)
     assert result.exit_code == 0, result.output
     assert "only one patient is labelled, so nothing could be held out" in result.output
+    assert f"wsiseg view OUT --earlier {slides}\n" in result.output
     manifest.write_text("slide,patient,split\none,P,train\ntwo,P,test\n")
     result = CliRunner().invoke(app, call)
     assert result.exit_code == 1

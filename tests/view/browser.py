@@ -12,6 +12,7 @@ import pytest
 from tests.export.stores import make_labels
 from wsiseg.view import open_run
 from wsiseg.view.app import build_app
+from wsiseg.view.earlier import open_earlier
 from wsiseg.view.library import Library
 from wsiseg.view.places import find_places
 from wsiseg.view.serve import _listen, make_server
@@ -81,12 +82,13 @@ def inside(label, seed=0):
 
 
 @contextmanager
-def serving(*paths, suggest=None):
-    """The address of a server of these runs, with the places of the folder `suggest`."""
+def serving(*paths, suggest=None, earlier=None):
+    """The address of a server of these runs, with suggested places and an earlier run."""
     listener = _listen("127.0.0.1", 0)
     library = Library([open_run(path) for path in paths])
     places = None if suggest is None else find_places(suggest, library.entries)
-    server = make_server(build_app(library, places=places))
+    before = None if earlier is None else open_earlier(earlier, library.runs)
+    server = make_server(build_app(library, places=places, earlier=before))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -8,7 +8,7 @@ LEAST = 0.95
 
 
 def test_the_tests_of_the_page_reach_nearly_all_of_its_code(request, capsys):
-    needed = ("", "_corrections", "_layout", "_more", "_outdated", "_places")
+    needed = ("", "_corrections", "_earlier", "_layout", "_more", "_outdated", "_places")
     ran = {nodeid.partition("::")[0].rpartition("/")[2] for nodeid in REACHED}
     if len(REACHED) < 30 or not ran >= {f"test_page{part}.py" for part in needed}:
         pytest.skip("needs all tests of the page to have run before, in one process")

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from tests.view.conftest import HOST
-from tests.view.runs import suggest
+from tests.view.runs import make_run, suggest
 from wsiseg.cli import app
 from wsiseg.errors import ConfigError, MissingDependencyError, StoreError
 from wsiseg.view import answers, open_run
@@ -60,7 +60,7 @@ def test_without_the_extra_the_install_line_is_named(run, monkeypatch):
 def test_closing_while_something_is_read_is_quiet(run, monkeypatch, capfd):
     asked, go_on = threading.Event(), threading.Event()
 
-    def read(library, places):
+    def read(*of):
         asked.set()
         go_on.wait(60)
 
@@ -120,9 +120,11 @@ def test_the_page_is_told_the_command_that_starts_the_same_again(run, tmp_path, 
 
     monkeypatch.setattr(uvicorn.Server, "run", end)
     folder = suggest(tmp_path / "my places", (1, "one", (0, 0, 9, 9)))
-    serve([run], port=0, browser=False, suggest=folder, slides=tmp_path)
+    before = tmp_path / "before"
+    make_run(before)
+    serve([run], port=0, browser=False, suggest=folder, slides=tmp_path, earlier=before)
     serve([run], host="0.0.0.0", port=0, token="secret", browser=False)
-    more = f" --slides {tmp_path} --suggest '{folder}'"
+    more = f" --slides {tmp_path} --suggest '{folder}' --earlier {before}"
     for app_, options, header in zip(
         apps, (more, " --host 0.0.0.0"), ({}, {"authorization": "Bearer secret"}), strict=True
     ):
@@ -173,6 +175,14 @@ def test_suggested_places_are_served_and_a_folder_without_them_is_one_line(
     assert [one["rank"] for one in listed] == [1]
     assert "warning: " in done.output
     assert "left out:\n  gone" in done.output
+
+
+def test_a_folder_without_an_earlier_map_is_one_line(run, tmp_path):
+    call = ["view", str(run), "--no-browser", "--port", "0", "--earlier"]
+    for folder, reason in ((tmp_path, "contains no map"), (run, "is the output that is shown")):
+        done = CliRunner().invoke(app, [*call, str(folder)])
+        assert done.exit_code == 1
+        assert f"{folder}: {reason}; give" in done.output.replace("\n", " ")
 
 
 def test_the_page_names_no_other_host_and_each_vendored_part_has_its_licence():

@@ -93,6 +93,7 @@ def learn(
 ) -> None:
     """Train on all given labels, and score on held-out slides; an interrupted run resumes."""
     from wsiseg.config import TrainConfig, load_config
+    from wsiseg.labels.corrections import CORRECTIONS
     from wsiseg.learn import describe_learned, learn_model
 
     with progress_bars(resumes=True) as bars:
@@ -114,6 +115,8 @@ def learn(
         say(line)
     say(str(out))
     say_next("Map with it", "annotate", "SLIDES", "-o", "OUT", "--set", f"predict.checkpoint={out}")
+    if len(slides) == 1 and slides[0] / CORRECTIONS in labels:
+        say_next("See your corrections over that map", "view", "OUT", "--earlier", slides[0])
 
 
 @app.command(rich_help_panel=LOOP, epilog="Example: wsiseg suggest out -n 50 -o suggest")

@@ -35,6 +35,10 @@ def view(
         Path | None,
         typer.Option(help="Folder that `wsiseg suggest` wrote: go through its places."),
     ] = None,
+    earlier: Annotated[
+        Path | None,
+        typer.Option(help="Output folder of an earlier map: show its corrections over this one."),
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
     """View maps over their slides in the browser, and correct them."""
@@ -44,6 +48,6 @@ def view(
         say(f"{address}\nPress Ctrl-C to stop.")
 
     serve(
-        paths, host=host, port=port, token=token, slides=slides, suggest=suggest, browser=browser,
-        tell=tell,
+        paths, host=host, port=port, token=token, slides=slides, suggest=suggest, earlier=earlier,
+        browser=browser, tell=tell,
     )  # fmt: skip

@@ -10,6 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from wsiseg.view.collection import Entry
+from wsiseg.view.earlier import Earlier, copy_id
 from wsiseg.view.features import Feature, kind_of
 from wsiseg.view.learning import learn_command
 from wsiseg.view.library import Library, Shown
@@ -19,6 +20,7 @@ from wsiseg.view.scene import FINEST, TILE
 
 __all__ = [
     "describe_corrections",
+    "describe_earlier",
     "describe_feature",
     "describe_hover",
     "describe_outlines",
@@ -35,12 +37,13 @@ _BUDGET = 60_000
 _MAX_POINTS = 20_000  # of one selected region
 
 
-def list_slides(library: Library, places: Places) -> dict[str, Any]:
-    """List every run, its slides and its suggested places by rank."""
+def list_slides(library: Library, places: Places, earlier: Earlier) -> dict[str, Any]:
+    """List every run, its slides, its suggested places by rank and the command to learn."""
     runs = [
         {
             "title": run.title, "slides": [_list_entry(entry) for entry in entries],
-            "places": _list_places(entries, places), "learn": learn_command(run),
+            "places": _list_places(entries, places),
+            "learn": learn_command(run, earlier.corrections),
         }
         for run, entries in library.list_entries()
     ]  # fmt: skip
@@ -176,8 +179,24 @@ def describe_corrections(shown: Shown) -> dict[str, Any]:
     }
 
 
+def describe_earlier(shown: Shown, earlier: Earlier) -> dict[str, Any]:
+    """Describe the earlier run's corrections of a slide, in frame pixels, or why there are none.
+
+    `copy` is the id that each has once it was kept; None if it cannot be.
+    """
+    found = earlier.read(shown)
+    described = [(_describe(shown, one), copy_id(one)) for one in found.features]
+    features = [{**one, "earlier": False, "copy": copy} for one, copy in described if one]
+    return {"title": earlier.title, "note": found.note, "features": features}
+
+
 def describe_feature(shown: Shown, feature: Feature) -> dict[str, Any] | None:
     """Describe a correction for the page; None for other features."""
+    described = _describe(shown, feature)
+    return described and {**described, "earlier": _is_earlier(shown, feature)}
+
+
+def _describe(shown: Shown, feature: Feature) -> dict[str, Any] | None:
     kind = kind_of(feature)
     if not kind:
         return None
@@ -188,7 +207,7 @@ def describe_feature(shown: Shown, feature: Feature) -> dict[str, Any] | None:
         return {
             "id": str(feature["id"]), "kind": kind, "class": str(name),
             "color": properties["classification"].get("color"),
-            "from": properties["metadata"].get("from"), "earlier": _is_earlier(shown, feature),
+            "from": properties["metadata"].get("from"),
             "rings": _rings(shown, shape, 0.5), "mm2": _mm2(shown, shape),
         }  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError):

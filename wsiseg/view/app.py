@@ -28,6 +28,7 @@ from wsiseg.errors import DataError, GeoJsonError, StoreError, WsisegError
 from wsiseg.export.png import pack_grey
 from wsiseg.text import dump_json
 from wsiseg.view import answers, orders
+from wsiseg.view.earlier import Earlier
 from wsiseg.view.guard import Guard, TooLarge
 from wsiseg.view.library import Library, OutdatedMapError, Shown, UnknownSlideError
 from wsiseg.view.pictures import Cache, pack_jpeg
@@ -60,13 +61,18 @@ _TYPES = {
 
 
 def build_app(
-    library: Library, token: str | None = None, places: Places | None = None, command: str = ""
+    library: Library,
+    token: str | None = None,
+    places: Places | None = None,
+    command: str = "",
+    earlier: Earlier | None = None,
 ) -> ASGIApp:
     """Build the application that serves `library`, with suggested `places`.
 
     If `token` is given, requests need it. `command` starts the viewer again, once it was stopped.
+    The corrections of `earlier` are shown, too.
     """
-    server = _Server(library, places or Places(), command)
+    server = _Server(library, places or Places(), earlier or Earlier(), command)
     slide = "/api/slides/{slide}"
     routes = [
         Route("/", server.page),
@@ -80,6 +86,7 @@ def build_app(
         Route(f"{slide}/outlines", server.outlines),
         Route(f"{slide}/hover", server.hover),
         Route(f"{slide}/places", server.frames),
+        Route(f"{slide}/earlier", server.earlier),
         Route(f"{slide}/corrections", server.corrections, methods=["GET"]),
         Route(f"{slide}/corrections", server.correct, methods=["POST"]),
         Route("/tiles/{slide}/{kind}/{version}/{zoom}/{col}/{row}", server.tile),
@@ -92,8 +99,9 @@ def build_app(
 class _Server:
     """The handlers of the routes; slides are processed in a few threads."""
 
-    def __init__(self, library: Library, places: Places, command: str) -> None:
+    def __init__(self, library: Library, places: Places, earlier: Earlier, command: str) -> None:
         self._library, self._places, self._command = library, places, command
+        self._earlier = earlier
         self._tiles = Cache(_CACHE_BYTES)
         self._files = dict(_list_static(files("wsiseg.view") / "static"))
         self._limiter: anyio.CapacityLimiter | None = None
@@ -153,7 +161,9 @@ class _Server:
     # -- slides ------------------------------------------------------------------------------
 
     async def slides(self, request: Request) -> Response:
-        listed = await self._do(lambda: answers.list_slides(self._library, self._places))
+        listed = await self._do(
+            lambda: answers.list_slides(self._library, self._places, self._earlier)
+        )
         return _json(listed | {"command": self._command})
 
     async def scene(self, request: Request) -> Response:
@@ -252,6 +262,13 @@ class _Server:
     async def corrections(self, request: Request) -> Response:
         return _json(await self._with_map(request, answers.describe_corrections))
 
+    async def earlier(self, request: Request) -> Response:
+        return _json(
+            await self._with_map(
+                request, lambda shown: answers.describe_earlier(shown, self._earlier)
+            )
+        )
+
     async def correct(self, request: Request) -> Response:
         try:
             order = orjson.loads(await request.body())
@@ -262,7 +279,8 @@ class _Server:
         expected = _expected_version(request)
 
         def correct(shown: Shown) -> dict[str, Any]:
-            return orders.correct(shown, order, outdated=not shown.is_map(expected))
+            outdated = not shown.is_map(expected)
+            return orders.correct(shown, order, self._earlier, outdated=outdated)
 
         return _json(await self._with_slide(request, correct, afresh=not expected))
 

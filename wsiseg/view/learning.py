@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 
 from wsiseg.errors import WsisegError
+from wsiseg.labels.corrections import CORRECTIONS
 from wsiseg.model.catalog import find_checkpoint
 from wsiseg.model.metadata import read_description
 from wsiseg.view.collection import Run
@@ -19,15 +20,15 @@ _BEGUN = f"begun from {_TISSUE}"
 """How `wsiseg learn` notes in a checkpoint what it began from."""
 
 
-def learn_command(run: Run) -> str:
+def learn_command(run: Run, earlier: Path | None = None) -> str:
     """Return the command for a shell in the current folder.
 
-    It continues from `tissue` if the run's last map is known to come from that.
+    It learns from the run's corrections and from those in the folder `earlier`, and continues from
+    `tissue` if the run's last map is known to come from that.
     """
-    words = [
-        "wsiseg", "learn", _shorten(run.path), "--labels", _shorten(run.root / "corrections"),
-        "-o", "my.safetensors",
-    ]  # fmt: skip
+    folders = dict.fromkeys(filter(None, (earlier, run.root / CORRECTIONS)))
+    labels = [word for folder in folders for word in ("--labels", _shorten(folder))]
+    words = ["wsiseg", "learn", _shorten(run.path), *labels, "-o", "my.safetensors"]
     return shlex.join([*words, "--from", _TISSUE] if _is_of_tissue(run.root) else words)
 
 

@@ -12,6 +12,7 @@ from wsiseg.annotations import Palette
 from wsiseg.errors import DataError
 from wsiseg.view.answers import describe_feature
 from wsiseg.view.corrections import Change
+from wsiseg.view.earlier import Earlier
 from wsiseg.view.features import (
     CHECKED,
     IGNORED,
@@ -28,43 +29,51 @@ from wsiseg.view.regions import Region
 __all__ = ["correct"]
 
 
-def correct(shown: Shown, order: Any, *, outdated: bool = False) -> dict[str, Any]:
+def correct(
+    shown: Shown, order: Any, earlier: Earlier, *, outdated: bool = False
+) -> dict[str, Any]:
     """Apply and save a correction from the page, and return what changed.
 
-    `outdated` says that the page shows an earlier map: areas are saved, of its classes, too.
+    Parameters
+    ----------
+    earlier
+        Whose corrections may be kept.
+    outdated
+        Whether the page shows a map that was replaced: areas are saved, of its classes, too.
 
     Raises
     ------
     DataError
         If the order is malformed, or names a class or region that does not exist.
     OutdatedMapError
-        If it is about a region of an earlier map.
+        If it is about a region of a map that was replaced.
     """
-    done = _apply(shown, order, outdated)
-    return {**done, "outdated": outdated}
+    return {**_describe(shown, _apply(shown, order, earlier, outdated)), "outdated": outdated}
 
 
-def _apply(shown: Shown, order: Any, outdated: bool) -> dict[str, Any]:
+def _apply(shown: Shown, order: Any, earlier: Earlier, outdated: bool) -> Change:
     action = order.get("action") if isinstance(order, dict) else None
     if outdated and action in ("reclassify", "delete"):
         raise OutdatedMapError("the map was made again, and is shown anew; choose its region")
     if outdated and action == "draw":
         order = {**order, "new": True}
     if action == "undo":
-        return _changed(shown, shown.corrections.undo(str(order.get("change"))))
+        return shown.corrections.undo(str(order.get("change")))
     if action == "remove":
-        return _changed(shown, shown.corrections.remove(str(order.get("id"))))
+        return shown.corrections.remove(str(order.get("id")))
     if action == "rename":
-        return _changed(shown, _rename(shown, order))
+        return _rename(shown, order)
+    if action == "keep":
+        return shown.corrections.add(earlier.copies(shown, _ids_of(order)))
     makers: dict[str, Callable[[Shown, dict[str, Any]], Feature]] = {
         "reclassify": _reclassify, "delete": _delete, "draw": _draw, "check": _check,
     }  # fmt: skip
     if not isinstance(action, str) or action not in makers:
         raise DataError(f"no action is named {str(action)[:40]!r}")
-    return _changed(shown, shown.corrections.put(makers[action](shown, order)))
+    return shown.corrections.put(makers[action](shown, order))
 
 
-def _changed(shown: Shown, change: Change) -> dict[str, Any]:
+def _describe(shown: Shown, change: Change) -> dict[str, Any]:
     edits = [
         {"id": one, "feature": None if after is None else describe_feature(shown, after)}
         for one, _, after in change.edits
@@ -108,9 +117,9 @@ def _palette_of(shown: Shown) -> Palette:
 def _palette_for(shown: Shown, name: str) -> Palette:
     """Return the palette for a correction of class `name`, which the map may not have."""
     palette = _palette_of(shown)
-    return (
-        palette if name in palette.names else extend_palette(palette, shown.corrections.features())
-    )
+    if name in palette.names:
+        return palette
+    return extend_palette(palette, shown.corrections.features())
 
 
 def _class_of(shown: Shown, order: dict[str, Any]) -> str:
@@ -127,6 +136,13 @@ def _region_of(shown: Shown, order: dict[str, Any]) -> Region:
     if region is None:
         raise DataError("no region has that id; the map may have changed: load it again")
     return region
+
+
+def _ids_of(order: dict[str, Any]) -> list[str]:
+    ids = order.get("ids")
+    if not isinstance(ids, list) or not ids or not all(isinstance(one, str) for one in ids):
+        raise DataError("give the ids of the earlier corrections to keep")
+    return ids
 
 
 def _area_of(shown: Shown, order: dict[str, Any]) -> shapely.Geometry:

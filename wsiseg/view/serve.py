@@ -7,7 +7,7 @@ import shlex
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +38,7 @@ def serve(
     token: str | None = None,
     slides: Path | None = None,
     suggest: Path | None = None,
+    earlier: Path | None = None,
     browser: bool = True,
     tell: Callable[[str], None] = print,
 ) -> None:
@@ -58,6 +59,8 @@ def serve(
         Folder of slides that were moved.
     suggest
         Folder that `wsiseg suggest` wrote, whose places the page leads through.
+    earlier
+        Output folder of an earlier run on these slides, whose corrections are shown, too.
     browser
         Whether to open the page.
     tell
@@ -68,7 +71,7 @@ def serve(
     StoreError
         If there is nothing to show at a path.
     DataError
-        If the suggested places cannot be read, or are on other slides.
+        If the suggested places cannot be read, or they or the earlier run are of other slides.
     ConfigError
         If the address cannot be listened on, or the token is empty or not printable.
     MissingDependencyError
@@ -78,6 +81,7 @@ def serve(
         import uvicorn  # noqa: F401  # check that it is installed
 
         from wsiseg.view.app import build_app
+        from wsiseg.view.earlier import open_earlier
         from wsiseg.view.guard import is_loopback, make_token
         from wsiseg.view.library import Library
         from wsiseg.view.places import find_places
@@ -91,12 +95,13 @@ def serve(
         raise ConfigError(f"{slides}: is not a folder; give the folder of the slides")
     library = Library([open_run(path) for path in paths], slides)
     places = None if suggest is None else find_places(suggest, library.entries)
+    before = None if earlier is None else open_earlier(earlier, library.runs)
     if token is None and not is_loopback(host):
         token = make_token()
     listener = _listen(host, port)
     number = listener.getsockname()[1]
-    command = _command(paths, host, number, slides, suggest)
-    server = make_server(build_app(library, token, places, command))
+    options = {"--slides": slides, "--suggest": suggest, "--earlier": earlier, "--port": number}
+    server = make_server(build_app(library, token, places, _command(paths, host, options), before))
     shown = f"[{host}]" if ":" in host else host
     query = "" if token is None else f"?token={quote(token, safe='')}"
     address = f"http://{shown}:{number}/{query}"
@@ -107,11 +112,8 @@ def serve(
     server.run(sockets=[listener])
 
 
-def _command(
-    paths: Sequence[str | Path], host: str, port: int, slides: Path | None, suggest: Path | None
-) -> str:
+def _command(paths: Sequence[str | Path], host: str, options: Mapping[str, object]) -> str:
     """Return the command that serves the same on the same port; a token is not repeated."""
-    options = {"--slides": slides, "--suggest": suggest, "--port": port}
     words = ["wsiseg", "view", *map(str, paths)] + ["--host", host] * (host != HOST)
     words += [str(word) for pair in options.items() if pair[1] is not None for word in pair]
     return shlex.join(words)

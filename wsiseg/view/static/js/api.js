@@ -137,6 +137,12 @@ export async function correct(id, order) {
   return changed;
 }
 
+/**
+ * @param {string} id
+ * @returns {Promise<{title: string, note: string, features: Omit<import("./types.js").Earlier, "box">[]}>}
+ */
+export const readEarlier = (id) => askOf(id, "/earlier");
+
 /** @param {string} id @returns {Promise<{frames: {rank: number, box: number[]}[]}>} */
 export const readFrames = (id) => askOf(id, "/places");
 

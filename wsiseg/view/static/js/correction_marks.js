@@ -6,6 +6,13 @@ const CHECKED = "#1f5fae";
 const DELETED = "#4a5558";
 /** @type {Record<string, number>} by kind; what counts more comes last, as in the labels that are learned */
 const LEVELS = { reclassified: 0, deleted: 0, drawn: 1, checked: 2 };
+const EARLIER = [10, 6]; // dashes, wide enough to show the colour
+
+/** @template {import("./types.js").Correction} T @param {T[]} corrections @returns {T[]} */
+const inOrder = (corrections) => [...corrections].sort((a, b) => LEVELS[a.kind] - LEVELS[b.kind]);
+
+/** A line that stands out from an area of that colour. @param {number[]} color */
+const darken = (color) => `rgb(${color.map((value) => Math.round(value * 0.6)).join(" ")})`;
 
 /**
  * @param {CanvasRenderingContext2D} context
@@ -14,7 +21,7 @@ const LEVELS = { reclassified: 0, deleted: 0, drawn: 1, checked: 2 };
  * @param {import("./types.js").Correction[]} corrections
  */
 export function drawCorrections(context, view, scene, corrections) {
-  for (const one of [...corrections].sort((a, b) => LEVELS[a.kind] - LEVELS[b.kind])) {
+  for (const one of inOrder(corrections)) {
     const path = pathOf(view, one.rings);
     if (one.kind === "checked") {
       strokeSeen(context, path, CHECKED, 2, [8, 5]);
@@ -26,8 +33,21 @@ export function drawCorrections(context, view, scene, corrections) {
       const color = colorOf(scene, one);
       context.fillStyle = `rgb(${color.join(" ")} / 0.6)`;
       context.fill(path, "evenodd");
-      strokeSeen(context, path, `rgb(${color.map((value) => Math.round(value * 0.6)).join(" ")})`, 2);
+      strokeSeen(context, path, darken(color), 2);
     }
+  }
+}
+
+/**
+ * Those of an earlier run are dashed, and leave the map to be seen.
+ * @param {CanvasRenderingContext2D} context
+ * @param {import("./types.js").View} view
+ * @param {import("./types.js").Scene} scene
+ * @param {import("./types.js").Earlier[]} marks
+ */
+export function drawEarlier(context, view, scene, marks) {
+  for (const one of inOrder(marks)) {
+    strokeSeen(context, pathOf(view, one.rings), darken(colorOf(scene, one)), 3, EARLIER);
   }
 }
 

@@ -2,11 +2,11 @@
 /** Corrections of the slide: what is selected, the list, and saving on the server. */
 import { correct, readCorrections } from "./api.js";
 import { Classes } from "./classes.js";
-import { colorOf } from "./correction_marks.js";
-import { byId, make, sayArea, swatch } from "./dom.js";
+import { byId, make, sayArea } from "./dom.js";
 import { keepMade, recallMade } from "./made.js";
 import { showPicked } from "./picked.js";
-import { isArea } from "./picking.js";
+import { isArea, isEarlier } from "./picking.js";
+import { makeRow, sayFrom, sayWhat } from "./rows.js";
 import { boxOf } from "./shapes.js";
 
 /** @typedef {import("./pane.js").Pane} Pane */
@@ -84,7 +84,9 @@ export class Corrections {
     this.classes.changed(pane.corrections, corrections);
     pane.corrections = corrections;
     const { picked } = pane;
-    if (picked && isArea(picked)) pane.picked = corrections.find(({ id }) => id === picked.id) ?? null;
+    const copy = picked && isEarlier(picked) && corrections.find(({ id }) => id === picked.copy);
+    if (copy) pane.picked = copy;
+    else if (picked && isArea(picked)) pane.picked = corrections.find(({ id }) => id === picked.id) ?? null;
     this.show();
     pane.redraw();
   }
@@ -167,21 +169,33 @@ export class Corrections {
     const one = this.pane?.picked;
     if (!one) return;
     if (isArea(one)) return this.remove(one);
+    if (isEarlier(one)) return this.listeners.tell("What was corrected on the earlier map stays there as it is.");
     const correction = this.of(one);
     if (correction?.kind === "deleted") return;
-    return this.orderAndSay({ action: "delete", region: one.id }, `Deleted ${correction?.class ?? one.class}`, one.mm2);
+    return this.orderAndSay({ action: "delete", region: one.id }, `Deleted ${correction?.class ?? one.class}, ${sayArea(one.mm2)}`);
   }
 
   /** @param {Correction} one */
   remove(one) {
-    return this.orderAndSay({ action: "remove", id: one.id }, `Removed: ${sayWhat(one)}`, one.mm2);
+    return this.orderAndSay({ action: "remove", id: one.id }, `Removed: ${sayWithArea(one)}`);
   }
 
-  /** @param {Order} order @param {string} text @param {number|null} mm2 */
-  async orderAndSay(order, text, mm2) {
+  /** Copy corrections of an earlier run into those of this run. @param {import("./types.js").Earlier[]} marks */
+  keep(marks) {
+    const what = marks.length === 1 ? sayWithArea(marks[0]) : `${marks.length} corrections of the earlier map`;
+    return this.orderAndSay({ action: "keep", ids: marks.map(({ id }) => id) }, `Kept here: ${what}`);
+  }
+
+  keepPicked() {
+    const one = this.pane?.picked;
+    if (one && isEarlier(one) && one.copy) this.keep([one]);
+  }
+
+  /** @param {Order} order @param {string} text */
+  async orderAndSay(order, text) {
     if (!(await this.order(order))) return;
     this.told = true;
-    this.listeners.tell(`${text}, ${sayArea(mm2)} (Ctrl+Z undoes)`);
+    this.listeners.tell(`${text} (Ctrl+Z undoes)`);
   }
 
   /** The correction of a region. @param {Picked} one */
@@ -198,7 +212,7 @@ export class Corrections {
     const { pane } = this;
     const corrections = pane?.corrections ?? [];
     byId("correction-count").textContent = corrections.length ? String(corrections.length) : "";
-    const rows = corrections.map((one) => this.row(one));
+    const rows = pane ? corrections.map((one) => this.row(pane, one)) : [];
     this.undoButton.disabled = !this.made.length;
     if (pane) this.classes.offer(pane);
     const hint = "None. Click a region to change it, or draw an area.";
@@ -207,42 +221,31 @@ export class Corrections {
     this.listeners.shown();
   }
 
-  /** @param {Correction} one */
-  row(one) {
-    const scene = this.pane?.scene;
-    const text = sayWhat(one);
-    const go = make("button", { className: "go", title: "Go there and select it" },
-      scene ? swatch(colorOf(scene, one)) : "", text, make("span", { className: "mm2" }, sayArea(one.mm2)));
-    go.dataset.id = one.id;
-    go.addEventListener("click", () => {
-      this.pane?.showBox(boxOf(one.rings));
-      this.listeners.select(pickable(one));
-    });
-    const take = make("button", { className: "take", title: "Remove this correction", ariaLabel: `Remove: ${text}` }, "×");
+  /** @param {Pane} pane @param {Correction} one */
+  row(pane, one) {
+    const take = make("button", { className: "take", title: "Remove this correction", ariaLabel: `Remove: ${sayWhat(one)}` }, "×");
     take.addEventListener("click", () => this.remove(one));
-    return make("li", {}, go, take);
+    const go = () => {
+      pane.showBox(boxOf(one.rings));
+      this.listeners.select(pickable(one));
+    };
+    return makeRow(/** @type {import("./types.js").Scene} */ (pane.scene), one, go, take);
   }
 
   /** Show the properties of what is selected, and mark it in the list. */
   showPicked() {
     const one = this.pane?.picked ?? null;
-    for (const go of byId("corrections").querySelectorAll("button.go")) {
+    for (const go of document.querySelectorAll(".marks .go")) {
       go.setAttribute("aria-current", String(/** @type {HTMLElement} */ (go).dataset.id === one?.id));
     }
-    showPicked(one, one && this.of(one), this.classes, { change: (name) => this.reclassify(name), remove: () => this.delete() });
+    showPicked(one, one && this.of(one), this.classes, {
+      change: (name) => this.reclassify(name), remove: () => this.delete(), keep: () => this.keepPicked(),
+    });
   }
 }
 
-/** The class that its region had in the map. @param {Correction} one */
-const sayFrom = ({ from, earlier }) => `${from ?? ""}${earlier ? " (of an earlier map)" : ""}`;
-
 /** @param {Correction} one */
-function sayWhat(one) {
-  const { kind, class: name } = one;
-  if (kind === "reclassified") return `${sayFrom(one)} → ${name}`;
-  if (kind === "deleted") return `Deleted ${sayFrom(one)}`;
-  return kind === "drawn" ? `Drawn ${name}` : "Checked area";
-}
+const sayWithArea = (one) => `${sayWhat(one)}, ${sayArea(one.mm2)}`;
 
 /** What a correction is about: the area itself, or the region as the map has it. @param {Correction} one @returns {Picked} */
 function pickable(one) {

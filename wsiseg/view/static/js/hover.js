@@ -2,6 +2,8 @@
 /** Show what is under the pointer: the class from loaded tiles at once, then the region from the server. */
 import { hoverAt } from "./api.js";
 import { byId, make, sayArea, sayShare, swatch } from "./dom.js";
+import { earlierAt } from "./picking.js";
+import { sayEarlier } from "./rows.js";
 
 /** @typedef {import("./pane.js").Pane} Pane */
 
@@ -39,35 +41,37 @@ export class Hover {
     const view = pane.view();
     if (!at || !scene || !view || event.buttons || !scene.layers.labels || pane.isDrawnOn) return this.hide();
     byId("place").textContent = `x ${Math.round(at.x * scene.mpp)} µm, y ${Math.round(at.y * scene.mpp)} µm`;
+    const earlier = earlierAt(pane, at.x, at.y).map(sayEarlier);
     const value = pane.map?.valueAt("labels", view, at.x, at.y);
-    if (value === 0) return this.hide();
+    if (value === 0) return this.show(event, null, earlier);
     const shown = value ? scene.classes[value - 1] : undefined;
-    if (shown) this.show(event, shown.name, shown.color, []);
-    this.timer = window.setTimeout(() => this.ask(scene, at, event), WAIT_MS);
+    if (shown) this.show(event, shown, earlier);
+    this.timer = window.setTimeout(() => this.ask(scene, at, event, earlier), WAIT_MS);
   }
 
-  /** @param {import("./types.js").Scene} scene @param {{x: number, y: number}} at @param {PointerEvent} event */
-  async ask(scene, at, event) {
+  /** @param {import("./types.js").Scene} scene @param {{x: number, y: number}} at @param {PointerEvent} event @param {string[]} earlier */
+  async ask(scene, at, event, earlier) {
     const controller = (this.controller = new AbortController());
     try {
       const answer = await hoverAt(scene.id, at.x, at.y, controller.signal);
       if (controller.signal.aborted) return;
-      if (!answer) return this.hide();
+      if (!answer) return this.show(event, null, earlier);
       const color = scene.classes.find(({ name }) => name === answer.class)?.color ?? [128, 128, 128];
       const lines = [`Confidence here ${sayShare(answer.confidence)}`];
       if (answer.region) {
         lines.push(`Region ${sayArea(answer.region.mm2)}, mean confidence ${sayShare(answer.region.confidence)}`, answer.region.id);
       }
-      this.show(event, answer.class, color, lines);
+      this.show(event, { name: answer.class, color }, [...lines, ...earlier]);
     } catch (error) {
       if (!controller.signal.aborted) byId("state").textContent = String(/** @type {Error} */ (error).message);
     }
   }
 
-  /** @param {PointerEvent} event @param {string} name @param {number[]} color @param {string[]} lines */
-  show(event, name, color, lines) {
-    this.box.replaceChildren(make("b", {}, swatch(color), name), ...lines.map((line) => make("small", {}, line)));
-    this.box.hidden = false;
+  /** @param {PointerEvent} event @param {{name: string, color: number[]}|null} shown  The class of the map there, if it has one. @param {string[]} lines */
+  show(event, shown, lines) {
+    const head = shown ? [make("b", {}, swatch(shown.color), shown.name)] : [];
+    this.box.replaceChildren(...head, ...lines.map((line) => make("small", {}, line)));
+    this.box.hidden = !this.box.childElementCount;
     const { width, height } = this.box.getBoundingClientRect();
     const [x, y] = [event.clientX + 16, event.clientY + 16];
     this.box.style.left = `${x + width > innerWidth ? event.clientX - width - 12 : x}px`;

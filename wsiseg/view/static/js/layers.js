@@ -9,8 +9,9 @@ const SLIDERS = [
   ["map-opacity", "mapOpacity"], ["map-least", "mapLeast"],
   ["heat-opacity", "heatOpacity"], ["heat-least", "heatLeast"],
 ];
-/** @type {[string, "map"|"outlines"|"heat"][]} */
-const BOXES = [["map-on", "map"], ["outlines-on", "outlines"], ["heat-on", "heat"]];
+/** @typedef {"map"|"outlines"|"heat"|"earlier"} Flag */
+/** @type {[string, Flag][]} */
+const BOXES = [["map-on", "map"], ["outlines-on", "outlines"], ["heat-on", "heat"], ["earlier-on", "earlier"]];
 
 export class Layers {
   /** @param {() => void} changed */
@@ -41,7 +42,7 @@ export class Layers {
     this.changed();
   }
 
-  /** @param {"map"|"outlines"|"heat"} name */
+  /** @param {Flag} name */
   toggle(name) {
     this.set(() => (settings[name] = !settings[name]));
   }

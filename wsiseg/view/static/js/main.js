@@ -5,6 +5,7 @@ import { Corrections } from "./corrections.js";
 import { byId, make } from "./dom.js";
 import "./drawers.js";
 import { Drawing } from "./draw.js";
+import { Earlier } from "./earlier.js";
 import { Hover } from "./hover.js";
 import { bindKeys } from "./keys.js";
 import { Layers } from "./layers.js";
@@ -12,7 +13,7 @@ import { offerLearning } from "./learning.js";
 import { add, mention, note, tell } from "./notice.js";
 import { Pane } from "./pane.js";
 import { showFacts } from "./picked.js";
-import { Picking } from "./picking.js";
+import { isEarlier, Picking } from "./picking.js";
 import { Places } from "./places.js";
 import { enterAddress, readAddress, settings, writeAddress } from "./settings.js";
 import { SlideList } from "./slides.js";
@@ -33,10 +34,11 @@ let rank = { order: "", at: 0 };
 let choices = 0; // of what is selected: an earlier one that is answered later does not count
 
 const hover = new Hover();
-const layers = new Layers(() => redraw());
+const layers = new Layers(() => switched());
 const picking = new Picking();
 const list = new SlideList((slide) => show(slide));
-const corrections = new Corrections({ tell, saved, shown: () => places.show(), open: showById, select: (one) => choose(panes[0], one) });
+const corrections = new Corrections({ tell, saved, shown, open: showById, select: (one) => choose(panes[0], one) });
+const earlier = new Earlier(corrections, (one) => choose(panes[0], one));
 const places = new Places(corrections, showById, showBox, tell);
 const drawing = new Drawing(async (pane, points) => {
   const own = pane === panes[0];
@@ -54,6 +56,19 @@ function report(error) {
 function redraw() {
   for (const pane of panes) pane.redraw();
   writeAddress();
+}
+
+/** A layer or a class was shown or hidden; what is hidden is not selected. */
+function switched() {
+  const picked = panes[0]?.picked;
+  if (picked && isEarlier(picked) && !settings.earlier) choose(panes[0], null);
+  redraw();
+}
+
+/** The list of corrections was shown anew. */
+function shown() {
+  places.show();
+  earlier.show();
 }
 
 /** @returns {Pane} */
@@ -127,9 +142,9 @@ async function show(slide, stay = false) {
     settings.place = place;
     openIn(pane, scene, place);
     corrections.show();
-    await Promise.all([showBeside(slide), corrections.open(pane), places.follow(pane, !stay), count(scene)]);
-    const earlier = pane.corrections.filter((one) => one.earlier).length;
-    if (earlier) mention(`${earlier} of the corrections ${earlier === 1 ? "is of a region" : "are of regions"} of an earlier map: see the list.`);
+    await Promise.all([showBeside(slide), corrections.open(pane), earlier.open(pane), places.follow(pane, !stay), count(scene)]);
+    const lost = pane.corrections.filter((one) => one.earlier).length;
+    if (lost) mention(`${lost} of the corrections ${lost === 1 ? "is of a region" : "are of regions"} of an earlier map: see the list.`);
   } catch (error) {
     report(error);
   }
@@ -385,6 +400,8 @@ function bind() {
     { keys: [" "], shown: "Space", text: "Show or hide the map", act: () => layers.toggle("map") },
     { keys: ["h"], shown: "H", text: "Show or hide scores", act: () => layers.toggle("heat") },
     { keys: ["o"], shown: "O", text: "Show or hide outlines", act: () => layers.toggle("outlines") },
+    { keys: ["e"], shown: "E", text: "Show or hide corrections of the earlier map", act: () => layers.toggle("earlier") },
+    { keys: ["c"], shown: "C", text: "Keep the selected one of these", act: () => corrections.keepPicked() },
     ...digits,
     { keys: ["p"], shown: "P", text: "Draw a polygon", act: () => useTool("polygon") },
     { keys: ["r"], shown: "R", text: "Draw a rectangle", act: () => useTool("rectangle") },

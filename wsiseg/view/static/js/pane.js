@@ -5,7 +5,7 @@
  */
 import { tileAddress } from "./api.js";
 import { heatTable, labelTables } from "./colors.js";
-import { drawCorrections } from "./correction_marks.js";
+import { drawCorrections, drawEarlier } from "./correction_marks.js";
 import { make } from "./dom.js";
 import { Outlines } from "./outlines.js";
 import { drawPlaces } from "./place_marks.js";
@@ -62,6 +62,8 @@ export class Pane {
     this.picked = null;
     /** @type {import("./types.js").Correction[]} */
     this.corrections = [];
+    /** @type {import("./types.js").Earlier[]} of an earlier run, without those that were kept */
+    this.earlier = [];
     /** @type {import("./types.js").Frame[]} of suggested places */
     this.frames = [];
     /** @type {number[]|null} a box to show as soon as the slide is open */
@@ -112,6 +114,7 @@ export class Pane {
     this.scene = null;
     this.picked = null;
     this.corrections = [];
+    this.earlier = [];
     this.frames = [];
     this.wanted = null;
     this.draft = null;
@@ -215,6 +218,7 @@ export class Pane {
     if (settings.heat && this.scene.layers[settings.heatKind.split("-")[0]]) this.heat?.draw(raster, view, this.heatStyle());
     if (near && lines && settings.map) near.draw(vector, view, settings.hidden);
     drawCorrections(vector, view, this.scene, this.corrections);
+    if (settings.earlier) drawEarlier(vector, view, this.scene, this.earlier);
     drawPlaces(vector, view, this.frames);
     if (this.picked?.rings) strokeSeen(vector, pathOf(view, this.picked.rings), "#0b5563", 2.5);
     if (this.draft) strokeSeen(vector, pathOf(view, [this.draft], false), "#0b5563", 2, [6, 4]);

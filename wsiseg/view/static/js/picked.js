@@ -1,11 +1,14 @@
 // @ts-check
 /** The panel of what is selected: its facts, the classes that it may have, and a button to remove it. */
 import { byId, make, sayArea, sayShare } from "./dom.js";
-import { isArea } from "./picking.js";
+import { isArea, isEarlier } from "./picking.js";
+import { sayEarlier } from "./rows.js";
 
 /** @typedef {import("./types.js").Correction} Correction */
 /** @typedef {import("./classes.js").Classes} Classes */
-/** @typedef {{change: (name: string|null) => void, remove: () => void}} Acts */
+/** @typedef {{change: (name: string|null) => void, remove: () => void, keep: () => void}} Acts */
+
+const BELOW = "Click there again to select what lies below.";
 
 /**
  * @param {import("./types.js").Picked|null} one
@@ -13,14 +16,27 @@ import { isArea } from "./picking.js";
  * @param {Classes} classes @param {Acts} acts
  */
 export function showPicked(one, correction, classes, acts) {
-  const parts = !one ? [] : isArea(one) ? describeArea(one, classes, acts) : describeRegion(one, correction, classes, acts);
+  const parts = !one ? []
+    : isEarlier(one) ? describeEarlier(one, acts)
+    : isArea(one) ? describeArea(one, classes, acts)
+    : describeRegion(one, correction, classes, acts);
   byId("picked").replaceChildren(...parts);
   byId("picked").scrollIntoView({ block: "nearest" });
 }
 
+/** @param {import("./types.js").Earlier} one @param {Acts} acts */
+function describeEarlier(one, acts) {
+  const hint = (/** @type {string} */ text) => make("p", { className: "empty" }, text);
+  const parts = [make("h3", {}, "Earlier correction"), make("p", {}, `${sayEarlier(one)}.`), list([["Area", sayArea(one.mm2)]])];
+  if (!one.copy) return [...parts, hint("It is about the earlier map, and cannot be kept for this one: look at this map, and correct or check it anew."), hint(BELOW)];
+  const keep = make("button", { title: "Keep it among the corrections of this run (C)" }, "Keep ", make("kbd", {}, "C"));
+  keep.addEventListener("click", acts.keep);
+  return [...parts, keep, hint(BELOW)];
+}
+
 /** @param {Correction} area drawn or checked @param {Classes} classes @param {Acts} acts */
 function describeArea(area, classes, acts) {
-  const below = make("p", { className: "empty" }, "Click there again to select what lies below.");
+  const below = make("p", { className: "empty" }, BELOW);
   const remove = makeRemove("Remove area", "Remove this area (Del)", acts);
   if (area.kind === "checked") return [make("h3", {}, "Checked area"), list([["Area", sayArea(area.mm2)]]), remove, below];
   const facts = list([["Class", area.class], ["Area", sayArea(area.mm2)]]);

@@ -15,6 +15,7 @@ export const settings = {
   mapOpacity: 0.45,
   mapLeast: 0,
   outlines: true,
+  earlier: true,
   heat: false,
   heatKind: "confidence",
   heatOpacity: 0.7,
@@ -23,7 +24,7 @@ export const settings = {
   hidden: new Set(),
 };
 
-const FLAGS = /** @type {const} */ (["map", "outlines", "heat"]);
+const FLAGS = /** @type {const} */ (["map", "outlines", "heat", "earlier"]);
 const SHARES = /** @type {const} */ (["mapOpacity", "mapLeast", "heatOpacity", "heatLeast"]);
 
 /** Read settings from the address; keep those that it does not contain. */

@@ -56,7 +56,11 @@
  * @property {number[][]} rings
  * @property {number} mm2
  *
- * @typedef {Region|Correction} Picked  What is selected: a region of the map, or a drawn or checked area.
+ * @typedef {Correction & {copy: string|null, box: number[]}} Earlier  A correction of an earlier run.
+ *   `copy` is the id of its copy, once it was kept; null if it cannot be.
+ *
+ * @typedef {Region|Correction|Earlier} Picked  What is selected: a region of the map, a drawn or
+ *   checked area, or any correction of an earlier run.
  *
  * @typedef {object} Change  What was saved.
  * @property {{id: string, feature: Correction|null}[]} edits  Corrections as they are now; null for one that is gone.
