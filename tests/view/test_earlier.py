@@ -128,6 +128,20 @@ def before_path(rounds):
     return path
 
 
+def test_of_a_changed_region_counts_what_was_not_drawn_over(rounds):
+    (ring, hole) = rounds.earlier()["features"][1]["rings"]
+    assert max(ring[::2]) > max(hole[::2]) == pytest.approx(340 / 2)
+    rounds.keep("1d", "2r")
+    keratin, stroma = (
+        shapely.geometry.shape(one["geometry"])
+        for one in json.loads(rounds.path.read_text())["features"]
+    )
+    assert keratin.intersection(stroma).area == 0
+    over = make_feature("drawn", AREA.buffer(30), "Tumor", PALETTE)
+    Corrections(rounds.root / "out/corrections/one.geojson").add([over])
+    assert "2r" not in [one["id"] for one in rounds.earlier()["features"]], "nothing is left"
+
+
 def test_a_file_that_was_copied_by_hand_is_not_doubled(rounds):
     rounds.path.parent.mkdir()
     rounds.path.write_bytes((rounds.root / "out/corrections/one.geojson").read_bytes())
@@ -147,6 +161,16 @@ def test_what_cannot_be_kept_is_refused_whole(rounds, ids, message):
     assert answer.status_code == 400
     assert message in answer.json()["error"]
     assert not rounds.path.exists()
+
+
+def test_what_another_program_drew_is_kept_so_that_qupath_takes_it(rounds):
+    single = drawn(shape=shapely.MultiPolygon([shapely.box(600, 600, 650, 650)]), identity="6m")
+    point = drawn(shape=shapely.Point(600, 500), identity="7p")
+    Corrections(rounds.root / "out/corrections/one.geojson").add([single, point])
+    rounds.keep("6m", "7p")
+    assert lint_geojson(rounds.path) == []
+    shapes = [one["geometry"]["type"] for one in json.loads(rounds.path.read_text())["features"]]
+    assert shapes == ["Polygon", "Point"]
 
 
 def test_new_classes_keep_their_colours_unless_others_have_them(rounds):

@@ -59,7 +59,7 @@ def make_again(page, digest="77"):
 
 
 READS = ("regions", "regions/0?tolerance=1", "ranked?order=size&rank=0", "hover?x=200&y=200",
-         "outlines?x0=0&y0=0&x1=300&y1=300&tolerance=1", "corrections")  # fmt: skip
+         "outlines?x0=0&y0=0&x1=300&y1=300&tolerance=1", "corrections", "earlier")  # fmt: skip
 
 
 @pytest.mark.parametrize("rest", READS)

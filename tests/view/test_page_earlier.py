@@ -16,7 +16,7 @@ from wsiseg.view.features import make_feature
 
 ESCAPE, DELETE = "\ue00c", "\ue017"
 BOXES = {
-    "drawn": (300, 250, 500, 420), "reclassified": (340, 290, 440, 380),
+    "drawn": (300, 250, 500, 420), "reclassified": (520, 280, 660, 400),
     "deleted": (700, 300, 850, 420), "checked": (260, 200, 900, 500),
 }  # fmt: skip
 """Level-0 pixels from the bounds at (40, 30)."""
@@ -106,13 +106,15 @@ def test_one_says_its_class_under_the_pointer_and_selected_and_is_only_looked_at
     x, y = middle("drawn")
     page.pointer(x, y).perform()
     page.wait(lambda: "Keratin, drawn on the earlier map" in page.text("#hover"), "not said")
-    assert "Stroma, changed from Tumor on the earlier map" in page.text("#hover")
+    assert "Checked on the earlier map" in page.text("#hover")
     click(page, x, y, 0, 0)
-    picked(page, "Stroma, changed from Tumor on the earlier map", "Keep C")
+    picked(page, "Keratin, drawn on the earlier map", "Keep C")
     assert find_violations(page.driver) == []
-    click(page, x, y, 0, 0)
-    picked(page, "Keratin, drawn on the earlier map")
     assert page.find("#earlier-list [aria-current=true]").text.startswith("Drawn Keratin")
+    click(page, x, y, 0, 0)
+    picked(page, "Region", "Mean confidence")
+    click(page, x, y, 0, 0)
+    picked(page, "Checked on the earlier map", "cannot be kept")
     page.press(DELETE)
     page.wait(lambda: "stays there as it is" in page.text("#notice"), "nothing is said")
     page.click("#earlier-list li:nth-child(3) .go")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -20,10 +20,11 @@ import shapely
 from wsiseg.annotations import Palette
 from wsiseg.errors import DataError
 from wsiseg.labels.corrections import CORRECTIONS
+from wsiseg.labels.cover import join
 from wsiseg.store import SlideStore
 from wsiseg.view.collection import Entry, Run, open_run
 from wsiseg.view.corrections import Content, Corrections
-from wsiseg.view.features import Feature, extend_palette, kind_of, make_feature
+from wsiseg.view.features import Feature, extend_palette, kind_of, make_feature, take_area
 from wsiseg.view.library import Shown
 
 __all__ = ["Earlier", "EarlierSlide", "copy_id", "open_earlier"]
@@ -41,7 +42,8 @@ class EarlierSlide(NamedTuple):
     """The corrections of one slide in the earlier run."""
 
     features: list[Feature]
-    """In the pixels of the corrections of the run that is shown."""
+    """In the pixels of the corrections of the run that is shown; of a region that got another
+    class, what was not drawn over, as what is drawn counts before it."""
     note: str
     """Why there are none; empty if there are."""
 
@@ -82,7 +84,8 @@ class Earlier:
             return EarlierSlide([], "has another slide of this name")
         content = Corrections(found.corrections).read()
         x, y = np.subtract(_origin_of(content, store), shown.origin).tolist()
-        features = [feature for one in content.features if (feature := _move(one, x, y))]
+        moved = [feature for one in content.features if (feature := _move(one, x, y))]
+        features = list(_cut_drawn(moved))
         return EarlierSlide(features, "" if features else "has no corrections of this slide")
 
     def copies(self, shown: Shown, ids: Sequence[str]) -> list[Feature]:
@@ -143,8 +146,10 @@ def copy_id(feature: Feature) -> str | None:
 
 def _copy(feature: Feature, palette: Palette) -> Feature:
     shape = shapely.geometry.shape(feature["geometry"])
+    area = take_area(shape)
     name = str(feature["properties"]["classification"]["name"])
-    return make_feature(_KEPT_AS[kind_of(feature)], shape, name, palette, copy_id(feature))
+    whole = shape if area is None else area  # points are kept, too
+    return make_feature(_KEPT_AS[kind_of(feature)], whole, name, palette, copy_id(feature))
 
 
 def _origin_of(content: Content, store: SlideStore) -> tuple[float, float]:
@@ -154,6 +159,18 @@ def _origin_of(content: Content, store: SlideStore) -> tuple[float, float]:
             return float(x), float(y)
     x, y = store.slide["bounds"][:2]  # of QuPath
     return float(x), float(y)
+
+
+def _cut_drawn(features: Sequence[Feature]) -> Iterator[Feature]:
+    """Yield the features, without what of the regions with another class was drawn over."""
+    shapes = [shapely.geometry.shape(one["geometry"]) for one in features]
+    kinds = [kind_of(one) for one in features]
+    drawn = join([shape for shape, kind in zip(shapes, kinds, strict=True) if kind == "drawn"])
+    for feature, shape, kind in zip(features, shapes, kinds, strict=True):
+        if kind != "reclassified" or not shapely.intersects(shape, drawn):
+            yield feature
+        elif (rest := take_area(shapely.make_valid(shape).difference(drawn))) is not None:
+            yield {**feature, "geometry": shapely.geometry.mapping(rest)}
 
 
 def _move(feature: Feature, x: float, y: float) -> Feature | None:

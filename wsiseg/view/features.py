@@ -22,6 +22,7 @@ __all__ = [
     "make_area",
     "make_feature",
     "rename_area",
+    "take_area",
 ]
 
 CHECKED, IGNORED = "Checked*", "Ignore*"
@@ -119,10 +120,19 @@ def make_area(points: Any, size: tuple[float, float]) -> BaseGeometry:
         raise DataError("a point is two numbers of at most nine digits, x and y")
     shape = shapely.make_valid(shapely.Polygon(points))
     shape = shapely.set_precision(shape.intersection(shapely.box(0, 0, *size)), 0.01)
+    area = take_area(shape)
+    if area is None:
+        raise DataError("the points enclose no area on the slide")
+    return area
+
+
+def take_area(shape: BaseGeometry) -> BaseGeometry | None:
+    """Return the polygons of a shape; None if it has none. A single one is no MultiPolygon."""
     parts = [one for one in shapely.get_parts(shape) if one.geom_type == "Polygon" and one.area]
     if not parts:
-        raise DataError("the points enclose no area on the slide")
-    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+        return None
+    single: BaseGeometry = parts[0]
+    return single if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
 def kind_of(feature: Feature) -> str:

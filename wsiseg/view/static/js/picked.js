@@ -28,7 +28,7 @@ export function showPicked(one, correction, classes, acts) {
 function describeEarlier(one, acts) {
   const hint = (/** @type {string} */ text) => make("p", { className: "empty" }, text);
   const parts = [make("h3", {}, "Earlier correction"), make("p", {}, `${sayEarlier(one)}.`), list([["Area", sayArea(one.mm2)]])];
-  if (!one.copy) return [...parts, hint("It is about the earlier map, and cannot be kept for this one: look at this map, and correct or check it anew."), hint(BELOW)];
+  if (!one.copy) return [...parts, hint("It is about the earlier map, and cannot be kept for this one: look at this map, and correct or check it anew.")];
   const keep = make("button", { title: "Keep it among the corrections of this run (C)" }, "Keep ", make("kbd", {}, "C"));
   keep.addEventListener("click", acts.keep);
   return [...parts, keep, hint(BELOW)];

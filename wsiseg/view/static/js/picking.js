@@ -42,7 +42,12 @@ export class Picking {
     if (!pane.scene) return null;
     const answer = await hoverAt(pane.scene.id, x, y);
     const { last } = this;
-    const pile = [...areasAt(pane.corrections, x, y), ...earlierAt(pane, x, y), ...(answer?.region ? [answer.region] : [])];
+    const earlier = earlierAt(pane, x, y);
+    const pile = [
+      ...areasAt(pane.corrections, x, y), ...earlier.filter(({ copy }) => copy),
+      ...(answer?.region ? [answer.region] : []),
+      ...earlier.filter(({ copy }) => !copy), // checked areas are large, and regions in them are looked for
+    ];
     const again = Math.hypot(x - last.x, y - last.y) * (pane.view()?.scale ?? 1) < NEAR;
     const at = again ? pile.findIndex(({ id }) => id === pane.picked?.id) : -1;
     const step = at >= 0 && time - last.time < DOUBLE_MS ? 0 : 1;
