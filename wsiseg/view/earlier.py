@@ -33,9 +33,9 @@ _LOG = logging.getLogger(__name__)
 
 _COPIES = uuid.UUID("5d1b7a52-6f0e-4c39-9a57-8f3b8d6a2e14")
 """Namespace of the ids of copies: of one correction there is one copy, whoever keeps it."""
-_KEPT_AS = {"drawn": "drawn", "reclassified": "drawn"}
-"""By kind: a region that got another class is an area of that class, whatever the map. What a
-checked area or a deleted region says is about regions of the earlier map, and stays with it."""
+_KEPT = ("drawn", "reclassified")
+"""Kinds that are areas of a class whatever the map is, and are kept as drawn ones. What a checked
+area or a deleted region says is about regions of the earlier map, and stays with it."""
 
 
 class EarlierSlide(NamedTuple):
@@ -141,7 +141,7 @@ def open_earlier(path: str | Path, runs: Sequence[Run]) -> Earlier:
 
 def copy_id(feature: Feature) -> str | None:
     """Return the id that a copy of an earlier correction has; None if it cannot be kept."""
-    return str(uuid.uuid5(_COPIES, str(feature["id"]))) if kind_of(feature) in _KEPT_AS else None
+    return str(uuid.uuid5(_COPIES, str(feature["id"]))) if kind_of(feature) in _KEPT else None
 
 
 def _copy(feature: Feature, palette: Palette) -> Feature:
@@ -149,7 +149,7 @@ def _copy(feature: Feature, palette: Palette) -> Feature:
     area = take_area(shape)
     name = str(feature["properties"]["classification"]["name"])
     whole = shape if area is None else area  # points are kept, too
-    return make_feature(_KEPT_AS[kind_of(feature)], whole, name, palette, copy_id(feature))
+    return make_feature("drawn", whole, name, palette, copy_id(feature))
 
 
 def _origin_of(content: Content, store: SlideStore) -> tuple[float, float]:
