@@ -1,7 +1,7 @@
 """`wsiseg learn` on real tiles labelled for one organ, tested on slides of other patients.
 
-    python benchmarks/learning.py ATLAS [--organ colon] [--encoders tiny small] [--tiles 60]
-    python benchmarks/learning.py ATLAS --encoders small --folder FOLDER
+    python benchmarks/learning.py ATLAS [--organ colon] [--encoders tiny lite] [--tiles 60]
+    python benchmarks/learning.py ATLAS --encoders lite --folder FOLDER
 
 ATLAS has labels.csv, slides.csv and SLIDE/NAME.jpg. The tiles of each slide are laid side by side
 as a store, and labelled by a table. Each patient (repository) is left out in turn: `learn`, which
@@ -9,9 +9,9 @@ holds out patients among the others to choose its epochs, is scored on the tiles
 Finally it is trained on the whole organ and scored on slides of all other organs. For comparison,
 stain statistics and textures with the best of several classifiers. Intervals are over slides.
 
-The encoder `tiny` was not trained on real tissue. `small` was trained on all slides of the atlas,
+The encoder `tiny` was not trained on real tissue. `lite` was trained on all slides of the atlas,
 including the test slides: its figures show the effect of labels, not what to expect on new slides.
-With FOLDER, which holds encoders of pipelines/small_encoder.py --without 0 to 4 or some of them,
+With FOLDER, which holds encoders of pipelines/tile_encoder.py --without 0 to 4 or some of them,
 each test slide is asked with the encoder that was trained without it; slides of folds without an
 encoder are left out of the tests.
 """
@@ -115,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("atlas", type=Path)
     parser.add_argument("--organ", default="colon")
-    parser.add_argument("--encoders", nargs="*", default=["tiny", "small"])
+    parser.add_argument("--encoders", nargs="*", default=["tiny", "lite"])
     parser.add_argument("--tiles", type=int, default=60, help="of each slide of the organ")
     parser.add_argument("--others", type=int, default=12, help="of each other slide")
     parser.add_argument("--folder", type=Path, help="encoders that were trained without a fold")

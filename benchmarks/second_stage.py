@@ -254,7 +254,7 @@ def real(
 ) -> None:
     """Measure on slides that neither stage has seen."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
-    from small_encoder import WORDS, find_folds
+    from tile_encoder import WORDS, find_folds
     from tissue_checkpoint import find_encoders
 
     tile_set = read_tile_set(atlas, tuple(WORDS))

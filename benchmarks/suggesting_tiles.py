@@ -2,7 +2,7 @@
 
     python benchmarks/suggesting_tiles.py ATLAS FOLDER [--splits 2]
 
-ATLAS has labels.csv and the tiles, FOLDER encoders of pipelines/small_encoder.py --without 0 to 4
+ATLAS has labels.csv and the tiles, FOLDER encoders of pipelines/tile_encoder.py --without 0 to 4
 or some of them. The slides of a fold, which its encoder never saw, are split at random by patient:
 tiles of one half may be labelled, all tiles of the other half score. The first 30 labelled tiles
 show the classes in turn, each as purely as possible, as people start. Then 20 are added twice,
@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).parent / "tissue"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
 
 from scores import macro_precision
-from small_encoder import group_of
 from stores import Tiles, ask, find_places, write_slides
 from suggesting import ROUNDS, loop, train_alike
+from tile_encoder import group_of
 from tissue_checkpoint import CONFIG, find_encoders, read_folds
 
 from wsiseg.compute import open_executor

@@ -2,11 +2,11 @@
 
     python benchmarks/training.py [--device cpu|cuda] [--repeat 5] [--models tiny vit-b]
 
-`vit-b` is CONCH's ViT-B/16 at 224 px with MiT-B1 as teacher, both with random weights; `tiny` and
-`small` are the encoders that ship. Every case is a separate process: one thread and CPU seconds
-on a CPU, wall time on a GPU. The floor is the counted FLOPs of matrix products, convolutions and
-attention over the rate of a large matrix product in the same precision, measured in turn with the
-work. Images are in memory; decoding is left out.
+`vit-b` is CONCH's ViT-B/16 at 224 px with MiT-B1 as teacher, both with random weights; `tiny`,
+`lite` and `small` are the encoders that ship. Every case is a separate process: one thread and CPU
+seconds on a CPU, wall time on a GPU. The floor is the counted FLOPs of matrix products,
+convolutions and attention over the rate of a large matrix product in the same precision, measured
+in turn with the work. Images are in memory; decoding is left out.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Make the checkpoint `tissue`: on the encoder `small`, from tile labels, calibrated.
+"""Make the checkpoint `tissue`: on the encoder `lite`, from tile labels, calibrated.
 
     python pipelines/tissue_checkpoint.py ATLAS FOLDER tissue.safetensors
 
-FOLDER holds fold0.safetensors to fold4.safetensors, or some of them, made by small_encoder.py
+FOLDER holds fold0.safetensors to fold4.safetensors, or some of them, made by tile_encoder.py
 --without 0 to 4. With each, a model is trained without the fold's slides
 (FOLDER/fold0_tissue.safetensors ...). Their logits on those slides calibrate the final model, which
 is trained on all slides with the shipped encoder. benchmarks/tissue measures them, and leaves its
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from small_encoder import WORDS, find_folds
+from tile_encoder import WORDS, find_folds
 
 from wsiseg.config import TrainConfig, load_config
 from wsiseg.model.calibration import fit_calibration
@@ -66,7 +66,7 @@ def find_encoders(folder: Path) -> list[int]:
     """Return the numbers of the folds without which an encoder was trained."""
     numbers = [n for n in range(FOLDS) if (folder / f"fold{n}.safetensors").exists()]
     if not numbers:
-        raise SystemExit(f"{folder}: no fold0.safetensors ...; see small_encoder.py --without")
+        raise SystemExit(f"{folder}: no fold0.safetensors ...; see tile_encoder.py --without")
     return numbers
 
 

@@ -12,7 +12,7 @@ known. CRC's tiles come from another source, without patients. Intervals (95 %) 
 differences are paired. Learning rate, pooling and batches are those of configs/tissue.yaml and of
 the demo; the diversity weight and everything else were set before scoring, and not tuned after.
 
-FOLDER holds three encoders or more of pipelines/small_encoder.py --without 0 to 4: each seed holds
+FOLDER holds three encoders or more of pipelines/tile_encoder.py --without 0 to 4: each seed holds
 out the slides of one fold, which the encoder of that fold never saw.
 """
 

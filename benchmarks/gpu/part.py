@@ -72,7 +72,7 @@ class Part:
 
 def models(part: Part) -> tuple[str, ...]:
     """List the models, the most important first; a rehearsal skips it."""
-    return ("small", "tiny") if part.small else ("vit-b", "small", "tiny")
+    return ("lite", "tiny") if part.small else ("vit-b", "lite", "tiny")
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from tests.model.segment.networks import INFO, make_segmenter
 from wsiseg.cli import app
 from wsiseg.errors import ConfigError, MissingDependencyError
 from wsiseg.model.onnx import OUTPUTS, export_onnx
-from wsiseg.model.segment.small import SmallSegmenter
 from wsiseg.model.segment.source import Segmenter, save_segmenter
+from wsiseg.model.segment.unet import SmallSegmenter
 
 pytest.importorskip("onnx", reason="pip install 'wsiseg[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'wsiseg[onnx]'")
@@ -19,7 +19,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'wsiseg[onn
 PAIRS = ((1.5, 0.1), (0.5, -0.2), (1.0, 0.0))
 
 
-@pytest.mark.parametrize("name", ["small", "segformer-b0"])
+@pytest.mark.parametrize("name", ["lite", "small", "segformer-b0"])
 def test_onnx_gives_what_torch_does_for_any_batch_and_size(name, tmp_path):
     source = make_segmenter(name, replace(INFO, encoder=name, calibration=PAIRS))
     session = onnxruntime.InferenceSession(export_onnx(source, tmp_path / "m.onnx"))

@@ -21,6 +21,7 @@ SOURCES: dict[str, Callable[[], CamSource]] = {
     "window": make_source,
     "overlapping windows": lambda: make_source(stride=8),
     "patch": lambda: make_source(features="patch"),
+    "lite network": lambda: make_segmenter("lite"),
     "small network": lambda: make_segmenter("small"),
     "segformer": lambda: make_segmenter("segformer-b0"),
 }

@@ -1,8 +1,9 @@
-"""The pipelines that make `small` and `tissue`, from a few tiles of noise."""
+"""The pipelines that make `lite` and `tissue`, from a few tiles of noise."""
 
 import csv
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import yaml
 from PIL import Image
 
 from wsiseg.model.checkpoint import read_info
+from wsiseg.model.encoders.lite_network import LiteNetwork
 from wsiseg.train.encoder import FitSettings
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
@@ -20,11 +22,11 @@ PIPELINES = Path(__file__).parents[2] / "pipelines"
 @pytest.fixture
 def pipelines(monkeypatch):
     monkeypatch.syspath_prepend(str(PIPELINES))
-    import small_encoder
+    import tile_encoder
     import tissue_checkpoint
 
-    yield small_encoder, tissue_checkpoint
-    for name in ("small_encoder", "tissue_checkpoint"):
+    yield tile_encoder, tissue_checkpoint
+    for name in ("tile_encoder", "tissue_checkpoint"):
         sys.modules.pop(name, None)
 
 
@@ -45,13 +47,16 @@ def atlas(tmp_path, pipelines):
 
 
 def test_from_tiles_to_a_calibrated_checkpoint_with_a_card(tmp_path, pipelines, atlas, monkeypatch):
-    small_encoder, tissue = pipelines
+    tile_encoder, tissue = pipelines
     config = tissue.CONFIG.model_copy(update={"epochs": 1, "batch_size": 16, "device": "cpu"})
     monkeypatch.setattr(tissue, "CONFIG", config)
     made = tmp_path / "made"
     made.mkdir()
-    found = small_encoder.read_tile_set(atlas, tuple(small_encoder.WORDS))
-    small_encoder.make(found, made / "fold0.safetensors", FitSettings(steps=2, batch=1), 0)
+    found = tile_encoder.read_tile_set(atlas, tuple(tile_encoder.WORDS))
+    recipe = tile_encoder.Recipe(
+        partial(LiteNetwork, folded=False), FitSettings(steps=2, batch=1), tile_encoder.NOTE
+    )
+    tile_encoder.make(found, made / "fold0.safetensors", recipe, 0)
     for number in range(1, 5):  # that each is another's does not matter here
         shutil.copy(made / "fold0.safetensors", made / f"fold{number}.safetensors")
     score = {"protocol": "made up", "metric": "macro AP", "over": "tiles", "value": 0.5}

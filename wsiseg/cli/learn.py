@@ -30,7 +30,7 @@ __all__ = ["demo", "masks", "picture", "train"]
 
 @app.command(
     rich_help_panel=MODELS,
-    epilog="Example: wsiseg train patches.csv -o model.safetensors --set encoder=small",
+    epilog="Example: wsiseg train patches.csv -o model.safetensors --set encoder=lite",
 )
 def train(
     data: Annotated[

@@ -19,7 +19,7 @@ from wsiseg.train.prototypes import begin_as_images, image_prototypes
 __all__ = ["DEFAULTS", "extend_config", "known_classes", "start_from"]
 
 DEFAULTS: dict[str, Any] = {
-    "encoder": "small", "pooling": "smooth", "turns": False, "balance": True, "epochs": 60,
+    "encoder": "lite", "pooling": "smooth", "turns": False, "balance": True, "epochs": 60,
     "batch_size": 32, "contrast_weight": 0.0, "struct_weight": 0.0,
 }  # fmt: skip
 """Default settings of `learn`: those of `tissue`, except for `balance` and more epochs, as most

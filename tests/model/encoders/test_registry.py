@@ -91,7 +91,7 @@ def test_a_missing_tokenizer_is_told_before_a_tower_is_looked_for(patches: Patch
 def test_every_name_of_the_registry_is_one_of_the_settings() -> None:
     for name in ENCODERS:
         check_settings(TrainConfig(encoder=name, prototypes="random"))
-    with pytest.raises(ConfigError, match="encoder 'big' is unknown; known are conch, open_clip"):
+    with pytest.raises(ConfigError, match="encoder 'big' is unknown; known are conch, lite, open"):
         load_encoder("big")
 
 

@@ -11,7 +11,7 @@ from wsiseg.model.segment.presence import pool_evidence, pool_shares
 from wsiseg.model.segment.source import load_segmenter, save_segmenter
 
 
-@pytest.mark.parametrize("name", ["small", "segformer-b0"])
+@pytest.mark.parametrize("name", ["lite", "small", "segformer-b0"])
 def test_folded_it_is_the_same_function(name):
     torch.manual_seed(0)
     network = begin_network(name, 3, {})
@@ -24,9 +24,10 @@ def test_folded_it_is_the_same_function(name):
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_the_small_one_sees_a_crop_as_the_image():
+@pytest.mark.parametrize("name", ["lite", "small"])
+def test_a_u_net_sees_a_crop_as_the_image(name):
     """But for its border, which its context takes."""
-    source = make_segmenter("small")
+    source = make_segmenter(name)
     image = torch.rand(1, 3, 384, 384)
     with torch.inference_mode():
         whole, part = source.cams(image), source.cams(image[:, :, 64:320, 64:320])
@@ -53,7 +54,7 @@ def test_tensors_of_another_network_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"a\.st: its tensors do not fit network 'segformer-"):
         load_segmenter(other)
     unknown = save_segmenter(network, replace(INFO, encoder="unet"), tmp_path / "b.st")
-    with pytest.raises(CheckpointError, match=r"b\.st: network 'unet' is unknown; known are small"):
+    with pytest.raises(CheckpointError, match=r"b\.st: network 'unet' is unknown; known are lite"):
         load_segmenter(unknown)
     with torch.no_grad():
         next(network.parameters()).fill_(float("nan"))
@@ -80,7 +81,9 @@ def test_segformer_begins_as_a_file_of_its_size(tmp_path):
 
 
 def test_names_and_options_are_checked():
-    with pytest.raises(ConfigError, match=r"network 'x' is unknown; known are small, segformer-b0"):
+    with pytest.raises(
+        ConfigError, match=r"network 'x' is unknown; known are lite, small, segformer-b0"
+    ):
         begin_network("x", 3, {})
     for name in NETWORKS:
         with pytest.raises(ConfigError, match="has no option 'depth'; it takes weights"):

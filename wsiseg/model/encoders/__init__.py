@@ -151,6 +151,7 @@ ENCODERS: dict[str, Entry] = {
         teacher="segformer",
         check_texts="wsiseg.model.encoders.conch_text:check_texts",
     ),
+    "lite": Entry("wsiseg.model.encoders.lite:LiteEncoder", options=("weights",), teacher="tiny"),
     "open_clip": Entry(
         "wsiseg.model.encoders.open_clip:OpenClipEncoder",
         "wsiseg[encoders]",

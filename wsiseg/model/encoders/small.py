@@ -1,150 +1,20 @@
 """The encoder `small`: a convolutional network for CPUs, trained on real H&E from tile labels.
 
-`pipelines/small_encoder.py` makes its weights. They come from tiles of the Pathology Atlas (Serdar
-Balci, Memorial Patoloji, doi 10.5281/zenodo.6382734, CC BY 4.0).
+Its weights come from nothing but tiles of the Pathology Atlas (Serdar Balci, Memorial Patoloji, doi
+10.5281/zenodo.6382734, CC BY 4.0).
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from wsiseg.model.encoders.learned import TileEncoder
+from wsiseg.model.encoders.small_network import SmallNetwork
 
-import torch
-import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
-
-from wsiseg.errors import CheckpointError
-from wsiseg.model.encoders import LEVELS
-from wsiseg.model.encoders.descriptors import MEAN
-from wsiseg.model.encoders.hash_text import hash_text
-from wsiseg.model.encoders.small_network import CHANNELS, SmallNetwork
-from wsiseg.model.encoders.vit import denormalize
-from wsiseg.model.weights import WeightFile, find_weights
-
-__all__ = ["SmallEncoder", "pack_small"]
-
-_SHIPPED = Path(__file__).with_name("small.safetensors")
-_NETWORK = "network."
+__all__ = ["SmallEncoder"]
 
 
-class SmallEncoder(nn.Module):
-    """The student, an `Encoder`. Its CAM level is at stride 16, 8 µm per cell.
+class SmallEncoder(TileEncoder):
+    """A `TileEncoder` of 1.2 million parameters that began from nothing."""
 
-    Texts and regions share a space as far as the words are known: a class that the network was
-    trained on is embedded where its tiles are, any other text by a hash of its letters.
-
-    Parameters
-    ----------
-    weights
-        A file of `pack_small`; None is the one that ships with wsiseg.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is missing or not one of these.
-    """
-
-    level_channels = CHANNELS
-    level_strides = (4, 8, 16, 32)
-    embedding_dim = CHANNELS[2]
-    cam_level = 2
-    guidance_levels = (2,)
-    context = 64
-    """Pixels around a tile: one cell of the coarsest map, which is fused into the finer ones."""
-    mean = MEAN
-    equivariant = False
-    region_mean = MEAN
-    region_std = (0.2, 0.2, 0.2)
-    centre: Tensor
-    texts: Tensor
-
-    def __init__(self, weights: str | Path | None = None) -> None:
-        super().__init__()
-        weight_file = find_weights(weights or _SHIPPED, ("small.safetensors",))
-        self.weights: WeightFile | None = weight_file if weights else None
-        self.identity = f"small-{weight_file.sha256[:16]}"
-        self.words, tensors = _read(weight_file.path)
-        self.register_buffer("centre", tensors.pop("centre"), persistent=False)
-        self.register_buffer("texts", tensors.pop("texts"), persistent=False)
-        self.network = SmallNetwork()
-        learned = {name.removeprefix(_NETWORK): value for name, value in tensors.items()}
-        try:
-            self.network.load_state_dict(learned)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{weight_file.path}: does not fit encoder 'small' ({error})"
-            ) from error
-        self.requires_grad_(False)
-        self.eval()
-
-    @torch.no_grad()
-    def pyramid(self, images: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
-        """Maps at strides 4, 8, 16 and 32."""
-        maps: list[Tensor] = self.network(images, levels)
-        return maps
-
-    @torch.no_grad()
-    def embed_image(self, images: Tensor) -> Tensor:
-        """``(B, 128)``: the mean of the cells at stride 16, relative to the mean over tissue."""
-        return self._embed(images)
-
-    def embed_normalized(self, images: Tensor) -> Tensor:
-        """`embed_image` of images normalised by `region_mean` and `region_std`, with gradients."""
-        return self._embed(denormalize(images, self.region_mean, self.region_std))
-
-    def _embed(self, images: Tensor) -> Tensor:
-        (maps,) = self.network(images, (self.cam_level,))
-        return F.normalize(maps.mean((2, 3)) - self.centre, dim=1)
-
-    @torch.no_grad()
-    def embed_text(self, prompts: Sequence[str]) -> Tensor:
-        """``(C, 128)``: the mean of the known classes that a prompt names, else a hash of it."""
-        return torch.stack([self._embed_prompt(prompt) for prompt in prompts])
-
-    def _embed_prompt(self, prompt: str) -> Tensor:
-        text = prompt.casefold()
-        named = [
-            row for word, row in self.words.items() if re.search(rf"\b{re.escape(word)}", text)
-        ]
-        if not named:
-            return F.normalize(hash_text(prompt, self.embedding_dim), dim=0).to(self.texts.device)
-        return F.normalize(self.texts[sorted(set(named))].mean(0), dim=0)
-
-
-def pack_small(
-    network: SmallNetwork, centre: Tensor, texts: Tensor, words: Mapping[str, int],
-    note: Mapping[str, str],
-) -> bytes:  # fmt: skip
-    """Pack a folded `network` into the bytes of a file, all numbers as float16.
-
-    Parameters
-    ----------
-    centre
-        ``(128,)``: mean of the tiles' features at stride 16.
-    texts
-        ``(C, 128)``: direction of each class's tiles from `centre`, unit rows.
-    words
-        The row of `texts` that a word means, in lower case.
-    note
-        Origin of the weights: licence, attribution, settings.
-    """
-    tensors = {f"{_NETWORK}{name}": value for name, value in network.state_dict().items()}
-    tensors |= {"centre": centre, "texts": texts}
-    metadata = {"words": json.dumps(dict(words), sort_keys=True), **note}
-    return bytes(save({k: v.half().contiguous() for k, v in tensors.items()}, metadata))
-
-
-def _read(path: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
-    try:
-        with safe_open(path, "pt") as file:
-            words = json.loads(file.metadata()["words"])
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  # no dict
-        if {"centre", "texts"} - tensors.keys():
-            raise KeyError("centre, texts")
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: holds no weights of encoder 'small' ({error})") from error
-    return {str(word): int(row) for word, row in words.items()}, tensors
+    name = "small"
+    network_type = SmallNetwork
+    context = 64  # one cell of the coarsest map, which is joined into the finer ones

@@ -83,7 +83,8 @@ class SegmentNetwork(nn.Module):
 
 
 NETWORKS: dict[str, str] = {
-    "small": "wsiseg.model.segment.small:SmallSegmenter",
+    "lite": "wsiseg.model.segment.unet:LiteSegmenter",
+    "small": "wsiseg.model.segment.unet:SmallSegmenter",
     "segformer-b0": "wsiseg.model.segment.segformer:SegformerB0",
     "segformer-b1": "wsiseg.model.segment.segformer:SegformerB1",
 }

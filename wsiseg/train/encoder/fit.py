@@ -1,11 +1,11 @@
-"""Train `SmallNetwork` to tell which classes are in tiles, and thereby where in them."""
+"""Train a `HalfNetwork` to tell which classes are in tiles, and thereby where in them."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,23 +13,27 @@ from torch import Tensor, nn
 
 from wsiseg.config import Precision
 from wsiseg.model.device import autocast
-from wsiseg.model.encoders.small_network import CHANNELS, SmallNetwork
+from wsiseg.model.encoders.half_network import HalfNetwork
 from wsiseg.train.encoder.muon import Muon
 from wsiseg.train.encoder.pictures import LabelledTiles, Part, Sampler
 
 __all__ = ["CellHead", "FitSettings", "fit_network", "follow"]
 
+_Network = TypeVar("_Network", bound=HalfNetwork)
+
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Settings of the training; the defaults are those of the shipped encoder."""
+    """Settings of the training; the defaults are those of the shipped encoder `small`."""
 
     steps: int = 6_500
     """About an hour on one core of a server."""
     batch: int = 8
     """Pictures per step, of four or nine tiles each."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """Of the convolutions: Muon takes fewer steps from nothing, AdamW keeps what was learned."""
     rate: float = 0.01
-    """Muon's peak learning rate: it rises over a tenth of the steps, then falls to zero."""
+    """Its peak learning rate: it rises over a tenth of the steps, then falls to zero."""
     plain_rate: float = 3e-3
     """AdamW's, for biases, norms and the head."""
     decay: float = 0.05
@@ -63,22 +67,25 @@ class CellHead(nn.Module):
 
 
 def fit_network(
+    begin: Callable[[], _Network],
     tiles: LabelledTiles,
     settings: FitSettings,
     progress: Callable[[int, float], None] | None = None,
-) -> tuple[SmallNetwork, CellHead]:
+) -> tuple[_Network, CellHead]:
     """Train a network and its head; return the running means of their weights, in evaluation mode.
 
     Parameters
     ----------
+    begin
+        Makes what to begin with, not folded; parameters that want no gradient stay as they are.
     tiles
         The training data; they stay in memory.
     progress
         Called with the number of steps done and the last loss.
     """
     torch.manual_seed(settings.seed)
-    network = SmallNetwork(folded=False)
-    head = CellHead(CHANNELS[2], tiles.labels.shape[1])
+    network = begin()
+    head = CellHead(network.channels[2], tiles.labels.shape[1])
     both = nn.ModuleList([network, head]).to(settings.device)
     mean = copy.deepcopy(both)
     sampler = Sampler(tiles, settings.seed)
@@ -108,17 +115,19 @@ def fit_network(
         if progress is not None:
             progress(step + 1, loss.item())
     mean.eval()
-    return cast(SmallNetwork, mean[0]), cast(CellHead, mean[1])
+    return cast(_Network, mean[0]), cast(CellHead, mean[1])
 
 
 def _optimizers(
     network: nn.Module, head: nn.Module, settings: FitSettings
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the network's convolutions, AdamW for the rest."""
-    weights = [p for p in network.parameters() if p.ndim > 1]
-    plain = [p for p in network.parameters() if p.ndim <= 1] + list(head.parameters())
+    """One for the network's convolutions, and AdamW for the rest."""
+    learned = [p for p in network.parameters() if p.requires_grad]
+    weights = [p for p in learned if p.ndim > 1]
+    plain = [p for p in learned if p.ndim <= 1] + list(head.parameters())
+    make = {"muon": Muon, "adamw": torch.optim.AdamW}[settings.optimizer]
     return [
-        Muon(weights, settings.rate, weight_decay=settings.decay),
+        make(weights, settings.rate, weight_decay=settings.decay),
         torch.optim.AdamW(plain, settings.plain_rate, weight_decay=0.0),
     ]
 

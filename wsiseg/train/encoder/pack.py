@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsiseg.model.device import to_images
-from wsiseg.model.encoders.small import SmallEncoder, pack_small
-from wsiseg.model.encoders.small_network import SmallNetwork, fold
+from wsiseg.model.encoders.half_network import HalfNetwork, fold
+from wsiseg.model.encoders.learned import TileEncoder, pack_encoder
 from wsiseg.train.encoder.pictures import LabelledTiles
 
 __all__ = ["pack_network"]
@@ -21,12 +21,12 @@ _BATCH = 32
 
 @torch.no_grad()
 def pack_network(
-    network: SmallNetwork,
+    network: HalfNetwork,
     tiles: LabelledTiles,
     words: Sequence[Sequence[str]],
     note: Mapping[str, str],
 ) -> bytes:
-    """Pack a network from `fit_network` into the bytes of a file that `SmallEncoder` reads.
+    """Pack a network from `fit_network` into the bytes of a file that `TileEncoder` reads.
 
     Parameters
     ----------
@@ -45,14 +45,14 @@ def pack_network(
     shares = labels / labels.sum(1, keepdim=True).clamp_min(1)
     texts = F.normalize(shares.T @ (features - centre), dim=1)
     rows = {word: row for row, names in enumerate(words) for word in names}
-    return pack_small(folded, centre, texts, rows, note)
+    return pack_encoder(folded, centre, texts, rows, note)
 
 
-def _embed(network: SmallNetwork, pixels: np.ndarray) -> Tensor:
+def _embed(network: HalfNetwork, pixels: np.ndarray) -> Tensor:
     """``(N, C)`` mean of each tile's cells at the level of the CAM."""
     means = []
     for start in range(0, len(pixels), _BATCH):
         images = to_images(pixels[start : start + _BATCH])
-        (maps,) = network(images, (SmallEncoder.cam_level,))
+        (maps,) = network(images, (TileEncoder.cam_level,))
         means.append(maps.mean((2, 3)))
     return torch.cat(means)

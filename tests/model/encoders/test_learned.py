@@ -1,23 +1,32 @@
+"""The encoders `small` and `lite`, whose networks were taught by labelled tiles."""
+
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from wsiseg.errors import CheckpointError
+from wsiseg.model.encoders import learned as module
 from wsiseg.model.encoders import load_encoder
-from wsiseg.model.encoders.small import SmallEncoder, pack_small
-from wsiseg.model.encoders.small_network import CHANNELS, SmallNetwork, fold
+from wsiseg.model.encoders.half_network import fold
+from wsiseg.model.encoders.learned import pack_encoder
+from wsiseg.model.encoders.lite import LiteEncoder
+from wsiseg.model.encoders.lite_network import LiteNetwork
+from wsiseg.model.encoders.small import SmallEncoder
+from wsiseg.model.encoders.small_network import SmallNetwork
 
 
-@pytest.fixture(scope="module")
-def encoder():
-    return SmallEncoder()
+@pytest.fixture(scope="module", params=[SmallEncoder, LiteEncoder])
+def encoder(request):
+    return request.param()
 
 
-@pytest.fixture(scope="module")
-def learned():
+@pytest.fixture(scope="module", params=[SmallNetwork, LiteNetwork])
+def learned(request):
     """A network whose norms have seen something."""
     torch.manual_seed(0)
-    network = SmallNetwork(folded=False)
+    network = request.param(folded=False)
     with torch.no_grad():
         for _ in range(3):
             network(torch.rand(2, 3, 128, 128))
@@ -26,7 +35,9 @@ def learned():
 
 def test_levels_have_the_strides_and_channels_that_it_says(encoder):
     maps = encoder.pyramid(torch.rand(2, 3, 224, 160))
-    for found, channels, stride in zip(maps, CHANNELS, encoder.level_strides, strict=True):
+    for found, channels, stride in zip(
+        maps, encoder.level_channels, encoder.level_strides, strict=True
+    ):
         assert found.shape == (2, channels, 224 // stride, 160 // stride)
         assert found.dtype == torch.float32
 
@@ -106,20 +117,20 @@ def test_embeddings_of_images_are_unit_rows_and_carry_gradients_where_asked(enco
 
 
 def test_it_ships_small(encoder):
-    from wsiseg.model.encoders.small import _SHIPPED
-
-    assert _SHIPPED.stat().st_size < 4_000_000
+    shipped = Path(module.__file__).with_name(f"{encoder.name}.safetensors")
+    assert shipped.stat().st_size < 4_000_000
     assert encoder.weights is None
     assert not any(p.requires_grad for p in encoder.parameters())
 
 
 def test_a_file_of_ones_own_is_named_by_its_hash(tmp_path, learned):
     words, note = {"cartilage": 0}, {"licence": "mine"}
-    data = pack_small(fold(learned), torch.zeros(128), torch.eye(1, 128), words, note)
+    data = pack_encoder(fold(learned), torch.zeros(128), torch.eye(1, 128), words, note)
     path = tmp_path / "own.safetensors"
     path.write_bytes(data)
-    own = load_encoder("small", weights=path)
-    assert own.identity == f"small-{own.weights.sha256[:16]}"
+    name = "small" if isinstance(learned, SmallNetwork) else "lite"
+    own = load_encoder(name, weights=path)
+    assert own.identity == f"{name}-{own.weights.sha256[:16]}"
     torch.testing.assert_close(own.embed_text(["hyaline cartilage"]), torch.eye(1, 128))
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -130,8 +141,9 @@ def test_a_file_of_ones_own_is_named_by_its_hash(tmp_path, learned):
     torch.testing.assert_close(own.pyramid(images)[2], wanted)
 
 
+@pytest.mark.parametrize("name", ["small", "lite"])
 @pytest.mark.parametrize("kind", ["text", "other", "part"])
-def test_other_files_are_refused_by_name(tmp_path, learned, kind):
+def test_other_files_are_refused_by_name(tmp_path, name, kind):
     path = tmp_path / "wrong.safetensors"
     if kind == "text":
         path.write_text("not tensors")
@@ -143,4 +155,4 @@ def test_other_files_are_refused_by_name(tmp_path, learned, kind):
     with pytest.raises(
         CheckpointError, match=r"wrong\.safetensors: (holds no weights|does not fit)"
     ):
-        load_encoder("small", weights=path)
+        load_encoder(name, weights=path)
