@@ -29,10 +29,10 @@ class Unit(nn.Module):
 
     def __init__(
         self, inside: int, outside: int, size: int, stride: int = 1, *, folded: bool,
-        linear: bool = False,
+        linear: bool = False, groups: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.conv = nn.Conv2d(inside, outside, size, stride, size // 2, bias=folded)
+        self.conv = nn.Conv2d(inside, outside, size, stride, size // 2, groups=groups, bias=folded)
         self.norm = None if folded else nn.BatchNorm2d(outside)
         self.linear = linear
 

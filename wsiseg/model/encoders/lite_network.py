@@ -37,11 +37,9 @@ class _Convolution(Unit):
         self, inside: int, outside: int, size: int, stride: int = 1, *, folded: bool,
         groups: int = 1, linear: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(inside, outside, size, stride, folded=folded, linear=linear)
-        self.conv = nn.Conv2d(
-            inside, outside, size, stride, 0 if stride > 1 else size // 2, groups=groups,
-            bias=folded,
-        )  # fmt: skip
+        super().__init__(inside, outside, size, stride, folded=folded, linear=linear, groups=groups)
+        if stride > 1:
+            self.conv.padding = (0, 0)  # see `pad`
         if self.norm is not None:
             self.norm.eps = 1e-3
         before = (size - stride) // 2
