@@ -15,14 +15,13 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from wsiseg.errors import CheckpointError
 from wsiseg.model.encoders import LEVELS
-from wsiseg.model.encoders.descriptors import MEAN
 from wsiseg.model.encoders.half_network import HalfNetwork
 from wsiseg.model.encoders.hash_text import hash_text
-from wsiseg.model.encoders.vit import denormalize
+from wsiseg.model.encoders.regions import RegionEncoder
 from wsiseg.model.weights import WeightFile, find_weights
 
 __all__ = ["TileEncoder", "pack_encoder"]
@@ -30,7 +29,7 @@ __all__ = ["TileEncoder", "pack_encoder"]
 _NETWORK = "network."
 
 
-class TileEncoder(nn.Module):
+class TileEncoder(RegionEncoder):
     """The student, an `Encoder` of a `HalfNetwork`. Its CAM level is at stride 16, 8 µm per cell.
 
     Texts and regions share a space as far as the words are known: a class that the network was
@@ -51,13 +50,9 @@ class TileEncoder(nn.Module):
     network_type: ClassVar[type[HalfNetwork]]
     context: ClassVar[int]
     """Pixels around a tile that its cells should see."""
-    level_strides = (4, 8, 16, 32)
     cam_level = 2
     guidance_levels = (2,)
-    mean = MEAN
     equivariant = False
-    region_mean = MEAN
-    region_std = (0.2, 0.2, 0.2)
     centre: Tensor
     texts: Tensor
 
@@ -89,16 +84,8 @@ class TileEncoder(nn.Module):
         maps: list[Tensor] = self.network(images, levels)
         return maps
 
-    @torch.no_grad()
-    def embed_image(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """``(B, E)``: the mean of the cells at stride 16, relative to the mean over tissue."""
-        return self._embed(images)
-
-    def embed_normalized(self, images: Tensor) -> Tensor:
-        """`embed_image` of images normalised by `region_mean` and `region_std`, with gradients."""
-        return self._embed(denormalize(images, self.region_mean, self.region_std))
-
-    def _embed(self, images: Tensor) -> Tensor:
         (maps,) = self.network(images, (self.cam_level,))
         return F.normalize(maps.mean((2, 3)) - self.centre, dim=1)
 

@@ -11,13 +11,10 @@ from torch import Tensor, nn
 from wsiseg.model.encoders.descriptors import MEAN, Descriptors
 from wsiseg.model.encoders.half_network import HalfNetwork, Unit
 
-__all__ = ["CHANNELS", "SPREAD", "SmallNetwork"]
+__all__ = ["SPREAD", "SmallNetwork"]
 
-CHANNELS = (28, 64, 128, 144)
-"""Channels of the levels at strides 4, 8, 16 and 32."""
 SPREAD = 0.22
 """Standard deviation of RGB about its mean."""
-_SIXTEENTH, _CONTEXT = 80, 176
 
 
 class _Residual(nn.Module):
@@ -35,19 +32,19 @@ class _Residual(nn.Module):
 class SmallNetwork(HalfNetwork):
     """Residual blocks, begun from nothing; the fixed filters run beside the first learned ones."""
 
-    channels: ClassVar[tuple[int, int, int, int]] = CHANNELS
-    joined: ClassVar[tuple[int, int, int]] = (_SIXTEENTH, CHANNELS[3], _CONTEXT)
+    channels: ClassVar[tuple[int, int, int, int]] = (Descriptors.COUNT, 64, 128, 144)
+    joined: ClassVar[tuple[int, int, int]] = (80, 144, 176)
     mean: Tensor
 
     def __init__(self, *, folded: bool = True) -> None:
         super().__init__(folded=folded)
-        _, eighth, _, deep = CHANNELS
+        (_, eighth, _, _), (sixteenth, deep, context) = self.channels, self.joined
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
         # In one step to an eighth: finer maps would take most of the time and add little.
         self.stem = Unit(3, eighth - Descriptors.COUNT, 7, 4, folded=folded)
-        self.to16 = _stage(eighth, _SIXTEENTH, 1, folded=folded)
-        self.to32 = _stage(_SIXTEENTH, deep, 1, folded=folded)
-        self.to64 = _stage(deep, _CONTEXT, 1, folded=folded)
+        self.to16 = _stage(eighth, sixteenth, 1, folded=folded)
+        self.to32 = _stage(sixteenth, deep, 1, folded=folded)
+        self.to64 = _stage(deep, context, 1, folded=folded)
         self.lateral = self.make_lateral()
 
     def look(self, half: Tensor, deepest: int = 2) -> dict[int, Tensor]:

@@ -18,26 +18,22 @@ from numpy.random import Philox
 from torch import Tensor, nn
 
 from wsiseg.model.encoders import LEVELS
-from wsiseg.model.encoders.descriptors import MEAN, Descriptors
+from wsiseg.model.encoders.descriptors import Descriptors
 from wsiseg.model.encoders.hash_text import hash_text
-from wsiseg.model.encoders.vit import denormalize
+from wsiseg.model.encoders.regions import RegionEncoder
 
 __all__ = ["TinyEncoder", "TinyTeacher"]
 
 
-class TinyEncoder(nn.Module):
+class TinyEncoder(RegionEncoder):
     """The student, an `Encoder`."""
 
     identity = "tiny-1"
     level_channels = (16, 64, 64, 64)
-    level_strides = (4, 8, 16, 32)
     embedding_dim = 128
     cam_level = 1  # as good as level 0 on synthetic slides, at a quarter of the time and memory
     guidance_levels = (1,)
-    mean = MEAN
     equivariant = True
-    region_mean = MEAN
-    region_std = (0.2, 0.2, 0.2)
     regions: Tensor
 
     def __init__(self) -> None:
@@ -53,16 +49,8 @@ class TinyEncoder(nn.Module):
         maps = _halvings(self.descriptors(images), levels)
         return [torch.tanh(self.mixers[level](maps[level])) for level in levels]
 
-    @torch.no_grad()
-    def embed_image(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """``(B, 128)``: mean and spread of the descriptors."""
-        return self._embed(images)
-
-    def embed_normalized(self, images: Tensor) -> Tensor:
-        """`embed_image` of images normalised by `region_mean` and `region_std`, with gradients."""
-        return self._embed(denormalize(images, self.region_mean, self.region_std))
-
-    def _embed(self, images: Tensor) -> Tensor:
         described = self.descriptors(images).flatten(2)
         statistics = torch.cat([described.mean(2), described.std(2)], 1)
         return F.normalize(statistics @ self.regions.T, dim=1)
