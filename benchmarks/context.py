@@ -209,7 +209,7 @@ def look(folder: Path, found, fold: np.ndarray) -> Seen:
         logits: list = [None] * len(fold)
         cams: list = [None] * len(fold)
         for number in range(int(fold.max()) + 1):
-            options = {"weights": str(folder / f"fold{number}.safetensors")}
+            options = {"weights": str(folder / f"fold{number}")}
             source = load_trained(folder / f"fold{number}_tissue.safetensors", options)
             which = np.flatnonzero(fold == number)
             for at in np.array_split(which, -(-len(which) // 32)):

@@ -44,6 +44,7 @@ WAYS = {
     "the checkpoint": None,
     "learned, nothing kept": 0.0,
     "learned, weight 0.01": 0.01,
+    "weight 0.03": 0.03,
     "weight 0.1": 0.1,
 }
 PARTS = [(labelled, same) for labelled in (True, False) for same in (True, False)]
@@ -86,8 +87,8 @@ def read(atlas: Path, folder: Path) -> Iterator[tuple[int, Fold]]:
         part = TileSet(
             tile_set.tiles.take(own), tuple(tile_set.paths[i] for i in own), tile_set.slides
         )  # fmt: skip
-        start, weights = (folder / f"fold{number}{end}.safetensors" for end in ("_tissue", ""))
-        yield number, Fold(part, pure[own], str(start), str(weights))
+        start = folder / f"fold{number}_tissue.safetensors"
+        yield number, Fold(part, pure[own], str(start), str(folder / f"fold{number}"))
 
 
 def choose(fold: Fold, rng: np.random.Generator) -> Try | None:

@@ -51,7 +51,7 @@ def read_tiles(
 ) -> tuple[Tiles, Tiles]:
     """Read up to `most` tiles per slide of the organ, and `others` of each other slide, evenly.
 
-    `weights` are the encoder files of the slides that may be tested.
+    `weights` are the folders of encoders for the slides that may be tested.
     """
     with (atlas / "slides.csv").open() as file:
         slides = {row["slide"]: row for row in csv.DictReader(file)}
@@ -78,9 +78,9 @@ def read_tiles(
 
 
 def find_weights(atlas: Path, folder: Path) -> dict[str, str]:
-    """Find the encoder file for each slide of the folds that have one."""
+    """Find the folder of encoders for each slide of the folds that have one."""
     found, fold, _ = read_folds(atlas)
-    files = {number: str(folder / f"fold{number}.safetensors") for number in find_encoders(folder)}
+    files = {number: str(folder / f"fold{number}") for number in find_encoders(folder)}
     pairs = zip(found.tiles.slides, fold, strict=True)
     return {found.slides[slide]: files[number] for slide, number in pairs if number in files}
 

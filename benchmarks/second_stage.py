@@ -238,7 +238,7 @@ def make_stages(
     encoders: Path, number: int, table: Path, seeds: list[int], epochs: int
 ) -> dict[str, tuple[CamSource, bool]]:
     """Load stage one of a fold, and train stage two on its masks of the tiles of a table."""
-    weights, one = (encoders / f"fold{number}{end}.safetensors" for end in ("", "_tissue"))
+    weights, one = encoders / f"fold{number}", encoders / f"fold{number}_tissue.safetensors"
     options, masks = {"weights": str(weights)}, table.parent / "masks"
     config = TEACH.model_copy(update={"encoder_options": options})
     write_masks(one, table, masks, config, executor=SerialExecutor(), progress=tell)
@@ -289,7 +289,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="patches that are learned from")
     parser.add_argument("--tests", type=int, default=60, help="patches of each slide, scored")
     parser.add_argument("--atlas", type=Path)
-    parser.add_argument("--encoders", type=Path, help="folder of fold0.safetensors and so on")
+    parser.add_argument("--encoders", type=Path, help="folder of pipelines/tissue_checkpoint.py")
     given = parser.parse_args()
     torch.set_num_threads(1)
     common = (given.folder, given.seeds, given.epochs, given.count)

@@ -123,7 +123,7 @@ def main() -> None:
     tile_set, fold, _ = read_folds(given.atlas)
     rows: list[tuple[str, Row]] = []
     for number in find_encoders(given.folder):
-        weights = str(given.folder / f"fold{number}.safetensors")
+        weights = str(given.folder / f"fold{number}")
         own = tile_set.tiles.take(np.flatnonzero(fold == number))
         names = np.array(tile_set.slides)[own.slides]
         groups = np.array([group_of(name) for name in names])

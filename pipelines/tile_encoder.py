@@ -1,7 +1,7 @@
 """Train the encoder `lite` or `small` on labelled tiles, of all slides or of all but one fold.
 
     python pipelines/tile_encoder.py ATLAS lite.safetensors --begin efficientnet-lite0-57934424.pth
-    python pipelines/tile_encoder.py ATLAS fold0.safetensors --begin ... --without 0
+    python pipelines/tile_encoder.py ATLAS fold0/lite.safetensors --begin ... --without 0
     python pipelines/tile_encoder.py ATLAS small.safetensors
 
 ATLAS holds labels.csv (image, slide, and a column per class) and the images. `lite` begins with
@@ -88,6 +88,7 @@ def make(tile_set: TileSet, out: Path, recipe: Recipe, without: int | None) -> N
     tiles = tile_set.tiles.take(np.flatnonzero(fold != (-1 if without is None else without)))
     network, _ = fit_network(recipe.begin, tiles, settings, report)
     note = {"settings": json.dumps(asdict(settings)), "tiles": str(len(tiles.labels))}
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(pack_network(network, tiles, list(WORDS.values()), recipe.note | note))
 
 

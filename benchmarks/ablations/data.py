@@ -96,7 +96,7 @@ def real(
         inside = join_slides(found, names, pure & (fold == number), rng)
         cases[seed] = Case(
             to_patches(found, learned), {"mosaics": inside, "CRC": outside},
-            to_patches(found, asked), {"weights": str(folder / f"fold{number}.safetensors")},
+            to_patches(found, asked), {"weights": str(folder / f"fold{number}")},
         )  # fmt: skip
     return cases, CONFIG.classes
 

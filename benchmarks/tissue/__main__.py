@@ -64,7 +64,7 @@ class Bench:
         self.sources = {
             number: load_trained(
                 folder / f"fold{number}_tissue.safetensors",
-                {"weights": str(folder / f"fold{number}.safetensors")},
+                {"weights": str(folder / f"fold{number}")},
             )
             for number in self.numbers
         }

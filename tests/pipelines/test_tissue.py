@@ -14,6 +14,7 @@ from PIL import Image
 
 from wsiseg.model.checkpoint import read_info
 from wsiseg.model.encoders.lite_network import LiteNetwork
+from wsiseg.model.encoders.small_network import SmallNetwork
 from wsiseg.train.encoder import FitSettings
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
@@ -51,14 +52,14 @@ def test_from_tiles_to_a_calibrated_checkpoint_with_a_card(tmp_path, pipelines, 
     config = tissue.CONFIG.model_copy(update={"epochs": 1, "batch_size": 16, "device": "cpu"})
     monkeypatch.setattr(tissue, "CONFIG", config)
     made = tmp_path / "made"
-    made.mkdir()
     found = tile_encoder.read_tile_set(atlas, tuple(tile_encoder.WORDS))
-    recipe = tile_encoder.Recipe(
-        partial(LiteNetwork, folded=False), FitSettings(steps=2, batch=1), tile_encoder.NOTE
-    )
-    tile_encoder.make(found, made / "fold0.safetensors", recipe, 0)
+    for name, network in {"lite": LiteNetwork, "small": SmallNetwork}.items():
+        recipe = tile_encoder.Recipe(
+            partial(network, folded=False), FitSettings(steps=2, batch=1), tile_encoder.NOTE
+        )
+        tile_encoder.make(found, made / "fold0" / f"{name}.safetensors", recipe, 0)
     for number in range(1, 5):  # that each is another's does not matter here
-        shutil.copy(made / "fold0.safetensors", made / f"fold{number}.safetensors")
+        shutil.copytree(made / "fold0", made / f"fold{number}")
     score = {"protocol": "made up", "metric": "macro AP", "over": "tiles", "value": 0.5}
     (made / "scores.yaml").write_text(yaml.safe_dump({"scores": [score]}))
     tissue.main(atlas, made, tmp_path / "out.safetensors")

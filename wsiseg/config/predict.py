@@ -38,8 +38,8 @@ class PredictConfig(Settings):
     overlap."""
     context: int | None = Field(default=None, ge=0)
     """Pixels around a tile that the model also sees, so that maps continue across the borders of
-    tiles. If null, 64 with the encoders `lite` and `small`, and 0 with others, which see each tile
-    on its own."""
+    tiles. If null, 64 with the encoders `ensemble`, `lite` and `small`, and 0 with others, which
+    see each tile on its own."""
     batch_size: int = Field(default=32, ge=1)
     """Tiles per forward pass; with `context`, some 16 neighbouring tiles count as one."""
     device: str = "auto"

@@ -74,9 +74,9 @@ class TrainConfig(Settings):
     says. `wsiseg`: without parts that have no effect in either, with a contrast that reaches the
     prototypes and a teacher that reaches the CAM."""
     encoder: str = "tiny"
-    """The frozen student: `tiny`, `lite`, `small`, `conch`, `open_clip`, `timm` (any vision
-    transformer), or one that an installed package adds as an entry point of the group
-    `wsiseg.encoders`."""
+    """The frozen student: `tiny`, `lite`, `small`, these two at once (`ensemble`), `conch`,
+    `open_clip`, `timm` (any vision transformer), or one that an installed package adds as an entry
+    point of the group `wsiseg.encoders`."""
     encoder_options: dict[str, Any] = Field(default={})
     """Options of the student: `model`, `weights`, `image_size`, ...; an unknown one is an error
     that lists them."""
@@ -148,9 +148,9 @@ class TrainConfig(Settings):
     with less detail. Presets `reference` and `paper` do not shrink."""
     exemplars: int = Field(default=0, ge=0)
     """This many patches of each class leave their features (not their pixels) in the checkpoint,
-    some 13 kB each with `lite`, so that `learn --from` does not forget what they taught. Only with
-    preset `wsiseg` and one of `cam_levels`."""
-    recall_weight: float = Field(default=0.01, ge=0)
+    some 25 kB each with `ensemble`, so that `learn --from` does not forget what they taught. Only
+    with preset `wsiseg` and one of `cam_levels`."""
+    recall_weight: float = Field(default=0.03, ge=0)
     """When training goes on from a checkpoint with exemplars: weight of the term that keeps its
     CAMs of them as they were; 0 lets classes that the new labels do not show fade."""
     device: str = "auto"

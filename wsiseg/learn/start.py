@@ -22,8 +22,8 @@ DEFAULTS: dict[str, Any] = {
     "encoder": "lite", "pooling": "smooth", "turns": False, "balance": True, "epochs": 60,
     "batch_size": 32, "contrast_weight": 0.0, "struct_weight": 0.0,
 }  # fmt: skip
-"""Default settings of `learn`: those of `tissue`, except for `balance` and more epochs, as most
-folds end early."""
+"""Default settings of `learn`: those of `tissue`, except for the faster of its two encoders alone,
+which is as good on tissue like the labels, `balance`, and more epochs, as most folds end early."""
 
 
 def known_classes(start: str | None) -> tuple[str, ...]:

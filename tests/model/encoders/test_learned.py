@@ -1,4 +1,4 @@
-"""The encoders `small` and `lite`, whose networks were taught by labelled tiles."""
+"""The encoders `small` and `lite`, whose networks were taught by labelled tiles, and both."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from wsiseg.errors import CheckpointError
 from wsiseg.model.encoders import learned as module
 from wsiseg.model.encoders import load_encoder
+from wsiseg.model.encoders.ensemble import EnsembleEncoder
 from wsiseg.model.encoders.half_network import fold
 from wsiseg.model.encoders.learned import pack_encoder
 from wsiseg.model.encoders.lite import LiteEncoder
@@ -17,8 +18,13 @@ from wsiseg.model.encoders.small import SmallEncoder
 from wsiseg.model.encoders.small_network import SmallNetwork
 
 
-@pytest.fixture(scope="module", params=[SmallEncoder, LiteEncoder])
+@pytest.fixture(scope="module", params=[SmallEncoder, LiteEncoder, EnsembleEncoder])
 def encoder(request):
+    return request.param()
+
+
+@pytest.fixture(scope="module", params=[SmallEncoder, LiteEncoder])
+def single(request):
     return request.param()
 
 
@@ -50,13 +56,13 @@ def test_a_level_alone_is_that_of_all(encoder, levels):
         torch.testing.assert_close(found, whole[level], rtol=0, atol=0)
 
 
-def test_what_is_fixed_is_exact_in_half_precision_too(encoder):
+def test_what_is_fixed_is_exact_in_half_precision_too(single):
     images, seen = torch.rand(1, 3, 128, 128), []
-    hook = encoder.network.lateral[1].register_forward_pre_hook(lambda _, given: seen.append(given))
+    hook = single.network.lateral[1].register_forward_pre_hook(lambda _, given: seen.append(given))
     with hook:
-        encoder.pyramid(images, (2,))
+        single.pyramid(images, (2,))
         with torch.autocast("cpu", torch.bfloat16):
-            encoder.pyramid(images, (2,))
+            single.pyramid(images, (2,))
     (exact,), (half,) = seen
     torch.testing.assert_close(half, exact, rtol=0, atol=0)
 
@@ -116,11 +122,11 @@ def test_embeddings_of_images_are_unit_rows_and_carry_gradients_where_asked(enco
     assert normal.grad.abs().sum() > 0
 
 
-def test_it_ships_small(encoder):
-    shipped = Path(module.__file__).with_name(f"{encoder.name}.safetensors")
+def test_it_ships_small(single):
+    shipped = Path(module.__file__).with_name(f"{single.name}.safetensors")
     assert shipped.stat().st_size < 4_000_000
-    assert encoder.weights is None
-    assert not any(p.requires_grad for p in encoder.parameters())
+    assert single.weights is None
+    assert not any(p.requires_grad for p in single.parameters())
 
 
 def test_a_file_of_ones_own_is_named_by_its_hash(tmp_path, learned):
@@ -156,3 +162,49 @@ def test_other_files_are_refused_by_name(tmp_path, name, kind):
         CheckpointError, match=r"wrong\.safetensors: (holds no weights|does not fit)"
     ):
         load_encoder(name, weights=path)
+
+
+def test_an_ensemble_has_the_maps_of_both_side_by_side():
+    images, both = torch.rand(1, 3, 128, 128), EnsembleEncoder()
+    members = [LiteEncoder(), SmallEncoder()]
+    each = [member.pyramid(images) for member in members]
+    fixed, *joined = both.pyramid(images)
+    torch.testing.assert_close(fixed, each[0][0], rtol=0, atol=0)
+    for level, found in enumerate(joined, 1):
+        parts = found.split([member.level_channels[level] for member in members], 1)
+        for part, maps in zip(parts, each, strict=True):
+            torch.testing.assert_close(part, maps[level], rtol=0, atol=0)
+    assert both.weights is None
+    assert not any(p.requires_grad for p in both.parameters())
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder with weights of both, which are those that ship but for a note."""
+    for make in (LiteEncoder, SmallEncoder):
+        shipped = make()
+        data = pack_encoder(
+            shipped.network, shipped.centre, shipped.texts, shipped.words, {"note": "mine"}
+        )
+        (tmp_path / f"{make.name}.safetensors").write_bytes(data)
+    return tmp_path
+
+
+def test_an_ensemble_of_a_folder_is_named_by_both_files(own):
+    both = load_encoder("ensemble", weights=own)
+    assert both.weights.source == "lite.safetensors, small.safetensors"
+    known = {both.identity, EnsembleEncoder().identity}
+    for name in ("lite", "small"):
+        changed = own / f"{name}.safetensors"
+        data = changed.read_bytes()
+        changed.write_bytes(data.replace(b'"mine"', b'"ours"'))
+        known.add(load_encoder("ensemble", weights=own).identity)
+    assert len(known) == 4
+
+
+def test_an_ensemble_needs_the_folder_and_both_files(own):
+    with pytest.raises(CheckpointError, match=r"lite\.safetensors: give the folder that holds"):
+        load_encoder("ensemble", weights=own / "lite.safetensors")
+    (own / "small.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"does not hold small\.safetensors"):
+        load_encoder("ensemble", weights=own)

@@ -91,7 +91,9 @@ def test_a_missing_tokenizer_is_told_before_a_tower_is_looked_for(patches: Patch
 def test_every_name_of_the_registry_is_one_of_the_settings() -> None:
     for name in ENCODERS:
         check_settings(TrainConfig(encoder=name, prototypes="random"))
-    with pytest.raises(ConfigError, match="encoder 'big' is unknown; known are conch, lite, open"):
+    with pytest.raises(
+        ConfigError, match="encoder 'big' is unknown; known are conch, ensemble, lite, open"
+    ):
         load_encoder("big")
 
 
@@ -254,7 +256,9 @@ def test_a_package_adds_an_encoder_that_trains_and_loads(
         check_options("lab", {"gian": 1})
     with pytest.raises(ConfigError, match="encoder 'lab' has no text tower"):
         check_options("lab", {}, texts=True)
-    with pytest.raises(ConfigError, match="encoder 'big' is unknown; known are broken, conch, lab"):
+    with pytest.raises(
+        ConfigError, match="encoder 'big' is unknown; known are broken, conch, ensemble, lab"
+    ):
         load_encoder("big")
     with pytest.raises(MissingDependencyError, match="no_such_module: pip install 'lab-encoders'"):
         load_encoder("broken")

@@ -151,6 +151,9 @@ ENCODERS: dict[str, Entry] = {
         teacher="segformer",
         check_texts="wsiseg.model.encoders.conch_text:check_texts",
     ),
+    "ensemble": Entry(
+        "wsiseg.model.encoders.ensemble:EnsembleEncoder", options=("weights",), teacher="tiny"
+    ),
     "lite": Entry("wsiseg.model.encoders.lite:LiteEncoder", options=("weights",), teacher="tiny"),
     "open_clip": Entry(
         "wsiseg.model.encoders.open_clip:OpenClipEncoder",

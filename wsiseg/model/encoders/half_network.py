@@ -93,8 +93,13 @@ class HalfNetwork(nn.Module):
             maps |= self.look(F.avg_pool2d(images, 2), max(levels))
         return [maps[level] for level in levels]
 
-    def look(self, half: Tensor, deepest: int = 2) -> dict[int, Tensor]:
-        """Compute the levels from 1 on, up to `deepest`, of images at half the resolution."""
+    def look(
+        self, half: Tensor, deepest: int = 2, filtered: Tensor | None = None
+    ) -> dict[int, Tensor]:
+        """Compute the levels from 1 on, up to `deepest`, of images at half the resolution.
+
+        `filtered` is what `filter` made of them, if that is known.
+        """
         raise NotImplementedError
 
     def filter(self, half: Tensor) -> Tensor:

@@ -90,13 +90,16 @@ class LiteNetwork(HalfNetwork):
         self.lateral = self.make_lateral()
         self.to(memory_format=torch.channels_last)  # 1 x 1 and depthwise kernels are faster so
 
-    def look(self, half: Tensor, deepest: int = 2) -> dict[int, Tensor]:
-        """Compute the levels from 1 on, up to `deepest`, of images at half the resolution."""
+    def look(
+        self, half: Tensor, deepest: int = 2, filtered: Tensor | None = None
+    ) -> dict[int, Tensor]:
+        """Compute the levels from 1 on, up to `deepest`, as `HalfNetwork` says."""
         maps, seen = self.stem((half * 255 - 127) / 128), list[Tensor]()
         for block in self.blocks if deepest > 1 else self.blocks[: _EIGHTH + 1]:
             maps = block(maps)
             seen.append(maps)
         if deepest == 1:
             return {1: maps}
-        joined = self.join(seen[_SIXTEENTH], self.filter(half), seen[_DEEP], maps)
+        filtered = self.filter(half) if filtered is None else filtered
+        joined = self.join(seen[_SIXTEENTH], filtered, seen[_DEEP], maps)
         return {1: seen[_EIGHTH], 2: joined, 3: seen[_DEEP]}

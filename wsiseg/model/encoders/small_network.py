@@ -47,9 +47,11 @@ class SmallNetwork(HalfNetwork):
         self.to64 = _stage(deep, context, 1, folded=folded)
         self.lateral = self.make_lateral()
 
-    def look(self, half: Tensor, deepest: int = 2) -> dict[int, Tensor]:
-        """Compute the levels from 1 on, up to `deepest`, of images at half the resolution."""
-        filtered = self.filter(half)
+    def look(
+        self, half: Tensor, deepest: int = 2, filtered: Tensor | None = None
+    ) -> dict[int, Tensor]:
+        """Compute the levels from 1 on, up to `deepest`, as `HalfNetwork` says."""
+        filtered = self.filter(half) if filtered is None else filtered
         maps = {1: torch.cat([self.stem((half - self.mean) / SPREAD), filtered], 1)}
         if deepest > 1:
             sixteenth = self.to16(maps[1])
