@@ -38,9 +38,10 @@ def test_the_command_says_what_was_found_and_draws_it(tmp_path):
     assert f"{following} -o my.safetensors --from tissue\n" in result.output
     patients = tmp_path / "my patients.csv"
     patients.write_text("slide,patient\none,P\ntwo,Q\n")
-    result = CliRunner().invoke(app, [*call, "--map", "blue=Blue", "--manifest", str(patients)])
+    options = ["--map", "blue=Blue", "--manifest", str(patients), "--set"]
+    result = CliRunner().invoke(app, [*call, *options, "corrected_weight=2"])
     assert "look like one class" not in result.output
-    given = shlex.join(["--map", "blue=Blue", "--manifest", str(patients)])
+    given = shlex.join([*options, "labels.corrected_weight=2"])
     assert f"{following} {given} -o my.safetensors --from tissue\n" in result.output
     rows = list(csv.DictReader((tmp_path / "out" / "labels.csv").open()))
     assert [(r["slide"], r["class"], r["regions"], r["windows with"]) for r in rows] == [

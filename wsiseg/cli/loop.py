@@ -63,6 +63,8 @@ def label(
         raise typer.Exit(1)
     given: list[object] = [] if name_map is None else ["--map", name_map]
     given += [] if manifest is None else ["--manifest", manifest]
+    for setting in settings or ():
+        given += ["--set", f"labels.{setting}"]
     say_next(
         "Learn from them", "learn", *slides, "--labels", labels, *given, "-o", "my.safetensors",
         "--from", "tissue",
