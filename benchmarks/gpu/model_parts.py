@@ -16,7 +16,7 @@ def model(part: Part) -> None:
     """Measure images per second of each encoder, as a share of what its FLOPs allow."""
     from training import Noise, make_model
 
-    batch = {"vit-b": 256, "lite": 512, "tiny": 512}
+    batch = {"vit-b": 256, "ensemble": 512, "tiny": 512}
     with weights() as folder:
         for name in models(part):
             count = 2 if part.small else batch[name]

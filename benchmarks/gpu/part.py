@@ -72,7 +72,7 @@ class Part:
 
 def models(part: Part) -> tuple[str, ...]:
     """List the models, the most important first; a rehearsal skips it."""
-    return ("lite", "tiny") if part.small else ("vit-b", "lite", "tiny")
+    return ("ensemble", "tiny") if part.small else ("vit-b", "ensemble", "tiny")
 
 
 @contextmanager
