@@ -42,9 +42,9 @@ class EnsembleEncoder(RegionEncoder):
     """
 
     context = max(LiteEncoder.context, SmallEncoder.context)
-    cam_level = 2
-    guidance_levels = (2,)
-    equivariant = False
+    cam_level = TileEncoder.cam_level
+    guidance_levels = TileEncoder.guidance_levels
+    equivariant = TileEncoder.equivariant
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
