@@ -150,7 +150,7 @@ class TrainConfig(Settings):
     """This many patches of each class leave their features (not their pixels) in the checkpoint,
     some 25 kB each with `ensemble`, so that `learn --from` does not forget what they taught. Only
     with preset `wsiseg` and one of `cam_levels`."""
-    recall_weight: float = Field(default=0.03, ge=0)
+    recall_weight: float = Field(default=0.1, ge=0)
     """When training goes on from a checkpoint with exemplars: weight of the term that keeps its
     CAMs of them as they were; 0 lets classes that the new labels do not show fade."""
     device: str = "auto"
