@@ -250,6 +250,23 @@ def test_an_area_on_glass_of_a_class_that_is_shown_elsewhere_is_told(tmp_path):
     )
 
 
+def test_an_area_that_two_files_give_two_classes_is_told(tmp_path):
+    store, paths = make_store(tmp_path), [tmp_path / name for name in ("a", "b")]
+    nested, twice = feature("Blue", polygon(square(0, 0))), feature("Pink", polygon(square(2, 3)))
+    drawn = [collection(PINK, nested, twice), collection(feature("Blue", polygon(square(2, 3))))]
+    for folder, collected in zip(paths, drawn, strict=True):
+        folder.mkdir()
+        (folder / "one.geojson").write_text(json.dumps(collected))
+    found = label_slides(paths, [store.path], CLASSES)
+    one, two = (folder / "one.geojson" for folder in paths)
+    assert found.notes == (
+        f"{two}: feature 0 covers what {one}: feature 2 gives another class: both are learned, "
+        "so delete one",
+    )
+    alike = LabelConfig(map={"Pink": "Blue"})
+    assert label_slides(paths, [store.path], ("Blue",), alike).notes == ()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

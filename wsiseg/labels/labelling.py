@@ -30,6 +30,7 @@ from wsiseg.labels.mark import Drawn, Mark, classify
 from wsiseg.labels.names import find_lookalikes, format_map
 from wsiseg.labels.placement import CELLS, intersect
 from wsiseg.labels.remarks import (
+    report_contradictions,
     report_marks,
     report_outlying,
     report_starred,
@@ -203,6 +204,7 @@ def _label_slide(
         )
     notes += report_unseen(store, layers, windows, classes)
     notes += report_outlying(store, counted, windows, config)
+    notes += report_contradictions(counted, config)
     counts = Counter(classify(mark.name, config.map)[1] for mark in marks)
     return SlideLabels(
         store, tuple(path for path, _ in drawn), _merge(windows, listed, store), layers,

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import shapely
 
 from wsiseg.config import LabelConfig
@@ -14,7 +15,16 @@ from wsiseg.labels.layers import Layers, WindowLabels
 from wsiseg.labels.mark import Drawn, Mark, classify
 from wsiseg.store import SlideStore
 
-__all__ = ["report_marks", "report_outlying", "report_starred", "report_unseen"]
+__all__ = [
+    "report_contradictions",
+    "report_marks",
+    "report_outlying",
+    "report_starred",
+    "report_unseen",
+]
+
+_SAME = 0.9
+"""Intersection over union from which two areas are one that was drawn twice."""
 
 
 def report_starred(
@@ -61,13 +71,42 @@ def report_outlying(
     y, x = windows.corners.T
     tree = shapely.STRtree(shapely.box(x, y, x + store.grid.tile, y + store.grid.tile))
     areas = defaultdict[str, list[Mark]](list)
-    for mark in marks:
-        kind, name = classify(mark.name, config.map)
-        if kind == "class" and mark.geometry.area and mark.state != "deleted":
-            areas[name].append(mark)
+    for mark, name in _areas(marks, config):
+        areas[name].append(mark)
     lost = []
     for own in areas.values():
         hits, _ = tree.query([mark.geometry for mark in own], "intersects")
         missed = [mark for at, mark in enumerate(own) if at not in hits]
         lost += missed if len(missed) < len(own) else []  # else the class itself is reported
     yield from report_marks(lost, "lies where no tissue was found, and teaches nothing")
+
+
+def report_contradictions(marks: Sequence[Mark], config: LabelConfig) -> Iterator[str]:
+    """Report areas that are drawn twice, with different classes.
+
+    Areas that overlap otherwise are meant: an area may lie within another. So is what corrects
+    another: it counts instead.
+    """
+    areas = list(_areas(marks, config))
+    shapes = np.array([mark.geometry for mark, _ in areas], object)
+    names, states = np.array([(name, mark.state) for mark, name in areas]).reshape(-1, 2).T
+    sizes = shapely.area(shapes)
+    first, second = shapely.STRtree(shapes).query(shapes)  # their boxes
+    smaller, larger = np.sort([sizes[first], sizes[second]], axis=0)
+    near = (first < second) & (smaller > _SAME * larger)
+    near &= (names[first] != names[second]) & (states[first] == states[second])
+    first, second = first[near], second[near]
+    shared = shapely.area(shapely.intersection(shapes[first], shapes[second]))
+    same = shared > _SAME * (sizes[first] + sizes[second] - shared)
+    if same.any():
+        known = areas[first[same][0]][0]
+        what = f"covers what {known.where} gives another class: both are learned, so delete one"
+        yield from report_marks([areas[at][0] for at in np.unique(second[same])], what)
+
+
+def _areas(marks: Sequence[Mark], config: LabelConfig) -> Iterator[tuple[Mark, str]]:
+    """Yield the areas that show a class, and its name."""
+    for mark in marks:
+        kind, name = classify(mark.name, config.map)
+        if kind == "class" and mark.geometry.area and mark.state != "deleted":
+            yield mark, name
