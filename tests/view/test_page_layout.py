@@ -83,6 +83,8 @@ def test_back_and_forward_lead_through_the_slides_at_their_places(page):
     page.press("+")
     page.settle()
     there = page.place()
+    um = "return Number(new URLSearchParams(location.hash.slice(1)).get('um'))"
+    page.wait(lambda: page.run(um) == pytest.approx(there["um"], rel=0.01), "not in the address")
     page.driver.back()
     page.wait(lambda: page.text("#slide-name") == "one", "not back")
     page.settle()
