@@ -206,11 +206,14 @@ def look(folder: Path, found, fold: np.ndarray) -> Seen:
     """Predict each tile by its fold's model."""
     kept = folder / "context_cams.npz"
     if not kept.exists():
+        from tissue_checkpoint import find_encoders
+
         logits: list = [None] * len(fold)
         cams: list = [None] * len(fold)
+        files = find_encoders(folder)
         for number in range(int(fold.max()) + 1):
-            options = {"weights": str(folder / f"fold{number}")}
-            source = load_trained(folder / f"fold{number}_tissue.safetensors", options)
+            weights, checkpoint = files[number]
+            source = load_trained(checkpoint, {"weights": str(weights)})
             which = np.flatnonzero(fold == number)
             for at in np.array_split(which, -(-len(which) // 32)):
                 with torch.inference_mode():

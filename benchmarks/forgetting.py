@@ -82,13 +82,12 @@ class Try(NamedTuple):
 def read(atlas: Path, folder: Path) -> Iterator[tuple[int, Fold]]:
     """Yield the folds whose checkpoint is there."""
     tile_set, fold, pure = read_folds(atlas)
-    for number in find_encoders(folder):
+    for number, (weights, start) in find_encoders(folder).items():
         own = np.flatnonzero(fold == number)
         part = TileSet(
             tile_set.tiles.take(own), tuple(tile_set.paths[i] for i in own), tile_set.slides
         )  # fmt: skip
-        start = folder / f"fold{number}_tissue.safetensors"
-        yield number, Fold(part, pure[own], str(start), str(folder / f"fold{number}"))
+        yield number, Fold(part, pure[own], str(start), str(weights))
 
 
 def choose(fold: Fold, rng: np.random.Generator) -> Try | None:

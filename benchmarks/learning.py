@@ -80,7 +80,7 @@ def read_tiles(
 def find_weights(atlas: Path, folder: Path) -> dict[str, str]:
     """Find the folder of encoders for each slide of the folds that have one."""
     found, fold, _ = read_folds(atlas)
-    files = {number: str(folder / f"fold{number}") for number in find_encoders(folder)}
+    files = {number: str(files.encoders) for number, files in find_encoders(folder).items()}
     pairs = zip(found.tiles.slides, fold, strict=True)
     return {found.slides[slide]: files[number] for slide, number in pairs if number in files}
 

@@ -235,10 +235,9 @@ def lay_beside(images: np.ndarray, labels: np.ndarray, count: int) -> Scored:
 
 
 def make_stages(
-    encoders: Path, number: int, table: Path, seeds: list[int], epochs: int
+    weights: Path, one: Path, table: Path, seeds: list[int], epochs: int
 ) -> dict[str, tuple[CamSource, bool]]:
-    """Load stage one of a fold, and train stage two on its masks of the tiles of a table."""
-    weights, one = encoders / f"fold{number}", encoders / f"fold{number}_tissue.safetensors"
+    """Load stage one of a fold, on its encoders, and train stage two on its masks of a table."""
     options, masks = {"weights": str(weights)}, table.parent / "masks"
     config = TEACH.model_copy(update={"encoder_options": options})
     write_masks(one, table, masks, config, executor=SerialExecutor(), progress=tell)
@@ -263,7 +262,7 @@ def real(
     named = labels[:, : len(PALETTES["tissue"].names)].any(1)
     other = labels[:, list(WORDS).index("Other")] > 0
     alone, mixed = defaultdict(list), defaultdict(list)
-    for number in find_encoders(encoders):
+    for number, (weights, one) in find_encoders(encoders).items():
         table = folder / f"fold{number}" / "tiles.csv"
         table.parent.mkdir(parents=True, exist_ok=True)
         choose_tiles(tile_set, np.flatnonzero(named & ~other & (fold != number)), table, count)
@@ -271,7 +270,7 @@ def real(
         truth = labels[asked].argmax(1)
         single = Scored(pixels[asked], np.tile(truth[:, None, None], (1, SIDE, SIDE)))
         pictures = lay_beside(pixels[asked], truth, tests)
-        for way, (source, first) in make_stages(encoders, number, table, seeds, epochs).items():
+        for way, (source, first) in make_stages(weights, one, table, seeds, epochs).items():
             matrices = confusions(source, single, first)
             alone[way] += [matrices[slides[asked] == s].sum(0) for s in np.unique(slides[asked])]
             mixed[way] += list(confusions(source, pictures, first))

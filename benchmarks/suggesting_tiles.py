@@ -122,8 +122,8 @@ def main() -> None:
     torch.set_num_threads(1)
     tile_set, fold, _ = read_folds(given.atlas)
     rows: list[tuple[str, Row]] = []
-    for number in find_encoders(given.folder):
-        weights = str(given.folder / f"fold{number}")
+    for number, files in find_encoders(given.folder).items():
+        weights = str(files.encoders)
         own = tile_set.tiles.take(np.flatnonzero(fold == number))
         names = np.array(tile_set.slides)[own.slides]
         groups = np.array([group_of(name) for name in names])

@@ -12,6 +12,7 @@ what configs/tissue_card.yaml says.
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -63,12 +64,25 @@ def read_folds(atlas: Path) -> tuple[TileSet, np.ndarray, np.ndarray]:
     return tile_set._replace(tiles=tile_set.tiles._replace(labels=named)), fold, pure
 
 
-def find_encoders(folder: Path) -> list[int]:
-    """Return the numbers of the folds without which an encoder was trained."""
-    numbers = [n for n in range(FOLDS) if (folder / f"fold{n}").is_dir()]
-    if not numbers:
+class FoldFiles(NamedTuple):
+    """What is made without the slides of one fold."""
+
+    encoders: Path
+    """Folder of the encoders' weights."""
+    checkpoint: Path
+    """The model on them."""
+
+
+def find_encoders(folder: Path) -> dict[int, FoldFiles]:
+    """Find the folds without which encoders were trained, by number."""
+    places = {n: folder / f"fold{n}" for n in range(FOLDS)}
+    found = {
+        number: FoldFiles(place, folder / f"{place.name}_tissue.safetensors")
+        for number, place in places.items() if place.is_dir()
+    }  # fmt: skip
+    if not found:
         raise SystemExit(f"{folder}: no folders fold0 ...; see tile_encoder.py --without")
-    return numbers
+    return found
 
 
 def calibrate(
@@ -82,9 +96,7 @@ def calibrate(
 def main(atlas: Path, folder: Path, out: Path) -> None:
     """Train the folds' models and the final one, and calibrate that."""
     (tile_set, fold, pure), cells = read_folds(atlas), []
-    for number in find_encoders(folder):
-        weights = folder / f"fold{number}"
-        made = folder / f"fold{number}_tissue.safetensors"
+    for number, (weights, made) in find_encoders(folder).items():
         if not made.exists():
             train(tile_set, np.flatnonzero(fold != number), made, weights)
         source = load_trained(made, {"weights": str(weights)})

@@ -84,19 +84,17 @@ def real(
     found, fold, pure = read_folds(atlas)
     names = np.array(found.slides)[found.tiles.slides]
     outside, cases = join_crc(crc), {}
-    seeds, numbers = list(seeds), find_encoders(folder)
-    if len(numbers) < len(seeds):
-        raise SystemExit(
-            f"{folder}: {len(numbers)} encoders for {len(seeds)} seeds; each takes one"
-        )
-    for seed, number in zip(seeds, numbers[: len(seeds)], strict=True):
+    seeds, files = list(seeds), find_encoders(folder)
+    if len(files) < len(seeds):
+        raise SystemExit(f"{folder}: {len(files)} encoders for {len(seeds)} seeds; each takes one")
+    for seed, number in zip(seeds, files, strict=False):
         rng = np.random.default_rng(seed)
         learned = rng.permutation(np.flatnonzero(fold != number))[:TILES]
         asked = rng.permutation(np.flatnonzero(fold == number))[:ASKED]
         inside = join_slides(found, names, pure & (fold == number), rng)
         cases[seed] = Case(
             to_patches(found, learned), {"mosaics": inside, "CRC": outside},
-            to_patches(found, asked), {"weights": str(folder / f"fold{number}")},
+            to_patches(found, asked), {"weights": str(files[number].encoders)},
         )  # fmt: skip
     return cases, CONFIG.classes
 

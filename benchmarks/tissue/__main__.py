@@ -60,14 +60,11 @@ class Bench:
         self.found, self.fold, self.pure = read_folds(atlas)
         self.tiles = self.found.tiles
         self.truth = self.tiles.labels[:, :K].astype(bool)
-        self.numbers = find_encoders(folder)
         self.sources = {
-            number: load_trained(
-                folder / f"fold{number}_tissue.safetensors",
-                {"weights": str(folder / f"fold{number}")},
-            )
-            for number in self.numbers
+            number: load_trained(files.checkpoint, {"weights": str(files.encoders)})
+            for number, files in find_encoders(folder).items()
         }
+        self.numbers = list(self.sources)
         self.parts = self.split()
         self.scored = np.isin(self.fold, self.numbers)
         self.cards: list[dict[str, object]] = []

@@ -70,18 +70,22 @@ class EnsembleEncoder(RegionEncoder):
     @torch.no_grad()
     def pyramid(self, images: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
         """Maps at strides 4, 8, 16 and 32."""
-        networks = [member.network for member in self.members]
-        maps = {0: networks[0].described(images)} if 0 in levels else {}
+        maps = {0: self.lite.network.described(images)} if 0 in levels else {}
         if max(levels) > 0:
-            half = F.avg_pool2d(images, 2)
-            filtered = networks[0].filter(half)
-            each = [network.look(half, max(levels), filtered) for network in networks]
+            each = self._look(images, max(levels))
             maps |= {level: torch.cat([own[level] for own in each], 1) for level in each[0]}
         return [maps[level] for level in levels]
 
+    def _look(self, images: Tensor, deepest: int) -> list[dict[int, Tensor]]:
+        """Compute the members' levels from 1 on, up to `deepest`."""
+        half = F.avg_pool2d(images, 2)
+        filtered = self.lite.network.filter(half)
+        return [member.network.look(half, deepest, filtered) for member in self.members]
+
     def embed(self, images: Tensor) -> Tensor:
         """``(B, E)``: the members' embeddings, which count alike."""
-        return _join([member.embed(images) for member in self.members])
+        pairs = zip(self.members, self._look(images, self.cam_level), strict=True)
+        return _join([member.embed_maps(own[self.cam_level]) for member, own in pairs])
 
     @torch.no_grad()
     def embed_text(self, prompts: Sequence[str]) -> Tensor:

@@ -87,6 +87,10 @@ class TileEncoder(RegionEncoder):
     def embed(self, images: Tensor) -> Tensor:
         """``(B, E)``: the mean of the cells at stride 16, relative to the mean over tissue."""
         (maps,) = self.network(images, (self.cam_level,))
+        return self.embed_maps(maps)
+
+    def embed_maps(self, maps: Tensor) -> Tensor:
+        """`embed` of images whose level 2 is known."""
         return F.normalize(maps.mean((2, 3)) - self.centre, dim=1)
 
     @torch.no_grad()

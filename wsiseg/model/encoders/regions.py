@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ from wsiseg.model.encoders.vit import denormalize
 __all__ = ["RegionEncoder"]
 
 
-class RegionEncoder(nn.Module):
+class RegionEncoder(nn.Module, ABC):
     """The part of an `Encoder` that embeds whole images, given `embed`."""
 
     level_strides = (4, 8, 16, 32)
@@ -28,6 +30,6 @@ class RegionEncoder(nn.Module):
         """`embed_image` of images normalised by `region_mean` and `region_std`, with gradients."""
         return self.embed(denormalize(images, self.region_mean, self.region_std))
 
+    @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
         """`embed_image` with gradients."""
-        raise NotImplementedError
