@@ -116,16 +116,21 @@ def speed(stages: dict[str, tuple[CamSource, bool]], images: np.ndarray) -> None
         print(f"| {name} | {1e3 * one:.1f} | {1 / one:.1f} | {slowest / one:.1f} |")
 
 
-def teach(
-    masks: Path, images: Path, out: Path, epochs: int, seed: int, weights: Path | None = None
-) -> CamSource:
-    """Train the second stage with some seed, from `weights` of an encoder or the shipped ones."""
+def teach(masks: Path, images: Path, out: Path, config: DistillConfig) -> CamSource:
+    """Train the second stage, unless it is there."""
     if out.exists():
         return load_source(out)
-    windows = load_masks(masks, images, mpp=0.5)
-    options = {} if weights is None else {"weights": str(weights)}
-    config = DistillConfig(epochs=epochs, seed=seed, network_options=options, device="cpu")
-    return load_source(distill_model(windows, config, out, tell))
+    return load_source(distill_model(load_masks(masks, images, mpp=0.5), config, out, tell))
+
+
+def teach_each(masks: Path, images: Path, configs: list[DistillConfig]) -> dict[str, CamSource]:
+    """Train the second stages, into the folder of the masks' folder."""
+    found = {}
+    for config in configs:
+        out = masks.parent / f"{config.network}-{config.seed}.safetensors"
+        name = f"stage two on {config.network}, seed {config.seed}"
+        found[name] = teach(masks, images, out, config)
+    return found
 
 
 def tell(step: str, done: int, total: int) -> None:
@@ -135,11 +140,11 @@ def tell(step: str, done: int, total: int) -> None:
 
 
 def name_stages(
-    first: CamSource, seconds: dict[int, CamSource]
+    first: CamSource, seconds: dict[str, CamSource]
 ) -> dict[str, tuple[CamSource, bool]]:
     """Name the ways to label: each a model, and whether it labels as stage one does."""
     ways = {"stage one, TTA 6, CRF": (first, True), "stage one, one pass": (first, False)}
-    return ways | {f"stage two, seed {seed}": (second, False) for seed, second in seconds.items()}
+    return ways | {name: (second, False) for name, second in seconds.items()}
 
 
 def compare(name: str, found: dict[str, np.ndarray]) -> None:
@@ -180,7 +185,7 @@ def write_patches(scored: Scored, folder: Path) -> Path:
     return folder / "patches.csv"
 
 
-def synthetic(folder: Path, seeds: list[int], epochs: int, count: int, tests: int) -> None:
+def synthetic(folder: Path, configs: list[DistillConfig], count: int, tests: int) -> None:
     """Measure on generated slides, whose truth is known."""
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "patches" / "patches.csv"
@@ -192,16 +197,17 @@ def synthetic(folder: Path, seeds: list[int], epochs: int, count: int, tests: in
         train_model(known, TrainConfig(epochs=12, device="cpu"), one, tell)
     first = load_source(one)
     write_masks(one, table, folder / "masks", TEACH, progress=tell)
-    seconds = {
-        seed: teach(folder / "masks", table, folder / f"second-{seed}.safetensors", epochs, seed)
-        for seed in seeds
-    }
+    seconds = teach_each(folder / "masks", table, configs)
     parts = [cut_patches(folder, seed, tests) for seed in TEST_SLIDES]
     asked = Scored(*(np.concatenate(part) for part in zip(*parts, strict=True)))
     ways = name_stages(first, seconds)
     found = {way: confusions(source, asked, first) for way, (source, first) in ways.items()}
     compare("patches of other synthetic slides", found)
-    speed(dict(list(ways.items())[:3]), asked.images)  # of stage two one seed
+    other_seeds = tuple(
+        f"seed {config.seed}" for config in configs if config.seed != configs[0].seed
+    )
+    once = {way: stage for way, stage in ways.items() if not way.endswith(other_seeds)}
+    speed(once, asked.images)
 
 
 # -- real ---------------------------------------------------------------------------------------
@@ -235,21 +241,18 @@ def lay_beside(images: np.ndarray, labels: np.ndarray, count: int) -> Scored:
 
 
 def make_stages(
-    weights: Path, one: Path, table: Path, seeds: list[int], epochs: int
+    weights: Path, one: Path, table: Path, configs: list[DistillConfig]
 ) -> dict[str, tuple[CamSource, bool]]:
     """Load stage one of a fold, on its encoders, and train stage two on its masks of a table."""
     options, masks = {"weights": str(weights)}, table.parent / "masks"
-    config = TEACH.model_copy(update={"encoder_options": options})
-    write_masks(one, table, masks, config, executor=SerialExecutor(), progress=tell)
-    seconds = {
-        seed: teach(masks, table, table.parent / f"{seed}.safetensors", epochs, seed, weights)
-        for seed in seeds
-    }
-    return name_stages(load_source(one, options), seconds)
+    teaching = TEACH.model_copy(update={"encoder_options": options})
+    write_masks(one, table, masks, teaching, executor=SerialExecutor(), progress=tell)
+    configs = [config.model_copy(update={"network_options": options}) for config in configs]
+    return name_stages(load_source(one, options), teach_each(masks, table, configs))
 
 
 def real(
-    folder: Path, seeds: list[int], epochs: int, count: int, tests: int, atlas: Path, encoders: Path
+    folder: Path, configs: list[DistillConfig], count: int, tests: int, atlas: Path, encoders: Path
 ) -> None:
     """Measure on slides that neither stage has seen."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
@@ -270,7 +273,7 @@ def real(
         truth = labels[asked].argmax(1)
         single = Scored(pixels[asked], np.tile(truth[:, None, None], (1, SIDE, SIDE)))
         pictures = lay_beside(pixels[asked], truth, tests)
-        for way, (source, first) in make_stages(weights, one, table, seeds, epochs).items():
+        for way, (source, first) in make_stages(weights, one, table, configs).items():
             matrices = confusions(source, single, first)
             alone[way] += [matrices[slides[asked] == s].sum(0) for s in np.unique(slides[asked])]
             mixed[way] += list(confusions(source, pictures, first))
@@ -284,6 +287,7 @@ def main() -> None:
     parser.add_argument("part", choices=("synthetic", "real"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--networks", nargs="+", default=["lite"], help="of stage two")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--count", type=int, default=300, help="patches that are learned from")
     parser.add_argument("--tests", type=int, default=60, help="patches of each slide, scored")
@@ -291,7 +295,12 @@ def main() -> None:
     parser.add_argument("--encoders", type=Path, help="folder of pipelines/tissue_checkpoint.py")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    common = (given.folder, given.seeds, given.epochs, given.count)
+    configs = [
+        DistillConfig(network=network, seed=seed, epochs=given.epochs, device="cpu")
+        for network in given.networks
+        for seed in given.seeds
+    ]
+    common = (given.folder, configs, given.count)
     if given.part == "synthetic":
         synthetic(*common, given.tests)
     else:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from wsiseg.model.encoders.half_network import HalfNetwork
+from wsiseg.model.encoders.half_network import JoinedNetwork
 from wsiseg.model.encoders.small_network import SmallNetwork
 from wsiseg.train.encoder import (
     FitSettings,
@@ -57,7 +57,7 @@ BEGUN = {"begun": "EfficientNet-Lite0, Google, trained on ImageNet, Apache-2.0"}
 class Recipe(NamedTuple):
     """How an encoder is made."""
 
-    begin: Callable[[], HalfNetwork]
+    begin: Callable[[], JoinedNetwork]
     settings: FitSettings
     note: dict[str, str]
     """What its file says of its origin."""

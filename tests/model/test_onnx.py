@@ -19,7 +19,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'wsiseg[onn
 PAIRS = ((1.5, 0.1), (0.5, -0.2), (1.0, 0.0))
 
 
-@pytest.mark.parametrize("name", ["lite", "small", "segformer-b0"])
+@pytest.mark.parametrize("name", ["ensemble", "lite", "small", "segformer-b0"])
 def test_onnx_gives_what_torch_does_for_any_batch_and_size(name, tmp_path):
     source = make_segmenter(name, replace(INFO, encoder=name, calibration=PAIRS))
     session = onnxruntime.InferenceSession(export_onnx(source, tmp_path / "m.onnx"))

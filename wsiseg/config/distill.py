@@ -14,12 +14,13 @@ __all__ = ["DistillConfig"]
 class DistillConfig(Settings):
     """The second stage: a compact network trained on the labels of a first stage."""
 
-    network: Literal["lite", "small", "segformer-b0", "segformer-b1"] = "lite"
-    """`lite`, `small`: a U-Net on the encoder of that name, for CPUs; or SegFormer, which should
-    start from `weights`."""
+    network: Literal["ensemble", "lite", "small", "segformer-b0", "segformer-b1"] = "lite"
+    """`ensemble`, `lite`, `small`: a U-Net on the encoder of that name, for CPUs; or SegFormer,
+    which should start from `weights`."""
     network_options: dict[str, Any] = Field(default={})
     """`weights`: a file from which the network's body starts: MiT-B0 or B1 for SegFormer, which is
-    otherwise random; for `lite` and `small`, an encoder other than the one that ships."""
+    otherwise random; for the others, an encoder other than the one that ships (for `ensemble` the
+    folder of its two files)."""
     background: Literal["learn", "ignore"] = "learn"
     """Whether the first stage's background is learned as a class, or ignored."""
     least_sure: float = Field(default=0.2, ge=0, lt=1)
@@ -47,8 +48,8 @@ class DistillConfig(Settings):
     """AdamW's highest learning rate: it rises over a tenth of the steps, then falls to 0."""
     body_rate: float | None = Field(default=None, ge=0)
     """Learning rate of a body that started from weights, as a share of `learning_rate`; 0 freezes
-    it. If null, the network's own: 0 for `lite` and `small`, whose bodies know tissue of more
-    slides than a first stage labels, and 0.2 for SegFormer."""
+    it. If null, the network's own: 0.2 for SegFormer, 0 for the others, whose bodies know tissue
+    of more slides than a first stage labels."""
     weight_decay: float = Field(default=0.01, ge=0)
     """AdamW's decoupled weight decay, except for biases and norms."""
     balance: bool = True

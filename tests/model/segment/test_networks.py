@@ -11,7 +11,7 @@ from wsiseg.model.segment.presence import pool_evidence, pool_shares
 from wsiseg.model.segment.source import load_segmenter, save_segmenter
 
 
-@pytest.mark.parametrize("name", ["lite", "small", "segformer-b0"])
+@pytest.mark.parametrize("name", ["ensemble", "lite", "small", "segformer-b0"])
 def test_folded_it_is_the_same_function(name):
     torch.manual_seed(0)
     network = begin_network(name, 3, {})
@@ -24,7 +24,7 @@ def test_folded_it_is_the_same_function(name):
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["lite", "small"])
+@pytest.mark.parametrize("name", ["ensemble", "lite", "small"])
 def test_a_u_net_sees_a_crop_as_the_image(name):
     """But for its border, which its context takes."""
     source = make_segmenter(name)
@@ -54,7 +54,7 @@ def test_tensors_of_another_network_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"a\.st: its tensors do not fit network 'segformer-"):
         load_segmenter(other)
     unknown = save_segmenter(network, replace(INFO, encoder="unet"), tmp_path / "b.st")
-    with pytest.raises(CheckpointError, match=r"b\.st: network 'unet' is unknown; known are lite"):
+    with pytest.raises(CheckpointError, match=r"b\.st: network 'unet' is unknown; known are ens"):
         load_segmenter(unknown)
     with torch.no_grad():
         next(network.parameters()).fill_(float("nan"))
@@ -82,7 +82,7 @@ def test_segformer_begins_as_a_file_of_its_size(tmp_path):
 
 def test_names_and_options_are_checked():
     with pytest.raises(
-        ConfigError, match=r"network 'x' is unknown; known are lite, small, segformer-b0"
+        ConfigError, match=r"network 'x' is unknown; known are ensemble, lite, small"
     ):
         begin_network("x", 3, {})
     for name in NETWORKS:

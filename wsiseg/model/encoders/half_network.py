@@ -7,6 +7,7 @@ gives the same maps as the image, except near its border.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Self, TypeVar
 
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 
 from wsiseg.model.encoders.descriptors import Descriptors, mean_around
 
-__all__ = ["HalfNetwork", "Unit", "fold"]
+__all__ = ["HalfNetwork", "JoinedNetwork", "Unit", "fold"]
 
-_Network = TypeVar("_Network", bound="HalfNetwork")
+_Network = TypeVar("_Network", bound="JoinedNetwork")
 
 
 class Unit(nn.Module):
@@ -57,34 +58,20 @@ class Unit(nn.Module):
         return maps if self.linear else F.relu(maps, inplace=True)
 
 
-class HalfNetwork(nn.Module):
+class HalfNetwork(nn.Module, ABC):
     """``(B, 3, H, W)`` float RGB in [0, 1] to maps at strides 4, 8, 16 and 32.
 
     It works at half the resolution, 1 µm/px where tiles have 0.5: tissues differ there just as
     well, in a quarter of the time. The finest level is that of the fixed stain and texture
-    filters. The level at stride 16 takes in the coarser ones and the filters, so that its cells
-    know their surroundings (a feature pyramid's top-down path, Lin et al. 2017).
+    filters.
     """
 
     channels: ClassVar[tuple[int, int, int, int]]
     """Channels of the levels."""
-    joined: ClassVar[tuple[int, int, int]]
-    """Channels of its own maps at strides 16, 32 and 64, which level 2 joins."""
 
-    lateral: nn.ModuleList
-
-    def __init__(self, *, folded: bool = True) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.folded = folded
         self.described = Descriptors()
-
-    def make_lateral(self) -> nn.ModuleList:
-        """Make the units that bring what level 2 joins to its channels."""
-        sixteenth, deep, context = self.joined
-        return nn.ModuleList(
-            Unit(channels, self.channels[2], 1, folded=self.folded, linear=True)
-            for channels in (sixteenth, 2 * Descriptors.COUNT, deep, context)
-        )
 
     def forward(self, images: Tensor, levels: Sequence[int] = (0, 1, 2, 3)) -> list[Tensor]:
         """Maps of `levels`, in their order; what only others need is not computed."""
@@ -93,6 +80,7 @@ class HalfNetwork(nn.Module):
             maps |= self.look(F.avg_pool2d(images, 2), max(levels))
         return [maps[level] for level in levels]
 
+    @abstractmethod
     def look(
         self, half: Tensor, deepest: int = 2, filtered: Tensor | None = None
     ) -> dict[int, Tensor]:
@@ -100,13 +88,36 @@ class HalfNetwork(nn.Module):
 
         `filtered` is what `filter` made of them, if that is known.
         """
-        raise NotImplementedError
 
     def filter(self, half: Tensor) -> Tensor:
         """Fixed filters at stride 8: always exact, being logarithms and small differences."""
         with torch.no_grad(), torch.autocast(half.device.type, enabled=False):
             filtered: Tensor = self.described(half)
         return filtered
+
+
+class JoinedNetwork(HalfNetwork):
+    """One whose level at stride 16 takes in the coarser ones and the filters.
+
+    So its cells know their surroundings (a feature pyramid's top-down path, Lin et al. 2017).
+    """
+
+    joined: ClassVar[tuple[int, int, int]]
+    """Channels of its own maps at strides 16, 32 and 64, which level 2 joins."""
+
+    lateral: nn.ModuleList
+
+    def __init__(self, *, folded: bool = True) -> None:
+        super().__init__()
+        self.folded = folded
+
+    def make_lateral(self) -> nn.ModuleList:
+        """Make the units that bring what level 2 joins to its channels."""
+        sixteenth, deep, context = self.joined
+        return nn.ModuleList(
+            Unit(channels, self.channels[2], 1, folded=self.folded, linear=True)
+            for channels in (sixteenth, 2 * Descriptors.COUNT, deep, context)
+        )
 
     def join(self, sixteenth: Tensor, filtered: Tensor, deep: Tensor, context: Tensor) -> Tensor:
         """Level 2, of its own maps at strides 16, 32 and 64 and the filters at stride 8."""

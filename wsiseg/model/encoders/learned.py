@@ -24,13 +24,44 @@ from wsiseg.model.encoders.hash_text import hash_text
 from wsiseg.model.encoders.regions import RegionEncoder
 from wsiseg.model.weights import WeightFile, find_weights
 
-__all__ = ["TileEncoder", "pack_encoder"]
+__all__ = ["LearnedEncoder", "TileEncoder", "pack_encoder"]
 
 _NETWORK = "network."
 
 
-class TileEncoder(RegionEncoder):
+class LearnedEncoder(RegionEncoder):
     """The student, an `Encoder` of a `HalfNetwork`. Its CAM level is at stride 16, 8 µm per cell.
+
+    Parameters
+    ----------
+    network
+        Taken as it is, and frozen.
+    """
+
+    network_type: ClassVar[type[HalfNetwork]]
+    context: ClassVar[int]
+    """Pixels around a tile that its cells should see."""
+    cam_level = 2
+    guidance_levels = (2,)
+    equivariant = False
+
+    def __init__(self, network: HalfNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.level_channels = network.channels
+        self.embedding_dim = self.level_channels[self.cam_level]
+        self.requires_grad_(False)
+        self.eval()
+
+    @torch.no_grad()
+    def pyramid(self, images: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
+        """Maps at strides 4, 8, 16 and 32."""
+        maps: list[Tensor] = self.network(images, levels)
+        return maps
+
+
+class TileEncoder(LearnedEncoder):
+    """One of a file that holds its network and what it knows of texts.
 
     Texts and regions share a space as far as the words are known: a class that the network was
     trained on is embedded where its tiles are, any other text by a hash of its letters.
@@ -47,42 +78,27 @@ class TileEncoder(RegionEncoder):
     """
 
     name: ClassVar[str]
-    network_type: ClassVar[type[HalfNetwork]]
-    context: ClassVar[int]
-    """Pixels around a tile that its cells should see."""
-    cam_level = 2
-    guidance_levels = (2,)
-    equivariant = False
     centre: Tensor
     texts: Tensor
 
     def __init__(self, weights: str | Path | None = None) -> None:
-        super().__init__()
         shipped = Path(__file__).with_name(f"{self.name}.safetensors")
         weight_file = find_weights(weights or shipped, (shipped.name,))
-        self.weights: WeightFile | None = weight_file if weights else None
-        self.identity = f"{self.name}-{weight_file.sha256[:16]}"
-        self.level_channels = self.network_type.channels
-        self.embedding_dim = self.level_channels[self.cam_level]
-        self.words, tensors = self._read(weight_file.path)
-        self.register_buffer("centre", tensors.pop("centre"), persistent=False)
-        self.register_buffer("texts", tensors.pop("texts"), persistent=False)
-        self.network = self.network_type()
+        words, tensors = self._read(weight_file.path)
+        centre, texts, network = tensors.pop("centre"), tensors.pop("texts"), self.network_type()
         learned = {name.removeprefix(_NETWORK): value for name, value in tensors.items()}
         try:
-            self.network.load_state_dict(learned)
+            network.load_state_dict(learned)
         except RuntimeError as error:
             raise CheckpointError(
                 f"{weight_file.path}: does not fit encoder {self.name!r} ({error})"
             ) from error
-        self.requires_grad_(False)
-        self.eval()
-
-    @torch.no_grad()
-    def pyramid(self, images: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
-        """Maps at strides 4, 8, 16 and 32."""
-        maps: list[Tensor] = self.network(images, levels)
-        return maps
+        super().__init__(network)
+        self.weights: WeightFile | None = weight_file if weights else None
+        self.identity = f"{self.name}-{weight_file.sha256[:16]}"
+        self.words = words
+        self.register_buffer("centre", centre, persistent=False)
+        self.register_buffer("texts", texts, persistent=False)
 
     def embed(self, images: Tensor) -> Tensor:
         """``(B, E)``: the mean of the cells at stride 16, relative to the mean over tissue."""

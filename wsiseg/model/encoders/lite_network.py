@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsiseg.model.encoders.descriptors import Descriptors
-from wsiseg.model.encoders.half_network import HalfNetwork, Unit
+from wsiseg.model.encoders.half_network import JoinedNetwork, Unit
 
 __all__ = ["LiteNetwork"]
 
@@ -73,7 +73,7 @@ class _Block(nn.Module):
         return maps + found if self.shortcut else found
 
 
-class LiteNetwork(HalfNetwork):
+class LiteNetwork(JoinedNetwork):
     """Inverted residuals, begun from weights that photographs taught."""
 
     channels: ClassVar[tuple[int, int, int, int]] = (Descriptors.COUNT, 24, 128, 112)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsiseg.model.encoders.descriptors import MEAN, Descriptors
-from wsiseg.model.encoders.half_network import HalfNetwork, Unit
+from wsiseg.model.encoders.half_network import JoinedNetwork, Unit
 
 __all__ = ["SPREAD", "SmallNetwork"]
 
@@ -29,7 +29,7 @@ class _Residual(nn.Module):
         return F.relu(maps + self.second(self.first(maps)), inplace=True)
 
 
-class SmallNetwork(HalfNetwork):
+class SmallNetwork(JoinedNetwork):
     """Residual blocks, begun from nothing; the fixed filters run beside the first learned ones."""
 
     channels: ClassVar[tuple[int, int, int, int]] = (Descriptors.COUNT, 64, 128, 144)

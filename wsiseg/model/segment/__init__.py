@@ -7,6 +7,7 @@ Images enter as ``(B, 3, H, W)`` float32 RGB in [0, 1]; each network normalises 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple, cast
@@ -35,7 +36,7 @@ class SegmentOutput(NamedTuple):
     `pool_evidence`; None of a network without `presence`."""
 
 
-class SegmentNetwork(nn.Module):
+class SegmentNetwork(nn.Module, ABC):
     """The interface of a network of the second stage.
 
     It is trained with batch norms, and used `folded`: the same function without them.
@@ -64,25 +65,26 @@ class SegmentNetwork(nn.Module):
     of before there was one."""
 
     @classmethod
+    @abstractmethod
     def begin(cls, channels: int, **options: Any) -> SegmentNetwork:
         """Make a network to be trained, with weights in its body if there are any."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def empty(cls, channels: int, *, presence: bool = True) -> SegmentNetwork:
         """Make a folded network, with `presence` or without, to load tensors into."""
-        raise NotImplementedError
 
+    @abstractmethod
     def folded(self) -> SegmentNetwork:
         """Return the same function in evaluation mode, as checkpoints hold it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, images: Tensor) -> SegmentOutput:
         """Logits and evidence of images."""
-        raise NotImplementedError
 
 
 NETWORKS: dict[str, str] = {
+    "ensemble": "wsiseg.model.segment.unet:EnsembleSegmenter",
     "lite": "wsiseg.model.segment.unet:LiteSegmenter",
     "small": "wsiseg.model.segment.unet:SmallSegmenter",
     "segformer-b0": "wsiseg.model.segment.segformer:SegformerB0",

@@ -1,4 +1,4 @@
-"""The networks `lite` and `small` of the second stage: a U-Net decoder on the encoder so called.
+"""Networks of the second stage: a U-Net decoder on `lite`, `small` or both, named as encoders are.
 
 The encoder's maps at strides 8 and 16, of which the latter also takes in the coarser ones, are
 joined from coarse to fine with one more map at stride 4 (Ronneberger et al. 2015). Nothing depends
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsiseg.model.encoders.descriptors import MEAN
+from wsiseg.model.encoders.ensemble import EnsembleEncoder
 from wsiseg.model.encoders.half_network import HalfNetwork, Unit
 from wsiseg.model.encoders.learned import TileEncoder
 from wsiseg.model.encoders.lite import LiteEncoder
@@ -22,7 +23,7 @@ from wsiseg.model.encoders.small import SmallEncoder
 from wsiseg.model.encoders.small_network import SPREAD
 from wsiseg.model.segment import SegmentNetwork, SegmentOutput
 
-__all__ = ["LiteSegmenter", "SmallSegmenter", "UNetSegmenter"]
+__all__ = ["EnsembleSegmenter", "LiteSegmenter", "SmallSegmenter", "UNetSegmenter"]
 
 _COARSE, _MIDDLE, _FINE, _EDGE = 48, 48, 24, 16
 
@@ -40,7 +41,7 @@ class UNetSegmenter(SegmentNetwork):
         Whether it gives evidence of classes.
     """
 
-    encoder_type: ClassVar[type[TileEncoder]]
+    encoder_type: ClassVar[type[TileEncoder] | type[EnsembleEncoder]]
     stride: ClassVar[int] = 4
     step: ClassVar[int] = TileEncoder.level_strides[-1]
     body_rate: ClassVar[float] = 0.0
@@ -120,6 +121,13 @@ class SmallSegmenter(UNetSegmenter):
 
     encoder_type = SmallEncoder
     context = 2 * SmallEncoder.context
+
+
+class EnsembleSegmenter(UNetSegmenter):
+    """On the encoder `ensemble`."""
+
+    encoder_type = EnsembleEncoder
+    context = 2 * EnsembleEncoder.context
 
 
 def _double(maps: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Train a `HalfNetwork` to tell which classes are in tiles, and thereby where in them."""
+"""Train a `JoinedNetwork` to tell which classes are in tiles, and thereby where in them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from wsiseg.config import Precision
 from wsiseg.model.device import autocast
-from wsiseg.model.encoders.half_network import HalfNetwork
+from wsiseg.model.encoders.half_network import JoinedNetwork
 from wsiseg.train.encoder.muon import Muon
 from wsiseg.train.encoder.pictures import LabelledTiles, Part, Sampler
 
 __all__ = ["CellHead", "FitSettings", "fit_network", "follow"]
 
-_Network = TypeVar("_Network", bound=HalfNetwork)
+_Network = TypeVar("_Network", bound=JoinedNetwork)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsiseg.model.device import to_images
-from wsiseg.model.encoders.half_network import HalfNetwork, fold
+from wsiseg.model.encoders.half_network import JoinedNetwork, fold
 from wsiseg.model.encoders.learned import TileEncoder, pack_encoder
 from wsiseg.train.encoder.pictures import LabelledTiles
 
@@ -21,7 +21,7 @@ _BATCH = 32
 
 @torch.no_grad()
 def pack_network(
-    network: HalfNetwork,
+    network: JoinedNetwork,
     tiles: LabelledTiles,
     words: Sequence[Sequence[str]],
     note: Mapping[str, str],
@@ -48,7 +48,7 @@ def pack_network(
     return pack_encoder(folded, centre, texts, rows, note)
 
 
-def _embed(network: HalfNetwork, pixels: np.ndarray) -> Tensor:
+def _embed(network: JoinedNetwork, pixels: np.ndarray) -> Tensor:
     """``(N, C)`` mean of each tile's cells at the level of the CAM."""
     means = []
     for start in range(0, len(pixels), _BATCH):
