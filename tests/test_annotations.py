@@ -1,13 +1,17 @@
 import math
 
+import pytest
+
 from wsiseg.annotations import (
     KNOWN_COLORS,
     PALETTES,
     UNSURE,
     UNSURE_COLOR,
+    agree_on_classes,
     choose_colors,
     color_new_class,
 )
+from wsiseg.errors import DataError
 
 
 def test_known_classes_keep_their_colours_and_the_others_get_their_own():
@@ -46,3 +50,9 @@ def test_new_classes_look_unlike_those_that_are_there_and_alike_on_each_slide():
     for number in range(200):  # as far from the others as it can be
         taken.append(color_new_class(f"class {number}", taken))
     assert len(set(taken)) >= 24
+
+
+def test_maps_of_two_models_are_told_apart_by_name():
+    assert agree_on_classes({"a": ("X", "Y"), "b": ("X", "Y")}, "score") == ("X", "Y")
+    with pytest.raises(DataError, match=r"b: has the classes Y, X, a X, Y; score maps of one mod"):
+        agree_on_classes({"a": ("X", "Y"), "b": ("Y", "X")}, "score")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import colorsys
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wsiseg.errors import DataError
 
 __all__ = [
     "BACKGROUND",
@@ -21,6 +24,7 @@ __all__ = [
     "Annotations",
     "Palette",
     "Region",
+    "agree_on_classes",
     "choose_colors",
     "color_new_class",
 ]
@@ -92,6 +96,31 @@ _DRAWN = 24
 """Colours among which a new class finds its own."""
 _APART = 60.0
 """Distance in RGB from which two colours are told apart on a slide."""
+
+
+def agree_on_classes(classes: Mapping[Any, tuple[str, ...]], use: str) -> tuple[str, ...]:
+    """Return the classes of one map or more, which have the same.
+
+    Parameters
+    ----------
+    classes
+        Those of each map, by where it lies; at least one.
+    use
+        What the user should do with maps of one model, for the error.
+
+    Raises
+    ------
+    DataError
+        If they differ.
+    """
+    first, *others = classes
+    for other in others:
+        if classes[other] != classes[first]:
+            raise DataError(
+                f"{other}: has the classes {', '.join(classes[other])}, {first} "
+                f"{', '.join(classes[first])}; {use} maps of one model"
+            )
+    return classes[first]
 
 
 def choose_colors(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.annotations import Annotations, Palette, Region
+from wsiseg.annotations import Annotations, Palette, Region, agree_on_classes
 from wsiseg.atomic import put_aside
 from wsiseg.compute import Progress
 from wsiseg.config import LabelConfig
@@ -102,7 +102,8 @@ def suggest_places(
     if per_slide is not None and per_slide < 1:
         raise ConfigError(f"per_slide is {per_slide}; it must be at least 1")
     stores = [SlideStore(path) for path in find_stores(slides)]
-    names = _common_classes(stores)
+    maps = {store.path: store.cam_palette.names for store in stores}
+    names = agree_on_classes(maps, "suggest places on")
     labelled = _find_labelled(stores, labels, config or LabelConfig())
     parts = []
     for index, store in enumerate(stores):
@@ -121,16 +122,6 @@ def suggest_places(
         )
         for i in _choose(tiles, count, limit)
     ]  # fmt: skip
-
-
-def _common_classes(stores: Sequence[SlideStore]) -> tuple[str, ...]:
-    palettes = {store.cam_palette.names for store in stores}
-    if len(palettes) > 1:
-        raise DataError(
-            f"the slides were predicted with {len(palettes)} sets of classes; predict all with one "
-            f"model first"
-        )
-    return palettes.pop()
 
 
 def _find_labelled(

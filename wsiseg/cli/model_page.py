@@ -126,14 +126,16 @@ def _describe_model(path: Path, info: CheckpointInfo, card: Card) -> dict[str, o
 
 
 def _describe_data(data: DataSource) -> dict[str, object]:
+    counts = {"slides": data.slides, "patches": data.patches}
+    if data.slides is None and data.patches is None:
+        counts = {}  # of slides and patches there are none: photographs, say
     facts: dict[str, object] = {
         "name": data.name,
         "licence": data.licence or _UNKNOWN,
         "attribution": data.attribution or _UNKNOWN,
         "source": data.source,
         "doi": data.doi,
-        "slides": _UNKNOWN if data.slides is None else f"{data.slides:,}",
-        "patches": _UNKNOWN if data.patches is None else f"{data.patches:,}",
+        **{name: _UNKNOWN if count is None else f"{count:,}" for name, count in counts.items()},
         "identity": data.identity,
     }
     return {name: value for name, value in facts.items() if value}

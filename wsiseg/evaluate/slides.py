@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.annotations import BACKGROUND
+from wsiseg.annotations import BACKGROUND, agree_on_classes
 from wsiseg.compute import Progress
 from wsiseg.config import LabelConfig
 from wsiseg.errors import DataError
@@ -93,7 +93,8 @@ def evaluate_slides(
     """
     config = config or LabelConfig()
     draft = label_slides(labels, slides, None, config)
-    classes = _common_classes(draft)
+    maps = {one.store.path: one.store.palette.classes.names for one in draft.slides}
+    classes = agree_on_classes(maps, "score") if maps else draft.classes
     kinds = (*classes, *_find_background(draft, classes))
     same = draft.classes == kinds
     labelling = draft if same else label_slides(labels, slides, kinds, config)
@@ -111,19 +112,6 @@ def evaluate_slides(
         notes.append(f"{len(labelling.unlabelled)} slides have no labels and were not scored")
     given = [labels] if isinstance(labels, str | Path) else labels
     return _gather(classes, scored, resamples, notes, tuple(map(str, given)))
-
-
-def _common_classes(labelling: Labelling) -> tuple[str, ...]:
-    """Return the classes of the slides' maps; those of the labels if no slide is labelled."""
-    palettes = {one.store.path: one.store.palette.classes.names for one in labelling.slides}
-    if len(set(palettes.values())) > 1:
-        first, *others = palettes
-        other = next(path for path in others if palettes[path] != palettes[first])
-        raise DataError(
-            f"{other}: has the classes {', '.join(palettes[other])}, {first} "
-            f"{', '.join(palettes[first])}; score maps of one model"
-        )
-    return next(iter(palettes.values()), labelling.classes)
 
 
 def _find_background(labelling: Labelling, classes: Sequence[str]) -> list[str]:
