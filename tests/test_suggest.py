@@ -112,6 +112,18 @@ def test_what_is_labelled_is_not_suggested(folder):
         suggest_places([folder], 4, [labels])
 
 
+def test_labels_that_cannot_be_read_or_belong_to_no_slide_are_told(folder, caplog):
+    labels = folder / "labels"
+    labels.mkdir()
+    drawn = collection(feature("Pink", polygon(square(0, 0, 1, COLS))))
+    (labels / "other.geojson").write_text(json.dumps(drawn))
+    assert len(suggest_places([folder], 4, [labels])) == 4
+    assert "other.geojson: no store of slide 'other'" in caplog.text
+    (labels / "one.geojson").write_text('{"type": "FeatureCollection", "features": [')
+    with pytest.raises(DataError, match=r"suggest: 1 problem(?s:.*)one\.geojson"):
+        suggest_places([folder], 4, [labels])
+
+
 def test_the_command_writes_frames_that_qupath_takes_and_keeps_older_ones(folder):
     out = folder / "suggest"
     call = ["suggest", str(folder), "-n", "3", "-o", str(out)]

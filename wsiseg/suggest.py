@@ -20,6 +20,7 @@ from wsiseg.labels import find_stores, label_slides, name_in_run
 from wsiseg.places import PLACES, Place, write_places
 from wsiseg.qupath import write_geojson, write_scripts
 from wsiseg.store import SlideStore
+from wsiseg.table import refuse
 from wsiseg.tissue import tile_fractions
 
 __all__ = ["Suggestion", "map_of", "suggest_places", "write_suggestions"]
@@ -95,7 +96,8 @@ def suggest_places(
     ConfigError
         If `per_slide` is less than 1.
     DataError
-        If the slides were predicted with different classes, or no tile is left to suggest.
+        If the slides were predicted with different classes, a label file cannot be used, or no
+        tile is left to suggest.
     StoreError
         If a slide was not predicted.
     """
@@ -131,6 +133,9 @@ def _find_labelled(
     if not labels:
         return set()
     labelled = label_slides(labels, [store.path for store in stores], None, config)
+    refuse("suggest", labelled.problems, "labels or stores")
+    for unmatched in labelled.unmatched:
+        _LOG.warning("%s; what it labels may be suggested", unmatched)
     numbers = {store.path: index for index, store in enumerate(stores)}
     return {
         (numbers[slide.store.path], row, col)

@@ -82,6 +82,19 @@ def test_collections_and_lists_plain_and_packed(tmp_path, content, name):
     assert found.slides[0].area_mm2 == pytest.approx(((TILE * 0.5e-3) ** 2,) * 2)
 
 
+def test_a_slide_may_have_a_dash_in_its_name(tmp_path):
+    dated = "12.03.2024 - HE"
+    stores = [make_store(tmp_path / "slides", name).path for name in ("12.03.2024", dated)]
+    for name in (dated, f"{dated}.svs - Series 0"):
+        path = tmp_path / name / f"{name}.geojson"
+        path.parent.mkdir()
+        path.write_text(json.dumps(collection(PINK)))
+        (slide,) = label_slides(path.parent, stores).slides
+        assert slide.store.path.stem == dated
+    found = label_slides(tmp_path / dated, stores[:1])
+    assert f"no store of slide '{dated}'" in found.unmatched[0]
+
+
 def test_one_feature_and_a_class_as_plain_text(tmp_path):
     one = feature(None, polygon(square(0, 0)), classification="Pink")
     assert tiles_of(read(tmp_path, one)) == {(0, 0): (1, 0)}

@@ -86,6 +86,39 @@ def test_a_round_that_was_cut_off_goes_on(slides, monkeypatch):
     assert not out.with_name(f"{out.name}.folds").exists()
 
 
+def test_labels_drawn_after_a_training_was_cut_off_begin_a_new_one(slides):
+    out, settings = slides / "my.safetensors", QUICK | {"epochs": 8}
+
+    def stop(step, done, total):
+        if not step.startswith("without") and done == total - 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn_model([slides], slides / "labels", out, settings=settings, progress=stop)
+    assert out.with_name(f"{out.name}.unfinished").exists()
+    draw(slides / "more", "one", feature("Pink", polygon(square(2, 0, 2, 2))))
+    labels = [slides / "labels", slides / "more"]
+    whole = slides / "whole.safetensors"
+    for path in (whole, out):
+        learn_model([slides], labels, path, settings=settings)
+    assert out.read_bytes() == whole.read_bytes()
+    assert not out.with_name(f"{out.name}.unfinished").exists()
+
+
+def test_a_model_goes_on_under_another_name_from_what_it_was_then(slides):
+    first, out = slides / "first.safetensors", slides / "my.safetensors"
+    learn_model([slides], slides / "labels", first, settings=QUICK)
+    with pytest.raises(ConfigError, match=r"first\.safetensors: is the checkpoint to continue"):
+        learn_model([slides], slides / "labels", first, start=str(first))
+    settings = {"epochs": 2, "batch_size": 8}
+    before = learn_model([slides], slides / "labels", out, start=str(first), settings=settings)
+    first.unlink()
+    learn_model([slides], slides / "labels", first, settings=QUICK | {"seed": 7})
+    after = learn_model([slides], slides / "labels", out, start=str(first), settings=settings)
+    assert before.digest != after.digest
+    assert (slides / "my.safetensors.old").exists()
+
+
 def test_a_checkpoints_classes_go_on_and_new_ones_begin_as_their_tiles_look(slides):
     for name in ("one", "two", "three"):
         draw(

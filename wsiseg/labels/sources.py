@@ -16,6 +16,7 @@ from wsiseg.labels.mark import Drawn
 from wsiseg.labels.regions_table import holds_regions, read_regions
 from wsiseg.labels.stores import Names
 from wsiseg.labels.xml import read_xml_marks
+from wsiseg.slide import SLIDE_SUFFIXES
 from wsiseg.store import SlideStore
 
 __all__ = ["Sources", "find_files", "read_sources"]
@@ -24,7 +25,9 @@ TABLES = (".csv", ".tsv", ".txt")
 _XML = (".xml",)
 _SUFFIXES = (*GEOJSON, *_XML, *TABLES)
 _EDITED = re.compile(r"\.edited(\d*)$")  # as `wsiseg annotate` names edited files
-_SERIES = re.compile(r"(\.\w{2,5}) - .*$")  # QuPath's name of one image of several in a file
+_SERIES = re.compile(  # QuPath's name of one image of several in a file
+    rf"(?i)({'|'.join(map(re.escape, sorted(SLIDE_SUFFIXES)))}) - .*$"
+)
 
 
 @dataclass
@@ -125,12 +128,11 @@ def _read_file(
                 sources.add(at, path, drawn)
         return
     at = None if manifest is None else manifest.find(path)
-    at = find_corrected(path, _stem(path), stores) if at is None else at
-    at = _match(path, root, names) if at is None else at
+    at = _match(path, root, stores, names) if at is None else at
     if at is None and alone and len(stores) == 1:
         at = 0  # one file for one slide needs no name
     if at is None:
-        sources.unmatched.append(f"{path}: {names.explain(_stem(path))}")
+        sources.unmatched.append(f"{path}: {names.explain(_stems(path)[-1])}")
         return
     if lower.endswith(_XML):
         sources.add(at, path, read_xml_marks(path))
@@ -138,10 +140,18 @@ def _read_file(
         sources.add(at, path, read_geojson_marks(path, own_exports(stores[at])))
 
 
-def _match(path: Path, root: Path, names: Names) -> int | None:
+def _match(path: Path, root: Path, stores: Sequence[SlideStore], names: Names) -> int | None:
     """Find the store of a file named after its slide, with or without the slide's extension."""
-    return names.find(_stem(path), path.relative_to(root).parent.parts)
+    folders = path.relative_to(root).parent.parts
+    for stem in _stems(path):
+        at = find_corrected(path, stem, stores)
+        at = names.find(stem, folders) if at is None else at
+        if at is not None:
+            return at
+    return None
 
 
-def _stem(path: Path) -> str:
-    return _SERIES.sub(r"\1", _split_edited(path)[0])
+def _stems(path: Path) -> list[str]:
+    """Return the name of a file without endings, then without that of an image in the slide."""
+    stem = _split_edited(path)[0]
+    return list(dict.fromkeys((stem, _SERIES.sub(r"\1", stem))))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wsiseg.atomic import open_atomic, put_aside
 from wsiseg.compute import Progress
 from wsiseg.config import TrainConfig, digest_of
+from wsiseg.errors import ConfigError
 from wsiseg.labels import Labelling, label_slides
 from wsiseg.learn.confidence import calibrate_from_folds, start_calibration
 from wsiseg.learn.fit import Folds, FoldScore, Places, choose_epochs
@@ -23,6 +24,7 @@ from wsiseg.learn.precision import mean_known
 from wsiseg.learn.report import Learned, Missed, read_rounds, write_report
 from wsiseg.learn.split import Fold, plan_folds
 from wsiseg.learn.start import extend_config, known_classes, start_from
+from wsiseg.model.checkpoint import find_checkpoint, read_info
 from wsiseg.model.device import open_device
 from wsiseg.model.threads import fixed_threads
 from wsiseg.table import refuse
@@ -70,13 +72,14 @@ def learn_model(
         If a label file cannot be used, a class looks like a misspelling of another, no tile or
         every tile shows it, or the manifest's split leaks; lists every problem.
     ConfigError
-        If a setting does not fit `start`.
+        If a setting does not fit `start`, or `out` is `start`.
     """
     out = Path(out)
+    begun = _identify(start, out)
     labelling, config = _label(slides, labels, manifest, start, dict(settings or {}))
     tiles, unshown = _drop_unshown(gather_tiles(labelling.slides), config.classes)
     folds = plan_folds(labelling.slides)
-    digest = digest_of(config, tiles.identity, start or "", [fold.name for fold in folds])
+    digest = digest_of(config, tiles.identity, begun, [fold.name for fold in folds])
     work = out.with_name(f"{out.name}.folds")
     with fixed_threads(1), torch.random.fork_rng(devices=[]):
         model = make_model(config)
@@ -90,7 +93,10 @@ def learn_model(
     former = start_calibration(start, config.classes)
     _keep_former(out, digest)
     final = config.model_copy(update={"epochs": epochs})
-    train_model(tiles, final, out, progress, note=_note(start), start=state)
+    unfinished = out.with_name(f"{out.name}.unfinished").exists()
+    train_model(
+        tiles, final, out, progress, note=_note(start), start=state, overwrite=unfinished
+    )  # of other labels: it would be of no use to anybody
     notes = [*labelling.notes, *_explain(labelling, folds)]
     if former:
         notes.append(calibrate_from_folds(out, former, [places for _, places in results]))
@@ -109,6 +115,18 @@ def learn_model(
 
 
 # -- before training ----------------------------------------------------------------------------
+
+
+def _identify(start: str | None, out: Path) -> str:
+    """Return the checksum of the checkpoint `start`; empty without one."""
+    if start is None:
+        return ""
+    if out.exists() and find_checkpoint(start).samefile(out):
+        raise ConfigError(
+            f"{out}: is the checkpoint to continue from; give the new model another name, so that "
+            f"an interrupted run can go on from the same one"
+        )
+    return read_info(start).sha256
 
 
 def _label(
