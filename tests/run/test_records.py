@@ -1,5 +1,6 @@
 import csv
 import json
+import time
 
 import pytest
 
@@ -42,6 +43,24 @@ def test_a_slides_row_is_replaced_and_the_others_stay(tmp_path):
     write_summary(tree, [result("-a")])
     status = {row["slide"]: row["status"] for row in rows_of(tmp_path / "summary.csv")}
     assert status == {"b": "done", "'-a": "done"}
+
+
+def test_rows_stand_in_the_order_of_the_run_though_added_as_slides_end(tmp_path):
+    tree = OutputTree(tmp_path)
+    write_summary(tree, [result("z")])
+    for name in ("c", "a", "b"):
+        write_summary(tree, [result(name)], order=["a", "b", "c"])
+    assert [row["slide"] for row in rows_of(tmp_path / "summary.csv")] == ["z", "a", "b", "c"]
+
+
+def test_a_failure_keeps_the_row_of_a_run_that_has_finished_the_slide_since(tmp_path):
+    tree, begun = OutputTree(tmp_path), time.time()
+    write_summary(tree, [result("a"), result("b", "failed")])
+    write_summary(tree, [result("a", "failed"), result("b", "failed")], since=begun)
+    assert [row["status"] for row in rows_of(tmp_path / "summary.csv")] == ["done", "failed"]
+    assert len(rows_of(tmp_path / "measurements.csv")) == 2
+    write_summary(tree, [result("a", "failed")], since=time.time() + 1)
+    assert {row["status"] for row in rows_of(tmp_path / "summary.csv")} == {"failed"}
 
 
 def test_tables_of_an_earlier_version_are_taken_over_once(tmp_path):

@@ -220,7 +220,8 @@ class _Record:
         self._tree, self._jobs = tree, {job.name: job for job in jobs}
         self._notifier, self._log = notifier, log
         self._results: dict[str, SlideResult] = {}
-        self._next_write = 0.0
+        self._unwritten: list[SlideResult] = []
+        self._begun, self._next_write = time.time(), 0.0
 
     @property
     def results(self) -> list[SlideResult]:
@@ -231,6 +232,7 @@ class _Record:
         """Keep a result and report it; write the tables, unless they were written just now."""
         result = replace(result, peak_mb=measure_peak())
         self._results[result.slide] = result
+        self._unwritten.append(result)
         started = time.monotonic()
         if started >= self._next_write:
             with suppress(StoreError):  # raised when they are written last
@@ -246,7 +248,10 @@ class _Record:
         )
 
     def write(self) -> None:
-        write_summary(self._tree, self.results)
+        """Add what is not in the tables yet: another run may have written newer rows since."""
+        order = [result.slide for result in self.results]
+        write_summary(self._tree, self._unwritten, order=order, since=self._begun)
+        self._unwritten.clear()
 
 
 def _run_jobs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import platform
 import time
 import uuid
@@ -27,11 +28,22 @@ _TURN_S = 600.0  # the jobs of an array may end together
 _RECORDS = "runs/slides.jsonl"
 
 
-def write_summary(tree: OutputTree, results: Sequence[SlideResult]) -> None:
-    """Write the tables, with the rows of this run and those of slides from other runs.
+def write_summary(
+    tree: OutputTree, results: Sequence[SlideResult], *, order: Sequence[str] | None = None,
+    since: float = math.inf,
+) -> None:  # fmt: skip
+    """Add rows to the tables, in place of earlier ones of the same slides.
 
     Other runs may write into the same folder at the same time (array jobs, one slide each): each
     waits for its turn to add its rows.
+
+    Parameters
+    ----------
+    order
+        Slides whose rows come last, in this order; those of `results` by default.
+    since
+        When the run began, in seconds since the epoch: a slide that failed in it, as another run
+        was writing it, say, keeps the row of one that has finished it since.
 
     Raises
     ------
@@ -39,7 +51,7 @@ def write_summary(tree: OutputTree, results: Sequence[SlideResult]) -> None:
         If the folder cannot be written.
     """
     with hold(tree.root / "summary.csv", wait_s=_TURN_S):
-        _add_rows(tree, results)
+        _add_rows(tree, results, order or [result.slide for result in results], since)
 
 
 def show_agreement(tree: OutputTree, scores: Mapping[str, Any]) -> Path:
@@ -58,12 +70,17 @@ def show_agreement(tree: OutputTree, scores: Mapping[str, Any]) -> Path:
     return tree.root / "report.html"
 
 
-def _add_rows(tree: OutputTree, results: Sequence[SlideResult]) -> None:
+def _add_rows(
+    tree: OutputTree, results: Sequence[SlideResult], order: Sequence[str], since: float
+) -> None:
     from wsiseg.report import write_tables  # as above
 
-    fresh = {result.slide for result in results}
-    records = [record for record in _read_records(tree.root) if record["slide"] not in fresh]
-    records += map(asdict, results)
+    rows = {record["slide"]: record for record in _read_records(tree.root)}
+    for result in results:
+        row = asdict(result) | {"ended": time.time()}
+        rows[result.slide] = _choose_row(rows.get(result.slide, {}), row, since)
+    places = {slide: place for place, slide in enumerate(order)}
+    records = sorted(rows.values(), key=lambda record: places.get(record["slide"], -1))
     lines = [json.dumps(record) for record in records]
     with open_atomic(tree.root / _RECORDS) as file:
         file.write("".join(f"{line}\n" for line in lines).encode())
@@ -72,16 +89,25 @@ def _add_rows(tree: OutputTree, results: Sequence[SlideResult]) -> None:
     write_tables(tree.root, [*map(_row, records)], measured, outdated)
 
 
+def _choose_row(earlier: dict[str, Any], later: dict[str, Any], since: float) -> dict[str, Any]:
+    """Return the row to keep: the later one, unless it failed beside a run that did not."""
+    finished = earlier.get("status", "failed") != "failed" and earlier.get("ended", 0) >= since
+    return earlier if finished and later["status"] == "failed" else later
+
+
 def _row(record: Mapping[str, Any]) -> dict[str, object]:
     """Return a row of `summary.csv`."""
-    others = ("class_mm2", "error", "measurements", "outdated")
+    others = ("class_mm2", "ended", "error", "measurements", "outdated")
     row = {name: value for name, value in record.items() if name not in others}
     areas = {f"{name}_mm2": area for name, area in record["class_mm2"].items()}
     return row | areas | {"error": record["error"]}
 
 
 def _read_records(root: Path) -> list[dict[str, Any]]:
-    """Return the fields of each slide's `SlideResult` so far; all tables are made from these."""
+    """Return the fields of each slide's `SlideResult` so far, and when that was written.
+
+    All tables are made from these.
+    """
     path = root / _RECORDS
     if not path.exists():
         return _read_tables(root)
