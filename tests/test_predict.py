@@ -230,6 +230,20 @@ def test_tiles_must_be_finished(config, tmp_path):
         predict(tmp_path / "none.zarr", config)
 
 
+def test_tiles_that_were_not_read_are_no_white_tissue(config, tmp_path):
+    tissue = np.ones((13, 19), bool)
+    tissue[:, 10:] = False
+    path = make_store(tmp_path / "s.zarr", tissue)
+    store = SlideStore(path)
+    store.keep_tiles(0.9)
+    with pytest.raises(StoreError, match=r"tiles that tissue.min_fraction = 0.05 keeps were not r"):
+        predict(path, config)
+    least = config.tissue.model_copy(update={"min_fraction": 0.9})
+    predict(path, config.model_copy(update={"tissue": least}))
+    store.keep_tiles(0.0)  # it read more than are asked for
+    predict(path, config)
+
+
 def test_other_scale_is_a_warning_that_names_both(config, tmp_path):
     path = make_store(tmp_path / "s.zarr", mpp=1.0)
     with pytest.warns(UserWarning, match=r"tiles have 1 µm/px, the checkpoint was trained at 0.5"):

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from wsiseg.compute import Progress, Step, run_steps
-from wsiseg.config import Config, PredictConfig, digest_of
-from wsiseg.errors import ConfigError, ModelError, WsisegWarning
+from wsiseg.config import Config, PredictConfig, TissueConfig, digest_of
+from wsiseg.errors import ConfigError, ModelError, StoreError, WsisegWarning
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
@@ -66,7 +66,8 @@ def predict_tiles(
     Raises
     ------
     StoreError
-        If the store is missing or its tiles are not finished.
+        If the store is missing, its tiles are not finished, or some that `config` keeps were not
+        read.
     CheckpointError
         If the checkpoint, or the encoder of the prompts, cannot be used.
     ConfigError
@@ -108,6 +109,7 @@ def plan_predict(
         source=pinned.identity, mpp=source.mpp, background=source.background,
     )  # fmt: skip
     kept = kept_tiles(store, config.tissue)
+    _check_read(store, config.tissue, kept)
     digests = _block_digests(store.grid, config, tiles, pinned, reach, kept)
     digest, pending = store.plan(_STEP, digests, tile)
     work = partial(_predict_block, store_path, run, settings, kept, pinned)
@@ -116,6 +118,20 @@ def plan_predict(
         _STEP, digest, store.grid.n_blocks, pending, work, needs, gpu=True,
         waits=blocks_at_once(settings.device), digests=digests,
     )  # fmt: skip
+
+
+def _check_read(store: SlideStore, tissue: TissueConfig, kept: NDArray[np.bool_]) -> None:
+    """Refuse tiles that were not read, as they had too little tissue: their pixels are white."""
+    read = store.min_fraction
+    if read is None or read <= tissue.min_fraction:
+        return
+    then = kept_tiles(store, tissue.model_copy(update={"min_fraction": read}))
+    if left_out := int((kept & ~then).sum()):
+        raise StoreError(
+            f"{store.path}: {left_out} tiles that tissue.min_fraction = {tissue.min_fraction:g} "
+            f"keeps were not read, as it was tiled with {read:g}; give that here as well, or run "
+            f"`wsiseg tile` again with this one"
+        )
 
 
 def check_source(config: Config) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg.atomic import put_aside
 from wsiseg.compiling import compiling_told
 from wsiseg.compute import Progress, Step, run_steps
 from wsiseg.config import Config, SlideConfig, TileConfig, digest_of
@@ -26,11 +27,22 @@ from wsiseg.slide import Slide, identify_slide, open_slide, was_identified_as
 from wsiseg.slide.scratch import scratch
 from wsiseg.store import FORMAT, SlideStore
 
-__all__ = ["describe_damage", "plan_grid", "plan_tile", "tile_digest", "tile_slide", "working_mpp"]
+__all__ = [
+    "describe_damage",
+    "describe_enlargement",
+    "plan_grid",
+    "plan_tile",
+    "tile_digest",
+    "tile_slide",
+    "working_mpp",
+]
 
 _LOG = logging.getLogger(__name__)
 _MAX_LISTED = 5
 """Number of damaged tiles that are listed one by one."""
+
+_ENLARGED = 1.2
+"""Slides of more than so many times the µm/px of their tiles are told."""
 
 _VERSION = 1
 """Version of the arithmetic here and in `wsiseg.slide`; a change makes digests differ, so that work
@@ -112,15 +124,16 @@ def plan_tile(
 
     config = settle_scale(config)
     with open_slide(slide_path, config.slide) as slide:
-        for note in slide.notes:
-            _LOG.warning("%s: %s", slide.path, note)
         grid, mpp = plan_grid(slide, config.tile)
-        if not overwrite:
-            _check_same_slide(store_path, slide)
+        for note in (*slide.notes, *describe_enlargement(slide.mpp, mpp)):
+            _LOG.warning("%s: %s", slide.path, note)
+        if other := _find_other_slide(store_path, slide):
+            _replace_slide(store_path, other, tissue, overwrite)
         store = SlideStore.create(store_path, grid, mpp, _describe(slide), config.tile.codec)
         if overwrite:
             store.clear_marks()
         settle_tissue(slide, store, config, tissue, draw=draw)
+        store.keep_tiles(config.tissue.min_fraction)
         # A worker that chose again might choose another reader, or find another slide.
         planned = _Planned.of(slide, Path(slide_path), config.slide)
     squares = _needed_squares(grid, kept_tiles(store, config.tissue))
@@ -134,18 +147,34 @@ def plan_tile(
     return store, Step("tile", digest, grid.n_blocks, nonempty, work, digests=digests)
 
 
-def _check_same_slide(store_path: str | Path, slide: Slide) -> None:
-    """Refuse to write one slide's results over another's."""
+def _find_other_slide(store_path: str | Path, slide: Slide) -> str:
+    """Return the path of the slide whose results are in a store; empty if there is no other's."""
     try:
         stored = SlideStore(store_path).slide
     except StoreError:
-        return  # nothing, interrupted creation, or not ours: `SlideStore.create` handles these
+        return ""  # nothing, interrupted creation, or not ours: `SlideStore.create` handles these
     is_same = slide.identity == stored["identity"]
-    if not is_same and not was_identified_as(slide.path, stored["identity"]):
+    if is_same or was_identified_as(slide.path, stored["identity"]):
+        return ""
+    return str(stored["path"])
+
+
+def _replace_slide(
+    store_path: str | Path, other: str, outline: Path | None, overwrite: bool
+) -> None:
+    """Refuse to write one slide's results over another's, or put the other's outline aside."""
+    from wsiseg.tissue import is_drawn
+
+    if not overwrite:
         raise StoreError(
-            f"{store_path}: holds the results of another slide ({stored['path']}); choose another "
+            f"{store_path}: holds the results of another slide ({other}); choose another "
             f"output, or --overwrite to replace them"
         )
+    if outline is not None and is_drawn(outline):
+        _LOG.warning(
+            "%s: outlines the tissue of another slide (%s); it is kept as %s, and the tissue "
+            "found anew", outline, other, put_aside(outline).name,
+        )  # fmt: skip
 
 
 def tile_digest(store: SlideStore, config: Config) -> str:
@@ -207,6 +236,18 @@ def working_mpp(slide: Slide, config: TileConfig) -> Mpp:
     if multiple >= 1 and difference <= config.mpp_tolerance * target:
         return Mpp(multiple * slide.mpp.x)
     return Mpp(target)
+
+
+def describe_enlargement(own: Sequence[float], mpp: float) -> tuple[str, ...]:
+    """Return a note if a slide of `own` µm/px has to be enlarged to `mpp`, over 20 %."""
+    factor = max(own) / mpp
+    if factor <= _ENLARGED:
+        return ()
+    note = (
+        f"has {max(own):.3g} µm/px and is enlarged {factor:.2g} times to {mpp:.3g}, so finer "
+        f"structures, which the model was taught on, are missing; expect a worse map"
+    )
+    return (note,)
 
 
 def plan_grid(slide: Slide, config: TileConfig) -> tuple[TileGrid, Mpp]:

@@ -166,6 +166,7 @@ def test_an_edited_outline_redoes_what_it_touches(slide, finished, tmp_path, mon
     monkeypatch.setattr(SlideStore, "begin", note)
     (result,) = annotate(slide, out, CONFIG, executor="serial")
     assert result.status == "done", result.error
+    assert "its tissue is as drawn in tissue/one.geojson" in result.note
     own, n = store.grid.owner(*kept[0]), store.grid.n_blocks
     by_step = {s: [b for name, b in begun if name == s] for s in ("tile", "predict", "stitch")}
     assert by_step["tile"] == by_step["predict"] == [own]

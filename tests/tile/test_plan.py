@@ -14,7 +14,7 @@ from wsiseg.config import Config, TileConfig, parse_config
 from wsiseg.errors import GeometryError
 from wsiseg.geometry import Box, Mpp, MppXY
 from wsiseg.slide import ArraySlide
-from wsiseg.tile import plan_grid, tile_digest, tile_slide, working_mpp
+from wsiseg.tile import describe_enlargement, plan_grid, tile_digest, tile_slide, working_mpp
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,22 @@ def test_working_mpp_is_the_slides_own_multiple_where_close(
     slide = ArraySlide(np.zeros((8, 8, 3), np.uint8), own)
     config = TileConfig(mpp=wanted, mpp_tolerance=tolerance)
     assert working_mpp(slide, config) == pytest.approx(mpp, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("own", "mpp", "told"),
+    [
+        ((0.25, 0.25), 0.5, None),
+        ((0.55, 0.55), 0.5, None),
+        ((0.5, 1.0), 0.5, "has 1 µm/px and is enlarged 2 times to 0.5"),
+        ((4.0, 4.0), 0.5, "has 4 µm/px and is enlarged 8 times to 0.5"),
+    ],
+)
+def test_a_slide_coarser_than_its_tiles_is_told(
+    own: tuple[float, float], mpp: float, told: str | None
+) -> None:
+    notes = describe_enlargement(own, mpp)
+    assert [note.partition(",")[0] for note in notes] == ([] if told is None else [told])
 
 
 def test_settings_that_come_to_the_same_numbers_are_one_digest(tmp_path: Path) -> None:

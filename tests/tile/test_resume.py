@@ -127,6 +127,25 @@ def test_another_slide_takes_the_store_over_only_if_it_may(
     assert contents(tmp_path / "a.zarr") == contents(tmp_path / "fresh.zarr")
 
 
+def test_an_outline_drawn_on_a_slide_is_not_that_of_the_slide_that_replaces_it(
+    slide_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outline, drawn = tmp_path / "a.geojson", shapely.to_geojson(shapely.box(96, 96, 160, 160))
+    outline.write_text(drawn)
+    tile_slide(slide_path, tmp_path / "a.zarr", CONFIG, SERIAL, tissue=outline, overwrite=True)
+    assert outline.read_text() == drawn, "the same slide done again"
+    other = save(tmp_path / "b.tif", paint()[::-1].copy())
+    with pytest.raises(StoreError, match="holds the results of another slide"):
+        tile_slide(other, tmp_path / "a.zarr", CONFIG, SERIAL, tissue=outline)
+    assert outline.read_text() == drawn
+    store = tile_slide(other, tmp_path / "a.zarr", CONFIG, SERIAL, tissue=outline, overwrite=True)
+    assert store.tissue_outline == ""
+    assert (tmp_path / "a.geojson.old").read_text() == drawn
+    assert "outlines the tissue of another slide" in caplog.text
+    fresh = tile_slide(other, tmp_path / "fresh.zarr", CONFIG, SERIAL)
+    assert (store.read_tissue()[0] == fresh.read_tissue()[0]).all()
+
+
 def test_edited_tissue_redoes_the_tiles_it_changes(
     slide_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from wsiseg.pyramid import plan_pyramid
 from wsiseg.run.jobs import Job, OutputTree
 from wsiseg.slide import open_slide
 from wsiseg.store import SlideStore
-from wsiseg.tile import describe_damage, plan_grid, plan_tile
+from wsiseg.tile import describe_damage, describe_enlargement, plan_grid, plan_tile
 
 __all__ = ["UNLIKE_SHARE", "SlideResult", "annotate_slide", "plan_slide"]
 
@@ -93,6 +93,9 @@ def annotate_slide(
         damaged = len(store.read_damage()) if damage else 0
         scale = describe_mismatch(store.mpp, store.grid.tile, read_scale(config.predict))
     notes = (*notes, *filter(None, [damage]), *scale)
+    if store.tissue_outline:
+        outline = tree.tissue(job.name).relative_to(tree.root).as_posix()
+        notes = (f"its tissue is as drawn in {outline}", *notes)
     result = _result(job, store, rows, notes, time.perf_counter() - started)
     return replace(result, damaged_tiles=damaged, outdated=outdated)
 
@@ -109,10 +112,11 @@ def _plan_after_tiling(
 def plan_slide(job: Job, config: Config) -> SlideResult:
     """Return what would be done with a slide, without doing it."""
     with open_slide(job.path, _configure(job, config).slide) as slide:
-        grid, _ = plan_grid(slide, settle_scale(config).tile)
+        grid, mpp = plan_grid(slide, settle_scale(config).tile)
+        notes = (*slide.notes, *describe_enlargement(slide.mpp, mpp))
         return SlideResult(
             job.name, str(job.path), "planned", mpp=slide.mpp.x, mpp_source=slide.mpp_source,
-            tiles=grid.rows * grid.cols, note="; ".join(slide.notes),
+            tiles=grid.rows * grid.cols, note="; ".join(notes),
         )  # fmt: skip
 
 
@@ -142,7 +146,8 @@ def _result(
 ) -> SlideResult:  # fmt: skip
     tissue = store.tissue_mm2
     slide_notes = (*store.slide.get("notes", ()), *filter(None, [store.tissue_note]))
-    notes = (*slide_notes, *notes, *_describe_likeness(store))
+    enlarged = describe_enlargement(store.slide["mpp"], store.mpp)
+    notes = (*slide_notes, *enlarged, *notes, *_describe_likeness(store))
     return SlideResult(
         job.name, str(job.path), "done" if tissue else "no tissue",
         mpp=float(store.slide["mpp"][0]), mpp_source=str(store.slide["mpp_source"]),

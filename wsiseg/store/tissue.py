@@ -15,7 +15,7 @@ from wsiseg.store.whole import WholePart
 __all__ = ["TissuePart"]
 
 _MASK = "tissue/mask"
-_FACTS = ("digest", "mpp", "note", "outline", "shards")
+_FACTS = ("digest", "min_fraction", "mpp", "note", "outline", "shards")
 """What is written of a mask: nothing of an earlier one stays."""
 
 
@@ -60,6 +60,17 @@ class TissuePart(WholePart):
         Also empty if an earlier wsiseg read it.
         """
         return str(self._whole_facts("tissue").get("outline", ""))
+
+    def keep_tiles(self, min_fraction: float) -> None:
+        """Record that tiles with this share of tissue or more are read."""
+        if self.min_fraction != min_fraction:
+            self._group["tissue"].attrs.update({"min_fraction": min_fraction})
+
+    @property
+    def min_fraction(self) -> float | None:
+        """The share given to `keep_tiles`; None if an earlier wsiseg tiled the slide."""
+        fraction = self._whole_facts("tissue").get("min_fraction")
+        return None if fraction is None else float(fraction)
 
     @property
     def tissue_mpp(self) -> float:

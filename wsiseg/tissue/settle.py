@@ -12,7 +12,7 @@ from wsiseg.slide import Slide
 from wsiseg.store import SlideStore
 from wsiseg.tissue.detect import detect_tissue
 
-__all__ = ["draw_tissue", "is_unused_edit", "settle_tissue"]
+__all__ = ["draw_tissue", "is_drawn", "is_unused_edit", "settle_tissue"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def settle_tissue(
         If the slide's pixels cannot be read.
     """
     detection = _digest_detection(slide, config)
-    if outline is None or _stamp(outline) != "":
+    if outline is None or not is_drawn(outline):
         _settle_detected(slide, store, config, detection)
         if outline is not None and draw:
             draw_tissue(store, config, outline)
@@ -67,9 +67,14 @@ def draw_tissue(store: SlideStore, config: Config, outline: Path) -> None:
         write_mask(store, _origin(store.slide["bounds"], config), outline)
 
 
+def is_drawn(outline: Path) -> bool:
+    """Whether a file is not as wsiseg wrote it, so that it is the user's."""
+    return _stamp(outline) == ""
+
+
 def is_unused_edit(store: SlideStore, outline: Path) -> bool:
     """Whether the user edited `outline` and the store's mask was not read from it as it is."""
-    return _stamp(outline) == "" and store.tissue_outline != _hash(outline)
+    return is_drawn(outline) and store.tissue_outline != _hash(outline)
 
 
 def _stamp(outline: Path) -> str | None:
