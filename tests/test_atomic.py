@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,6 +43,15 @@ def test_a_failure_leaves_everything_as_it_was(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["b.txt"]
 
 
+def test_a_folder_that_is_none_and_a_target_that_is_one_are_named(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "full").mkdir(parents=True)
+    for path in (tmp_path / "file" / "a.txt", tmp_path / "folder"):
+        with pytest.raises(OSError, match=re.escape(f"'{path}'")), open_atomic(path) as file:
+            file.write(b"x")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "folder"]
+
+
 SHORT = """
 import resource, signal, sys
 import numpy as np
@@ -60,7 +70,7 @@ def test_a_picture_that_the_disk_cannot_hold_is_an_error_and_leaves_nothing(tmp_
     command = [sys.executable, "-c", SHORT, str(tmp_path / "a"), kind]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "File too large" in done.stderr
+    assert f"File too large: '{tmp_path / 'a'}'" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,6 @@
 """What commands print: on a terminal, for programs, in logs; errors, warnings, others' noise."""
 
+import errno
 import json
 import logging
 import os
@@ -118,6 +119,17 @@ def test_what_nobody_expected_is_a_line_and_its_traceback_is_for_debug(monkeypat
     assert "error: KeyError: 'a fault' (cli/checks.py, line " in done.stderr
     assert ("Traceback" in done.stderr) == (how != "none")
     assert ("`wsiseg --debug ...` shows" in done.stderr) == (how == "none")
+
+
+def test_a_file_that_cannot_be_written_is_no_bug(monkeypatch):
+    def fail():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out/a.geojson")
+
+    monkeypatch.setattr("wsiseg.doctor.check_installation", fail)
+    done = run.invoke(app, ["doctor"])
+    assert done.exit_code == 1
+    assert "out/a.geojson: cannot be read or written: No space left on device; free" in done.stderr
+    assert "bug" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,14 @@ def test_the_papers_configs_hold_every_field(name):
     assert (config.preset, config.encoder, len(config.prompts)) == ("reference", "conch", 4)
 
 
+@pytest.mark.parametrize("model", [DistillConfig, EvaluateConfig, TrainConfig])
+def test_a_seed_is_one_of_every_generator(model):
+    assert parse_config({"seed": 2**63 - 1}, model, "test").seed == 2**63 - 1
+    for seed in (-1, 2**63):
+        with pytest.raises(ConfigError, match="seed = "):
+            parse_config({"seed": seed}, model, "test")
+
+
 ABLATIONS = {
     "without_distillation": {"struct_weight": 0.0},
     "without_contrast": {"contrast_weight": 0.0},

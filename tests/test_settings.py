@@ -56,6 +56,7 @@ def test_nothing_is_the_default():
             "stitch: {refine: false}\ntile: {}\nstitch: {smooth_um: 1}\n",
             "c.yaml: is not valid YAML .line 3: the key 'stitch' was given in line 1; keep one",
         ),
+        ("tile: {mpp: 2024-13-45}\n", "c.yaml: is not valid YAML .a date or number in it does not"),
         ("tile: {mpp: 1, 'mpp': 1}\n", "line 1: the key 'mpp' was given in line 1"),
     ],
 )

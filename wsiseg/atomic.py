@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -27,6 +28,9 @@ __all__ = [
 
 _PART = re.compile(r"\..+\.\d+\.\d+\.part|.+\.[0-9a-f]{32}\.partial")
 """Temporary files of `open_atomic` and of zarr that were not renamed into place."""
+
+_FULL = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC)
+"""Errors of writing, which name no file."""
 
 _LONG = 160
 """File names longer than this (bytes) leave no space within 255 for a temporary name's affixes."""
@@ -56,7 +60,8 @@ def _names(path: Path, mark: str) -> Iterator[Path]:
 def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary file for writing; it replaces `path` when the block ends.
 
-    If the block raises, `path` is left unchanged. Missing folders are created.
+    If the block raises, `path` is left unchanged. Missing folders are created. Errors of the file
+    system name `path`.
     """
     target = Path(path)
     # `tempfile` would leave a file that only its owner may read.
@@ -68,8 +73,13 @@ def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
         with _open_part(part) as file:
             yield file
         os.replace(part, target)
+    except OSError as error:
+        if error.errno in _FULL or error.filename in (part, str(part)):
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, as its folder is none
+            part.unlink(missing_ok=True)
 
 
 def _open_part(part: Path) -> BinaryIO:

@@ -42,4 +42,12 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     with Image.open(path) as image:
         if image.mode.startswith(("I", "F")):  # Pillow would make all above 255 white
             raise ValueError(f"its grey has more than 8 bits ({image.mode}); save it as 8-bit RGB")
+        if _is_deep(image):  # Pillow would take the higher half, and 12 bits for nearly black
+            raise ValueError("its colours have more than 8 bits; save it as 8-bit RGB")
         return np.asarray(image.convert("RGB"))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the colours of a file have more than 8 bits."""
+    bits = getattr(image, "tag_v2", {}).get(258, (8,))  # BitsPerSample of a TIFF
+    return max(bits) > 8 or any(";16" in str(part.args) for part in getattr(image, "tile", ()))

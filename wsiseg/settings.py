@@ -57,9 +57,12 @@ def load_yaml(text: str) -> Any:
     Raises
     ------
     yaml.YAMLError
-        If the text is not YAML, or a mapping has a key twice.
+        If the text is not YAML, a mapping has a key twice, or a date does not exist.
     """
-    return yaml.load(text, _Loader)  # a SafeLoader
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except ValueError as error:
+        raise yaml.YAMLError(f"a date or number in it does not exist ({error})") from error
 
 
 def describe_fields(model: type[BaseModel]) -> dict[str, str]:

@@ -130,6 +130,21 @@ def test_the_command_writes_tables(folder):
     assert result.exit_code == 2
 
 
+def test_a_file_of_settings_counts_and_what_is_not_for_maps_is_refused(folder):
+    (folder / "map.yaml").write_text("map: {Pink: Blue}\n")
+    call = ["evaluate", "--slides", str(folder), "--labels", str(folder / "labels")]
+    result = CliRunner().invoke(
+        app, [*call, "-o", str(folder / "e"), "-c", str(folder / "map.yaml")]
+    )
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader((folder / "e" / "slides.csv").open()))
+    assert {row["class"]: row["iou"] for row in rows if row["slide"] == "one"}["Pink"] == ""
+    for option in ("--predictions", "--compare", "--numbers", "--protocol"):
+        result = CliRunner().invoke(app, [*call, option, "x"], env={"COLUMNS": "200"})
+        assert result.exit_code == 2
+        assert f"{option} does not go with --slides" in result.output
+
+
 def test_the_report_of_the_run_shows_the_table_until_a_map_is_made_anew(folder):
     tree = OutputTree(folder)
     done = [SlideResult(slide=name, path=f"{name}.svs", status="done") for name in ("one", "two")]

@@ -1,7 +1,9 @@
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from wsiseg.errors import DataError
@@ -84,16 +86,19 @@ def test_one_error_lists_every_problem(tmp_path):
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.png").write_text("no image")
     Image.fromarray(np.full((32, 32), 3000, np.uint16)).save(tmp_path / "deep.png")
+    rich = np.full((32, 32, 3), 3000, np.uint16)
+    (tmp_path / "rich.png").write_bytes(imagecodecs.png_encode(rich))
+    tifffile.imwrite(tmp_path / "rich.tif", rich, photometric="rgb")
     rows = [
         "good.png,1,0", "fine.png,0,1", "none.png,1,0", "wide.png,1,0", "big.png,1,0",
         "cut.png,1,0", "text.png,1,0", "good.png,2,", "good.png,maybe,0",
-        "deep.png,1,0",
+        "deep.png,1,0", "rich.png,1,0", "rich.tif,0,1",
     ]  # fmt: skip
     csv = table(tmp_path, "image,A,B\n" + "\n".join(rows) + "\n")
     with pytest.raises(DataError) as caught:
         load_patches(csv, ("A", "B"))
     message = str(caught.value)
-    assert "8 problem(s)" in message
+    assert "10 problem(s)" in message
     for part in (
         "line 4, none.png: no such image",
         "line 5, wide.png: is 40 x 32 px; patches are square and of one size (most are 32 x 32)",
@@ -103,6 +108,8 @@ def test_one_error_lists_every_problem(tmp_path):
         "line 9: A = '2', B = ''; a class is 0 or 1",
         "line 10: A = 'maybe'",
         "deep.png: cannot be read (its grey has more than 8 bits (I;16); save it as 8-bit RGB)",
+        "rich.png: cannot be read (its colours have more than 8 bits; save it as 8-bit RGB)",
+        "rich.tif: cannot be read (its colours have more than 8 bits; save it as 8-bit RGB)",
     ):
         assert part in message
 

@@ -169,15 +169,15 @@ def compare(
 
 
 def score_slides(
-    slides: list[Path], labels: list[Path], name_map: str | None, settings: list[str] | None,
-    out: Path,
+    slides: list[Path], labels: list[Path], name_map: str | None, files: list[Path] | None,
+    settings: list[str] | None, out: Path,
 ) -> None:  # fmt: skip
     """Score finished maps on labels, for `evaluate --slides`."""
     from wsiseg.evaluate import describe_slides, evaluate_slides, format_slides, write_slides
     from wsiseg.run import OutputTree, show_agreement
 
     with progress_bars() as bars:
-        config = _configure_labels(settings, name_map)
+        config = _configure_labels(settings, name_map, files)
         scores = evaluate_slides(slides, labels, config=config, progress=bars)
         written = write_slides(scores, out)
         run = OutputTree(slides[0])
@@ -188,10 +188,12 @@ def score_slides(
         say(str(path))
 
 
-def _configure_labels(settings: list[str] | None, name_map: str | None) -> LabelConfig:
+def _configure_labels(
+    settings: list[str] | None, name_map: str | None, files: list[Path] | None = None
+) -> LabelConfig:
     from wsiseg.config import LabelConfig
 
-    return configure(LabelConfig, None, with_map(settings, name_map, "map"))
+    return configure(LabelConfig, files, with_map(settings, name_map, "map"))
 
 
 def _print_labelling(labelling: Labelling) -> None:

@@ -20,12 +20,26 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
+_FOR_ALL = ("out", "config", "settings")
+_OPTIONS = {
+    "--slides": ("slides", "labels", "name_map"),
+    "--predictions": (
+        *("checkpoint", "data", "split", "compare", "predictions", "protocol", "classes"),
+        *("numbers", "workers"),
+    ),
+    "a checkpoint": (
+        *("checkpoint", "data", "split", "pictures", "compare", "save_labels", "workers"),
+    ),
+}
+"""Parameters by what is scored, beside those for all."""
+
 
 @app.command(
     rich_help_panel=MODELS,
     epilog="Example: wsiseg evaluate model.safetensors BCSS-WSSS -o evaluation",
 )
 def evaluate(
+    ctx: typer.Context,
     checkpoint: Annotated[
         str | None,
         typer.Argument(help="A checkpoint's path or name; omit it with --predictions."),
@@ -91,7 +105,8 @@ def evaluate(
     if slides or labels:
         if not (slides and labels) or checkpoint or data:
             raise typer.BadParameter("to score maps, give only --slides and --labels")
-        score_slides(slides, labels, name_map, settings, out)
+        _refuse_others(ctx, "--slides")
+        score_slides(slides, labels, name_map, config, settings, out)
         return
     if checkpoint is None:
         raise typer.BadParameter("give a checkpoint and patches, or --slides and --labels")
@@ -99,6 +114,7 @@ def evaluate(
         data = _only_data(checkpoint, data)
     elif data is None:
         raise typer.BadParameter("give a checkpoint and the folder of the patches")
+    _refuse_others(ctx, "--predictions" if predictions else "a checkpoint")
     with progress_bars() as bars, open_executor("threads", workers) as pool:
         settled = configure(EvaluateConfig, config, settings)
         published = () if compare is None else load_published(compare)
@@ -118,6 +134,15 @@ def evaluate(
         comparisons += _differences(evaluations) if predictions else []
     for text in (*map(format_table, evaluations), *comparisons):
         say(text + "\n")
+
+
+def _refuse_others(ctx: typer.Context, scored: str) -> None:
+    """Refuse options that say nothing of what is `scored`, instead of ignoring them."""
+    for parameter in ctx.command.params:
+        name = str(parameter.name)
+        given = ctx.get_parameter_source(name)
+        if given and given.name == "COMMANDLINE" and name not in (*_FOR_ALL, *_OPTIONS[scored]):
+            raise typer.BadParameter(f"{parameter.opts[0]} does not go with {scored}")
 
 
 def _only_data(first: str, second: Path | None) -> Path:
@@ -198,6 +223,6 @@ def _differences(evaluations: Sequence[Evaluation]) -> list[str]:
             f"{first.predictions} minus {other.predictions}: mIoU {100 * difference.value:+.2f} "
             f"points [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}], p = "
             f"{difference.p:.3g} "
-            f"(paired bootstrap over images)"
+            f"(paired bootstrap over {'cases' if first.cases else 'images'})"
         )
     return lines

@@ -62,6 +62,11 @@ def _explain(error: Exception) -> str:
     """Return what happened, where, and what to do; our own errors already say so."""
     if isinstance(error, WsisegError):
         return str(error)
+    if isinstance(error, OSError) and error.errno and error.filename:
+        return (
+            f"{error.filename}: cannot be read or written: {error.strerror}; free disk space, "
+            f"grant access or choose another path, then run the same command again"
+        )
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_PACKAGE)]
     last = (ours or frames)[-1]

@@ -58,7 +58,7 @@ class DistillConfig(Settings):
     """`auto`, `cpu`, `cuda` or `cuda:N`; only CPU runs are repeatable bit by bit."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of products; weights stay float32."""
-    seed: int = 42
+    seed: int = Field(default=42, ge=0, lt=2**63)
     """Seed of initialisation, shuffling and augmentation."""
 
     @field_validator("scales")

@@ -57,7 +57,7 @@ class EvaluateConfig(InferenceConfig):
     resamples: int = Field(default=1000, ge=1)
     """Bootstrap resamples for the confidence intervals: of cases if the patches' names give them,
     otherwise of patches."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of the bootstrap."""
 
     @field_validator("context", mode="before")

@@ -158,5 +158,5 @@ class TrainConfig(Settings):
     precision: Precision = "float32"
     """Precision of the frozen encoders, and of products in the trained part; weights stay float32.
     With `float16` the loss is scaled, and steps whose gradients overflow are skipped."""
-    seed: int = 42
+    seed: int = Field(default=42, ge=0, lt=2**63)
     """Seed of initialisation, shuffling and augmentation."""
