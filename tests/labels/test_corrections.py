@@ -1,6 +1,7 @@
 """Corrections of a finished map, read against our own file."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -26,12 +27,21 @@ def mapped(tmp_path):
     return store, {f["properties"]["classification"]["name"]: f["id"] for f in features}
 
 
-def correct(tmp_path, mapped, *features, **settings):
-    """The labelled tiles of a file of corrections, with their labels and weights."""
+def write(tmp_path, *features):
     path = tmp_path / "corrections" / "one.geojson"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(collection(*features)))
-    found = label_slides(path.parent, [tmp_path], CLASSES, LabelConfig(**settings))
+    return path
+
+
+def correct(tmp_path, mapped, *features, **settings):
+    """The labelled tiles of a file of corrections, with their labels and weights."""
+    path = write(tmp_path, *features)
+    return weigh(label_slides(path.parent, [tmp_path], CLASSES, LabelConfig(**settings)))
+
+
+def weigh(found):
+    """Labels and weight by tile."""
     assert not found.problems, found.problems
     tiles = found.slides[0].found
     places = map(tuple, (tiles.corners // TILE).tolist())
@@ -139,6 +149,93 @@ def test_a_map_that_was_made_again_is_kept_for_its_corrections(tmp_path, mapped)
     assert len(found.slides[0].found.labels) == len(first) == 2 * ROWS + 1
     keep_corrected(tmp_path, "one")  # the map that is there now was made after them
     assert (tmp_path / "geojson" / "one.geojson").exists()
+
+
+# -- maps that were made again --------------------------------------------------------------------
+
+
+def map_again(tmp_path, store, *columns_of, digest=""):
+    """Make the map again, all of one class or with that of each column; return the ids."""
+    keep_corrected(tmp_path, "one")
+    labels = np.zeros((ROWS * TILE, COLS * TILE), np.uint8)
+    labels[:] = np.repeat(columns_of, len(labels[0]) // len(columns_of))
+    path = annotate(store, tmp_path / "geojson" / "one.geojson", labels, labels_digest=digest)
+    features = json.loads(path.read_text())["features"]
+    return {f["properties"]["classification"]["name"]: f["id"] for f in features}
+
+
+def checked_on(digest, shape, identity):
+    identity = f"00000000-0000-4000-8000-00000000000{identity}"
+    return {
+        **feature("Checked*", polygon(shape), metadata={"wsiseg": "checked", "map": digest}),
+        "id": identity,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def maps(tmp_path):
+    """Three maps of a slide, all pink, all blue and half each, each checked in one tile of its own.
+
+    The ids of each; only the last is in its place.
+    """
+    store, ids, checked = make_store(tmp_path / "slides"), [], []
+    for number, columns_of in enumerate([[0], [1], [1, 1, 1, 0, 0]]):
+        ids.append(map_again(tmp_path, store, *columns_of, digest=f"{number}" * 64))
+        checked.append(checked_on(f"{number}" * 64, square(number, 4), number))
+        write(tmp_path, *checked)
+    return ids, checked
+
+
+def test_an_area_is_checked_on_the_map_that_was_there(tmp_path, maps):
+    _, checked = maps
+    found = correct(tmp_path, maps, *checked)
+    assert found == {(0, 4): (1, 0, 1), (1, 4): (0, 1, 1), (2, 4): (1, 0, 1)}
+    found = correct(tmp_path, maps, *reversed(checked))
+    assert found == {(0, 4): (1, 0, 1), (1, 4): (0, 1, 1), (2, 4): (1, 0, 1)}
+
+
+def test_regions_of_several_maps_are_corrected_beside_what_was_checked(tmp_path, maps):
+    ids, checked = maps
+    last = touched("reclassified", "Pink", square(3, 0), ids[2]["Blue"])
+    gone = touched("deleted", "Ignore*", square(3, 0), ids[1]["Blue"])
+    found = correct(tmp_path, maps, checked[0], last)
+    assert found[0, 4] == (1, 0, 1), "of the first map"
+    assert {found[row, col] for row, col in columns(0, 1, 2)} == {(1, 0, 3)}, "of the last"
+    path = write(tmp_path, last, gone)
+    labelled = label_slides(path.parent, [tmp_path], CLASSES)
+    assert (labelled.problems, labelled.notes) == ((), ()), "each is in one of the maps"
+    assert labelled.slides[0].layers.absent[1].area == ROWS * COLS * TILE**2
+
+
+def test_what_was_checked_on_a_map_that_is_gone_is_a_problem(tmp_path, maps):
+    _, checked = maps
+    shutil.rmtree(tmp_path / "corrections" / ".maps")
+    path = write(tmp_path, *checked)
+    (problem,) = label_slides(path.parent, [tmp_path], CLASSES).problems
+    assert problem.startswith(f"{path}: 1 checked area(s) are about a map that is not there")
+    assert "(labels 00000000): delete them" in problem
+    assert correct(tmp_path, maps, checked[2]) == {(2, 4): (1, 0, 1)}
+
+
+def test_what_says_no_map_is_told_if_several_may_be_meant(tmp_path, maps):
+    path = write(tmp_path, touched("checked", "Checked*", square(0, 0)))
+    found = label_slides(path.parent, [tmp_path], CLASSES)
+    (note,) = found.notes
+    assert f"{path}: 1 checked area(s) do not say which of 3 maps was checked; " in note
+    shutil.rmtree(tmp_path / "corrections" / ".maps")
+    found = label_slides(path.parent, [tmp_path], CLASSES)
+    assert found.notes == ()
+    assert weigh(found) == {(0, 0): (0, 1, 1)}
+
+
+def test_a_map_that_an_earlier_version_kept_is_found(tmp_path, maps):
+    """It kept one, under the name of the slide."""
+    _, checked = maps
+    kept = tmp_path / "corrections" / ".maps"
+    first = next(path for path in (kept / "one").iterdir() if "0" * 64 in path.read_text())
+    first.rename(kept / "one.geojson")
+    shutil.rmtree(kept / "one")
+    assert correct(tmp_path, maps, checked[0]) == {(0, 4): (1, 0, 1)}
 
 
 def test_corrections_of_another_run_find_its_map(tmp_path, mapped):

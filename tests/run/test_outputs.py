@@ -256,8 +256,16 @@ def test_a_map_that_was_corrected_is_kept_when_it_is_made_anew(slide, out):
     run(slide, out)
     assert not (corrections.parent / ".maps").exists(), "nothing was made anew"
     run(slide, out, configure(outline={"min_area_um2": 400}))
-    assert (corrections.parent / ".maps" / "one.geojson").read_bytes() == before
-    assert (out / "geojson" / "one.geojson").read_bytes() != before
+    kept = corrections.parent / ".maps" / "one"
+    assert [path.read_bytes() for path in kept.iterdir()] == [before]
+    second = (out / "geojson" / "one.geojson").read_bytes()
+    assert second != before
+    corrections.write_text("{} ")  # the second was corrected, too
+    run(slide, out)
+    assert sorted(path.read_bytes() for path in kept.iterdir()) == sorted([before, second])
+    corrections.write_text("{}")
+    run(slide, out, configure(outline={"min_area_um2": 400}))
+    assert len(list(kept.iterdir())) == 2, "the first was made a second time, and is kept already"
 
 
 def test_the_report_says_that_a_failed_slide_shows_what_was_made_before(slide, out, monkeypatch):

@@ -129,11 +129,14 @@ def test_one_name_for_two_stores(tmp_path):
 # -- annotations ---------------------------------------------------------------------------------
 
 
-def annotate(store, path, labels=None, palette=PALETTE):
+def annotate(store, path, labels=None, palette=PALETTE, labels_digest=""):
     labels = labels_of(store.grid) if labels is None else labels
     regions = tuple(trace_regions(labels))
     x, y, *_ = store.slide["bounds"]
-    found = Annotations(store.slide["name"], palette, regions, (2.0, 2.0), 0.5, origin=(x, y))
+    found = Annotations(
+        store.slide["name"], palette, regions, (2.0, 2.0), 0.5, origin=(x, y),
+        provenance={"labels": labels_digest} if labels_digest else {},
+    )  # fmt: skip
     path.parent.mkdir(exist_ok=True)
     return write_geojson(found, path)
 

@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 from tests.export.stores import make_labels
 from tests.view.conftest import HOST
 from tests.view.runs import kinds, make_run, stitch_anew
+from wsiseg.qupath import lint_geojson
 from wsiseg.store import SlideStore
 from wsiseg.view import open_run
 from wsiseg.view.app import build_app
@@ -77,17 +78,21 @@ def test_what_is_asked_of_an_earlier_map_is_refused(page, rest):
 def test_a_region_of_an_earlier_map_is_not_corrected_but_areas_are_saved(page):
     region, path = page.largest(), page.root / "corrections/one.geojson"
     make_again(page)
-    for order in ({"action": "delete"}, {"action": "reclassify", "class": "Necrosis"}):
-        refused = page.post(region=region["id"], **order)
+    about_the_map = (
+        {"action": "delete"}, {"action": "reclassify", "class": "Necrosis"}, {"action": "check"}
+    )  # fmt: skip
+    for order in about_the_map:
+        refused = page.post(region=region["id"], points=SQUARE, **order)
         assert refused.status_code == 412
         assert "the map was made again" in refused.json()["error"]
     assert kinds(path) == []
     drawn = page.post(action="draw", points=SQUARE, **{"class": "Stroma"})
     assert (drawn.status_code, drawn.json()["outdated"]) == (200, True)
     page.client.get(page.slide)
-    for order in ({"action": "check"}, {"action": "draw", "class": "Of the earlier map"}):
-        assert page.post(points=SQUARE, **order).json()["outdated"]
-    assert kinds(path) == ["drawn", "checked", "drawn"]
+    assert page.post(action="check", points=SQUARE).status_code == 412
+    other = page.post(action="draw", points=SQUARE, **{"class": "Of the earlier map"})
+    assert other.json()["outdated"]
+    assert kinds(path) == ["drawn", "drawn"]
     page.scene = page.client.get(page.slide).json()
     assert page.post(action="delete", region=page.largest()["id"]).json()["outdated"] is False
 
@@ -125,8 +130,26 @@ def test_while_a_map_is_made_areas_may_be_drawn_and_the_photo_stays(page):
     assert page.client.get(photo).status_code == 200
     order = {"action": "draw", "class": "Stroma", "new": True, "points": SQUARE}
     assert page.post(**order).json()["outdated"] is False
-    drawn = json.loads((page.root / "corrections/one.geojson").read_text())["features"][0]
+    unmade = page.post(action="check", points=SQUARE)
+    assert unmade.status_code == 400
+    assert "there is no map that could be right" in unmade.json()["error"]
+    (drawn,) = json.loads((page.root / "corrections/one.geojson").read_text())["features"]
     assert min(x for x, _ in drawn["geometry"]["coordinates"][0]) == 100 * 2 - 40
+
+
+def test_a_checked_area_says_which_map_was_checked(page):
+    path, made = page.root / "corrections/one.geojson", []
+    for digest in ("5e", "77", "78"):
+        make_again(page, digest)
+        page.scene = page.client.get(page.slide).json()
+        made.append(page.store.finished("stitch"))
+        assert page.post(action="check", points=SQUARE).status_code == 200
+    said = [
+        one["properties"]["metadata"] for one in json.loads(path.read_text())["features"]
+    ]  # fmt: skip
+    assert said == [{"wsiseg": "checked", "map": digest} for digest in made]
+    assert len(set(made)) == 3
+    assert lint_geojson(path) == []
 
 
 def test_corrections_of_regions_that_the_map_has_no_more_are_told(page):

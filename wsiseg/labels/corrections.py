@@ -1,36 +1,25 @@
-"""Corrections of a finished map, combined with the outlines of the map's own file.
-
-QuPath 0.6 and 0.7 lose parts of large outlines on export, so our own regions are looked up by id in
-the file that they came from. So are regions that a person checked and left unchanged.
-"""
+"""Where an output folder has corrections, the maps that they are about and the kept ones."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import shapely
-
-from wsiseg.atomic import put_aside
-from wsiseg.errors import GeoJsonError
-from wsiseg.labels.cover import join
-from wsiseg.labels.mark import Mark
-from wsiseg.labels.placement import keep_polygons
-from wsiseg.qupath import Feature, read_geojson
+from wsiseg.config import digest_of
 from wsiseg.store import SlideStore
 from wsiseg.tissue import is_unused_edit
 
 __all__ = [
     "CORRECTIONS",
     "find_corrected",
+    "find_maps",
     "keep_corrected",
     "name_in_run",
     "own_exports",
-    "resolve_regions",
     "warn_of_unused_outlines",
 ]
 
@@ -41,62 +30,22 @@ CORRECTIONS = "corrections"
 KEPT = ".maps"
 """Its subfolder for corrected maps that the output folder has replaced since."""
 _FORMS = (".geojson", ".geojson.gz", ".parts")
+_HASH = 16
+_KEPT_NAME = re.compile(rf"[0-9a-f]{{{_HASH}}}\.(geojson|geojson\.gz|parts)")
+"""Beside them may lie maps of other slides: of ``one/two``, where this one is ``one``."""
 
 
-def resolve_regions(
-    path: Path, marks: Sequence[Mark], store: SlideStore, problems: list[str], notes: list[str]
-) -> list[Mark]:
-    """Return `marks` with the outlines of our map, plus its regions in areas that were checked.
+def find_maps(path: Path, store: SlideStore) -> list[list[Path]]:
+    """Find the maps that a file of corrections may be about, as the files of each.
 
-    Parameters
-    ----------
-    problems
-        Receives a message if an area was checked and its map is missing.
-    notes
-        Receives a message about regions that no map contains any more; these keep the outlines in
-        `path`.
+    Kept ones come first, the earliest before the others, then that of the run, then that of the
+    store's run.
     """
-    ours = [mark for mark in marks if mark.state in ("reclassified", "deleted", "checked")]
-    if not ours:
-        return list(marks)
-    try:
-        regions = _read_map(path, store, {m.region for m in ours if m.state != "checked"})
-    except GeoJsonError as error:
-        problems.append(str(error))
-        return []
-    if not regions and any(mark.state == "checked" for mark in ours):
-        problems.append(
-            f"{path}: has checked areas, but the map is missing: {store.path.stem}.geojson in the "
-            f"folder geojson beside {path.parent}"
-        )
-        return []
-    by_id = {feature.id: feature for feature in regions if feature.id}
-    resolved, lost = [], 0
-    for mark in marks:
-        if mark.state not in ("reclassified", "deleted"):
-            resolved.append(mark)
-            continue
-        if mark.region not in by_id:
-            lost += 1
-        resolved.append(_take_outline(mark, by_id.get(mark.region)))
-    if lost:
-        notes.append(
-            f"{path}: {lost} regions are no longer in any map; their outlines are taken from this "
-            f"file"
-        )
-    touched = {mark.region for mark in ours}
-    return resolved + _accept(path, ours, [r for r in regions if r.id not in touched])
-
-
-def _read_map(path: Path, store: SlideStore, wanted: set[str]) -> list[Feature]:
-    """Read the map that `path` corrects: the first that contains all `wanted` regions."""
-    best: list[Feature] = []
+    found: dict[tuple[Path, ...], list[Path]] = {}
     for base in _places(path, store):
-        regions = [region for part in _find_parts(base) for region in read_geojson(part)]
-        if regions and wanted <= {region.id for region in regions}:
-            return regions
-        best = best or regions
-    return best
+        for files in (_find_parts(base), *_find_kept(base)):
+            found.setdefault(tuple(file.resolve() for file in files), files)
+    return [files for files in found.values() if files]
 
 
 def _places(path: Path, store: SlideStore) -> list[Path]:
@@ -168,13 +117,27 @@ def _find_parts(base: Path) -> list[Path]:
     """Find the files of a map: the newest of its plain, compressed and split forms."""
     files = [base.with_name(base.name + suffix) for suffix in _FORMS]
     files = sorted((p for p in files if p.exists()), key=lambda p: p.stat().st_mtime)
-    if not files:
+    return _list_files(files[-1]) if files else []
+
+
+def _find_kept(base: Path) -> list[list[Path]]:
+    """Find the maps that `keep_corrected` kept of a slide, if `base` is where it keeps them."""
+    if KEPT not in base.parts or not base.is_dir():
         return []
-    return sorted(files[-1].glob("*.geojson.gz")) if files[-1].is_dir() else [files[-1]]
+    kept = [path for path in base.iterdir() if _KEPT_NAME.fullmatch(path.name)]
+    ordered = sorted(kept, key=lambda path: (path.stat().st_mtime, path.name))
+    return [_list_files(path) for path in ordered]
+
+
+def _list_files(path: Path) -> list[Path]:
+    """List the files of a map in one of its forms: itself, or its parts."""
+    return sorted(path.glob("*.geojson.gz")) if path.is_dir() else [path]
 
 
 def keep_corrected(root: Path, name: str) -> None:
     """Keep the map of a slide that is about to be made again, if a person corrected it.
+
+    It is named after its content, so that each map that was corrected is kept, and once.
 
     Parameters
     ----------
@@ -187,34 +150,16 @@ def keep_corrected(root: Path, name: str) -> None:
     for suffix in _FORMS:
         former = root / "geojson" / f"{name}{suffix}"
         if former.exists() and former.stat().st_mtime <= corrections.stat().st_mtime:
-            kept = root / CORRECTIONS / KEPT / f"{name}{suffix}"
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            if kept.exists():
-                put_aside(kept)
-            os.replace(former, kept)
+            kept = root / CORRECTIONS / KEPT / name / f"{_hash_files(former)}{suffix}"
+            if not kept.exists():
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(former, kept)
 
 
-def _take_outline(mark: Mark, region: Feature | None) -> Mark:
-    """Apply a region's outline to its mark; a deleted region negates its own class."""
-    if region is None:
-        return mark
-    name = (region.class_name or "") if mark.state == "deleted" else mark.name
-    return replace(mark, name=name, geometry=region.geometry)
-
-
-def _accept(path: Path, ours: Sequence[Mark], unchanged: Sequence[Feature]) -> list[Mark]:
-    """Return the map's regions in the areas that a person checked and left unchanged."""
-    areas = [mark.geometry for mark in ours if mark.state == "checked"]
-    if not areas:
-        return []
-    checked = join(areas)
-    shapes = shapely.intersection([shapely.make_valid(one.geometry) for one in unchanged], checked)
-    kept = [
-        (one, keep_polygons(shape))
-        for one, shape in zip(unchanged, shapes, strict=True)
-        if shape.area > 0 and one.class_name
-    ]
-    return [
-        Mark(one.class_name or "", shape, f"{path}: region {one.id}", "checked", one.id or "")
-        for one, shape in kept
-    ]
+def _hash_files(path: Path) -> str:
+    """Return a short hash of the content of a map."""
+    digests = []
+    for part in _list_files(path):
+        with part.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digest_of(*digests)[:_HASH]

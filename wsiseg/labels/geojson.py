@@ -55,8 +55,11 @@ def read_geojson_marks(path: Path, own: Sequence[Path] = ()) -> Drawn:
             continue
         state = _state_of(feature, where)
         drawn.marks.append(
-            Mark(feature.class_name or "", feature.geometry, where, state, feature.id or "")
-        )
+            Mark(
+                feature.class_name or "", feature.geometry, where, state, feature.id or "",
+                _metadata(feature, "map"),
+            )
+        )  # fmt: skip
     drawn.notes = [f"{path}: {count} {reason}" for reason, count in sorted(skipped.items())]
     if restored:
         drawn.notes.append(
@@ -98,9 +101,9 @@ def _why_skipped(feature: Feature) -> str:
     return "" if feature.class_name else "without a class skipped"
 
 
-def _metadata(feature: Feature) -> str:
+def _metadata(feature: Feature, key: str = "wsiseg") -> str:
     metadata = feature.properties.get("metadata")
-    return str(metadata.get("wsiseg", "")) if isinstance(metadata, dict) else ""
+    return str(metadata.get(key, "")) if isinstance(metadata, dict) else ""
 
 
 def _state_of(feature: Feature, where: str) -> State:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import shapely
@@ -16,7 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from wsiseg.config import LabelConfig, check_class_names
 from wsiseg.errors import ConfigError, DataError
-from wsiseg.labels.corrections import resolve_regions, warn_of_unused_outlines
+from wsiseg.labels.corrections import warn_of_unused_outlines
 from wsiseg.labels.cover import place_of, to_raster
 from wsiseg.labels.layers import (
     Layers,
@@ -36,6 +36,7 @@ from wsiseg.labels.remarks import (
     report_starred,
     report_unseen,
 )
+from wsiseg.labels.resolve import resolve_regions
 from wsiseg.labels.sources import Sources, read_sources
 from wsiseg.labels.stores import Names, find_stores, find_tissue, map_classes, open_stores
 from wsiseg.labels.tile_table import name_tile_classes, read_tile_table
@@ -97,6 +98,20 @@ class Labelling:
         ]
 
 
+class _File(NamedTuple):
+    """A file of labels of one slide."""
+
+    path: Path
+    drawn: Drawn
+    """What it holds."""
+    marks: list[Mark]
+    """The same, its corrections with the outlines of our maps."""
+
+
+_Files = Mapping[int, Sequence[_File]]
+"""By number of the store."""
+
+
 def label_slides(
     labels: str | Path | Sequence[str | Path],
     stores: Sequence[str | Path],
@@ -153,17 +168,18 @@ def label_slides(
     paths += [] if assigned is None else list(assigned.labels)
     sources = read_sources(paths, opened, names, assigned)
     problems += sources.problems
-    counts = _count_names(sources, classes or (), config)
+    notes: list[str] = []
+    files = _resolve(sources, opened, problems, notes)
+    counts = _count_names(files, classes or (), config)
     if classes is None:
         counts.update(_name_listed(sources))
     order = tuple(sorted(counts)) if classes is None else tuple(classes)
-    problems += _check_names(sources, order, config)
-    notes: list[str] = []
+    problems += _check_names(files, order, config)
     tissue = [find_tissue(store, config) for store in opened]
     listed = _read_tables(sources, opened, names, tissue, order, config, problems)
     slides = []
     for at, store in enumerate(opened):
-        drawn = sources.drawn.get(at, [])
+        drawn = files.get(at, [])
         if not drawn and at not in listed:
             continue
         slide = _label_slide(
@@ -174,6 +190,7 @@ def label_slides(
             slide = replace(slide, patient=patient, split=split)
         slides.append(slide)
     expected = {*((classes or ()) if known is None else known), *config.map.values()}
+    expected |= _name_mapped(files, config)
     if maps:
         expected |= map_classes(opened)
     labelled = {slide.store.path for slide in slides}
@@ -186,8 +203,24 @@ def label_slides(
     )  # fmt: skip
 
 
+def _resolve(
+    sources: Sources, stores: Sequence[SlideStore], problems: list[str], notes: list[str]
+) -> _Files:
+    """Combine corrections with the maps that they are about; leave out files of which none is."""
+    files: dict[int, list[_File]] = {}
+    for at, drawn in sources.drawn.items():
+        for path, one in drawn:
+            try:
+                marks = resolve_regions(path, one.marks, stores[at], notes)
+            except DataError as error:
+                problems.append(str(error))
+            else:
+                files.setdefault(at, []).append(_File(path, one, marks))
+    return files
+
+
 def _label_slide(
-    store: SlideStore, drawn: Sequence[tuple[Path, Drawn]], listed: WindowLabels | None,
+    store: SlideStore, drawn: Sequence[_File], listed: WindowLabels | None,
     tissue: NDArray[np.bool_], classes: Sequence[str], config: LabelConfig, problems: list[str],
     notes: list[str],
 ) -> SlideLabels:  # fmt: skip
@@ -199,15 +232,15 @@ def _label_slide(
     windows = label_windows(layers, store.grid, tissue, config)
     if drawn and not len(windows.labels) and len(problems) == before:
         problems.append(
-            f"{drawn[0][0]}: no tissue of {store.path.stem} is annotated"
-            + "".join(f"; {note}" for _, one in drawn for note in one.notes)
+            f"{drawn[0].path}: no tissue of {store.path.stem} is annotated"
+            + "".join(f"; {note}" for file in drawn for note in file.drawn.notes)
         )
     notes += report_unseen(store, layers, windows, classes)
     notes += report_outlying(store, counted, windows, config)
     notes += report_contradictions(counted, config)
     counts = Counter(classify(mark.name, config.map)[1] for mark in marks)
     return SlideLabels(
-        store, tuple(path for path, _ in drawn), _merge(windows, listed, store), layers,
+        store, tuple(file.path for file in drawn), _merge(windows, listed, store), layers,
         tuple(counts[name] for name in classes), patient="",
     )  # fmt: skip
 
@@ -215,15 +248,24 @@ def _label_slide(
 # -- classes -------------------------------------------------------------------------------------
 
 
-def _count_names(sources: Sources, classes: Sequence[str], config: LabelConfig) -> Counter[str]:
-    """Count how often each class is named, after the mapping."""
+def _count_names(files: _Files, classes: Sequence[str], config: LabelConfig) -> Counter[str]:
+    """Count how often each class is named, by people or our maps, after the mapping."""
     counts = Counter[str]()
-    for drawn in sources.drawn.values():
-        for _, one in drawn:
-            for mark in one.marks:
-                kind, name = classify(mark.name, config.map, classes)
-                counts[name] += kind == "class"
+    for mark in _list_marks(files):
+        kind, name = classify(mark.name, config.map, classes)
+        counts[name] += kind == "class"
     return +counts
+
+
+def _name_mapped(files: _Files, config: LabelConfig) -> set[str]:
+    """Return the classes that have their names from our maps, which makes no typing errors."""
+    states = ("checked", "deleted")
+    kinds = (classify(m.name, config.map) for m in _list_marks(files) if m.state in states)
+    return {name for kind, name in kinds if kind == "class"}
+
+
+def _list_marks(files: _Files) -> Iterator[Mark]:
+    return (mark for of_slide in files.values() for file in of_slide for mark in file.marks)
 
 
 def _name_listed(sources: Sources) -> Iterator[str]:
@@ -234,11 +276,12 @@ def _name_listed(sources: Sources) -> Iterator[str]:
             yield from name_tile_classes(path)
 
 
-def _check_names(sources: Sources, classes: Sequence[str], config: LabelConfig) -> list[str]:
+def _check_names(files: _Files, classes: Sequence[str], config: LabelConfig) -> list[str]:
+    """Report classes in files that are none of `classes`; those of our maps may be."""
     problems = []
-    for drawn in sources.drawn.values():
-        for path, one in drawn:
-            kinds = [classify(mark.name, config.map, classes) for mark in one.marks]
+    for of_slide in files.values():
+        for path, drawn, _ in of_slide:
+            kinds = [classify(mark.name, config.map, classes) for mark in drawn.marks]
             unknown = sorted({name for kind, name in kinds if kind == "class"} - set(classes))
             if unknown:
                 problems.append(
@@ -258,12 +301,12 @@ def _of_classes(marks: Sequence[Mark], classes: Sequence[str], config: LabelConf
 
 
 def _place_marks(
-    store: SlideStore, drawn: Sequence[tuple[Path, Drawn]], classes: Sequence[str],
+    store: SlideStore, drawn: Sequence[_File], classes: Sequence[str],
     config: LabelConfig, problems: list[str], notes: list[str],
 ) -> list[Mark]:  # fmt: skip
-    """Return what a slide's files mark on it in raster pixels; corrections get our outlines."""
+    """Return what a slide's files mark on it in raster pixels."""
     placed: list[Mark] = []
-    for path, one in drawn:
+    for path, one, marks in drawn:
         notes += [*one.notes, *report_starred(path, one, classes, config)]
         mpp = float(store.slide["mpp"][0])
         if one.mpp is not None and abs(one.mpp / mpp - 1) > _SAME_MPP:
@@ -275,11 +318,8 @@ def _place_marks(
         if one.size is not None and (other := _check_size(one.size, store)):
             problems.append(f"{path}: {other}")
             continue
-        resolved = resolve_regions(path, one.marks, store, problems, notes)
         place = place_of(store, config, one.level0)
-        moved = [
-            Mark(m.name, to_raster(m.geometry, place), m.where, m.state, m.region) for m in resolved
-        ]
+        moved = [replace(mark, geometry=to_raster(mark.geometry, place)) for mark in marks]
         placed += _keep_inside(path, moved, store, problems, notes)
     return placed
 

@@ -28,6 +28,8 @@ class Mark:
     state: State = ""
     region: str = ""
     """Id of the region of our own map that was reclassified or deleted."""
+    of_map: str = ""
+    """Digest of the labels of the map that a checked area is about; empty if nothing tells."""
 
 
 @dataclass

@@ -14,7 +14,8 @@ nobody touched are not in it. Every Feature has a geometry, an id, QuPath's
     A new area of a class, with a new id.
 ``checked``
     An area that was checked completely, so that the map with the corrections is right there; its
-    class is ``Checked*``. Outside such areas, correctness is unknown.
+    class is ``Checked*``, and ``metadata.map`` is the digest of the labels of that map, which may
+    be made again. Outside such areas, correctness is unknown.
 
 The member ``wsiseg`` of the collection names the slide, the digest of the labels that were
 corrected, the origin, and a digest of the features. A file whose digest does not match was changed

@@ -36,10 +36,11 @@ Feature = dict[str, Any]
 
 def make_feature(
     kind: str, geometry: BaseGeometry, class_name: str, palette: Palette,
-    identity: str | None = None, was: str | None = None,
+    identity: str | None = None, was: str | None = None, of_map: str | None = None,
 ) -> Feature:  # fmt: skip
-    """Make a feature of the file; see the module for the values of `kind`."""
-    metadata = {"wsiseg": kind} | ({"from": was} if was is not None else {})
+    """Make a feature of the file; see the module for the values of `kind`, and the metadata."""
+    said = {"wsiseg": kind, "from": was, "map": of_map}
+    metadata = {name: text for name, text in said.items() if text is not None}
     return {
         "type": "Feature",
         "id": identity or str(uuid.uuid4()),

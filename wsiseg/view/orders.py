@@ -39,14 +39,14 @@ def correct(
     earlier
         Whose corrections may be kept.
     outdated
-        Whether the page shows a map that was replaced: areas are saved, of its classes, too.
+        Whether the page shows a map that was replaced: drawn areas are saved, of its classes, too.
 
     Raises
     ------
     DataError
         If the order is malformed, or names a class or region that does not exist.
     OutdatedMapError
-        If it is about a region of a map that was replaced.
+        If it is about a map that was replaced, or a region of it.
     """
     return {**_describe(shown, _apply(shown, order, earlier, outdated)), "outdated": outdated}
 
@@ -55,6 +55,8 @@ def _apply(shown: Shown, order: Any, earlier: Earlier, outdated: bool) -> Change
     action = order.get("action") if isinstance(order, dict) else None
     if outdated and action in ("reclassify", "delete"):
         raise OutdatedMapError("the map was made again, and is shown anew; choose its region")
+    if outdated and action == "check":
+        raise OutdatedMapError("the map was made again, and is shown anew; check that one")
     if outdated and action == "draw":
         order = {**order, "new": True}
     if action == "undo":
@@ -107,7 +109,11 @@ def _draw(shown: Shown, order: dict[str, Any]) -> Feature:
 
 
 def _check(shown: Shown, order: dict[str, Any]) -> Feature:
-    return make_feature("checked", _area_of(shown, order), CHECKED, _palette_of(shown))
+    area = _area_of(shown, order)
+    if not shown.scene.labelled:
+        raise DataError("there is no map that could be right: draw areas, or wait for the map")
+    digest = shown.regions.facts.get("labels")
+    return make_feature("checked", area, CHECKED, _palette_of(shown), of_map=digest)
 
 
 def _palette_of(shown: Shown) -> Palette:

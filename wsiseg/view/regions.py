@@ -375,7 +375,9 @@ def outlined_regions(annotations: Annotations) -> Regions:
     """Convert outlined annotations to regions, with the ids of their GeoJSON."""
     scale, origin = np.array(annotations.scale), np.array(annotations.origin)
     builder = _Builder()
-    builder.facts = {"slide": annotations.slide, "origin": list(annotations.origin)}
+    builder.facts = {
+        **annotations.provenance, "slide": annotations.slide, "origin": list(annotations.origin),
+    }  # fmt: skip
     for region, identity in identify_regions(annotations):
         rings = [
             np.rint((ring * scale - origin) * _HUNDRED).astype(np.int32)

@@ -14,6 +14,7 @@ from wsiseg.qupath import (
     read_stamp,
     write_geojson,
 )
+from wsiseg.qupath.form.stamp import read_head
 
 REGIONS = [make_region(np.add(SQUARE, (100 * i, 0))) for i in range(20)]
 FOREIGN = b'{"type":"FeatureCollection","features":[]}'
@@ -40,13 +41,21 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_the_head_of_what_is_not_ours_says_nothing(tmp_path):
+    assert read_head(tmp_path / "none.geojson") == {}
+    for name, content in (("a.geojson", FOREIGN), ("b.geojson", b"no"), ("c.geojson.gz", b"no")):
+        (tmp_path / name).write_bytes(content)
+        assert read_head(tmp_path / name) == {}
+
+
 @pytest.mark.parametrize("name", ["case.geojson", "case.json", "case.geojson.gz"])
 def test_a_file_of_ours_shows_whether_it_was_edited(tmp_path, name):
     path = write_geojson(annotate(REGIONS, provenance={"made": "abc"}), tmp_path / name)
-    assert read_stamp(path)["made"] == "abc"
+    assert read_stamp(path)["made"] == read_head(path)["made"] == "abc"
     assert lint_geojson(path) == []
     edit(path)
     assert read_stamp(path) is None
+    assert read_head(path)["made"] == "abc"
 
 
 def test_what_is_no_file_of_ours_has_no_stamp(tmp_path):

@@ -14,7 +14,7 @@ import orjson
 
 from wsiseg.atomic import free_name
 
-__all__ = ["END", "STAMPED_END", "end_of", "keep_edited", "read_stamp"]
+__all__ = ["END", "STAMPED_END", "end_of", "keep_edited", "read_head", "read_stamp"]
 
 END = b"\n]}\n"
 """End of a collection that is written with one feature per line."""
@@ -23,6 +23,7 @@ STAMPED_END = re.compile(rb'\n\](?:,"wsiseg_sha256":"([0-9a-f]{64})")?\}\s*')
 """The same end, with or without the hash."""
 
 _LONGEST_END = 200
+_LONGEST_HEAD = 2**20
 
 
 def end_of(features: bytes) -> bytes:
@@ -48,6 +49,18 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
         return dict(orjson.loads(head + b"]}")["wsiseg"])
     except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError):
         return None
+
+
+def read_head(path: Path) -> dict[str, Any]:
+    """Read the facts that `write_geojson` stored, without the features or whether they changed.
+
+    Empty for files that QuPath wrote, and if there is no file.
+    """
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            return dict(orjson.loads(file.readline(_LONGEST_HEAD) + b"]}")["wsiseg"])
+    except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError):
+        return {}
 
 
 def keep_edited(path: Path) -> Path | None:
