@@ -6,11 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
+from wsiseg.annotations import Palette
 from wsiseg.config import LabelConfig
 from wsiseg.labels import keep_corrected, label_slides
 
 from ..train.test_stores import annotate
-from .slides import CLASSES, COLS, ROWS, TILE, make_store
+from .slides import CLASSES, COLS, PALETTE, ROWS, TILE, make_store
 from .test_forms import collection, feature, polygon, square
 
 UNKNOWN = float("nan")
@@ -100,6 +101,37 @@ def test_a_checked_area_that_only_touches_a_region_does_not_hide_it(tmp_path, ma
     ]
     found = correct(tmp_path, mapped, *checked)
     assert found == {(0, 1): (1, 0, 1), (2, 2): (0, 0, 1)}
+
+
+def test_the_classes_of_a_map_count_if_none_are_given(tmp_path, mapped):
+    """Else what was checked, and is of a class that nobody drew, was learned as anything but it."""
+    _, ids = mapped
+    path = write(tmp_path, touched("deleted", "Ignore*", square(0, 0), ids["Pink"]))
+    found = label_slides(path.parent, [tmp_path])
+    assert (found.classes, found.problems) == (("Pink",), ())
+    assert set(weigh(found).values()) == {(0, 3)}
+    checked = touched("checked", "Checked*", square(0, 0, 1, 5))
+    write(tmp_path, checked)
+    found = label_slides(path.parent, [tmp_path])
+    assert (found.classes, found.problems) == (("Blue", "Pink"), ())
+    assert [weigh(found)[0, col] for col in (0, 2, 4)] == [(0, 1, 1), (0, 0, 1), (1, 0, 1)]
+    write(tmp_path, checked, touched("drawn", "Pink", square(2, 2)))
+    both = label_slides(path.parent, [tmp_path])
+    assert weigh(both) == weigh(found) | {(2, 2): (0, 1, 3)}
+    only = label_slides(path.parent, [tmp_path], ("Pink",))
+    assert only.problems == (), "a map may have classes that nobody wants"
+    assert weigh(only)[0, 4] == (0, 1)
+
+
+def test_names_in_a_map_are_no_typing_errors(tmp_path):
+    store = make_store(tmp_path / "slides")
+    names = Palette(("Adipose 1a", "Adipose 1b"), PALETTE.colors)
+    annotate(store, tmp_path / "geojson" / "one.geojson", palette=names)
+    checked = touched("checked", "Checked*", square(0, 0, 1, 5))
+    path = write(tmp_path, checked)
+    assert label_slides(path.parent, [tmp_path]).lookalikes == ()
+    write(tmp_path, checked, touched("drawn", "adipose 1a", square(2, 2)))
+    assert label_slides(path.parent, [tmp_path]).lookalikes == (("Adipose 1a", "adipose 1a"),)
 
 
 def test_corrections_win_over_the_first_round(tmp_path, mapped):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from wsiseg.annotations import Palette
 from wsiseg.cli import app
 from wsiseg.config import TrainConfig
 from wsiseg.errors import ConfigError, DataError
@@ -12,15 +13,17 @@ from wsiseg.labels import label_slides
 from wsiseg.learn import learn_model
 from wsiseg.learn.fit import Folds, FoldScore, choose_epochs
 from wsiseg.learn.report import describe_learned
-from wsiseg.learn.run import _drop_unshown
+from wsiseg.learn.run import _drop_unshown, _label
 from wsiseg.learn.start import extend_config, start_from
 from wsiseg.model.checkpoint import load_checkpoint, read_info
+from wsiseg.store import SlideStore
 from wsiseg.train import gather_tiles
 from wsiseg.train.setup import make_model
 from wsiseg.train.stores import StoreTiles
 
-from ..labels.slides import make_store
+from ..labels.slides import COLS, PALETTE, ROWS, TILE, make_store
 from ..labels.test_forms import collection, feature, polygon, square
+from ..train.test_stores import annotate
 
 QUICK = {"epochs": 4, "batch_size": 8, "learning_rate": 0.01}
 
@@ -176,6 +179,49 @@ def test_a_correction_that_does_not_hold_is_named(slides):
         settings=QUICK,
     )  # fmt: skip
     assert {one.where for one in learned.missed} == {"two around (92, 152)"}
+
+
+def correct_map(folder, kind, **more):
+    """Map slide `one`, and say that all of its left half is wrong, or that some of it is right."""
+    path = annotate(SlideStore(folder / "slides/one.zarr"), folder / "geojson/one.geojson", **more)
+    pink, *_ = json.loads(path.read_text())["features"]
+    shape = pink["geometry"] if kind == "deleted" else polygon(square(0, 0, 1, 5))
+    name = "Ignore*" if kind == "deleted" else "Checked*"
+    one = {**feature(name, shape, metadata={"wsiseg": kind}), "id": pink["id"]}
+    draw(folder / "corrections", "one", one)
+    return folder / "corrections"
+
+
+def test_a_round_may_only_check(tmp_path):
+    """It was refused, as no slide were labelled."""
+    make_store(tmp_path / "slides")
+    _, config = _label([tmp_path], correct_map(tmp_path, "checked"), None, "tissue", {})
+    assert set(config.classes) == {*read_info("tissue").names, "Blue", "Pink"}
+
+
+def test_a_round_may_only_delete(tmp_path):
+    """It was refused, as no tissue were annotated."""
+    make_store(tmp_path / "slides")
+    names = Palette(("Stroma", "Muscle"), PALETTE.colors)
+    labels = correct_map(tmp_path, "deleted", palette=names)
+    labelling, config = _label([tmp_path], labels, None, "tissue", {})
+    assert config.classes == read_info("tissue").names
+    shown = gather_tiles(labelling.slides).labels
+    assert (shown[:, config.classes.index("Stroma")] == 0).all()
+    assert np.isnan(shown).sum(1).tolist() == [len(config.classes) - 1] * len(shown)
+    with pytest.raises(DataError, match="nothing shows 'Stroma', so it cannot be learned"):
+        _label([tmp_path], labels, None, None, {})
+
+
+def test_what_shows_nothing_and_corrects_nothing_cannot_be_learned(tmp_path):
+    make_store(tmp_path / "slides")
+    nowhere = np.full((ROWS * TILE, COLS * TILE), 255, np.uint8)
+    nowhere[-TILE:] = 0
+    labels = correct_map(tmp_path, "checked", labels=nowhere)
+    with pytest.raises(DataError, match="show no class and correct no region, so there is nothing"):
+        _label([tmp_path], labels, None, "tissue", {})
+    with pytest.raises(DataError, match="no label is of a class: draw areas of classes, or learn"):
+        _label([tmp_path], labels, None, None, {})
 
 
 def test_small_regions_off_the_grid_are_learned_from(slides):

@@ -138,10 +138,10 @@ def _label(
     labelling = label_slides(
         labels, slides, settings.get("classes"), draft.labels, manifest=manifest
     )
-    if not (labelling.slides and labelling.classes):
-        nothing = [*labelling.problems, *labelling.unmatched] or ["no slide is labelled"]
-        refuse("learn", nothing, "labels or stores")
     known = known_classes(start)
+    if not (labelling.slides and (labelling.classes or known)):
+        nothing = [*labelling.problems, *labelling.unmatched] or [_tell_nothing(labelling)]
+        refuse("learn", nothing, "labels or stores")
     names = [name for name in labelling.classes if name not in known]
     config = extend_config(start, names if start else labelling.classes, settings)
     if config.classes != labelling.classes:
@@ -152,12 +152,23 @@ def _label(
     return labelling, config
 
 
+def _tell_nothing(labelling: Labelling) -> str:
+    if not labelling.slides:
+        return "no slide is labelled"
+    return "no label is of a class: draw areas of classes, or learn with --from a checkpoint"
+
+
 def _check(labelling: Labelling, known: Sequence[str], config: TrainConfig) -> None:
     """Refuse labels that cannot be trained on, with all problems at once."""
     problems = [*labelling.problems, *labelling.unmatched, *labelling.advise()]
     if not problems:
-        labels = gather_tiles(labelling.slides).labels
-        for name, column in zip(config.classes, labels.T, strict=True):
+        tiles = gather_tiles(labelling.slides)
+        if not len(_drop_unshown(tiles, config.classes)[0]):
+            problems.append(
+                "the labels show no class and correct no region, so there is nothing to learn: "
+                "draw areas of classes"
+            )
+        for name, column in zip(config.classes, tiles.labels.T, strict=True):
             if name in config.background:
                 continue
             if not (column == 1).any() and name not in known:
