@@ -134,6 +134,32 @@ def test_names_in_a_map_are_no_typing_errors(tmp_path):
     assert label_slides(path.parent, [tmp_path]).lookalikes == (("Adipose 1a", "adipose 1a"),)
 
 
+def test_where_the_map_is_unsure_a_checked_area_says_nothing(tmp_path):
+    """It said that no class was there."""
+    store = make_store(tmp_path / "slides")
+    labels = np.zeros((ROWS * TILE, COLS * TILE), np.uint8)
+    labels[:, 2 * TILE :] = 2
+    path = annotate(store, tmp_path / "geojson" / "one.geojson", labels, PALETTE.with_unsure())
+    ids = {
+        f["properties"]["classification"]["name"]: f["id"]
+        for f in json.loads(path.read_text())["features"]
+    }
+    checked = touched("checked", "Checked*", square(0, 1, 1, 3))
+    assert correct(tmp_path, None, checked) == {(0, 1): (1, 0, 1)}
+    drawn = touched("drawn", "Blue", square(0, 3))
+    assert correct(tmp_path, None, checked, drawn) == {(0, 1): (1, 0, 1), (0, 3): (0, 1, 3)}
+    known = touched("reclassified", "Blue", square(0, 3), ids["Unsure"])
+    assert correct(tmp_path, None, checked, known)[0, 2] == (0, 1, 3)
+    path = write(tmp_path, checked, touched("deleted", "Ignore*", square(0, 3), ids["Unsure"]))
+    found = label_slides(path.parent, [tmp_path])
+    assert (found.classes, found.problems) == (("Pink",), ()), "to be unsure is no class"
+    found = weigh(label_slides(path.parent, [tmp_path], CLASSES))
+    assert found == {(0, 1): (1, 0, 1), (0, 2): (0, 0, 1), (0, 3): (0, 0, 1)}, "nor unsure"
+    path = write(tmp_path, touched("checked", "Checked*", square(0, 3)))
+    (problem,) = label_slides(path.parent, [tmp_path], CLASSES).problems
+    assert "no tissue of one is annotated" in problem
+
+
 def test_corrections_win_over_the_first_round(tmp_path, mapped):
     store, _ = mapped
     first = tmp_path / "first"

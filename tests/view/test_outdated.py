@@ -144,9 +144,7 @@ def test_a_checked_area_says_which_map_was_checked(page):
         page.scene = page.client.get(page.slide).json()
         made.append(page.store.finished("stitch"))
         assert page.post(action="check", points=SQUARE).status_code == 200
-    said = [
-        one["properties"]["metadata"] for one in json.loads(path.read_text())["features"]
-    ]  # fmt: skip
+    said = [one["properties"]["metadata"] for one in json.loads(path.read_text())["features"]]
     assert said == [{"wsiseg": "checked", "map": digest} for digest in made]
     assert len(set(made)) == 3
     assert lint_geojson(path) == []
