@@ -164,6 +164,54 @@ def test_ignored_areas_leave_their_tiles_out_and_frames_say_nothing(tmp_path):
     assert set(tiles_of(read(tmp_path, drawn))) == {(0, 1), (1, 0), (1, 1)}
 
 
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("Ignore*", ""), ("Ignore", ""), ("ignore folds*", ""), ("Ignore*: fold", ""),
+        ("Ignore folds", "['Ignore folds'] are left out, as their names begin with Ignore; rename "
+         'what is a class with --map "Ignore folds=..."'),
+    ],
+)  # fmt: skip
+def test_what_begins_with_ignore_is_left_out_and_is_no_class(tmp_path, name, note):
+    drawn = collection(
+        feature("Pink", polygon(square(0, 0, 2, 2))), feature(name, polygon(square(0, 0)))
+    )
+    found = read(tmp_path, drawn, classes=None)
+    assert found.classes == ("Pink",)
+    assert set(tiles_of(found)) == {(0, 1), (1, 0), (1, 1)}
+    assert [text.partition(": ")[2] for text in found.notes] == [note] * bool(note)
+    wanted = label_slides(tmp_path / "labels", [tmp_path], ("Pink", name))
+    assert tiles_of(wanted)[0, 0] == (1, 1), "it is a class if somebody says so"
+
+
+@pytest.mark.parametrize("name", ["Checked", "checked area"])
+def test_a_checked_area_without_its_star_is_told(tmp_path, name):
+    found = read(tmp_path, collection(PINK, feature(name, polygon(square(0, 0)))), classes=None)
+    assert set(found.classes) == {"Pink", name}
+    (note,) = found.notes
+    assert f"['{name}'] are taken for classes; if these areas were checked, use --map" in note
+
+
+def point(name, row, col, **properties):
+    """A point in the middle of a tile."""
+    x, y = np.mean(square(row, col)[:4], 0).tolist()
+    return feature(name, {"type": "Point", "coordinates": [x, y]}, **properties)
+
+
+def test_points_in_ignored_areas_say_nothing(tmp_path):
+    drawn = [point("Pink", 0, 0), point("Pink", 2, 2), feature("Ignore*", polygon(square(0, 0)))]
+    assert set(tiles_of(read(tmp_path, collection(*drawn)))) == {(2, 2)}
+
+
+def test_points_are_replaced_by_corrections_as_areas_are(tmp_path):
+    first, again = point("Pink", 0, 0), point("Pink", 1, 0, metadata={"wsiseg": "drawn"})
+    later = feature("Blue", polygon(square(0, 0, 2)), metadata={"wsiseg": "drawn"})
+    assert set(tiles_of(read(tmp_path, collection(first)))) == {(0, 0)}
+    (slide,) = read(tmp_path, collection(first, later, again)).slides
+    assert slide.found.corners.tolist() == [[0, 0], [TILE, 0], [TILE, 0]], "of one round, both"
+    assert slide.found.labels[0].tolist() == [0, 1]
+
+
 def test_in_a_checked_area_what_is_not_marked_is_absent(tmp_path):
     pink = feature("Pink", polygon(square(0, 0)))
     drawn = collection(pink, feature("Checked*", polygon(square(0, 0, 1, 2))))

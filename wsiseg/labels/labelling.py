@@ -32,8 +32,8 @@ from wsiseg.labels.placement import CELLS, intersect
 from wsiseg.labels.remarks import (
     report_contradictions,
     report_marks,
+    report_names,
     report_outlying,
-    report_starred,
     report_unseen,
 )
 from wsiseg.labels.resolve import resolve_regions
@@ -307,7 +307,7 @@ def _place_marks(
     """Return what a slide's files mark on it in raster pixels."""
     placed: list[Mark] = []
     for path, one, marks in drawn:
-        notes += [*one.notes, *report_starred(path, one, classes, config)]
+        notes += [*one.notes, *report_names(path, one, classes, config)]
         mpp = float(store.slide["mpp"][0])
         if one.mpp is not None and abs(one.mpp / mpp - 1) > _SAME_MPP:
             problems.append(

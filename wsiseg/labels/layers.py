@@ -115,18 +115,19 @@ def stack_layers(
     """Combine marks in raster pixels.
 
     Classes that were marked in the same round may overlap; a correction replaces earlier marks in
-    its area.
+    its area, points included. What lies in an ignored area is left out.
     """
     empty = shapely.Polygon()
     shown, absent = [empty] * len(classes), [empty] * len(classes)
     corrected = empty
+    replaced: dict[int, Any] = {}
     kinds = [(mark, *classify(mark.name, mapping, classes)) for mark in marks]
     areas = [one for one in kinds if one[0].geometry.geom_type in ("Polygon", "MultiPolygon")]
     for rank in sorted(set(_RANK.values())):
         current = [o for o in areas if o[1] == "class" and _RANK[o[0].state] == rank]
         if not current:
             continue
-        whole = join([mark.geometry for mark, *_ in current])
+        whole = replaced[rank] = join([mark.geometry for mark, *_ in current])
         for at, name in enumerate(classes):
             own, gone = (
                 join(
@@ -143,16 +144,28 @@ def stack_layers(
         for wanted in ("ignored", "checked")
     )
     cut = [[shapely.difference(shape, ignored) for shape in side] for side in (shown, absent)]
+    hidden = {
+        rank: shapely.union_all([ignored, *(area for r, area in replaced.items() if r > rank)])
+        for rank in _RANK.values()
+    }
+    shapely.prepare(list(hidden.values()))
     points = [
         (x, y, classes.index(name), _RANK[mark.state] >= _CORRECTION)
         for mark, kind, name in kinds
         if kind == "class" and mark.geometry.geom_type in ("Point", "MultiPoint")
-        for x, y in shapely.get_coordinates(mark.geometry).tolist()
+        for x, y in _keep_points(mark, hidden[_RANK[mark.state]])
     ]
     return Layers(
         tuple(cut[0]), tuple(cut[1]), shapely.difference(checked, ignored), ignored, corrected,
         tuple(points),
     )  # fmt: skip
+
+
+def _keep_points(mark: Mark, hidden: Any) -> list[list[float]]:
+    """Return x, y of a mark's points outside of an area."""
+    places = shapely.get_coordinates(mark.geometry)
+    kept: list[list[float]] = places[~shapely.intersects_xy(hidden, *places.T)].tolist()
+    return kept
 
 
 def label_windows(

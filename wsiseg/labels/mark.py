@@ -8,6 +8,8 @@ from typing import Literal
 
 from shapely.geometry.base import BaseGeometry
 
+from wsiseg.qupath.read.features import is_ignored_class
+
 __all__ = ["Drawn", "Kind", "Mark", "State", "classify"]
 
 State = Literal["", "drawn", "reclassified", "deleted", "checked"]
@@ -52,15 +54,16 @@ def classify(
 ) -> tuple[Kind, str]:
     """Return the kind of a class name, and the class that it stands for after `mapping`.
 
-    A name that ends in ``*`` is not a class, unless it is one of `classes`: ``Ignore*`` is left
-    out, ``Checked*`` is an area in which everything present was marked, and any other, such as
-    QuPath's ``Region*``, has no meaning.
+    Names that begin with the word Ignore are left out, as QuPath's ``Ignore*``. Of the others, a
+    name that ends in ``*`` is not a class: ``Checked*`` is an area in which everything present was
+    marked, and any other, such as QuPath's ``Region*``, has no meaning. All may be `classes`.
     """
     name = mapping.get(name, name)
-    mark = name.partition(":")[0].strip()
-    if name in classes or (name and not mark.endswith("*")):
+    if name in classes:
         return "class", name
-    start = mark.lower()
-    if start.startswith("checked"):
-        return "checked", name
-    return ("ignored" if start == "ignore*" else "nothing"), name
+    if is_ignored_class(name):
+        return "ignored", name
+    mark = name.partition(":")[0].strip()
+    if name and not mark.endswith("*"):
+        return "class", name
+    return ("checked" if mark.lower().startswith("checked") else "nothing"), name

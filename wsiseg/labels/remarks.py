@@ -13,30 +13,45 @@ from wsiseg.config import LabelConfig
 from wsiseg.labels.corrections import name_in_run
 from wsiseg.labels.layers import Layers, WindowLabels
 from wsiseg.labels.mark import Drawn, Mark, classify
+from wsiseg.labels.names import format_map
 from wsiseg.store import SlideStore
 
 __all__ = [
     "report_contradictions",
     "report_marks",
+    "report_names",
     "report_outlying",
-    "report_starred",
     "report_unseen",
 ]
 
+_CHECKED = ("checked", "checked area")
+"""Names, in lower case, that lack the asterisk of ``Checked*``."""
 _SAME = 0.9
 """Intersection over union from which two areas are one that was drawn twice."""
 
 
-def report_starred(
+def report_names(
     path: Path, drawn: Drawn, classes: Sequence[str], config: LabelConfig
 ) -> Iterator[str]:
-    """Report names that end in a star and may have been meant as classes."""
-    kinds = [classify(mark.name, config.map, classes) for mark in drawn.marks]
+    """Report names that may have been meant as classes and are none, or the reverse."""
+    kinds = {classify(mark.name, config.map, classes) for mark in drawn.marks}
     starred = {name for kind, name in kinds if kind == "nothing" and name} - {"Region*"}
     if starred:
         yield (
             f"{path}: {sorted(starred)} are skipped, as their names end in '*'; only Ignore* "
             f"is cut out"
+        )
+    ignored = {name for kind, name in kinds if kind == "ignored" and "*" not in name} - {"Ignore"}
+    if ignored:
+        yield (
+            f"{path}: {sorted(ignored)} are left out, as their names begin with Ignore; rename "
+            f"what is a class with {format_map({min(ignored): '...'})}"
+        )
+    checked = {name for kind, name in kinds if kind == "class" and name.lower() in _CHECKED}
+    if checked:
+        yield (
+            f"{path}: {sorted(checked)} are taken for classes; if these areas were checked, use "
+            f"{format_map({min(checked): 'Checked*'})}"
         )
 
 

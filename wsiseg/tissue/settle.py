@@ -29,8 +29,9 @@ def settle_tissue(
     With an `outline` (``.geojson``), the detected mask is also written there for QuPath; without
     `draw`, that is left to `draw_tissue`. A file that is not as wsiseg wrote it is the user's: it
     is read and never overwritten, and its polygons are the mask (no smallest area applies).
-    Polygons of class ``Ignore*`` are cut out of the others. Broken ones are left out, as the log
-    and the store's `tissue_note` report. Delete the file to have the tissue detected again.
+    Polygons of class ``Ignore*``, or another that begins with Ignore, are cut out of the others.
+    Broken ones are left out, as the log and the store's `tissue_note` report. Delete the file to
+    have the tissue detected again.
 
     Raises
     ------

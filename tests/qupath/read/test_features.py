@@ -159,7 +159,8 @@ def test_what_qupath_writes_without_a_shape_is_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ("name", "ignored"),
     [("Ignore*", True), ("Ignore*: Fold", True), ("Region*", False), ("Tumor", False),
-     ("Ignore", False), (None, False)],
+     ("Ignore", True), ("ignore folds*", True), ("Ignored_2", True), ("Ignorella", False),
+     ("Tumor: Ignore", False), (None, False)],
 )  # fmt: skip
 def test_only_ignore_is_ignored(tmp_path, name, ignored):
     document = {**FEATURE, "properties": {"classification": name}}

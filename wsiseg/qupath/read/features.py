@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,14 @@ from wsiseg.qupath.form.finding import Finding
 from wsiseg.qupath.form.members import is_root
 from wsiseg.qupath.form.shapes import build_shapes
 
-__all__ = ["Feature", "build_features", "describe_left_out", "read_facts", "read_geojson"]
+__all__ = [
+    "Feature",
+    "build_features",
+    "describe_left_out",
+    "is_ignored_class",
+    "read_facts",
+    "read_geojson",
+]
 
 # Rules that read_geojson tolerates: QuPath reads such files, or nothing is lost for us.
 _HARMLESS = ("extension", "byte-order-mark", "not-a-number", "collection-type")
@@ -24,8 +32,9 @@ _OF_ONE = ("top-level", "feature-type")  # concern one element; the others may b
 _ADVICE = "`wsiseg lint --fix` repairs what it can"
 _MOST_NAMED = 10
 
-_IGNORED = "Ignore*"
-"""QuPath's class for areas to cut out; `Region*` only marks an area of interest."""
+_IGNORED = re.compile(r"ignored?(?![^\W\d_])", re.IGNORECASE)
+"""How the names of classes to cut out begin: QuPath's is `Ignore*`, and its asterisk is easily left
+out, or a word put before it. `Region*` only marks an area of interest."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +67,21 @@ class Feature:
 
     @property
     def is_ignored(self) -> bool:
-        """Whether to cut it out of the others: its class is ``Ignore*`` or derived from it."""
-        return (self.class_name or "").partition(":")[0].strip() == _IGNORED
+        """Whether to cut it out of the others, by its class."""
+        return is_ignored_class(self.class_name or "")
 
     @property
     def object_type(self) -> str:
         """QuPath's type of the object: ``annotation``, ``detection``, ``cell``, ``tile`` ..."""
         return str(self.properties.get("objectType") or "annotation")
+
+
+def is_ignored_class(name: str) -> bool:
+    """Whether areas of a class are to be cut out: it begins with the word Ignore, as ``Ignore*``.
+
+    So do ``Ignore``, ``Ignore folds*`` and ``Ignore*: Fold``.
+    """
+    return _IGNORED.match(name.strip()) is not None
 
 
 def read_geojson(path: str | Path, left_out: list[Finding] | None = None) -> list[Feature]:
