@@ -416,3 +416,15 @@ def test_asap_groups_dots_and_the_decimal_comma(tmp_path):
         "1 of type Measurement skipped: draw an area or a dot",
         "1 without a class (a group) skipped",
     }
+
+
+def test_asap_points_are_in_their_order_however_it_is_written(tmp_path):
+    first, second, third, last = square(0, 0)[:4]
+    body = asap("a", "Polygon", "Pink", [first, third, second, last])
+    body = body.replace('Order="2"', 'Order="1,0"').replace('Order="1"', 'Order="2.0"')
+    text = f"<ASAP_Annotations>{body}</ASAP_Annotations>"
+    found = read(tmp_path, text, "one.xml")
+    assert found.problems == ()
+    assert found.slides[0].area_mm2[0] == pytest.approx((TILE * 0.5 / 1000) ** 2)
+    (problem,) = read(tmp_path, text.replace('"2.0"', '"second"'), "one.xml").problems
+    assert "one.xml: annotation 0 ('a'): Order is 'second'; it needs to be a number" in problem

@@ -111,8 +111,7 @@ def _read_asap(path: Path, root: Element) -> Drawn:
     drawn, skipped = Drawn(level0=True), Counter[str]()
     for number, element in enumerate(root.iter("Annotation")):
         where = f"{path}: annotation {number} ({element.get('Name')!r})"
-        coordinates = sorted(element.iter("Coordinate"), key=lambda c: int(c.get("Order") or 0))
-        points, kind = _points(where, coordinates), element.get("Type", "Polygon")
+        points, kind = _points(where, _in_order(where, element)), element.get("Type", "Polygon")
         group = element.get("PartOfGroup") or ""
         shape = _asap_shape(kind, points)
         if shape is None:
@@ -124,6 +123,13 @@ def _read_asap(path: Path, root: Element) -> Drawn:
             skipped["spline(s) read as straight lines between their points"] += kind == "Spline"
     drawn.notes = _notes(path, +skipped)
     return drawn
+
+
+def _in_order(where: str, element: Element) -> list[Element]:
+    """Return an annotation's coordinates, by their order if they say it."""
+    return sorted(
+        element.iter("Coordinate"), key=lambda c: _number(f"{where}: Order", c.get("Order") or "0")
+    )
 
 
 def _asap_shape(kind: str, points: _Points) -> BaseGeometry | None:
