@@ -174,7 +174,7 @@ def test_an_edited_outline_is_read_once(tmp_path: Path, monkeypatch: pytest.Monk
     settle_tissue(slide, store, CONFIG, path)
     move(path, 8.0)
     settle_tissue(slide, store, CONFIG, path)
-    monkeypatch.delattr(outline, "read_geojson")
+    monkeypatch.delattr(outline, "read_facts")
     monkeypatch.delattr(settle, "detect_tissue")
     settle_tissue(slide, store, CONFIG, path)
 
@@ -319,3 +319,18 @@ def test_filling_equals_asking_every_centre(
         ]
         if all(abs(distance) > 1e-9 for distance in distances):  # edges may still hit one
             assert mask[row, col] == (sum(distance < 0 for distance in distances) % 2 == 1)
+
+
+def test_an_edited_outline_is_read_by_the_origin_that_it_says(tmp_path: Path) -> None:
+    slide, store = make(tmp_path, Box(30, 20, 560, 440))
+    path = tmp_path / "a.geojson"
+    settle_tissue(slide, store, CONFIG, path)
+    before, *_ = store.read_tissue()
+    move(path, 16.0)
+    other = CONFIG.model_copy(update={"export": ExportConfig(origin="level0")})
+    settle_tissue(slide, store, other, path)
+    after, *_ = store.read_tissue()
+    np.testing.assert_array_equal(after[4:, 4:], before[:-4, :-4])
+    path.write_text(path.read_text().replace('"origin": [30, 20]', '"origin": "corner"'))
+    with pytest.raises(GeoJsonError, match=r"a\.geojson: says that its origin is corner"):
+        settle_tissue(slide, store, other, path)

@@ -40,7 +40,8 @@ class LabelConfig(Settings):
     """Tiles of stores as training data: which are used, and which classes they show."""
 
     origin: Literal["qupath", "level0"] = "qupath"
-    """Origin of coordinates: the corner of the slide's bounds, as in QuPath, or that of level 0."""
+    """Origin of coordinates in files that do not say theirs, such as QuPath's and tables: the
+    corner of the slide's bounds, as in QuPath, or that of level 0. Files of wsiseg say theirs."""
     class_fraction: float = Field(default=0.05, gt=0, le=1)
     """A window shows a class if annotations of it cover at least this fraction of the labelled or
     checked part."""

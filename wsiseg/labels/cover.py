@@ -9,20 +9,27 @@ import numpy as np
 import shapely
 
 from wsiseg.config import LabelConfig
+from wsiseg.qupath import Origin
 from wsiseg.store import SlideStore
 
-__all__ = ["Affine", "join", "place_of", "to_raster"]
+__all__ = ["Affine", "join", "origin_of", "place_of", "to_raster"]
 
 Affine = tuple[tuple[float, float], tuple[float, float]]
 """Level-0 position ``(x, y)`` of the file's (0, 0), and level-0 px per raster px."""
 
 
-def place_of(store: SlideStore, config: LabelConfig, level0: bool = False) -> Affine:
-    """Return the transform from a file's pixels to the store's raster."""
-    cropped = config.origin == "qupath" and not level0
-    origin = store.slide["bounds"][:2] if cropped else (0, 0)
+def origin_of(store: SlideStore, config: LabelConfig, said: Origin | None = None) -> Origin:
+    """Return the level-0 position of a file's (0, 0): what it `said`, else what `config` says."""
+    if said is not None:
+        return said
+    x, y = store.slide["bounds"][:2] if config.origin == "qupath" else (0, 0)
+    return x, y
+
+
+def place_of(store: SlideStore, config: LabelConfig, said: Origin | None = None) -> Affine:
+    """Return the transform from a file's pixels to the store's raster; `said` as in `origin_of`."""
     x, y = store.slide["mpp"]
-    return (origin[0], origin[1]), (store.mpp / x, store.mpp / y)
+    return origin_of(store, config, said), (store.mpp / x, store.mpp / y)
 
 
 def to_raster(shape: Any, place: Affine) -> Any:

@@ -12,9 +12,12 @@ from wsiseg.labels.mark import Drawn, Mark, State
 from wsiseg.qupath import (
     Feature,
     Finding,
+    Origin,
     describe_left_out,
+    move_features,
     read_facts,
     read_geojson,
+    read_origin,
     read_stamp,
     restore_outlines,
 )
@@ -43,10 +46,12 @@ def read_geojson_marks(path: Path, own: Sequence[Path] = ()) -> Drawn:
     left_out: list[Finding] = []
     try:
         features, facts = read_facts(path, left_out)
+        origin = read_origin(facts, path)
+        known = list(_read_own(path, own, features, origin))
     except GeoJsonError as error:
         raise DataError(str(error)) from error
-    features, restored = restore_outlines(features, list(_read_own(path, own, features)))
-    drawn, skipped = Drawn(size=_size_of(facts)), Counter[str]()
+    features, restored = restore_outlines(features, known)
+    drawn, skipped = Drawn(size=_size_of(facts), origin=origin), Counter[str]()
     for number, feature in enumerate(features):
         where = f"{path}: feature {number}"
         reason = _why_skipped(feature)
@@ -77,12 +82,19 @@ def _size_of(facts: Mapping[str, Any]) -> tuple[float, float] | None:
     return (size[0], size[1]) if isinstance(size, list) and numbers and min(size) > 0 else None
 
 
-def _read_own(path: Path, own: Sequence[Path], features: Sequence[Feature]) -> Iterator[Feature]:
-    """Read our own regions whose ids occur in `features`."""
+def _read_own(
+    path: Path, own: Sequence[Path], features: Sequence[Feature], origin: Origin | None
+) -> Iterator[Feature]:
+    """Read our own regions whose ids occur in `features`, in the pixels of that file.
+
+    One that states no `origin` is QuPath's, which takes the pixels of ours as they are.
+    """
     ids = {feature.id for feature in features} - {None}
     for file in own if ids else ():
-        if not file.samefile(path) and read_stamp(file) is not None:
-            yield from (feature for feature in read_geojson(file) if feature.id in ids)
+        stamp = None if file.samefile(path) else read_stamp(file)
+        if stamp is not None:
+            known = [feature for feature in read_geojson(file) if feature.id in ids]
+            yield from move_features(known, read_origin(stamp, file), origin)
 
 
 def _why_skipped(feature: Feature) -> str:

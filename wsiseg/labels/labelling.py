@@ -169,7 +169,7 @@ def label_slides(
     sources = read_sources(paths, opened, names, assigned)
     problems += sources.problems
     notes: list[str] = []
-    files = _resolve(sources, opened, problems, notes)
+    files = _resolve(sources, opened, config, problems, notes)
     counts = _count_names(files, classes or (), config)
     if classes is None:
         counts.update(_name_listed(sources))
@@ -204,14 +204,15 @@ def label_slides(
 
 
 def _resolve(
-    sources: Sources, stores: Sequence[SlideStore], problems: list[str], notes: list[str]
-) -> _Files:
+    sources: Sources, stores: Sequence[SlideStore], config: LabelConfig, problems: list[str],
+    notes: list[str],
+) -> _Files:  # fmt: skip
     """Combine corrections with the maps that they are about; leave out files of which none is."""
     files: dict[int, list[_File]] = {}
     for at, drawn in sources.drawn.items():
         for path, one in drawn:
             try:
-                marks = resolve_regions(path, one.marks, stores[at], notes)
+                marks = resolve_regions(path, one, stores[at], config, notes)
             except DataError as error:
                 problems.append(str(error))
             else:
@@ -318,7 +319,7 @@ def _place_marks(
         if one.size is not None and (other := _check_size(one.size, store)):
             problems.append(f"{path}: {other}")
             continue
-        place = place_of(store, config, one.level0)
+        place = place_of(store, config, one.origin)
         moved = [replace(mark, geometry=to_raster(mark.geometry, place)) for mark in marks]
         placed += _keep_inside(path, moved, store, problems, notes)
     return placed

@@ -39,8 +39,9 @@ class Drawn:
     """The labels of one slide in one file."""
 
     marks: list[Mark] = field(default_factory=list)
-    level0: bool = False
-    """Whether (0, 0) is the corner of level 0, regardless of the setting for QuPath's files."""
+    origin: tuple[float, float] | None = None
+    """Level-0 position of the file's (0, 0), if the file or its format says it; else it is as the
+    setting ``labels.origin`` says."""
     mpp: float | None = None
     """Level-0 µm/px of the slide according to the file."""
     size: tuple[float, float] | None = None

@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import shapely
 
 from wsiseg.annotations import UNSURE
+from wsiseg.config import LabelConfig
 from wsiseg.errors import DataError, GeoJsonError
 from wsiseg.labels.corrections import find_maps
-from wsiseg.labels.cover import join
-from wsiseg.labels.mark import Mark
+from wsiseg.labels.cover import join, origin_of
+from wsiseg.labels.mark import Drawn, Mark
 from wsiseg.labels.placement import keep_polygons
-from wsiseg.qupath import Feature, read_geojson
+from wsiseg.qupath import Feature, Origin, move_features, read_facts, read_origin
 from wsiseg.qupath.form.stamp import read_head
 from wsiseg.store import SlideStore
 
@@ -31,10 +32,16 @@ _OF_REGIONS = ("reclassified", "deleted")
 
 
 class _Map:
-    """A map that corrections may be about; read when it is first asked for."""
+    """A map that corrections may be about; read when it is first asked for.
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = files
+    Its regions are in the pixels of a file whose origin is `target`, whatever its own is.
+    """
+
+    def __init__(
+        self, files: Sequence[Path], store: SlideStore, config: LabelConfig, target: Origin
+    ) -> None:
+        self.files, self._target = files, target
+        self._origin_of = partial(origin_of, store, config)
 
     @cached_property
     def labels(self) -> str:
@@ -44,7 +51,12 @@ class _Map:
     @cached_property
     def regions(self) -> list[Feature]:
         """Its regions."""
-        return [region for file in self.files for region in read_geojson(file)]
+        regions: list[Feature] = []
+        for file in self.files:
+            features, facts = read_facts(file)
+            origin = self._origin_of(read_origin(facts, file))
+            regions += move_features(features, origin, self._target)
+        return regions
 
     @cached_property
     def by_id(self) -> dict[str, Feature]:
@@ -53,9 +65,11 @@ class _Map:
 
 
 def resolve_regions(
-    path: Path, marks: Sequence[Mark], store: SlideStore, notes: list[str]
+    path: Path, drawn: Drawn, store: SlideStore, config: LabelConfig, notes: list[str]
 ) -> list[Mark]:
-    """Return `marks` with the outlines of our maps, plus their regions in areas that were checked.
+    """Return the marks in `path` with the outlines of our maps, whose regions in checked areas too.
+
+    All are in the pixels of `path`, also where a map has another origin.
 
     Each correction is about the map that it was made on: a region that was changed or deleted is
     looked up by its id, and a checked area says which map was checked.
@@ -71,11 +85,13 @@ def resolve_regions(
     DataError
         If an area was checked and its map is missing, or a map cannot be read.
     """
+    marks = drawn.marks
     changed = {mark.region for mark in marks if mark.state in _OF_REGIONS}
     checked = [mark for mark in marks if mark.state == "checked"]
     if not changed and not checked:
         return list(marks)
-    maps = [_Map(files) for files in find_maps(path, store)]
+    target = origin_of(store, config, drawn.origin)
+    maps = [_Map(files, store, config, target) for files in find_maps(path, store)]
     try:
         regions = _find_regions(changed, maps)
         accepted = [

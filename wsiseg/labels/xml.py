@@ -55,7 +55,7 @@ def read_xml_marks(path: Path) -> Drawn:
 
 
 def _read_imagescope(path: Path, root: Element) -> Drawn:
-    drawn, skipped = Drawn(level0=True), Counter[str]()
+    drawn, skipped = Drawn(origin=(0, 0)), Counter[str]()
     mpp = root.get("MicronsPerPixel")
     drawn.mpp = _number(f"{path}: MicronsPerPixel", mpp) if mpp else None
     for layer in root.iter("Annotation"):
@@ -108,7 +108,7 @@ def _imagescope_shape(kind: str, points: _Points) -> BaseGeometry | None:
 
 
 def _read_asap(path: Path, root: Element) -> Drawn:
-    drawn, skipped = Drawn(level0=True), Counter[str]()
+    drawn, skipped = Drawn(origin=(0, 0)), Counter[str]()
     for number, element in enumerate(root.iter("Annotation")):
         where = f"{path}: annotation {number} ({element.get('Name')!r})"
         points, kind = _points(where, _in_order(where, element)), element.get("Type", "Polygon")

@@ -14,6 +14,7 @@ from wsiseg.qupath.read.features import (
     read_facts,
     read_geojson,
 )
+from wsiseg.qupath.read.origin import Origin, move_features, read_origin
 from wsiseg.qupath.read.regions import from_feature_collection, read_annotations
 from wsiseg.qupath.read.restore import restore_outlines
 from wsiseg.qupath.scripts.fill import write_scripts
@@ -24,6 +25,7 @@ __all__ = [
     "Export",
     "Feature",
     "Finding",
+    "Origin",
     "Repair",
     "describe_left_out",
     "export_geojson",
@@ -31,9 +33,11 @@ __all__ = [
     "from_feature_collection",
     "identify_regions",
     "lint_geojson",
+    "move_features",
     "read_annotations",
     "read_facts",
     "read_geojson",
+    "read_origin",
     "read_stamp",
     "restore_outlines",
     "to_feature_collection",

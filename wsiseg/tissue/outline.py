@@ -16,7 +16,8 @@ from wsiseg.geometry import Size
 from wsiseg.qupath import (
     Finding,
     describe_left_out,
-    read_geojson,
+    read_facts,
+    read_origin,
     read_stamp,
     write_geojson,
 )
@@ -42,7 +43,7 @@ class Place(NamedTuple):
     mpp: float
     """µm/px of the mask."""
     origin: tuple[int, int]
-    """Level-0 pixel that is (0, 0) in the file."""
+    """Level-0 pixel that is (0, 0) in the file, unless that states another."""
 
 
 def write_mask(store: SlideStore, origin: tuple[int, int], path: Path) -> None:
@@ -100,9 +101,10 @@ def read_mask(path: Path, place: Place) -> tuple[Mask, str]:
     GeoJsonError
         If the file cannot be read, or all its features are broken.
     """
-    slide, mpp, origin = place
+    slide, mpp, expected = place
     findings: list[Finding] = []
-    features = read_geojson(path, findings)
+    features, facts = read_facts(path, findings)
+    origin = read_origin(facts, path) or expected
     note = describe_left_out(findings)
     if note and not features:
         raise GeoJsonError(f"{path}: {note}")

@@ -282,3 +282,16 @@ def test_a_collection_that_is_none_is_refused():
         from_feature_collection({"type": "FeatureCollection", "features": []})
     with pytest.raises(GeoJsonError, match=r"case\.svs: .*no pixel size; give mpp"):
         from_feature_collection(geojson.FeatureCollection([object_of()]), slide="case.svs")
+
+
+def test_what_only_says_its_origin_lies_there(tmp_path):
+    """Such as corrections from the viewer, which have no raster."""
+    tree = {"type": "FeatureCollection", "features": [object_of(classification={"name": "A"})]}
+    plain, said = (
+        read(tmp_path, {**tree, "wsiseg": facts}, mpp=0.25)
+        for facts in ({}, {"origin": [40.0, 30.0]})
+    )
+    assert (plain.origin, said.origin) == ((0, 0), (40, 30))
+    assert np.array_equal(said.regions[0].exterior, np.add(plain.regions[0].exterior, (40, 30)))
+    with pytest.raises(GeoJsonError, match=r"case\.geojson: says that its origin is \[40\]"):
+        read(tmp_path, {**tree, "wsiseg": {"origin": [40]}}, mpp=0.25)

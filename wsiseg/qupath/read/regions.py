@@ -20,6 +20,7 @@ from wsiseg.errors import GeoJsonError
 from wsiseg.qupath.form.finding import Finding
 from wsiseg.qupath.form.shapes import DECIMALS
 from wsiseg.qupath.read.features import Feature, build_features, describe_left_out, read_facts
+from wsiseg.qupath.read.origin import read_origin
 
 __all__ = ["from_feature_collection", "read_annotations"]
 
@@ -152,10 +153,12 @@ def _find_frame(
 ) -> _Frame:
     """Return the raster of our own file, else a grid of whole or hundredth pixels."""
     points = shapely.get_coordinates([one.geometry for one in areas])
+    left, top = read_origin(facts, path) or (0, 0)
+    origin = int(left), int(top)
     try:
         stored = _Frame(
             (float(facts["scale"][0]), float(facts["scale"][1])),
-            (int(facts["origin"][0]), int(facts["origin"][1])),
+            origin,
             float(facts["mpp"]),
             known=True,
         )
@@ -167,10 +170,10 @@ def _find_frame(
         mpp = mpp or stored.mpp / stored.scale[0]  # somebody moved a vertex
     if mpp is None:
         raise GeoJsonError(f"{path}: has no pixel size; give mpp, the slide's level-0 µm/px")
-    if points.size and np.abs(points).max() * _HUNDRED >= 2**31:
+    if points.size and np.abs(points + origin).max() * _HUNDRED >= 2**31:
         raise GeoJsonError(f"{path}: holds a coordinate beyond {2**31 // _HUNDRED:,} px")
     step = 1.0 if np.array_equal(points, np.rint(points)) else 1.0 / _HUNDRED
-    return _Frame((step, step), stored.origin if stored else (0, 0), mpp * step, known=False)
+    return _Frame((step, step), origin, mpp * step, known=False)
 
 
 def _find_palette(areas: Sequence[Feature]) -> Palette:
