@@ -3,6 +3,7 @@ import io
 import json
 import sys
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -247,6 +248,32 @@ def test_a_foreign_file_that_cannot_be_written_again_is_a_conflict(own):
     ):  # fmt: skip
         assert answer.status_code == 409
         assert "one.geojson: cannot be written as JSON again" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"geometry": {"type": "MultiPolygon", "coordinates": [[[[0, 0], [9, 0], [9, 9]]], []]}},
+        {"geometry": {"type": "Polygon", "coordinates": []}},
+        {"geometry": {"type": "Polygon", "coordinates": [[["a", 0], [9, 0], [9, 9]]]}},
+        {"geometry": {"type": "Sphere"}},
+        {"geometry": None},
+        {"id": None, "geometry": 7},
+    ],
+)
+def test_a_correction_that_another_program_damaged_is_counted_and_stays(own, damage):
+    root, client, slide = own
+    square = [[100, 100], [150, 100], [150, 150], [100, 150]]
+    post(client, slide, action="check", points=square)
+    path = root / "corrections/one.geojson"
+    tree = json.loads(path.read_text())
+    damaged = {**tree["features"][0], "id": str(uuid.uuid4()), **damage}
+    path.write_text(json.dumps({**tree, "features": [*tree["features"], damaged]}))
+    answer = client.get(f"{slide}/corrections")
+    assert answer.status_code == 200
+    assert (len(answer.json()["features"]), answer.json()["others"]) == (1, 1)
+    assert post(client, slide, action="check", points=square).status_code == 200
+    assert json.loads(path.read_text())["features"][1] == damaged
 
 
 def test_a_correction_that_cannot_be_written_is_said_with_its_file(own, monkeypatch):

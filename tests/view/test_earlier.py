@@ -215,6 +215,17 @@ def test_why_a_slide_has_none_is_said_in_words(rounds):
     assert rounds.earlier()["note"] == "has another slide of this name"
 
 
+def test_one_that_is_damaged_is_told_and_the_others_are_shown(rounds):
+    path = rounds.root / "out/corrections/one.geojson"
+    tree = json.loads(path.read_text())
+    whole = tree["features"][1]["geometry"]["coordinates"]
+    tree["features"][1]["geometry"] = {"type": "MultiPolygon", "coordinates": [whole, []]}
+    path.write_text(json.dumps(tree))
+    answer = rounds.earlier()
+    assert [one["id"] for one in answer["features"]] == ["1d", "3d", "4c"]
+    assert answer["note"] == "has 1 that cannot be read"
+
+
 def test_without_an_earlier_run_there_are_none(client, slide):
     assert client.get(f"{slide}/earlier").json()["title"] == ""
     assert client.get("/api/slides").json()["runs"][0]["learn"].count("--labels") == 1

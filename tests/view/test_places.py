@@ -98,8 +98,10 @@ def test_corrections_that_are_damaged_label_nothing(mine):
     places = find(mine, (1, NAME, PLACE))
     (entry,) = mine.entries()
     entry.corrections.parent.mkdir(parents=True)
-    for text in ("{", json.dumps([make_feature("drawn", shapely.box(*PLACE), "A", PALETTE) | {
-        "geometry": None}])):  # fmt: skip
+    whole = make_feature("drawn", shapely.box(*PLACE), "A", PALETTE)
+    half = {"type": "MultiPolygon", "coordinates": [whole["geometry"]["coordinates"], []]}
+    damaged = [json.dumps([{**whole, "geometry": shape}]) for shape in (None, half)]
+    for text in ("{", *damaged):
         entry.corrections.write_text(text)
         assert places.labelled(entry) == set()
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsiseg.view.collection import Entry
 from wsiseg.view.earlier import Earlier, copy_id
-from wsiseg.view.features import Feature, kind_of
+from wsiseg.view.features import Feature, kind_of, read_correction
 from wsiseg.view.learning import learn_command
 from wsiseg.view.library import Library, Shown
 from wsiseg.view.places import Places
@@ -191,27 +191,17 @@ def describe_earlier(shown: Shown, earlier: Earlier) -> dict[str, Any]:
 
 
 def describe_feature(shown: Shown, feature: Feature) -> dict[str, Any] | None:
-    """Describe a correction for the page; None for other features."""
+    """Describe a correction for the page; None for other features, and damaged ones."""
     described = _describe(shown, feature)
     return described and {**described, "earlier": _is_earlier(shown, feature)}
 
 
 def _describe(shown: Shown, feature: Feature) -> dict[str, Any] | None:
-    kind = kind_of(feature)
-    if not kind:
-        return None
-    try:
-        shape = shapely.geometry.shape(feature["geometry"])
-        properties = feature["properties"]
-        name = properties["classification"]["name"]
-        return {
-            "id": str(feature["id"]), "kind": kind, "class": str(name),
-            "color": properties["classification"].get("color"),
-            "from": properties["metadata"].get("from"),
-            "rings": _rings(shown, shape, 0.5), "mm2": _mm2(shown, shape),
-        }  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError):
-        return None
+    one = read_correction(feature)
+    return one and {
+        "id": one.id, "kind": one.kind, "class": one.class_name, "color": one.color,
+        "from": one.was, "rings": _rings(shown, one.shape, 0.5), "mm2": _mm2(shown, one.shape),
+    }  # fmt: skip
 
 
 def _is_earlier(shown: Shown, feature: Feature) -> bool:

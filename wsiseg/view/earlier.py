@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +23,14 @@ from wsiseg.labels.cover import join
 from wsiseg.store import SlideStore
 from wsiseg.view.collection import Entry, Run, open_run
 from wsiseg.view.corrections import Content, Corrections
-from wsiseg.view.features import Feature, extend_palette, kind_of, make_feature, take_area
+from wsiseg.view.features import (
+    Feature,
+    extend_palette,
+    kind_of,
+    make_feature,
+    read_correction,
+    take_area,
+)
 from wsiseg.view.library import Shown
 
 __all__ = ["Earlier", "EarlierSlide", "copy_id", "open_earlier"]
@@ -45,7 +51,7 @@ class EarlierSlide(NamedTuple):
     """In the pixels of the corrections of the run that is shown; of a region that got another
     class, what was not drawn over, as what is drawn counts before it."""
     note: str
-    """Why there are none; empty if there are."""
+    """Why there are none, or not all; empty if there is nothing to say."""
 
 
 class Earlier:
@@ -85,7 +91,10 @@ class Earlier:
         content = Corrections(found.corrections).read()
         x, y = np.subtract(_origin_of(content, store), shown.origin).tolist()
         moved = [feature for one in content.features if (feature := _move(one, x, y))]
+        damaged = sum(1 for one in content.features if kind_of(one)) - len(moved)
         features = list(_cut_drawn(moved))
+        if damaged:
+            return EarlierSlide(features, f"has {damaged} that cannot be read")
         return EarlierSlide(features, "" if features else "has no corrections of this slide")
 
     def copies(self, shown: Shown, ids: Sequence[str]) -> list[Feature]:
@@ -174,13 +183,11 @@ def _cut_drawn(features: Sequence[Feature]) -> Iterator[Feature]:
 
 
 def _move(feature: Feature, x: float, y: float) -> Feature | None:
-    """Return a correction moved by pixels; None for other features, and those without a shape."""
-    if not kind_of(feature) or "id" not in feature:
+    """Return a correction moved by pixels; None for other features, and damaged ones."""
+    read = read_correction(feature)
+    if read is None:
         return None
-    with suppress(KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError):
-        shape = shapely.geometry.shape(feature["geometry"])
-        str(feature["properties"]["classification"]["name"])
-        if x or y:
-            shape = shapely.transform(shape, lambda points: points + np.array([x, y]))
-        return {**feature, "geometry": shapely.geometry.mapping(shape)}
-    return None
+    shape = read.shape
+    if x or y:
+        shape = shapely.transform(shape, lambda points: points + np.array([x, y]))
+    return {**feature, "geometry": shapely.geometry.mapping(shape)}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import shapely
+from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
 from wsiseg.annotations import UNSURE, Palette, color_new_class
@@ -15,12 +17,14 @@ from wsiseg.errors import DataError
 __all__ = [
     "CHECKED",
     "IGNORED",
+    "Correction",
     "Feature",
     "check_new_class",
     "extend_palette",
     "kind_of",
     "make_area",
     "make_feature",
+    "read_correction",
     "rename_area",
     "take_area",
 ]
@@ -32,6 +36,41 @@ _MAX_POINTS = 50_000
 _LONGEST_NAME = 60
 
 Feature = dict[str, Any]
+
+
+class Correction(NamedTuple):
+    """What a feature says, once it was read."""
+
+    id: str
+    kind: str
+    """As `kind_of` says; never empty."""
+    class_name: str
+    color: Any
+    """Of its class; None if there is none."""
+    was: Any
+    """The class from the run; None if it was drawn."""
+    shape: BaseGeometry
+    """In the file's pixels; not empty, but its rings may be invalid."""
+
+
+def read_correction(feature: Feature) -> Correction | None:
+    """Read a correction; None for other features, and for one that is damaged.
+
+    Another program may have left it without an id, a class or a shape that can be read.
+    """
+    kind = kind_of(feature)
+    if not kind:
+        return None
+    # Shapely indexes the parts of a MultiPolygon without a look at whether they have rings.
+    errors = KeyError, IndexError, TypeError, ValueError, AttributeError, ShapelyError
+    with suppress(*errors):
+        shape = shapely.geometry.shape(feature["geometry"])
+        classification = feature["properties"]["classification"]
+        name, color = str(classification["name"]), classification.get("color")
+        was = feature["properties"]["metadata"].get("from")
+        if not shape.is_empty:
+            return Correction(str(feature["id"]), kind, name, color, was, shape)
+    return None
 
 
 def make_feature(

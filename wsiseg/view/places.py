@@ -23,7 +23,7 @@ from wsiseg.table import list_problems
 from wsiseg.text import escape
 from wsiseg.view.collection import Entry
 from wsiseg.view.corrections import Corrections
-from wsiseg.view.features import Feature, kind_of
+from wsiseg.view.features import read_correction
 
 __all__ = ["Places", "find_places"]
 
@@ -144,11 +144,5 @@ def _read_areas(path: Path) -> list[BaseGeometry]:
         features = Corrections(path).features()
     except GeoJsonError:
         return []
-    return [area for one in features if kind_of(one) in _LABELS if (area := _area_of(one))]
-
-
-def _area_of(feature: Feature) -> BaseGeometry | None:
-    """Return the area of a correction; None if another program left it without one."""
-    with suppress(KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError):
-        return shapely.make_valid(shapely.geometry.shape(feature["geometry"]))
-    return None
+    read = filter(None, map(read_correction, features))
+    return [shapely.make_valid(one.shape) for one in read if one.kind in _LABELS]

@@ -48,10 +48,10 @@ export class Corrections {
     this.version = "";
     if (!pane.scene?.layers.labels) return this.show();
     const others = await this.read();
-    if (others) this.listeners.tell(`${others} more features in the corrections file are not from the viewer: they are kept, but not shown`);
+    if (others) this.listeners.tell(`${others} more features in the corrections file are not from the viewer, or damaged: they are kept, but not shown`);
   }
 
-  /** Read the file, and show it if it is not what is shown. @returns {Promise<number>} features of other programs */
+  /** Read the file, and show it if it is not what is shown. @returns {Promise<number>} features of other programs, and damaged ones */
   async read() {
     const { pane } = this;
     const scene = pane?.scene;
