@@ -158,8 +158,8 @@ def describe_places(shown: Shown, places: Places) -> dict[str, Any]:
         {
             "rank": place.rank,
             "box": [
-                *shown.to_frame(place.x, place.y),
-                *shown.to_frame(place.x + place.width, place.y + place.height),
+                *shown.to_frame(place.x, place.y, shown.corner),
+                *shown.to_frame(place.x + place.width, place.y + place.height, shown.corner),
             ],
         }
         for place in places.on(shown.entry)

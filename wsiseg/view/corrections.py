@@ -1,9 +1,10 @@
 """Read and write `corrections/<slide>.geojson`, the corrections made in the viewer.
 
 The file is a FeatureCollection in the coordinates of the run's own GeoJSON (level-0 pixels as
-QuPath shows them), which QuPath can import directly. It contains only corrections: regions that
-nobody touched are not in it. Every Feature has a geometry, an id, QuPath's
-``objectType`` and ``classification``, and ``properties.metadata.wsiseg``, which is one of
+QuPath shows them, unless that has another origin), which QuPath can import directly. A file of
+another origin is moved to that one as it is read, and so when it is next written. It contains only
+corrections: regions that nobody touched are not in it. Every Feature has a geometry, an id,
+QuPath's ``objectType`` and ``classification``, and ``properties.metadata.wsiseg``, which is one of
 
 ``reclassified``
     A region of the run: its id and complete outline, with the corrected class.
@@ -41,13 +42,15 @@ import orjson
 from wsiseg.atomic import open_atomic
 from wsiseg.errors import DataError, GeoJsonError
 from wsiseg.lock import hold
+from wsiseg.qupath import Origin, read_origin
 from wsiseg.qupath.fix.salvage import scrub
 from wsiseg.qupath.form.document import parse_document, read_documents
 from wsiseg.qupath.form.finding import Finding, Repair
+from wsiseg.store import SlideStore
 from wsiseg.text import dump_json
-from wsiseg.view.features import Feature
+from wsiseg.view.features import Feature, move_plain
 
-__all__ = ["Change", "Content", "Corrections", "Edit"]
+__all__ = ["Change", "Content", "Corrections", "Edit", "corner_of"]
 
 _WAIT_S = 30.0
 _MAX_UNDO = 200
@@ -97,7 +100,11 @@ class Corrections:
 
     path: Path
     facts: dict[str, Any] = field(default_factory=dict)
-    """Metadata for the file: slide, labels, origin."""
+    """Metadata for the file: slide, labels, origin. Features are read and written in pixels of this
+    origin; in those of the file if there is none."""
+    corner: Origin | None = None
+    """Origin of a file that does not say it, as QuPath's do: the corner of the slide's bounds; None
+    if it is as in `facts`."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -109,13 +116,20 @@ class Corrections:
         Raises
         ------
         GeoJsonError
-            If the file is not a FeatureCollection, or holds what JSON cannot.
+            If the file is not a FeatureCollection, holds what JSON cannot, or says an origin that
+            is none.
         """
         return self.read().features
 
     def read(self) -> Content:
         """Read the file; raises `GeoJsonError` as `features` does."""
-        return _read(self.path)
+        content = _read(self.path)
+        start = read_origin(content.facts, self.path) or self.corner
+        target = read_origin(self.facts, self.path)
+        if start is None or target is None or start == target or not content.features:
+            return content
+        moved = move_plain(content.features, start, target)
+        return content._replace(features=moved, version=_digest(moved))
 
     @property
     def undoable(self) -> list[str]:
@@ -171,7 +185,7 @@ class Corrections:
     def _save(self, makes: Mapping[str, _Make]) -> Change:
         """Replace features of the current file, by id, by what is made of each."""
         with hold(self.path, wait_s=_WAIT_S, remedy=_REMEDY):
-            content = _read(self.path)
+            content = self.read()
             features: list[Feature | None] = [*content.features]
             # Another program may have left an id twice: the first one counts.
             places = {
@@ -188,19 +202,26 @@ class Corrections:
                 return Change("", (), content.version, content.version)
             if not content.ours:
                 _back_up(self.path)
-            version = self._write([one for one in features if one is not None])
+            version = self._write([one for one in features if one is not None], content.facts)
         return Change("", tuple(edits), content.version, version)
 
-    def _write(self, features: Sequence[Feature]) -> str:
-        """Write the file; return its version."""
+    def _write(self, features: Sequence[Feature], before: Mapping[str, Any]) -> str:
+        """Write the file, whose facts were those `before`; return its version."""
         version = _digest(features)
-        facts = {**self.facts, "corrections": 1, "features": version}
+        origin = {"origin": before["origin"]} if "origin" in before else {}
+        facts = {**origin, **self.facts, "corrections": 1, "features": version}
         head = dump_json(facts, option=orjson.OPT_SORT_KEYS)
         lines = b",\n".join(map(orjson.dumps, features))
         with open_atomic(self.path) as file:
             file.write(b'{"type":"FeatureCollection","wsiseg":' + head + b',"features":[\n')
             file.write(lines + b"\n]}\n")
         return version
+
+
+def corner_of(store: SlideStore) -> Origin:
+    """Return the level-0 position of (0, 0) in QuPath: the corner of the slide's bounds."""
+    x, y = store.slide["bounds"][:2]
+    return float(x), float(y)
 
 
 def _prefer(new: Feature, known: Feature | None) -> Feature:

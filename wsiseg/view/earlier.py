@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import shapely
 
 from wsiseg.annotations import Palette
@@ -22,7 +21,7 @@ from wsiseg.labels.corrections import CORRECTIONS
 from wsiseg.labels.cover import join
 from wsiseg.store import SlideStore
 from wsiseg.view.collection import Entry, Run, open_run
-from wsiseg.view.corrections import Content, Corrections
+from wsiseg.view.corrections import Corrections, corner_of
 from wsiseg.view.features import (
     Feature,
     extend_palette,
@@ -88,11 +87,11 @@ class Earlier:
         store = SlideStore(found.store)
         if store.slide.get("identity") != shown.scene.store.slide.get("identity"):
             return EarlierSlide([], "has another slide of this name")
-        content = Corrections(found.corrections).read()
-        x, y = np.subtract(_origin_of(content, store), shown.origin).tolist()
-        moved = [feature for one in content.features if (feature := _move(one, x, y))]
-        damaged = sum(1 for one in content.features if kind_of(one)) - len(moved)
-        features = list(_cut_drawn(moved))
+        facts = {"origin": list(shown.origin)}
+        corrections = Corrections(found.corrections, facts, corner_of(store)).features()
+        whole = [one for one in corrections if read_correction(one) is not None]
+        damaged = sum(1 for one in corrections if kind_of(one)) - len(whole)
+        features = list(_cut_drawn(whole))
         if damaged:
             return EarlierSlide(features, f"has {damaged} that cannot be read")
         return EarlierSlide(features, "" if features else "has no corrections of this slide")
@@ -161,15 +160,6 @@ def _copy(feature: Feature, palette: Palette) -> Feature:
     return make_feature("drawn", whole, name, palette, copy_id(feature))
 
 
-def _origin_of(content: Content, store: SlideStore) -> tuple[float, float]:
-    """Return the level-0 position of (0, 0) in a file of corrections."""
-    match content.facts.get("origin"):
-        case [int() | float() as x, int() | float() as y]:
-            return float(x), float(y)
-    x, y = store.slide["bounds"][:2]  # of QuPath
-    return float(x), float(y)
-
-
 def _cut_drawn(features: Sequence[Feature]) -> Iterator[Feature]:
     """Yield the features, without what of the regions with another class was drawn over."""
     shapes = [shapely.geometry.shape(one["geometry"]) for one in features]
@@ -180,14 +170,3 @@ def _cut_drawn(features: Sequence[Feature]) -> Iterator[Feature]:
             yield feature
         elif (rest := take_area(shapely.make_valid(shape).difference(drawn))) is not None:
             yield {**feature, "geometry": shapely.geometry.mapping(rest)}
-
-
-def _move(feature: Feature, x: float, y: float) -> Feature | None:
-    """Return a correction moved by pixels; None for other features, and damaged ones."""
-    read = read_correction(feature)
-    if read is None:
-        return None
-    shape = read.shape
-    if x or y:
-        shape = shapely.transform(shape, lambda points: points + np.array([x, y]))
-    return {**feature, "geometry": shapely.geometry.mapping(shape)}

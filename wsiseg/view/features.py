@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from wsiseg.annotations import UNSURE, Palette, color_new_class
 from wsiseg.errors import DataError
+from wsiseg.qupath import Origin
 
 __all__ = [
     "CHECKED",
@@ -24,6 +25,7 @@ __all__ = [
     "kind_of",
     "make_area",
     "make_feature",
+    "move_plain",
     "read_correction",
     "rename_area",
     "take_area",
@@ -173,6 +175,38 @@ def take_area(shape: BaseGeometry) -> BaseGeometry | None:
         return None
     single: BaseGeometry = parts[0]
     return single if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def move_plain(features: Sequence[Feature], origin: Origin, target: Origin) -> list[Feature]:
+    """Return features of a file of `origin` in the pixels of one of `target`, as plain JSON.
+
+    Only coordinates change, exactly; those that make no shape move, too.
+    """
+    x, y = (start - end for start, end in zip(origin, target, strict=True))
+    shapes = ("geometry", "nucleusGeometry")  # of a cell, which QuPath may have added
+    return [
+        {name: _shift(value, x, y) if name in shapes else value for name, value in one.items()}
+        for one in features
+    ]
+
+
+def _shift(value: Any, x: float, y: float) -> Any:
+    """Return a geometry, or a part of it, with each position moved."""
+    match value:
+        case dict():
+            moving = ("coordinates", "geometries")
+            return {name: _shift(v, x, y) if name in moving else v for name, v in value.items()}
+        case [int() | float() as left, int() | float() as top, *others]:
+            return [_add(left, x), _add(top, y), *others]
+        case list():
+            return [_shift(one, x, y) for one in value]
+    return value
+
+
+def _add(place: float, by: float) -> float:
+    """Return the sum, to 1e-6; a whole number as an integer, as `_plain` has it."""
+    moved = round(float(place) + by, 6)
+    return int(moved) if moved.is_integer() else moved
 
 
 def kind_of(feature: Feature) -> str:

@@ -13,8 +13,9 @@ from wsiseg.compute import SerialExecutor
 from wsiseg.config import Config
 from wsiseg.errors import DataError, StoreError
 from wsiseg.outline import outline_regions
+from wsiseg.qupath import Origin
 from wsiseg.view.collection import Entry, Run
-from wsiseg.view.corrections import Corrections
+from wsiseg.view.corrections import Corrections, corner_of
 from wsiseg.view.regions import Regions, outlined_regions, read_regions
 from wsiseg.view.scene import Scene
 
@@ -68,12 +69,16 @@ class Shown:
         return outlined_regions(outline_regions(self.scene.store.path, Config(), SerialExecutor()))
 
     @property
-    def origin(self) -> tuple[float, float]:
-        """Level-0 position of (0, 0) in the files of regions and corrections."""
+    def corner(self) -> Origin:
+        """Level-0 position of (0, 0) in QuPath: the corner of the slide's bounds."""
+        return corner_of(self.scene.store)
+
+    @property
+    def origin(self) -> Origin:
+        """Level-0 position of (0, 0) in the file of regions, and in that of corrections here."""
         # While a map is being made there are no regions, but areas may be drawn.
-        stored = self.regions.facts.get("origin") if self.scene.labelled else None
-        x, y = stored if stored else self.scene.store.slide["bounds"][:2]
-        return float(x), float(y)
+        stored = self.regions.origin if self.scene.labelled else None
+        return self.corner if stored is None else stored
 
     @property
     def corrections(self) -> Corrections:
@@ -85,7 +90,7 @@ class Shown:
                     "labels": self.scene.labelled,
                     "origin": list(self.origin),
                 }
-                self._corrections = Corrections(self.entry.corrections, facts)
+                self._corrections = Corrections(self.entry.corrections, facts, self.corner)
             return self._corrections
 
     def is_map(self, version: str = "") -> bool:
@@ -102,9 +107,9 @@ class Shown:
         (fx, fy), (ox, oy) = self.scene.to_px0, self.origin
         return x * fx - ox, y * fy - oy
 
-    def to_frame(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """Convert numbers or arrays from these files' pixels to the frame."""
-        (fx, fy), (ox, oy) = self.scene.to_px0, self.origin
+    def to_frame(self, x: Any, y: Any, origin: Origin | None = None) -> tuple[Any, Any]:
+        """Convert numbers or arrays from these files' pixels, or another origin's, to the frame."""
+        (fx, fy), (ox, oy) = self.scene.to_px0, self.origin if origin is None else origin
         return (x + ox) / fx, (y + oy) / fy
 
 

@@ -22,7 +22,7 @@ from wsiseg.suggest import map_of
 from wsiseg.table import list_problems
 from wsiseg.text import escape
 from wsiseg.view.collection import Entry
-from wsiseg.view.corrections import Corrections
+from wsiseg.view.corrections import Corrections, corner_of
 from wsiseg.view.features import read_correction
 
 __all__ = ["Places", "find_places"]
@@ -57,13 +57,12 @@ class Places:
         places = self.on(entry)
         if not places:
             return set()
-        hits, _ = self._tree(entry.corrections).query(
-            [_inside(place) for place in places], "intersects"
-        )
+        hits, _ = self._tree(entry).query([_inside(place) for place in places], "intersects")
         return {places[int(index)].rank for index in hits}
 
-    def _tree(self, path: Path) -> shapely.STRtree:
-        """Return the areas in a file of corrections, read again only if it has changed."""
+    def _tree(self, entry: Entry) -> shapely.STRtree:
+        """Return the areas in a slide's corrections, read again only if the file has changed."""
+        path = entry.corrections
         try:
             facts = path.stat()
             stamp = facts.st_mtime_ns, facts.st_size, facts.st_ino
@@ -71,7 +70,7 @@ class Places:
             return shapely.STRtree([])
         known = self._areas.get(path)
         if known is None or known[0] != stamp:
-            known = self._areas[path] = stamp, shapely.STRtree(_read_areas(path))
+            known = self._areas[path] = stamp, shapely.STRtree(_read_areas(entry))
         return known[1]
 
 
@@ -138,11 +137,17 @@ def _inside(place: Place) -> BaseGeometry:
     return shapely.box(place.x + across, place.y + down, right - across, bottom - down)
 
 
-def _read_areas(path: Path) -> list[BaseGeometry]:
-    """Read the areas that label; none of a file that cannot be read, which its slide reports."""
+def _read_areas(entry: Entry) -> list[BaseGeometry]:
+    """Read the areas that label, in QuPath's pixels, as places are.
+
+    There are none in a file that cannot be read, which its slide reports.
+    """
+    if entry.store is None:
+        return []
     try:
-        features = Corrections(path).features()
-    except GeoJsonError:
+        corner = corner_of(SlideStore(entry.store))
+        features = Corrections(entry.corrections, {"origin": list(corner)}, corner).features()
+    except (GeoJsonError, StoreError):
         return []
     read = filter(None, map(read_correction, features))
     return [shapely.make_valid(one.shape) for one in read if one.kind in _LABELS]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from wsiseg.annotations import Annotations
 from wsiseg.errors import GeoJsonError
-from wsiseg.qupath import identify_regions, read_geojson
+from wsiseg.qupath import Origin, identify_regions, read_geojson, read_origin
 from wsiseg.qupath.form.document import parse_document, read_documents
 from wsiseg.qupath.form.stamp import STAMPED_END
 from wsiseg.view.scan import scan_coordinates
@@ -68,14 +68,15 @@ class Regions:
 
     `points` ``(N, 2)`` int32 are hundredths of a pixel, `rings` ``(M + 1,)`` where each ring
     starts, `owners` ``(M,)`` the region of each ring; the rings of a region follow each other.
+    `origin` is the level-0 position of the file's (0, 0), if that says it.
     """
 
     def __init__(
         self, ids: Sequence[str], names: Sequence[str], areas: Sequence[float],
         confidence: Sequence[float], points: NDArray[np.int32], rings: NDArray[np.intp],
-        owners: NDArray[np.intp], facts: dict[str, Any],
+        owners: NDArray[np.intp], facts: dict[str, Any], origin: Origin | None = None,
     ) -> None:  # fmt: skip
-        self.ids, self.facts = list(ids), facts
+        self.ids, self.facts, self.origin = list(ids), facts, origin
         self.class_names = sorted(set(names))
         codes = {name: code for code, name in enumerate(self.class_names)}
         self._codes = np.array([codes[name] for name in names], np.uint16)
@@ -200,13 +201,13 @@ def read_regions(paths: Sequence[Path]) -> Regions:
     Raises
     ------
     GeoJsonError
-        If a file cannot be read, or is not GeoJSON with polygons.
+        If a file cannot be read, is not GeoJSON with polygons, or says an origin that is none.
     """
     builder = _Builder()
     for path in paths:
         documents, _ = read_documents(path)
         for text in documents:
-            builder.take_facts(text)
+            builder.take_facts(text, path)
             try:
                 builder.scan(text)
             except (ValueError, KeyError, TypeError, AttributeError):  # another form
@@ -232,17 +233,19 @@ class _Builder:
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {}
+        self.origin: Origin | None = None
         self._features: _Facts = []
         self._points: list[NDArray[np.int32]] = []
         self._lengths: list[NDArray[np.int32]] = []
         self._rings: list[NDArray[np.int32]] = []
 
-    def take_facts(self, text: bytes) -> None:
+    def take_facts(self, text: bytes, path: Path) -> None:
         """Read the facts in the head of a file, without parsing the rest."""
         head = text[: text.find(_FEATURES) + len(_FEATURES)] + b"]}"
         tree, _ = parse_document(head)
         facts = tree.get("wsiseg") if isinstance(tree, dict) else None
         self.facts |= facts if isinstance(facts, dict) else {}
+        self.origin = read_origin(self.facts, path)
 
     def scan(self, text: bytes) -> None:
         """Add the features of a file with one feature per line, the form of our files.
@@ -321,7 +324,7 @@ class _Builder:
         owners = np.repeat(np.arange(len(rings)), rings).astype(np.intp)
         columns = zip(*self._features, strict=True) if self._features else ((), (), (), ())
         ids, names, areas, trust = columns
-        return Regions(ids, names, areas, trust, points, starts, owners, self.facts)
+        return Regions(ids, names, areas, trust, points, starts, owners, self.facts, self.origin)
 
 
 def _read_facts(identity: str, properties: dict[str, Any]) -> tuple[str, str, float, float]:
@@ -375,9 +378,8 @@ def outlined_regions(annotations: Annotations) -> Regions:
     """Convert outlined annotations to regions, with the ids of their GeoJSON."""
     scale, origin = np.array(annotations.scale), np.array(annotations.origin)
     builder = _Builder()
-    builder.facts = {
-        **annotations.provenance, "slide": annotations.slide, "origin": list(annotations.origin),
-    }  # fmt: skip
+    builder.facts = {**annotations.provenance, "slide": annotations.slide}
+    builder.origin = annotations.origin
     for region, identity in identify_regions(annotations):
         rings = [
             np.rint((ring * scale - origin) * _HUNDRED).astype(np.int32)
