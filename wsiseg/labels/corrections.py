@@ -15,9 +15,13 @@ from wsiseg.tissue import is_unused_edit
 
 __all__ = [
     "CORRECTIONS",
+    "SLIDES",
     "find_corrected",
     "find_maps",
+    "find_slides",
+    "is_output",
     "keep_corrected",
+    "name_below",
     "name_in_run",
     "own_exports",
     "warn_of_unused_outlines",
@@ -27,8 +31,11 @@ _LOG = logging.getLogger(__name__)
 
 CORRECTIONS = "corrections"
 """The subfolder of an output folder for exported corrections."""
+SLIDES = "slides"
+"""That of its stores."""
 KEPT = ".maps"
 """Its subfolder for corrected maps that the output folder has replaced since."""
+_WRITTEN = ("runs", "summary.csv", "geojson", "tissue")
 _FORMS = (".geojson", ".geojson.gz", ".parts")
 _HASH = 16
 _KEPT_NAME = re.compile(rf"[0-9a-f]{{{_HASH}}}\.(geojson|geojson\.gz|parts)")
@@ -65,15 +72,33 @@ def _own_places(store: SlideStore) -> list[Path]:
     return [] if slides is None else [slides.parent / "geojson" / name_in_run(store)]
 
 
+def find_slides(path: Path) -> Path | None:
+    """Find the folder of stores, ``OUT/slides``, that `path` is or lies in.
+
+    That is the nearest folder `slides` in what looks like an output folder (`is_output`), as slides
+    may lie in folders of that name, too; else the nearest. None if there is none.
+    """
+    named = [one for one in (path, *path.parents) if one.name == SLIDES]
+    return next((one for one in named if is_output(one.parent)), named[0] if named else None)
+
+
+def is_output(folder: Path) -> bool:
+    """Whether there is anything beside the stores that `wsiseg annotate` writes."""
+    return any((folder / name).exists() for name in _WRITTEN)
+
+
 def _find_slides(store: SlideStore) -> Path | None:
-    """Find the folder of stores in an output folder."""
-    parents = store.path.absolute().parents
-    return next((folder for folder in parents if folder.name == "slides"), None)
+    return find_slides(store.path.absolute())
 
 
 def name_in_run(store: SlideStore) -> str:
     """Return the name of a slide in an output folder: its path below ``slides``."""
-    slides, path = _find_slides(store), store.path.absolute().with_suffix("")
+    return name_below(_find_slides(store), store.path.absolute())
+
+
+def name_below(slides: Path | None, store: Path) -> str:
+    """Return the name of the slide of a store: its path below `slides`, if there is that."""
+    path = store.with_suffix("")
     return path.name if slides is None else path.relative_to(slides).as_posix()
 
 
@@ -86,7 +111,7 @@ def find_corrected(path: Path, name: str, stores: Sequence[SlideStore]) -> int |
     path = path.absolute()
     for folder in path.parents:
         if folder.name == CORRECTIONS:
-            store = folder.parent / "slides" / path.relative_to(folder).with_name(f"{name}.zarr")
+            store = folder.parent / SLIDES / path.relative_to(folder).with_name(f"{name}.zarr")
             return next((at for at, s in enumerate(stores) if s.path.absolute() == store), None)
     return None
 

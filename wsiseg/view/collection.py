@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsiseg.errors import StoreError
+from wsiseg.labels.corrections import CORRECTIONS, SLIDES, find_slides, is_output, name_below
 from wsiseg.text import escape
 
 __all__ = ["Entry", "Run", "open_run"]
+
+_LOG = logging.getLogger(__name__)
 
 _AREA = "_mm2"
 _NOT_A_CLASS = "tissue_mm2"
@@ -50,11 +54,11 @@ class Entry:
     @property
     def corrections(self) -> Path:
         """File of its corrections, whether it exists or not."""
-        return self.root / "corrections" / f"{self.name}.geojson"
+        return self.root / CORRECTIONS / f"{self.name}.geojson"
 
 
 class Run:
-    """The slides below one path.
+    """The slides below one path: an output folder, its stores or some of them, or other stores.
 
     Raises
     ------
@@ -66,31 +70,54 @@ class Run:
         self.path = Path(path).resolve()
         self.title = self.path.name
         self._store = _is_store(self.path)
-        self.root = self._find_root()
+        self._slides = self._find_slides()
+        """The folder of stores of the output folder; None for stores elsewhere."""
+        above = self.path.parent if self._store else self.path
+        self.root = above if self._slides is None else self._slides.parent
         """The output folder, in which corrections are saved."""
         if not self._store and not self.entries():
             raise StoreError(
                 f"{path}: contains no map; give the output folder of `wsiseg annotate`, a .zarr "
                 f"store or a folder of stores"
             )
+        self._warn_of_strays()
 
     def entries(self) -> list[Entry]:
-        """List every slide by name: those with a store, and those that failed without one."""
+        """List every slide by name: those with a store, and those that failed without one.
+
+        Names are those in the output folder, also if the path is in the middle of it.
+        """
+        rows = _read_rows(self.root / "summary.csv")
         if self._store:
-            name, rows = self.path.stem, _read_rows(self.root / "summary.csv")
+            name = name_below(self._slides, self.path)
             return [self._entry(name, self.path, rows.get(escape(name)))]
-        folder = self.path / "slides"
-        stores = dict(_find_stores(folder if folder.is_dir() else self.path))
-        rows = _read_rows(self.path / "summary.csv")
+        base = self._slides or self.path
+        folder = base if base.is_relative_to(self.path) else self.path
+        stores = {name_below(base, path): path for path in _find_stores(folder)}
+        below = "" if folder == base else escape(f"{folder.relative_to(base).as_posix()}/")
         listed = set(map(escape, stores))  # as the table has them
-        names = sorted({*stores, *(rows.keys() - listed)}, key=str.casefold)
+        failed = [name for name in rows.keys() - listed if name.startswith(below)]
+        names = sorted({*stores, *failed}, key=str.casefold)
         return [self._entry(name, stores.get(name), rows.get(escape(name))) for name in names]
 
-    def _find_root(self) -> Path:
-        above = self.path.parent
-        if not self._store:
-            return self.path
-        return above.parent if above.name == "slides" else above
+    def _find_slides(self) -> Path | None:
+        """Find the folder of stores of the output folder that the path is, or lies in."""
+        own, found = self.path / SLIDES, find_slides(self.path)
+        sure = [one for one in (own, found) if one is not None and is_output(one.parent)]
+        if own.is_dir() and (own in sure or not sure):
+            return own
+        # Farther up, any folder may have that name: one of slides themselves.
+        near = self.path.parent if self._store else self.path
+        return found if found in (*sure, near) else None
+
+    def _warn_of_strays(self) -> None:
+        """Tell of corrections among the stores, where earlier versions saved some."""
+        for folder in () if self._slides is None else _find_strays(self._slides):
+            here = self.root / CORRECTIONS / folder.parent.relative_to(self._slides)
+            _LOG.warning(
+                "%s: has corrections that are not shown, as an earlier version saved them there; "
+                "move them to %s", folder, here,
+            )  # fmt: skip
 
     def _entry(self, name: str, store: Path | None, row: dict[str, str] | None) -> Entry:
         key = hashlib.sha256(f"{self.path}\0{name}".encode("utf-8", "surrogatepass"))
@@ -118,14 +145,24 @@ def _is_store(path: Path) -> bool:
     return path.suffix == ".zarr" and (path / "zarr.json").is_file()
 
 
-def _find_stores(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield name and path of each store below `folder`, without descending into stores."""
+def _find_stores(folder: Path) -> Iterator[Path]:
+    """Yield each store below `folder`, without descending into stores."""
+    for place, folders in _walk(folder):
+        yield from (place / name for name in folders if _is_store(place / name))
+
+
+def _find_strays(slides: Path) -> Iterator[Path]:
+    """Yield folders of corrections among the stores."""
+    for place, _ in _walk(slides):
+        if place.name == CORRECTIONS and any(place.rglob("*.geojson")):
+            yield place
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each folder from `folder` down, and the names of those in it, except in stores."""
     for place, folders, _ in os.walk(folder):
-        for child in [name for name in folders if name.endswith(".zarr")]:
-            folders.remove(child)
-            path = Path(place) / child
-            if _is_store(path):
-                yield path.relative_to(folder).with_suffix("").as_posix(), path
+        yield Path(place), list(folders)
+        folders[:] = [name for name in folders if not name.endswith(".zarr")]
 
 
 def _read_rows(path: Path) -> dict[str, dict[str, str]]:
