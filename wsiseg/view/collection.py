@@ -112,7 +112,9 @@ class Run:
 
     def _warn_of_strays(self) -> None:
         """Tell of corrections among the stores, where earlier versions saved some."""
-        for folder in () if self._slides is None else _find_strays(self._slides):
+        if self._slides is None:
+            return
+        for folder in _find_strays(self._slides):
             here = self.root / CORRECTIONS / folder.parent.relative_to(self._slides)
             _LOG.warning(
                 "%s: has corrections that are not shown, as an earlier version saved them there; "
