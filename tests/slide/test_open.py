@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -42,6 +43,37 @@ def test_find_slides(tmp_path: Path) -> None:
     assert is_slide(tmp_path / "b.SVS")
     with pytest.raises(SlideOpenError, match=r"a\.tiff: is not a folder"):
         find_slides(tmp_path / "a.tiff")
+
+
+def test_slides_that_no_reader_opens_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.vsi", "b.VSI", "deep/c.isyntax", "deep/d.lif", "e.txt", ".f.vsi"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_slides(tmp_path, nested=True) == []
+    assert "4 slide(s) left out: a.vsi, b.VSI, c.isyntax, ...; no reader opens" in caplog.text
+    assert ".isyntax, .lif, .vsi; convert them" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".btf", ".qptiff", ".tf2", ".tf8"])
+def test_whichever_tiff_is_read_is_found_as_well(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"s{suffix}"
+    tifffile.imwrite(path, noise(64, 64), photometric="rgb", tile=(32, 32), bigtiff=True,
+                     resolution=(20000, 20000), resolutionunit="CENTIMETER")  # fmt: skip
+    assert find_slides(tmp_path) == [path]
+    with open_slide(path) as slide:
+        assert slide.size == Size(64, 64)
+
+
+def test_files_without_access_are_found_if_broken_ones_are_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that may be listed and not entered."""
+    (tmp_path / "s.svs").touch()
+    monkeypatch.setattr(os.path, "isfile", lambda path: False)
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
+    assert find_slides(tmp_path, broken=True) == [tmp_path / "s.svs"]
 
 
 @pytest.mark.parametrize("reader", ["auto", *READERS])

@@ -19,6 +19,7 @@ __all__ = [
     "read_ome",
     "read_scale",
     "to_measure",
+    "was_written_here",
 ]
 
 _MICRONS = {
@@ -84,6 +85,11 @@ def to_measure(text: str | None) -> float | None:
     except ValueError:
         return None
     return value if 0 < value < math.inf else None
+
+
+def was_written_here(text: str) -> bool:
+    """Whether OME-XML says that wsiseg wrote the file, as `wsiseg.export.pyramid` does."""
+    return re.search(r'<OME\b[^>]*\bCreator="wsiseg"', text) is not None
 
 
 @lru_cache(8)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.errors import SlideOpenError
+from wsiseg.slide.description import was_written_here
 from wsiseg.slide.dicom import find_series, read_header, series_files
 
 __all__ = [
@@ -20,7 +22,9 @@ __all__ = [
     "LazyImages",
     "SharedFile",
     "find_slides",
+    "find_unsearched",
     "gather_slide",
+    "is_own_map",
     "is_slide",
     "name_slide",
     "slide_file",
@@ -30,11 +34,26 @@ _LOG = logging.getLogger(__name__)
 
 # Without DICOM, as several .dcm files are one slide; see `find_slides`.
 SLIDE_SUFFIXES = frozenset(
-    {".bif", ".czi", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu"}
-)
+    {
+        ".bif", ".btf", ".czi", ".mrxs", ".ndpi", ".qptiff", ".scn", ".svs", ".svslide", ".tf2",
+        ".tf8", ".tif", ".tiff", ".vms", ".vmu",
+    }
+)  # fmt: skip
 """Lower-case suffixes of the files that `find_slides` returns."""
 
-_MAX_NAME = 100
+_UNREAD_SUFFIXES = frozenset(
+    {
+        ".afi", ".i2syntax", ".isyntax", ".jp2", ".kfb", ".lif", ".mds", ".nd2", ".oir", ".sdpc",
+        ".tmap", ".vsi", ".zvi",
+    }
+)  # fmt: skip
+"""Suffixes of slides that no reader here opens."""
+
+_MAX_NAMED = 3
+_MAP_SUFFIXES = (".ome.tif", ".ome.tiff")
+_HEAD = 8192  # bytes; our own files have their description in the first 200
+
+_MAX_NAME = 100  # letters of a series' description
 
 
 class LazyImages(Mapping[str, NDArray[np.uint8]]):
@@ -102,9 +121,18 @@ class SharedFile:
 
 def is_slide(path: Path) -> bool:
     """Whether `path` is a file with a slide's suffix, and not hidden; it is not opened."""
-    return (
-        path.suffix.lower() in SLIDE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    return _has_name(path) and os.path.isfile(path)  # without access, no error
+
+
+def is_own_map(path: Path) -> bool:
+    """Whether `path` is an OME-TIFF, by its name, and says that wsiseg wrote it: a map."""
+    if not path.name.lower().endswith(_MAP_SUFFIXES):
+        return False
+    try:
+        with path.open("rb") as file:
+            return was_written_here(file.read(_HEAD).decode("latin-1"))
+    except OSError:
+        return False  # opening it as a slide will say why
 
 
 def gather_slide(path: Path) -> Path:
@@ -140,6 +168,10 @@ def slide_file(path: Path) -> Path:
     if len(series) == 1:
         return series[0][0]
     if not series:
+        try:
+            os.listdir(path)
+        except OSError as error:
+            raise SlideOpenError(f"{path}: cannot be listed ({error.strerror})") from error
         raise SlideOpenError(f"{path}: is a folder, and holds no DICOM series")
     raise SlideOpenError(
         f"{path}: is a folder of {len(series)} DICOM series; give a file of one of them, such as "
@@ -149,7 +181,7 @@ def slide_file(path: Path) -> Path:
 
 def name_slide(path: Path) -> str:
     """Return a slide's name with an extension; a DICOM series has its folder's name or its own."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return f"{Path(os.path.abspath(path)).name}.dcm"  # resolves "."; a link keeps its name
     header = read_header(path)
     if header is None:
@@ -181,36 +213,75 @@ def find_slides(
     `folder` itself or lie in it), else by the first of its files.
 
     Hidden files and folders, ``.zarr`` folders and the folders that hold an MRXS file's data are
-    left out. Links to files are followed; links to folders are not, with a warning. With `broken`,
-    links to missing files count as slides, so that opening them reports the error.
+    left out. Links to files are followed; links to folders are not, with a warning. A warning also
+    names slides in formats that no reader opens, and folders that cannot be listed. With `broken`,
+    files that cannot be accessed, such as links to missing ones, and folders that cannot be listed
+    count as slides, so that opening them reports the error.
 
     Raises
     ------
     SlideOpenError
-        If `folder` is not a folder.
+        If `folder` is not a folder, or cannot be listed.
     """
     root = Path(folder)
     if not root.is_dir():
         raise SlideOpenError(f"{root}: is not a folder")
     slides: list[Path] = []
-    for parent, folders, files in os.walk(root):
+    closed: list[Path] = []
+    unread: list[Path] = []
+    for parent, folders, files in os.walk(root, onerror=partial(_tell_closed, root, closed)):
         paths = [Path(parent, name) for name in files]
         slides += [path for path in paths if is_slide(path) or (broken and _is_broken(path))]
+        unread += [path for path in paths if _has_name(path, _UNREAD_SUFFIXES)]
         for link in (Path(parent, name) for name in folders if nested):
             if link.is_symlink():
                 _LOG.warning("%s: is a link to a folder, and not followed; give it by itself", link)
         slides += _find_dicom(Path(parent))
-        companions = {Path(name).stem for name in files if name.lower().endswith(".mrxs")}
-        walked = [name for name in folders if _is_walked(name, companions)]
+        walked = [name for name in folders if _is_walked(name, _list_companions(files))]
         if not nested:
             slides += [path for name in walked if _is_series_folder(path := Path(parent, name))]
         folders[:] = walked if nested else []
-    return sorted(slides)
+    if unread:
+        _tell_unread(root, sorted(unread))
+    return sorted([*slides, *closed] if broken else slides)
+
+
+def find_unsearched(folder: Path) -> list[Path]:
+    """Find the folders in `folder` that `find_slides` searches only if `nested`, sorted."""
+    _, names, files = next(os.walk(folder), ("", [], []))
+    paths = [folder / name for name in names if _is_walked(name, _list_companions(files))]
+    return sorted(path for path in paths if not path.is_symlink() and not _is_series_folder(path))
+
+
+def _tell_closed(root: Path, closed: list[Path], error: OSError) -> None:
+    """Note a folder that `os.walk` could not list; a search that found nothing would look whole."""
+    folder = Path(error.filename or root)
+    if folder == root:
+        raise SlideOpenError(f"{root}: cannot be listed ({error.strerror})") from error
+    _LOG.warning("%s: cannot be listed (%s); slides in it are left out", folder, error.strerror)
+    closed.append(folder)
+
+
+def _tell_unread(root: Path, files: Sequence[Path]) -> None:
+    names = ", ".join(path.name for path in files[:_MAX_NAMED])
+    _LOG.warning(
+        "%s: %d slide(s) left out: %s%s; no reader opens %s; convert them to OME-TIFF or SVS",
+        root, len(files), names, ", ..." if len(files) > _MAX_NAMED else "",
+        ", ".join(sorted({path.suffix.lower() for path in files})),
+    )  # fmt: skip
+
+
+def _list_companions(files: Iterable[str]) -> set[str]:
+    """Return the names of the folders that hold the data of MRXS files."""
+    return {Path(name).stem for name in files if name.lower().endswith(".mrxs")}
+
+
+def _has_name(path: Path, suffixes: Collection[str] = SLIDE_SUFFIXES) -> bool:
+    return path.suffix.lower() in suffixes and not path.name.startswith(".")
 
 
 def _is_broken(path: Path) -> bool:
-    has_name = path.suffix.lower() in SLIDE_SUFFIXES and not path.name.startswith(".")
-    return has_name and path.is_symlink() and not path.exists()
+    return _has_name(path) and not os.path.exists(path)
 
 
 def _is_walked(name: str, companions: set[str]) -> bool:

@@ -19,6 +19,7 @@ from tifffile import TiffPage as Page
 
 from wsiseg.errors import SlideOpenError
 from wsiseg.geometry import Size
+from wsiseg.slide.description import was_written_here
 from wsiseg.slide.page_level import PageLevel, build_level
 from wsiseg.slide.pages import find_stack
 from wsiseg.slide.samples import Samples, Unreadable, admit_samples, find_planes
@@ -58,8 +59,9 @@ def examine(path: Path, white: int | None = None) -> Layout | None:
     Raises
     ------
     SlideOpenError
-        If it is a TIFF that no reader should read: `wsiseg.slide.samples` rejects it, or its level
-        0 holds no tile or is wholly transparent, as after an aborted conversion.
+        If it is a TIFF that no reader should read: `wsiseg.slide.samples` rejects it, it is a map
+        that wsiseg wrote, or its level 0 holds no tile or is wholly transparent, as after an
+        aborted conversion.
     """
     try:
         status = path.stat()
@@ -85,6 +87,8 @@ def _examine(path: Path, stamp: tuple[int, ...], white: int | None) -> Layout | 
 
 
 def _describe_layout(file: tifffile.TiffFile, white: int | None) -> Layout:
+    if was_written_here(file.pages.first.description):
+        raise Unreadable("it is a map that wsiseg wrote, not a slide")
     # Before accessing the series, which replaces pages by frames with less detail.
     page = max(file.pages, key=lambda page: page.imagewidth * page.imagelength)
     axes, shape, pages, channels = "", (), [page], page.samplesperpixel
