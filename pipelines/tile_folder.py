@@ -17,7 +17,7 @@ def main(folder: str, out: str, executor: str = "threads") -> int:
     """Tile `folder`; exit status 1 if a slide failed. Finished blocks are kept."""
     tree, failed = OutputTree(Path(out)), 0
     with open_executor(executor) as pool:
-        for job in plan_jobs([Path(folder)], nested=True):
+        for job in plan_jobs([Path(folder)], nested=True, out=tree.root):
             tissue = tree.tissue(job.name)
             try:
                 store = tile_slide(job.path, tree.store(job.name), Config(), pool, tissue=tissue)

@@ -1,10 +1,15 @@
+import errno
 import logging
 import os
+from functools import partial
 
+import numpy as np
 import pytest
 
 from tests.store.slides import GRID, SLIDE
 from wsiseg.errors import ConfigError, SlideOpenError
+from wsiseg.export.pyramid import Picture, Plane, write_pyramids
+from wsiseg.geometry import Size
 from wsiseg.run import annotate, plan_jobs
 from wsiseg.store import SlideStore
 
@@ -127,3 +132,57 @@ def test_a_slide_keeps_its_name_in_the_output_folder(tmp_path):
     jobs = plan_jobs([slide.parent / ".." / "in"], out=out)
     assert {job.path.name: job.name for job in jobs} == {"x.svs": "x.svs", "x.tif": "x"}
     assert [job.name for job in plan_jobs([slide.parent])] == ["x.svs", "x.tif"]
+
+
+def test_folders_that_are_not_searched_are_said(tmp_path, caplog):
+    for name in ("in/a.svs", "in/more/b.svs", "in/others/c.svs", "in/out/ome-tiff/a.ome.tiff"):
+        touch(tmp_path / name)
+    with caplog.at_level(logging.INFO):
+        plan_jobs([tmp_path / "in"], out=tmp_path / "in" / "out")
+    assert "2 sub-folder(s), such as more, are not searched; --nested searches them" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        plan_jobs([tmp_path / "in"], nested=True, out=tmp_path / "in" / "out")
+        plan_jobs([tmp_path / "in" / "more"], out=tmp_path / "in" / "out")
+    assert "not searched" not in caplog.text
+
+
+def test_a_folder_that_cannot_be_listed_is_a_failed_row(tmp_path, monkeypatch, caplog):
+    """Its slides were left out without a word, and the run counted as whole."""
+    touch(tmp_path / "in" / "a.svs")
+    touch(tmp_path / "in" / "p2" / "b.svs")
+    close(monkeypatch, tmp_path / "in" / "p2")
+    results = annotate(tmp_path / "in", tmp_path / "out", nested=True, dry_run=True)
+    assert [(result.slide, result.status) for result in results][1:] == [("p2", "failed")]
+    assert "p2: cannot be listed (Permission denied)" in results[1].error
+    assert "p2: cannot be listed (Permission denied); slides in it are left out" in caplog.text
+    with pytest.raises(SlideOpenError, match=r"p2: cannot be listed \(Permission denied\)"):
+        plan_jobs([tmp_path / "in" / "p2"])
+
+
+def close(monkeypatch, folder):
+    """Take away the permission to list a folder; root, who runs the tests, has every one."""
+
+    def refuse(given, path="."):
+        if os.fspath(path) == str(folder):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return given(path)
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, partial(refuse, getattr(os, name)))
+
+
+def test_maps_beside_the_slides_are_no_slides(tmp_path, caplog):
+    """`wsiseg export` may write them there; they were mapped as slides."""
+    picture = Picture("x", (Plane("labels", lambda level, box: np.zeros(
+        (box.height, box.width), np.uint8)),), (Size(64, 64),), 0.5)  # fmt: skip
+    for name in ("x.ome.tiff", "y.OME.TIF", "named.tif"):
+        write_pyramids(tmp_path / "in" / name, [picture])
+    touch(tmp_path / "in" / "x.ome.tif")
+    with caplog.at_level(logging.INFO):
+        jobs = plan_jobs([tmp_path / "in"])
+    assert [job.path.name for job in jobs] == ["named.tif", "x.ome.tif"]
+    assert "2 file(s) that wsiseg wrote are no slides" in caplog.text
+    for name in ("named.tif", "x.ome.tiff"):
+        (result,) = annotate(tmp_path / "in" / name, tmp_path / "out", dry_run=True)
+        assert f"{name}: not read: it is a map that wsiseg wrote, not a slide" in result.error

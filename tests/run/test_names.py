@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wsiseg.run.names import name_outputs
+from wsiseg.run.names import fold_name, name_outputs
 
 
 def names_of(*slides):
@@ -47,9 +47,25 @@ def test_long_names_are_cut_and_told_apart(letter):
     assert found == names_of(f"sub/{first}.svs", f"sub/{second}.svs")
 
 
+class Named:
+    """Names of an earlier run, and the path of the slide that has each."""
+
+    def __init__(self, paths):
+        self.paths = paths
+
+    def keep(self, slides):
+        return [
+            next((name for name in self.paths if self.paths[name] == path), None)
+            for path, _ in slides
+        ]
+
+    def is_taken(self, name):
+        return fold_name(name) in map(fold_name, self.paths)
+
+
 def name_with(named, *slides):
     paths = [(Path("/in", slide), Path(slide)) for slide in slides]
-    return name_outputs(paths, lambda path, name: named.get(name) == path)
+    return name_outputs(paths, Named(named))
 
 
 @pytest.mark.parametrize("order", list(permutations(["s.tif", "s.tiff", "s.tif.svs"])))
@@ -61,6 +77,24 @@ def test_a_slide_keeps_the_name_that_it_has(order):
     assert name_with(named, "s.tif") == ["s.tif"]
     found = dict(zip(order, name_with(named, *order), strict=True))
     assert found == {"s.tif": "s.tif", "s.tiff": "s.tiff", "s.tif.svs": "s.tif.svs"}
+
+
+def test_another_slides_name_is_not_taken():
+    """Else `--overwrite` replaced the results of a slide that was not given."""
+    elsewhere = {"s": Path("/else/s.tif")}
+    assert name_with(elsewhere, "s.tif") == ["s.tif"]
+    assert name_with({"S": Path("/else/S.tif")}, "s.tif") == ["s.tif"], "case aside"
+    elsewhere["s.tif"] = Path("/more/s.tif")
+    (third,) = name_with(elsewhere, "s.tif")
+    assert third.startswith("s.tif-")
+    elsewhere[third] = Path("/in/moved/from/here")
+    (fourth,) = name_with(elsewhere, "s.tif")
+    assert fourth.startswith("s.tif-")
+    assert fourth != third
+
+
+def test_a_name_from_another_sub_folder_is_kept():
+    assert name_with({"sub/s": Path("/in/s.tif")}, "s.tif") == ["sub/s"]
 
 
 SLIDES = st.tuples(
@@ -77,7 +111,8 @@ SLIDES = st.tuples(
 def test_no_two_are_alike(slides, first, last):
     """Nor do the names change that some slides have from a run of their own."""
     paths = [(Path(root, slide), Path(slide)) for root, slide in slides]
-    own = dict(zip(name_outputs(paths[first:last]), paths[first:last], strict=True))
-    found = name_outputs(paths, lambda path, name: name in own and own[name][0] == path)
+    names = name_outputs(paths[first:last])
+    own = {name: path for name, (path, _) in zip(names, paths[first:last], strict=True)}
+    found = name_outputs(paths, Named(own))
     assert len({name.casefold() for name in found}) == len(slides)
     assert found[first:last] == list(own)

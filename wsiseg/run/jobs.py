@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from wsiseg.errors import ConfigError, SlideOpenError, StoreError
+from wsiseg.errors import ConfigError, SlideOpenError
 from wsiseg.run.manifest import MANIFEST_SUFFIXES, Entry, read_manifest
 from wsiseg.run.names import name_outputs
-from wsiseg.slide import find_slides, gather_slide, name_slide
-from wsiseg.store import SlideStore
+from wsiseg.run.owners import Owners
+from wsiseg.slide import find_slides, find_unsearched, gather_slide, is_own_map, name_slide
 
 __all__ = ["Job", "OutputTree", "plan_jobs"]
 
@@ -46,17 +46,14 @@ class OutputTree:
         """Whether a run has written here."""
         return (self.root / "runs").is_dir() and (self.root / "summary.csv").is_file()
 
+    @property
+    def slides(self) -> Path:
+        """The folder of all stores."""
+        return self.root / "slides"
+
     def store(self, name: str) -> Path:
         """The Zarr store of a slide."""
-        return self.root / "slides" / f"{name}.zarr"
-
-    def is_named(self, slide: Path, name: str) -> bool:
-        """Whether the store of that name is of the slide at that path."""
-        try:
-            path = str(SlideStore(self.store(name)).slide.get("path", ""))
-        except (OSError, StoreError):
-            return False
-        return os.path.normcase(os.path.normpath(path)) == os.path.normcase(os.path.abspath(slide))
+        return self.slides / f"{name}.zarr"
 
     def geojson(self, name: str, gzip: bool = False) -> Path:
         """The polygons of a slide."""
@@ -84,10 +81,11 @@ def plan_jobs(
 ) -> list[Job]:
     """Every slide of `inputs` (slides, folders, manifests), with unique output names.
 
-    Outputs are named after the slide, in the same sub-folder (`name_outputs`), or as `out` has them
-    already. Of several paths to one file, one is done, and the other jobs name it. Files that a run
-    wrote into an output folder (`out`, or that of an earlier run) inside an input do not count as
-    slides.
+    Outputs are named after the slide, in the same sub-folder (`name_outputs`). A slide that `out`
+    holds already keeps its name, by whichever path it is given today (`Owners`). Of several paths
+    to one file, one is done, and the other jobs name it. Files that a run wrote into an output
+    folder (`out`, or that of an earlier run) inside an input, and maps that say they are wsiseg's,
+    do not count as slides.
 
     Raises
     ------
@@ -109,13 +107,13 @@ def plan_jobs(
     files: dict[Hashable, list[_Found]] = {}
     for one in unique.values():
         files.setdefault(_identify(one.path), []).append(one)
-    is_named = None if out is None else OutputTree(out).is_named
-    names = name_outputs([(one.path, one.within) for one in unique.values()], is_named)
+    known = None if out is None else Owners(OutputTree(out).slides)
+    names = name_outputs([(one.path, one.within) for one in unique.values()], known)
     named = dict(zip(unique, names, strict=True))
     jobs: dict[str, Job] = {}
     for group in files.values():
         mpp = _agree([given for one in group for given in one.given])
-        done = min(group, key=lambda one: one.path.is_symlink())  # the file itself, or the first
+        done = min(group, key=lambda one: os.path.islink(one.path))  # the file itself, or the first
         for one in group:
             key = os.path.abspath(one.path)
             same = "" if one is done else named[os.path.abspath(done.path)]
@@ -135,7 +133,11 @@ def _find(source: Path, nested: bool, out: Path | None) -> Iterator[_Found]:
     source = gather_slide(source)
     if source.is_dir() and source.suffix.lower() != ".zarr":
         slides = find_slides(source, nested, broken=True)
-        kept = [slide for slide in slides if not _is_output(slide, source, out)]
+        kept = [
+            slide
+            for slide in slides
+            if not _is_output(slide, source, out) and not is_own_map(slide)
+        ]
         if len(kept) < len(slides):
             _LOG.info(
                 "%s: %d file(s) that wsiseg wrote are no slides", source, len(slides) - len(kept)
@@ -143,6 +145,8 @@ def _find(source: Path, nested: bool, out: Path | None) -> Iterator[_Found]:
         if not kept:
             hint = "" if nested else "; use --nested to look into sub-folders"
             raise SlideOpenError(f"{source}: holds no slide{hint}")
+        if not nested:
+            _tell_unsearched(source, out)
         yield from (_Found(slide, _name_below(slide, source), []) for slide in kept)
     elif source.suffix.lower() in MANIFEST_SUFFIXES:
         for entry in read_manifest(source):
@@ -152,6 +156,18 @@ def _find(source: Path, nested: bool, out: Path | None) -> Iterator[_Found]:
         yield _Found(source, Path(name_slide(source)), [])
     else:
         raise SlideOpenError(f"{source}: does not exist")
+
+
+def _tell_unsearched(source: Path, out: Path | None) -> None:
+    """Say that sub-folders are not searched, unless they are outputs."""
+    if _is_tree(source, out):
+        return
+    folders = [folder for folder in find_unsearched(source) if not _is_tree(folder, out)]
+    if folders:
+        _LOG.info(
+            "%s: %d sub-folder(s), such as %s, are not searched; --nested searches them",
+            source, len(folders), folders[0].name,
+        )  # fmt: skip
 
 
 def _name_below(slide: Path, folder: Path) -> Path:
@@ -166,15 +182,15 @@ def _is_output(slide: Path, source: Path, out: Path | None) -> bool:
         tree = folder.parent
         if folder == source:
             return False
-        if folder.name in _IMAGE_FOLDERS and (
-            OutputTree(tree).is_one() or (out is not None and _same_folder(tree, out))
-        ):
+        if folder.name in _IMAGE_FOLDERS and _is_tree(tree, out):
             return True
     return False
 
 
-def _same_folder(one: Path, other: Path) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
+def _is_tree(folder: Path, out: Path | None) -> bool:
+    """Whether `folder` is the output folder of this run, or of an earlier one."""
+    is_out = out is not None and os.path.realpath(folder) == os.path.realpath(out)
+    return is_out or OutputTree(folder).is_one()
 
 
 def _identify(path: Path) -> Hashable:
@@ -185,7 +201,7 @@ def _identify(path: Path) -> Hashable:
     except OSError:
         return real
     # A slide of several files is another slide where it is linked into another folder.
-    alone = path.suffix.lower() not in (".mrxs", ".vms", ".vmu", ".dcm") and path.is_file()
+    alone = path.suffix.lower() not in (".mrxs", ".vms", ".vmu", ".dcm") and os.path.isfile(path)
     return (status.st_dev, status.st_ino) if alone and status.st_ino else real
 
 

@@ -6,56 +6,61 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
-__all__ = ["name_outputs"]
+__all__ = ["Known", "fold_name", "name_outputs"]
 
 _MAX_BYTES = 200
 """Of a name: file systems take 255, of which endings and temporary names need some."""
 
 
-def name_outputs(
-    slides: Sequence[tuple[Path, Path]], is_named: Callable[[Path, str], bool] | None = None
-) -> list[str]:
+class Known(Protocol):
+    """The names that slides have from earlier runs."""
+
+    def keep(self, slides: Sequence[tuple[Path, Sequence[str]]]) -> list[str | None]:
+        """Return the name that each slide has; None for those that have none.
+
+        `slides` are the path of each, and the names that it might have.
+        """
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a slide has that name, even if only case differs."""
+
+
+def name_outputs(slides: Sequence[tuple[Path, Path]], known: Known | None = None) -> list[str]:
     """Return a name for each slide, with its sub-folder; names differ even if case is ignored.
 
     Outputs are named after the slide, without its extension. Slides whose names would collide keep
     the extension, and get a short hash of their path if that is not enough. A name too long for a
-    file name with an ending is cut, and ends in a short hash of the whole. A slide that has one of
-    these names already keeps it, whichever slides are there today.
+    file name with an ending is cut, and ends in a short hash of the whole. A slide that has a name
+    already keeps it, whichever slides are there today, and no other slide gets it.
 
     Parameters
     ----------
     slides
         Path of each slide, and its path within the input.
-    is_named
-        Whether an earlier run gave that slide that name.
+    known
+        The names that slides have already.
     """
-    choices = [
-        [
-            _shorten(name)
-            for name in (
-                within.with_suffix("").as_posix(),
-                within.as_posix(),
-                f"{within.as_posix()}-{_hash(os.path.realpath(path))}",
-                f"{within.as_posix()}-{_hash(os.path.abspath(path))}",
-            )
+    choices = [_list_choices(path, within) for path, within in slides]
+    if known is not None:
+        paths = [path for path, _ in slides]
+        kept = known.keep(list(zip(paths, choices, strict=True)))
+        choices = [
+            [name] if name is not None else _leave_free(within, path, names, known)
+            for (path, within), names, name in zip(slides, choices, kept, strict=True)
         ]
-        for path, within in slides
-    ]
-    if is_named is not None:
-        for number, (path, _) in enumerate(slides):
-            kept = next((name for name in choices[number] if is_named(path, name)), None)
-            choices[number] = choices[number] if kept is None else [kept]
     level = [0] * len(choices)
     while True:
-        keys = [_fold(names[at]) for names, at in zip(choices, level, strict=True)]
+        keys = [fold_name(names[at]) for names, at in zip(choices, level, strict=True)]
         lowest: dict[str, int] = {}
-        count = Counter(keys)
+        times = Counter(keys)
         movable = [
             number for number, (key, at) in enumerate(zip(keys, level, strict=True))
-            if count[key] > 1 and at + 1 < len(choices[number])
+            if times[key] > 1 and at + 1 < len(choices[number])
         ]  # fmt: skip
         for number in movable:
             lowest[keys[number]] = min(level[number], lowest.get(keys[number], level[number]))
@@ -65,6 +70,31 @@ def name_outputs(
             return [names[at] for names, at in zip(choices, level, strict=True)]
         for number in again:
             level[number] += 1
+
+
+def _list_choices(path: Path, within: Path) -> list[str]:
+    """Return the names that a slide might have, best first; the last one is its alone."""
+    names = (
+        within.with_suffix("").as_posix(),
+        within.as_posix(),
+        _tag(within, os.path.realpath(path)),
+        _tag(within, os.path.abspath(path)),
+    )
+    return [_shorten(name) for name in names]
+
+
+def _leave_free(within: Path, path: Path, names: Sequence[str], known: Known) -> list[str]:
+    """Return those of a slide's names that no other has; the last one stays its alone."""
+    free = [name for name in names if not known.is_taken(name)]
+    if free and free[-1] == names[-1]:
+        return free
+    # The slide that was at this path has moved, and kept its name.
+    others = (_shorten(_tag(within, f"{os.path.abspath(path)}\n{n}")) for n in count(2))
+    return [*free, next(name for name in others if not known.is_taken(name))]
+
+
+def _tag(within: Path, text: str) -> str:
+    return f"{within.as_posix()}-{_hash(text)}"
 
 
 def _shorten(name: str) -> str:
@@ -81,6 +111,6 @@ def _hash(text: str) -> str:
     return hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
 
 
-def _fold(name: str) -> str:
+def fold_name(name: str) -> str:
     """Return a key that is equal for names that some file systems do not distinguish."""
     return unicodedata.normalize("NFC", name).casefold()
