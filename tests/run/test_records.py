@@ -1,6 +1,7 @@
 import csv
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -21,6 +22,11 @@ def result(name, status="done"):
 def rows_of(path):
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def statuses(tree):
+    rows = rows_of(tree.root / "summary.csv")
+    return [(row["slide"], row["path"], row["status"]) for row in rows]
 
 
 def test_rewriting_the_tables_adds_no_row_whatever_the_names(tmp_path):
@@ -61,6 +67,33 @@ def test_a_failure_keeps_the_row_of_a_run_that_has_finished_the_slide_since(tmp_
     assert len(rows_of(tmp_path / "measurements.csv")) == 2
     write_summary(tree, [result("a", "failed")], since=time.time() + 1)
     assert {row["status"] for row in rows_of(tmp_path / "summary.csv")} == {"failed"}
+
+
+def test_a_failed_row_replaces_no_other_slides_row(tmp_path):
+    """Two runs that began at once may both have wanted the name; the second one failed."""
+    tree = OutputTree(tmp_path / "out")
+    first, second = (replace(result("s"), path=f"p{number}/s.svs") for number in (1, 2))
+    failed = replace(second, status="failed", measurements=[], error="another slide's")
+    write_summary(tree, [first])
+    write_summary(tree, [failed])
+    write_summary(tree, [failed])
+    assert statuses(tree) == [("s", "p1/s.svs", "done"), ("s", "p2/s.svs", "failed")]
+    assert [row["slide"] for row in rows_of(tree.root / "measurements.csv")] == ["s"]
+    write_summary(tree, [replace(second, slide="s.svs")])  # run again, it has a name of its own
+    assert statuses(tree) == [("s", "p1/s.svs", "done"), ("s.svs", "p2/s.svs", "done")]
+    write_summary(tree, [replace(first, path="moved/s.svs")])
+    assert statuses(tree)[1:] == [("s", "moved/s.svs", "done")]
+
+
+def test_a_slide_that_failed_is_not_dropped_for_one_of_its_name(tmp_path):
+    tree, broken = OutputTree(tmp_path / "out"), tmp_path / "s.svs"
+    broken.touch()
+    write_summary(tree, [replace(result("s", "failed"), path=str(broken))])
+    write_summary(tree, [result("s")])
+    assert statuses(tree) == [("s", str(broken), "failed"), ("s", "s.svs", "done")]
+    broken.unlink()
+    write_summary(tree, [result("s")])
+    assert statuses(tree) == [("s", "s.svs", "done")]
 
 
 def test_tables_of_an_earlier_version_are_taken_over_once(tmp_path):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import platform
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = ["name_run", "show_agreement", "write_run", "write_summary"]
 
 _TURN_S = 600.0  # the jobs of an array may end together
 _RECORDS = "runs/slides.jsonl"
+_FINISHED = ("done", "no tissue")
 
 
 def write_summary(
@@ -75,12 +77,17 @@ def _add_rows(
 ) -> None:
     from wsiseg.report import write_tables  # as above
 
-    rows = {record["slide"]: record for record in _read_records(tree.root)}
-    for result in results:
-        row = asdict(result) | {"ended": time.time()}
-        rows[result.slide] = _choose_row(rows.get(result.slide, {}), row, since)
+    known = _read_records(tree.root)
+    results = _leave_out_beaten(known, results, since)
+    fresh = {result.slide: result for result in results}
+    paths = {result.path for result in results}
+    records = [
+        record for record in known
+        if not _is_outdated(record, fresh.get(record["slide"]), paths)
+    ]  # fmt: skip
+    records += [asdict(result) | {"ended": time.time()} for result in results]
     places = {slide: place for place, slide in enumerate(order)}
-    records = sorted(rows.values(), key=lambda record: places.get(record["slide"], -1))
+    records.sort(key=lambda record: places.get(record["slide"], -1))
     lines = [json.dumps(record) for record in records]
     with open_atomic(tree.root / _RECORDS) as file:
         file.write("".join(f"{line}\n" for line in lines).encode())
@@ -89,10 +96,35 @@ def _add_rows(
     write_tables(tree.root, [*map(_row, records)], measured, outdated)
 
 
-def _choose_row(earlier: dict[str, Any], later: dict[str, Any], since: float) -> dict[str, Any]:
-    """Return the row to keep: the later one, unless it failed beside a run that did not."""
-    finished = earlier.get("status", "failed") != "failed" and earlier.get("ended", 0) >= since
-    return earlier if finished and later["status"] == "failed" else later
+def _leave_out_beaten(
+    known: Sequence[Mapping[str, Any]], results: Sequence[SlideResult], since: float
+) -> list[SlideResult]:
+    """Return the results but for failures of slides that another run has finished since."""
+    finished = {
+        (record["slide"], record["path"])
+        for record in known
+        if record["status"] in _FINISHED and record.get("ended", 0) >= since
+    }
+    return [
+        result
+        for result in results
+        if result.status in _FINISHED or (result.slide, result.path) not in finished
+    ]
+
+
+def _is_outdated(
+    record: Mapping[str, Any], other: SlideResult | None, paths: Collection[str]
+) -> bool:
+    """Whether a record's row goes: `other` has its name, and `paths` are those of all new rows.
+
+    Two slides may have had one name, if one of them failed or both were begun at once.
+    """
+    finished, path = record["status"] in _FINISHED, record["path"]
+    if other is None or other.path == path:
+        return other is not None or (not finished and path in paths)
+    if finished:
+        return other.status in _FINISHED  # they have one store, so it is one slide, which moved
+    return path in paths or not os.path.exists(path)
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, object]:
