@@ -277,11 +277,30 @@ def test_links_to_one_file_are_done_once(tmp_path):
     assert sorted(path.name for path in (out / "geojson").iterdir()) == ["one.geojson"]
 
 
-def test_another_slide_of_that_name_is_refused(slide, finished, tmp_path):
-    other = tmp_path / "one.svs"
+def test_another_slide_of_that_name_gets_a_name_of_its_own(finished, tmp_path):
+    """It failed, its row replaced that of the first, and `overwrite` replaced the results."""
+    other, out = tmp_path / "one.svs", tmp_path / "out"
+    shutil.copytree(finished[0], out)
     synthesize_slide(other, width=1024, height=1024, seed=9)
-    (result,) = annotate(other, finished[0], CONFIG, executor="serial")
-    assert result.status == "failed"
+    for overwrite in (False, True):
+        (result,) = annotate(other, out, CONFIG, executor="serial", overwrite=overwrite)
+        assert (result.slide, result.status) == ("one.svs", "done"), result.error
+    for folder in ("slides/one.zarr", "geojson/one.geojson"):
+        assert contents(out, folder) == contents(finished[0], folder)
+    for table in ("summary.csv", "measurements.csv"):
+        rows = csv.DictReader((out / table).open())
+        assert {row["slide"] for row in rows} == {"one", "one.svs"}
+
+
+def test_a_file_that_was_replaced_by_another_slide_is_refused(slide, finished, tmp_path):
+    copy, out = tmp_path / "one.svs", tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    shutil.copy(slide, copy)
+    (result,) = annotate(copy, out, CONFIG, executor="serial")
+    assert (result.slide, result.status) == ("one", "done"), "the same slide, elsewhere"
+    synthesize_slide(copy, width=1024, height=1024, seed=9)
+    (result,) = annotate(copy, out, CONFIG, executor="serial")
+    assert (result.slide, result.status) == ("one", "failed")
     assert "another slide" in result.error
 
 
