@@ -104,12 +104,12 @@ def plan_predict(
     side = cam_side(store.grid.tile, source)
     reach = _reach(settings, source)
     _check_scale(store, source)
+    kept = kept_tiles(store, config.tissue)
+    _check_read(store, config.tissue, kept)  # before the store is said to be of another model
     store.create_cams(
         source.palette, side, side, channels=source.channels, calibration=source.calibration,
         source=pinned.identity, mpp=source.mpp, background=source.background,
     )  # fmt: skip
-    kept = kept_tiles(store, config.tissue)
-    _check_read(store, config.tissue, kept)
     digests = _block_digests(store.grid, config, tiles, pinned, reach, kept)
     digest, pending = store.plan(_STEP, digests, tile)
     work = partial(_predict_block, store_path, run, settings, kept, pinned)

@@ -146,7 +146,37 @@ def test_a_step_is_finished_when_every_block_is_as_it_was_planned(store: SlideSt
     assert store.finished("tile") == newer != whole
     with pytest.raises(StoreError, match="tile` was run with other settings after `wsiseg predict"):
         store.digests("predict", before="tile")
-    assert store.finished("predict"), "what was made of the older tiles is whole by itself"
+    assert store.digests("predict"), "what was made of the older tiles is whole by itself"
+
+
+def test_a_step_is_not_finished_once_a_step_before_it_was_run_anew(store: SlideStore) -> None:
+    """`export` gave the map of the earlier model, or paired it with other pixels."""
+
+    def run(step: str, digest: str, after: str = "") -> str:
+        whole, _ = store.plan(step, [digest] * GRID.n_blocks, after)
+        for block in range(GRID.n_blocks):
+            store.mark_done(step, block, digest)
+        return whole
+
+    tile = run("tile", DIGEST)
+    stitch = run("stitch", DIGEST, predict := run("predict", DIGEST, tile))
+    assert store.finished("stitch") == stitch
+    store.plan("predict", [OTHER] * GRID.n_blocks, tile)
+    with pytest.raises(
+        StoreError,
+        match=r"a\.zarr: `wsiseg predict` was run with other settings after `wsiseg stitch`; "
+        r"run `wsiseg stitch` again",
+    ):
+        store.finished("stitch")
+    assert run("predict", DIGEST, tile) == predict
+    assert store.finished("stitch") == stitch, "as it was again"
+    run("tile", OTHER)
+    with pytest.raises(StoreError, match="`wsiseg predict`; run `wsiseg predict` again"):
+        store.finished("predict")
+    with pytest.raises(StoreError, match="run `wsiseg predict` and `wsiseg stitch` again"):
+        store.finished("stitch")
+    store.clear_marks("predict")
+    assert store.finished("stitch") == stitch, "of which nothing is known is not refused"
 
 
 def test_white_blocks_are_left_and_marked_together(store: SlideStore) -> None:

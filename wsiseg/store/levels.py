@@ -24,6 +24,7 @@ __all__ = [
     "made_by",
     "pyramid_of",
     "step_shards",
+    "steps_to",
 ]
 
 _PYRAMIDS = 4
@@ -35,6 +36,8 @@ _PART = 448
 _SHARD = 4096
 """Side in pixels of the shards of levels that blocks do not write."""
 _CHUNK = 512
+_COMMANDS = ("tile", "predict", "stitch")
+"""The steps with a command of their own: each reads what the one before it made."""
 _LEAST = 16
 """Before `_PYRAMIDS`, a block had at least this side in pixels at every image level."""
 
@@ -196,6 +199,11 @@ def pyramid_of(step: str) -> str:
 def made_by(step: str) -> str:
     """Return the command that runs a step; a pyramid belongs to the step before it."""
     return step.removesuffix("-pyramid")
+
+
+def steps_to(step: str) -> tuple[str, ...]:
+    """Return the steps whose results a step is made of, in order, and the step itself."""
+    return _COMMANDS[: _COMMANDS.index(step) + 1]
 
 
 def step_shards(levels: Levels) -> dict[str, BlockShards | LevelShards]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from wsiseg.lock import check_held
 from wsiseg.store import layout
 from wsiseg.store.files import Files, is_url, open_files
 from wsiseg.store.layout import FORMAT, READABLE
-from wsiseg.store.levels import Levels, Place, made_by, pyramid_of
+from wsiseg.store.levels import Levels, Place, made_by, pyramid_of, steps_to
 from wsiseg.store.marks import Mark, Marks
 from wsiseg.store.nodes import Node, find_fault
 from wsiseg.store.shards import Receipt, ShardedArray
@@ -180,16 +181,19 @@ class OpenedStore:
     def finished(self, step: str) -> str:
         """Return the digest of the whole step, if every block was made as last planned.
 
-        This includes its coarser levels; steps that read blocks only call `digests`.
+        This includes its coarser levels, and that it was made of what the steps before it hold
+        now; steps that read blocks only call `digests`.
 
         Raises
         ------
         StoreError
-            If blocks are missing, were made with different settings, or have lost a file since.
+            If blocks are missing, were made with different settings, or have lost a file since, or
+            if a step before it was planned again since.
         """
         whole, pyramid = self.digests(step)[0], pyramid_of(step)
         if pyramid in self._marks.steps and self._marks.plan(step):
             self.digests(pyramid, before=step)
+        self._check_order(steps_to(step))
         return whole
 
     def digests(self, step: str, before: str = "") -> tuple[str, list[str]]:
@@ -200,7 +204,7 @@ class OpenedStore:
         StoreError
             As for `finished`, and if `before` was planned again since.
         """
-        (whole, marks, plan), command = self._marked(step), made_by(step)
+        (whole, marks, _), command = self._marked(step), made_by(step)
         if not whole:
             raise StoreError(f"{self.path}: `wsiseg {command}` did not finish here; run it first")
         lost = self._marks.lost(step, marks, self._array_or_none)
@@ -209,13 +213,29 @@ class OpenedStore:
                 f"{self.path}: {len(lost)} of {len(marks)} blocks that `wsiseg {command}` finished "
                 f"have lost files (block {min(lost)} is the first); run it again to redo those"
             )
-        earlier = self._marks.plan(before) if before else None
-        if plan and earlier and plan.get("after") != earlier.get("blocks"):
-            why = f"`wsiseg {before}` was run with other settings after `wsiseg {command}`"
-            if before == command:
-                why = "its coarser levels are of an earlier run"
+        if before == command and self._is_outdated(step, before):
+            why = "its coarser levels are of an earlier run"
             raise StoreError(f"{self.path}: {why}; run `wsiseg {command}` again")
+        if before:
+            self._check_order((before, step))
         return whole, [mark.digest if mark else "" for mark in marks]
+
+    def _check_order(self, steps: Sequence[str]) -> None:
+        """Raise `StoreError` if one of successive steps was planned again since the next one."""
+        for at, (before, step) in enumerate(pairwise(steps), 1):
+            if self._is_outdated(step, before):
+                commands = " and ".join(f"`wsiseg {later}`" for later in steps[at:])
+                raise StoreError(
+                    f"{self.path}: `wsiseg {before}` was run with other settings after "
+                    f"`wsiseg {step}`; run {commands} again"
+                )
+
+    def _is_outdated(self, step: str, before: str) -> bool:
+        """Whether `before` was planned again since `step`; False if one of them has no plan."""
+        plan, earlier = self._marks.plan(step), self._marks.plan(before)
+        if not plan or not earlier:
+            return False
+        return plan.get("after") != earlier.get("blocks")
 
     def marked(self, step: str) -> str:
         """Like `finished`, but return an empty string if it is not, and do not look for files.
