@@ -8,8 +8,10 @@ from wsiseg.annotations import (
     UNSURE,
     UNSURE_COLOR,
     agree_on_classes,
+    agree_on_model,
     choose_colors,
     color_new_class,
+    tell_models_apart,
 )
 from wsiseg.errors import DataError
 
@@ -56,3 +58,21 @@ def test_maps_of_two_models_are_told_apart_by_name():
     assert agree_on_classes({"a": ("X", "Y"), "b": ("X", "Y")}, "score") == ("X", "Y")
     with pytest.raises(DataError, match=r"b: has the classes Y, X, a X, Y; score maps of one mod"):
         agree_on_classes({"a": ("X", "Y"), "b": ("Y", "X")}, "score")
+
+
+def test_maps_of_models_with_the_same_classes_are_told_apart_by_the_model():
+    known = {"a": "m", "b": "n", "c": "n", "d": ""}
+    with pytest.raises(
+        DataError, match=r"^a was predicted by another .* other 2; score maps of one"
+    ):
+        agree_on_model(known, "score")
+    assert tell_models_apart({"a": "m", "b": "n"}) == (
+        "b was predicted by another model than the other one"
+    ), "the first is what the others are compared with"
+    many = dict.fromkeys(map(str, range(12)), "m") | dict.fromkeys(map(str, range(20, 50)), "n")
+    assert "7, 8 and 3 more were predicted by another model than the other 30" in (
+        tell_models_apart(many)
+    )
+    assert not tell_models_apart({"a": "m", "b": "m", "d": "", "e": ""}), "unknown is no difference"
+    assert not tell_models_apart({})
+    agree_on_model({"a": "m"}, "score")

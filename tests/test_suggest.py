@@ -6,9 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from wsiseg.cli import app
-from wsiseg.errors import ConfigError, DataError
+from wsiseg.errors import ConfigError, DataError, StoreError
 from wsiseg.places import read_places
 from wsiseg.qupath import lint_geojson
+from wsiseg.store import SlideStore
 from wsiseg.suggest import suggest_places, write_suggestions
 
 from .labels.slides import BOUNDS, COLS, PALETTE, ROWS, make_store
@@ -55,6 +56,17 @@ def test_unsure_places_come_first_and_no_slide_has_all(folder):
     everything = suggest_places([folder], 999, per_slide=999)
     assert len(everything) == 2 * ROWS * COLS - 1
     assert ("two", 2, 2) not in places(everything), "no tissue"
+
+
+def test_places_are_suggested_on_finished_maps_of_one_model_only(folder):
+    one, two = (SlideStore(folder / "slides" / f"{name}.zarr") for name in ("one", "two"))
+    for store, model in ((one, "ab"), (two, "cd")):
+        store._group["cams"].attrs["source"] = model
+    with pytest.raises(DataError, match="by another model than the other one; suggest places on"):
+        suggest_places([folder], 2)
+    two.begin("predict", 0)
+    with pytest.raises(StoreError, match=r"two\.zarr: `wsiseg predict` did not finish here"):
+        suggest_places([folder], 2)
 
 
 def test_equally_unsure_places_are_taken_unlike_each_other(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
@@ -25,8 +26,10 @@ __all__ = [
     "Palette",
     "Region",
     "agree_on_classes",
+    "agree_on_model",
     "choose_colors",
     "color_new_class",
+    "tell_models_apart",
 ]
 
 BACKGROUND = 255
@@ -96,6 +99,8 @@ _DRAWN = 24
 """Colours among which a new class finds its own."""
 _APART = 60.0
 """Distance in RGB from which two colours are told apart on a slide."""
+_NAMED = 9
+"""Maps that a message names, at most."""
 
 
 def agree_on_classes(classes: Mapping[Any, tuple[str, ...]], use: str) -> tuple[str, ...]:
@@ -121,6 +126,49 @@ def agree_on_classes(classes: Mapping[Any, tuple[str, ...]], use: str) -> tuple[
                 f"{', '.join(classes[first])}; {use} maps of one model"
             )
     return classes[first]
+
+
+def agree_on_model(sources: Mapping[Any, str], use: str) -> None:
+    """Refuse maps of more than one model.
+
+    Parameters
+    ----------
+    sources
+        As for `tell_models_apart`.
+    use
+        As for `agree_on_classes`.
+
+    Raises
+    ------
+    DataError
+        If models differ; names the maps of the smaller group.
+    """
+    if told := tell_models_apart(sources):
+        raise DataError(f"{told}; {use} maps of one model")
+
+
+def tell_models_apart(sources: Mapping[Any, str]) -> str:
+    """Say which maps are of another model than most are; empty if there are none.
+
+    Models of one training have the same classes, so that these do not tell them apart. Of two
+    groups of one size, the second is named.
+
+    Parameters
+    ----------
+    sources
+        Identity of the model of each map, by its name; empty where it is not known, which counts
+        as no difference.
+    """
+    known = {name: source for name, source in sources.items() if source}
+    models = Counter(known.values()).most_common()
+    if len(models) < 2:
+        return ""
+    most, count = models[0]
+    others = [str(name) for name, source in known.items() if source != most]
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    were, rest = "was" if len(others) == 1 else "were", "one" if count == 1 else f"{count}"
+    named = ", ".join(others[:_NAMED])
+    return f"{named}{more} {were} predicted by another model than the other {rest}"
 
 
 def choose_colors(names: Sequence[str]) -> tuple[tuple[int, int, int], ...]:

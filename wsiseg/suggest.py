@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.annotations import Annotations, Palette, Region, agree_on_classes
+from wsiseg.annotations import Annotations, Palette, Region, agree_on_classes, agree_on_model
 from wsiseg.atomic import put_aside
 from wsiseg.compute import Progress
 from wsiseg.config import LabelConfig
@@ -96,16 +96,19 @@ def suggest_places(
     ConfigError
         If `per_slide` is less than 1.
     DataError
-        If the slides were predicted with different classes, a label file cannot be used, or no
-        tile is left to suggest.
+        If the slides were predicted by different models, a label file cannot be used, or no tile
+        is left to suggest.
     StoreError
-        If a slide was not predicted.
+        If a slide was not predicted, or not as its tiles are now.
     """
     if per_slide is not None and per_slide < 1:
         raise ConfigError(f"per_slide is {per_slide}; it must be at least 1")
     stores = [SlideStore(path) for path in find_stores(slides)]
     maps = {store.path: store.cam_palette.names for store in stores}
     names = agree_on_classes(maps, "suggest places on")
+    for store in stores:
+        store.finished("predict")
+    agree_on_model({store.path: store.cam_source for store in stores}, "suggest places on")
     labelled = _find_labelled(stores, labels, config or LabelConfig())
     parts = []
     for index, store in enumerate(stores):

@@ -119,6 +119,13 @@ def test_an_unfinished_map_is_no_first_stage(tmp_path):
         load_stores([made.path])
 
 
+def test_maps_of_two_models_are_no_first_stage(store, tmp_path):
+    copy = SlideStore(shutil.copytree(store.path, tmp_path / "two.zarr"))
+    copy.create_cams(copy.palette.classes, 4, 4, **CAMS | {"source": "ef" * 32})
+    with pytest.raises(DataError, match=r"two\.zarr was predicted by another model than the other"):
+        load_stores([store.path, copy.path])
+
+
 @pytest.mark.parametrize("mosaics", [0.0, 1.0])
 @pytest.mark.parametrize("scales", [(1.0, 1.0), (0.5, 0.6), (2.0, 3.0)])
 def test_views_move_labels_with_the_image(masked, scales, mosaics):

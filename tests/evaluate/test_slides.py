@@ -118,6 +118,17 @@ def test_what_cannot_be_scored_is_said(folder):
         evaluate_slides([folder], folder / "labels")
 
 
+def test_maps_of_two_models_with_the_same_classes_are_not_scored_as_one(folder):
+    """A run with a new model that failed on a slide leaves the earlier map of that slide."""
+    for name, model in (("one", "ab"), ("two", "cd")):
+        store = SlideStore(folder / "slides" / f"{name}.zarr")
+        store.create_cams(PALETTE, 1, 1, source=model)
+    with pytest.raises(DataError, match=r"two\.zarr was predicted by another model than the other"):
+        evaluate_slides([folder], folder / "labels")
+    (folder / "labels" / "two.geojson").unlink()
+    assert len(evaluate_slides([folder], folder / "labels").slides) == 1, "only what is labelled"
+
+
 def test_the_command_writes_tables(folder):
     out = folder / "evaluation"
     call = ["evaluate", "--slides", str(folder), "--labels", str(folder / "labels"), "-o", str(out)]

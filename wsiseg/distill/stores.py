@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsiseg.annotations import BACKGROUND, UNSURE, Palette
+from wsiseg.annotations import BACKGROUND, UNSURE, Palette, tell_models_apart
 from wsiseg.cases import find_case
 from wsiseg.config import digest_of
 from wsiseg.distill.labels import UNKNOWN, LabelledWindows, Read, Survey, count_window
@@ -45,6 +45,8 @@ def load_stores(paths: Sequence[str | Path], window: int | None = None) -> Label
     problems: list[str] = []
     stores = open_stores(find_stores(paths), problems)
     digests = [_check(store, stores[0], problems) for store in stores]
+    if told := tell_models_apart({store.path: store.cam_source for store in stores}):
+        problems.append(f"{told}; distil maps of one model")
     refuse(_name(paths), problems, "stores")
     side, palette = window or _TILES * stores[0].grid.tile, stores[0].palette.classes
     places, counts = _lay_windows(stores, side, palette)
@@ -80,8 +82,6 @@ def _check(store: SlideStore, first: SlideStore, problems: list[str]) -> list[st
             f"{store.path}: shows {', '.join(palette.names)}; {first.path} shows "
             f"{', '.join(other.names)}: distil maps of one model"
         )
-    elif store.cam_source != first.cam_source:
-        problems.append(f"{store.path}: was predicted by another model than {first.path}")
     return digests
 
 

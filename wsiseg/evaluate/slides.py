@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsiseg.annotations import BACKGROUND, agree_on_classes
+from wsiseg.annotations import BACKGROUND, agree_on_classes, agree_on_model
 from wsiseg.compute import Progress
 from wsiseg.config import LabelConfig
 from wsiseg.errors import DataError
@@ -87,7 +87,8 @@ def evaluate_slides(
     Raises
     ------
     DataError
-        If labels cannot be used, name a class that the maps lack, or the maps differ in classes.
+        If labels cannot be used, name a class that the maps lack, or the maps are of different
+        models.
     StoreError
         If a map is not finished.
     """
@@ -102,9 +103,11 @@ def evaluate_slides(
     if not labelling.slides and not problems:
         problems = ["no slide is labelled"]
     refuse("evaluate", problems, "labels or stores")
+    made = [one.store.finished("stitch") for one in labelling.slides]
+    agree_on_model({one.store.path: one.store.cam_source for one in labelling.slides}, "score")
     scored = []
-    for done, one in enumerate(labelling.slides, 1):
-        scored.append(_score_slide(one, len(classes)))
+    for done, (one, digest) in enumerate(zip(labelling.slides, made, strict=True), 1):
+        scored.append(_score_slide(one, digest, len(classes)))
         if progress is not None:
             progress("evaluate", done, len(labelling.slides))
     notes = list(labelling.notes)
@@ -120,9 +123,8 @@ def _find_background(labelling: Labelling, classes: Sequence[str]) -> list[str]:
     return [name for name in labelling.classes if name in kinds and name not in classes]
 
 
-def _score_slide(slide: SlideLabels, classes: int) -> SlideScore:
+def _score_slide(slide: SlideLabels, made: str, classes: int) -> SlideScore:
     store = slide.store
-    made = store.finished("stitch")
     confusion = np.zeros((classes + 1, classes + 1), np.int64)
     for box, truth, known in _draw_truth(slide, classes):
         predicted = store.read_labels(box)

@@ -116,9 +116,11 @@ class CamsPart(OpenedStore):
 
     @property
     def cam_source(self) -> str:
-        """Identity of the model that made the CAMs; empty in stores written by an older wsiseg."""
-        self._check_cams()
-        return str(self._cam_facts.get("source", ""))
+        """Identity of the model that made the CAMs; empty in stores written by an older wsiseg.
+
+        Also empty before the slide was predicted.
+        """
+        return str(self._cam_facts.get("source", "")) if "cams" in self._group else ""
 
     @property
     def cam_mpp(self) -> float | None:
