@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from wsiseg.annotations import Palette
 from wsiseg.cli import app
 from wsiseg.errors import DataError
-from wsiseg.report import compare_runs, format_changes, write_changes
+from wsiseg.report import changes, compare_runs, format_changes, write_changes
+from wsiseg.store import SlideStore
 
 from ..evaluate.test_slides import make_map
 from ..labels.slides import COLORS, COLS, ROWS, TILE
@@ -55,6 +56,57 @@ def test_a_slide_that_was_tiled_differently_is_left_out_with_a_warning(runs, cap
         shutil.copytree(after / "slides" / f"{source}.zarr", root / "slides" / "other.zarr")
     assert [one.name for one in compare_runs(before, after)] == ["one"]
     assert "left out: " in caplog.text
+
+
+def test_a_slide_that_is_not_finished_is_left_out_with_a_warning(runs, caplog):
+    """It ended the comparison of a hundred others."""
+    before, after = runs
+    make_map(before / "slides", "two", BEFORE, finished=False)
+    assert [one.name for one in compare_runs(before, after)] == ["one"]
+    (said,) = caplog.messages
+    assert said.startswith("left out: ")
+    assert "two.zarr: `wsiseg stitch` did not finish here" in said
+    SlideStore(before / "slides" / "one.zarr").clear_marks("stitch")
+    with pytest.raises(
+        DataError, match=r"one\.zarr: `wsiseg stitch` .*; .*two\.zarr: `wsiseg stit"
+    ):
+        compare_runs(before, after)
+
+
+def test_maps_of_two_models_in_one_run_are_told(runs, caplog):
+    before, after = runs
+    make_map(before / "slides", "two", BEFORE)
+    for name, model in (("one", "ab"), ("two", "cd")):
+        store = SlideStore(before / "slides" / f"{name}.zarr")
+        store.create_cams(store.palette, 1, 1, source=model)
+    assert len(compare_runs(before, after)) == 2
+    assert caplog.messages == [
+        f"in {before}, two was predicted by another model than the other one: what changed may "
+        f"be due to that"
+    ]
+
+
+def test_a_slide_without_tissue_has_no_share(tmp_path, monkeypatch):
+    for run in ("a", "b"):
+        make_map(tmp_path / run / "slides", "one", np.full((ROWS, COLS), 255))
+    subtitles = []
+    draw = changes.draw_legend
+    monkeypatch.setattr(
+        changes, "draw_legend", lambda *given: subtitles.append(given[4]) or draw(*given)
+    )
+    found = compare_runs(tmp_path / "a", tmp_path / "b")
+    assert format_changes(found) == "one: no tissue"
+    write_changes(found, tmp_path / "out")
+    assert subtitles == ["no tissue"]
+
+
+def test_a_class_called_nothing_is_no_glass(tmp_path):
+    palette = Palette(("Pink", "nothing"), ((255, 0, 255), (90, 0, 90)))
+    for run, labels in (("a", BEFORE), ("b", AFTER)):
+        make_map(tmp_path / run / "slides", "one", labels, palette=palette)
+    (one,) = compare_runs(tmp_path / "a", tmp_path / "b")
+    assert one.names == ("Pink", "nothing", "(nothing)")
+    assert (one.pixels // TILE**2).tolist() == [[13, 5, 0], [0, 0, 0], [1, 0, 0]]
 
 
 def test_slides_that_only_one_run_has_are_named(runs, caplog):

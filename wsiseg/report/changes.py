@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsiseg.annotations import BACKGROUND, Palette
+from wsiseg.annotations import BACKGROUND, Palette, tell_models_apart
 from wsiseg.atomic import write_picture
 from wsiseg.compute import Progress
-from wsiseg.errors import DataError
+from wsiseg.errors import DataError, StoreError
 from wsiseg.labels import find_stores, name_in_run
 from wsiseg.report.legend import draw_legend
 from wsiseg.report.overlay import blend_labels, choose_factor, shrink_image, shrink_labels
@@ -30,7 +30,7 @@ _LOG = logging.getLogger(__name__)
 _NAMED = 9  # slides that a warning names
 
 _NOTHING = "nothing"
-"""Name in the tables for pixels without a class."""
+"""Name in the tables for pixels without a class, unless a class is called so."""
 _LONGEST = 1600  # pixels of a picture's longer side, at most
 
 
@@ -43,7 +43,7 @@ class Changes:
     before: SlideStore
     after: SlideStore
     names: tuple[str, ...]
-    """Classes of both runs, then `_NOTHING`."""
+    """Classes of both runs, then a name for pixels without a class."""
     pixels: NDArray[np.int64]
     """``(n, n)`` pixels by class before (row) and after (column), where either map has a class."""
 
@@ -52,6 +52,13 @@ class Changes:
         """Share of the tissue that changed its class; NaN without tissue."""
         total = int(self.pixels.sum())
         return 1 - float(np.trace(self.pixels)) / total if total else math.nan
+
+    @property
+    def told(self) -> str:
+        """`share` in words."""
+        if math.isnan(self.share):
+            return "no tissue"
+        return f"{100 * self.share:.1f} % of the tissue changed"
 
     @property
     def mm2(self) -> NDArray[np.float64]:
@@ -64,33 +71,43 @@ def compare_runs(
 ) -> list[Changes]:
     """Compare the maps of two output folders, slide by slide, pixel by pixel.
 
-    With a warning, slides are left out that are in only one of them or were tiled differently.
+    With a warning, slides are left out that are in only one of them, were tiled differently or
+    whose map is not finished in both. If the maps of one run are of several models, a warning says
+    so.
 
     Raises
     ------
     DataError
-        If they have no slide in common that was tiled alike, or names are not unique.
+        If no slide is left to compare, or names are not unique.
     StoreError
-        If a map is not finished.
+        If a store cannot be opened.
     """
     first, second = _open_stores(before), _open_stores(after)
     common = sorted(first.keys() & second.keys())
     if not common:
         raise DataError(f"{before} and {after} have no slide name in common")
-    changes, unlike = [], []
+    changes, useless = [], []
     for done, name in enumerate(common, 1):
         try:
             changes.append(_compare(name, first[name], second[name]))
-        except DataError as error:
-            unlike.append(str(error))
+        except (DataError, StoreError) as error:
+            useless.append(str(error))
         if progress is not None:
             progress("compare", done, len(common))
     if not changes:
-        raise DataError("; ".join(unlike))
+        raise DataError("; ".join(useless))
     alone = [*_name_missing(after, first, second), *_name_missing(before, second, first)]
-    for why in (*unlike, *alone):
+    for why in (*useless, *alone):
         _LOG.warning("left out: %s", why)
+    _warn_of_models(before, {slide.name: slide.before.cam_source for slide in changes})
+    _warn_of_models(after, {slide.name: slide.after.cam_source for slide in changes})
     return changes
+
+
+def _warn_of_models(folder: str | Path, sources: Mapping[str, str]) -> None:
+    """Warn if the slides of one run, by name, are of several models."""
+    if told := tell_models_apart(sources):
+        _LOG.warning("in %s, %s: what changed may be due to that", folder, told)
 
 
 def _name_missing(
@@ -125,8 +142,8 @@ def _compare(name: str, before: SlideStore, after: SlideStore) -> Changes:
         )
     for store in (before, after):
         store.finished("stitch")
-    shared = dict.fromkeys([*before.palette.names, *after.palette.names, _NOTHING])
-    names = (*(name for name in shared if name != _NOTHING), _NOTHING)
+    shared = dict.fromkeys([*before.palette.names, *after.palette.names])
+    names = (*shared, _name_nothing(shared))
     tables = [_renumber(store.palette, names) for store in (before, after)]
     pixels = np.zeros((len(names), len(names)), np.int64)
     for block in range(after.grid.n_blocks):
@@ -141,6 +158,14 @@ def _compare(name: str, before: SlideStore, after: SlideStore) -> Changes:
     return Changes(name, before, after, names, pixels)
 
 
+def _name_nothing(taken: Collection[str]) -> str:
+    """Return a name for pixels without a class that no class has."""
+    name = _NOTHING
+    while name in taken:
+        name = f"({name})"
+    return name
+
+
 def _renumber(palette: Palette, names: Sequence[str]) -> NDArray[np.int64]:
     """Return ``(256,)``: the index in `names` for each label."""
     table = np.full(256, len(names) - 1, np.int64)
@@ -150,7 +175,7 @@ def _renumber(palette: Palette, names: Sequence[str]) -> NDArray[np.int64]:
 
 def format_changes(changes: Sequence[Changes]) -> str:
     """Format a line per slide, then the ten largest changes between classes over all slides."""
-    lines = [f"{slide.name}: {100 * slide.share:.1f} % of the tissue changed" for slide in changes]
+    lines = [f"{slide.name}: {slide.told}" for slide in changes]
     total: dict[tuple[str, str], float] = {}
     for slide in changes:
         for before, after, mm2 in _list_changes(slide):
@@ -199,7 +224,7 @@ def _draw(slide: Changes) -> NDArray[np.uint8]:
     changed = np.where(before != after, labels[1], BACKGROUND).astype(np.uint8)
     palette = slide.after.palette
     picture = blend_labels(shrink_image(slide.after, factor), changed, palette)
-    told = f"{100 * slide.share:.1f} % of the tissue changed, shown by its new class"
+    told = slide.told if math.isnan(slide.share) else f"{slide.told}, shown by its new class"
     rows = _measure_gains(slide, palette)
     return draw_legend(picture, palette, rows, slide.name, told, slide.after.mpp * factor)
 
