@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsiseg.errors import DataError
-from wsiseg.table import guard, list_problems, read_header, read_table, to_number, unguard
+from wsiseg.table import (
+    free_columns,
+    guard,
+    list_problems,
+    read_header,
+    read_table,
+    to_number,
+    unguard,
+)
 
 KNOWN = ("slide", "mpp", "Immune cells")
 
@@ -202,3 +210,12 @@ def test_another_separator_is_named(tmp_path, mark):
 def test_tabs_leave_the_comma_to_numbers(tmp_path):
     table = read_table(write(tmp_path, "slide\tmpp\na.svs\t0,25\n"), known=("slide", "mpp"))
     assert to_number(table.rows[0]["mpp"], table.separator) == 0.25
+
+
+def test_classes_give_way_to_the_columns_that_a_table_has():
+    taken = ["image", "miou"]
+    assert free_columns(["Tumor", "Image"], taken) == ["Tumor", "Image"]
+    names = ["miou", "class miou", "class class miou", "image"]
+    columns = free_columns(names, taken)
+    assert columns[1:] == ["class miou", "class class miou", "class image"]
+    assert len({*columns, *taken}) == len(names) + len(taken), "no two of one name"

@@ -13,7 +13,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ __all__ = [
     "Table",
     "TableRow",
     "format_csv",
+    "free_columns",
     "guard",
     "list_problems",
     "read_header",
@@ -176,6 +177,17 @@ def format_csv(rows: Iterable[Iterable[object]]) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerows([guard(str(cell)) for cell in row] for row in rows)
     return text.getvalue()
+
+
+def free_columns(names: Sequence[str], taken: Collection[str]) -> list[str]:
+    """Return a column for each class: its name, after "class" if a column of the table has it."""
+    columns = []
+    for name in names:
+        column = name
+        while column in taken or (column != name and column in names):
+            column = f"class {column}"
+        columns.append(column)
+    return columns
 
 
 def guard(text: str) -> str:

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from tests.evaluate.golden import MINI_BCSS
 from tests.test_config import CONFIGS
-from wsiseg.annotations import PALETTES
+from wsiseg.annotations import PALETTES, Palette
 from wsiseg.cli import app
 from wsiseg.config import EvaluateConfig
 from wsiseg.evaluate import (
@@ -82,6 +83,17 @@ def test_the_report_holds_the_same_numbers_thrice(tmp_path):
     assert (out / "table.txt").read_text() == format_table(evaluation) + "\n"
     counted = list(csv.reader((out / "confusion.csv").open()))
     assert counted[1] == ["Tumor", "6", "2", "0", "0", "0"]
+
+
+def test_classes_called_like_a_column_have_one_of_their_own(tmp_path):
+    names = ("miou", "background", "Stroma", "Tumor")
+    palette = Palette(names, PALETTES["bcss"].colors)
+    write_report(replace(made_up(), palette=palette), read_info("tiny"), Path("set"), tmp_path)
+    (first, _) = csv.DictReader((tmp_path / "images.csv").open())
+    assert first["class miou"] == "0.750000" != first["miou"]
+    head, *_, last = csv.reader((tmp_path / "confusion.csv").open())
+    assert head[1:] == ["miou", "class background", "Stroma", "Tumor", "background"]
+    assert last[0] == "background"
 
 
 def test_oracle_says_nothing_of_predicted_classes(tmp_path):

@@ -9,6 +9,7 @@ from wsiseg.errors import StoreError
 from wsiseg.run.jobs import OutputTree
 from wsiseg.run.records import write_summary
 from wsiseg.run.slide import SlideResult
+from wsiseg.view import open_run
 
 NAMES = ["-a", "=b", "+c", "@d", "'=e", "f\n=g", " h", "\udce9", "-1"]
 
@@ -41,6 +42,21 @@ def test_rewriting_the_tables_adds_no_row_whatever_the_names(tmp_path):
     assert sorted(first["measurements.csv"]) == sorted((tmp_path / "measurements.csv").read_bytes())
     assert {row["slide"] for row in rows} >= {"'-a", "'=b", "'+c", "'@d"}
     assert {row["'=Tumor_mm2"] for row in rows} == {"2"}
+
+
+def test_a_class_called_tissue_is_not_the_slides_tissue(tmp_path):
+    """It took the place of the slide's, of which the report gives the shares."""
+    classes = {"tissue": 2.0, "Stroma": 1.0}
+    rows = [{"slide": "a", "class": name, "area_mm2": area} for name, area in classes.items()]
+    done = SlideResult(
+        "a", "a.svs", "done", tissue_mm2=4.0, class_mm2=classes, measurements=rows
+    )  # fmt: skip
+    write_summary(OutputTree(tmp_path), [done])
+    (row,) = rows_of(tmp_path / "summary.csv")
+    assert (row["tissue_mm2"], row["class tissue_mm2"], row["Stroma_mm2"]) == ("4", "2", "1")
+    assert "4.00 mm², 25.0 % of it without a class" in (tmp_path / "report.html").read_text()
+    (entry,) = open_run(tmp_path).entries()
+    assert (entry.tissue_mm2, entry.class_mm2) == (4.0, classes)
 
 
 def test_a_slides_row_is_replaced_and_the_others_stay(tmp_path):

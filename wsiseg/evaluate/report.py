@@ -13,7 +13,7 @@ from wsiseg.evaluate.reliability import Reliability, draw_reliability
 from wsiseg.evaluate.run import Evaluation
 from wsiseg.evaluate.scores import score
 from wsiseg.model.checkpoint import CheckpointInfo
-from wsiseg.table import format_csv
+from wsiseg.table import format_csv, free_columns
 from wsiseg.text import write_text
 
 __all__ = ["PROTOCOLS", "format_table", "write_report"]
@@ -103,7 +103,7 @@ def write_report(
     write_text(format_table(evaluation) + "\n", out / "table.txt")
     _write_csv(out / "scores.csv", _score_rows(evaluation))
     _write_csv(out / "images.csv", _image_rows(evaluation))
-    names = [*evaluation.palette.names, "background"]
+    names = [*free_columns(evaluation.palette.names, ["background"]), "background"]
     matrix = evaluation.confusion.tolist()
     rows = [[name, *counts] for name, counts in zip(names, matrix, strict=True)]
     _write_csv(out / "confusion.csv", [["true \\ found", *names], *rows])
@@ -203,7 +203,8 @@ def _score_rows(evaluation: Evaluation) -> list[list[object]]:
 def _image_rows(evaluation: Evaluation) -> list[list[object]]:
     """IoU of each class in each image, empty where it does not occur."""
     names = evaluation.palette.names
-    rows: list[list[object]] = [["image", "classes_true", "classes_let_through", "miou", *names]]
+    fixed = ["image", "classes_true", "classes_let_through", "miou"]
+    rows: list[list[object]] = [[*fixed, *free_columns(names, fixed)]]
     for number, image in enumerate(evaluation.names):
         scores = score(evaluation.confusions[number])
         classes = [

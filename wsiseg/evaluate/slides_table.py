@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wsiseg.evaluate.slides import MapScores
-from wsiseg.table import format_csv
+from wsiseg.table import format_csv, free_columns
 from wsiseg.text import write_text
 
 __all__ = ["describe_slides", "format_slides", "write_slides"]
@@ -69,7 +69,7 @@ def format_slides(result: MapScores) -> str:
 def write_slides(result: MapScores, out: str | Path) -> list[Path]:
     """Write ``slides.csv`` (one row per slide and class), ``confusion.csv``, ``slides.json``."""
     out = Path(out)
-    names = [*result.classes, "background"]
+    names = [*free_columns(result.classes, ["background"]), "background"]
     table = [["labelled as", *names]]
     table += [[n, *map(str, row)] for n, row in zip(names, result.confusion.tolist(), strict=True)]
     texts = {

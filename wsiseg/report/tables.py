@@ -27,8 +27,9 @@ def write_tables(
     """Write a run's tables, report.html and a page per slide in `report/` into `root`.
 
     Summary columns: slide, path, status, mpp, mpp_source, tiles, seconds, tissue_mm2, one
-    ``<class>_mm2`` per class, any further ones, error. Text that a spreadsheet would take for a
-    formula is prefixed with an apostrophe. `outdated` files, relative to `root`, are not linked.
+    ``<class>_mm2`` per class (``class tissue_mm2`` for a class `tissue`), any further ones, error.
+    Text that a spreadsheet would take for a formula is prefixed with an apostrophe. `outdated`
+    files, relative to `root`, are not linked.
     """
     root = Path(root)
     summary = _order(_SUMMARY, summary_rows, last=("error",))

@@ -20,7 +20,7 @@ from wsiseg.errors import StoreError
 from wsiseg.lock import explained, hold
 from wsiseg.run.jobs import OutputTree
 from wsiseg.run.slide import SlideResult
-from wsiseg.table import unguard
+from wsiseg.table import free_columns, unguard
 from wsiseg.version import __version__
 
 __all__ = ["name_run", "show_agreement", "write_run", "write_summary"]
@@ -128,10 +128,12 @@ def _is_outdated(
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, object]:
-    """Return a row of `summary.csv`."""
+    """Return a row of `summary.csv`; the area of a class `tissue` is not the slide's tissue."""
     others = ("class_mm2", "ended", "error", "measurements", "outdated")
     row = {name: value for name, value in record.items() if name not in others}
-    areas = {f"{name}_mm2": area for name, area in record["class_mm2"].items()}
+    classes = record["class_mm2"]
+    columns = free_columns([f"{name}_mm2" for name in classes], row)
+    areas = dict(zip(columns, classes.values(), strict=True))
     return row | areas | {"error": record["error"]}
 
 

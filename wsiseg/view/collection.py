@@ -126,7 +126,7 @@ class Run:
         if row is None:
             return Entry(key.hexdigest()[:16], name, self.root, store, "not in a table")
         areas = {
-            column.removesuffix(_AREA): value
+            _class_of(column): value
             for column, text in row.items()
             if column.endswith(_AREA) and column != _NOT_A_CLASS
             if (value := _number(text)) is not None
@@ -179,6 +179,12 @@ def _read_rows(path: Path) -> dict[str, dict[str, str]]:
     except (OSError, csv.Error) as error:
         raise StoreError(f"{path}: cannot be read ({error})") from error
     return {row["slide"]: row for row in rows if row.get("slide")}
+
+
+def _class_of(column: str) -> str:
+    """Return the class of a column of areas; that of a class `tissue` has another name."""
+    plain = column.removeprefix("class ")
+    return (plain if plain == _NOT_A_CLASS else column).removesuffix(_AREA)
 
 
 def _plain(text: str) -> str:
