@@ -238,6 +238,7 @@ def test_tiles_that_were_not_read_are_no_white_tissue(config, tmp_path):
     store.keep_tiles(0.9)
     with pytest.raises(StoreError, match=r"tiles that tissue.min_fraction = 0.05 keeps were not r"):
         predict(path, config)
+    assert not SlideStore(path).cam_source, "what is refused changes nothing"
     least = config.tissue.model_copy(update={"min_fraction": 0.9})
     predict(path, config.model_copy(update={"tissue": least}))
     store.keep_tiles(0.0)  # it read more than are asked for
