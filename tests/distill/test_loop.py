@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from tests.distill.conftest import draw
+from tests.train.test_resume import Deadly
 from wsiseg.config import DistillConfig
 from wsiseg.distill import distill_model, load_masks
 from wsiseg.distill.augment import Views
@@ -40,6 +41,18 @@ def progress(step, done, total):
 
 folder = Path(sys.argv[1])
 distill_model(load_masks(folder, folder / "img"), CONFIG, sys.argv[2], progress)
+"""
+
+KILLED_SCORING = """
+import sys
+from pathlib import Path
+from tests.distill.test_loop import CONFIG
+from tests.train.test_resume import Deadly
+from wsiseg.distill import distill_model, load_masks
+
+folder = Path(sys.argv[1])
+windows = load_masks(folder, folder / "img")
+distill_model(windows, CONFIG, sys.argv[2], validate=Deadly(1), overwrite=True)
 """
 
 
@@ -96,13 +109,37 @@ def test_the_body_stays_the_encoder_unless_it_has_a_rate(windows, whole, tmp_pat
     assert not all(torch.equal(moved[name], shipped[name]) for name in shipped)
 
 
-def test_a_killed_run_ends_in_the_same_bits(masked, windows, whole, tmp_path):
-    out, root = tmp_path / "m.safetensors", Path(__file__).resolve().parents[2]
+def kill(folder, out, script=KILLED):
+    root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, masked, out],
+        [sys.executable, "-c", script, folder, out],
         env=os.environ | {"PYTHONPATH": str(root)}, cwd=root,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL
+
+
+def test_a_run_that_is_killed_while_it_is_scored_is_not_finished(masked, windows, tmp_path):
+    whole, out = tmp_path / "whole" / "m.safetensors", tmp_path / "cut" / "m.safetensors"
+    distill_model(windows, CONFIG, whole, validate=Deadly())
+    out.parent.mkdir()
+    best = out.with_name("m.best.safetensors")
+    for former in (out, best, out.with_name("m.safetensors.validation.csv")):
+        former.write_bytes(b"of another run")
+    kill(masked, out, KILLED_SCORING)
+    assert read_info(out).run, "the model is there, as if it were finished"
+    assert not best.exists(), "none that belongs to another"
+    calls = []
+    distill_model(windows, CONFIG, out, lambda *call: calls.append(call[1]), validate=Deadly())
+    assert calls == [3, 4], "the first epoch is scored, not trained again"
+    names = {path.name for path in whole.parent.iterdir()}
+    assert {path.name for path in out.parent.iterdir()} == names
+    for name in names:
+        assert out.with_name(name).read_bytes() == whole.with_name(name).read_bytes(), name
+
+
+def test_a_killed_run_ends_in_the_same_bits(masked, windows, whole, tmp_path):
+    out = tmp_path / "m.safetensors"
+    kill(masked, out)
     assert out.exists()
     assert out.with_name("m.safetensors.unfinished").exists()
     calls = []

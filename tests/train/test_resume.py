@@ -31,6 +31,33 @@ def progress(step, done, total):
 train_model(find_patches(sys.argv[1]), CONFIG, sys.argv[2], progress)
 """
 
+KILLED_SCORING = """
+import sys
+from tests.train.test_resume import CONFIG, Deadly, find_patches
+from wsiseg.train import train_model
+
+score = Deadly(int(sys.argv[3]))
+train_model(find_patches(sys.argv[1]), CONFIG, sys.argv[2], validate=score, overwrite=True)
+"""
+
+
+class Deadly:
+    """Kills its process when it is asked to score that epoch; or scores each epoch alike."""
+
+    measure, identity = "made up", "deadly"
+
+    def __init__(self, epoch=None):
+        self.epoch, self.scored = epoch, 0
+
+    def check(self, source):
+        pass
+
+    def __call__(self, source):
+        self.scored += 1
+        if self.scored == self.epoch:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 0.5
+
 
 def find_patches(folder):
     paths = tuple(Path(folder) / f"{number}.png" for number in range(10))
@@ -53,11 +80,11 @@ def whole(folder, tmp_path_factory):
     )
 
 
-def kill(folder, out, step):
+def kill(folder, out, when, script=KILLED):
     root = Path(__file__).resolve().parents[2]
     environment = os.environ | {"PYTHONPATH": str(root)}
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, folder, out, str(step)], env=environment, cwd=root
+        [sys.executable, "-c", script, folder, out, str(when)], env=environment, cwd=root
     )
     assert done.returncode == -signal.SIGKILL
 
@@ -76,6 +103,41 @@ def test_a_killed_run_ends_in_the_same_bits(folder, whole, tmp_path, step):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
     for name in names:
         assert (tmp_path / name).read_bytes() == whole.with_name(name).read_bytes(), name
+
+
+@pytest.mark.parametrize("epoch", [1, CONFIG.epochs])
+def test_a_run_that_is_killed_while_it_is_scored_is_not_finished(folder, tmp_path, epoch):
+    whole, out = tmp_path / "whole" / "m.safetensors", tmp_path / "cut" / "m.safetensors"
+    train_model(find_patches(folder), CONFIG, whole, validate=Deadly())
+    out.parent.mkdir()
+    best = out.with_name("m.best.safetensors")
+    for former in (out, best, out.with_name("m.safetensors.validation.csv")):
+        former.write_bytes(b"of another run")
+    kill(folder, out, epoch, KILLED_SCORING)
+    assert read_info(out).run, "the model is there, as if it were finished"
+    assert best.exists() == (epoch > 1), "none that belongs to another"
+    calls = []
+    train_model(
+        find_patches(folder), CONFIG, out, lambda *call: calls.append(call[1]), validate=Deadly()
+    )
+    first = epoch * STEPS_AN_EPOCH + 1
+    assert calls == list(range(first, 3 * STEPS_AN_EPOCH + 1)), "it is scored, not trained again"
+    names = {path.name for path in whole.parent.iterdir()}
+    assert {path.name for path in out.parent.iterdir()} == names
+    for name in names:
+        assert out.with_name(name).read_bytes() == whole.with_name(name).read_bytes(), name
+
+
+def test_a_replaced_model_leaves_no_scores_behind(folder, tmp_path):
+    out, patches = tmp_path / "m.safetensors", find_patches(folder)
+    train_model(patches, CONFIG, out, validate=Deadly())
+    scores = out.with_name("m.safetensors.validation.csv")
+    assert scores.exists()
+    with pytest.raises(ConfigError, match="is the finished model of other settings"):
+        train_model(patches, CONFIG, out)
+    assert scores.exists()
+    train_model(patches, CONFIG, out, overwrite=True)
+    assert not scores.exists(), "they are of the model that was replaced"
 
 
 def test_a_run_of_other_settings_is_not_taken_up(folder, tmp_path):

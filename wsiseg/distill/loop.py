@@ -30,7 +30,14 @@ from wsiseg.model.encoders import keep_portable
 from wsiseg.model.segment.source import Segmenter, save_segmenter
 from wsiseg.model.threads import fixed_threads
 from wsiseg.train.history import draw_curves, write_scores, write_table
-from wsiseg.train.resume import Unfinished, is_finished, read_unfinished, write_unfinished
+from wsiseg.train.resume import (
+    Unfinished,
+    discard_results,
+    is_finished,
+    name_best,
+    read_unfinished,
+    write_unfinished,
+)
 from wsiseg.train.validate import Validate
 
 __all__ = ["distill_model"]
@@ -112,7 +119,7 @@ class _Run:
     ) -> None:
         check_windows(windows, config)
         self.windows, self.config, self.out, self.validate = windows, config, out, validate
-        self.best_out = out.with_name(f"{out.stem}.best{out.suffix}")
+        self.best_out = name_best(out)
         self.unfinished = out.with_name(f"{out.name}.unfinished")
         self.side = view_side(windows, config)
         self.steps = count_steps(windows, config)
@@ -139,13 +146,14 @@ class _Run:
         return Segmenter(self.trainer.finished(), self.info)
 
     def resume(self, overwrite: bool) -> bool:
-        """Restore the state of an interrupted run; return whether nothing is left to do."""
+        """Restore an interrupted run, and score its last epoch; return whether nothing is left."""
         state = read_unfinished(self.unfinished, self.digest, overwrite=overwrite)
         if state is None:
             return not overwrite and is_finished(self.out, self.digest, self.card)
         self.trainer.restore(state["trainer"])
         self.epoch, self.best = state["epoch"], state["best"]
         self.history, self.scores = state["history"], state["scores"]
+        self.save()  # the run may have been interrupted in it
         return False
 
     def train_epoch(self, progress: Progress | None) -> None:
@@ -187,7 +195,13 @@ class _Run:
         return draw_views(self.windows.reader(batch.tolist()), self.side, self.config, rng)
 
     def save(self) -> None:
-        """Write the epoch's files: results first, the state to resume from last."""
+        """Write the epoch's files: the state to resume from first, then the results.
+
+        As in `train_model`: until the last epoch is scored, no model is without its state.
+        """
+        write_unfinished(self._state(), self.unfinished)
+        if self.best == -float("inf"):
+            discard_results(self.out)
         source = self._source()
         save_segmenter(source.network, self.info, self.out)
         score = self._score(source)
@@ -196,12 +210,11 @@ class _Run:
             save_segmenter(source.network, self.info, self.best_out)
         write_table(self.history, self.out.with_name(f"{self.out.name}.csv"), _COLUMNS)
         draw_curves(self.history, self.out.with_name(f"{self.out.name}.png"), _COLUMNS)
-        write_unfinished(
-            Unfinished(
-                digest=self.digest, epoch=self.epoch, trainer=self.trainer.state(),
-                history=self.history, best=self.best, scores=self.scores,
-            ),
-            self.unfinished,
+
+    def _state(self) -> Unfinished:
+        return Unfinished(
+            digest=self.digest, epoch=self.epoch, trainer=self.trainer.state(),
+            history=self.history, best=self.best, scores=self.scores,
         )  # fmt: skip
 
     def _score(self, source: Segmenter) -> float:

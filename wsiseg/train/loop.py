@@ -35,7 +35,9 @@ from wsiseg.train.patches import PatchSource
 from wsiseg.train.prototypes import begin_as_images
 from wsiseg.train.resume import (
     Unfinished,
+    discard_results,
     is_finished,
+    name_best,
     read_unfinished,
     run_digest,
     write_unfinished,
@@ -170,7 +172,7 @@ class _Run:
         self.patches, self.config, self.out, self.note = patches, config, out, note
         self.card = card  # does not affect training: a resumed run may have another
         self.group = group
-        self.best_out = out.with_name(f"{out.stem}.best{out.suffix}")
+        self.best_out = name_best(out)
         self.unfinished = out.with_name(f"{out.name}.unfinished")
         self.generator = torch.Generator().manual_seed(config.seed)
         self.steps = count_steps(patches, config)
@@ -205,7 +207,7 @@ class _Run:
         self.history: list[list[float]] = []
 
     def resume(self, overwrite: bool) -> bool:
-        """Restore the state of an interrupted run; return whether nothing is left to do."""
+        """Restore an interrupted run, and score its last epoch; return whether nothing is left."""
         self.group.wait(self.trainer.device)  # the first may still be writing the run before this
         state = read_unfinished(self.unfinished, self.digest, overwrite=overwrite)
         if state is None and not overwrite and is_finished(self.out, self.digest, self.card):
@@ -221,6 +223,8 @@ class _Run:
                 f"{self.unfinished}: the processes would resume after different epochs, {epochs}; "
                 f"all of them need to see the same file"
             )
+        if state is not None:
+            self.save()  # the run may have been interrupted in it
         return False
 
     def train_epoch(self, progress: Progress | None) -> None:
@@ -255,17 +259,23 @@ class _Run:
         )
 
     def save(self) -> None:
-        """Write the epoch's files: results first, the state to resume from last."""
+        """Write the epoch's files: the state to resume from first, then the results.
+
+        The other way round, a run that is killed while it scores its first epoch would leave a
+        model that looks finished.
+        """
         if self.config.preset != "reference":
             self._check_weights()
         skipping = self._check_skipped()
         self.group.lead(lambda: self._write(skipping))
 
     def _write(self, skipping: bool) -> None:
+        write_unfinished(self._state(), self.unfinished)
         if skipping:  # no result yet
             self.scores += [float("nan")] * (self.validate is not None)
-            write_unfinished(self._state(), self.unfinished)
             return
+        if self.best == -float("inf"):
+            discard_results(self.out)
         self.model.eval()
         save_checkpoint(self.model, self.info, self.out)
         score = self._score()
@@ -275,7 +285,6 @@ class _Run:
             save_checkpoint(self.model, self.info, self.best_out)
         write_table(self.history, self.out.with_name(f"{self.out.name}.csv"))
         draw_curves(self.history, self.out.with_name(f"{self.out.name}.png"))
-        write_unfinished(self._state(), self.unfinished)
 
     def _check_weights(self) -> None:
         """Check the weights, as no loss has shown yet whether the last step ruined them."""

@@ -18,11 +18,19 @@ from wsiseg.model.encoders import keep_portable
 from wsiseg.model.weights import translated
 from wsiseg.train.patches import PatchSource
 
-__all__ = ["Unfinished", "is_finished", "read_unfinished", "run_digest", "write_unfinished"]
+__all__ = [
+    "Unfinished",
+    "discard_results",
+    "is_finished",
+    "name_best",
+    "read_unfinished",
+    "run_digest",
+    "write_unfinished",
+]
 
 
 class Unfinished(TypedDict):
-    """The state of a run after an epoch."""
+    """The state of a run after an epoch, before it is scored."""
 
     digest: str
     """Digest of everything that decides its result: another run's file is not resumed."""
@@ -35,9 +43,9 @@ class Unfinished(TypedDict):
     history: list[list[float]]
     """The losses so far."""
     best: float
-    """Score of the best epoch so far."""
+    """Score of the best of the epochs before."""
     scores: list[float]
-    """Score of each epoch, if patches are held out."""
+    """Score of each epoch before, if patches are held out."""
 
 
 def run_digest(
@@ -56,6 +64,20 @@ def write_unfinished(state: Unfinished, path: Path) -> None:
     torch.save(dict(state), buffer)
     with open_atomic(path) as file:
         file.write(buffer.getvalue())
+
+
+def name_best(out: Path) -> Path:
+    """Name the file of the best epoch, beside that of the last one."""
+    return out.with_name(f"{out.stem}.best{out.suffix}")
+
+
+def discard_results(out: Path) -> None:
+    """Remove what another run left beside `out` that this one may not write over.
+
+    A run without `--validate` writes no scores, and one whose losses are not finite no best epoch.
+    """
+    for path in (name_best(out), out.with_name(f"{out.name}.validation.csv")):
+        path.unlink(missing_ok=True)
 
 
 def is_finished(out: Path, digest: str, card: Card) -> bool:
