@@ -40,6 +40,15 @@ def test_whole_cases_are_held_out_and_no_class_is_lost(cases):
     assert held_out == {f"case{n}" for n in range(5)}, "case 5 alone shows B"
 
 
+def test_a_label_that_nobody_knows_shows_no_class(cases):
+    """Elsewhere nobody said whether the second class is there: case 5 alone shows it still."""
+    labels = np.where(cases.labels == 1, 1, np.nan)
+    for seed in range(8):
+        _, held = hold_out(source(cases.paths, labels), 0.34, ("A", "B"), seed)
+        assert "case5" not in held.cases
+        assert len(held) == 10
+
+
 def test_a_part_reads_its_own_patches(cases):
     part = Part(cases, (7, 3))
     assert np.array_equal(part.read([1, 0]), cases.read([3, 7]))

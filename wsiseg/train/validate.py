@@ -192,12 +192,13 @@ def _choose_cases(
     cases: NDArray[np.str_], labels: NDArray[np.float32], fraction: float, seed: int
 ) -> NDArray[np.bool_]:
     """Choose ``(N,)`` patches to hold out, case by case in an order that depends on their names."""
+    shows = labels == 1  # not what is unknown (NaN)
     held = np.zeros(len(cases), bool)
     limit = round(fraction * len(cases))
     for case in sorted(set(cases.tolist()), key=lambda case: _mix(seed, case)):
         candidate = held | (cases == case)
-        shown = labels[~candidate].any(0) | ~labels.any(0)
-        if candidate.sum() <= limit and shown.all():
+        kept = shows[~candidate].any(0) | ~shows.any(0)
+        if candidate.sum() <= limit and kept.all():
             held = candidate
     return held
 
