@@ -53,7 +53,10 @@ def test_folder_reads_the_digits_of_the_base_name(tmp_path):
     (folder / "readme.txt").write_text("not an image")
     folder.rename(tmp_path / "train")
     assert load_patches(tmp_path, ("A", "B")).labels.tolist() == [[1, 0], [0, 1]]
-    (tmp_path / "train").rename(folder)
+    (tmp_path / "train").rename(tmp_path / "training")
+    assert load_patches(tmp_path, ("A", "B")).labels.tolist() == [[1, 0], [0, 1]]
+    assert len(load_images(tmp_path)) == 2
+    (tmp_path / "training").rename(folder)
     assert load_patches(folder, ("A", "B")).labels.tolist() == [[1, 0], [0, 1]]
 
 
@@ -192,8 +195,8 @@ def test_thousands_of_wrong_rows_are_counted(tmp_path):
     with pytest.raises(DataError) as caught:
         load_patches(table(tmp_path, f"image,A,B\n{rows}"), ("A", "B"))
     message = str(caught.value)
-    assert "4,001 problem(s)" in message  # and that there is no patch
-    assert message.endswith("and 3,991 more")
+    assert "4,000 problem(s)" in message, "and not that there is no patch"
+    assert message.endswith("and 3,990 more")
     assert message.count("\n") == 11
 
 
@@ -206,8 +209,14 @@ def test_not_text(tmp_path):
 def test_bad_folders(tmp_path):
     with pytest.raises(DataError, match="does not exist; give a CSV"):
         load_patches(tmp_path / "none", CLASSES)
-    with pytest.raises(DataError, match="holds no patch"):
+    with pytest.raises(DataError, match="no patch, nor a folder train/, training/, img/ of them"):
         load_patches(tmp_path, CLASSES)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(
+        DataError, match=r"train: 1 problem\(s\) with the patches\n +holds no patch$"
+    ):
+        load_patches(tmp_path, CLASSES)
+    (tmp_path / "train").rmdir()
     image(tmp_path / "a[10].png")
     image(tmp_path / "b.png")
     with pytest.raises(DataError) as caught:

@@ -107,7 +107,10 @@ def calibrate(
     from wsiseg.train import calibrate_checkpoint, load_patches
 
     with progress_bars() as bars:
-        labelled = load_patches(patches, read_info(checkpoint).names, to_learn=False)
+        info = read_info(checkpoint)
+        classes = info.palette.names
+        background = info.names[len(classes) :]
+        labelled = load_patches(patches, classes, background=background, to_learn=False)
         written = calibrate_checkpoint(
             checkpoint, labelled, out, overwrite=overwrite, progress=bars,
             encoder_options=read_encoder_options(encoder_options),

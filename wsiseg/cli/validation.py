@@ -55,9 +55,9 @@ def open_other(path: Path, classes: Sequence[str], shown: Sequence[str]) -> tupl
     Parameters
     ----------
     classes
-        All class names of the model, which labels may use.
+        All class names of the model, which labels may use; they may leave out the background.
     shown
-        The class names in the order of mask numbers.
+        Those that are no background, in the order of mask numbers.
 
     Raises
     ------
@@ -71,7 +71,8 @@ def open_other(path: Path, classes: Sequence[str], shown: Sequence[str]) -> tupl
 
         masked = load_masked_patches(path, shown, "valid")
         return MaskScore(masked), f"{len(masked)} patches with masks"
-    other = load_patches(path, classes, to_learn=False)
+    background = classes[len(shown) :]
+    other = load_patches(path, shown, background=background, to_learn=False)
     return HeldOut(other), f"{len(other)} patches with labels"
 
 

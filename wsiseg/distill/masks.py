@@ -20,7 +20,7 @@ from wsiseg.distill.labels import LabelledWindows, Read, Survey, count_window
 from wsiseg.errors import DataError
 from wsiseg.evaluate.patches import read_mask
 from wsiseg.table import refuse
-from wsiseg.train.patches import Patches, has_labels, load_images, load_patches
+from wsiseg.train.patches import Patches, load_images
 
 __all__ = ["load_masks"]
 
@@ -51,11 +51,7 @@ def load_masks(
     numbers: dict[str, int] = about["numbers"]
     names = tuple(name for name in numbers if name != "background")
     palette = Palette(names, tuple(tuple(about["colors"][name]) for name in names))
-    images = (
-        load_patches(patches, names, to_learn=False)
-        if has_labels(patches)
-        else load_images(patches)
-    )
+    images = load_images(patches)  # whatever their labels, which the masks have made use of
     confident = (masks / "confidence").is_dir()
     check = partial(_check_pair, masks, confident, images, len(names))
     with ThreadPoolExecutor() as pool:

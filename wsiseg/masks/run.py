@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -82,7 +82,8 @@ def write_masks(
     checkpoint
         A file, or the name of a shipped checkpoint.
     data
-        As in `load_patches`; or a folder of images without labels, in it or in its ``img/``.
+        As in `load_patches`, with or without labels of the model's kinds of background; or images
+        without labels, as in `load_images`.
     config
         The default if None.
     overwrite
@@ -106,7 +107,7 @@ def write_masks(
     source = load_source(checkpoint, config.encoder_options, open_device(config.device))
     gate = _choose_gate(config, data)
     names = source.palette.names
-    patches = load_patches(data, names, to_learn=False) if gate == "labels" else load_images(data)
+    patches = _load(source, data, gate)
     _check(source, patches, data)
     job = _Job(source, patches, gate, config, out)
     executor = executor or SerialExecutor()
@@ -159,6 +160,15 @@ def _choose_gate(config: MasksConfig, data: str | Path) -> Gate:
     if config.gate != "auto":
         return config.gate
     return "labels" if has_labels(data) else "predicted"
+
+
+def _load(source: CamSource, data: str | Path, gate: Gate) -> Patches:
+    """Load the patches; what labels say of kinds of background is dropped, as it gates nothing."""
+    if gate != "labels":
+        return load_images(data)
+    names = source.palette.names
+    patches = load_patches(data, names, background=source.background, to_learn=False)
+    return replace(patches, labels=patches.labels[:, : len(names)])
 
 
 def _check(source: CamSource, patches: Patches, data: str | Path) -> None:

@@ -44,7 +44,8 @@ def calibrate_checkpoint(
     checkpoint
         A file, or a shipped checkpoint's name.
     patches
-        From `load_patches` or `load_tiles`, with the checkpoint's names as classes.
+        From `load_patches` or `load_tiles`, with the checkpoint's names as classes; kinds of
+        background, the last of them, may be left out.
     encoder_options
         As in `load_checkpoint`.
     progress
@@ -60,8 +61,11 @@ def calibrate_checkpoint(
         If `out` exists and is not to be overwritten.
     """
     source = load_source(checkpoint, encoder_options)
-    pure = np.flatnonzero(patches.labels.sum(1) == 1)
-    if not len(pure) or patches.labels.shape[1] != source.channels:
+    labels = patches.labels.copy()
+    # Background that the labels leave out is none: what shows a class is labelled with it.
+    labels[:, len(source.palette) :] = np.nan_to_num(labels[:, len(source.palette) :])
+    pure = np.flatnonzero(labels.sum(1) == 1)
+    if not len(pure) or labels.shape[1] not in (len(source.palette), source.channels):
         raise DataError(
             f"{checkpoint}: of {len(patches)} patches with {patches.labels.shape[1]} classes, "
             f"{len(pure)} show one only; some must, and the model has {source.channels} classes"
@@ -81,7 +85,7 @@ def read_cells(
 
     Each of these patches must show one class only.
     """
-    classes = torch.from_numpy(patches.labels[which].argmax(1))
+    classes = torch.from_numpy((patches.labels[which] == 1).argmax(1))
     parts = []
     for start in range(0, len(which), _BATCH):
         pixels = patches.read([int(number) for number in which[start : start + _BATCH]])

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,12 +21,14 @@ from wsiseg.cases import find_case
 from wsiseg.config import digest_of
 from wsiseg.errors import DataError
 from wsiseg.image_files import list_images, read_image
-from wsiseg.labels.table import Label, SeenLabels, gather_labels, read_label_table
-from wsiseg.table import refuse
+from wsiseg.labels.table import Label, LabelRow, SeenLabels, gather_labels, read_label_table
+from wsiseg.table import read_header, read_table, refuse
 
 __all__ = ["PatchSource", "Patches", "has_labels", "load_images", "load_patches"]
 
 _CASES = ("case", "patient", "slide")
+_FOLDERS = ("train", "training", "img")
+"""Where a data set may have its patches."""
 _DIGITS = re.compile(r"\[([01 ]*)\]")  # LUAD-HistoSeg puts blanks between
 
 
@@ -85,7 +87,7 @@ class Patches:
 
     paths: tuple[Path, ...]
     labels: NDArray[np.float32]
-    """``(N, K)`` float32: 1 where the class is present, else 0."""
+    """``(N, K)`` float32: 1 where the class is present, 0 where not, NaN where unknown."""
     side: int
     """Side of every patch in pixels."""
     mpp: float | None = None
@@ -139,7 +141,13 @@ class _Row:
     case: str = ""
 
 
-def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = True) -> Patches:
+def load_patches(
+    path: str | Path,
+    classes: Sequence[str],
+    *,
+    background: Sequence[str] = (),
+    to_learn: bool = True,
+) -> Patches:
     """Find the patches of a table or folder and check every one of them.
 
     Parameters
@@ -148,12 +156,18 @@ def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = T
         A table with the column ``image`` (relative to it) and either one 0/1 column per class or
         a column ``labels`` of class names separated by ``;``; a column ``case``, ``patient`` or
         ``slide`` says which patches belong together. Or a BCSS-WSSS or LUAD-HistoSeg
-        folder: images, in it or in its ``train/``, whose names hold a digit per class in brackets,
-        such as ``..._[1010].png`` or ``...-[1 0 1 0].png``.
+        folder: images, in it or in its ``train/`` or ``training/``, whose names hold a digit per
+        class in brackets, such as ``..._[1010].png`` or ``...-[1 0 1 0].png``.
     classes
         Class names in label order.
+    background
+        Names of kinds of background, which follow the classes. Labels may leave all of them out.
     to_learn
         Whether a class that no patch shows is a problem, as it cannot be learned.
+
+    Returns
+    -------
+    Patches with a label for each of `classes` and `background`, NaN for those left out.
 
     Raises
     ------
@@ -165,12 +179,13 @@ def load_patches(path: str | Path, classes: Sequence[str], *, to_learn: bool = T
     path = _find(path)
     problems: list[str] = []
     read = _read_folder if path.is_dir() else _read_table
-    rows = list(read(path, classes, problems))
-    side = _check_images(rows, problems)
-    labels = gather_labels([row.label for row in rows], classes, problems, must_show=to_learn)
+    rows = list(read(path, classes, background, problems))
+    side = _check_images(rows, path, problems)
+    names = (*classes, *background)
+    padded = [(*row.label, *[np.nan] * (len(names) - len(row.label))) for row in rows]
+    labels = gather_labels(padded, names, problems, must_show=to_learn)
     refuse(path, problems)
-    cases = tuple(row.case for row in rows)
-    return Patches(tuple(row.image for row in rows), labels, side, told=cases)
+    return _to_patches(rows, labels, side)
 
 
 def has_labels(path: str | Path) -> bool:
@@ -185,13 +200,14 @@ def has_labels(path: str | Path) -> bool:
     return not path.is_dir() or any(_DIGITS.search(image.name) for image in list_images(path))
 
 
-def load_images(folder: str | Path) -> Patches:
-    """Find the images of a folder, whatever their names, and check every one of them.
+def load_images(path: str | Path) -> Patches:
+    """Find the images of a table or folder, whatever their labels, and check every one of them.
 
     Parameters
     ----------
-    folder
-        Images, in it or in its ``train/`` or ``img/``.
+    path
+        A table as in `load_patches`, of which other columns are ignored; or a folder of images, in
+        it or in its ``train/``, ``training/`` or ``img/``.
 
     Returns
     -------
@@ -202,16 +218,20 @@ def load_images(folder: str | Path) -> Patches:
     DataError
         If anything is wrong; lists every problem, as `load_patches` does.
     """
-    folder = _find(folder)
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: is not a folder; give one of images, or use the labels it holds"
-        )
+    path = _find(path)
     problems: list[str] = []
-    rows = [_Row(image.name, image, ()) for image in list_images(folder)]
-    side = _check_images(rows, problems)
-    refuse(folder, problems)
-    return Patches(tuple(row.image for row in rows), np.zeros((len(rows), 0), np.float32), side)
+    if path.is_dir():
+        rows = [_Row(image.name, image, ()) for image in list_images(path)]
+    else:
+        rows = list(_place(path, _read_names(path, problems), problems))
+    side = _check_images(rows, path, problems)
+    refuse(path, problems)
+    return _to_patches(rows, np.zeros((len(rows), 0), np.float32), side)
+
+
+def _to_patches(rows: Sequence[_Row], labels: NDArray[np.float32], side: int) -> Patches:
+    cases = tuple(row.case for row in rows)
+    return Patches(tuple(row.image for row in rows), labels, side, told=cases)
 
 
 def _find(path: str | Path) -> Path:
@@ -219,27 +239,53 @@ def _find(path: str | Path) -> Path:
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: does not exist; give a CSV of patches or a folder of images")
-    return next((path / name for name in ("train", "img") if (path / name).is_dir()), path)
+    return next((path / name for name in _FOLDERS if (path / name).is_dir()), path)
 
 
-def _read_folder(folder: Path, classes: Sequence[str], problems: list[str]) -> Iterator[_Row]:
+def _read_folder(
+    folder: Path, classes: Sequence[str], background: Sequence[str], problems: list[str]
+) -> Iterator[_Row]:
     """Yield a folder's patches; only base names are read, as folders may hold brackets too."""
+    names = (*classes, *background)
+    counts = sorted({len(classes), len(names)})
     for image in list_images(folder):
         match = _DIGITS.search(image.name)
         label = "" if match is None else match[1].replace(" ", "")
-        if match is None or len(label) != len(classes):
+        if match is None or len(label) not in counts:
             digits = "no digits" if match is None else f"{len(label)} digits"
             problems.append(
                 f"{image.name}: has {digits} in brackets; "
-                f"{len(classes)} of 0 or 1 are needed, for {', '.join(classes)}"
+                f"{' or '.join(map(str, counts))} of 0 or 1 are needed, for {', '.join(names)}"
             )
             continue
         yield _Row(image.name, image, tuple(int(digit) for digit in label))
 
 
-def _read_table(path: Path, classes: Sequence[str], problems: list[str]) -> Iterator[_Row]:
+def _read_table(
+    path: Path, classes: Sequence[str], background: Sequence[str], problems: list[str]
+) -> Iterator[_Row]:
+    names = (*classes, *background)
+    columns = read_header(path, ("image", "labels", *_CASES, *names))
+    if "labels" not in columns and not {*background} & {*columns}:
+        names = tuple(classes)
+    rows = read_label_table(path, [("image",)], names, problems, optional=_CASES)
+    yield from _place(path, rows, problems)
+
+
+def _read_names(path: Path, problems: list[str]) -> Iterator[LabelRow]:
+    """Yield a table's rows without labels; no other column is unknown, as it may be a class."""
+    columns = read_header(path, ("image", *_CASES))
+    table = read_table(path, [*dict.fromkeys(("image", *filter(None, columns)))], ("image",))
+    problems += table.problems
+    kept = [name for name in ("image", *_CASES) if name in table.columns]
+    for row in table.rows:
+        yield LabelRow(row.where, {name: row[name] for name in kept}, (), table.separator)
+
+
+def _place(path: Path, rows: Iterable[LabelRow], problems: list[str]) -> Iterator[_Row]:
+    """Yield the patches of a table's rows, each with its file and its case."""
     seen = SeenLabels()
-    for row in read_label_table(path, [("image",)], classes, problems, optional=_CASES):
+    for row in rows:
         name = row.keys["image"]
         case = next((row.keys[key] for key in _CASES if row.keys.get(key)), "")
         if not name:
@@ -248,13 +294,15 @@ def _read_table(path: Path, classes: Sequence[str], problems: list[str]) -> Iter
             yield _Row(f"{row.where}, {name}", path.parent / name, row.label, case)
 
 
-def _check_images(rows: Sequence[_Row], problems: list[str]) -> int:
-    """Read every image once; return the common side, 0 if there is none."""
+def _check_images(rows: Sequence[_Row], path: Path, problems: list[str]) -> int:
+    """Read every image of `path` once; return the common side, 0 if there is none."""
     with ThreadPoolExecutor() as pool:
         measured = list(pool.map(_measure, rows))
     sizes = Counter(size for size in measured if not isinstance(size, str))
     if not sizes:
-        problems += [f for f in measured if isinstance(f, str)] or ["holds no patch"]
+        problems += [size for size in measured if isinstance(size, str)]
+        if not problems:
+            problems.append(_describe_lack(path))
         return 0
     usual = sizes.most_common(1)[0][0]
     side = usual[0]
@@ -267,6 +315,12 @@ def _check_images(rows: Sequence[_Row], problems: list[str]) -> int:
                 f"(most are {usual[0]} x {usual[1]})"
             )
     return side
+
+
+def _describe_lack(path: Path) -> str:
+    if not path.is_dir() or path.name in _FOLDERS:
+        return "holds no patch"
+    return f"holds no patch, nor a folder {', '.join(f'{name}/' for name in _FOLDERS)} of them"
 
 
 def _measure(row: _Row) -> tuple[int, int] | str:
