@@ -125,6 +125,12 @@ def test_a_folder_with_masks_chooses_as_the_released_code_does(cases, tmp_path):
     table = out.with_name("m.safetensors.validation.csv").read_text().splitlines()
     assert table[0].startswith('epoch,"mean IoU of the masks held out')
     assert len(table) == 2
+    given = [cases, "-o", out, *SMALL, "--validate", tmp_path / "set"]
+    assert call(*given).exit_code == 0, "it is finished"
+    Image.new("L", (64, 64), 1).save(tmp_path / "set" / "valid" / "mask" / "0.png")
+    result = call(*given)
+    assert result.exit_code == 1
+    assert "is the finished model of other settings" in result.output, "a mask was mended"
 
 
 def test_a_folder_with_labels_chooses_too(cases, patches, tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 from wsiseg.config import EvaluateConfig, digest_of
 from wsiseg.evaluate.patches import MaskedPatches
 from wsiseg.evaluate.run import check_patches, evaluate_model
+from wsiseg.image_files import hash_files
 from wsiseg.model.source import CamSource
 
 __all__ = ["MaskScore"]
@@ -24,10 +26,15 @@ class MaskScore:
     config: EvaluateConfig = _ORACLE
     """How they are scored; its first protocol counts."""
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """Hash of the image names and of how they are scored."""
-        return digest_of([path.name for path in self.patches.images], self.config)
+        """Hash of the images' names, of the bytes of images and masks, and of how they are scored.
+
+        That reads each file once more, a fraction of what decoding it takes.
+        """
+        images, masks = self.patches.images, self.patches.masks
+        names = [path.name for path in images]
+        return digest_of(names, hash_files(images), hash_files(masks), self.config)
 
     def check(self, source: CamSource) -> None:
         """Refuse patches that do not fit the model; raises what `evaluate_model` does."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
@@ -20,7 +19,7 @@ from PIL import UnidentifiedImageError
 from wsiseg.cases import find_case
 from wsiseg.config import digest_of
 from wsiseg.errors import DataError
-from wsiseg.image_files import list_images, read_image
+from wsiseg.image_files import hash_files, list_images, read_image
 from wsiseg.labels.table import Label, LabelRow, SeenLabels, gather_labels, read_label_table
 from wsiseg.table import read_header, read_table, refuse
 
@@ -112,9 +111,7 @@ class Patches:
     def identity(self) -> str:
         """Hash of names, contents, labels and side."""
         names = [path.name for path in self.paths]
-        with ThreadPoolExecutor() as pool:
-            contents = list(pool.map(_hash_file, self.paths))
-        return digest_of(names, contents, self.labels.tolist(), self.side)
+        return digest_of(names, hash_files(self.paths), self.labels.tolist(), self.side)
 
     @property
     def cases(self) -> list[str | None]:
@@ -332,8 +329,3 @@ def _measure(row: _Row) -> tuple[int, int] | str:
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         return f"{row.where}: cannot be read ({error})"
     return width, height
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
