@@ -1,6 +1,7 @@
 import re
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from wsiseg.cli import app
@@ -50,6 +51,23 @@ def test_a_share_of_the_cases_chooses_the_epoch(given, tmp_path):
     )
     assert picture.exit_code == 0, picture.output
     assert [path.name[-9:] for path in (tmp_path / "p").iterdir()] == ["_cams.png"]
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(given, tmp_path):
+    out = tmp_path / "m.safetensors"
+    assert call(*given, "-o", out).exit_code == 0
+    assert call(*given, "-o", out, "--dry-run").exit_code == 0, "it is finished"
+    other = [*given, "--set", "learning_rate=0.1", "-o", out, "--dry-run"]
+    result = call(*other)
+    assert result.exit_code == 1
+    assert "is the finished model of other settings" in result.output
+    assert call(*other, "--overwrite").exit_code == 0
+    for name, mode in (("img", "RGB"), ("mask", "L")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.new(mode, (50, 50)).save(tmp_path / "set" / name / "0.png")
+    result = call(*other, "--overwrite", "--validate", tmp_path / "set")
+    assert result.exit_code == 1
+    assert "50 x 50 px" in result.output
 
 
 def test_a_folder_with_labels_chooses_too(given, masked, tmp_path):

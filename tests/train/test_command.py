@@ -147,6 +147,34 @@ def test_what_validates_nothing_is_refused(patches, tmp_path, share):
     assert f"--validate {share}: is neither a folder, a table, nor a share" in result.output
 
 
+def test_a_dry_run_refuses_what_the_run_would_refuse(cases, patches, tmp_path):
+    out, dry = tmp_path / "m.safetensors", "--dry-run"
+    given = [cases, "-o", out, *SMALL]
+    assert call(*given).exit_code == 0
+    before = {path: path.read_bytes() for path in tmp_path.glob("m.*")}
+    assert call(*given, dry).exit_code == 0, "it is finished"
+    other = [*given, "--set", "learning_rate=0.1"]
+    result = call(*other, dry)
+    assert result.exit_code == 1
+    assert "is the finished model of other settings" in result.output
+    assert call(*other, dry, "--overwrite").exit_code == 0
+    unfinished = tmp_path / "m.safetensors.unfinished"
+    unfinished.write_bytes(b"cut")
+    assert "cannot be read" in call(*given, dry).output
+    unfinished.unlink()
+    assert {path: path.read_bytes() for path in tmp_path.glob("m.*")} == before
+
+
+def test_a_dry_run_looks_at_the_data_that_chooses_the_epoch(patches, tmp_path):
+    for name, mode in (("img", "RGB"), ("mask", "L")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.new(mode, (50, 50)).save(tmp_path / "set" / name / "0.png")
+    given = [patches, "-o", tmp_path / "m.safetensors", *SMALL, "--validate", tmp_path / "set"]
+    messages = {call(*given).output, call(*given, "--dry-run").output}
+    assert len(messages) == 1
+    assert "50" in messages.pop()
+
+
 def test_a_dry_run_looks_for_the_device(patches, tmp_path):
     device = ("--set", "device=cuda:7", "--dry-run")
     result = call(patches, "-o", tmp_path / "m.safetensors", *SMALL, *device)

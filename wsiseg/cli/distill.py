@@ -46,7 +46,9 @@ def distill(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option(help="Only check settings, labels, weights and device, and count steps."),
+        typer.Option(
+            help="Only check settings, labels, weights, device and --out, and count steps."
+        ),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option(help="Replace an existing model of other settings or labels.")
@@ -69,7 +71,10 @@ def distill(
         text = None if card is None else load_card(card, windows.palette.names)
         used, score, held_out = _open_validation(validate, windows, settled)
         if dry_run:
-            print_plan(describe_distill(used, settled), held_out)
+            facts = describe_distill(
+                used, settled, out, card=text, validate=score, overwrite=overwrite
+            )
+            print_plan(facts, held_out)
             return
         distill_model(used, settled, out, bars, card=text, validate=score, overwrite=overwrite)
     if held_out:

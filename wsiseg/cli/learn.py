@@ -58,7 +58,7 @@ def train(
     dry_run: Annotated[
         bool,
         typer.Option(
-            help="Only check settings, patches, encoder and device, count parameters and steps."
+            help="Only check settings, patches, encoder, device, --out; count parameters, steps."
         ),
     ] = False,
     overwrite: Annotated[
@@ -92,7 +92,9 @@ def train(
         split = None if validate is None else open_validation(validate, patches, settled)
         used, score = (patches, None) if split is None else (split.patches, split.validate)
         if dry_run:
-            facts = describe_training(used, settled)
+            facts = describe_training(
+                used, settled, out, card=text, validate=score, overwrite=overwrite
+            )
         else:
             train_model(used, settled, out, bars, card=text, validate=score, overwrite=overwrite)
     if not leads():

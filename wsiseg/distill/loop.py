@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from wsiseg.compute import Progress
-from wsiseg.config import DistillConfig, digest_of
+from wsiseg.config import DistillConfig
 from wsiseg.distill.augment import Views, draw_views
 from wsiseg.distill.labels import LabelledWindows
 from wsiseg.distill.setup import (
@@ -19,6 +19,7 @@ from wsiseg.distill.setup import (
     complete_card,
     count_steps,
     describe_info,
+    identify_run,
     make_network,
     view_side,
 )
@@ -26,7 +27,6 @@ from wsiseg.distill.step import Trainer, plan_teaching
 from wsiseg.errors import TrainingError
 from wsiseg.model.card import Card
 from wsiseg.model.device import open_device
-from wsiseg.model.encoders import keep_portable
 from wsiseg.model.segment.source import Segmenter, save_segmenter
 from wsiseg.model.threads import fixed_threads
 from wsiseg.train.history import draw_curves, write_scores, write_table
@@ -35,6 +35,7 @@ from wsiseg.train.resume import (
     discard_results,
     is_finished,
     name_best,
+    name_unfinished,
     read_unfinished,
     write_unfinished,
 )
@@ -42,8 +43,6 @@ from wsiseg.train.validate import Validate
 
 __all__ = ["distill_model"]
 
-_VERSION = 2
-"""Version of the computation: raised when the same run gives another result."""
 _AHEAD = 2  # batches prepared in advance
 _COLUMNS = ("learning_rate", "loss")
 
@@ -120,7 +119,7 @@ class _Run:
         check_windows(windows, config)
         self.windows, self.config, self.out, self.validate = windows, config, out, validate
         self.best_out = name_best(out)
-        self.unfinished = out.with_name(f"{out.name}.unfinished")
+        self.unfinished = name_unfinished(out)
         self.side = view_side(windows, config)
         self.steps = count_steps(windows, config)
         network = make_network(windows, config)
@@ -129,12 +128,7 @@ class _Run:
             self.steps,
         )  # fmt: skip
         self.card = complete_card(card, windows)
-        validation = "" if validate is None else validate.identity
-        plain = config.model_dump(mode="json", exclude={"device"})
-        plain["network_options"] = keep_portable(plain["network_options"])
-        self.digest = digest_of(
-            "distill", _VERSION, plain, windows.identity, network.begun, validation
-        )
+        self.digest = identify_run(windows, config, network.begun, validate)
         self.info = replace(describe_info(windows, config, network, self.card), run=self.digest)
         self.epoch, self.best = 0, -float("inf")
         self.scores: list[float] = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from wsiseg.annotations import choose_colors
-from wsiseg.config import DistillConfig
+from wsiseg.config import DistillConfig, digest_of
 from wsiseg.distill.labels import LabelledWindows, choose_least
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.model.card import Calibration, Card
@@ -13,7 +15,10 @@ from wsiseg.model.checkpoint import CheckpointInfo
 from wsiseg.model.device import open_device
 from wsiseg.model.encoders import keep_portable
 from wsiseg.model.segment import SegmentNetwork, begin_network, find_network
+from wsiseg.model.segment.source import Segmenter
 from wsiseg.train.card import complete_card as add_data
+from wsiseg.train.resume import check_out
+from wsiseg.train.validate import Validate
 
 __all__ = [
     "BACKGROUND_NAME",
@@ -22,9 +27,13 @@ __all__ = [
     "count_steps",
     "describe_distill",
     "describe_info",
+    "identify_run",
     "make_network",
     "view_side",
 ]
+
+_VERSION = 2
+"""Version of the computation: raised when the same run gives another result."""
 
 BACKGROUND_NAME = "background"
 """The network's class for the first stage's background."""
@@ -87,6 +96,16 @@ def count_steps(windows: LabelledWindows, config: DistillConfig) -> int:
     return config.epochs * -(-len(windows) // config.batch_size)
 
 
+def identify_run(
+    windows: LabelledWindows, config: DistillConfig, begun: str, validate: Validate | None
+) -> str:
+    """Hash everything that decides a run's result; `begun` says where its weights are from."""
+    validation = "" if validate is None else validate.identity
+    plain = config.model_dump(mode="json", exclude={"device"})
+    plain["network_options"] = keep_portable(plain["network_options"])
+    return digest_of("distill", _VERSION, plain, windows.identity, begun, validation)
+
+
 def describe_info(
     windows: LabelledWindows, config: DistillConfig, network: SegmentNetwork, card: Card
 ) -> CheckpointInfo:
@@ -125,12 +144,30 @@ def complete_card(card: Card | None, windows: LabelledWindows) -> Card:
     return completed.model_copy(update=added)
 
 
-def describe_distill(windows: LabelledWindows, config: DistillConfig) -> dict[str, int | str]:
-    """Describe what `distill_model` would do; raises the same errors."""
+def describe_distill(
+    windows: LabelledWindows,
+    config: DistillConfig,
+    out: str | Path | None = None,
+    *,
+    card: Card | None = None,
+    validate: Validate | None = None,
+    overwrite: bool = False,
+) -> dict[str, int | str]:
+    """Describe what `distill_model` would do with these arguments; raises the same errors.
+
+    Without `out`, nothing is said of what is already there.
+    """
     device = open_device(config.device)
     check_windows(windows, config)
     with torch.random.fork_rng(devices=[]):
         network = make_network(windows, config)
+    completed = complete_card(card, windows)
+    if validate is not None:
+        info = describe_info(windows, config, network, completed)
+        validate.check(Segmenter(network, info))
+    if out is not None:
+        digest = identify_run(windows, config, network.begun, validate)
+        check_out(Path(out), digest, completed, overwrite=overwrite)
     counts = windows.survey.counts
     least = choose_least(windows, config)
     used = sum(int(row[limit:].sum()) for row, limit in zip(counts, least, strict=True))

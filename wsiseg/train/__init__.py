@@ -4,8 +4,9 @@ from wsiseg.train.calibrate import calibrate_checkpoint
 from wsiseg.train.loop import train_model
 from wsiseg.train.parallel import leads
 from wsiseg.train.patches import Patches, PatchSource, load_patches
+from wsiseg.train.plan import describe_training
 from wsiseg.train.released import RELEASED, import_released
-from wsiseg.train.setup import check_settings, describe_training
+from wsiseg.train.setup import check_settings
 from wsiseg.train.stores import StoreTiles, gather_tiles, load_tiles
 from wsiseg.train.validate import HeldOut, Validate, hold_out
 

@@ -5,12 +5,10 @@ A run that was killed resumes after its last whole epoch, to the same bits.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,10 +17,8 @@ from wsiseg.compute import Progress
 from wsiseg.config import TrainConfig
 from wsiseg.errors import ConfigError, TrainingError
 from wsiseg.model.card import Card
-from wsiseg.model.checkpoint import CheckpointInfo, save_checkpoint, trained_state
+from wsiseg.model.checkpoint import save_checkpoint, trained_state
 from wsiseg.model.construct import ConStruct
-from wsiseg.model.encoders import keep_portable
-from wsiseg.model.scale import Scale, describe_mismatch
 from wsiseg.model.threads import fixed_threads
 from wsiseg.model.trained import TrainedModel
 from wsiseg.train.card import complete_card
@@ -30,6 +26,7 @@ from wsiseg.train.exemplars import keep_exemplars
 from wsiseg.train.familiar import remember_patches
 from wsiseg.train.features import FrozenFeatures, draw_turns
 from wsiseg.train.history import draw_curves, write_scores, write_table
+from wsiseg.train.info import identify_run, make_info
 from wsiseg.train.parallel import Group, check_parts, open_group, share_batch_norms
 from wsiseg.train.patches import PatchSource
 from wsiseg.train.prototypes import begin_as_images
@@ -38,18 +35,16 @@ from wsiseg.train.resume import (
     discard_results,
     is_finished,
     name_best,
+    name_unfinished,
     read_unfinished,
-    run_digest,
     write_unfinished,
 )
 from wsiseg.train.setup import (
     check_fit,
     count_steps,
-    describe_classes,
     describe_distillation,
     guided_levels,
     make_model,
-    rows_per_class,
 )
 from wsiseg.train.step import Trainer
 from wsiseg.train.validate import Validate
@@ -173,7 +168,7 @@ class _Run:
         self.card = card  # does not affect training: a resumed run may have another
         self.group = group
         self.best_out = name_best(out)
-        self.unfinished = out.with_name(f"{out.name}.unfinished")
+        self.unfinished = name_unfinished(out)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.steps = count_steps(patches, config)
         self.trainer = Trainer(model, config, self.steps, self.generator, group)
@@ -195,11 +190,9 @@ class _Run:
         self.labels = torch.from_numpy(patches.labels).nan_to_num(0)
         self.weights = None if weights is None else torch.from_numpy(weights)
         self.validate = validate
-        validation = "" if validate is None else validate.identity
-        identities = [*_identities(model), *_hash_start(start)]
-        self.digest = run_digest(patches, config, identities, note, validation)
-        mpp = _settle_mpp(patches, config, begun=start is not None)
-        self.info = replace(_make_info(model, patches, config, note, card, mpp), run=self.digest)
+        self.digest = identify_run(model, patches, config, note, validate, start)
+        info = make_info(model, patches, config, note, card, begun=start is not None)
+        self.info = replace(info, run=self.digest)
         if validate is not None:
             validate.check(TrainedModel(model, self.info))
         self.epoch, self.best = 0, -float("inf")
@@ -341,58 +334,3 @@ class _Run:
         if self.group.leads:
             self.unfinished.unlink(missing_ok=True)
         self.group.wait(self.trainer.device)
-
-
-def _identities(model: ConStruct) -> list[str]:
-    frozen = (model.encoder, model.teacher)
-    return [str(getattr(part, "identity", type(part).__name__)) for part in frozen]
-
-
-def _hash_start(start: Mapping[str, Tensor] | None) -> list[str]:
-    """Hash all tensors into one entry; no entry without tensors."""
-    if start is None:
-        return []
-    digest = hashlib.sha256()
-    for name in sorted(start):
-        digest.update(name.encode() + start[name].detach().cpu().contiguous().numpy().tobytes())
-    return [digest.hexdigest()]
-
-
-def _make_info(
-    model: ConStruct, patches: PatchSource, config: TrainConfig, note: str, card: Card, mpp: float
-) -> CheckpointInfo:
-    prompts, palette = describe_classes(config)
-    plain = config.model_dump(mode="json")
-    for options in ("encoder_options", "teacher_options"):
-        plain[options] = keep_portable(plain[options])
-    return CheckpointInfo(
-        encoder=config.encoder, identity=model.encoder.identity, names=palette.names,
-        colors=palette.colors, prompts=prompts, prototypes_per_class=rows_per_class(config),
-        mpp=mpp, tile=patches.side, config=plain, note=note,
-        preset=config.preset, guidance_levels=model.guidance_levels,
-        cam_levels=model.cam_levels if config.cam_levels else None, cam_overlap=config.cam_overlap,
-        encoder_options=plain["encoder_options"], weights=_name_weights(model), card=card,
-        pooling=config.pooling, background=len(config.background),
-    )  # fmt: skip
-
-
-def _settle_mpp(patches: PatchSource, config: TrainConfig, *, begun: bool) -> float:
-    """Return the patches' µm/px, or if that is near and training was `begun`, the checkpoint's.
-
-    So the maps of both lie on the same tiles, and can be compared.
-    """
-    own, checkpoint = patches.mpp, Scale(config.mpp, None)
-    if own is None or (begun and not describe_mismatch(own, patches.side, checkpoint)):
-        return config.mpp
-    return own
-
-
-def _name_weights(model: ConStruct) -> dict[str, dict[str, str]]:
-    """Source, revision and sha256 of the frozen weights; never their path on this machine."""
-    named: dict[str, dict[str, str]] = {}
-    for part, frozen in (("encoder", model.encoder), ("teacher", model.teacher)):
-        weights: Any = getattr(frozen, "weights", None)
-        if weights is not None:
-            facts = asdict(weights)
-            named[part] = {name: facts[name] for name in ("source", "revision", "sha256")}
-    return named

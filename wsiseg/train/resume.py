@@ -20,9 +20,11 @@ from wsiseg.train.patches import PatchSource
 
 __all__ = [
     "Unfinished",
+    "check_out",
     "discard_results",
     "is_finished",
     "name_best",
+    "name_unfinished",
     "read_unfinished",
     "run_digest",
     "write_unfinished",
@@ -69,6 +71,24 @@ def write_unfinished(state: Unfinished, path: Path) -> None:
 def name_best(out: Path) -> Path:
     """Name the file of the best epoch, beside that of the last one."""
     return out.with_name(f"{out.stem}.best{out.suffix}")
+
+
+def name_unfinished(out: Path) -> Path:
+    """Name the file of the state to resume from."""
+    return out.with_name(f"{out.name}.unfinished")
+
+
+def check_out(out: Path, digest: str, card: Card, *, overwrite: bool) -> None:
+    """Refuse an `out` that the run of this digest and card would refuse, without writing anything.
+
+    Raises
+    ------
+    ConfigError, CheckpointError
+        As `read_unfinished` and `is_finished`.
+    """
+    state = read_unfinished(name_unfinished(out), digest, overwrite=overwrite)
+    if state is None and not overwrite:
+        is_finished(out, digest, card)
 
 
 def discard_results(out: Path) -> None:

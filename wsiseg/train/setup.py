@@ -9,7 +9,6 @@ from wsiseg.annotations import UNSURE, Palette, choose_colors
 from wsiseg.config import Prototypes, TrainConfig
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.model.construct import ConStruct
-from wsiseg.model.device import open_device
 from wsiseg.model.encoders import (
     Encoder,
     check_options,
@@ -27,7 +26,6 @@ __all__ = [
     "count_steps",
     "describe_classes",
     "describe_distillation",
-    "describe_training",
     "guided_levels",
     "make_model",
     "name_teacher",
@@ -161,22 +159,6 @@ def describe_distillation(config: TrainConfig, encoder: Encoder) -> str:
         f"changes no CAM: the teacher would guide level {given}, the CAM reads level {own}; it "
         f"{teacher}"
     )
-
-
-def describe_training(patches: PatchSource, config: TrainConfig) -> dict[str, int | str]:
-    """Describe what `train_model` would do, without doing it; the same errors."""
-    device = open_device(config.device)
-    with torch.random.fork_rng(devices=[]):
-        model = make_model(config)
-    check_fit(patches, config, model.encoder)
-    counts = model.count_parameters()
-    return {
-        "patches": len(patches),
-        "steps": count_steps(patches, config),
-        "device": str(device),
-        "distillation": describe_distillation(config, model.encoder),
-        **{f"{name} parameters": count for name, count in counts._asdict().items()},
-    }
 
 
 def check_fit(patches: PatchSource, config: TrainConfig, encoder: Encoder) -> None:
