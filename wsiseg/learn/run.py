@@ -29,6 +29,7 @@ from wsiseg.model.device import open_device
 from wsiseg.model.threads import fixed_threads
 from wsiseg.table import refuse
 from wsiseg.train import StoreTiles, gather_tiles, train_model
+from wsiseg.train.resume import name_unfinished
 from wsiseg.train.setup import check_fit, make_model
 
 __all__ = ["learn_model"]
@@ -93,10 +94,10 @@ def learn_model(
     former = start_calibration(start, config.classes)
     _keep_former(out, digest)
     final = config.model_copy(update={"epochs": epochs})
-    unfinished = out.with_name(f"{out.name}.unfinished").exists()
     train_model(
-        tiles, final, out, progress, note=_note(start), start=state, overwrite=unfinished
-    )  # of other labels: it would be of no use to anybody
+        tiles, final, out, progress, note=_note(start), start=state,
+        overwrite=name_unfinished(out).exists(),  # of other labels, it is of no use to anybody
+    )  # fmt: skip
     notes = [*labelling.notes, *_explain(labelling, folds)]
     if former:
         notes.append(calibrate_from_folds(out, former, [places for _, places in results]))
@@ -254,8 +255,7 @@ def _mean(scores: Sequence[FoldScore], row: int, config: TrainConfig) -> tuple[f
 def _keep_former(out: Path, digest: str) -> None:
     """Rename a finished model of other labels or settings, to keep it."""
     report = out.with_name(f"{out.name}.json")
-    unfinished = out.with_name(f"{out.name}.unfinished")
-    if not out.exists() or unfinished.exists():
+    if not out.exists() or name_unfinished(out).exists():
         return
     try:
         same = json.loads(report.read_text(encoding="utf-8"))["digest"] == digest
