@@ -48,6 +48,19 @@ def components(labels: Labels) -> NDArray[np.int64]:
     return numbers
 
 
+def find_islands(small: set[int], touching: Counter[tuple[int, int]]) -> list[set[int]]:
+    """The small components by those that they touch, through other small ones too."""
+    islands = []
+    while small:
+        island, grown = set[int](), {min(small)}
+        while island != grown:
+            island = grown
+            grown = island | {b for (a, b) in touching if a in island and b in small}
+        islands.append(island)
+        small = small - island
+    return islands
+
+
 def absorb_slowly(labels: Labels, region: float, hole: float) -> Labels:
     """The rule as it is said, on the whole raster with the outside around it."""
     padded = np.pad(labels, 1, constant_values=BACKGROUND)
@@ -59,6 +72,11 @@ def absorb_slowly(labels: Labels, region: float, hole: float) -> Labels:
             if a != b:
                 touching.update([(a, b), (b, a)])
     large = {c for c, label in label_of.items() if (of == c).sum() >= limits[label]} | {of[0, 0]}
+    for island in find_islands(label_of.keys() - large, touching):
+        pieces = {c: int((of == c).sum()) for c in island if label_of[c] != BACKGROUND}
+        beside = {b for (a, b) in touching if a in island} & large
+        if sum(pieces.values()) >= region and all(label_of[b] == BACKGROUND for b in beside):
+            large |= {min(pieces, key=lambda c: (-pieces[c], label_of[c]))} if pieces else set()
     settled = {c for c in large if label_of[c] != BACKGROUND}
     while True:
         chosen = {}
@@ -99,11 +117,12 @@ def test_nothing_small_is_left_and_no_gap_is_made(labels: Labels, region: int, h
     of, limits = components(padded), limits_for(region, hole)
     for c in np.unique(of[of != of[0, 0]]):
         assert (of == c).sum() >= limits[padded[of == c][0]]
-    # Tissue becomes background only where a whole island of tissue is no large region.
+    # Tissue becomes background only where a whole island of it is below the limit.
     islands, _ = ndimage.label(labels != BACKGROUND)
     lost = islands[(labels != BACKGROUND) & (got == BACKGROUND)]
     for island in np.unique(lost):
         assert (got[islands == island] == BACKGROUND).all()
+        assert (islands == island).sum() < region
 
 
 def test_no_limit_changes_nothing() -> None:
@@ -134,3 +153,18 @@ def test_by_hand(block: int) -> None:
     want[2, 2] = o
     np.testing.assert_array_equal(absorb(labels, 3, 0, block), want)
     np.testing.assert_array_equal(absorb(labels, 99, 99, block), np.full_like(labels, o))
+
+
+@pytest.mark.parametrize("block", [3, 64])
+def test_an_island_of_small_regions_that_is_large_is_kept(block: int) -> None:
+    labels = np.full((10, 14), o, np.uint8)
+    labels[1:5, 1:9] = np.kron([[3, 2], [0, 1]], np.ones((2, 4), int))  # four of 8 pixels each
+    labels[1, 1] = o
+    labels[6:8, 1:9] = [[1, 1, 1, 1, 3, 3, 3, 3]] * 2  # 16 pixels: an island too small
+    labels[8, 9:13] = 2  # touches it at a corner only
+    want = labels.copy()
+    want[1:5, 1:9] = 0  # of the three largest, the lowest label
+    want[1, 1] = want[6:9] = o
+    np.testing.assert_array_equal(absorb(labels, 20, 0, block), want)
+    want[6:8, 1:9] = 1
+    np.testing.assert_array_equal(absorb(labels, 16, 0, block), want)

@@ -182,7 +182,10 @@ def export(
         int | None, typer.Option(help="How often corners are rounded off; common borders stay so.")
     ] = None,
     min_area: Annotated[
-        float | None, typer.Option(help="Smaller regions (µm²) join the neighbour they touch most.")
+        float | None,
+        typer.Option(
+            help="Smaller regions (µm²) join the neighbour they touch most; smaller pieces go."
+        ),
     ] = None,
     min_hole: Annotated[
         float | None, typer.Option(help="Smaller holes of background (µm²) are filled.")

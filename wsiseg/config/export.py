@@ -17,8 +17,9 @@ class OutlineConfig(Settings):
 
     min_area_um2: float = Field(default=0.0, ge=0)
     """Regions smaller than this (µm²) are merged into the class with which they share most border,
-    without gaps; 0 keeps all, so that polygon areas equal the raster's. The raster is not changed.
-    """
+    without gaps. Those that no larger region reaches become one of the largest's class if together
+    they are large enough, otherwise they are left out. 0 keeps all, so that polygon areas equal the
+    raster's. The raster is not changed."""
     min_hole_um2: float = Field(default=0.0, ge=0)
     """Background holes smaller than this (µm²) are filled with the surrounding class."""
     simplify_um: float = Field(default=0.0, ge=0)

@@ -26,7 +26,7 @@ from wsiseg.store import SlideStore
 
 __all__ = ["Written", "write_outputs"]
 
-_VERSION = 2
+_VERSION = 3
 """Of outlining, measuring and writing: raising it makes every output again."""
 _LOG = logging.getLogger(__name__)
 

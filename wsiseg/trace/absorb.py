@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from wsiseg.kernels import kernel
 from wsiseg.trace.contacts import Contacts, sum_pairs
-from wsiseg.trace.merge import join_components
+from wsiseg.trace.merge import Components, join_components
+from wsiseg.trace.sets import join_roots, number_roots
 
 __all__ = ["absorb_small"]
 
@@ -24,9 +25,10 @@ def absorb_small(
 
     In rounds, from the large regions outward, each small component (also a hole) gets the label
     with which it shares the longest border; on ties, the lower label. Small components that no
-    large region reaches form islands and become background, so tissue becomes background only as
-    whole islands. Everything outside the raster is background, and large: only enclosed background
-    is a hole.
+    large region reaches form an island: if its tissue together reaches the limit, it gets the label
+    of its largest component (on ties, the lower label), otherwise it becomes background. So tissue
+    becomes background only as whole islands below the limit. Everything outside the raster is
+    background, and large: only enclosed background is a hole.
 
     Parameters
     ----------
@@ -51,6 +53,7 @@ def absorb_small(
     lengths = np.concatenate([block.lengths for block in contacts.values()])
     kept = small[pairs].any(axis=1)
     pairs, lengths = sum_pairs(pairs[kept], lengths[kept])
+    small[_keep_islands(components, small, pairs, limits, background)] = False
     # In both directions, sorted by the first, so that each component's contacts are contiguous.
     directed = np.concatenate([pairs, pairs[:, ::-1]])
     order = np.lexsort((directed[:, 1], directed[:, 0]))
@@ -63,6 +66,37 @@ def absorb_small(
         i: labels[components.of_block(i, np.arange(len(block.parts.labels)))]
         for i, block in contacts.items()
     }
+
+
+def _keep_islands(
+    components: Components,
+    small: NDArray[np.bool_],
+    pairs: NDArray[np.integer],
+    limits: NDArray[np.float64],
+    background: int,
+) -> NDArray[np.int64]:
+    """Return the largest component of each island that reaches its label's limit as a whole.
+
+    Which of two that are equally large does not matter if their labels are the same: the whole
+    island gets that label.
+    """
+    labels, areas = components.labels, components.sums[:, 0]
+    island, tissue = np.arange(len(small)), labels != background
+    _join_pairs(island, pairs[small[pairs].all(axis=1)])
+    count = number_roots(island)
+    seeded = np.zeros(count, bool)
+    seeded[island[pairs[(~small & tissue)[pairs].any(axis=1)]]] = True
+    totals = np.bincount(island, np.where(tissue, areas, 0), count)
+    numbers = np.flatnonzero(small & tissue & ~seeded[island] & (totals[island] >= limits[labels]))
+    order = np.lexsort((labels[numbers], -areas[numbers], island[numbers]))
+    _, first = np.unique(island[numbers[order]], return_index=True)
+    return numbers[order[first]]
+
+
+@kernel
+def _join_pairs(parent, pairs):  # type: ignore[no-untyped-def]  # numba infers the types
+    for k in range(pairs.shape[0]):
+        join_roots(parent, pairs[k, 0], pairs[k, 1])
 
 
 @kernel
