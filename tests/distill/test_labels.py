@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.distill.conftest import COUNT, SIDE, draw, write_set
+from tests.distill.conftest import COLORS, COUNT, SIDE, draw, write_set
 from tests.export.stores import make_labels, make_store
 from wsiseg.config import DistillConfig
 from wsiseg.distill import choose_least, load_masks, load_stores
@@ -45,6 +45,8 @@ def test_without_confidence_all_pixels_count_alike(masked, tmp_path):
     shutil.rmtree(tmp_path / "m" / "confidence")
     found = load_masks(tmp_path / "m", tmp_path / "m" / "img")
     assert not found.has_confidence
+    (tmp_path / "m" / "confidence").mkdir()
+    assert not load_masks(tmp_path / "m", tmp_path / "m" / "img").has_confidence
     assert (choose_least(found, DistillConfig(min_confidence=0.9)) == 0).all()
 
 
@@ -59,6 +61,39 @@ def test_every_problem_of_masks_is_listed(tmp_path):
     for text in ("3 problem", "run `wsiseg masks` again", "contains 7; 2 classes are 0 to 1",
                  "its mask is 64 x 32 px, the image 64 x 64"):  # fmt: skip
         assert text in str(caught.value)
+
+
+def test_masks_that_an_editor_renumbered_are_read_by_their_colours(masked, tmp_path):
+    colors = (*COLORS[:2], (255, 255, 255))
+    shutil.copytree(masked, tmp_path / "m")
+    for path in (tmp_path / "m" / "mask").iterdir():
+        numbers = np.asarray(Image.open(path))
+        order = [2, 0, 1]
+        picture = Image.fromarray(np.argsort(order)[numbers].astype(np.uint8)).convert("P")
+        picture.putpalette([part for k in order for part in colors[k]])
+        assert (np.asarray(picture) != numbers).any()
+        picture.save(path)
+    want = load_masks(masked, masked / "img")
+    assert load_masks(tmp_path / "m", tmp_path / "m" / "img").identity == want.identity
+
+
+@pytest.mark.parametrize(
+    ("color", "why"),
+    [
+        ((235, 150, 191), r"shows 0 in the colour \(235, 150, 191\), which .* that of no class"),
+        ((255, 255, 255), r"that of several classes"),
+    ],
+)
+def test_a_colour_that_says_no_class_is_refused(masked, tmp_path, color, why):
+    folder = shutil.copytree(masked, tmp_path / "m")
+    about = json.loads((folder / "masks.json").read_text())
+    about["colors"]["Blue"] = [255, 255, 255]  # as background
+    (folder / "masks.json").write_text(json.dumps(about))
+    picture = Image.new("P", (SIDE, SIDE), 0)
+    picture.putpalette(color)
+    picture.save(next((folder / "mask").iterdir()))
+    with pytest.raises(DataError, match=why):
+        load_masks(folder, folder / "img")
 
 
 def test_a_folder_of_other_masks_is_refused(masked, tmp_path):

@@ -17,6 +17,7 @@ from tests.test_config import CONFIGS
 from wsiseg.annotations import PALETTES
 from wsiseg.cli import app
 from wsiseg.config import CrfConfig, EvaluateConfig, MasksConfig, parse_config
+from wsiseg.distill import load_masks
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.evaluate import evaluate_model, load_masked_patches
 from wsiseg.masks import write_masks
@@ -150,6 +151,48 @@ def test_masks_of_other_settings_stay_unless_told(images, tmp_path):
     assert contents(tmp_path) != before
     again = CONFIG.model_copy(update={"refine": False, "crf": CrfConfig(iterations=2)})
     write_masks("tiny", images, tmp_path, again)  # the settings of a CRF that does not run
+
+
+def test_a_mask_that_is_replaced_takes_its_confidence_with_it(images, tmp_path):
+    other = CONFIG.model_copy(update={"refine": False})
+    sure = {"confidence": True}
+    write_masks("tiny", images, tmp_path / "mixed", CONFIG.model_copy(update=sure))
+    old = contents(tmp_path / "mixed" / "confidence")
+    write_masks("tiny", images, tmp_path / "mixed", other, overwrite=True)
+    assert not (tmp_path / "mixed" / "confidence").exists()
+    (tmp_path / "mixed" / "confidence").mkdir()
+    for name, data in old.items():  # left behind by an earlier version
+        (tmp_path / "mixed" / "confidence" / name).write_bytes(data)
+    with pytest.raises(DataError, match=r"its confidence is of another mask than the one"):
+        load_masks(tmp_path / "mixed", images)
+    for out in ("mixed", "whole"):
+        write_masks("tiny", images, tmp_path / out, other.model_copy(update=sure))
+    assert contents(tmp_path / "mixed") == contents(tmp_path / "whole")
+    assert load_masks(tmp_path / "mixed", images).has_confidence
+
+
+def test_what_a_person_changed_is_certain_and_the_rest_as_it_was(images, tmp_path):
+    config = CONFIG.model_copy(update={"confidence": True})
+    first = write_masks("tiny", images, tmp_path, config)[0].mask
+    before = load_masks(tmp_path, images).reader([0])
+    changed = np.zeros((224, 224), bool)
+    changed[50:90, 60:80] = True
+    changed &= before.labels[0] != 1
+    assert changed.any()
+    assert (before.confidence[0][changed] < 255).all()
+    with Image.open(first) as mask:
+        mask.load()
+        for y, x in np.argwhere(changed).tolist():
+            mask.putpixel((x, y), 1)
+        mask.save(first)  # without the stamp
+    after = load_masks(tmp_path, images).reader([0])
+    assert (after.labels[0] == np.where(changed, 1, before.labels[0])).all()
+    assert (after.confidence[0] == np.where(changed, 255, before.confidence[0])).all()
+    about = json.loads((tmp_path / "masks.json").read_text())
+    about["checkpoint"]["sha256"] = "cd" * 32  # of another model
+    (tmp_path / "masks.json").write_text(json.dumps(about))
+    with pytest.raises(DataError, match=r"1 problem(?s:.*)its confidence is of another mask"):
+        load_masks(tmp_path, images)
 
 
 def test_a_mask_that_a_person_edited_is_never_replaced(images, tmp_path):

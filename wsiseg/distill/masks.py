@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import zlib
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,17 @@ from wsiseg.annotations import Palette
 from wsiseg.config import digest_of
 from wsiseg.distill.labels import LabelledWindows, Read, Survey, count_window
 from wsiseg.errors import DataError
-from wsiseg.evaluate.patches import read_mask
+from wsiseg.evaluate.patches import to_numbers
+from wsiseg.stamps import read_stamp
 from wsiseg.table import refuse
 from wsiseg.train.patches import Patches, load_images
 
 __all__ = ["load_masks"]
+
+_WHITE = (255, 255, 255)  # of background, as `wsiseg masks` writes it
+_CONFIDENCE = (
+    "run `wsiseg masks` with --confidence again, or delete confidence/, to count all pixels alike"
+)
 
 
 def load_masks(
@@ -30,7 +39,9 @@ def load_masks(
 ) -> LabelledWindows:
     """Load the masks of patches, and check every one of them.
 
-    Edited masks are used as they are.
+    Edited masks are used as they are: what a person changed counts as certain, if the confidence
+    says what it was, and the rest has its confidence. A picture with a palette is read by its
+    colours, as an editor may have put them in another order.
 
     Parameters
     ----------
@@ -52,22 +63,36 @@ def load_masks(
     names = tuple(name for name in numbers if name != "background")
     palette = Palette(names, tuple(tuple(about["colors"][name]) for name in names))
     images = load_images(patches)  # whatever their labels, which the masks have made use of
-    confident = (masks / "confidence").is_dir()
-    check = partial(_check_pair, masks, confident, images, len(names))
+    made = about["checkpoint"]
+    confident = any((masks / "confidence").glob("*.png"))
+    folder = _Masks(masks, confident, (*palette.colors, _WHITE), made["sha256"])
+    check = partial(_check_pair, folder, images)
     with ThreadPoolExecutor() as pool:
         checked = list(pool.map(check, range(len(images))))
     refuse(masks, [problem for problem in checked if isinstance(problem, str)], "masks")
     pairs = [pair for pair in checked if not isinstance(pair, str)]
     counts = np.stack([counts for counts, _ in pairs])
-    made = about["checkpoint"]
     return LabelledWindows(
         palette=palette, first_stage=_describe(about), has_confidence=confident, calibrated=False,
         side=images.side, tile=images.side, mpp=mpp or made.get("mpp"),
         identity=digest_of(images.identity, [digest for _, digest in pairs], numbers),
         names=tuple(path.name for path in images.paths), cases=tuple(images.cases),
         survey=Survey(counts.sum(0), counts[:, :-1].sum(2) > 0),
-        reader=partial(_read, masks, confident, images),
+        reader=partial(_read, folder, images),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """A folder of masks, and what its ``masks.json`` says."""
+
+    folder: Path
+    confident: bool
+    """Whether there are confidences."""
+    colors: tuple[tuple[int, ...], ...]
+    """By number; that of background is the last."""
+    model: str
+    """sha256 of the checkpoint that made them."""
 
 
 def _read_about(masks: Path) -> dict[str, Any]:
@@ -101,14 +126,16 @@ def _describe(about: dict[str, Any]) -> dict[str, str]:
 
 
 def _check_pair(
-    masks: Path, confident: bool, patches: Patches, classes: int, number: int
+    masks: _Masks, patches: Patches, number: int
 ) -> tuple[NDArray[np.int64], str] | str:
     """Count a mask and its confidence, and hash them; or return what is wrong with them."""
-    path = patches.paths[number]
+    path, classes = patches.paths[number], len(masks.colors) - 1
     try:
-        labels, confidence = _read_pair(masks, confident, path)
+        labels, confidence = _read_pair(masks, path)
     except FileNotFoundError as error:
-        return f"{path.name}: has no {error.filename}; run `wsiseg masks` again"
+        return f"{path.name}: has no {error.filename}; {_advise(Path(error.filename))}"
+    except DataError as error:
+        return f"{path.name}: {error}"
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         return f"{path.name}: its mask cannot be read ({error})"
     for kind, values in (("mask", labels), ("confidence", confidence)):
@@ -127,18 +154,70 @@ def _check_pair(
     return count_window(labels, confidence, classes), digest
 
 
-def _read_pair(
-    masks: Path, confident: bool, image: Path
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _advise(path: Path) -> str:
+    if path.parent.name == "confidence":
+        return _CONFIDENCE
+    return "run `wsiseg masks` again"
+
+
+def _read_pair(masks: _Masks, image: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the labels ``(H, W)`` of an image and their confidence, 255 being 1."""
     name = f"{image.stem}.png"
-    labels = read_mask(masks / "mask" / name)
-    if not confident:
-        return labels.astype(np.uint8), np.full(labels.shape, 255, np.uint8)
-    with Image.open(masks / "confidence" / name) as grey:
-        return labels.astype(np.uint8), np.asarray(grey.convert("L"))
+    with Image.open(masks.folder / "mask" / name) as mask:
+        labels, stamp = to_numbers(mask).astype(np.uint8), read_stamp(mask)
+        if mask.mode == "P":
+            labels = _match_colors(labels, mask.getpalette() or [], masks.colors)
+    if not masks.confident:
+        return labels, np.full(labels.shape, 255, np.uint8)
+    with Image.open(masks.folder / "confidence" / name) as grey:
+        confidence, facts = np.asarray(grey.convert("L")), read_stamp(grey)
+    _check_origin(stamp, facts, masks.model)
+    return labels, _trust_edits(confidence, labels, facts)
 
 
-def _read(masks: Path, confident: bool, patches: Patches, indices: Sequence[int]) -> Read:
-    pairs = [_read_pair(masks, confident, patches.paths[index]) for index in indices]
+def _match_colors(
+    labels: NDArray[np.uint8], flat: Sequence[int], colors: Sequence[tuple[int, ...]]
+) -> NDArray[np.uint8]:
+    """Number the pixels by the colours that they have in the picture's own palette."""
+    shown = dict(enumerate(zip(flat[::3], flat[1::3], flat[2::3], strict=True)))
+    table = np.arange(256, dtype=np.uint8)
+    for number in np.unique(labels).tolist():
+        color = shown.get(number)
+        if color is not None and color == dict(enumerate(colors)).get(number):
+            continue
+        same = [k for k, of_class in enumerate(colors) if of_class == color]
+        if len(same) != 1:
+            raise DataError(
+                f"its mask shows {number} in the colour {color}, which in masks.json is that of "
+                f"{'several classes' if same else 'no class'}; draw in the colours of masks.json "
+                f"(white is background), or save the numbers as grey"
+            )
+        table[number] = same[0]
+    return table[labels]
+
+
+def _check_origin(stamp: Mapping[str, Any], facts: Mapping[str, Any], model: str) -> None:
+    """Check that a mask and a confidence with these stamps were made together.
+
+    An editor may have dropped the mask's stamp: then the confidence has to be of the model in
+    ``masks.json``. Without any stamp, they were made by something else, and are taken as they are.
+    """
+    if stamp.get("digest") == facts.get("digest") or (not stamp and facts.get("model") == model):
+        return
+    raise DataError(f"its confidence is of another mask than the one that is there; {_CONFIDENCE}")
+
+
+def _trust_edits(
+    confidence: NDArray[np.uint8], labels: NDArray[np.uint8], facts: Mapping[str, Any]
+) -> NDArray[np.uint8]:
+    """Return the confidence, 255 where a person has changed the label that it is of."""
+    if "labels" not in facts or confidence.shape != labels.shape:
+        return confidence
+    given = np.frombuffer(zlib.decompress(b64decode(facts["labels"])), np.uint8)
+    return np.where(labels == given.reshape(labels.shape), confidence, np.uint8(255))
+
+
+def _read(masks: _Masks, patches: Patches, indices: Sequence[int]) -> Read:
+    pairs = [_read_pair(masks, patches.paths[index]) for index in indices]
     labels, confidence = (np.stack(part) for part in zip(*pairs, strict=True))
     return Read(patches.read(indices), labels, confidence)

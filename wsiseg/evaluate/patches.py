@@ -25,6 +25,7 @@ __all__ = [
     "load_masked_patches",
     "name_images",
     "read_mask",
+    "to_numbers",
 ]
 
 _SPELLINGS = {"valid": ("valid", "val"), "val": ("val", "valid")}
@@ -227,8 +228,11 @@ def read_mask(path: Path) -> NDArray[np.integer]:
         If it cannot be read.
     """
     with Image.open(path) as mask:
-        if mask.mode not in _PLAIN:
-            raise ValueError(
-                f"is in colours, mode {mask.mode}; a mask has one channel or a palette"
-            )
-        return np.asarray(mask).astype(np.int64)
+        return to_numbers(mask)
+
+
+def to_numbers(mask: Image.Image) -> NDArray[np.integer]:
+    """``(H, W)`` int64 numbers of an open mask, as of `read_mask`."""
+    if mask.mode not in _PLAIN:
+        raise ValueError(f"is in colours, mode {mask.mode}; a mask has one channel or a palette")
+    return np.asarray(mask).astype(np.int64)

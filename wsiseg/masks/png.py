@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import zlib
+from base64 import b64encode
 from pathlib import Path
 from typing import NamedTuple
+from zlib import compress
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from wsiseg.annotations import Palette
-from wsiseg.atomic import write_picture
 from wsiseg.evaluate.pictures import to_mask
+from wsiseg.stamps import is_unchanged, read_stamp, write_stamped
 
-__all__ = ["Stamp", "read_mask", "write_confidence", "write_mask"]
-
-_KEY = "wsiseg"
+__all__ = ["Stamp", "read_confidence_digest", "read_mask", "write_confidence", "write_mask"]
 
 
 class Stamp(NamedTuple):
@@ -33,16 +31,35 @@ class Stamp(NamedTuple):
 
 def write_mask(labels: NDArray[np.uint8], palette: Palette, stamp: Stamp, path: Path) -> None:
     """Write ``(H, W)`` labels, numbered as by `to_mask`, with their stamp."""
-    picture = to_mask(labels, palette)
-    text = PngImagePlugin.PngInfo()
-    pixels = zlib.crc32(np.asarray(picture).tobytes())
-    text.add_text(_KEY, json.dumps({**stamp._asdict(), "pixels": pixels}))
-    write_picture(picture, path, pnginfo=text)
+    write_stamped(to_mask(labels, palette), path, stamp._asdict())
 
 
-def write_confidence(confidence: NDArray[np.floating], path: Path) -> None:
-    """Write ``(H, W)`` values in [0, 1] as grey, 255 being 1."""
-    write_picture(Image.fromarray((confidence * 255).round().astype(np.uint8)), path)
+def write_confidence(
+    confidence: NDArray[np.floating],
+    numbers: NDArray[np.uint8],
+    digest: str,
+    model: str,
+    path: Path,
+) -> None:
+    """Write ``(H, W)`` values in [0, 1] as grey, 255 being 1, of the mask with this `digest`.
+
+    The mask's ``(H, W)`` `numbers` go with it: a person may edit the mask, and what was changed has
+    this confidence no longer. So does the sha256 of the `model`, as an edited mask may have lost
+    its stamp.
+    """
+    grey = Image.fromarray((confidence * 255).round().astype(np.uint8))
+    labels = b64encode(compress(numbers.tobytes())).decode()
+    write_stamped(grey, path, {"digest": digest, "model": model, "labels": labels})
+
+
+def read_confidence_digest(path: Path) -> str | None:
+    """Return the digest of the mask whose confidence this is; None if nothing says so."""
+    try:
+        with Image.open(path) as picture:
+            digest = read_stamp(picture).get("digest")
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
+        return None
+    return digest if isinstance(digest, str) else None
 
 
 def read_mask(path: Path) -> tuple[NDArray[np.uint8], Stamp] | None:
@@ -52,10 +69,10 @@ def read_mask(path: Path) -> tuple[NDArray[np.uint8], Stamp] | None:
     """
     try:
         with Image.open(path) as picture:
+            stamp = read_stamp(picture)
+            if not is_unchanged(picture, stamp):
+                return None
             numbers = np.asarray(picture)
-            stamp = json.loads(picture.info[_KEY])
-        if zlib.crc32(numbers.tobytes()) != stamp["pixels"]:
-            return None
         return numbers, Stamp(stamp["digest"], tuple(stamp["gates"]), stamp["confidence"])
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, UnidentifiedImageError):
         return None

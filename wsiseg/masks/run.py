@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,13 @@ from wsiseg.compute import Progress, SerialExecutor, run
 from wsiseg.config import MasksConfig, digest_of
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.evaluate.protocols import predict_maps, predicted_gates, refine_maps, restore_images
-from wsiseg.masks.png import Stamp, read_mask, write_confidence, write_mask
+from wsiseg.masks.png import (
+    Stamp,
+    read_confidence_digest,
+    read_mask,
+    write_confidence,
+    write_mask,
+)
 from wsiseg.model.cam import MapsAndLogits
 from wsiseg.model.device import open_device
 from wsiseg.model.load import load_source
@@ -75,7 +81,8 @@ def write_masks(
     Writes ``mask/<image>.png``, numbered like the masks of BCSS-WSSS (K is background), on request
     ``confidence/<image>.png``, ``masks.csv`` with one row per patch, and ``masks.json``, which
     records what made them. Existing masks of the same image, model and settings are kept, so that
-    an interrupted run resumes and ends with the same bytes.
+    an interrupted run resumes and ends with the same bytes. A mask that is replaced takes its
+    confidence with it.
 
     Parameters
     ----------
@@ -119,6 +126,8 @@ def write_masks(
     _write_about(out / "masks.json", job)
     for folder in (out / "mask", out / "confidence"):
         remove_parts(folder, before=began)  # no writer takes so long: of runs that were killed
+    with suppress(OSError):  # missing, or in use
+        (out / "confidence").rmdir()  # if all that it held was of masks that were replaced
     return rows
 
 
@@ -226,9 +235,14 @@ def _find_existing(job: _Job, numbers: Sequence[int]) -> dict[int, MaskedPatch |
         mask = read_mask(path)
         if mask is None or mask[1].digest != job.digest(number):
             existing[number] = mask is not None
-        elif not job.config.confidence or job.confidence(number).exists():
+        elif not job.config.confidence or _has_confidence(job, number, mask[1]):
             existing[number] = job.row(number, *mask)
     return existing
+
+
+def _has_confidence(job: _Job, number: int, stamp: Stamp) -> bool:
+    """Whether the confidence that is there is of this mask."""
+    return read_confidence_digest(job.confidence(number)) == stamp.digest
 
 
 def _label_all(
@@ -270,10 +284,15 @@ def _label(job: _Job, kept: frozenset[int], numbers: tuple[int, ...]) -> dict[in
                 tuple(gates[position].tolist()),
                 round(float(confidence[position].mean()), 6),
             )
+            shown = index[position, 0].numpy().astype(np.uint8)
+            path = job.confidence(number)
             if config.confidence:  # first: the mask marks the patch as complete
-                write_confidence(confidence[position], job.confidence(number))
+                model = source.info.sha256
+                write_confidence(confidence[position], shown, stamp.digest, model, path)
+            else:
+                path.unlink(missing_ok=True)  # of the mask that is replaced
             write_mask(predicted.labels[position], source.palette, stamp, job.mask(number))
-            rows[number] = job.row(number, index[position, 0].numpy().astype(np.uint8), stamp)
+            rows[number] = job.row(number, shown, stamp)
     return rows
 
 
