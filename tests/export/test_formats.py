@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from typer.testing import CliRunner
 
@@ -82,3 +84,30 @@ def test_what_is_there_is_not_replaced_unasked(store, tmp_path, out, options):
     done = CliRunner().invoke(app, [*command, "--overwrite"])
     assert done.exit_code == 0, done.output
     assert path.is_dir() or mine.stat().st_size > 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second", "left"),
+    [
+        ("masks", "mask_mpp=2", "mask_mpp=4", r": Immune_cells_2mpp\.png, .* and 2 more"),
+        ("coco", "coco_tile=256", "coco_tile=512", r": images/one_._x\d+_y\d+\.png, .* more"),
+    ],
+)
+def test_what_is_left_of_an_earlier_export_is_named(store, tmp_path, kind, first, second, left):
+    def export(setting):
+        done = CliRunner().invoke(
+            app,
+            ["export", str(store.path), "-o", str(out), "--format", kind, "--overwrite",
+             "--executor", "serial", "--set", f"export.{setting}"],
+            env={"COLUMNS": "500"},
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    out = tmp_path / "m"
+    assert "also holds" not in export(first)
+    assert "also holds" not in export(first), "all of it is written again"
+    before = {path for path in out.rglob("*") if path.is_file()}
+    (out / "notes.txt").write_text("mine")
+    assert re.search(rf"m also holds files that are not of this map{left}\n", export(second))
+    assert before < {path for path in out.rglob("*") if path.is_file()}

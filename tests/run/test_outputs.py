@@ -123,6 +123,45 @@ def test_a_file_in_a_folder_of_ours_is_left_alone(slide, finished, out):
     assert mask.read_bytes() == contents(finished[0])[f"masks/one/{mask.name}"]
 
 
+def test_masks_of_an_earlier_map_do_not_stay(slide, out):
+    folder = out / "masks" / "one"
+    (folder / "notes.txt").write_text("mine")
+    (folder / "mine.png").write_bytes(b"mine, too")
+    before = {path.name: path for path in folder.iterdir()}
+    edited = next(path for name, path in before.items() if name.startswith("Tumor"))
+    edited.write_bytes(b"edited")
+    config = configure(export={"formats": ["masks"], "mask_mpp": 4})
+    result = run(slide, out, config)
+    names = {path.name for path in folder.iterdir()}
+    assert sorted(name for name in names if name.endswith("_4mpp.png")) == [
+        f"{name}_4mpp.png" for name in ("Immune_cells", "Necrosis", "Stroma", "Tumor", "classes")
+    ]
+    assert names & before.keys() == {"notes.txt", "mine.png"}, "what no run wrote"
+    kept = edited.with_name(f"{edited.stem}.edited.png")
+    assert len(names) == 5 + 3
+    assert kept.read_bytes() == b"edited"
+    assert f"{edited.name} was edited: it is kept as {kept.name}" in result.note
+    said = "masks/one also holds files that are not of this map: mine.png"
+    assert said in result.note
+    assert "notes.txt" not in result.note
+    (folder / "mine.png").unlink()
+    assert said not in run(slide, out, config).note
+    run(slide, out, configure(export={"formats": ["masks"], "mask_mpp": 8}))
+    assert not list(folder.glob("*_4mpp.png"))
+
+
+def test_files_in_the_record_of_an_earlier_version_may_be_a_persons(slide, out):
+    """It recorded all that lay in the folder."""
+    path = out / "runs" / "outputs" / "one.json"
+    record = json.loads(path.read_text())
+    assert record["outputs"]["masks/one"].pop("own")
+    path.write_text(json.dumps(record))
+    before = sorted(file.name for file in (out / "masks" / "one").iterdir())
+    result = run(slide, out, configure(export={"formats": ["masks"], "mask_mpp": 4}))
+    assert {file.name for file in (out / "masks" / "one").iterdir()} > set(before)
+    assert f"not of this map: {', '.join(before[:3])} and 2 more" in result.note
+
+
 def test_what_is_missing_and_what_has_other_settings_is_made(slide, finished, out):
     (out / "png" / "one.png").unlink()
     (out / "geojson" / "one.geojson").unlink()

@@ -195,11 +195,23 @@ def export(
     max_vertices: MaxVertices = None,
     max_mb: MaxMb = None,
     overwrite: Annotated[
-        bool, typer.Option(help="Replace what is at --out; of GeoJSON, ours is, edits are kept.")
+        bool,
+        typer.Option(
+            help="Replace what is at --out; of GeoJSON, ours is, edits are kept. Other files in a "
+            "folder stay, and are named."
+        ),
     ] = False,
 ) -> None:
     """Outline a store's regions and write them, or its rasters, for other tools."""
-    from wsiseg.export import check_vacant, export_slide, infer_format
+    from wsiseg.export import (
+        check_vacant,
+        describe_left,
+        export_slide,
+        infer_format,
+        list_left,
+        list_written,
+        note_files,
+    )
     from wsiseg.outline import outline_regions
     from wsiseg.store import SlideStore
 
@@ -213,12 +225,15 @@ def export(
     if not overwrite:
         check_vacant(out, kind)
     with _open_step(config, with_given(settings, options), executor, workers) as step:
-        outline = partial(outline_regions, store, *step)
+        outline, before = partial(outline_regions, store, *step), note_files(out)
         written, notes = export_slide(
             SlideStore(store), outline, out, kind, step.config.export, workers
         )
+    left = list_left(out, list_written(out, before)) if out.is_dir() else []
     for note in notes:
         say(f"{out.name}: {note}")
+    for note in describe_left(str(out), out, left):
+        say(note)
     say(str(written))
 
 

@@ -5,6 +5,13 @@ outlined regions, with small ones absorbed and borders simplified according to t
 """
 
 from wsiseg.export.coco import export_coco
+from wsiseg.export.earlier import (
+    describe_left,
+    list_files,
+    list_left,
+    list_written,
+    note_files,
+)
 from wsiseg.export.formats import check_formats, check_vacant, export_slide, infer_format, place_of
 from wsiseg.export.masks import export_masks, export_png
 from wsiseg.export.ome import export_ome_tiff
@@ -13,6 +20,7 @@ from wsiseg.export.parquet import export_parquet
 __all__ = [
     "check_formats",
     "check_vacant",
+    "describe_left",
     "export_coco",
     "export_masks",
     "export_ome_tiff",
@@ -20,5 +28,9 @@ __all__ = [
     "export_png",
     "export_slide",
     "infer_format",
+    "list_files",
+    "list_left",
+    "list_written",
+    "note_files",
     "place_of",
 ]

@@ -15,7 +15,15 @@ from typing import Any, Literal, NamedTuple
 from wsiseg.annotations import Annotations
 from wsiseg.atomic import free_name, list_taken, open_atomic
 from wsiseg.config import Config, ExportFormat, digest_of
-from wsiseg.export import export_slide, place_of
+from wsiseg.export import (
+    describe_left,
+    export_slide,
+    list_files,
+    list_left,
+    list_written,
+    note_files,
+    place_of,
+)
 from wsiseg.geometry import Box
 from wsiseg.labels import keep_corrected
 from wsiseg.qupath import export_geojson
@@ -62,7 +70,8 @@ def write_outputs(
 
     ``runs/outputs/NAME.json`` records what was made, from what, and the state of its files. A file
     that has changed since was edited by somebody: if it is in the way, it is renamed to
-    ``FILE.edited.SUFFIX``, and a note says so. Outputs of other formats are left alone; a note says
+    ``FILE.edited.SUFFIX``, and a note says so. So is one that the same output has no more, while
+    those that nobody has edited are deleted. Outputs of other formats are left alone; a note says
     which of them do not show this map.
 
     Parameters
@@ -136,7 +145,9 @@ def _write(
     if out.kind == "geojson":  # which keeps edited files itself
         exported = export_geojson(annotations, out.path, config.export)
         written, notes = exported.path, exported.notes
+        files = list_files(written)
     else:
+        before = note_files(out.path)
         with _cleared(out, record) as edited:
             if out.kind == "overlay":
                 write_overlay(store, out.path, annotations, _find_damage(store, config))
@@ -144,10 +155,11 @@ def _write(
                 write_pictures(store, out.path, annotations, describe_origin(config))
             else:
                 export_slide(store, lambda: annotations, out.path, out.kind, config.export)
-        notes = tuple(edited)
+        files = list_written(out.path, before)
+        notes = (*edited, *record.clear_left(out, files))
     for note in notes:
         _LOG.info("%s: %s", annotations.slide, note)
-    record.add(out, made, written, notes)
+    record.add(out, made, written, files, notes)
 
 
 def _find_damage(store: SlideStore, config: Config) -> list[Box]:
@@ -172,7 +184,7 @@ def _cleared(out: _Output, record: _Record) -> Iterator[list[str]]:
                 aside.unlink()  # not edited: the record of an earlier run is lost
             else:
                 notes.append(f"{path.name} was edited: it is kept as {aside.name}")
-        _drop_copies(_list_files(out.path))
+        _drop_copies(list_files(out.path))
 
 
 def _drop_copies(paths: list[Path]) -> None:
@@ -207,7 +219,7 @@ class _Record:
         files = self._entry(out).get("files", {})
         return [
             path
-            for path in _list_files(out.path)
+            for path in list_files(out.path)
             if (state := files.get(self._name(path))) is None or not _is_unchanged(path, state)
         ]
 
@@ -222,8 +234,11 @@ class _Record:
         self._save()
 
     def notes(self, out: _Output) -> list[str]:
-        """Return the notes on `out` from when it was made."""
-        return list(self._entry(out).get("notes", ()))
+        """Return the notes on `out` from when it was made, and on what lies beside its files."""
+        entry = self._entry(out)
+        files = [self._root / name for name in entry.get("files", {})]
+        left = [] if out.kind == "geojson" else list_left(out.path, files)
+        return [*entry.get("notes", ()), *describe_left(self._name(out.path), out.path, left)]
 
     def outdated(self, made: str) -> tuple[str, ...]:
         """Return outputs that were made from something else and have not been changed since."""
@@ -233,11 +248,36 @@ class _Record:
             if entry.get("made") != made and self._is_any_unchanged(entry.get("files", {}))
         )
 
-    def add(self, out: _Output, made: str, written: Path, notes: tuple[str, ...]) -> None:
-        """Record that `out` was made, and the state of its files."""
-        files = {self._name(path): _inspect(path) for path in _list_files(written)}
-        entry = {"made": made, "written": self._name(written), "files": files, "notes": notes}
-        self._data.setdefault("outputs", {})[self._name(out.path)] = entry
+    def clear_left(self, out: _Output, files: list[Path]) -> list[str]:
+        """Delete what an earlier run wrote of `out` and this one, which wrote `files`, did not.
+
+        What was edited since is renamed; a note on each is returned.
+        """
+        entry, notes = self._entry(out), list[str]()
+        if not entry.get("own"):
+            return notes  # of an earlier version, which recorded a person's files as well
+        for path, state in ((self._root / name, s) for name, s in entry["files"].items()):
+            if path in files or not path.exists():
+                continue
+            if _is_unchanged(path, state):
+                path.unlink()
+            else:
+                aside = free_name(path, ".edited")
+                os.replace(path, aside)
+                notes.append(f"{path.name} was edited: it is kept as {aside.name}")
+        return notes
+
+    def add(
+        self, out: _Output, made: str, written: Path, files: list[Path], notes: tuple[str, ...]
+    ) -> None:
+        """Record that `out` was made, and the state of the files that were written."""
+        self._data.setdefault("outputs", {})[self._name(out.path)] = {
+            "made": made,
+            "written": self._name(written),
+            "files": {self._name(path): _inspect(path) for path in files},
+            "own": True,
+            "notes": notes,
+        }
         self._save()
 
     def _save(self) -> None:
@@ -252,18 +292,6 @@ class _Record:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
-
-
-def _list_files(path: Path) -> list[Path]:
-    """Return the files of an output: itself or, of a folder, those in it and in its ``images``.
-
-    Deeper inside there may be outputs of another slide, whose name begins with this one's.
-    """
-    if not path.is_dir():
-        return [path] if path.exists() else []
-    return sorted(
-        file for folder in (path, path / "images") for file in folder.glob("*") if file.is_file()
-    )
 
 
 def _inspect(path: Path) -> _State:
