@@ -109,5 +109,5 @@ def test_what_is_left_of_an_earlier_export_is_named(store, tmp_path, kind, first
     assert "also holds" not in export(first), "all of it is written again"
     before = {path for path in out.rglob("*") if path.is_file()}
     (out / "notes.txt").write_text("mine")
-    assert re.search(rf"m also holds files that are not of this map{left}\n", export(second))
+    assert re.search(rf"m: it also holds files that are not of this map{left}\n", export(second))
     assert before < {path for path in out.rglob("*") if path.is_file()}

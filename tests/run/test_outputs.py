@@ -150,6 +150,21 @@ def test_masks_of_an_earlier_map_do_not_stay(slide, out):
     assert not list(folder.glob("*_4mpp.png"))
 
 
+def test_an_export_over_masks_of_a_run_replaces_them_too(out):
+    folder = out / "masks" / "one"
+    tumor = next(folder.glob("Tumor*"))
+    tumor.write_bytes(b"edited")
+    (folder / "mine.png").write_bytes(b"mine")
+    call = ["export", str(out / "slides" / "one.zarr"), "-o", str(folder), "--format", "masks",
+            "--overwrite", "--executor", "serial", "--set", "export.mask_mpp=4"]  # fmt: skip
+    done = CliRunner().invoke(app, call, env={"COLUMNS": "500"})
+    assert done.exit_code == 0, done.output
+    assert f"one: {tumor.name} was edited: it is kept as {tumor.stem}.edited.png" in done.output
+    assert "one: it also holds files that are not of this map: mine.png" in done.output
+    names = {path.name for path in folder.iterdir() if not path.name.endswith("_4mpp.png")}
+    assert names == {f"{tumor.stem}.edited.png", "mine.png"}
+
+
 def test_files_in_the_record_of_an_earlier_version_may_be_a_persons(slide, out):
     """It recorded all that lay in the folder."""
     path = out / "runs" / "outputs" / "one.json"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from concurrent import futures
 
     from wsiseg.config import Config
+    from wsiseg.export.earlier import State
 
 __all__ = ["annotate", "export", "predict", "stitch", "tile"]
 
@@ -197,21 +198,13 @@ def export(
     overwrite: Annotated[
         bool,
         typer.Option(
-            help="Replace what is at --out; of GeoJSON, ours is, edits are kept. Other files in a "
-            "folder stay, and are named."
+            help="Replace what is at --out; of GeoJSON, ours is, edits are kept. In a folder, what "
+            "a run wrote there and nobody edited goes; other files stay, and are named."
         ),
     ] = False,
 ) -> None:
     """Outline a store's regions and write them, or its rasters, for other tools."""
-    from wsiseg.export import (
-        check_vacant,
-        describe_left,
-        export_slide,
-        infer_format,
-        list_left,
-        list_written,
-        note_files,
-    )
+    from wsiseg.export import check_vacant, export_slide, infer_format, note_files
     from wsiseg.outline import outline_regions
     from wsiseg.store import SlideStore
 
@@ -229,12 +222,19 @@ def export(
         written, notes = export_slide(
             SlideStore(store), outline, out, kind, step.config.export, workers
         )
-    left = list_left(out, list_written(out, before)) if out.is_dir() else []
-    for note in notes:
+    for note in (*notes, *(_clear_folder(out, kind, before) if out.is_dir() else ())):
         say(f"{out.name}: {note}")
-    for note in describe_left(str(out), out, left):
-        say(note)
     say(str(written))
+
+
+def _clear_folder(out: Path, kind: ExportFormat, before: Mapping[Path, State]) -> tuple[str, ...]:
+    """Clear a folder that was written again of what a run had written; name what else is there."""
+    from wsiseg.export import describe_left, list_left, list_written
+    from wsiseg.run.outputs import clear_earlier
+
+    written = list_written(out, before)
+    notes = clear_earlier(out, kind, written)
+    return (*notes, *describe_left("it", out, list_left(out, written)))
 
 
 class _Step(NamedTuple):

@@ -32,7 +32,7 @@ from wsiseg.run.jobs import OutputTree
 from wsiseg.run.origin import describe_origin
 from wsiseg.store import SlideStore
 
-__all__ = ["Written", "write_outputs"]
+__all__ = ["Written", "clear_earlier", "write_outputs"]
 
 _VERSION = 3
 """Of outlining, measuring and writing: raising it makes every output again."""
@@ -106,6 +106,20 @@ def write_outputs(
             f"{', '.join(outdated)} (delete, or run again with the format in export.formats)"
         )
     return Written(rows, tuple(notes), outdated)
+
+
+def clear_earlier(path: Path, kind: ExportFormat, written: list[Path]) -> tuple[str, ...]:
+    """Clear the output of a run at `path`, written again by hand, of files it has no more.
+
+    As in a run: those that nobody has edited are deleted, others renamed, which the notes say.
+    Where no run has recorded what it wrote, nothing is done.
+    """
+    path = path.absolute()
+    for root in path.parents:
+        if (root / "runs" / "outputs").is_dir() and path.is_relative_to(root / kind):
+            record = _Record(root, path.relative_to(root / kind).as_posix())
+            return tuple(record.clear_left(_Output(kind, path), [w.absolute() for w in written]))
+    return ()
 
 
 @dataclass(frozen=True)
