@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from wsiseg.annotations import BACKGROUND
 from wsiseg.cases import Place, find_case, find_place, group_cases
 from wsiseg.errors import DataError
+from wsiseg.evaluate.mask_colors import find_renumbered
 from wsiseg.image_files import list_images, read_image
 from wsiseg.table import read_table, refuse
 
@@ -103,7 +104,8 @@ def load_masked_patches(
     DataError
         If anything is wrong; lists every problem: images without mask and masks without image,
         files that cannot be read, sizes that differ, masks in colours, labels that are no class,
-        images that ``cases.csv`` lacks.
+        masks whose palette is in another order than that of the others, images that ``cases.csv``
+        lacks.
     """
     folder = find_split(data, split)
     problems: list[str] = []
@@ -113,6 +115,7 @@ def load_masked_patches(
     shared = [name for name in images if name in masks]
     pairs = [(images[name], masks[name]) for name in shared]
     size = _check(pairs, classes, problems)
+    problems += find_renumbered([mask for _, mask in pairs])
     if not images and not masks:
         problems.append("img/ holds no image")
     names = [image.name for image, _ in pairs]

@@ -15,6 +15,7 @@ from wsiseg.compute import Progress, SerialExecutor, run
 from wsiseg.config import EvaluateConfig
 from wsiseg.errors import DataError
 from wsiseg.evaluate.bootstrap import bootstrap_intervals
+from wsiseg.evaluate.mask_colors import find_renumbered
 from wsiseg.evaluate.patches import (
     MaskedPatches,
     load_masked_patches,
@@ -70,11 +71,13 @@ def evaluate_predictions(
     ------
     DataError
         If anything is wrong with the patches or the predictions; lists every problem: patches
-        without a prediction, predictions without a patch, other sizes, unknown numbers.
+        without a prediction, predictions without a patch, other sizes, unknown numbers, palettes
+        in another order than that of the others.
     """
     config, folder = config or EvaluateConfig(), Path(predictions)
     patches = load_masked_patches(data, palette.names, split)
     reader = _Reader(patches, _pair(patches, folder), _map_numbers(palette, numbers))
+    refuse(folder, find_renumbered(reader.predictions), "predictions")
     starts = range(0, len(patches), _BATCH)
     batches = [tuple(range(s, min(s + _BATCH, len(patches)))) for s in starts]
     confusions = np.zeros((len(patches), len(palette) + 1, len(palette) + 1), np.int64)
