@@ -64,4 +64,4 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 def _is_deep(image: Image.Image) -> bool:
     """Whether the colours of a file have more than 8 bits."""
     bits = getattr(image, "tag_v2", {}).get(258, (8,))  # BitsPerSample of a TIFF
-    return max(bits) > 8 or any(";16" in str(part.args) for part in getattr(image, "tile", ()))
+    return np.max(bits) > 8 or any(";16" in str(part.args) for part in getattr(image, "tile", ()))

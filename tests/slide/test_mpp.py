@@ -249,7 +249,7 @@ def test_a_contradiction_is_in_log_store_summary_and_report(
     assert "a.svs: µm/px contradict each other: took 1 from openslide.mpp" in caplog.text
     (note,) = SlideStore(tmp_path / "a.zarr").slide["notes"]
     (planned,) = annotate(path, tmp_path / "out", config, dry_run=True)
-    assert planned.note == note
+    assert planned.note.startswith(f"{note}; has 1 µm/px and is enlarged 2 times to 0.5")
     (result,) = annotate(path, tmp_path / "out", config, executor="serial")
     assert note in result.note, result.error
     with (tmp_path / "out" / "summary.csv").open(encoding="utf-8-sig") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from wsiseg.demo.compiled import compiling_beside
 from wsiseg.demo.layout import Truth
 from wsiseg.demo.patches import sample_patches
 from wsiseg.demo.synthesis import synthesize_slide
-from wsiseg.errors import ConfigError, DataError
+from wsiseg.errors import ConfigError, DataError, StoreError
 from wsiseg.evaluate import Scores, confusion_matrix, score
 from wsiseg.run import Job, annotate
 from wsiseg.store import SlideStore
@@ -192,7 +193,18 @@ def _claim(root: Path) -> _Folder:
     unfinished = folder.checkpoint.with_name(f"{folder.checkpoint.name}.unfinished")
     for stale in (folder.figures, folder.annotated / "tissue" / "test.geojson", unfinished):
         stale.unlink(missing_ok=True)
+    _remove_foreign_map(folder)
     return folder
+
+
+def _remove_foreign_map(folder: _Folder) -> None:
+    """Remove the map if the folder was copied: it is of the slide there, and keeps its name."""
+    try:
+        mapped = SlideStore(folder.store).slide.get("path")
+    except StoreError:
+        return  # none, or not ours
+    if mapped != str(folder.test_slide.absolute()):
+        shutil.rmtree(folder.store)
 
 
 def _make_slides(folder: _Folder, scale: _Scale, progress: Progress | None) -> tuple[Truth, Truth]:
