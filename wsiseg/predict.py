@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from wsiseg.compute import Progress, Step, run_steps
-from wsiseg.config import Config, PredictConfig, TissueConfig, digest_of
-from wsiseg.errors import ConfigError, ModelError, StoreError, WsisegWarning
+from wsiseg.config import Config, PredictConfig, digest_of
+from wsiseg.errors import ConfigError, ModelError, WsisegWarning
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
@@ -27,7 +27,7 @@ from wsiseg.model.scale import Scale, describe_mismatch, settle_scale
 from wsiseg.model.source import CamSource
 from wsiseg.model.threads import fixed_threads
 from wsiseg.store import FORMAT, SlideStore
-from wsiseg.tissue import kept_tiles
+from wsiseg.tissue import check_read, kept_tiles
 from wsiseg.windows import plan_windows
 
 __all__ = [
@@ -105,7 +105,7 @@ def plan_predict(
     reach = _reach(settings, source)
     _check_scale(store, source)
     kept = kept_tiles(store, config.tissue)
-    _check_read(store, config.tissue, kept)  # before the store is said to be of another model
+    check_read(store, config.tissue, kept)  # before the store is said to be of another model
     store.create_cams(
         source.palette, side, side, channels=source.channels, calibration=source.calibration,
         source=pinned.identity, mpp=source.mpp, background=source.background,
@@ -118,20 +118,6 @@ def plan_predict(
         _STEP, digest, store.grid.n_blocks, pending, work, needs, gpu=True,
         waits=blocks_at_once(settings.device), digests=digests,
     )  # fmt: skip
-
-
-def _check_read(store: SlideStore, tissue: TissueConfig, kept: NDArray[np.bool_]) -> None:
-    """Refuse tiles that were not read, as they had too little tissue: their pixels are white."""
-    read = store.min_fraction
-    if read is None or read <= tissue.min_fraction:
-        return
-    then = kept_tiles(store, tissue.model_copy(update={"min_fraction": read}))
-    if left_out := int((kept & ~then).sum()):
-        raise StoreError(
-            f"{store.path}: {left_out} tiles that tissue.min_fraction = {tissue.min_fraction:g} "
-            f"keeps were not read, as it was tiled with {read:g}; give that here as well, or run "
-            f"`wsiseg tile` again with this one"
-        )
 
 
 def check_source(config: Config) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -16,33 +16,28 @@ from numpy.typing import NDArray
 from wsiseg.atomic import put_aside
 from wsiseg.compiling import compiling_told
 from wsiseg.compute import Progress, Step, run_steps
-from wsiseg.config import Config, SlideConfig, TileConfig, digest_of
+from wsiseg.config import Config, SlideConfig, digest_of
 from wsiseg.errors import SlideOpenError, SlideReadError, StoreError
-from wsiseg.geometry import Box, Mpp
+from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.lock import hold
 from wsiseg.model.scale import settle_scale
 from wsiseg.pyramid import plan_pyramid
+from wsiseg.resolution import describe_enlargement, plan_grid
 from wsiseg.slide import Slide, identify_slide, open_slide, was_identified_as
 from wsiseg.slide.scratch import scratch
 from wsiseg.store import FORMAT, SlideStore
 
 __all__ = [
     "describe_damage",
-    "describe_enlargement",
-    "plan_grid",
     "plan_tile",
     "tile_digest",
     "tile_slide",
-    "working_mpp",
 ]
 
 _LOG = logging.getLogger(__name__)
 _MAX_LISTED = 5
 """Number of damaged tiles that are listed one by one."""
-
-_ENLARGED = 1.2
-"""Slides of more than so many times the µm/px of their tiles are told."""
 
 _VERSION = 1
 """Version of the arithmetic here and in `wsiseg.slide`; a change makes digests differ, so that work
@@ -221,47 +216,6 @@ def describe_damage(store: SlideStore, config: Config) -> str:
     )
     _LOG.warning("%s: %s", store.slide["path"], line)
     return line
-
-
-def working_mpp(slide: Slide, config: TileConfig) -> Mpp:
-    """Return the µm/px at which a slide is tiled.
-
-    The integer multiple of the slide's own µm/px that is nearest to ``config.mpp``, if it differs
-    by at most ``config.mpp_tolerance`` on both axes: pixels are then averaged, never interpolated.
-    Otherwise ``config.mpp`` itself.
-    """
-    target = config.tiling.mpp
-    multiple = round(target / slide.mpp.x)
-    difference = max(abs(multiple * own - target) for own in slide.mpp)
-    if multiple >= 1 and difference <= config.mpp_tolerance * target:
-        return Mpp(multiple * slide.mpp.x)
-    return Mpp(target)
-
-
-def describe_enlargement(own: Sequence[float], mpp: float) -> tuple[str, ...]:
-    """Return a note if a slide of `own` µm/px has to be enlarged to `mpp`, over 20 %."""
-    factor = max(own) / mpp
-    if factor <= _ENLARGED:
-        return ()
-    note = (
-        f"has {max(own):.3g} µm/px and is enlarged {factor:.2g} times to {mpp:.3g}, so finer "
-        f"structures, which the model was taught on, are missing; expect a worse map"
-    )
-    return (note,)
-
-
-def plan_grid(slide: Slide, config: TileConfig) -> tuple[TileGrid, Mpp]:
-    """Return the tiles of a slide, and the µm/px of their raster.
-
-    Raises
-    ------
-    GeometryError
-        If tile, stride and block are not compatible.
-    """
-    mpp = working_mpp(slide, config)
-    size = slide.raster_size(mpp)
-    _, tile, stride, block = config.tiling
-    return TileGrid(size.height, size.width, tile, stride, block), mpp
 
 
 def _describe(slide: Slide) -> dict[str, Any]:

@@ -202,16 +202,6 @@ def test_a_bad_folder_does_not_end_the_batch(slide, tmp_path):
     assert (out / "geojson" / "b" / "same.geojson").exists()
 
 
-def test_names_never_collide(tmp_path):
-    for name in ("x/s.svs", "x/s.tif", "y/s.svs"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    names = [job.name for job in plan_jobs([tmp_path / "x", tmp_path / "y"])]
-    assert len({name.casefold() for name in names}) == 3
-    nested = [job.name for job in plan_jobs([tmp_path], nested=True)]
-    assert nested == ["x/s.svs", "x/s.tif", "y/s"]
-
-
 def test_an_output_that_is_a_file_is_refused(slide, tmp_path):
     (tmp_path / "out").write_text("of a person")
     with pytest.raises(ConfigError, match="out: is a file; the outputs of a run go into a folder"):

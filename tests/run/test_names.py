@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from wsiseg.run.jobs import plan_jobs
 from wsiseg.run.names import fold_name, name_outputs
 
 
@@ -116,3 +117,13 @@ def test_no_two_are_alike(slides, first, last):
     found = name_outputs(paths, Named(own))
     assert len({name.casefold() for name in found}) == len(slides)
     assert found[first:last] == list(own)
+
+
+def test_names_never_collide(tmp_path):
+    for name in ("x/s.svs", "x/s.tif", "y/s.svs"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    names = [job.name for job in plan_jobs([tmp_path / "x", tmp_path / "y"])]
+    assert len({name.casefold() for name in names}) == 3
+    nested = [job.name for job in plan_jobs([tmp_path], nested=True)]
+    assert nested == ["x/s.svs", "x/s.tif", "y/s"]

@@ -13,8 +13,9 @@ from tests.tile.slides import SERIAL, paint, save
 from wsiseg.config import Config, TileConfig, parse_config
 from wsiseg.errors import GeometryError
 from wsiseg.geometry import Box, Mpp, MppXY
+from wsiseg.resolution import describe_enlargement, plan_grid, working_mpp
 from wsiseg.slide import ArraySlide
-from wsiseg.tile import describe_enlargement, plan_grid, tile_digest, tile_slide, working_mpp
+from wsiseg.tile import tile_digest, tile_slide
 
 
 @pytest.mark.parametrize(

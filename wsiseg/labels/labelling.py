@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import shapely
@@ -26,7 +26,7 @@ from wsiseg.labels.layers import (
     stack_layers,
 )
 from wsiseg.labels.manifest import read_manifest
-from wsiseg.labels.mark import Drawn, Mark, classify
+from wsiseg.labels.mark import Mark, classify
 from wsiseg.labels.names import find_lookalikes, format_map
 from wsiseg.labels.placement import CELLS, intersect
 from wsiseg.labels.remarks import (
@@ -36,7 +36,7 @@ from wsiseg.labels.remarks import (
     report_outlying,
     report_unseen,
 )
-from wsiseg.labels.resolve import resolve_regions
+from wsiseg.labels.resolve import LabelFile, LabelFiles, list_marks, resolve_files
 from wsiseg.labels.sources import Sources, read_sources
 from wsiseg.labels.stores import Names, find_stores, find_tissue, map_classes, open_stores
 from wsiseg.labels.tile_table import name_tile_classes, read_tile_table
@@ -98,20 +98,6 @@ class Labelling:
         ]
 
 
-class _File(NamedTuple):
-    """A file of labels of one slide."""
-
-    path: Path
-    drawn: Drawn
-    """What it holds."""
-    marks: list[Mark]
-    """The same, its corrections with the outlines of our maps."""
-
-
-_Files = Mapping[int, Sequence[_File]]
-"""By number of the store."""
-
-
 def label_slides(
     labels: str | Path | Sequence[str | Path],
     stores: Sequence[str | Path],
@@ -169,7 +155,7 @@ def label_slides(
     sources = read_sources(paths, opened, names, assigned)
     problems += sources.problems
     notes: list[str] = []
-    files = _resolve(sources, opened, config, problems, notes)
+    files = resolve_files(sources, opened, config, problems, notes)
     counts = _count_names(files, classes or (), config)
     if classes is None:
         counts.update(_name_listed(sources))
@@ -203,25 +189,8 @@ def label_slides(
     )  # fmt: skip
 
 
-def _resolve(
-    sources: Sources, stores: Sequence[SlideStore], config: LabelConfig, problems: list[str],
-    notes: list[str],
-) -> _Files:  # fmt: skip
-    """Combine corrections with the maps that they are about; leave out files of which none is."""
-    files: dict[int, list[_File]] = {}
-    for at, drawn in sources.drawn.items():
-        for path, one in drawn:
-            try:
-                marks = resolve_regions(path, one, stores[at], config, notes)
-            except DataError as error:
-                problems.append(str(error))
-            else:
-                files.setdefault(at, []).append(_File(path, one, marks))
-    return files
-
-
 def _label_slide(
-    store: SlideStore, drawn: Sequence[_File], listed: WindowLabels | None,
+    store: SlideStore, drawn: Sequence[LabelFile], listed: WindowLabels | None,
     tissue: NDArray[np.bool_], classes: Sequence[str], config: LabelConfig, problems: list[str],
     notes: list[str],
 ) -> SlideLabels:  # fmt: skip
@@ -249,24 +218,20 @@ def _label_slide(
 # -- classes -------------------------------------------------------------------------------------
 
 
-def _count_names(files: _Files, classes: Sequence[str], config: LabelConfig) -> Counter[str]:
+def _count_names(files: LabelFiles, classes: Sequence[str], config: LabelConfig) -> Counter[str]:
     """Count how often each class is named, by people or our maps, after the mapping."""
     counts = Counter[str]()
-    for mark in _list_marks(files):
+    for mark in list_marks(files):
         kind, name = classify(mark.name, config.map, classes)
         counts[name] += kind == "class"
     return +counts
 
 
-def _name_mapped(files: _Files, config: LabelConfig) -> set[str]:
+def _name_mapped(files: LabelFiles, config: LabelConfig) -> set[str]:
     """Return the classes that have their names from our maps, which makes no typing errors."""
     states = ("checked", "deleted")
-    kinds = (classify(m.name, config.map) for m in _list_marks(files) if m.state in states)
+    kinds = (classify(m.name, config.map) for m in list_marks(files) if m.state in states)
     return {name for kind, name in kinds if kind == "class"}
-
-
-def _list_marks(files: _Files) -> Iterator[Mark]:
-    return (mark for of_slide in files.values() for file in of_slide for mark in file.marks)
 
 
 def _name_listed(sources: Sources) -> Iterator[str]:
@@ -277,7 +242,7 @@ def _name_listed(sources: Sources) -> Iterator[str]:
             yield from name_tile_classes(path)
 
 
-def _check_names(files: _Files, classes: Sequence[str], config: LabelConfig) -> list[str]:
+def _check_names(files: LabelFiles, classes: Sequence[str], config: LabelConfig) -> list[str]:
     """Report classes in files that are none of `classes`; those of our maps may be."""
     problems = []
     for of_slide in files.values():
@@ -302,7 +267,7 @@ def _of_classes(marks: Sequence[Mark], classes: Sequence[str], config: LabelConf
 
 
 def _place_marks(
-    store: SlideStore, drawn: Sequence[_File], classes: Sequence[str],
+    store: SlideStore, drawn: Sequence[LabelFile], classes: Sequence[str],
     config: LabelConfig, problems: list[str], notes: list[str],
 ) -> list[Mark]:  # fmt: skip
     """Return what a slide's files mark on it in raster pixels."""

@@ -7,10 +7,11 @@ the file that they came from. So are regions that a person checked and left unch
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import shapely
 
@@ -21,11 +22,12 @@ from wsiseg.labels.corrections import find_maps
 from wsiseg.labels.cover import join, origin_of
 from wsiseg.labels.mark import Drawn, Mark
 from wsiseg.labels.placement import keep_polygons
+from wsiseg.labels.sources import Sources
 from wsiseg.qupath import Feature, Origin, move_features, read_facts, read_origin
 from wsiseg.qupath.form.stamp import read_head
 from wsiseg.store import SlideStore
 
-__all__ = ["resolve_regions"]
+__all__ = ["LabelFile", "LabelFiles", "list_marks", "resolve_files"]
 
 _OF_REGIONS = ("reclassified", "deleted")
 """Corrections that are about a region of a map, whose id they have."""
@@ -64,7 +66,43 @@ class _Map:
         return {region.id: region for region in self.regions if region.id}
 
 
-def resolve_regions(
+class LabelFile(NamedTuple):
+    """A file of labels of one slide."""
+
+    path: Path
+    drawn: Drawn
+    """What it holds."""
+    marks: list[Mark]
+    """The same, its corrections with the outlines of our maps."""
+
+
+LabelFiles = Mapping[int, Sequence[LabelFile]]
+"""By number of the store."""
+
+
+def resolve_files(
+    sources: Sources, stores: Sequence[SlideStore], config: LabelConfig, problems: list[str],
+    notes: list[str],
+) -> LabelFiles:  # fmt: skip
+    """Combine corrections with the maps that they are about; leave out files of which none is."""
+    files: dict[int, list[LabelFile]] = {}
+    for at, drawn in sources.drawn.items():
+        for path, one in drawn:
+            try:
+                marks = _resolve_regions(path, one, stores[at], config, notes)
+            except DataError as error:
+                problems.append(str(error))
+            else:
+                files.setdefault(at, []).append(LabelFile(path, one, marks))
+    return files
+
+
+def list_marks(files: LabelFiles) -> Iterator[Mark]:
+    """Yield what is marked in all files."""
+    yield from (m for of_slide in files.values() for file in of_slide for m in file.marks)
+
+
+def _resolve_regions(
     path: Path, drawn: Drawn, store: SlideStore, config: LabelConfig, notes: list[str]
 ) -> list[Mark]:
     """Return the marks in `path` with the outlines of our maps, whose regions in checked areas too.

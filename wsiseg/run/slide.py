@@ -13,10 +13,11 @@ from wsiseg.config import Config
 from wsiseg.lock import hold
 from wsiseg.model.scale import describe_mismatch, read_scale, settle_scale
 from wsiseg.pyramid import plan_pyramid
+from wsiseg.resolution import describe_enlargement, plan_grid
 from wsiseg.run.jobs import Job, OutputTree
 from wsiseg.slide import open_slide
 from wsiseg.store import SlideStore
-from wsiseg.tile import describe_damage, describe_enlargement, plan_grid, plan_tile
+from wsiseg.tile import describe_damage, plan_tile
 
 __all__ = ["UNLIKE_SHARE", "SlideResult", "annotate_slide", "plan_slide"]
 

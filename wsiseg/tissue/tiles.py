@@ -8,11 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.config import TissueConfig
+from wsiseg.errors import StoreError
 from wsiseg.geometry import Box
 from wsiseg.grid import TileGrid
 from wsiseg.store import SlideStore
 
-__all__ = ["kept_tiles", "mask_window", "sample_mask", "sample_tissue", "tile_fractions"]
+__all__ = [
+    "check_read",
+    "kept_tiles",
+    "mask_window",
+    "sample_mask",
+    "sample_tissue",
+    "tile_fractions",
+]
 
 Mask = NDArray[np.bool_]
 
@@ -72,6 +80,26 @@ def kept_tiles(store: SlideStore, config: TissueConfig) -> Mask:
     mask, mask_mpp, _ = store.read_tissue()
     fractions = tile_fractions(mask, mask_mpp, store.grid, store.mpp)
     return np.asarray((fractions >= config.min_fraction) & (fractions > 0))
+
+
+def check_read(store: SlideStore, config: TissueConfig, kept: Mask) -> None:
+    """Refuse `kept` tiles that `wsiseg tile` left out, as it kept fewer: their pixels are white.
+
+    Raises
+    ------
+    StoreError
+        If there are any.
+    """
+    read = store.min_fraction
+    if read is None or read <= config.min_fraction:
+        return
+    then = kept_tiles(store, config.model_copy(update={"min_fraction": read}))
+    if left_out := int((kept & ~then).sum()):
+        raise StoreError(
+            f"{store.path}: {left_out} tiles that tissue.min_fraction = {config.min_fraction:g} "
+            f"keeps were not read, as it was tiled with {read:g}; give that here as well, or run "
+            f"`wsiseg tile` again with this one"
+        )
 
 
 def sample_mask(mask: Mask, mask_mpp: float, box: Box, mpp: float) -> Mask:
