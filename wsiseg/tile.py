@@ -123,7 +123,7 @@ def plan_tile(
         for note in (*slide.notes, *describe_enlargement(slide.mpp, mpp)):
             _LOG.warning("%s: %s", slide.path, note)
         if other := _find_other_slide(store_path, slide):
-            _replace_slide(store_path, other, tissue, overwrite)
+            _replace_slide(store_path, slide.path, other, tissue, overwrite)
         store = SlideStore.create(store_path, grid, mpp, _describe(slide), config.tile.codec)
         if overwrite:
             store.clear_marks()
@@ -155,11 +155,16 @@ def _find_other_slide(store_path: str | Path, slide: Slide) -> str:
 
 
 def _replace_slide(
-    store_path: str | Path, other: str, outline: Path | None, overwrite: bool
+    store_path: str | Path, own: Path, other: str, outline: Path | None, overwrite: bool
 ) -> None:
     """Refuse to write one slide's results over another's, or put the other's outline aside."""
     from wsiseg.tissue import is_drawn
 
+    if not overwrite and other == str(own.absolute()):
+        raise StoreError(
+            f"{store_path}: holds the results of another slide, which {other} was before; to "
+            f"replace them, run it again with --overwrite and only this slide"
+        )
     if not overwrite:
         raise StoreError(
             f"{store_path}: holds the results of another slide ({other}); choose another "

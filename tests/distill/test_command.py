@@ -24,7 +24,7 @@ def test_a_dry_run_says_what_teaches_and_writes_nothing(given, tmp_path):
     assert result.exit_code == 0, result.output
     for line in (
         r"held out +2 windows of 1 case\(s\)", r"windows +4", "steps +2", "cases +2",
-        r"pixels used +87\.5%", "network +lite, body from lite-",
+        r"pixels used +87\.5%", "network +ensemble, body from ensemble-",
         "labels +Pink .*, Blue .*, background", r"window +64 px at 0\.5 µm/px",
     ):  # fmt: skip
         assert re.search(line, result.output), (line, result.output)
@@ -43,8 +43,8 @@ def test_a_share_of_the_cases_chooses_the_epoch(given, tmp_path):
     assert len(table) == 2
     assert read_info(out).card.title == "Fast"
     page = " ".join(CliRunner().invoke(app, ["model", "show", str(out)]).output.split())
-    for text in ("segmentation network, trained on the labels of a first stage", "lite-", "ab" * 9,
-                 "first stage, labels", "background: not shown in maps"):  # fmt: skip
+    for text in ("segmentation network, trained on the labels of a first stage", "ensemble-",
+                 "ab" * 9, "first stage, labels", "background: not shown in maps"):  # fmt: skip
         assert text in page, text
     picture = CliRunner().invoke(
         app, ["picture", str(out), str(next(given[0].iterdir())), "-o", str(tmp_path / "p")]

@@ -21,7 +21,7 @@ from wsiseg.errors import CheckpointError, ConfigError, DataError, TrainingError
 from wsiseg.model.card import Card
 from wsiseg.model.checkpoint import load_checkpoint, read_info
 from wsiseg.model.device import to_images
-from wsiseg.model.encoders.lite import LiteEncoder
+from wsiseg.model.encoders.ensemble import EnsembleEncoder
 from wsiseg.model.load import load_source
 from wsiseg.model.segment.source import load_segmenter
 from wsiseg.predict import predict_tiles
@@ -104,7 +104,7 @@ def test_the_body_stays_the_encoder_unless_it_has_a_rate(windows, whole, tmp_pat
     config = CONFIG.model_copy(update={"epochs": 1, "body_rate": None})
     made = load_source(distill_model(windows, config, tmp_path / "m.safetensors"))
     moved = load_source(whole).network.body.state_dict()
-    body, shipped = made.network.body.state_dict(), LiteEncoder().network.state_dict()
+    body, shipped = made.network.body.state_dict(), EnsembleEncoder().network.state_dict()
     assert all(torch.equal(body[name], shipped[name]) for name in shipped)
     assert not all(torch.equal(moved[name], shipped[name]) for name in shipped)
 
@@ -153,8 +153,8 @@ def test_a_killed_run_ends_in_the_same_bits(masked, windows, whole, tmp_path):
 
 def test_the_checkpoint_says_what_it_is(windows, whole):
     info = read_info(whole)
-    assert (info.kind, info.encoder, info.mpp, info.tile) == ("segmenter", "lite", 0.5, 64)
-    assert info.identity.startswith("lite-")
+    assert (info.kind, info.encoder, info.mpp, info.tile) == ("segmenter", "ensemble", 0.5, 64)
+    assert info.identity.startswith("ensemble-")
     assert info.first_stage["sha256"] == "ab" * 32
     assert info.calibration == (), "that of masks is not calibrated"
     assert info.card is not None
@@ -201,7 +201,7 @@ def test_windows_and_settings_that_do_not_fit(windows, tmp_path):
         start(window=96)
     with pytest.raises(DataError, match=r"48 px a side; the network takes multiples of 32: set w"):
         start(window=48)
-    with pytest.raises(ConfigError, match=r"network 'lite' has no option 'size'; it takes weights"):
+    with pytest.raises(ConfigError, match=r"network 'ensemble' has no option 'size'; it takes w"):
         start(network_options={"size": 3})
     assert not list(tmp_path.iterdir())
 

@@ -270,7 +270,7 @@ def test_of_one_slide_a_model_is_learned_and_it_is_said_that_nothing_scores_it(s
     learned = learn_model([slides], slides / "labels", slides / "my.safetensors", settings=QUICK)
     assert (learned.folds, learned.tiles) == ((), 8)
     assert any("nothing could be held out and there is no score" in n for n in learned.notes)
-    assert any("2 slides have no labels" in n for n in learned.notes)
+    assert any("slides without labels, which were skipped: 2" in n for n in learned.notes)
 
 
 def test_the_command_and_one_patient_only(slides):

@@ -202,7 +202,7 @@ def test_a_mask_that_a_person_edited_is_never_replaced(images, tmp_path):
         mask.save(first, pnginfo=None)
     edited = first.read_bytes()
     for overwrite in (False, True):
-        with pytest.raises(ConfigError, match=r"edited or come from elsewhere"):
+        with pytest.raises(ConfigError, match=r"edited or made elsewhere"):
             write_masks("tiny", images, tmp_path, CONFIG, overwrite=overwrite)
     assert first.read_bytes() == edited
 

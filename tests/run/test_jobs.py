@@ -186,3 +186,29 @@ def test_maps_beside_the_slides_are_no_slides(tmp_path, caplog):
     for name in ("named.tif", "x.ome.tiff"):
         (result,) = annotate(tmp_path / "in" / name, tmp_path / "out", dry_run=True)
         assert f"{name}: not read: it is a map that wsiseg wrote, not a slide" in result.error
+
+
+def test_a_name_is_taken_while_its_slide_waits_for_its_turn(tmp_path):
+    out = tmp_path / "out"
+    for name in ("p1/s.svs", "p2/s.svs"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(name.encode())
+
+    def names(*inputs, **options):
+        jobs = plan_jobs([tmp_path / one for one in inputs], out=out, **options)
+        return {job.path.relative_to(tmp_path).as_posix(): job.name for job in jobs}
+
+    assert names("p1") == names("p1", reserve=True) == {"p1/s.svs": "s"}
+    assert names("p2") == names("p2", reserve=True) == {"p2/s.svs": "s.svs"}
+    both = {"p1/s.svs": "s", "p2/s.svs": "s.svs"}
+    assert names(".", nested=True, reserve=True) == both, "a run that names them otherwise"
+    (tmp_path / "p1" / "s.svs").unlink()
+    (tmp_path / "p3").mkdir()
+    (tmp_path / "p3" / "s.svs").write_bytes(b"new")
+    assert names("p3") == {"p3/s.svs": "s"}, "what is gone and was never done has no name"
+
+
+def test_a_dry_run_reserves_nothing(tmp_path):
+    (tmp_path / "s.svs").write_bytes(b"")
+    plan_jobs([tmp_path / "s.svs"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from wsiseg.config import Config
 from wsiseg.errors import StoreError
 from wsiseg.run.jobs import OutputTree
-from wsiseg.run.records import write_summary
+from wsiseg.run.records import write_run, write_summary
 from wsiseg.run.slide import SlideResult
 from wsiseg.view import open_run
 
@@ -135,3 +136,14 @@ def test_damaged_records_are_told(tmp_path):
     record.write_text(record.read_text()[:20])
     with pytest.raises(StoreError, match=r"slides\.jsonl: is damaged .* delete it"):
         write_summary(tree, [result("a")])
+
+
+def test_the_record_of_a_run_has_the_checkpoints_whole_path(tmp_path, monkeypatch):
+    """The viewer may be started in another folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.safetensors").touch()
+    for given, wanted in (("my.safetensors", str(tmp_path / "my.safetensors")), ("tiny", "tiny")):
+        config = Config.model_validate({"predict": {"checkpoint": given}})
+        write_run(OutputTree(tmp_path), given, config, [], "serial", None)
+        record = json.loads((tmp_path / "runs" / f"{given}.json").read_text())
+        assert record["config"]["predict"]["checkpoint"] == wanted

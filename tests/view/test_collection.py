@@ -100,6 +100,9 @@ def test_a_slide_whose_name_is_not_utf8_is_listed_with_its_row(tmp_path):
 def test_nothing_of_ours_is_said(tmp_path):
     with pytest.raises(StoreError, match="contains no map; give the output folder"):
         open_run(tmp_path)
+    (tmp_path / "one.svs").write_bytes(b"a slide")
+    with pytest.raises(StoreError, match="contains no map; give the output folder"):
+        open_run(tmp_path / "one.svs")
 
 
 def test_what_a_table_escaped_is_read_as_it_was(tmp_path):

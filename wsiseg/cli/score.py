@@ -172,7 +172,10 @@ def _score_masks(
             "classes of each patch were used, else --protocol deploy"
         )
     made = cast("Protocol", protocol)
-    names = [folder.resolve().name for folder in folders]
+    folders = [
+        folder / "mask" if (folder / "masks.json").is_file() else folder for folder in folders
+    ]
+    names = [_name_report(folder.resolve()) for folder in folders]
     if len(set(names)) < len(names):
         raise typer.BadParameter("--predictions need different names, which their reports get")
     palette = _read_palette(classes)
@@ -184,6 +187,12 @@ def _score_masks(
         )
         write_report(evaluations[-1], None, find_split(data, shared["split"]), out / name)
     return evaluations
+
+
+def _name_report(folder: Path) -> str:
+    """Return the name of a folder of masks; of one that `wsiseg masks` wrote, that of the whole."""
+    made = (folder.parent / "masks.json").is_file()
+    return folder.parent.name if made and folder.name == "mask" else folder.name
 
 
 def _read_palette(classes: str) -> Palette:

@@ -14,7 +14,7 @@ __all__ = ["DistillConfig"]
 class DistillConfig(Settings):
     """The second stage: a compact network trained on the labels of a first stage."""
 
-    network: Literal["ensemble", "lite", "small", "segformer-b0", "segformer-b1"] = "lite"
+    network: Literal["ensemble", "lite", "small", "segformer-b0", "segformer-b1"] = "ensemble"
     """`ensemble`, `lite`, `small`: a U-Net on the encoder of that name, for CPUs; or SegFormer,
     which should start from `weights`."""
     network_options: dict[str, Any] = Field(default={})

@@ -112,7 +112,7 @@ def evaluate_slides(
             progress("evaluate", done, len(labelling.slides))
     notes = list(labelling.notes)
     if labelling.unlabelled:
-        notes.append(f"{len(labelling.unlabelled)} slides have no labels and were not scored")
+        notes.append(f"slides without labels, which were not scored: {len(labelling.unlabelled)}")
     given = [labels] if isinstance(labels, str | Path) else labels
     return _gather(classes, scored, resamples, notes, tuple(map(str, given)))
 

@@ -208,7 +208,7 @@ def _explain(labelling: Labelling, folds: Sequence[Fold]) -> list[str]:
     if not any(slide.patient for slide in labelling.slides) and len(labelling.slides) > 1:
         notes.append("no patients are given (--manifest), so each slide counts as a patient")
     if labelling.unlabelled:
-        notes.append(f"{len(labelling.unlabelled)} slides have no labels and were skipped")
+        notes.append(f"slides without labels, which were skipped: {len(labelling.unlabelled)}")
     return notes
 
 

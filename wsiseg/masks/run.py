@@ -214,15 +214,19 @@ def _find_kept(
                 (ours if row else foreign).append(job.mask(number))
     if foreign:
         raise ConfigError(
-            f"{min(foreign)} and {len(foreign) - 1} more were edited or come from elsewhere, and "
-            f"are never replaced; move them, or write to another folder"
+            f"{_name(foreign)} edited or made elsewhere; such masks are never replaced: move them, "
+            f"or write to another folder"
         )
     if ours and not overwrite:
         raise ConfigError(
-            f"{min(ours)} and {len(ours) - 1} more were made with another model, image or "
-            f"settings; give --overwrite to replace them, or another folder"
+            f"{_name(ours)} made with another model, image or settings; give --overwrite to "
+            f"replace them, or another folder"
         )
     return kept
+
+
+def _name(paths: Sequence[Path]) -> str:
+    return f"{min(paths)} {f'and {len(paths) - 1} more were' if len(paths) > 1 else 'was'}"
 
 
 def _find_existing(job: _Job, numbers: Sequence[int]) -> dict[int, MaskedPatch | bool]:

@@ -86,7 +86,9 @@ def annotate(
     _check_formats(config)
     _check_source(config, dry_run)
     sources = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    jobs = plan_jobs([Path(source) for source in sources], nested=nested, out=Path(out))
+    jobs = plan_jobs(
+        [Path(source) for source in sources], nested=nested, out=Path(out), reserve=not dry_run
+    )
     tree = OutputTree(Path(out))
     notifier = Notifier(progress, on_event)
     if dry_run:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from wsiseg.errors import ConfigError, SlideOpenError
+from wsiseg.lock import explained, hold
 from wsiseg.run.manifest import MANIFEST_SUFFIXES, Entry, read_manifest
 from wsiseg.run.names import name_outputs
-from wsiseg.run.owners import Owners
+from wsiseg.run.owners import Owners, read_reserved, write_reserved
 from wsiseg.slide import find_slides, find_unsearched, gather_slide, is_own_map, name_slide
 
 __all__ = ["Job", "OutputTree", "plan_jobs"]
 
 _LOG = logging.getLogger(__name__)
 
+_TURN_S = 600.0  # the jobs of an array may begin together
 _IMAGE_FOLDERS = ("coco", "masks", "ome-tiff", "png")
 """Output folders whose files may look like slides."""
 
@@ -51,6 +54,11 @@ class OutputTree:
         """The folder of all stores."""
         return self.root / "slides"
 
+    @property
+    def names(self) -> Path:
+        """The names that runs have given, each with its slide."""
+        return self.root / "runs" / "slides.names"
+
     def store(self, name: str) -> Path:
         """The Zarr store of a slide."""
         return self.slides / f"{name}.zarr"
@@ -77,7 +85,7 @@ class OutputTree:
 
 
 def plan_jobs(
-    inputs: Sequence[Path], *, nested: bool = False, out: Path | None = None
+    inputs: Sequence[Path], *, nested: bool = False, out: Path | None = None, reserve: bool = False
 ) -> list[Job]:
     """Every slide of `inputs` (slides, folders, manifests), with unique output names.
 
@@ -85,7 +93,8 @@ def plan_jobs(
     holds already keeps its name, by whichever path it is given today (`Owners`). Of several paths
     to one file, one is done, and the other jobs name it. Files that a run wrote into an output
     folder (`out`, or that of an earlier run) inside an input, and maps that say they are wsiseg's,
-    do not count as slides.
+    do not count as slides. With `reserve`, `out` notes the names, so that no other run takes them
+    while the slides wait for their turn.
 
     Raises
     ------
@@ -107,9 +116,7 @@ def plan_jobs(
     files: dict[Hashable, list[_Found]] = {}
     for one in unique.values():
         files.setdefault(_identify(one.path), []).append(one)
-    known = None if out is None else Owners(OutputTree(out).slides)
-    names = name_outputs([(one.path, one.within) for one in unique.values()], known)
-    named = dict(zip(unique, names, strict=True))
+    named = _name_jobs(unique, out, reserve=reserve)
     jobs: dict[str, Job] = {}
     for group in files.values():
         mpp = _agree([given for one in group for given in one.given])
@@ -119,6 +126,20 @@ def plan_jobs(
             same = "" if one is done else named[os.path.abspath(done.path)]
             jobs[key] = Job(one.path, named[key], mpp, same)
     return [jobs[key] for key in unique]
+
+
+def _name_jobs(found: Mapping[str, _Found], out: Path | None, *, reserve: bool) -> dict[str, str]:
+    """Return the name of each slide, by its absolute path."""
+    slides = [(one.path, one.within) for one in found.values()]
+    if out is None:
+        return dict(zip(found, name_outputs(slides), strict=True))
+    tree = OutputTree(out)
+    with explained(out), hold(tree.names, wait_s=_TURN_S) if reserve else nullcontext():
+        taken = read_reserved(tree.names)
+        named = dict(zip(found, name_outputs(slides, Owners(tree.slides, taken)), strict=True))
+        if reserve:
+            write_reserved(tree.names, taken | {name: path for path, name in named.items()})
+    return named
 
 
 class _Found(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -10,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from wsiseg.atomic import open_atomic
 from wsiseg.errors import SlideOpenError, StoreError
 from wsiseg.run.names import fold_name
 from wsiseg.slide import identify_slide, was_identified_as
 from wsiseg.store import SlideStore
 
-__all__ = ["Owners"]
+__all__ = ["Owners", "read_reserved", "write_reserved"]
 
 _HASH = re.compile(r"-[0-9a-f]{8}$")  # as `name_outputs` appends it
 
@@ -38,13 +40,15 @@ class Owners:
     ----------
     folder
         Holds the stores; it need not exist.
+    reserved
+        Absolute path of the slide that a run has given a name, which may have no store yet.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, reserved: Mapping[str, str] | None = None) -> None:
+        self._folder, self._reserved = folder, reserved or {}
         self._folded: dict[str, list[str]] = defaultdict(list)
         self._alike: dict[str, list[str]] = defaultdict(list)
-        for name in sorted(_list_stores(folder)):
+        for name in sorted({*_list_stores(folder), *self._reserved}):
             self._folded[fold_name(name)].append(name)
             self._alike[_key(name)].append(name)
         self._owners: dict[str, _Owner | None] = {}
@@ -135,10 +139,30 @@ class Owners:
     def _read(self, name: str) -> _Owner | None:
         """Return whose store it is; None if nothing says so."""
         if name not in self._owners:
-            owner = self._owners[name] = _read_owner(self._folder / f"{name}.zarr")
+            owner = _read_owner(self._folder / f"{name}.zarr") or self._find_reserved(name)
+            self._owners[name] = owner
             if owner is not None:
                 self._at[_normalize(owner.path)].append(name)
         return self._owners[name]
+
+    def _find_reserved(self, name: str) -> _Owner | None:
+        """Return the slide that waits for its turn in a run, unless it is gone."""
+        slide = self._reserved.get(name)
+        return None if slide is None or not os.path.lexists(slide) else _Owner(slide, "")
+
+
+def read_reserved(path: Path) -> dict[str, str]:
+    """Read which slide, by its absolute path, has which name; empty if nothing says so."""
+    try:
+        return {str(name): str(slide) for name, slide in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def write_reserved(path: Path, reserved: Mapping[str, str]) -> None:
+    """Write what `read_reserved` reads; the file appears whole or not at all."""
+    with open_atomic(path) as file:
+        file.write(json.dumps(reserved, indent=0, sort_keys=True).encode())
 
 
 def _read_owner(store: Path) -> _Owner | None:

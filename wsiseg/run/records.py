@@ -179,6 +179,15 @@ def name_run() -> str:
     return f"{time.strftime('%Y%m%dT%H%M%S')}_{uuid.uuid4().hex[:6]}"
 
 
+def _describe_config(config: Config) -> dict[str, Any]:
+    """Return the settings; a checkpoint's path is absolute, as it is read from other folders."""
+    plain = config.model_dump(mode="json")
+    checkpoint = plain["predict"]["checkpoint"]
+    if isinstance(checkpoint, str) and os.path.isfile(checkpoint):
+        plain["predict"]["checkpoint"] = os.path.abspath(checkpoint)
+    return plain
+
+
 def write_run(
     tree: OutputTree, run: str, config: Config, results: Sequence[SlideResult], executor: str,
     workers: int | None,
@@ -196,7 +205,7 @@ def write_run(
         "machine": platform.platform(),
         "executor": executor,
         "workers": workers,
-        "config": config.model_dump(mode="json"),
+        "config": _describe_config(config),
         "results": [asdict(result) for result in results],
     }
     with explained(tree.root), open_atomic(tree.root / "runs" / f"{run}.json") as file:

@@ -174,7 +174,7 @@ def _read_rows(path: Path) -> dict[str, dict[str, str]]:
             rows = [
                 {k: _plain(v or "") for k, v in row.items() if k} for row in csv.DictReader(file)
             ]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, csv.Error) as error:
         raise StoreError(f"{path}: cannot be read ({error})") from error
