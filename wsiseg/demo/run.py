@@ -23,7 +23,7 @@ from wsiseg.demo.patches import sample_patches
 from wsiseg.demo.synthesis import synthesize_slide
 from wsiseg.errors import ConfigError, DataError, StoreError
 from wsiseg.evaluate import Scores, confusion_matrix, score
-from wsiseg.run import Job, annotate
+from wsiseg.run import Job, OutputTree, annotate
 from wsiseg.store import SlideStore
 
 __all__ = ["run_demo"]
@@ -205,6 +205,7 @@ def _remove_foreign_map(folder: _Folder) -> None:
         return  # none, or not ours
     if mapped != str(folder.test_slide.absolute()):
         shutil.rmtree(folder.store)
+        OutputTree(folder.annotated).names.unlink(missing_ok=True)
 
 
 def _make_slides(folder: _Folder, scale: _Scale, progress: Progress | None) -> tuple[Truth, Truth]:

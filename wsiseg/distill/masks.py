@@ -21,6 +21,7 @@ from wsiseg.annotations import Palette
 from wsiseg.config import digest_of
 from wsiseg.distill.labels import LabelledWindows, Read, Survey, count_window
 from wsiseg.errors import DataError
+from wsiseg.evaluate.mask_colors import Color, list_colors
 from wsiseg.evaluate.patches import to_numbers
 from wsiseg.stamps import read_stamp
 from wsiseg.table import refuse
@@ -89,7 +90,7 @@ class _Masks:
     folder: Path
     confident: bool
     """Whether there are confidences."""
-    colors: tuple[tuple[int, ...], ...]
+    colors: tuple[Color, ...]
     """By number; that of background is the last."""
     model: str
     """sha256 of the checkpoint that made them."""
@@ -166,7 +167,7 @@ def _read_pair(masks: _Masks, image: Path) -> tuple[NDArray[np.uint8], NDArray[n
     with Image.open(masks.folder / "mask" / name) as mask:
         labels, stamp = to_numbers(mask).astype(np.uint8), read_stamp(mask)
         if mask.mode == "P":
-            labels = _match_colors(labels, mask.getpalette() or [], masks.colors)
+            labels = _match_colors(labels, list_colors(mask), masks.colors)
     if not masks.confident:
         return labels, np.full(labels.shape, 255, np.uint8)
     with Image.open(masks.folder / "confidence" / name) as grey:
@@ -176,10 +177,9 @@ def _read_pair(masks: _Masks, image: Path) -> tuple[NDArray[np.uint8], NDArray[n
 
 
 def _match_colors(
-    labels: NDArray[np.uint8], flat: Sequence[int], colors: Sequence[tuple[int, ...]]
+    labels: NDArray[np.uint8], shown: Mapping[int, Color], colors: Sequence[Color]
 ) -> NDArray[np.uint8]:
     """Number the pixels by the colours that they have in the picture's own palette."""
-    shown = dict(enumerate(zip(flat[::3], flat[1::3], flat[2::3], strict=True)))
     table = np.arange(256, dtype=np.uint8)
     for number in np.unique(labels).tolist():
         color = shown.get(number)

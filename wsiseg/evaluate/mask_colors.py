@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["find_renumbered"]
+__all__ = ["Color", "find_renumbered", "list_colors"]
 
 Color = tuple[int, ...]
+"""RGB."""
 
 
 class _Shown(NamedTuple):
@@ -31,11 +32,15 @@ def _read(path: Path) -> _Shown:
         with Image.open(path) as mask:
             if mask.mode != "P":
                 return _Shown({}, [])
-            numbers = np.unique(np.asarray(mask)).tolist()
-            flat = mask.getpalette() or []
+            return _Shown(list_colors(mask), np.unique(np.asarray(mask)).tolist())
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
         return _Shown({}, [])
-    return _Shown(dict(enumerate(zip(flat[::3], flat[1::3], flat[2::3], strict=True))), numbers)
+
+
+def list_colors(mask: Image.Image) -> dict[int, Color]:
+    """Return the colour of each number in the palette of an open mask; none if it has none."""
+    flat = mask.getpalette() or []
+    return dict(enumerate(zip(flat[::3], flat[1::3], flat[2::3], strict=True)))
 
 
 def find_renumbered(paths: Sequence[Path]) -> list[str]:

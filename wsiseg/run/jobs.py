@@ -17,11 +17,12 @@ from wsiseg.run.names import name_outputs
 from wsiseg.run.owners import Owners, read_reserved, write_reserved
 from wsiseg.slide import find_slides, find_unsearched, gather_slide, is_own_map, name_slide
 
-__all__ = ["Job", "OutputTree", "plan_jobs"]
+__all__ = ["TURN_S", "Job", "OutputTree", "plan_jobs"]
 
 _LOG = logging.getLogger(__name__)
 
-_TURN_S = 600.0  # the jobs of an array may begin together
+TURN_S = 600.0
+"""How long a run waits for others to write into the output: those of an array begin together."""
 _IMAGE_FOLDERS = ("coco", "masks", "ome-tiff", "png")
 """Output folders whose files may look like slides."""
 
@@ -134,7 +135,7 @@ def _name_jobs(found: Mapping[str, _Found], out: Path | None, *, reserve: bool) 
     if out is None:
         return dict(zip(found, name_outputs(slides), strict=True))
     tree = OutputTree(out)
-    with explained(out), hold(tree.names, wait_s=_TURN_S) if reserve else nullcontext():
+    with explained(out), hold(tree.names, wait_s=TURN_S) if reserve else nullcontext():
         taken = read_reserved(tree.names)
         named = dict(zip(found, name_outputs(slides, Owners(tree.slides, taken)), strict=True))
         if reserve:

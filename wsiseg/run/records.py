@@ -18,14 +18,13 @@ from wsiseg.atomic import open_atomic
 from wsiseg.config import Config
 from wsiseg.errors import StoreError
 from wsiseg.lock import explained, hold
-from wsiseg.run.jobs import OutputTree
+from wsiseg.run.jobs import TURN_S, OutputTree
 from wsiseg.run.slide import SlideResult
 from wsiseg.table import free_columns, unguard
 from wsiseg.version import __version__
 
 __all__ = ["name_run", "show_agreement", "write_run", "write_summary"]
 
-_TURN_S = 600.0  # the jobs of an array may end together
 _RECORDS = "runs/slides.jsonl"
 _FINISHED = ("done", "no tissue")
 
@@ -52,7 +51,7 @@ def write_summary(
     StoreError
         If the folder cannot be written.
     """
-    with hold(tree.root / "summary.csv", wait_s=_TURN_S):
+    with hold(tree.root / "summary.csv", wait_s=TURN_S):
         _add_rows(tree, results, order or [result.slide for result in results], since)
 
 
