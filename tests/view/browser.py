@@ -102,12 +102,15 @@ class Page:
     """The page of the viewer, as somebody who looks at it and types has it."""
 
     def __init__(self, driver, address):
-        self.driver, self.address = driver, address
+        self.driver, self.address, self.opened = driver, address, False
 
     def open(self, rest=""):
         if coverage := getattr(self.driver, "coverage", None):
             coverage.take()
         self.driver.get("about:blank")  # else only the part after # would change
+        if not self.opened:
+            self.log()  # what an earlier page said when its server had gone already
+        self.opened = True
         self.driver.get(self.address + rest)
         self.settle()
 
