@@ -1,18 +1,15 @@
-"""Image files of patches: those of a folder, their bytes and their pixels."""
+"""Image files of patches: those of a folder, and their pixels."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["hash_files", "list_images", "read_image"]
+__all__ = ["list_images", "read_image"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,17 +29,6 @@ def list_images(folder: Path) -> list[Path]:
             folder, len(others), ", ".join(others[:_MAX_NAMED]), more, ", ".join(_SUFFIXES),
         )  # fmt: skip
     return [path for path in files if path.suffix.lower() in _SUFFIXES]
-
-
-def hash_files(paths: Iterable[Path]) -> list[str]:
-    """Return the sha256 of each file's bytes."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(_hash_file, paths))
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

@@ -58,6 +58,7 @@ def distill(
     from wsiseg.config import DistillConfig
     from wsiseg.distill import describe_distill, distill_model, load_masks, load_stores
     from wsiseg.model.card import load_card
+    from wsiseg.train.resume import name_best
 
     if masks is not None and len(data) > 1:
         raise typer.BadParameter("--masks belong to one folder or table of patches; give one input")
@@ -78,7 +79,7 @@ def distill(
             return
         distill_model(used, settled, out, bars, card=text, validate=score, overwrite=overwrite)
     if held_out:
-        say(f"best epoch by {held_out}: {out.with_name(f'{out.stem}.best{out.suffix}')}")
+        say(f"best epoch by {held_out}: {name_best(out)}")
     say(str(out))
 
 

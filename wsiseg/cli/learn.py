@@ -77,6 +77,7 @@ def train(
         load_tiles,
         train_model,
     )
+    from wsiseg.train.resume import name_best
 
     if labels is None and len(data) > 1:
         raise typer.BadParameter("several inputs must be stores, which need --labels")
@@ -103,7 +104,7 @@ def train(
         print_plan(facts, "" if split is None else split.held_out)
         return
     if split is not None:
-        say(f"best epoch by {split.held_out}: {out.with_name(f'{out.stem}.best{out.suffix}')}")
+        say(f"best epoch by {split.held_out}: {name_best(out)}")
     say(str(out))
 
 

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import ClassVar
 
 from wsiseg.config import EvaluateConfig, digest_of
+from wsiseg.digests import hash_files
 from wsiseg.evaluate.patches import MaskedPatches
 from wsiseg.evaluate.run import check_patches, evaluate_model
-from wsiseg.image_files import hash_files
 from wsiseg.model.source import CamSource
 
 __all__ = ["MaskScore"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsiseg.config import digest_of
+from wsiseg.digests import hash_files
 from wsiseg.store import SlideStore
 from wsiseg.tissue import is_unused_edit
 
@@ -183,8 +183,4 @@ def keep_corrected(root: Path, name: str) -> None:
 
 def _hash_files(path: Path) -> str:
     """Return a short hash of the content of a map."""
-    digests = []
-    for part in _list_files(path):
-        with part.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return digest_of(*digests)[:_HASH]
+    return digest_of(*hash_files(_list_files(path)))[:_HASH]

@@ -12,7 +12,7 @@ from wsiseg.config import LabelConfig
 from wsiseg.qupath import Origin
 from wsiseg.store import SlideStore
 
-__all__ = ["Affine", "join", "origin_of", "place_of", "to_raster"]
+__all__ = ["Affine", "corner_of", "join", "origin_of", "place_of", "to_raster"]
 
 Affine = tuple[tuple[float, float], tuple[float, float]]
 """Level-0 position ``(x, y)`` of the file's (0, 0), and level-0 px per raster px."""
@@ -22,8 +22,13 @@ def origin_of(store: SlideStore, config: LabelConfig, said: Origin | None = None
     """Return the level-0 position of a file's (0, 0): what it `said`, else what `config` says."""
     if said is not None:
         return said
-    x, y = store.slide["bounds"][:2] if config.origin == "qupath" else (0, 0)
-    return x, y
+    return corner_of(store) if config.origin == "qupath" else (0, 0)
+
+
+def corner_of(store: SlideStore) -> Origin:
+    """Return the level-0 position of (0, 0) in QuPath: the corner of the slide's bounds."""
+    x, y = store.slide["bounds"][:2]
+    return float(x), float(y)
 
 
 def place_of(store: SlideStore, config: LabelConfig, said: Origin | None = None) -> Affine:

@@ -6,7 +6,6 @@ model needs must be there in its shape, and none may be left over.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import re
@@ -22,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wsiseg.digests import hash_file
 from wsiseg.errors import CheckpointError, MissingDependencyError
 
 __all__ = [
@@ -115,14 +115,9 @@ def _on_disk(path: Path, names: Sequence[str]) -> WeightFile:
             raise CheckpointError(f"{path}: the folder does not hold {_either(names)}")
         path = matches[0]
     try:
-        return WeightFile(path, path.name, "", _hash_file(path))
+        return WeightFile(path, path.name, "", hash_file(path))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _either(names: Sequence[str]) -> str:
@@ -151,7 +146,7 @@ def _download(
                     raise
             else:
                 path = Path(downloaded)  # in the cache's snapshots/<commit>/
-                return WeightFile(path, f"{repository}/{name}", path.parent.name, _hash_file(path))
+                return WeightFile(path, f"{repository}/{name}", path.parent.name, hash_file(path))
     raise AssertionError("the last name returns or raises")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from wsiseg.config import Config, PredictConfig
+from wsiseg.digests import hash_file
 from wsiseg.model.catalog import find_checkpoint
 from wsiseg.model.metadata import read_description
 from wsiseg.version import __version__
@@ -56,5 +56,4 @@ def _describe_model(settings: PredictConfig) -> dict[str, str]:
 @lru_cache(maxsize=8)
 def _hash(path: Path, size: int, changed: int) -> str:
     """Hash a file, once for each size and time stamp: a run asks for it with every slide."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_file(path)

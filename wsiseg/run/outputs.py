@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from wsiseg.annotations import Annotations
 from wsiseg.atomic import free_name, list_taken, open_atomic
 from wsiseg.config import Config, ExportFormat, digest_of
+from wsiseg.digests import hash_file
 from wsiseg.export import (
     describe_left,
     export_slide,
@@ -194,7 +194,7 @@ def _cleared(out: _Output, record: _Record) -> Iterator[list[str]]:
         for path, aside in asides:
             if not path.exists():
                 os.replace(aside, path)  # nothing was written there
-            elif _hash(path) == _hash(aside):
+            elif hash_file(path) == hash_file(aside):
                 aside.unlink()  # not edited: the record of an earlier run is lost
             else:
                 notes.append(f"{path.name} was edited: it is kept as {aside.name}")
@@ -205,7 +205,7 @@ def _drop_copies(paths: list[Path]) -> None:
     """Delete copies that a killed run had moved aside, of files that turn out to be unedited."""
     for path in paths:
         for aside in list_taken(path, ".edited"):
-            if aside.stat().st_size == path.stat().st_size and _hash(aside) == _hash(path):
+            if aside.stat().st_size == path.stat().st_size and hash_file(aside) == hash_file(path):
                 aside.unlink()
 
 
@@ -310,7 +310,7 @@ class _Record:
 
 def _inspect(path: Path) -> _State:
     facts = path.stat()
-    return facts.st_size, facts.st_mtime_ns, _hash(path)
+    return facts.st_size, facts.st_mtime_ns, hash_file(path)
 
 
 def _is_unchanged(path: Path, state: _State) -> bool:
@@ -320,9 +320,4 @@ def _is_unchanged(path: Path, state: _State) -> bool:
         return False
     if [facts.st_size, facts.st_mtime_ns] == list(state[:2]):
         return True
-    return facts.st_size == state[0] and _hash(path) == state[2]
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return facts.st_size == state[0] and hash_file(path) == state[2]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from wsiseg.config import Config, digest_of
+from wsiseg.digests import hash_file
 from wsiseg.slide import Slide
 from wsiseg.store import SlideStore
 from wsiseg.tissue.detect import detect_tissue
@@ -48,7 +48,7 @@ def settle_tissue(
         return
     from wsiseg.tissue.outline import Place, read_mask  # loads shapely
 
-    drawn = _hash(outline)
+    drawn = hash_file(outline)
     _LOG.info(
         "%s: the tissue is what %s says, which was edited; delete that file to have it found again",
         store.slide["name"], outline,
@@ -75,7 +75,7 @@ def is_drawn(outline: Path) -> bool:
 
 def is_unused_edit(store: SlideStore, outline: Path) -> bool:
     """Whether the user edited `outline` and the store's mask was not read from it as it is."""
-    return is_drawn(outline) and store.tissue_outline != _hash(outline)
+    return is_drawn(outline) and store.tissue_outline != hash_file(outline)
 
 
 def _stamp(outline: Path) -> str | None:
@@ -92,10 +92,6 @@ def _settle_detected(slide: Slide, store: SlideStore, config: Config, detection:
         mask = detect_tissue(slide, config.tissue)
         store.write_damage("tissue", detection, slide.damaged)
         store.write_tissue(mask, config.tissue.mpp, detection)
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _digest_detection(slide: Slide, config: Config) -> str:

@@ -18,8 +18,9 @@ from PIL import UnidentifiedImageError
 
 from wsiseg.cases import find_case
 from wsiseg.config import digest_of
+from wsiseg.digests import hash_files
 from wsiseg.errors import DataError
-from wsiseg.image_files import hash_files, list_images, read_image
+from wsiseg.image_files import list_images, read_image
 from wsiseg.labels.table import Label, LabelRow, SeenLabels, gather_labels, read_label_table
 from wsiseg.table import read_header, read_table, refuse
 

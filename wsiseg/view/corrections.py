@@ -46,11 +46,10 @@ from wsiseg.qupath import Origin, read_origin
 from wsiseg.qupath.fix.salvage import scrub
 from wsiseg.qupath.form.document import parse_document, read_documents
 from wsiseg.qupath.form.finding import Finding, Repair
-from wsiseg.store import SlideStore
 from wsiseg.text import dump_json
 from wsiseg.view.features import Feature, move_plain
 
-__all__ = ["Change", "Content", "Corrections", "Edit", "corner_of"]
+__all__ = ["Change", "Content", "Corrections", "Edit"]
 
 _WAIT_S = 30.0
 _MAX_UNDO = 200
@@ -216,12 +215,6 @@ class Corrections:
             file.write(b'{"type":"FeatureCollection","wsiseg":' + head + b',"features":[\n')
             file.write(lines + b"\n]}\n")
         return version
-
-
-def corner_of(store: SlideStore) -> Origin:
-    """Return the level-0 position of (0, 0) in QuPath: the corner of the slide's bounds."""
-    x, y = store.slide["bounds"][:2]
-    return float(x), float(y)
 
 
 def _prefer(new: Feature, known: Feature | None) -> Feature:

@@ -18,10 +18,10 @@ import shapely
 from wsiseg.annotations import Palette
 from wsiseg.errors import DataError
 from wsiseg.labels.corrections import CORRECTIONS
-from wsiseg.labels.cover import join
+from wsiseg.labels.cover import corner_of, join
 from wsiseg.store import SlideStore
 from wsiseg.view.collection import Entry, Run, open_run
-from wsiseg.view.corrections import Corrections, corner_of
+from wsiseg.view.corrections import Corrections
 from wsiseg.view.features import (
     Feature,
     extend_palette,

@@ -12,10 +12,11 @@ from typing import Any
 from wsiseg.compute import SerialExecutor
 from wsiseg.config import Config
 from wsiseg.errors import DataError, StoreError
+from wsiseg.labels.cover import corner_of
 from wsiseg.outline import outline_regions
 from wsiseg.qupath import Origin
 from wsiseg.view.collection import Entry, Run
-from wsiseg.view.corrections import Corrections, corner_of
+from wsiseg.view.corrections import Corrections
 from wsiseg.view.regions import Regions, outlined_regions, read_regions
 from wsiseg.view.scene import Scene
 

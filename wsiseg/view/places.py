@@ -16,13 +16,14 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from wsiseg.errors import DataError, GeoJsonError, StoreError
+from wsiseg.labels.cover import corner_of
 from wsiseg.places import Place, read_places
 from wsiseg.store import SlideStore
 from wsiseg.suggest import map_of
 from wsiseg.table import list_problems
 from wsiseg.text import escape
 from wsiseg.view.collection import Entry
-from wsiseg.view.corrections import Corrections, corner_of
+from wsiseg.view.corrections import Corrections
 from wsiseg.view.features import read_correction
 
 __all__ = ["Places", "find_places"]
